@@ -1,0 +1,40 @@
+# Two commands: `make demo` sets up and does the main job, `make test` sets up and proves everything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast lint wheel bench clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/mt demo
+
+test: lint wheel
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check mt tests benchmarks
+	$(BIN)/mypy
+
+wheel: $(VENV)/.test
+	$(BIN)/python tests/prove_wheel.py
+
+bench: $(VENV)/.test
+	@$(BIN)/python -m benchmarks
+
+# One stamp per set of extras; a finished install is not repeated until the metadata changes.
+$(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[offline]'
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[offline,dicom,test,dev]'
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

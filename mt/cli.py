@@ -1,0 +1,125 @@
+"""The `mt` command: a lazy group, one line a command; a stage is imported when one of its commands runs."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from mt.errors import MtError
+
+# command -> (module:attribute, the line `mt --help` shows)
+COMMANDS = {
+    "featurize": ("mt.featurize.cli:featurize", "Embed a dataset's images with frozen backbones, once."),
+    "probe": ("mt.probe.cli:probe", "Fit linear probes on cached features and print the scores."),
+    "fuse": ("mt.fuse.cli:fuse", "Fuse the features of several models with DVME."),
+    "models": ("mt.featurize.models_cli:models", "List the backbones and where their weights come from."),
+    "datasets": ("mt.featurize.datasets_cli:datasets", "List the datasets; check one before using it."),
+    "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),
+    "demo": ("mt.demo:demo", "Featurize and probe real images, with nothing to download."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from mt.errors import unknown
+
+            raise unknown("command", args[0], COMMANDS, see="mt --help")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="medical-transfer", prog_name="mt")
+def group() -> None:
+    """Which pretrained features suit a medical image classifier, with how many labels?
+
+    \b
+    mt featurize --model dino --dataset pcam
+    mt probe --fraction 0.01
+    mt fuse
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line: an error becomes one line on stderr and exit status 1.
+
+    Exit status: 0 done, 1 bad input or a failed check, 130 interrupted.  `MT_DEBUG=1` shows tracebacks.
+    """
+    if sys.platform == "win32":
+        _fail("mt runs on Linux and macOS, not on Windows. Use WSL: https://learn.microsoft.com/windows/wsl")
+    try:
+        status = group.main(args=args, prog_name="mt", standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as error:
+        if os.environ.get("MT_DEBUG"):
+            raise
+        _fail(_explain(error))
+    except KeyboardInterrupt as interrupt:
+        _fail(str(interrupt) or "Interrupted.", status=130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: Exception) -> str:
+    """Return the one line that says what went wrong."""
+    if isinstance(error, MtError):
+        return str(error)
+    if isinstance(error, click.Abort):
+        return "Aborted."
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "mt"
+        return f"{error.format_message()} See: {command} --help"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "The reader of the output went away."
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" {error.filename}" if error.filename else ""
+        extra = " Free some space and run the same command again." if error.errno == errno.ENOSPC else ""
+        return f"{error.strerror}:{where}{extra}" if where else f"{error.strerror}.{extra}"
+    if isinstance(error, MemoryError):
+        return "Out of memory. Use a smaller --batch-size, or close other programs."
+    return (
+        f"Internal error, please report it: {type(error).__name__}: {error} "
+        "(MT_DEBUG=1 shows where it happened)"
+    )
+
+
+def _fail(message: str, *, status: int = 1) -> NoReturn:
+    from rich.console import Console
+
+    line = " ".join(message.split())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        "[bold red]Error:[/]" if status == 1 else "[yellow]Stopped:[/]", _plain(line)
+    )
+    sys.exit(status)
+
+
+def _plain(text: str) -> Any:
+    """Return text that rich prints as it is: brackets in a file name are no markup."""
+    from rich.text import Text
+
+    return Text(text)

@@ -1,0 +1,78 @@
+"""The exceptions of `mt`.
+
+    MtError
+    ├── InputError            a name, setting or file given by the user is wrong
+    │   └── DatasetError      a dataset's files are missing, malformed or contradict each other
+    ├── WeightsError          weights cannot be found, downloaded, verified or loaded
+    ├── MissingExtraError     an optional package is not installed
+    ├── CacheError            a feature file or the score database cannot be used
+    │   ├── NotAFeatureFileError   not ours, or written by a newer version
+    │   ├── IncompleteError        not all rows are there yet; names the command that finishes it
+    │   ├── DamagedError           a checksum disagrees; names the rows
+    │   ├── LockedError            another process is writing
+    │   └── NoSpaceError           the disk cannot hold what the run will write
+    └── FitError              a probe cannot be fitted on these labels or features
+
+The command line prints the message as one line and exits with status 1.  A message names the thing, what was
+expected, what was found, and the next command to type.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MtError(Exception):
+    """Base of everything `mt` raises on purpose."""
+
+
+class InputError(MtError, ValueError):
+    """A name, setting or file given by the user is wrong."""
+
+
+class DatasetError(InputError):
+    """A dataset's files are missing, malformed or contradict each other."""
+
+
+class WeightsError(MtError):
+    """Weights cannot be found, downloaded, verified or loaded."""
+
+
+class MissingExtraError(MtError, ImportError):
+    """An optional package is not installed."""
+
+
+class CacheError(MtError):
+    """A feature file or the score database cannot be used."""
+
+
+class NotAFeatureFileError(CacheError):
+    """The file is not ours, or was written by a newer version of the format."""
+
+
+class IncompleteError(CacheError):
+    """Not all rows of a feature file are there yet."""
+
+
+class DamagedError(CacheError):
+    """A checksum of a feature file disagrees with its bytes."""
+
+
+class LockedError(CacheError):
+    """Another process is writing the file."""
+
+
+class NoSpaceError(CacheError):
+    """The disk cannot hold what the run will write."""
+
+
+class FitError(MtError, ValueError):
+    """A probe cannot be fitted on these labels or features."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputError:
+    """Return the error for a name that no registry holds, with the closest known name and where to look."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return InputError(f"No {kind} '{name}'.{hint} See: {see}")

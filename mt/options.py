@@ -1,0 +1,31 @@
+"""Options that several commands share: the same name, help and default everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[F], F]
+
+cache_dir = click.option(
+    "--cache-dir", type=click.Path(file_okay=False), envvar="MT_CACHE_DIR", show_envvar=True,
+    help="Folder of feature files.  [default: the user's cache folder]",
+)  # fmt: skip
+data_dir = click.option(
+    "--data-dir", type=click.Path(file_okay=False), envvar="MT_DATA_DIR", show_envvar=True,
+    help="Folder that holds the dataset's published files, or a folder a dataset.  [default: ./data]",
+)  # fmt: skip
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+device = click.option(
+    "--device", default="auto", show_default=True,
+    help="Where to compute: auto, cpu, cuda, cuda:1, mps.",
+)  # fmt: skip
+models = click.option(
+    "--model", "models", multiple=True, metavar="NAME", help="A backbone (repeatable). See: mt models"
+)
+datasets = click.option(
+    "--dataset", "datasets", multiple=True, metavar="NAME", help="A dataset (repeatable). See: mt datasets"
+)

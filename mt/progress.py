@@ -1,0 +1,42 @@
+"""Progress on stderr: a bar where a person watches, silence where none does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called with how many more units are done."""
+
+    def __call__(self, amount: int, /) -> None: ...
+
+
+@contextmanager
+def bar(label: str, total: int, *, unit: str = "images", done: int = 0) -> Iterator[Advance]:
+    """Show one bar with count, rate and time left; yields a function that advances it.  Silent off a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda amount: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total, completed=done, rate="")
+
+        def advance(amount: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=amount, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield advance
+
+
+def note(message: str) -> None:
+    """Print one line for people on stderr."""
+    print(message, file=sys.stderr, flush=True)
