@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mt.errors import InputError
+
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
 
@@ -29,3 +31,13 @@ models = click.option(
 datasets = click.option(
     "--dataset", "datasets", multiple=True, metavar="NAME", help="A dataset (repeatable). See: mt datasets"
 )
+
+
+def required(values: tuple[str, ...], option: str, *, see: str) -> None:
+    """Refuse a command that lacks an option it cannot guess.
+
+    Raises:
+        InputError: no value was given.
+    """
+    if not values:
+        raise InputError(f"{option} is missing: expected at least one {option} NAME. See: {see}")

@@ -1,0 +1,111 @@
+"""`mt featurize`: embed the images of a dataset with frozen backbones, once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mt import options
+from mt.featurize.plan import Compute, Result
+
+
+class BatchSize(click.ParamType[int | None]):
+    """A number of images, or `auto`."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        return None if value in (None, "auto") else click.INT.convert(value, param, ctx)
+
+
+@click.command(epilog="Example: mt featurize --model dino --model swav --dataset folder:photos --device cuda")
+@options.models
+@options.datasets
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="A split (repeatable).  [default: all]")
+@options.data_dir
+@options.cache_dir
+@click.option(
+    "--weights", multiple=True, metavar="[MODEL=]FILE|random",
+    help="Weights from a file, or seeded random ones (for tests).  [default: the published ones]",
+)
+@click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
+@options.device
+@click.option(
+    "--precision", default="float32", show_default=True,
+    help="Arithmetic of the network: float32, tf32, bfloat16 or float16.",
+)
+@click.option("--dtype", default="float32", show_default=True, help="Stored numbers: float32 or float16.")
+@click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Images at a time.")
+@click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]")
+@click.option("--limit", type=int, metavar="N", help="At most N rows a split, to try things out.")
+@click.option(
+    "--on-error", default="raise", show_default=True,
+    help="An unreadable image: raise (stop) or skip (keep its row, marked).",
+)
+@click.option("--overwrite", is_flag=True, help="Compute again what is complete.")
+@click.option("--rehash", is_flag=True, help="Hash every file again, even where size and time are unchanged.")
+@click.option(
+    "--allow-mixed", is_flag=True,
+    help="Resume a file that another device or other versions began; recorded in it.",
+)
+@click.option("--wait", default=0.0, metavar="SECONDS", help="Wait so long for another writer.  [default: 0]")
+@options.as_json
+def featurize(
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    splits: tuple[str, ...],
+    data_dir: str | None,
+    cache_dir: str | None,
+    weights: tuple[str, ...],
+    image_size: int | None,
+    device: str,
+    precision: str,
+    dtype: str,
+    batch_size: int | None,
+    workers: int | None,
+    limit: int | None,
+    on_error: str,
+    overwrite: bool,
+    rehash: bool,
+    allow_mixed: bool,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Embed a dataset's images with frozen backbones, once.
+
+    Several models share one pass over the images.  A complete cache is recognised and left alone; an interrupted
+    run goes on where it stopped when the same command is given again.
+    """
+    from mt.featurize.extract import extract
+
+    options.required(models, "--model", see="mt models")
+    options.required(datasets, "--dataset", see="mt datasets")
+    compute = Compute(
+        device=device, precision=precision, dtype=dtype, batch_size=batch_size, workers=workers,
+        on_error=on_error, overwrite=overwrite, allow_mixed=allow_mixed, wait=wait,
+    )  # fmt: skip
+    for dataset in datasets:
+        results = extract(
+            dataset, models, splits=splits, data_dir=Path(data_dir) if data_dir else None,
+            cache_dir=Path(cache_dir) if cache_dir else None, weights=weights, image_size=image_size,
+            limit=limit, rehash=rehash, compute=compute,
+        )  # fmt: skip
+        for result in results:
+            click.echo(as_line(result, as_json=as_json))
+
+
+def as_line(result: Result, *, as_json: bool) -> str:
+    """Return one line a feature file: rows, seconds, images a second and where it is."""
+    if as_json:
+        facts = asdict(result) | {"path": str(result.path), "cached": result.cached}
+        return json.dumps(facts | {"images_per_second": result.images_per_second})
+    skipped = f", {result.skipped} skipped" if result.skipped else ""
+    if result.images_per_second is None:
+        how = "in the cache"
+    else:
+        how = f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
+    head = f"{result.dataset} {result.split}  {result.model}"
+    return f"{head}: {result.rows} rows{skipped}, {how}\n  {result.path}"

@@ -1,0 +1,109 @@
+"""Backbones on a device: uint8 pixels in, embeddings out, at a fixed batch size."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from mt.errors import InputError, MtError
+from mt.featurize.backbones import Backbone
+
+AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# Packages whose version can change an embedding's last bits.
+_VERSIONED = ("medical-transfer", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is CUDA, then MPS, then the CPU.
+
+    Raises:
+        InputError: the name is no device's, or the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError here
+        raise InputError(
+            f"No device '{name}' here ({str(error).splitlines()[0]}). Use --device cpu, or --device auto."
+        ) from error
+    return device
+
+
+def compute_description(device: torch.device, *, precision: str, batch_size: int) -> dict[str, Any]:
+    """Return what, beside the fingerprint, can change the last bits of an embedding: recorded in every file."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "precision": precision,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "versions": {package: metadata.version(package) for package in _VERSIONED},
+    }
+
+
+class Embedder:
+    """One backbone on one device.
+
+    Called with uint8 pixels (batch, S, S, 3) it returns embeddings (batch, dim), float32, on the device.  When the
+    device's memory does not hold a batch, the batch is halved and computing goes on; `chunk` is the size in use.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, *, precision: str, batch_size: int) -> None:
+        self.backbone = backbone
+        self.device = device
+        self.chunk = batch_size
+        self._autocast = _AUTOCAST.get(precision)
+
+    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
+        while True:
+            try:
+                return torch.cat([self._forward(part) for part in torch.from_numpy(pixels).split(self.chunk)])
+            except torch.OutOfMemoryError as error:
+                if self.chunk == 1:
+                    raise MtError(
+                        f"{self.device} has no memory for one image through '{self.backbone.name}'. "
+                        "Use a smaller --image-size, --precision bfloat16, or --device cpu."
+                    ) from error
+                self.chunk = (self.chunk + 1) // 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        images = self.backbone.preprocess.normalize(pixels.to(self.device, non_blocking=True))
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None),
+        ):
+            embeddings: torch.Tensor = self.backbone.model(images)
+        return embeddings.float()
+
+
+def embedders(
+    backbones: list[Backbone], device: torch.device, *, precision: str, batch_size: int
+) -> tuple[list[Embedder], int]:
+    """Return an embedder a backbone, and the largest batch size up to `batch_size` that every one of them holds.
+
+    One batch of zeros goes through each, so that a batch too large shows before the first file is made.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    made = [Embedder(backbone, device, precision=precision, batch_size=batch_size) for backbone in backbones]
+    if device.type != "cpu":
+        for embedder in made:
+            size = embedder.backbone.preprocess.crop
+            embedder(np.zeros((batch_size, size, size, 3), np.uint8))
+    return made, min(embedder.chunk for embedder in made)
+
+
+def default_workers() -> int:
+    """Return how many threads decode images: one a core that this process may use, 16 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)

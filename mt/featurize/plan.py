@@ -1,0 +1,147 @@
+"""What a run has to compute: one target a (split, backbone), known without torch and without opening an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from mt.cache.catalog import feature_path
+from mt.cache.content import ContentIndex
+from mt.cache.fingerprint import digest
+from mt.cache.reader import is_complete
+from mt.errors import InputError, unknown
+from mt.featurize.datasets import Dataset
+
+Json = dict[str, Any]
+
+
+class Identity(Protocol):
+    """What names a backbone's numbers: a loaded backbone has it, and so has one remembered from an earlier run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def description(self) -> Json: ...
+    @property
+    def random_weights(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How embeddings are computed and kept; `None` lets the device decide."""
+
+    device: str = "auto"
+    precision: str = "float32"
+    dtype: str = "float32"
+    batch_size: int | None = None
+    workers: int | None = None
+    on_error: str = "raise"
+    overwrite: bool = False
+    allow_mixed: bool = False
+    wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One feature file of a run: `seconds` covers the pass over the images that several backbones share."""
+
+    dataset: str
+    split: str
+    model: str
+    path: Path
+    rows: int
+    skipped: int
+    computed: int
+    seconds: float
+
+    @property
+    def cached(self) -> bool:
+        """Whether the file was complete before the run."""
+        return self.computed == 0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images a second of the pass that made the file, or None when it was there already."""
+        return self.computed / self.seconds if self.computed and self.seconds else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One feature file of the run: the embeddings of one split by one backbone."""
+
+    split: str
+    model: str
+    dim: int
+    path: Path
+    fingerprints: Mapping[str, str]
+    complete: bool
+
+
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """Return the dataset with at most `limit` rows a split: another content, so another fingerprint."""
+    if limit is None:
+        return dataset
+    if limit < 1:
+        raise InputError(f"--limit takes a number of images of at least 1, got {limit}.")
+    return replace(dataset, splits={name: split.limited(limit) for name, split in dataset.splits.items()})
+
+
+def chosen_splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
+    """Return the splits to featurize, all when none was asked for."""
+    for name in asked:
+        if name not in dataset.splits:
+            known = ", ".join(dataset.splits)
+            raise unknown("split", name, dataset.splits, see=f"'{dataset.name}' has {known}")
+    return list(dict.fromkeys(asked)) or list(dataset.splits)
+
+
+def targets(
+    dataset: Dataset, splits: Sequence[str], identities: Sequence[Identity], *, cache_dir: Path, index: ContentIndex
+) -> list[Target]:
+    """Return the feature files that these splits and backbones make, and which of them are complete."""
+    content = dataset.fingerprint(index)
+    planned = []
+    for split in splits:
+        rows = dataset.split_fingerprint(split, index)
+        for identity in identities:
+            parts = {"backbone": identity.fingerprint, "dataset": content, "split": rows}
+            file = digest(parts)
+            path = feature_path(cache_dir, dataset.name, split, identity.name, file)
+            planned.append(
+                Target(split, identity.name, identity.dim, path, {**parts, "file": file}, is_complete(path))
+            )
+    return planned
+
+
+def weights_by_model(models: Sequence[str], given: Sequence[str]) -> dict[str, str | None]:
+    """Read `--weights`: FILE for a single model, MODEL=FILE for one of several, `random` for all.
+
+    Raises:
+        InputError: a file without a model's name where several models were asked for, or an unknown model.
+    """
+    weights: dict[str, str | None] = dict.fromkeys(models)
+    for value in given:
+        model, separator, file = value.partition("=")
+        if separator and model in weights:
+            weights[model] = file
+        elif value == "random" or len(weights) == 1:
+            weights = dict.fromkeys(models, value)
+        else:
+            raise InputError(
+                f"--weights {value} does not say for which of {', '.join(models)}. "
+                f"Expected MODEL=FILE, e.g. --weights {models[0]}={value}"
+            )
+    return weights
+
+
+def unique(models: Sequence[str], check: Callable[[str], object]) -> list[str]:
+    """Return the models once each, every name checked before anything is loaded."""
+    for name in models:
+        check(name)
+    return list(dict.fromkeys(models))

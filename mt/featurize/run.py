@@ -1,0 +1,153 @@
+"""The computing part of `extract`: reserve every file of the run, then one pass over the images a split."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mt import progress
+from mt.cache.writer import FeatureWriter, Rows
+from mt.errors import CacheError
+from mt.featurize.backbones import Backbone
+from mt.featurize.datasets import Dataset, Split
+from mt.featurize.embed import (
+    AUTO_BATCH_SIZE,
+    compute_description,
+    default_workers,
+    embedders,
+    pick_device,
+)
+from mt.featurize.passes import Job, run_pass
+from mt.featurize.plan import Compute, Result, Target
+
+# Rows whose bytes share a checksum: what a killed run computes again at most.
+BLOCK_ROWS = 256
+
+
+def run(
+    dataset: Dataset,
+    targets: Sequence[Target],
+    backbones: Mapping[str, Backbone],
+    compute: Compute,
+    *,
+    limit: int | None,
+) -> dict[Path, Result]:
+    """Compute the files of `targets` and return a result a path; what was finished stays when it is cut short."""
+    device = pick_device(compute.device)
+    made, batch_size = embedders(
+        list(backbones.values()), device, precision=compute.precision,
+        batch_size=compute.batch_size or AUTO_BATCH_SIZE[device.type],
+    )  # fmt: skip
+    how = compute_description(device, precision=compute.precision, batch_size=batch_size)
+    results: dict[Path, Result] = {}
+    with ExitStack() as open_files:
+        manifests = [manifest(dataset, target, backbones[target.model], how, limit) for target in targets]
+        writers = _reserve(dataset, targets, manifests, compute, open_files)
+        jobs = {
+            target: Job(embedder, writer, writer.manifest["compute"]["batch_size"])
+            for target, writer in writers.items()
+            for embedder in made
+            if embedder.backbone.name == target.model
+        }
+        with progress.bar(dataset.name, sum(job.writer.missing_rows for job in jobs.values())) as advance:
+            for group in _shared_passes(jobs):
+                split = dataset.splits[group[0].split]
+                results |= _one_pass(dataset, split, {t: jobs[t] for t in group}, compute, advance)
+    return results
+
+
+def manifest(
+    dataset: Dataset, target: Target, backbone: Backbone, how: Mapping[str, Any], limit: int | None
+) -> dict[str, Any]:
+    """Return what a feature file says of itself: no time and nothing else that a second run would change."""
+    command = f"mt featurize --model {target.model} --dataset {dataset.name} --split {target.split}"
+    return {
+        "dataset": dataset.name,
+        "location": dataset.location,
+        "split": target.split,
+        "backbone": target.model,
+        "task": dataset.task,
+        "class_names": list(dataset.class_names),
+        "metric": dataset.metric,
+        "budget_unit": dataset.budget_unit,
+        "grouping": dataset.grouping,
+        "licence": dataset.licence,
+        "fingerprints": dict(target.fingerprints),
+        "inputs": {"backbone": backbone.description, "dataset": dataset.description},
+        "limit": limit,
+        "random_weights": backbone.random_weights,
+        "compute": dict(how),
+        "command": command if limit is None else f"{command} --limit {limit}",
+        "warnings": list(dataset.warnings),
+    }
+
+
+def _reserve(
+    dataset: Dataset,
+    targets: Sequence[Target],
+    manifests: Sequence[dict[str, Any]],
+    compute: Compute,
+    open_files: ExitStack,
+) -> dict[Target, FeatureWriter]:
+    """Open every file of the run with all its space, or none: a full disk shows before an hour of compute does."""
+    writers: dict[Target, FeatureWriter] = {}
+    try:
+        for target, content in zip(targets, manifests, strict=True):
+            split = dataset.splits[target.split]
+            batch_size = content["compute"]["batch_size"]
+            writers[target] = open_files.enter_context(
+                FeatureWriter.open(
+                    target.path, Rows(split.ids, split.labels, split.groups, split.columns), content,
+                    dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
+                    overwrite=compute.overwrite, allow_mixed=compute.allow_mixed, lock_timeout=compute.wait,
+                )
+            )  # fmt: skip
+    except (CacheError, OSError):
+        for writer in writers.values():
+            if writer.created:
+                writer.discard()
+        raise
+    return writers
+
+
+def _shared_passes(jobs: Mapping[Target, Job]) -> list[list[Target]]:
+    """Return the targets that can share one pass: same split, block size, batch size and thread count."""
+    shared: dict[tuple[Any, ...], list[Target]] = defaultdict(list)
+    for target, job in jobs.items():
+        threads = job.writer.manifest["compute"]["threads"]
+        shared[target.split, job.writer.block_rows, job.batch_size, threads].append(target)
+    return list(shared.values())
+
+
+def _one_pass(
+    dataset: Dataset, split: Split, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
+) -> dict[Path, Result]:
+    """Run one pass with the thread count that its files record, and give the finished files their names."""
+    torch.set_num_threads(next(iter(jobs.values())).writer.manifest["compute"]["threads"])
+    missing = {target: job.writer.missing_rows for target, job in jobs.items()}
+    began = time.monotonic()
+    try:
+        run_pass(
+            split, list(jobs.values()),
+            workers=compute.workers or default_workers(), on_error=compute.on_error, advance=advance,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "Finished blocks are in the cache. Run the same command again to go on from there."
+        ) from None
+    seconds = time.monotonic() - began
+    return {
+        target.path: Result(
+            dataset.name, target.split, target.model, job.writer.finish(),
+            rows=len(split), skipped=job.writer.n_skipped, computed=missing[target], seconds=seconds,
+        )
+        for target, job in jobs.items()
+    }  # fmt: skip
+
+

@@ -1,0 +1,48 @@
+"""The command line as people meet it: a real process, one line an error, exit status 1."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run_mt(*args: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `mt` in a fresh home and return what it printed."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MT_", "XDG_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "mt", *args],
+        capture_output=True, text=True, cwd=home, env=clean | {"HOME": str(home)} | env, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["featurise"], "Did you mean 'featurize'? See: mt --help"),
+        (["featurize"], "--model is missing: expected at least one --model NAME. See: mt models"),
+        (["featurize", "--model", "dinno", "--dataset", "digits"], "No backbone 'dinno'. Did you mean 'dino'? See: mt models"),
+        (["featurize", "--model", "dino", "--dataset", "digitz"], "No dataset 'digitz'. Did you mean 'digits'? See: mt datasets"),
+        (["featurize", "--no-such-option"], "See: mt featurize --help"),
+        (["featurize", "--model", "dino", "--dataset", "digits", "--precision", "int8"], "--precision takes one of"),
+        (["featurize", "--model", "dino", "--dataset", "digits", "--limit", "0"], "--limit takes a number"),
+        (["featurize", "--model", "dino", "--dataset", "digits", "--batch-size", "0"], "--batch-size takes a number"),
+        (["featurize", "--model", "efficientnet-lite0", "--dataset", "digits", "--device", "warp"], "No device 'warp' here"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_status_1(args: list[str], says: str, tmp_path: Path) -> None:
+    ran = run_mt(*args, home=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert says in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert run_mt("--version", home=tmp_path).stdout.startswith("mt, version ")
+    shown = run_mt("--help", home=tmp_path).stdout
+    for command in ("featurize", "probe", "fuse", "models", "datasets", "cache", "demo"):
+        assert f"  {command} " in shown
