@@ -1,0 +1,140 @@
+"""End-to-end `extract` of a ResNet-50 against the bare forward pass, and against a plain PyTorch loop.
+
+The whole call counts: listing the dataset, hashing it, loading the network, decoding, computing, writing, renaming.
+The bare forward pass is the fastest of eager and channels-last in inference mode on one batch that lies in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import datasets, models, transforms
+
+from benchmarks._pairs import machine, paired, row, seconds
+from mt import extract
+from mt.featurize.plan import Compute
+
+IMAGES = 640
+BATCH = 32
+ROUNDS = 3
+OFFICIAL = transforms.Compose(
+    [
+        transforms.Resize(256),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+def main() -> None:
+    """Print the ratios for JPEG files and for a file in PCam's layout."""
+    print(f"  {machine()}; {torch.get_num_threads()} threads, float32, batch {BATCH}, {IMAGES} images")
+    bare = fastest_forward(models.resnet50().eval())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_jpegs(folder / "photos")
+        write_pcam(folder / "pcam")
+        photos = itertools.count()
+        compare(
+            "224x224 JPEG",
+            bare,
+            lambda: ours(f"folder:{folder / 'photos'}", None, folder / f"cache{next(photos)}", split="train"),
+            lambda: plain_loop(datasets.ImageFolder(folder / "photos" / "train", OFFICIAL), folder / "out.pt"),
+        )
+        compare(
+            "96x96 in PCam's HDF5",
+            bare,
+            lambda: ours("pcam", folder / "pcam", folder / f"cache{next(photos)}", split="train"),
+            lambda: plain_loop(pcam(folder), folder / "out.pt"),
+        )
+
+
+def compare(what: str, bare: Callable[[], None], ours: Callable[[], None], loop: Callable[[], None]) -> None:
+    """Print ours against the bare forward pass and against the plain loop."""
+    _, _, ratio = paired(ours, bare, rounds=ROUNDS)
+    row(f"{what}: extract / bare forward pass (throughput)", ratio, reach=">= 0.93")
+    _, _, ratio = paired(ours, loop, rounds=ROUNDS)
+    row(f"{what}: extract / plain loop (throughput)", ratio, reach=">= 1.2")
+
+
+def ours(dataset: str, data_dir: Path | None, cache: Path, *, split: str) -> None:
+    """Featurize one split with the project."""
+    extract(
+        dataset, ["supervised"], splits=[split], data_dir=data_dir, cache_dir=cache, weights=["random"],
+        compute=Compute(device="cpu", batch_size=BATCH),
+    )  # fmt: skip
+    shutil.rmtree(cache)
+
+
+def fastest_forward(network: torch.nn.Module) -> Callable[[], None]:
+    """Return a function that runs the forward pass on as many images, in the faster memory format."""
+
+    def run(memory_format: torch.memory_format) -> Callable[[], None]:
+        images = torch.randn(BATCH, 3, 224, 224).to(memory_format=memory_format)
+
+        def forward() -> None:
+            network.to(memory_format=memory_format)
+            with torch.inference_mode():
+                for _ in range(IMAGES // BATCH):
+                    network(images)
+
+        return forward
+
+    candidates = {f: run(f) for f in (torch.contiguous_format, torch.channels_last)}
+    times = {f: min(seconds(forward) for _ in range(2)) for f, forward in candidates.items()}
+    best = min(times, key=times.__getitem__)
+    print("  bare forward pass: " + ", ".join(f"{f} {IMAGES / s:.1f} images/s" for f, s in times.items()))
+    return candidates[best]
+
+
+def plain_loop(dataset: object, out: Path) -> None:
+    """Do what a script does: a DataLoader with two workers, an eager forward pass, `torch.save` at the end."""
+    network = models.resnet50().eval()
+    network.fc = torch.nn.Identity()
+    features = []
+    with torch.no_grad():
+        for images, _ in DataLoader(dataset, batch_size=BATCH, num_workers=2):  # type: ignore[arg-type]
+            features.append(network(images))
+    torch.save(torch.cat(features), out)
+
+
+def pcam(folder: Path) -> datasets.PCAM:
+    """Return torchvision's reader of the same file, where it expects it."""
+    return datasets.PCAM(str(folder), split="train", transform=OFFICIAL)
+
+
+def write_jpegs(folder: Path) -> None:
+    """Write smooth colour images as 224x224 JPEG, in two classes of two splits."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", IMAGES), ("test", 8)):
+        for number in range(count):
+            path = folder / split / ("cat", "dog")[number % 2] / f"{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8))
+            coarse.resize((224, 224), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def write_pcam(folder: Path) -> None:
+    """Write PCam's files: contiguous for training, tiny valid and test splits."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", IMAGES), ("valid", 8), ("test", 8)):
+        stem = folder / f"camelyonpatch_level_2_split_{split}"
+        with h5py.File(f"{stem}_x.h5", "w") as file:
+            file["x"] = rng.integers(0, 255, (count, 96, 96, 3), dtype=np.uint8)
+        with h5py.File(f"{stem}_y.h5", "w") as file:
+            file["y"] = (np.arange(count) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Reading a 1 GB feature file, with and without checksums, against `numpy.fromfile` of as many bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._pairs import machine, paired, row
+from mt import open_features
+from mt.cache.status import Status
+from mt.cache.writer import FeatureWriter, Rows
+
+DIM = 2048
+ROWS = 2**30 // (4 * DIM)
+BLOCK = 256
+ROUNDS = 5
+
+
+def main() -> None:
+    """Print both ratios, from the page cache."""
+    print(f"  {machine()}; {ROWS} x {DIM} float32")
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "features.h5")
+        plain = Path(folder) / "plain.bin"
+        np.array(open_features(path).embeddings).tofile(plain)
+        for what, verify, reach in (("read", False, ">= 0.9"), ("read and verify", True, "reported")):
+            _, other, ratio = paired(
+                lambda verify=verify: np.array(open_features(path, verify=verify).embeddings),
+                lambda: np.fromfile(plain, np.float32),
+                rounds=ROUNDS,
+            )
+            row(f"{what} / numpy.fromfile (throughput)", ratio, reach=reach, note=f"fromfile {1.07 / other:.1f} GB/s")
+
+
+def write(path: Path) -> Path:
+    """Return a complete feature file of random numbers."""
+    rows = Rows([f"row{i}" for i in range(ROWS)], np.zeros(ROWS, np.int64))
+    manifest = {
+        "dataset": "benchmark", "location": None, "split": "train", "backbone": "none", "task": "binary",
+        "class_names": ["a", "b"], "metric": "roc_auc", "budget_unit": "row", "grouping": None, "licence": "none",
+        "fingerprints": dict.fromkeys(("backbone", "dataset", "split", "file"), "0" * 64), "inputs": {},
+        "limit": None, "random_weights": False, "compute": {}, "command": "", "warnings": [],
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    with FeatureWriter.open(path, rows, manifest, dim=DIM, block_rows=BLOCK) as writer:
+        for block in writer.missing:
+            count = min(BLOCK, ROWS - block * BLOCK)
+            embeddings = rng.standard_normal((count, DIM), dtype=np.float32)
+            writer.write_block(block, embeddings, np.full(count, Status.OK, np.uint8))
+        return writer.finish()
+
+
+if __name__ == "__main__":
+    main()
