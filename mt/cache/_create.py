@@ -1,0 +1,153 @@
+"""Creation of a feature file: HDF5 lays it out, through our own writes, and the seal closes it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.cache import _io
+from mt.cache._layout import DIGEST, USER_BLOCK, VERSION, Layout, seal_of
+from mt.cache.fingerprint import JSON, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mt.cache.rows import Rows
+
+FORMAT = "mt-features"
+_STRUCTURE = 1 << 14  # bytes that HDF5 may need for its own structure, a dataset
+
+
+def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int) -> None:
+    """Write a complete, sealed and synced feature file without any embedding; the caller names it.
+
+    Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
+    """
+    descriptor = _io.create(path)
+    try:
+        arrays = rows.arrays()
+        text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": rows.sha256()})
+        _reserve(descriptor, path, arrays, len(text), len(rows.ids), dim, dtype, block_rows)
+        layout = _lay_out(descriptor, arrays, text, (len(rows.ids), dim, dtype, block_rows))
+        _io.truncate(descriptor, layout.file_size)
+        _io.write(descriptor, replace(layout, seal=seal_of(descriptor, layout)).pack(), 0)
+        _io.sync(descriptor)
+    except BaseException:
+        _io.remove(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(
+    descriptor: int, path: Path, arrays: dict[str, np.ndarray], text: int, rows: int, dim: int, dtype: str, block: int
+) -> None:
+    """Allocate what the file can need at most."""
+    import numpy as np
+
+    mutable = rows * (dim * np.dtype(dtype).itemsize + 1) + -(-rows // block) * DIGEST
+    sealed = sum(array.nbytes for array in arrays.values()) + text
+    _io.reserve(descriptor, USER_BLOCK + mutable + sealed + _STRUCTURE * (len(arrays) + 8), path)
+
+
+def _lay_out(
+    descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: tuple[int, int, str, int]
+) -> Layout:
+    """Let HDF5 write all but the rows; return where it placed everything."""
+    import h5py
+    import numpy as np
+
+    n_rows, dim, dtype, block_rows = shape
+    sink = _Sink(descriptor)
+    with h5py.File(
+        sink, "w", userblock_size=USER_BLOCK, libver=("v108", "v108"), track_order=False,
+        alignment_threshold=1, alignment_interval=USER_BLOCK,
+    ) as file:  # fmt: skip
+        file.attrs["format"] = np.bytes_(FORMAT)
+        file.attrs["format_version"] = np.int64(VERSION)
+        manifest = np.array(text, dtype=h5py.string_dtype("utf-8", len(text)))
+        manifest_at = _dataset(file, "manifest", manifest)
+        for name, array in arrays.items():
+            _dataset(file, name, array)
+        blocks_at = _empty(file, "blocks", (-(-n_rows // block_rows), DIGEST), "u1").get_offset()
+        status_at = _empty(file, "status", (n_rows,), "u1").get_offset()
+        embeddings_at = _empty(file, "embeddings", (n_rows, dim), f"<f{np.dtype(dtype).itemsize}").get_offset()
+    if sink.error is not None:
+        raise sink.error
+    return Layout(
+        file_size=sink.size, n_rows=n_rows, dim=dim, dtype=dtype, block_rows=block_rows,
+        embeddings=embeddings_at, status=status_at, blocks=blocks_at,
+        manifest=manifest_at, manifest_size=len(text), manifest_sha256=hashlib.sha256(text).digest(),
+    )  # fmt: skip
+
+
+def _dataset(file: Any, name: str, array: np.ndarray) -> int:
+    """Write an array as a contiguous dataset; return its offset."""
+    dataset = _empty(file, name, array.shape, array.dtype)
+    import h5py
+
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    offset: int = dataset.get_offset()
+    return offset
+
+
+def _empty(file: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Create a contiguous dataset, allocated now, never filled: its space is zeros already.  No times are kept."""
+    import h5py
+    import numpy as np
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5py.h5t.CSET_UTF8)
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    return h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation, lcpl=links)
+
+
+class _Sink(io.RawIOBase):
+    """A file for HDF5 whose writes are ours.
+
+    HDF5 cannot be trusted with an exception from a write, so the first one is kept and raised afterwards.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.at = 0
+        self.size = 0
+        self.error: Exception | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset if whence == os.SEEK_SET else self.size + offset
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        view[:] = _io.read(self.descriptor, len(view), self.at).ljust(len(view), b"\0")
+        self.at += len(view)
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        try:
+            _io.write(self.descriptor, data, self.at)
+        except OSError as error:
+            self.error = self.error or error
+        self.at += size
+        self.size = max(self.size, self.at)
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """HDF5 says how long its file is; the space is reserved already."""
+        self.size = self.at if size is None else size
+        return self.size

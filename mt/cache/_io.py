@@ -1,0 +1,155 @@
+"""Every change that `mt.cache` makes to a feature file on disk goes through these few functions.
+
+They use `os` and nothing else, so that a test can put itself in its place: to kill the process before any one of
+the operations, or to record them and replay a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt.errors import CacheError, NoSpaceError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+CHUNK = 1 << 26  # bytes a system call: macOS refuses 2 GiB
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's own cache
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+def create(path: Path) -> int:
+    """Create a file that must not exist and return its descriptor, open for reading and writing."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+
+def reserve(descriptor: int, size: int, path: Path) -> None:
+    """Make a file `size` bytes long with its space allocated, so that a full disk shows before any work does.
+
+    Where the file system cannot allocate (macOS has no `posix_fallocate`), the free space is compared instead.
+    Raises NoSpaceError.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+                return
+            except OSError as error:
+                if error.errno not in _NO_FALLOCATE:
+                    raise
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        raise explained(error, path, needed=size) from error
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut a file to its size."""
+    os.ftruncate(descriptor, size)
+
+
+def write(descriptor: int, data: ReadableBuffer, offset: int) -> None:
+    """Write all bytes at an offset of a file."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(descriptor, view[:CHUNK], offset)
+        view, offset = view[written:], offset + written
+
+
+def read(descriptor: int, size: int, offset: int) -> bytes:
+    """Read `size` bytes at an offset of a file; fewer where the file ends."""
+    parts = []
+    while size > 0 and (part := os.pread(descriptor, min(size, CHUNK), offset)):
+        parts.append(part)
+        size, offset = size - len(part), offset + len(part)
+    return b"".join(parts)
+
+
+def sync(descriptor: int) -> None:
+    """Return when a file's bytes, and its size, are on the disk."""
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+        except OSError as error:
+            if error.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}:
+                raise
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when a folder's names are on the disk.  Some network file systems cannot, and need not: EINVAL."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name, replacing what had it, and return when that is on the disk."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, each name on the disk."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def explained(error: OSError, path: Path, *, needed: int | None = None) -> CacheError:
+    """Return the error of the cache that says what a failed write means and what to do about it."""
+    if error.errno in _NO_SPACE:
+        return NoSpaceError(f"{_space(error, path, needed)} Then run the same command again.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return CacheError(
+            f"Cannot write in {path.parent}: {error.strerror}. Reading from it works; to add features choose "
+            "another --cache-dir (or MT_CACHE_DIR)."
+        )
+    return CacheError(f"Cannot write {path}: {error.strerror or error}.")
+
+
+def _space(error: OSError, path: Path, needed: int | None) -> str:
+    """Return what is needed, what there is, and what to do."""
+    wants = f"{path.name} needs {megabytes(needed)}" if needed is not None else f"{path.name} cannot grow"
+    if error.errno == errno.EFBIG:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        most = "the file system's limit" if limit == resource.RLIM_INFINITY else megabytes(limit)
+        return f"{wants} and a file may hold {most} here (ulimit -f). Raise the limit or choose another --cache-dir."
+    if error.errno == errno.EDQUOT:
+        return f"{wants} and your disk quota in {path.parent} is used up. Free some space there."
+    free = shutil.disk_usage(path.parent).free
+    return f"{wants} and {path.parent} has {megabytes(free)} free. Free some space or choose another --cache-dir."
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,66 @@
+"""One writer a feature file: a lock that the system drops when its holder dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt.errors import CacheError, LockedError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock's file, beside the feature file; it stays there, empty of meaning, when the lock is free."""
+    return path.with_name(path.name + ".lock")
+
+
+def acquire(path: Path, timeout: float) -> BaseFileLock:
+    """Take the lock of a feature file, waiting up to `timeout` seconds (0: not at all, negative: forever).
+
+    Raises LockedError, naming the holder, and CacheError where the folder cannot lock.
+    """
+    from filelock import FileLock, Timeout
+
+    where = lock_path(path)
+    lock = FileLock(where, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise LockedError(
+            f"{path.name} is being written by {_holder(where)}. Wait for it to end and run the same command again."
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise _cannot_lock(error, where) from error
+    _sign(where)
+    return lock
+
+
+def _cannot_lock(error: OSError | NotImplementedError, where: Path) -> CacheError:
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) in {30, 13}:
+        return CacheError(
+            f"Cannot write in {where.parent}: {getattr(error, 'strerror', error)}. Reading from it works; to add "
+            "features choose another --cache-dir (or MT_CACHE_DIR)."
+        )
+    return CacheError(
+        f"Files in {where.parent} cannot be locked ({getattr(error, 'strerror', None) or error}), so two runs could "
+        "overwrite each other. Choose a --cache-dir on another disk (network folders often lack locks)."
+    )
+
+
+def _sign(where: Path) -> None:
+    """Say in the lock's file who holds it."""
+    where.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n", encoding="utf-8")
+
+
+def _holder(where: Path) -> str:
+    """Return who wrote the lock's file last: the holder, while the lock is held."""
+    try:
+        holder = json.loads(where.read_text(encoding="utf-8"))
+        return f"process {int(holder['pid'])} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

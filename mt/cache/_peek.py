@@ -1,0 +1,81 @@
+"""What can be said of a feature file by a few plain reads, without HDF5 or numpy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.cache import _io, _layout
+from mt.cache.fingerprint import JSON
+from mt.cache.status import Status
+from mt.errors import CacheError, IncompleteError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A file's manifest and sizes.
+
+    n_ok: rows that have an embedding.  n_skipped: rows whose image gave none.  The others are not computed yet.
+    """
+
+    manifest: dict[str, JSON]
+    n_rows: int
+    n_ok: int
+    n_skipped: int
+    dim: int
+    dtype: str
+    block_rows: int
+    n_blocks: int
+    n_blocks_done: int
+
+    @property
+    def complete(self) -> bool:
+        return self.n_blocks_done == self.n_blocks
+
+
+def peek(path: Path) -> Summary:
+    """Read the user block and the manifest, each checked, the table of checksums and the rows' status.
+
+    Raises NotAFeatureFileError, DamagedError or CacheError.
+    """
+    descriptor = _layout.open_for_reading(path)
+    try:
+        layout = _layout.read_layout(descriptor, path)
+        manifest = _layout.read_manifest(descriptor, layout, path)
+        done = len(_layout.present(_layout.read_digests(descriptor, layout)))
+        status = _io.read(descriptor, layout.n_rows, layout.status)
+    finally:
+        os.close(descriptor)
+    n_ok, n_missing = status.count(Status.OK), status.count(Status.MISSING)
+    return Summary(
+        manifest, layout.n_rows, n_ok, layout.n_rows - n_ok - n_missing, layout.dim, layout.dtype,
+        layout.block_rows, layout.n_blocks, done,
+    )  # fmt: skip
+
+
+def is_complete(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is there, undamaged as far as a peek shows, and has all its rows."""
+    try:
+        return peek(Path(path)).complete
+    except CacheError:
+        return False
+
+
+def missing_error(path: Path) -> CacheError:
+    """Return the error for a path without a file: an IncompleteError where a partial file stands beside it."""
+    partial = path.with_suffix(".partial")
+    if not partial.exists():
+        return CacheError(f"No feature file {path}. See: mt cache list")
+    summary = peek(partial)
+    return _incomplete(partial, summary.manifest, summary.n_blocks_done * summary.block_rows, summary.n_rows)
+
+
+def incomplete(path: Path, manifest: dict[str, JSON], layout: _layout.Layout, done: int) -> IncompleteError:
+    """Return the error for a file that lacks blocks, with the command that finishes it."""
+    return _incomplete(path, manifest, done * layout.block_rows, layout.n_rows)
+
+
+def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
+    command = manifest.get("command") or "mt featurize"
+    return IncompleteError(f"{path} has {min(done, rows)} of {rows} rows. Finish it with: {command}")

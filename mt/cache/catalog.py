@@ -1,0 +1,160 @@
+"""The catalog of a cache folder: what is in it, read from the files themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt.cache._peek import peek
+from mt.cache.fingerprint import JSON, slug
+from mt.errors import CacheError
+
+if TYPE_CHECKING:
+    from mt.cache.reader import FeatureFile
+
+LEFT_OUT = ("superseded", "limited", "random")  # by default, and what `prune` removes
+SUFFIXES = (".h5", ".partial")
+
+
+def feature_path(cache_dir: Path, dataset: str, split: str, backbone: str, fingerprint: str) -> Path:
+    """Return where a feature file lives; whatever the names hold, inside the cache folder."""
+    return Path(cache_dir) / slug(dataset) / slug(split) / f"{slug(backbone)}-{fingerprint[:12]}.h5"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a cache folder, without its rows.
+
+    flags: superseded (a newer file answers the same names), limited (`--limit`), random (random weights),
+    incomplete, damaged.  A damaged entry's names are those of its folders.
+    """
+
+    path: Path
+    dataset: str
+    split: str
+    backbone: str
+    fingerprints: dict[str, str]
+    n_rows: int
+    dim: int
+    bytes: int
+    complete: bool
+    flags: tuple[str, ...]
+    modified: float
+    manifest: dict[str, JSON]
+    problem: str = ""
+
+    def open(self, *, verify: bool = False) -> FeatureFile:
+        """Open the file for reading."""
+        from mt.cache.reader import open_features
+
+        return open_features(self.path, verify=verify)
+
+
+def read_entry(path: Path) -> Entry:
+    """Return the entry of one file; one that cannot be read is flagged damaged and says why."""
+    try:
+        stat = path.stat()
+        size, modified = stat.st_size, stat.st_mtime
+    except OSError:
+        size, modified = 0, 0.0
+    try:
+        summary = peek(path)
+        manifest = summary.manifest
+        flags = (
+            *(["limited"] if manifest.get("limit") is not None else []),
+            *(["random"] if manifest.get("random_weights") else []),
+            *([] if summary.complete else ["incomplete"]),
+        )
+        return Entry(
+            path, str(manifest["dataset"]), str(manifest["split"]), str(manifest["backbone"]),
+            dict(manifest["fingerprints"]), summary.n_rows, summary.dim, size, summary.complete, flags,
+            modified, manifest,
+        )  # fmt: skip
+    except (CacheError, KeyError, TypeError, ValueError) as error:
+        names = path.parent.parent.name, path.parent.name, path.stem.rpartition("-")[0] or path.stem
+        return Entry(path, *names, {}, 0, 0, size, False, ("damaged",), modified, {}, str(error))
+
+
+class Catalog:
+    """The feature files of a cache folder.  A folder that does not exist is an empty one."""
+
+    def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
+        self.cache_dir = Path(cache_dir)
+
+    def entries(
+        self,
+        *,
+        datasets: Collection[str] = (),
+        models: Collection[str] = (),
+        splits: Collection[str] = (),
+        everything: bool = False,
+    ) -> list[Entry]:
+        """Return the entries with these names (none given: all), in the order of dataset, split, backbone.
+
+        Superseded, limited and random-weight files are left out unless `everything` is asked for.
+        """
+        chosen = [
+            entry
+            for entry in self._all()
+            if (not datasets or _is_dataset(entry, datasets))
+            and (not models or entry.backbone in models)
+            and (not splits or entry.split in splits)
+            and (everything or not set(entry.flags) & set(LEFT_OUT))
+        ]
+        return sorted(chosen, key=lambda entry: (entry.dataset, entry.split, entry.backbone, str(entry.path)))
+
+    def paths(self) -> Iterator[Path]:
+        """Yield every file that is under a feature file's name, complete or partial."""
+        for dataset in _folders(self.cache_dir):
+            for split in _folders(dataset):
+                with os.scandir(split) as files:
+                    yield from (Path(file.path) for file in files if file.name.endswith(SUFFIXES))
+
+    def _all(self) -> list[Entry]:
+        entries = [read_entry(path) for path in self.paths()]
+        newest: dict[tuple[JSON, ...], float] = {}
+        for entry in entries:
+            if entry.complete:
+                newest[_asked(entry)] = max(entry.modified, newest.get(_asked(entry), entry.modified))
+        return [
+            replace(entry, flags=("superseded", *entry.flags))
+            if entry.manifest and entry.modified < newest.get(_asked(entry), 0.0)
+            else entry
+            for entry in entries
+        ]
+
+
+def _asked(entry: Entry) -> tuple[JSON, ...]:
+    """Return what a person asked for by name: of several files with the same, the newest counts.
+
+    A limited run never supersedes a full one, nor random weights real ones.
+    """
+    manifest = entry.manifest
+    return (
+        entry.dataset, manifest.get("location"), entry.split, entry.backbone,
+        manifest.get("limit"), bool(manifest.get("random_weights")),
+    )  # fmt: skip
+
+
+def _is_dataset(entry: Entry, names: Collection[str]) -> bool:
+    """Say whether an entry is of one of the datasets, named as it is shown or as it was asked for by its path."""
+    if entry.dataset in names:
+        return True
+    kind, colon, _ = entry.dataset.partition(":")
+    location = entry.manifest.get("location")
+    return bool(colon and location) and any(
+        name.startswith(f"{kind}:") and os.path.abspath(os.path.expanduser(name[len(kind) + 1 :])) == location
+        for name in names
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, hidden ones left out; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(Path(one.path) for one in found if one.is_dir() and not one.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,237 @@
+"""Reading a feature file: verified by plain reads, then mapped into memory."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.cache import _layout
+from mt.cache._peek import Summary, incomplete, is_complete, missing_error, peek
+from mt.cache.rows import COLUMNS, decoded, unquoted
+from mt.cache.status import Status
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Damage", "FeatureFile", "Summary", "is_complete", "open_features", "peek"]
+
+NAMED = 10  # rows that a message names
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A block whose bytes are not those that were written: rows `start` up to `stop`, and their ids."""
+
+    block: int
+    start: int
+    stop: int
+    ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if len(self.ids) > NAMED else ""
+        named = ", ".join(self.ids[:NAMED])
+        return f"rows {self.start} to {self.stop - 1} (block {self.block}): {named}{more}"
+
+
+def open_features(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureFile:
+    """Open a complete feature file.  Needs no lock and no write permission.
+
+    The seal is checked first, by plain reads.  verify: check every block's checksum as well.
+    Raises IncompleteError naming the command that finishes the file, DamagedError naming the damaged rows,
+    NotAFeatureFileError for other files and newer versions, and CacheError where there is none.
+    """
+    features = FeatureFile(Path(path))
+    if verify and (damages := features.verify()):
+        named = "; ".join(map(str, damages[:3]))
+        raise _layout.damaged(features.path, f"checksums disagree in {len(damages)} blocks: {named}")
+    return features
+
+
+class FeatureFile:
+    """One backbone's embeddings of one split, opened for reading.
+
+    embeddings, ids, labels, groups and columns hold the rows that have an embedding; `status` holds all rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise missing_error(path)
+        self.path = path
+        descriptor = _layout.open_for_reading(path)
+        try:
+            self._layout = _layout.read_layout(descriptor, path)
+            self.manifest = _layout.read_manifest(descriptor, self._layout, path)
+            _layout.check_seal(descriptor, self._layout, path)
+            done = len(_layout.present(_layout.read_digests(descriptor, self._layout)))
+            if done < self._layout.n_blocks:
+                raise incomplete(path, self.manifest, self._layout, done)
+            self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+
+    def __repr__(self) -> str:
+        what = f"{self.dataset} {self.split}, {self.backbone}, {self.n_ok} x {self.dim}"
+        return f"FeatureFile({str(self.path)!r}: {what})"
+
+    @property
+    def dataset(self) -> str:
+        return str(self.manifest["dataset"])
+
+    @property
+    def split(self) -> str:
+        return str(self.manifest["split"])
+
+    @property
+    def backbone(self) -> str:
+        return str(self.manifest["backbone"])
+
+    @property
+    def task(self) -> str:
+        return str(self.manifest["task"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.manifest["class_names"])
+
+    @property
+    def metric(self) -> str:
+        return str(self.manifest["metric"])
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return dict(self.manifest["fingerprints"])
+
+    @property
+    def dim(self) -> int:
+        return self._layout.dim
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the split, skipped ones included."""
+        return self._layout.n_rows
+
+    @property
+    def n_ok(self) -> int:
+        """Rows that have an embedding."""
+        return self.n_rows - self.n_skipped
+
+    @cached_property
+    def n_skipped(self) -> int:
+        """Rows whose image gave no embedding."""
+        import numpy as np
+
+        return int(np.count_nonzero(self.status != Status.OK))
+
+    @cached_property
+    def status(self) -> np.ndarray:
+        """One `Status` a row of the split, (n_rows,) uint8."""
+        return self._view("u1", self.n_rows, self._layout.status)
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(n_ok, dim), read-only and mapped into memory; a copy only where rows were skipped."""
+        dtype = "<f4" if self._layout.dtype == "float32" else "<f2"
+        every = self._view(dtype, self.n_rows * self.dim, self._layout.embeddings).reshape(self.n_rows, self.dim)
+        return self._ok(every)
+
+    @property
+    def ids(self) -> list[str]:
+        return decoded(self._ok(self._stored["ids"]))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n_ok,) int64 classes, or (n_ok, L) int8 zeros and ones."""
+        return self._ok(self._stored["labels"])
+
+    @property
+    def groups(self) -> list[str] | None:
+        """What each row belongs to and must not be split from, or None where that is not known."""
+        return decoded(self._ok(self._stored["groups"])) if "groups" in self._stored else None
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """Metadata by name, in the order of the rows."""
+        return {
+            unquoted(name.removeprefix(COLUMNS)): decoded(self._ok(array))
+            for name, array in self._stored.items()
+            if name.startswith(COLUMNS)
+        }
+
+    def skipped(self) -> list[tuple[str, Status]]:
+        """Return the id and the reason of every row without an embedding."""
+        rows = (self.status != Status.OK).nonzero()[0]
+        return list(zip(decoded(self._stored["ids"][rows]), map(Status, self.status[rows].tolist()), strict=True))
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows of each status that occurs."""
+        return {Status(value).name.lower(): count for value, count in sorted(Counter(self.status.tolist()).items())}
+
+    def verify(self) -> list[Damage]:
+        """Return the blocks whose bytes disagree with their checksums, in the order of the file."""
+        descriptor = _layout.open_for_reading(self.path)
+        try:
+            wrong = list(_layout.wrong_blocks(descriptor, self._layout, list(range(self._layout.n_blocks))))
+        finally:
+            os.close(descriptor)
+        return [self._damage(block) for block in wrong]
+
+    def _damage(self, block: int) -> Damage:
+        start, stop = self._layout.rows(block)
+        return Damage(block, start, stop, tuple(decoded(self._stored["ids"][start:stop])))
+
+    def _view(self, dtype: str, count: int, offset: int) -> np.ndarray:
+        import numpy as np
+
+        return np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+
+    def _ok(self, array: np.ndarray) -> np.ndarray:
+        return array if self.n_skipped == 0 else array[self.status == Status.OK]
+
+    @cached_property
+    def _stored(self) -> dict[str, np.ndarray]:
+        """The arrays of all rows that HDF5 holds beside the embeddings, by dataset name."""
+        return stored_rows(_Mapped(self._map))
+
+
+def stored_rows(file: io.RawIOBase) -> dict[str, np.ndarray]:
+    """Read ids, labels, groups and columns from an HDF5 file whose seal has been checked."""
+    import h5py
+
+    with h5py.File(file, "r") as opened:
+        names = ["ids", "labels", *(["groups"] if "groups" in opened else [])]
+        names += [COLUMNS + name for name in opened.get("columns", ())]
+        return {name: opened[name][()] for name in names}
+
+
+def row_ids(descriptor: int, layout: _layout.Layout, rows: list[int]) -> list[str]:
+    """Return the ids of some rows of a file that is being written."""
+    with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
+        return decoded(stored_rows(_Mapped(mapped))["ids"][rows])
+
+
+class _Mapped(io.RawIOBase):
+    """The mapped bytes as a file for HDF5: the same file that was checked, whatever its name leads to by now."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self.mapped = mapped
+        self.at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset if whence == os.SEEK_SET else len(self.mapped) + offset
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        part = self.mapped[self.at : self.at + len(view)]
+        view[: len(part)] = part
+        self.at += len(part)
+        return len(part)

@@ -1,0 +1,117 @@
+"""What a feature file knows of each row beside its embedding: id, label, group, and columns of metadata."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from mt.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS = "columns/"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split, in order.
+
+    ids: unique names.  labels: (n,) integer classes, or (n, L) zeros and ones, one column a label.
+    groups: what must not be split (usually a patient), or None where that is not known.
+    columns: metadata by name, each n strings or n numbers (None is "" or NaN).
+    """
+
+    ids: Sequence[str]
+    labels: np.ndarray
+    groups: Sequence[str] | None = None
+    columns: Mapping[str, Sequence[str | float | int | None]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that a file stores, by dataset name.  Raises InputError for what cannot be stored."""
+        self._check()
+        stored = {"ids": _texts("ids", self.ids), "labels": self._labels()}
+        if self.groups is not None:
+            stored["groups"] = _texts("groups", self.groups)
+        for name in sorted(self.columns):
+            stored[COLUMNS + _quoted(name)] = _column(name, self.columns[name])
+        return stored
+
+    def sha256(self) -> str:
+        """Return one hash of all rows, which tells whether a file holds these."""
+        hashed = hashlib.sha256()
+        for name, array in self.arrays().items():
+            hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            hashed.update(array.data)
+        return hashed.hexdigest()
+
+    def _check(self) -> None:
+        n = len(self.ids)
+        if n == 0:
+            raise InputError("A feature file needs at least one row; this split has none.")
+        if len(set(self.ids)) < n:
+            twice = next(name for at, name in enumerate(self.ids) if name in set(self.ids[:at]))
+            raise InputError(f"Row ids must be unique; '{twice}' is there more than once.")
+        lengths = {"labels": len(self.labels), **{name: len(values) for name, values in self.columns.items()}}
+        if self.groups is not None:
+            lengths["groups"] = len(self.groups)
+        for name, length in lengths.items():
+            if length != n:
+                raise InputError(f"{name} has {length} values for {n} rows.")
+
+    def _labels(self) -> np.ndarray:
+        import numpy as np
+
+        labels = np.asarray(self.labels)
+        if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
+            raise InputError(
+                f"Labels must be integers, (n,) classes or (n, L) zeros and ones; found {labels.dtype} {labels.shape}."
+            )
+        return np.ascontiguousarray(labels, dtype="<i8" if labels.ndim == 1 else "i1")
+
+
+def _column(name: str, values: Sequence[str | float | int | None]) -> np.ndarray:
+    """Return a column as numbers where all are numbers, else as text."""
+    import numpy as np
+
+    kinds = {type(value) for value in values if value is not None}
+    if any(issubclass(kind, str) for kind in kinds):
+        if not all(issubclass(kind, str) for kind in kinds):
+            raise InputError(f"Column '{name}' mixes text and numbers; make it one of the two.")
+        return _texts(name, ["" if value is None else str(value) for value in values])
+    if None in values or not all(issubclass(kind, int | np.integer | np.bool_) for kind in kinds):
+        return np.array([np.nan if value is None else value for value in values], dtype="<f8")
+    return np.array(values, dtype="<i8")
+
+
+def _texts(name: str, values: Sequence[str]) -> np.ndarray:
+    """Return strings as a fixed-width UTF-8 array: unlike HDF5's variable strings, the same bytes every time.
+
+    Names of files that are no valid UTF-8 keep their bytes (surrogateescape, as Python reads them).
+    """
+    import h5py
+    import numpy as np
+
+    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+    if any(b"\0" in value for value in encoded):
+        raise InputError(f"{name} hold a NUL character, which HDF5 strings cannot.")
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
+
+
+def _quoted(name: str) -> str:
+    """Return a column's dataset name: no slash, which would be a folder, and no lone dot."""
+    return quote(name, safe=" ()[]") if name.strip(".") else "%2E" * len(name) or "%"
+
+
+def unquoted(name: str) -> str:
+    """Return the column that a dataset is of."""
+    return "" if name == "%" else unquote(name)
+
+
+def decoded(array: np.ndarray) -> list[Any]:
+    """Return a stored array as a list of strings or numbers."""
+    values: list[Any] = array.tolist()
+    return [text.decode("utf-8", "surrogateescape") for text in values] if array.dtype.kind == "S" else values
