@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mt.cache._peek import Summary, is_complete, peek
+    from mt.cache._peek import Summary, is_complete, peek, status_counts
     from mt.cache.catalog import Catalog, Entry, feature_path
     from mt.cache.content import ContentIndex
     from mt.cache.fingerprint import digest, slug
@@ -34,6 +34,7 @@ _EXPORTS = {
     "open_features": "mt.cache.reader",
     "peek": "mt.cache._peek",
     "slug": "mt.cache.fingerprint",
+    "status_counts": "mt.cache._peek",
     "stratified_parts": "mt.cache.stratify",
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "open_features",
     "peek",
     "slug",
+    "status_counts",
     "stratified_parts",
 ]
 

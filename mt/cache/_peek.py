@@ -54,6 +54,17 @@ def peek(path: Path) -> Summary:
     )  # fmt: skip
 
 
+def status_counts(path: Path) -> dict[str, int]:
+    """Return the number of rows of each status that occurs, by its lower-case name."""
+    descriptor = _layout.open_for_reading(path)
+    try:
+        layout = _layout.read_layout(descriptor, path)
+        status = _io.read(descriptor, layout.n_rows, layout.status)
+    finally:
+        os.close(descriptor)
+    return {one.name.lower(): status.count(one) for one in Status if one in status}
+
+
 def is_complete(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is there, undamaged as far as a peek shows, and has all its rows."""
     try:

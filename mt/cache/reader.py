@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache import _layout
-from mt.cache._peek import Summary, incomplete, is_complete, missing_error, peek
+from mt.cache._peek import Summary, incomplete, is_complete, missing_error, peek, status_counts
 from mt.cache.rows import COLUMNS, decoded, unquoted
 from mt.cache.status import Status
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Damage", "FeatureFile", "Summary", "is_complete", "open_features", "peek"]
+__all__ = ["Damage", "FeatureFile", "Summary", "is_complete", "open_features", "peek", "status_counts"]
 
 NAMED = 10  # rows that a message names
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 from mt.cache import _io, _layout
 from mt.cache._create import create
 from mt.cache._lock import acquire
-from mt.cache._peek import peek
 from mt.cache._resume import agree, with_other_compute
 from mt.cache.fingerprint import JSON
 from mt.cache.rows import Rows
@@ -58,16 +57,6 @@ class FeatureWriter:
         self.n_rows, self.dim = self._layout.n_rows, self._layout.dim
         self.n_blocks, self.block_rows = self._layout.n_blocks, self._layout.block_rows
         self.missing = list(range(self.n_blocks)) if created else self._verified()
-
-    @property
-    def missing_rows(self) -> int:
-        """Rows still to be written."""
-        return sum(stop - start for start, stop in map(self._layout.rows, self.missing))
-
-    @property
-    def n_skipped(self) -> int:
-        """Rows written so far whose image gave no embedding."""
-        return peek(self.path if self._descriptor is None else partial_path(self.path)).n_skipped
 
     @classmethod
     def open(
