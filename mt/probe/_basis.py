@@ -1,0 +1,118 @@
+"""The eigenbasis in which every problem of a draw is solved.
+
+A minimiser of an L2-penalised linear model lies in the row space of the centred features, and an orthogonal change of
+coordinates leaves the penalty as it is.  So the features are rotated once, exactly, into the eigenvectors of their
+covariance; there the curvature of every problem is close to diagonal, whatever its C, label or fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.errors import FitError
+
+CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Centred (and optionally scaled) features in the eigenbasis of their covariance.
+
+    ``rotated`` (n, rank + 1) ends in a column of ones, the intercept's; ``eigenvalues`` (rank + 1,) are its columns'
+    mean squares; ``axes`` (dim, rank) are orthonormal; ``mean`` and ``scale`` (dim,) undo centring and scaling.  All
+    are float64 but ``rotated``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+    eigenvalues: Tensor
+    rotated: Tensor
+
+    def to_features(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coefficients (..., dim) and intercepts (...) on the original features for weights (..., rank + 1)."""
+        coef = weights[..., :-1] @ self.axes.T / self.scale
+        return coef, weights[..., -1] - coef @ self.mean
+
+
+def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.device, standardize: bool) -> Basis:
+    """Rotate the features into their eigenbasis: two passes for the moments, one for the rotation, all in float64."""
+    rows, dim = features.shape
+    mean, scale = _moments(features, device, standardize=standardize)
+    if rows < dim:
+        # Row space first: centredᵀ = Q R holds every row in `rows` coordinates without squaring the condition number.
+        whole = torch.cat(list(_centred(features, mean, scale)))
+        frame, triangle = torch.linalg.qr(whole.T)
+        coordinates = [triangle.T]
+    else:
+        frame, coordinates = None, None
+    width = min(rows, dim)
+    gram = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for chunk in coordinates or _centred(features, mean, scale):
+        gram.addmm_(chunk.T, chunk)
+    vectors = torch.linalg.eigh(gram).eigenvectors
+    del gram
+    rotated = torch.ones(rows, width + 1, dtype=dtype, device=device)
+    squares = torch.zeros(width, dtype=torch.float64, device=device)
+    start = 0
+    for chunk in coordinates or _centred(features, mean, scale):
+        turned = chunk @ vectors
+        squares += turned.square().sum(0)
+        rotated[start : start + len(turned), :-1] = turned
+        start += len(turned)
+    axes = vectors if frame is None else frame @ vectors
+    return _cut_rank(mean, scale, axes, squares / rows, rotated)
+
+
+def _cut_rank(mean: Tensor, scale: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:
+    """Drop the leading directions that hold nothing but rounding.
+
+    Variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as in the
+    Gram matrix: columns 1e-8 times smaller than others are kept.
+    """
+    width = len(variances)
+    floor = variances.max().clamp(min=0) * (torch.finfo(torch.float64).eps * max(rotated.shape)) ** 2
+    kept = torch.nonzero(variances > floor)
+    first = int(kept[0]) if len(kept) else width
+    one = torch.ones(1, dtype=torch.float64, device=variances.device)
+    return Basis(mean, scale, axes[:, first:], torch.cat([variances[first:], one]), rotated[:, first:])
+
+
+def _moments(features: np.ndarray, device: torch.device, *, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and scale (dim,) in float64; the scale of a constant column, or without scaling, is 1."""
+    rows, dim = features.shape
+    total = torch.zeros(dim, dtype=torch.float64, device=device)
+    for _, chunk in row_chunks(features, device):
+        total += chunk.sum(0)
+    if not torch.isfinite(total).all():
+        bad = int(torch.nonzero(~torch.isfinite(total))[0])
+        raise FitError(f"Features hold NaN or infinite values (first in column {bad}). Find them: mt cache verify")
+    mean, scale = total / rows, torch.ones_like(total)
+    if standardize:
+        squares = torch.zeros_like(total)
+        for _, chunk in row_chunks(features, device):
+            squares += (chunk - mean).square().sum(0)
+        deviation = (squares / rows).sqrt()
+        # Below this a "deviation" is rounding around a constant (scikit-learn's _is_constant_feature).
+        constant = deviation <= 10 * rows * torch.finfo(torch.float64).eps * mean.abs()
+        scale = torch.where(constant | (deviation == 0), scale, deviation)
+    return mean, scale
+
+
+def row_chunks(features: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows, those rows in float64 on the device), a bounded number of bytes at a time."""
+    step = max(1, CHUNK_BYTES // (8 * max(1, features.shape[1])))
+    for start in range(0, len(features), step):
+        rows = slice(start, min(start + step, len(features)))
+        chunk = np.array(features[rows], dtype=np.float64, order="C")
+        yield rows, torch.from_numpy(chunk).to(device)
+
+
+def _centred(features: np.ndarray, mean: Tensor, scale: Tensor) -> Iterator[Tensor]:
+    for _, chunk in row_chunks(features, mean.device):
+        yield chunk.sub_(mean).div_(scale)

@@ -1,0 +1,71 @@
+"""Mean losses of many problems at once, as functions of their logits (rows, problems, outputs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Loss(Protocol):
+    """Weighted mean losses; weights of a problem's rows sum to one, and a held-out row's weight is zero."""
+
+    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses (problems,) and their derivatives by the logits (rows, problems, outputs)."""
+
+    def select(self, problems: Tensor) -> Loss:
+        """Return the losses of these problems only."""
+
+    def to(self, dtype: torch.dtype) -> Loss:
+        """Return the same losses in another precision."""
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Binary cross entropy.  ``signs`` are ±1; signs and weights are (rows, problems, 1)."""
+
+    signs: Tensor
+    weights: Tensor
+
+    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        against = -self.signs * logits
+        loss = (torch.nn.functional.softplus(against, threshold=40) * self.weights).sum((0, 2))
+        residual = against.sigmoid_().mul_(self.weights).mul_(-self.signs)
+        return loss, residual
+
+    def select(self, problems: Tensor) -> Sigmoid:
+        return Sigmoid(self.signs[:, problems], self.weights[:, problems])
+
+    def to(self, dtype: torch.dtype) -> Sigmoid:
+        return Sigmoid(self.signs.to(dtype), self.weights.to(dtype))
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Multinomial cross entropy.
+
+    ``labels`` (rows,) are class numbers; ``weights`` (rows, problems); ``absent`` (problems, outputs) is -inf for a
+    class that none of the problem's rows has (its probability is 0), else 0.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    absent: Tensor
+
+    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = torch.log_softmax(logits + self.absent, dim=2)
+        index = self.labels[:, None, None].expand(-1, logits.shape[1], 1)
+        picked = log_p.gather(2, index)
+        # A held-out row may have a class that the problem lacks: its loss is infinite, its weight is zero.
+        loss = -torch.where(self.weights > 0, picked[..., 0] * self.weights, 0).sum(0)
+        residual = log_p.exp_().mul_(self.weights[..., None])
+        residual.scatter_add_(2, index, -self.weights[..., None])
+        return loss, residual
+
+    def select(self, problems: Tensor) -> Softmax:
+        return replace(self, weights=self.weights[:, problems], absent=self.absent[problems])
+
+    def to(self, dtype: torch.dtype) -> Softmax:
+        return replace(self, weights=self.weights.to(dtype), absent=self.absent.to(dtype))

@@ -1,0 +1,177 @@
+"""The problems of one call: every (fold, label) group at every C, and their solution in batches that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.probe._basis import Basis
+from mt.probe._lbfgs import HISTORY, Fit, minimise
+from mt.probe._losses import Loss, Sigmoid, Softmax
+
+# Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
+LOGIT_COPIES = 8
+WEIGHT_COPIES = 2 * HISTORY + 8
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Fits that differ in their rows or their label; each is to be solved at every C.
+
+    ``targets`` (rows, labels) holds class numbers (one column) or 0/1 a label; ``members`` (rows, folds) says which
+    rows a fold fits; ``sample_weight`` (rows,).  Group g is fold g // labels, label g % labels.  ``class_weight`` is
+    None, "balanced", or a weight a class (outputs + 1 for sigmoids: absent and present).
+    """
+
+    softmax: bool
+    outputs: int
+    targets: Tensor
+    members: Tensor
+    sample_weight: Tensor
+    class_weight: Tensor | str | None
+
+    @property
+    def count(self) -> int:
+        return self.members.shape[1] * self.targets.shape[1]
+
+    def classes(self, group: int) -> tuple[Tensor, Tensor]:
+        """Return the group's class numbers (rows,) and which rows it fits (rows,)."""
+        fold, label = divmod(group, self.targets.shape[1])
+        member = self.members[:, fold] & (self.sample_weight > 0)
+        return self.targets[:, label], member
+
+    def counts(self, group: int) -> Tensor:
+        """Return how many of the group's rows each class has."""
+        classes, _ = self.classes(group)
+        return torch.bincount(classes[self.weights(group) > 0], minlength=self.outputs if self.softmax else 2)
+
+    def weights(self, group: int) -> Tensor:
+        """Return each row's weight in the group (rows,), float64, not normalised."""
+        classes, member = self.classes(group)
+        weight = torch.where(member, self.sample_weight, 0)
+        if isinstance(self.class_weight, Tensor):
+            return weight * self.class_weight[classes]
+        if self.class_weight == "balanced":
+            # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
+            total = torch.bincount(classes, weights=weight, minlength=int(classes.max()) + 1)
+            present = (total > 0).sum()
+            balance = torch.where(total > 0, weight.sum() / (present * total), 0)
+            return weight * balance[classes]
+        return weight
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Some problems' solutions: group and C numbers (problems,), weights (problems, outputs, columns) float64."""
+
+    group: Tensor
+    c_index: Tensor
+    weights: Tensor
+    gap: Tensor
+    n_iter: Tensor
+
+
+def solve(
+    basis: Basis, groups: Groups, Cs: np.ndarray, *, tol: float, max_iter: int, memory: int
+) -> Iterator[Solution]:
+    """Solve every group at every C, as many problems at once as ``memory`` bytes allow, small C first.
+
+    A batch starts from the preceding batches' solutions of its groups.  A label with one class in its rows is not
+    fitted: it predicts its smoothed base rate.  A class without rows gets intercept -inf.
+    """
+    counts = torch.stack([groups.counts(g) for g in range(groups.count)]).cpu()
+    constant = torch.zeros(groups.count, dtype=torch.bool) if groups.softmax else (counts == 0).any(1)
+    for g in torch.nonzero(constant)[:, 0].tolist():
+        yield _base_rate(g, counts[g], len(Cs), len(basis.eigenvalues))
+    fitted = torch.nonzero(~constant)[:, 0]
+    c_index = torch.from_numpy(np.argsort(Cs, kind="stable")).repeat_interleave(len(fitted))
+    group = fitted.repeat(len(Cs))
+    rows, columns = basis.rotated.shape
+    a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.rotated.element_size()
+    size = max(1, memory // a_problem)
+    latest: dict[int, Tensor] = {}
+    for first in range(0, len(group), size):
+        part, at = group[first : first + size], c_index[first : first + size]
+        fit = _solve_batch(basis, groups, part, Cs[at], latest, tol=tol, max_iter=max_iter)
+        latest.update({int(g): weights for g, weights in zip(part, fit.weights, strict=True)})
+        weights = fit.weights
+        if groups.softmax:
+            weights = weights.clone()
+            weights[..., -1] += torch.where(counts[part] > 0, 0, -torch.inf).to(weights)
+        yield Solution(part, at, weights, fit.gap, fit.n_iter)
+
+
+def _base_rate(group: int, counts: Tensor, n_penalties: int, columns: int) -> Solution:
+    """Return the constant predictor (count + 1) / (rows + 2) for a label of one class, at every C."""
+    weights = torch.zeros(n_penalties, 1, columns, dtype=torch.float64)
+    absent, present = counts.double()
+    weights[..., -1] = torch.log((present + 1) / (absent + 1))
+    none = torch.zeros(n_penalties, dtype=torch.int64)
+    return Solution(torch.full_like(none, group), torch.arange(n_penalties), weights, none.double(), none)
+
+
+def _solve_batch(
+    basis: Basis, groups: Groups, group: Tensor, Cs: np.ndarray, latest: dict[int, Tensor],
+    *, tol: float, max_iter: int,
+) -> Fit:  # fmt: skip
+    """Solve one C a group number in ``group`` together, from base rates or from the latest solution of the group."""
+    distinct, position = torch.unique(group, return_inverse=True)
+    weights = torch.stack([groups.weights(int(g)) for g in distinct], dim=1)
+    totals = weights.sum(0)
+    rates = _base_rates(groups, distinct, weights, totals)
+    device, columns = weights.device, len(basis.eigenvalues)
+    position = position.to(device)
+    penalty = (1 / (torch.from_numpy(Cs).to(device) * totals[position]))[:, None].repeat(1, columns)
+    penalty[:, -1] = 0
+    curvature = (rates * (1 - rates))[position][..., None] * basis.eigenvalues + penalty[:, None, :]
+    start = torch.zeros_like(curvature)
+    start[..., -1] = (rates.log() - ((1 - rates).log() if not groups.softmax else 0))[position]
+    for i, g in enumerate(group.tolist()):
+        if g in latest:
+            start[i] = latest[g]
+    loss = _losses(groups, distinct, weights / totals, position)
+    return _minimise(basis.rotated, loss, penalty, curvature, start, tol=tol, max_iter=max_iter)
+
+
+def _minimise(
+    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, *, tol: float, max_iter: int
+) -> Fit:
+    """Minimise in the design's precision; problems that stall there continue in float64."""
+    low = design.dtype
+    fit = minimise(
+        design, loss.to(low), penalty.to(low), curvature.to(low), start.to(low), tol=tol, max_iter=max_iter
+    )  # fmt: skip
+    fit = replace(fit, weights=fit.weights.double(), gap=fit.gap.double())
+    rest = torch.nonzero(fit.gap > tol)[:, 0]
+    if low == torch.float64 or len(rest) == 0 or max_iter <= int(fit.n_iter.min()):
+        return fit
+    again = minimise(
+        design.double(), loss.to(torch.float64).select(rest), penalty[rest], curvature[rest], fit.weights[rest],
+        tol=tol, max_iter=max_iter,
+    )  # fmt: skip
+    fit.weights[rest], fit.gap[rest] = again.weights, again.gap
+    fit.n_iter[rest.cpu()] += again.n_iter
+    return fit
+
+
+def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:
+    """Return the weighted rate of each output (groups, outputs); a class that is absent gets the rate ½."""
+    rates = torch.empty(len(distinct), groups.outputs, dtype=torch.float64, device=weights.device)
+    for i, g in enumerate(distinct.tolist()):
+        classes, _ = groups.classes(g)
+        mass = torch.bincount(classes, weights=weights[:, i], minlength=max(2, groups.outputs)) / totals[i]
+        rates[i] = mass if groups.softmax else mass[1:]
+    return torch.where(rates > 0, rates, 0.5)
+
+
+def _losses(groups: Groups, distinct: Tensor, weights: Tensor, position: Tensor) -> Loss:
+    if groups.softmax:
+        counts = torch.stack([groups.counts(int(g)) for g in distinct])
+        absent = torch.where(counts > 0, 0.0, -torch.inf)
+        return Softmax(groups.targets[:, 0], weights[:, position], absent[position])
+    classes = torch.stack([groups.classes(int(g))[0] for g in distinct], dim=1)
+    return Sigmoid((2 * classes - 1).double()[:, position, None], weights[:, position, None])

@@ -1,0 +1,102 @@
+"""What a fit may be given: the checks that come before any computation, each with its own message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from mt.errors import FitError, InputError
+
+TASKS = ("binary", "multiclass", "ordinal", "multilabel")
+ClassWeight = Mapping[int, float] | Literal["balanced"] | None
+
+
+def check_features(X: np.ndarray) -> np.ndarray:
+    """Return the features as a real (rows, dim) array without copying them."""
+    array = np.asanyarray(X)
+    if array.ndim != 2 or 0 in array.shape:
+        raise FitError(f"Features must have shape (rows, dim) with at least one of each, found {array.shape}.")
+    if array.dtype.kind not in "fiub":
+        raise FitError(f"Features must be real numbers, found dtype {array.dtype}.")
+    return array
+
+
+def check_penalties(Cs: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return Cs as float64 (Cs,)."""
+    array = np.asarray(Cs, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0:
+        raise FitError(f"Cs must be a non-empty list of numbers, found shape {array.shape}.")
+    if not (np.isfinite(array) & (array > 0)).all():
+        bad = array[~(np.isfinite(array) & (array > 0))][0]
+        raise FitError(f"Every C must be positive and finite, found {bad}.")
+    return array
+
+
+def check_targets(y: np.ndarray, rows: int, *, task: str, n_classes: int | None) -> tuple[np.ndarray, int]:
+    """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary."""
+    if task not in TASKS:
+        raise InputError(f"No task '{task}'. Tasks: {', '.join(TASKS)}")
+    array = np.asarray(y)
+    wanted = 2 if task == "multilabel" else 1
+    if array.ndim != wanted:
+        raise FitError(f"Labels of a {task} task have {wanted} dimension(s), found shape {array.shape}.")
+    if len(array) != rows:
+        raise FitError(f"{rows} rows of features, but {len(array)} of labels.")
+    if array.dtype.kind not in "iubf" or not np.array_equal(array, array.astype(np.int64, copy=False)):
+        raise FitError(f"Labels of a {task} task must be whole numbers, found dtype {array.dtype}.")
+    targets = array.astype(np.int64).reshape(rows, -1)
+    limit = 2 if task in ("binary", "multilabel") else (n_classes or int(targets.max()) + 1)
+    outside = targets[(targets < 0) | (targets >= limit)]
+    if outside.size:
+        raise FitError(f"Labels of this {task} task lie in 0 ... {limit - 1}, found {outside[0]}.")
+    if task != "multilabel" and (targets == targets[0]).all():
+        raise FitError(f"One class only: all {rows} rows are of class {targets[0, 0]}; a probe needs two.")
+    return targets, {"binary": 1, "multilabel": targets.shape[1]}.get(task, limit)
+
+
+def refuse_constant_labels(targets: np.ndarray) -> None:
+    """Raise when a label of a multilabel task has one class only."""
+    constant = np.flatnonzero((targets == targets[:1]).all(0))
+    if len(constant):
+        raise FitError(f"One class only in label(s) {', '.join(map(str, constant[:10]))} of {targets.shape[1]}.")
+
+
+def check_sample_weight(sample_weight: np.ndarray | None, rows: int) -> np.ndarray:
+    """Return weights (rows,) float64, ones by default."""
+    if sample_weight is None:
+        return np.ones(rows)
+    array = np.asarray(sample_weight, dtype=np.float64)
+    if array.shape != (rows,):
+        raise FitError(f"sample_weight has shape {array.shape}, expected ({rows},).")
+    if not np.isfinite(array).all() or (array < 0).any() or not array.any():
+        raise FitError("sample_weight must be finite, not negative and not all zero.")
+    return array
+
+
+def check_class_weight(class_weight: ClassWeight, classes: int) -> np.ndarray | Literal["balanced"] | None:
+    """Return a weight a class number (classes,), "balanced" or None; classes that a mapping leaves out weigh 1."""
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise FitError(f"class_weight must be 'balanced' or a mapping, found '{class_weight}'.")
+        return "balanced"
+    weights = np.ones(classes)
+    for number, weight in class_weight.items():
+        if number not in range(classes) or not (np.isfinite(weight) and weight >= 0):
+            raise FitError(f"class_weight maps classes 0 ... {classes - 1} to weights >= 0, found {number}: {weight}.")
+        weights[number] = weight
+    return weights
+
+
+def check_folds(fold: np.ndarray, rows: int) -> np.ndarray:
+    """Return fold numbers (rows,) 0 ... K-1, K >= 2, each with rows."""
+    array = np.asarray(fold)
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise FitError(f"fold must number each of {rows} rows, found shape {array.shape}, dtype {array.dtype}.")
+    found = np.unique(array)
+    if len(found) < 2 or not np.array_equal(found, np.arange(len(found))):
+        raise FitError(f"Folds must be numbered 0 ... K-1 with K >= 2, found {found[:10].tolist()}.")
+    return array.astype(np.int64)
