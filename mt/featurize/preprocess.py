@@ -1,0 +1,113 @@
+"""From a decoded image to a network's input: each backbone's own evaluation recipe, as its authors published it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from mt.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Interpolation = Literal["bilinear", "bicubic"]
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the short side (antialiased, as PIL does), crop the centre, scale to [0, 1], normalise each channel.
+
+    `resize` None leaves the size alone; `squash` resizes both sides to `resize`, ignoring the aspect ratio (some of
+    timm's recipes).  A crop larger than the image is padded with black.  These are torchvision's `Resize` and
+    `CenterCrop` on PIL images, with the same rounding.
+    """
+
+    resize: int | None
+    crop: int
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    squash: bool = False
+
+    @property
+    def geometry_key(self) -> Hashable:
+        """Recipes with equal keys have the same `geometry`: an image is resized and cropped once for all of them."""
+        return self.resize, self.crop, self.interpolation, self.squash
+
+    def at_size(self, size: int | None) -> Preprocess:
+        """Return the recipe with another crop, resizing in the official proportion; None keeps the official size.
+
+        Raises:
+            InputError: a size below one pixel.
+        """
+        if size is None or size == self.crop:
+            return self
+        if size < 1:
+            raise InputError(f"--image-size takes a number of pixels, at least 1; got {size}.")
+        resize = None if self.resize is None else round(size * self.resize / self.crop)
+        return replace(self, crop=size, resize=resize)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the recipe as JSON, for the fingerprint."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std), "antialias": True}
+
+    def geometry(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Return the resized and centrally cropped pixels, uint8 (crop, crop, 3).
+
+        `image` is a PIL image of any 8-bit mode, or uint8 (H, W, 3).
+        """
+        if isinstance(image, np.ndarray):
+            if image.shape[:2] == (self.crop, self.crop) and self.resize in (None, self.crop):
+                return image
+            image = Image.fromarray(image)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        width, height = self._resized(*image.size)
+        left, top = _offset(width, self.crop), _offset(height, self.crop)
+        if (width, height) == image.size or left < 0 or top < 0:
+            resized = image.resize((width, height), _RESAMPLE[self.interpolation])
+            return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
+        # Only the pixels that the crop keeps: the same filter at the same places as resizing everything.
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + self.crop) * across, (top + self.crop) * down)
+        return np.asarray(image.resize((self.crop, self.crop), _RESAMPLE[self.interpolation], box=box))
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the network's input, float32 (N, 3, H, W), for uint8 pixels (N, H, W, 3) on any device.
+
+        The result keeps the pixels' order in memory, which is torch's channels-last.
+        """
+        import torch
+
+        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (self.mean, self.std))
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        return images.div_(255).sub_(mean).div_(std)
+
+    def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """Return one image as the network's input, float32 (3, crop, crop)."""
+        import torch
+
+        return self.normalize(torch.from_numpy(np.array(self.geometry(image)))[None])[0]
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size after resizing: torchvision truncates the long side."""
+        if self.resize is None:
+            return width, height
+        if self.squash:
+            return self.resize, self.resize
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
+
+
+def _offset(size: int, crop: int) -> int:
+    """Return where a centred crop begins; negative where the image is padded (torchvision's two roundings)."""
+    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)
