@@ -227,7 +227,7 @@ def _indicator(y: Array, p: Array) -> Array:
     if y.ndim == 2:
         return y
     n_classes = 2 if p.ndim == 1 else p.shape[1]
-    return (y[:, None] == np.arange(n_classes)).astype(np.int64)
+    return np.asarray(y[:, None] == np.arange(n_classes), dtype=np.int64)
 
 
 METRICS: dict[str, Metric] = {

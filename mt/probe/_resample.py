@@ -1,0 +1,77 @@
+"""Resamples of test cases, shared by all statistics of a call: groups with replacement, or cases without groups.
+
+Replicates come in chunks with a random stream each, so that the numbers do not depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mt.cache.stratify import Ints, label_matrix, unit_counts
+from mt.errors import InputError
+from mt.probe._weighted import Array, Statistic
+
+_CHUNK = 32
+
+
+def units_of(n_cases: int, groups: Sequence[object] | None) -> Ints:
+    """Return the unit number of each case: its group, or itself."""
+    if groups is None:
+        return np.arange(n_cases)
+    if len(groups) != n_cases:
+        raise InputError(f"one group a case is needed: {n_cases} cases, {len(groups)} groups")
+    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+
+
+def replicate(
+    statistics: Sequence[Statistic], y: Array, unit: Ints, *, n_resamples: int, seed: int
+) -> tuple[Array, int]:
+    """Return (n_resamples, statistics) values, all statistics on the same resamples, and how many were redrawn.
+
+    A resample on which some statistic is not defined, say for want of a class, is drawn anew stratified by class: units
+    are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
+    """
+    strata = _strata(y, unit)
+
+    def chunk(number: int) -> tuple[Array, int]:
+        rng = np.random.default_rng([seed, number])
+        size = min(_CHUNK, n_resamples - number * _CHUNK)
+        weights = np.stack([_multiplicities(np.zeros(len(strata), dtype=np.int64), rng) for _ in range(size)])
+        values = np.column_stack([statistic(weights) for statistic in statistics])
+        undefined = np.isnan(values).any(axis=1)
+        if undefined.any():
+            again = np.stack([_multiplicities(strata, rng) for _ in range(int(undefined.sum()))])
+            values[undefined] = np.column_stack([statistic(again) for statistic in statistics])
+        return values, int(undefined.sum())
+
+    n_chunks = -(-n_resamples // _CHUNK)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        parts = list(threads.map(chunk, range(n_chunks)))
+    return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)
+
+
+def whole(n_units: int) -> Array:
+    """Return the multiplicities of the sample itself: one resample in which every unit occurs once."""
+    return np.ones((1, n_units), dtype=np.uint16)
+
+
+def _strata(y: Array, unit: Ints) -> Ints:
+    """Return the stratum number of each unit: which classes (multilabel: labels, and none) its cases hold."""
+    counts, _ = unit_counts(label_matrix(y), unit.tolist())
+    return np.unique(counts > 0, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _multiplicities(strata: Ints, rng: np.random.Generator) -> Array:
+    """Return how often each unit occurs when as many units as there are are drawn from each stratum."""
+    if not strata.any():
+        drawn = rng.integers(0, len(strata), len(strata))
+    else:
+        sizes = np.bincount(strata)
+        by_stratum = np.argsort(strata, kind="stable")
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        drawn = by_stratum[starts + (rng.random(len(strata)) * np.repeat(sizes, sizes)).astype(np.int64)]
+    return np.bincount(drawn, minlength=len(strata)).astype(np.uint16)
