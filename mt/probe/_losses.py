@@ -15,6 +15,9 @@ class Loss(Protocol):
     def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (problems,) and their derivatives by the logits (rows, problems, outputs)."""
 
+    def curvature(self, logits: Tensor) -> Tensor:
+        """Return the second derivatives by each logit alone (rows, problems, outputs)."""
+
     def select(self, problems: Tensor) -> Loss:
         """Return the losses of these problems only."""
 
@@ -34,6 +37,9 @@ class Sigmoid:
         loss = (torch.nn.functional.softplus(against, threshold=40) * self.weights).sum((0, 2))
         residual = against.sigmoid_().mul_(self.weights).mul_(-self.signs)
         return loss, residual
+
+    def curvature(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits) * torch.sigmoid(-logits) * self.weights
 
     def select(self, problems: Tensor) -> Sigmoid:
         return Sigmoid(self.signs[:, problems], self.weights[:, problems])
@@ -60,9 +66,14 @@ class Softmax:
         picked = log_p.gather(2, index)
         # A held-out row may have a class that the problem lacks: its loss is infinite, its weight is zero.
         loss = -torch.where(self.weights > 0, picked[..., 0] * self.weights, 0).sum(0)
-        residual = log_p.exp_().mul_(self.weights[..., None])
-        residual.scatter_add_(2, index, -self.weights[..., None])
+        # p - 1 of the row's own class, as minus the sum of the others: exact where p rounds to 1.
+        others = log_p.exp_().scatter_(2, index, 0)
+        residual = others.scatter_(2, index, -others.sum(2, keepdim=True)).mul_(self.weights[..., None])
         return loss, residual
+
+    def curvature(self, logits: Tensor) -> Tensor:
+        probability = torch.softmax(logits + self.absent, dim=2)
+        return probability * (1 - probability) * self.weights[..., None]
 
     def select(self, problems: Tensor) -> Softmax:
         return replace(self, weights=self.weights[:, problems], absent=self.absent[problems])

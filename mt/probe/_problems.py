@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mt.probe._basis import Basis
-from mt.probe._lbfgs import HISTORY, Fit, minimise
+from mt.probe._history import HISTORY
+from mt.probe._lbfgs import Fit
 from mt.probe._losses import Loss, Sigmoid, Softmax
+from mt.probe._robust import minimise_robustly
 
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
@@ -96,7 +98,7 @@ def solve(
     latest: dict[int, Tensor] = {}
     for first in range(0, len(group), size):
         part, at = group[first : first + size], c_index[first : first + size]
-        fit = _solve_batch(basis, groups, part, Cs[at], latest, tol=tol, max_iter=max_iter)
+        fit = _solve_batch(basis, groups, part, Cs[at], latest, tol=tol, max_iter=max_iter, memory=memory)
         latest.update({int(g): weights for g, weights in zip(part, fit.weights, strict=True)})
         weights = fit.weights
         if groups.softmax:
@@ -116,7 +118,7 @@ def _base_rate(group: int, counts: Tensor, n_penalties: int, columns: int) -> So
 
 def _solve_batch(
     basis: Basis, groups: Groups, group: Tensor, Cs: np.ndarray, latest: dict[int, Tensor],
-    *, tol: float, max_iter: int,
+    *, tol: float, max_iter: int, memory: int,
 ) -> Fit:  # fmt: skip
     """Solve one C a group number in ``group`` together, from base rates or from the latest solution of the group."""
     distinct, position = torch.unique(group, return_inverse=True)
@@ -134,28 +136,9 @@ def _solve_batch(
         if g in latest:
             start[i] = latest[g]
     loss = _losses(groups, distinct, weights / totals, position)
-    return _minimise(basis.rotated, loss, penalty, curvature, start, tol=tol, max_iter=max_iter)
-
-
-def _minimise(
-    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, *, tol: float, max_iter: int
-) -> Fit:
-    """Minimise in the design's precision; problems that stall there continue in float64."""
-    low = design.dtype
-    fit = minimise(
-        design, loss.to(low), penalty.to(low), curvature.to(low), start.to(low), tol=tol, max_iter=max_iter
+    return minimise_robustly(
+        basis.rotated, loss, penalty, curvature, start, tol=tol, max_iter=max_iter, memory=memory
     )  # fmt: skip
-    fit = replace(fit, weights=fit.weights.double(), gap=fit.gap.double())
-    rest = torch.nonzero(fit.gap > tol)[:, 0]
-    if low == torch.float64 or len(rest) == 0 or max_iter <= int(fit.n_iter.min()):
-        return fit
-    again = minimise(
-        design.double(), loss.to(torch.float64).select(rest), penalty[rest], curvature[rest], fit.weights[rest],
-        tol=tol, max_iter=max_iter,
-    )  # fmt: skip
-    fit.weights[rest], fit.gap[rest] = again.weights, again.gap
-    fit.n_iter[rest.cpu()] += again.n_iter
-    return fit
 
 
 def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:

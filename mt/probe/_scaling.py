@@ -1,0 +1,73 @@
+"""Changes of variables after which the Hessians of a batch of problems are close to the identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Scaling(Protocol):
+    """Weights W = T v; everything is (problems, outputs, columns)."""
+
+    intercept_curvature: Tensor
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        """Return T v."""
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        """Return Tᵀ g."""
+
+    def select(self, problems: Tensor) -> Scaling:
+        """Return the scaling of these problems only."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The inverse root of a curvature that is diagonal in the eigenbasis: rate (1 - rate) eigenvalue + δ."""
+
+    factor: Tensor
+    intercept_curvature: Tensor
+
+    @classmethod
+    def of(cls, curvature: Tensor) -> Diagonal:
+        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True))
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        return scaled * self.factor
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        return gradient * self.factor
+
+    def select(self, problems: Tensor) -> Diagonal:
+        return Diagonal(self.factor[problems], self.intercept_curvature[problems])
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The inverse transposed Cholesky factor of each output's own Hessian (problems, outputs, columns, columns)."""
+
+    factor: Tensor
+    intercept_curvature: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor) -> Dense:
+        """Factorise; rounding in a Hessian that is singular in float64 is lifted to 1e-13 of its diagonal."""
+        diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
+        root = diagonal.sqrt()
+        equal = hessian / root[..., None] / root[..., None, :]
+        equal.diagonal(dim1=-2, dim2=-1).add_(1e-13)
+        factor, failed = torch.linalg.cholesky_ex(equal)
+        usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0, 0])).to(factor))
+        return cls(usable * root[..., None], diagonal[..., -1:].amin(1, keepdim=True))
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor.mT, scaled[..., None], upper=True)[..., 0]
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor, gradient[..., None], upper=False)[..., 0]
+
+    def select(self, problems: Tensor) -> Dense:
+        return Dense(self.factor[problems], self.intercept_curvature[problems])
