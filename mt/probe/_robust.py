@@ -11,8 +11,9 @@ from mt.probe._lbfgs import Fit, minimise
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal, Scaling
 
-# Past so many iterations the eigenbasis does not describe the curvature well enough to trust the gap estimate either.
-EASY = 100
+# Past so many iterations the eigenbasis does not describe the curvature well enough to trust the gap estimate either;
+# more where there are many columns, since a Hessian then costs as much as many iterations.
+EASY, EASY_COLUMNS = 50, 16
 # The Hessian is taken anew after so many iterations.
 ROUND = 30
 
@@ -23,21 +24,22 @@ def minimise_robustly(
 ) -> Fit:  # fmt: skip
     """Minimise every problem; returns float64 weights.
 
-    ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what the Hessians of
-    one problem may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what the Hessians
+    of one problem may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
     """
     low = design.dtype
     fit = minimise(
         design, loss.to(low), penalty.to(low), Diagonal.of(curvature.to(low)), start.to(low), tol=tol, max_iter=max_iter
     )
     fit = replace(fit, weights=fit.weights.double(), gap=fit.gap.double())
-    hard = torch.nonzero((fit.gap > tol).cpu() | (fit.n_iter > EASY))[:, 0]
+    easy = EASY + design.shape[1] // EASY_COLUMNS
+    hard = torch.nonzero((fit.gap > tol).cpu() | (fit.n_iter > easy))[:, 0]
     hard = hard[fit.n_iter[hard] < max_iter]
     if len(hard) == 0:
         return fit
     exact = design.double()
     fits_memory = 4 * start[0].numel() * start.shape[2] * exact.element_size() <= memory
-    for problem in hard.split(1):
+    for problem in hard[:, None]:
         left = max_iter - int(fit.n_iter[problem])
         alone = loss.to(torch.float64).select(problem)
         again = _continue(

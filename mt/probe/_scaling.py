@@ -12,7 +12,9 @@ from torch import Tensor
 class Scaling(Protocol):
     """Weights W = T v; everything is (problems, outputs, columns)."""
 
-    intercept_curvature: Tensor
+    @property
+    def intercept_curvature(self) -> Tensor:
+        """The least curvature along an output's intercept (problems, 1, 1)."""
 
     def weights(self, scaled: Tensor) -> Tensor:
         """Return T v."""
@@ -64,10 +66,12 @@ class Dense:
         return cls(usable * root[..., None], diagonal[..., -1:].amin(1, keepdim=True))
 
     def weights(self, scaled: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.factor.mT, scaled[..., None], upper=True)[..., 0]
+        column: Tensor = torch.linalg.solve_triangular(self.factor.mT, scaled[..., None], upper=True)
+        return column[..., 0]
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.factor, gradient[..., None], upper=False)[..., 0]
+        column: Tensor = torch.linalg.solve_triangular(self.factor, gradient[..., None], upper=False)
+        return column[..., 0]
 
     def select(self, problems: Tensor) -> Dense:
         return Dense(self.factor[problems], self.intercept_curvature[problems])
