@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from mt.cache import _io
 from mt.cache._layout import DIGEST, USER_BLOCK, VERSION, Layout, seal_of
 from mt.cache.fingerprint import JSON, canonical
+from mt.cache.rows import Rows, hash_of
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from mt.cache.rows import Rows
 
 FORMAT = "mt-features"
 _STRUCTURE = 1 << 14  # bytes that HDF5 may need for its own structure, a dataset
@@ -27,10 +26,10 @@ def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype
 
     Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
     """
+    arrays = rows.arrays()
+    text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": hash_of(arrays)})
     descriptor = _io.create(path)
     try:
-        arrays = rows.arrays()
-        text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": rows.sha256()})
         _reserve(descriptor, path, arrays, len(text), len(rows.ids), dim, dtype, block_rows)
         layout = _lay_out(descriptor, arrays, text, (len(rows.ids), dim, dtype, block_rows))
         _io.truncate(descriptor, layout.file_size)
@@ -87,9 +86,9 @@ def _lay_out(
 
 def _dataset(file: Any, name: str, array: np.ndarray) -> int:
     """Write an array as a contiguous dataset; return its offset."""
-    dataset = _empty(file, name, array.shape, array.dtype)
     import h5py
 
+    dataset = _empty(file, name, array.shape, array.dtype)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
     offset: int = dataset.get_offset()
     return offset

@@ -6,6 +6,7 @@ the operations, or to record them and replay a power cut.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -27,6 +28,11 @@ _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 def create(path: Path) -> int:
     """Create a file that must not exist and return its descriptor, open for reading and writing."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+
+def open_existing(path: Path, *, writable: bool = False) -> int:
+    """Open a file and return its descriptor."""
+    return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
 
 
 def reserve(descriptor: int, size: int, path: Path) -> None:
@@ -116,7 +122,8 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
     sync_folder(folder.parent)
 
 

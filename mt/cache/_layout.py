@@ -29,6 +29,7 @@ _OWN_DIGEST_AT = USER_BLOCK - DIGEST
 _FIELDS = struct.Struct("<8s2I10Q32s32s")
 _DTYPES = {1: ("float32", 4), 2: ("float16", 2)}
 _DTYPE_CODES = {name: code for code, (name, _) in _DTYPES.items()}
+_SEAL_CHUNK = 1 << 20  # bytes read at a time
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -146,9 +147,6 @@ def seal_of(descriptor: int, layout: Layout) -> bytes:
     return hashed.digest()
 
 
-_SEAL_CHUNK = 1 << 20
-
-
 def check_seal(descriptor: int, layout: Layout, path: Path) -> None:
     """Raise DamagedError unless all that was written at creation is still what it was."""
     if seal_of(descriptor, layout) != layout.seal:
@@ -182,12 +180,15 @@ def wrong_blocks(descriptor: int, layout: Layout, blocks: list[int]) -> Iterator
 
     def is_wrong(block: int) -> bool:
         start, stop = layout.rows(block)
-        status = _io.read(descriptor, stop - start, layout.status + start)
         size = (stop - start) * layout.row_bytes
-        rows = _io.read(descriptor, size, layout.embeddings + start * layout.row_bytes)
+        try:
+            status = _io.read(descriptor, stop - start, layout.status + start)
+            rows = _io.read(descriptor, size, layout.embeddings + start * layout.row_bytes)
+        except OSError:  # a failing disk
+            return True
         return block_digest(block, status, rows) != digests[block]
 
-    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else None) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block, wrong in zip(blocks, pool.map(is_wrong, blocks), strict=True):
             if wrong:
                 yield block
@@ -202,7 +203,9 @@ def damaged(path: Path, how: str) -> DamagedError:
 
 def open_for_reading(path: Path) -> int:
     """Open a file for plain reads.  Raises CacheError, in words, where that fails."""
+    if path.is_dir():
+        raise NotAFeatureFileError(f"{path} is a folder, not a feature file. See: mt cache list")
     try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return _io.open_existing(path)
     except OSError as error:
         raise CacheError(f"Cannot read {path}: {error.strerror}. See: mt cache list") from error

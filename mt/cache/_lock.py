@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -13,6 +15,8 @@ from mt.errors import CacheError, LockedError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO}
+
 
 def lock_path(path: Path) -> Path:
     """Return the lock's file, beside the feature file; it stays there, empty of meaning, when the lock is free."""
@@ -22,7 +26,8 @@ def lock_path(path: Path) -> Path:
 def acquire(path: Path, timeout: float) -> BaseFileLock:
     """Take the lock of a feature file, waiting up to `timeout` seconds (0: not at all, negative: forever).
 
-    Raises LockedError, naming the holder, and CacheError where the folder cannot lock.
+    Raises LockedError, naming the holder, CacheError where the folder cannot lock, and OSError where the lock's
+    file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -35,26 +40,21 @@ def acquire(path: Path, timeout: float) -> BaseFileLock:
             f"{path.name} is being written by {_holder(where)}. Wait for it to end and run the same command again."
         ) from None
     except (OSError, NotImplementedError) as error:
-        raise _cannot_lock(error, where) from error
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise CacheError(
+            f"Files in {where.parent} cannot be locked ({why}), so two runs could overwrite each other. "
+            "Choose a --cache-dir on another disk: some network folders have no locks."
+        ) from error
     _sign(where)
     return lock
 
 
-def _cannot_lock(error: OSError | NotImplementedError, where: Path) -> CacheError:
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) in {30, 13}:
-        return CacheError(
-            f"Cannot write in {where.parent}: {getattr(error, 'strerror', error)}. Reading from it works; to add "
-            "features choose another --cache-dir (or MT_CACHE_DIR)."
-        )
-    return CacheError(
-        f"Files in {where.parent} cannot be locked ({getattr(error, 'strerror', None) or error}), so two runs could "
-        "overwrite each other. Choose a --cache-dir on another disk (network folders often lack locks)."
-    )
-
-
 def _sign(where: Path) -> None:
-    """Say in the lock's file who holds it."""
-    where.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n", encoding="utf-8")
+    """Say in the lock's file who holds it: a courtesy, which a full disk may refuse."""
+    with contextlib.suppress(OSError):
+        where.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n", encoding="utf-8")
 
 
 def _holder(where: Path) -> str:

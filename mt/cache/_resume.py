@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mt.cache import _io, _layout
 from mt.cache._create import create
 from mt.cache.fingerprint import JSON
+from mt.cache.rows import Rows, hash_of
 from mt.errors import CacheError
-
-if TYPE_CHECKING:
-    from mt.cache.rows import Rows
 
 ADOPTED = {"batch_size", "threads"}  # a resumed run takes these from the file
 MIXED = "mixed_compute"
@@ -28,7 +25,7 @@ def agree(
     without `allow_mixed`, naming what differs.
     """
     there, layout = _read(partial)
-    ours = {"fingerprints": manifest.get("fingerprints"), "rows": rows.sha256(), "dim": dim, "dtype": dtype}
+    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(rows.arrays()), "dim": dim, "dtype": dtype}
     theirs = {
         "fingerprints": there.get("fingerprints"), "rows": there["rows"], "dim": layout.dim, "dtype": layout.dtype
     }  # fmt: skip
@@ -55,7 +52,7 @@ def with_other_compute(partial: Path, temporary: Path, rows: Rows, compute: JSON
     manifest[MIXED] = [*manifest.get(MIXED, []), compute]
     manifest["warnings"] = [*(text for text in manifest.get("warnings", []) if text != warning), warning]
     create(temporary, rows, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
-    source, target = os.open(partial, os.O_RDONLY), os.open(temporary, os.O_RDWR)
+    source, target = _io.open_existing(partial), _io.open_existing(temporary, writable=True)
     try:
         new = _layout.read_layout(target, temporary)
         for (start, stop), (into, _) in zip(_parts(old), _parts(new), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,21 +41,13 @@ class Rows:
             stored[COLUMNS + _quoted(name)] = _column(name, self.columns[name])
         return stored
 
-    def sha256(self) -> str:
-        """Return one hash of all rows, which tells whether a file holds these."""
-        hashed = hashlib.sha256()
-        for name, array in self.arrays().items():
-            hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            hashed.update(array.data)
-        return hashed.hexdigest()
-
     def _check(self) -> None:
         n = len(self.ids)
         if n == 0:
             raise InputError("A feature file needs at least one row; this split has none.")
         if len(set(self.ids)) < n:
-            twice = next(name for at, name in enumerate(self.ids) if name in set(self.ids[:at]))
-            raise InputError(f"Row ids must be unique; '{twice}' is there more than once.")
+            twice, times = Counter(self.ids).most_common(1)[0]
+            raise InputError(f"Row ids must be unique; '{twice}' is there {times} times.")
         lengths = {"labels": len(self.labels), **{name: len(values) for name, values in self.columns.items()}}
         if self.groups is not None:
             lengths["groups"] = len(self.groups)
@@ -71,6 +64,15 @@ class Rows:
                 f"Labels must be integers, (n,) classes or (n, L) zeros and ones; found {labels.dtype} {labels.shape}."
             )
         return np.ascontiguousarray(labels, dtype="<i8" if labels.ndim == 1 else "i1")
+
+
+def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return one sha256 of all that a file stores of its rows, which tells whether it holds these."""
+    hashed = hashlib.sha256()
+    for name, array in arrays.items():
+        hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode("utf-8", "surrogateescape"))
+        hashed.update(array.data)
+    return hashed.hexdigest()
 
 
 def _column(name: str, values: Sequence[str | float | int | None]) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from mt.cache import _io, _layout
 from mt.cache._create import create
 from mt.cache._lock import acquire
+from mt.cache._peek import peek
 from mt.cache._resume import agree, with_other_compute
 from mt.cache.fingerprint import JSON
 from mt.cache.rows import Rows
@@ -51,7 +52,7 @@ class FeatureWriter:
         self.path = path
         self.created = created
         self._lock = lock
-        self._descriptor: int | None = os.open(partial_path(path), os.O_RDWR)
+        self._descriptor: int | None = _io.open_existing(partial_path(path), writable=True)
         self._layout = _layout.read_layout(self._descriptor, partial_path(path))
         self.resumed_manifest = _layout.read_manifest(self._descriptor, self._layout, partial_path(path))
         self.n_rows, self.dim = self._layout.n_rows, self._layout.dim
@@ -88,6 +89,7 @@ class FeatureWriter:
             lock = acquire(path, lock_timeout)
             try:
                 if path.exists() and not overwrite:
+                    peek(path)
                     raise InputError(f"{path} is there already. To make it anew use --overwrite.")
                 _io.remove(temporary_path(path))
                 created = overwrite or not partial.exists()

@@ -1,0 +1,342 @@
+"""The writer: what it stores, what it refuses, when it resumes, and who may write."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mt.cache import FeatureWriter, Rows, Status, is_complete, open_features, peek, status_counts
+from mt.errors import CacheError, DamagedError, IncompleteError, InputError, LockedError
+from tests.cache import samples
+
+KEPT = [row for row in range(samples.N) if row != samples.SKIPPED]
+
+
+def test_what_is_written_is_read(complete: Path) -> None:
+    features = open_features(complete, verify=True)
+    rows = samples.rows()
+    assert (features.n_rows, features.n_ok, features.n_skipped, features.dim) == (11, 10, 1, samples.DIM)
+    assert np.array_equal(features.embeddings, samples.embeddings()[KEPT])
+    assert np.array_equal(features.labels, rows.labels[KEPT])
+    assert features.ids == [rows.ids[row] for row in KEPT]
+    assert rows.groups is not None
+    assert features.groups == [rows.groups[row] for row in KEPT]
+    assert features.columns == {name: [values[row] for row in KEPT] for name, values in rows.columns.items()}
+    assert features.skipped() == [("bild-é5.png", Status.TRUNCATED)]
+    assert features.counts() == status_counts(complete) == {"ok": 10, "truncated": 1}
+    assert (features.dataset, features.split, features.backbone) == ("folder:moles", "train", "dino")
+    assert (features.task, features.metric, features.class_names) == ("binary", "roc_auc", ("benign", "malignant"))
+    assert features.fingerprints["file"] == "f" * 64
+    assert features.manifest.items() >= samples.manifest().items()
+
+
+def test_any_hdf5_tool_reads_it_too(complete: Path) -> None:
+    with h5py.File(complete, "r") as file:
+        assert np.array_equal(file["embeddings"][KEPT], samples.embeddings()[KEPT])
+        assert not file["embeddings"][samples.SKIPPED].any()
+        assert list(file["ids"].asstr()[:2]) == ["bild-é0.png", "bild-é1.png"]
+        assert json.loads(file["manifest"][()])["dataset"] == "folder:moles"
+        assert file["embeddings"].chunks is None
+        assert file.attrs["format"] == b"mt-features"
+
+
+def test_embeddings_are_mapped_and_not_copied_when_nothing_was_skipped(path: Path) -> None:
+    with samples.open_writer(path) as writer:
+        for block in list(writer.missing):
+            values = samples.embeddings()[block * 4 : block * 4 + 4]
+            writer.write_block(block, values, np.ones(len(values), "u1"))
+        features = open_features(writer.finish())
+    assert features.embeddings.base is not None
+    assert not features.embeddings.flags.writeable
+    assert features.embeddings.ctypes.data % 8 == 0
+    assert np.array_equal(features.embeddings, samples.embeddings())
+
+
+def test_half_precision_and_several_labels(path: Path) -> None:
+    labels = np.eye(samples.N, 5, dtype="i1")
+    rows = Rows(samples.rows().ids, labels)
+    with samples.open_writer(path, rows=rows, dtype="float16") as writer:
+        samples.fill(writer)
+        features = open_features(writer.finish(), verify=True)
+    assert features.embeddings.dtype == np.float16
+    assert features.labels.dtype == np.int8
+    assert np.array_equal(features.labels, labels[KEPT])
+    assert features.groups is None
+    assert features.columns == {}
+
+
+def test_the_same_rows_make_the_same_bytes(complete: Path, reference: bytes) -> None:
+    assert complete.read_bytes() == reference
+
+
+def test_columns_keep_numbers_text_and_gaps(path: Path) -> None:
+    n = samples.N
+    columns = {
+        "slide": [f"s{row}" for row in range(n)], "count": list(range(n)), "age": [None, *[40] * (n - 1)],
+        "sex": [None, *["f"] * (n - 1)], "a/b": [1.5] * n, ".": [2] * n, "": [3] * n,
+    }  # fmt: skip
+    rows = Rows(samples.rows().ids, samples.rows().labels, columns=columns)
+    samples.write(path, rows=rows)
+    read = open_features(path).columns
+    assert read["slide"][1] == "s1"
+    assert read["count"] == KEPT
+    assert np.isnan(read["age"][0])
+    assert read["age"][1] == 40.0
+    assert read["sex"][:2] == ["", "f"]
+    assert (read["a/b"][0], read["."][0], read[""][0]) == (1.5, 2, 3)
+
+
+def test_a_file_name_that_is_no_utf8_keeps_its_bytes(path: Path) -> None:
+    strange = os.fsdecode(b"scan\xff.png")
+    rows = Rows([strange, *samples.rows().ids[1:]], samples.rows().labels)
+    assert open_features(samples.write(path, rows=rows)).ids[0] == strange
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (Rows([], np.zeros(0, "i8")), "at least one row"),
+        (Rows(["a", "b", "a"], np.zeros(3, "i8")), "'a' is there 2 times"),
+        (Rows(["a", "b"], np.zeros(3, "i8")), "labels has 3 values for 2 rows"),
+        (Rows(["a", "b"], np.zeros(2, "f4")), "Labels must be integers"),
+        (Rows(["a", "b"], np.zeros(2, "i8"), groups=["x"]), "groups has 1 values for 2 rows"),
+        (Rows(["a", "b"], np.zeros(2, "i8"), columns={"age": ["old", 3]}), "mixes text and numbers"),
+        (Rows(["a", "b\0c"], np.zeros(2, "i8")), "NUL"),
+    ],
+)
+def test_rows_that_cannot_be_stored_are_refused(path: Path, rows: Rows, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        samples.open_writer(path, rows=rows)
+    assert not path.with_suffix(".partial").exists()
+    assert not path.with_suffix(".tmp").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused_by_the_ids_of_their_rows(path: Path, value: float) -> None:
+    rows = samples.rows(40)
+    with samples.open_writer(path, rows=rows, block_rows=40) as writer:
+        values = samples.embeddings(40)
+        values[3:15, 1] = value
+        with pytest.raises(InputError, match=r"^12 embeddings .*: bild-é3\.png, .*bild-é12\.png, \.\.\.\."):
+            writer.write_block(0, values, np.ones(40, "u1"))
+        assert writer.missing == [0]
+        skipped = np.where(np.arange(40) // 3 > 0, Status.UNREADABLE, Status.OK).astype("u1")
+        writer.write_block(0, values, skipped)  # rows without an embedding may hold anything
+
+
+def test_an_embedding_that_overflows_half_precision_is_refused(path: Path) -> None:
+    with samples.open_writer(path, dtype="float16") as writer:
+        values = np.full((4, samples.DIM), 1e5, "f4")
+        with pytest.raises(InputError, match="infinite in float16"):
+            writer.write_block(0, values, np.ones(4, "u1"))
+
+
+def test_blocks_are_written_whole(path: Path) -> None:
+    with samples.open_writer(path) as writer:
+        with pytest.raises(InputError, match=r"shape \(4, 160\)"):
+            writer.write_block(0, samples.embeddings()[:3], np.ones(3, "u1"))
+        with pytest.raises(InputError, match="MISSING"):
+            writer.write_block(0, samples.embeddings()[:4], np.array([1, 1, 0, 1], "u1"))
+        with pytest.raises(CacheError, match="lacks 3 of 3 blocks"):
+            writer.finish()
+
+
+def test_a_complete_file_is_not_made_again(complete: Path) -> None:
+    with pytest.raises(InputError, match="--overwrite"):
+        samples.open_writer(complete)
+
+
+def test_a_damaged_file_says_so_when_it_is_to_be_made(complete: Path) -> None:
+    content = bytearray(complete.read_bytes())
+    content[20] ^= 1
+    complete.write_bytes(content)
+    with pytest.raises(DamagedError, match="--overwrite"):
+        samples.open_writer(complete)
+
+
+def test_overwriting_keeps_the_old_file_until_the_new_one_is_complete(complete: Path, reference: bytes) -> None:
+    reader = open_features(complete)
+    inode = complete.stat().st_ino
+    with samples.open_writer(complete, overwrite=True) as writer:
+        assert writer.created
+        samples.fill(writer, [0])
+        assert complete.read_bytes() == reference
+    samples.write(complete, overwrite=True)
+    assert complete.stat().st_ino != inode
+    assert np.array_equal(reader.embeddings, samples.embeddings()[KEPT])
+
+
+class TestResume:
+    def test_it_goes_on_with_what_is_missing(self, path: Path, reference: bytes) -> None:
+        samples.write_some(path, [0, 2])
+        with pytest.raises(IncompleteError, match=r"8 of 11 rows\. Finish it with: mt featurize --model dino"):
+            open_features(path)
+        with samples.open_writer(path) as writer:
+            assert writer.missing == [1]
+            assert not writer.created
+            samples.fill(writer)
+            writer.finish()
+        assert path.read_bytes() == reference
+
+    def test_it_computes_damaged_blocks_again(self, path: Path, reference: bytes) -> None:
+        partial = samples.write_some(path, [0, 1])
+        with partial.open("r+b") as file:
+            file.seek(partial.stat().st_size - 11 * samples.DIM * 4 + 7)
+            file.write(b"\x55")
+        assert peek(partial).n_blocks_done == 2
+        with samples.open_writer(path) as writer:
+            assert writer.missing == [0, 2]
+            assert peek(partial).n_blocks_done == 1  # the untrue checksum is gone at once
+        samples.write(path)
+        assert path.read_bytes() == reference
+
+    def test_it_takes_batch_size_threads_and_block_size_from_the_file(self, path: Path) -> None:
+        samples.write_some(path, [0])
+        compute = {"device": "cpu", "batch_size": 64, "threads": 16, "versions": {"torch": "2.6"}}
+        with samples.open_writer(path, manifest=samples.manifest(compute=compute), block_rows=100) as writer:
+            assert writer.resumed_manifest["compute"]["batch_size"] == 4
+            assert writer.block_rows == samples.BLOCK
+
+    def test_other_versions_or_devices_are_refused_by_name(self, path: Path) -> None:
+        samples.write_some(path, [0])
+        compute = {"device": "cuda", "batch_size": 4, "threads": 2, "versions": {"torch": "2.9"}}
+        with pytest.raises(CacheError) as refused:
+            samples.open_writer(path, manifest=samples.manifest(compute=compute))
+        assert "device: cpu in the file, cuda here; versions.torch: 2.6 in the file, 2.9 here" in str(refused.value)
+        assert "--allow-mixed" in str(refused.value)
+
+    def test_mixing_knowingly_is_recorded(self, path: Path) -> None:
+        samples.write_some(path, [0])
+        other = samples.manifest(compute={"device": "cuda"})
+        for _ in range(2):  # the second time it is known already
+            with samples.open_writer(path, manifest=other, allow_mixed=True) as writer:
+                assert writer.missing == [1, 2]
+        samples.write(path, manifest=other, allow_mixed=True)
+        manifest = open_features(path, verify=True).manifest
+        assert manifest["compute"]["device"] == "cpu"
+        assert manifest["mixed_compute"] == [{"device": "cuda"}]
+        assert len(manifest["warnings"]) == 1
+
+    @pytest.mark.parametrize("change", ["fingerprint", "labels", "dim"])
+    def test_a_partial_file_of_something_else_is_refused(self, path: Path, change: str) -> None:
+        samples.write_some(path, [0])
+        options: dict[str, object] = {
+            "fingerprint": {"manifest": samples.manifest(fingerprints={"file": "0" * 64})},
+            "labels": {"rows": Rows(samples.rows().ids, np.ones(samples.N, "i8"))},
+            "dim": {"dim": 3},
+        }[change]  # type: ignore[assignment]
+        with pytest.raises(CacheError, match=r"begun for something else .* --overwrite"):
+            samples.open_writer(path, **options)
+
+    def test_discarding_removes_only_what_this_call_created(self, path: Path) -> None:
+        with samples.open_writer(path) as writer:
+            writer.discard()
+        assert not path.with_suffix(".partial").exists()
+        samples.write_some(path, [0])
+        with samples.open_writer(path) as writer:
+            writer.discard()
+        assert path.with_suffix(".partial").exists()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from tests.cache import samples
+writer = samples.open_writer(Path(sys.argv[1]))
+print(writer.n_rows, flush=True)
+sys.stdin.read()
+"""
+
+
+class TestLock:
+    def test_a_second_writer_fails_at_once_naming_the_first(self, path: Path) -> None:
+        with _holder(path) as other:
+            with pytest.raises(LockedError, match=f"is being written by process {other.pid} on "):
+                samples.open_writer(path)
+            with pytest.raises(LockedError, match=f"process {other.pid}"):
+                samples.open_writer(path, lock_timeout=0.1)
+
+    def test_a_second_writer_waits_if_asked(self, path: Path) -> None:
+        with _holder(path) as other:
+            waiting = subprocess.Popen(
+                [sys.executable, "-c", HOLD.replace("(sys.argv[1])", "(sys.argv[1]), lock_timeout=60"), str(path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
+            )  # fmt: skip
+            assert other.stdin is not None
+            other.stdin.close()  # the first lets go
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == b"11\n"
+            waiting.communicate(b"")
+
+    def test_a_lock_of_a_killed_process_does_not_block(self, path: Path, reference: bytes) -> None:
+        with _holder(path) as other:
+            other.kill()
+            other.wait()
+            assert (path.parent / f"{path.name}.lock").exists()
+            samples.write(path)
+        assert path.read_bytes() == reference
+
+    def test_a_reader_needs_no_lock(self, complete: Path) -> None:
+        with samples.open_writer(complete, overwrite=True):
+            assert open_features(complete, verify=True).n_rows == samples.N
+
+    @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+    def test_a_folder_without_locks_is_a_clear_error(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        def refuse(descriptor: int, operation: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(CacheError, match=r"cannot be locked .* Choose a --cache-dir"):
+            samples.open_writer(path)
+
+    def test_the_lock_is_let_go_when_opening_fails(self, complete: Path) -> None:
+        for _ in range(2):
+            with pytest.raises(InputError, match="--overwrite"):
+                samples.open_writer(complete)
+        samples.write(complete, overwrite=True)
+
+
+def _holder(path: Path) -> subprocess.Popen[bytes]:
+    """Start a process that holds the writer of a path until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"11\n"
+    return process
+
+
+def test_a_closed_writer_writes_nothing(path: Path) -> None:
+    with samples.open_writer(path) as writer:
+        pass
+    with pytest.raises(CacheError, match="closed"):
+        writer.write_block(0, samples.embeddings()[:4], np.ones(4, "u1"))
+
+
+def test_an_unknown_dtype_is_refused(path: Path) -> None:
+    with pytest.raises(InputError, match="float32 or float16"):
+        samples.open_writer(path, dtype="float64")
+
+
+def test_nothing_is_complete_before_it_is(path: Path) -> None:
+    assert not is_complete(path)
+    samples.write_some(path, [0, 1, 2])  # all rows are there, the name is not
+    assert not is_complete(path)
+    with pytest.raises(CacheError, match="No feature file"):
+        open_features(path.with_name("other.h5"))
+    with FeatureWriter.open(path, samples.rows(), samples.manifest(), dim=samples.DIM, block_rows=4) as writer:
+        assert writer.missing == []
+        writer.finish()
+    assert is_complete(path)
