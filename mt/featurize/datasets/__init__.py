@@ -6,12 +6,15 @@ To add one, write a module with `load(request: Request) -> Dataset` and add its 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt import folders
 from mt.errors import InputError, unknown
 from mt.featurize.datasets.base import Dataset, ImageError, ImageSource, Split, Task, validated
+from mt.featurize.datasets.grouping import crossing_groups
+from mt.featurize.datasets.listing import some
 from mt.featurize.datasets.registry import DATASETS, DatasetSpec, OnError, Request
 
 if TYPE_CHECKING:
@@ -59,7 +62,16 @@ def load_dataset(
     )  # fmt: skip
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
-    return validated(dataset)
+    return _with_crossing_groups_noted(validated(dataset))
+
+
+def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:
+    """Return the dataset with a warning when a published split separates what belongs together."""
+    crossing = crossing_groups(dataset.splits)
+    if not crossing:
+        return dataset
+    warning = f"{len(crossing):,} groups ({dataset.grouping}) are in more than one split: {some(list(crossing))}"
+    return replace(dataset, warnings=(*dataset.warnings, warning))
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -61,20 +61,20 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True)
-class FirstImages:
-    """The first `count` images of another source."""
+class ChosenImages:
+    """Some images of another source, by their places in it, in rising order."""
 
     source: ImageSource
-    count: int
+    places: tuple[int, ...]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.places)
 
     def load(self, start: int, stop: int) -> list[Loaded]:
-        return self.source.load(start, min(stop, self.count))
+        return [image for place in self.places[start:stop] for image in self.source.load(place, place + 1)]
 
     def content(self, index: ContentIndex) -> Json:
-        return {"first": self.count, "of": self.source.content(index)}
+        return {"places": digest(list(self.places)), "of": self.source.content(index)}
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,17 @@ class Split:
         return len(self.ids)
 
     def limited(self, count: int) -> Split:
-        """Return the first `count` rows; the whole split when it holds no more."""
+        """Return `count` rows spread evenly over the split, so that a listing sorted by class keeps its classes."""
         if count >= len(self):
             return self
+        places = tuple(number * len(self) // count for number in range(count))
         return replace(
             self,
-            ids=self.ids[:count],
-            labels=self.labels[:count],
-            images=FirstImages(self.images, count),
-            groups=None if self.groups is None else self.groups[:count],
-            columns={name: values[:count] for name, values in self.columns.items()},
+            ids=[self.ids[place] for place in places],
+            labels=self.labels[list(places)],
+            images=ChosenImages(self.images, places),
+            groups=None if self.groups is None else [self.groups[place] for place in places],
+            columns={name: [values[place] for place in places] for name, values in self.columns.items()},
         )
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:

@@ -25,7 +25,7 @@ def read_dicom(file: BinaryIO) -> np.ndarray:
         raise MissingExtraError(
             "DICOM images need pydicom. Install it: pip install 'medical-transfer[dicom]'"
         ) from error
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     header = pydicom.dcmread(file)
     if int(header.get("NumberOfFrames") or 1) != 1:
@@ -33,7 +33,7 @@ def read_dicom(file: BinaryIO) -> np.ndarray:
     _refuse_bomb(header)
     stored = pixel_array(header)
     if header.PhotometricInterpretation == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         stored = apply_color_lut(stored, header)
     if stored.ndim == 3:
@@ -62,7 +62,7 @@ def _eight_bits(colour: np.ndarray, header: Any) -> np.ndarray:
 
 def _windowed(stored: np.ndarray, header: Any) -> np.ndarray:
     """Return grey values mapped to 0 ... 1."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     padding = header.get("PixelPaddingValue")
     image = stored != padding if padding is not None else np.ones(stored.shape, dtype=bool)
@@ -74,15 +74,15 @@ def _windowed(stored: np.ndarray, header: Any) -> np.ndarray:
         values = np.asarray(apply_voi(values.astype(np.int64), header), dtype=np.float64)
     inside = values[image] if image.any() else values
     low, high = inside.min(), inside.max()
-    return np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
+    return np.asarray(np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0))
 
 
 def _window(values: np.ndarray, center: float, width: float, shape: str) -> np.ndarray:
     if shape == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(-4 * (values - center) / width)))
     if shape == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-    return np.clip((values - (center - 0.5)) / max(width - 1, 1e-12) + 0.5, 0.0, 1.0)
+        return np.asarray(np.clip((values - center) / width + 0.5, 0.0, 1.0))
+    return np.asarray(np.clip((values - (center - 0.5)) / max(width - 1, 1e-12) + 0.5, 0.0, 1.0))
 
 
 def _first(value: Any) -> float:

@@ -27,7 +27,7 @@ def draw_splits(
     The record holds algorithm, fractions, seed, rows a split and the sha256 of each id list.
     """
     by_id = np.argsort(np.asarray(ids))
-    kept_together = None if groups is None else [groups[row] for row in by_id]
+    kept_together = None if groups is None else [groups[int(row)] for row in by_id]
     parts = np.empty(len(ids), dtype=np.int64)
     parts[by_id] = stratified_parts(labels[by_id], kept_together, list(fractions.values()), seed)
     rows = {name: np.flatnonzero(parts == part) for part, name in enumerate(fractions)}
@@ -36,7 +36,7 @@ def draw_splits(
         "fractions": dict(fractions),
         "seed": seed,
         "rows": {name: len(chosen) for name, chosen in rows.items()},
-        "ids_sha256": {name: ids_sha256([ids[row] for row in chosen]) for name, chosen in rows.items()},
+        "ids_sha256": {name: ids_sha256([ids[int(row)] for row in chosen]) for name, chosen in rows.items()},
     }
     return rows, record
 

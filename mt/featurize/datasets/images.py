@@ -22,7 +22,7 @@ from mt.featurize.datasets.base import ImageError, Json, Loaded
 _PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 SUFFIXES = frozenset((*_PHOTOGRAPHS, ".dcm", ".dicom"))
 # Pillow's other readers either run programs (EPS) or read what no one photographs with.
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _DICOM_PREFIX = slice(128, 132)
 
 
@@ -116,12 +116,13 @@ class ImageFiles:
         return len(self.paths)
 
     def load(self, start: int, stop: int) -> list[Loaded]:
-        return [self._load(path) for path in self.paths[start:stop]]
+        return [self._load(row) for row in range(start, min(stop, len(self)))]
 
-    @staticmethod
-    def _load(path: str) -> Loaded:
+    def _load(self, row: int) -> Loaded:
+        if row in self.absent:
+            return ImageError(f"{self.paths[row]}: no such file", Status.ABSENT)
         try:
-            return decode(path)
+            return decode(self.paths[row])
         except ImageError as error:
             return error
 

@@ -95,7 +95,7 @@ def patch(rng: np.random.Generator, *, tumour: bool) -> np.ndarray:
     hematoxylin, eosin = _blurred(hematoxylin, blur), np.clip(_blurred(eosin, blur), 0.02, None)
     density = hematoxylin[..., None] * _stain(rng, HEMATOXYLIN) + eosin[..., None] * _stain(rng, EOSIN)
     light = rng.uniform(232, 252) * np.exp(-density) + rng.normal(0, 2.0, (SIZE, SIZE, 1))
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(light), 0, 255), dtype=np.uint8)
 
 
 def _stain(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
