@@ -1,0 +1,94 @@
+"""The cells of a table: the draws of one method at one budget, with the two uncertainties apart.
+
+Works for any method whose scores are in the store; what takes long is remembered there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mt.cache.fingerprint import digest
+from mt.cache.scores import Score, ScoreStore
+from mt.probe.intervals import Spread, over_draws
+from mt.probe.plan import Budget
+from mt.probe.scoring import Scored, View, interval_of_mean, revision, views
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and standard deviation over draws, and the interval of the mean over test cases."""
+
+    scores: tuple[Score, ...]
+    spread: Spread
+    low: float | None
+    high: float | None
+    interval: str
+
+    @property
+    def flags(self) -> set[str]:
+        return {flag for score in self.scores for flag in score.flags}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table: the cells of one dataset, metric and subgroup by (row, budget), in the order they were asked."""
+
+    dataset: str
+    test_dataset: str
+    metric: str
+    level: str
+    by: str | None
+    subgroup: str | None
+    cells: dict[tuple[str, Budget], Cell]
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.cells))
+
+    @property
+    def budgets(self) -> list[Budget]:
+        return list(dict.fromkeys(budget for _, budget in self.cells))
+
+
+def grids(scores: Iterable[Score], store: ScoreStore) -> list[Grid]:
+    """Return the tables that these scores make."""
+    tables: dict[tuple[str, str, str, str, str | None, str | None], dict[tuple[str, Budget], list[Score]]] = {}
+    for score in scores:
+        table = score.dataset, score.test_dataset, score.metric, score.level, score.by, score.subgroup
+        place = row_name(score), Budget(score.fraction, score.shots)
+        tables.setdefault(table, {}).setdefault(place, []).append(score)
+    return [
+        Grid(*names, {place: _cell(draws, store) for place, draws in cells.items()}) for names, cells in tables.items()
+    ]
+
+
+def row_name(score: Score) -> str:
+    """Return what the row of a table is called: the model, or the method on several models."""
+    return score.model if score.method == "probe" else f"{score.method}: {score.model}"
+
+
+def scored(scores: Sequence[Score], store: ScoreStore) -> list[Scored]:
+    """Return the test cases and kept predictions that these scores, all of one view, were made from."""
+    found = []
+    for score in scores:
+        fit = store.fit(score.fit)
+        view = View(score.level, score.by)
+        parts = dict(views(fit.probabilities, store.cases(fit.cases), fit.outcome["task"], view))
+        found.append(parts[score.subgroup])
+    return found
+
+
+def _cell(draws: list[Score], store: ScoreStore) -> Cell:
+    spread = over_draws([score.value for score in draws])
+    if len(draws) == 1:
+        (score,) = draws
+        return Cell((score,), spread, score.low, score.high, score.interval)
+    key = digest({"interval of the mean": [score.identity for score in draws], **revision()})
+    answer = store.recall(key)
+    if answer is None:
+        interval = interval_of_mean(draws[0].metric, scored(draws, store))
+        low, high = (None if bound != bound else bound for bound in (interval.low, interval.high))
+        answer = {"low": low, "high": high, "interval": interval.note}
+        store.remember(key, answer)
+    return Cell(tuple(draws), spread, **answer)

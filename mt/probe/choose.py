@@ -1,0 +1,81 @@
+"""Choosing a setting inside the budget: scores of candidates on held-out rows, in the protocol's metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
+    """Return which held-out entries (n,) or (n, L) say anything: those whose class the fold's fitting labels hold.
+
+    For multilabel both values of a label must be among the fitting labels.  A fold that never saw a class predicts 0 for
+    it whatever the setting, so such rows would only drown the choice.
+    """
+    known = np.zeros(y.shape, dtype=bool)
+    for number in np.unique(fold[fold >= 0]):
+        held = fold == number
+        fitting = y[~held]
+        if multilabel:
+            positives = fitting.astype(np.int64).sum(axis=0)
+            known[held] = (positives > 0) & (positives < len(fitting))
+        else:
+            known[held] = np.isin(y[held], fitting)
+    return known
+
+
+def log_loss(logits: Array, y: Array, known: Array, *, multilabel: bool) -> Floats:
+    """Return the mean log loss of each candidate: logits (C, n, outputs) -> (C,), over the known entries.
+
+    One output for two classes is the log-odds of class 1; several are a softmax, or one sigmoid a label.
+    """
+    losses = np.empty(len(logits))
+    for number, candidate in enumerate(logits):
+        z = np.asarray(candidate, dtype=np.float64)
+        if multilabel:
+            loss = np.logaddexp(0, z) - y * z
+        elif z.shape[1] == 1:
+            loss = np.logaddexp(0, z[:, 0]) - y * z[:, 0]
+        else:
+            top = z.max(axis=1)
+            loss = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(y)), y]
+        losses[number] = loss[known].mean()
+    return losses
+
+
+def agreement(votes: Array, y: Array, metric: str, n_outputs: int) -> Floats:
+    """Return accuracy, balanced accuracy or macro F1 of each candidate: votes (C, n) of classes -> (C,)."""
+    if metric == "accuracy":
+        return np.asarray((votes == y).mean(axis=1))
+    scores = np.empty(len(votes))
+    for number, vote in enumerate(votes):
+        counts = np.bincount(y * n_outputs + vote, minlength=n_outputs**2).reshape(n_outputs, n_outputs)
+        right, true, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        if metric == "balanced_accuracy":
+            scores[number] = (right[true > 0] / true[true > 0]).mean()
+        else:
+            there = (true + said) > 0
+            scores[number] = (2 * right[there] / (true + said)[there]).mean()
+    return scores
+
+
+def votes_of(logits: Array) -> Array:
+    """Return the predicted class of each candidate and row: logits (C, n, outputs) -> (C, n)."""
+    return np.asarray((logits[..., 0] > 0) if logits.shape[-1] == 1 else logits.argmax(axis=-1)).astype(np.int64)
+
+
+def candidate_scores(logits: Array, y: Array, known: Array, metric: str, n_outputs: int, *, multilabel: bool) -> Floats:
+    """Return one score a candidate, greater is better, over the entries that are known."""
+    if metric == "log_loss":
+        return -log_loss(logits, y, known, multilabel=multilabel)
+    return agreement(votes_of(logits)[:, known], y[known], metric, n_outputs)
+
+
+def best(scores: Floats) -> int:
+    """Return the first of the best: candidates are in ascending order, so ties go to the smaller setting."""
+    return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))

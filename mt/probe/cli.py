@@ -1,0 +1,103 @@
+"""`mt probe`: linear probes on cached features."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mt import options, progress
+
+if TYPE_CHECKING:
+    from mt.probe.evaluate import Study
+
+NAMES = ("torch", "sklearn", "cuml")
+
+
+@click.command(epilog="Example: mt probe --fraction 0.01 --fraction 0.1 --model dino --dataset pcam --compare")
+@options.models
+@options.datasets
+@click.option(
+    "--fraction",
+    "fractions",
+    multiple=True,
+    type=float,
+    metavar="F",
+    help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
+)
+@click.option("--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable).")
+@click.option("--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one.")
+@click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here; if absent, write them.")
+@click.option("--protocol", default="default", show_default=True, help="A recipe. See: mt probe --list-protocols")
+@click.option("--list-protocols", is_flag=True, help="Print every protocol in full, and stop.")
+@click.option(
+    "--solver", type=click.Choice(NAMES), default="torch", show_default=True, help="What fits logistic regression."
+)
+@click.option(
+    "--select",
+    type=click.Choice(["folds", "val"]),
+    default="folds",
+    show_default=True,
+    help="Choose settings inside the budget, or on the validation split (its labels are counted).",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="A metric, or all (repeatable).  [default: the dataset's headline]",
+)
+@click.option("--by", metavar="COLUMN", help="Scores for every value of a metadata column, apart.")
+@click.option(
+    "--level",
+    type=click.Choice(["row", "group"]),
+    default="row",
+    show_default=True,
+    help="One prediction an image, or the mean of a patient's or slide's.",
+)
+@click.option("--test-dataset", metavar="NAME", help="Train on --dataset, test on this one, of the same classes.")
+@click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
+@click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
+@options.cache_dir
+@click.option(
+    "--scores",
+    type=click.Path(dir_okay=False),
+    envvar="MT_SCORES",
+    show_envvar=True,
+    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
+)
+@click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
+@options.device
+@options.as_json
+def probe(list_protocols: bool, as_json: bool, compare: bool, **asked: Any) -> None:
+    """Fit linear probes on cached features and print the scores.
+
+    Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.  What
+    was asked before is answered from the score database.
+    """
+    if list_protocols:
+        from mt.probe.tables import print_protocols
+
+        print_protocols(as_json=as_json)
+        return
+    print_scores(as_json=as_json, compare=compare, **asked)
+
+
+def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) -> None:
+    """Run probes as `mt.run_probe` does, and print the scores to stdout: a table a dataset, or JSON lines."""
+    from mt.probe.evaluate import run_probe
+
+    study = run_probe(**asked)
+    progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
+    if as_json:
+        _print_json(study, compare=compare)
+    else:
+        from mt.probe.tables import print_study
+
+        print_study(study, compare=compare)
+
+
+def _print_json(study: Study, *, compare: bool) -> None:
+    for score in study.scores:
+        click.echo(json.dumps(score.row()))

@@ -1,0 +1,100 @@
+"""Where draws come from: our seeded orders, or a draw file that others wrote (`--draw-file`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.cache.fingerprint import digest
+from mt.cache.scores import ScoreStore
+from mt.errors import InputError
+from mt.probe.budget import Draw, draw, read_draws, write_draws
+from mt.probe.plan import Budget, Pair, Question, seeds_of
+
+if TYPE_CHECKING:
+    from mt.probe.prober import Features
+
+REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
+Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
+
+
+class DrawSource:
+    """Draws as prefixes of our seeded orders."""
+
+    def asked(self, budgets: Sequence[Budget], seeds: int) -> list[Asked]:
+        """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
+        if seeds < 1:
+            raise InputError(f"--seeds must be at least 1, got {seeds}.")
+        here = {"order": REVISION}
+        return [(budget, seed, here) for budget in budgets for seed in seeds_of(budget, seeds)]
+
+    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
+        """Return the rows of one draw."""
+        pool, manifest = features.pool, features.train.manifest
+        return draw(
+            pool.labels, task=features.train.task, n_classes=features.n_classes, fraction=budget.fraction,
+            shots=budget.shots, seed=seed, groups=pool.groups, unit=manifest["budget_unit"],
+        )  # fmt: skip
+
+
+class DrawFile(DrawSource):
+    """Draws as a file lists them, whatever fractions and seeds were asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def asked(self, budgets: Sequence[Budget], seeds: int) -> list[Asked]:
+        """Return the draws that the file holds; their rows are part of the identity."""
+        return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
+
+    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
+        pool, train = features.pool, features.train
+        draws = read_draws(
+            self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
+            dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
+        )  # fmt: skip
+        return next(d for d in draws if (Budget(d.fraction, d.shots), d.seed) == (budget, seed))
+
+    @cached_property
+    def _listed(self) -> dict[tuple[Budget, int], str]:
+        """The digest of the ids of each (budget, seed), read without the features."""
+        try:
+            entries = json.loads(self.path.read_text(encoding="utf-8"))["draws"]
+            return {
+                (Budget(entry.get("fraction"), entry.get("shots")), int(entry.get("seed", 0))): digest(entry["ids"])
+                for entry in entries
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path} is not a draw file. Write one by naming a file that is not there: mt probe --draw-file FILE"
+            ) from error
+
+
+def one_dataset(pairs: Sequence[Pair]) -> None:
+    """Refuse a draw file for several datasets: it lists the rows of one."""
+    names = sorted({pair.dataset for pair in pairs})
+    if len(names) > 1:
+        raise InputError(
+            f"--draw-file holds the draws of one dataset, and there are {', '.join(names)}. Name one: --dataset"
+        )
+
+
+def save_draws(path: Path, questions: Sequence[Question], store: ScoreStore) -> None:
+    """Write the rows of every draw that was asked for, as the store keeps them."""
+    draws: dict[tuple[Budget, int], Draw] = {}
+    pool = ""
+    for question in questions:
+        if (question.budget, question.seed) not in draws:
+            fit = store.fit(question.identity)
+            realised, pool = dict(fit.outcome["realised"]), fit.pool
+            draws[question.budget, question.seed] = Draw(
+                fit.rows, question.budget.fraction, question.budget.shots, question.seed, realised
+            )
+    train = questions[0].pair.train[0]
+    write_draws(
+        path, list(draws.values()), ids=store.cases(pool).ids, dataset=train.dataset,
+        fingerprint=train.fingerprints["dataset"],
+    )  # fmt: skip

@@ -1,0 +1,230 @@
+"""One draw, one protocol -> a fitted probe.  Everything here sees the budget and nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.probe import choose
+from mt.probe.budget import folds, stratified_split
+from mt.probe.linear import LinearProbe, Scaling, known_outputs
+from mt.probe.protocols import Logistic, Neighbours, Protocol
+
+if TYPE_CHECKING:
+    from mt.probe.solvers import Solver
+
+Array = npt.NDArray[Any]
+
+
+class Probe(Interface):
+    """What predicts: embeddings (n, dim) -> float32 probabilities, (n,) for binary and (n, K) otherwise."""
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows whose labels may be looked at: X (n, dim), y (n,) or (n, L), the group of each row or None."""
+
+    X: Array
+    y: Array
+    groups: Sequence[str] | None = None
+
+    def take(self, rows: Array) -> Labelled:
+        groups = None if self.groups is None else [self.groups[row] for row in rows]
+        return Labelled(self.X[rows], self.y[rows], groups)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a probe is to be fitted, all of a run's draws alike."""
+
+    protocol: Protocol
+    task: str
+    n_classes: int
+    solver: Solver
+    device: str = "cpu"
+
+    @property
+    def multilabel(self) -> bool:
+        return self.task == "multilabel"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A probe with what was chosen, the scores it was chosen by, and what a reader should know."""
+
+    probe: Probe
+    settings: dict[str, Any]
+    selection: dict[str, Any]
+    flags: tuple[str, ...] = ()
+
+
+def fit_probe(budget: Labelled, setting: Setting, *, seed: int, validation: Labelled | None = None) -> Fitted:
+    """Fit a protocol on a budget; `validation` holds rows of the validation split where it is to choose instead."""
+    method = setting.protocol.method
+    if isinstance(method, Logistic):
+        return _fit_logistic(budget, setting, method, seed, validation)
+    if isinstance(method, Neighbours):
+        from mt.probe.knn import fit_neighbours
+
+        return fit_neighbours(budget, setting, method, seed, validation)
+    from mt.probe.heads import fit_head
+
+    return fit_head(budget, setting, method, seed, validation)
+
+
+def carve(budget: Labelled, setting: Setting, seed: int) -> Array | None:
+    """Return the fold of every row, -1 for rows that are never held out; None where the labels are too few to hold out.
+
+    Folds and hold-outs are stratified and keep groups together.
+    """
+    source = setting.protocol.validation
+    names: dict[str, Any] = {"task": setting.task, "n_classes": setting.n_classes, "groups": budget.groups}
+    if source.kind == "none":
+        return None
+    if source.kind == "folds":
+        return folds(budget.y, k=source.folds, seed=seed, **names)
+    if folds(budget.y, k=2, seed=seed, **names) is None:
+        return None
+    shares = {"fit": 1 - source.fraction, "held": source.fraction}
+    parts = stratified_split(budget.y, fractions=shares, seed=seed if source.seed is None else source.seed, **names)
+    if not len(parts["held"]) or not len(parts["fit"]):
+        return None
+    fold = np.full(len(budget.y), -1)
+    fold[parts["held"]] = 0
+    return fold
+
+
+def _fit_logistic(
+    budget: Labelled, setting: Setting, method: Logistic, seed: int, validation: Labelled | None
+) -> Fitted:
+    """Fit every C at once, choose one on held-out rows of the budget, and keep its fit on the whole budget."""
+    outputs, base = known_outputs(budget.y, setting.task, setting.n_classes)
+    scaling = Scaling.learn(budget.X, setting.protocol.scaling)
+    probe = LinearProbe(
+        setting.task, setting.n_classes, scaling, np.zeros((0, budget.X.shape[1])), np.zeros(0), outputs, base
+    )
+    if not len(outputs):
+        return Fitted(probe, {"C": None}, {}, ("one_class",))
+    X = scaling.apply(budget.X, method.dtype)
+    y = budget.y[:, outputs] if setting.multilabel else np.searchsorted(outputs, budget.y)
+    problem = _Problem(X, y, len(outputs), setting, method)
+    Cs, selection = np.asarray(method.Cs), dict[str, Any]()
+    flags: list[str] = []
+    if len(Cs) == 1:
+        coef, intercept, converged = problem.path(Cs)
+        chosen = 0
+    elif validation is not None:
+        coef, intercept, converged = problem.path(Cs)
+        scores = _validation_scores(probe, coef, intercept, validation, setting)
+        chosen = choose.best(scores)
+        selection = _selection(setting, "val", scores)
+    elif (fold := carve(budget, setting, seed)) is None or not choose.teachable(
+        y, fold, len(outputs), multilabel=setting.multilabel
+    ).any():
+        Cs, chosen = np.ones(1), 0
+        coef, intercept, converged = problem.path(Cs)
+        flags.append("fixed_C")
+    elif setting.protocol.validation.kind == "folds":
+        (coef, intercept, converged), logits = problem.folds(Cs, fold)
+        scores, selection = problem.choose(logits, fold)
+        chosen = choose.best(scores)
+    else:
+        logits = problem.held_out(Cs, fold)
+        scores, selection = problem.choose(logits, fold)
+        Cs, chosen = Cs[[choose.best(scores)]], 0
+        coef, intercept, converged = problem.path(Cs)
+    if not converged[chosen]:
+        flags.append("unconverged")
+    fitted = replace(probe, coef=coef[chosen], intercept=intercept[chosen])
+    return Fitted(fitted, {"C": float(Cs[chosen])}, selection, tuple(flags))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Scaled features with labels numbered among the outputs that the draw can teach."""
+
+    X: Array
+    y: Array
+    n_outputs: int
+    setting: Setting
+    method: Logistic
+
+    def path(self, Cs: Array, rows: Array | None = None) -> tuple[Array, Array, Array]:
+        """Return coefficients (C, outputs, dim), intercepts (C, outputs) and convergence (C,) in float64."""
+        X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unconverged fit is flagged in its row
+            path = self.setting.solver.path(X, y, Cs, **self._options())
+        return path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged
+
+    def folds(self, Cs: Array, fold: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        """Return the path on all rows, and out-of-fold logits (C, n, outputs)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            folded = self.setting.solver.folds(self.X, self.y, Cs, fold, **self._options())
+        path = folded.path
+        whole = (path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged)
+        return whole, folded.oof
+
+    def held_out(self, Cs: Array, fold: Array) -> Array:
+        """Return logits (C, n, outputs) of the fits on the rows that are not held out; only held-out rows count."""
+        coef, intercept, _ = self.path(Cs, np.flatnonzero(fold < 0))
+        return np.stack([self.X @ w.T + b for w, b in zip(coef, intercept, strict=True)])
+
+    def choose(self, logits: Array, fold: Array) -> tuple[Array, dict[str, Any]]:
+        """Return one score a C pooled over all held-out rows, and what is kept of how it came about."""
+        multilabel = self.setting.multilabel
+        known = choose.teachable(self.y, fold, self.n_outputs, multilabel=multilabel)
+        metric = self.setting.protocol.selection_metric or "log_loss"
+
+        def scores(entries: Array) -> Array:
+            return choose.candidate_scores(logits, self.y, entries, metric, self.n_outputs, multilabel=multilabel)
+
+        pooled = scores(known)
+        by_fold = []
+        for number in np.unique(fold[fold >= 0]):
+            here = known & ((fold == number)[:, None] if multilabel else fold == number)
+            by_fold.append(scores(here).tolist() if here.any() else None)
+        kind = self.setting.protocol.validation.kind
+        return pooled, {**_selection(self.setting, kind, pooled), "folds": by_fold}
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "task": self.setting.task, "n_classes": self.n_outputs, "class_weight": self.method.class_weight,
+            "tol": self.method.tol, "max_iter": self.method.max_iter, "dtype": self.method.dtype,
+            "device": self.setting.device,
+        }  # fmt: skip
+
+
+def _validation_scores(
+    probe: LinearProbe, coef: Array, intercept: Array, validation: Labelled, setting: Setting
+) -> Array:
+    """Return one score a C on the validation split, over the classes that the budget could teach."""
+    X = probe.scaling.apply(validation.X, "float64")
+    logits = np.stack([X @ w.T + b for w, b in zip(coef, intercept, strict=True)])
+    outputs, y = probe.outputs, validation.y
+    if setting.multilabel:
+        y, known = y[:, outputs], np.ones((len(y), len(outputs)), dtype=bool)
+    else:
+        known = np.isin(y, outputs)
+        y = np.where(known, np.searchsorted(outputs, y).clip(max=len(outputs) - 1), 0)
+    metric = setting.protocol.selection_metric or "log_loss"
+    return choose.candidate_scores(logits, y, known, metric, len(outputs), multilabel=setting.multilabel)
+
+
+def _selection(setting: Setting, source: str, scores: Array) -> dict[str, Any]:
+    """Return what is kept of a choice: the metric (greater is better), its source, and every candidate's score."""
+    metric = setting.protocol.selection_metric or "log_loss"
+    return {
+        "metric": f"negative {metric}" if metric == "log_loss" else metric,
+        "source": source,
+        "scores": scores.tolist(),
+    }

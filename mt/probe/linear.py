@@ -1,0 +1,118 @@
+"""What a fit leaves behind: scaling, weights and the classes it knows; turns embeddings into probabilities.
+
+Numpy alone: a saved probe predicts without torch or scikit-learn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+_BLOCK = 4096  # rows turned into float64 at once
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Features are taken as (x - mean) / scale, then divided by their length where `unit` is set."""
+
+    mean: Floats
+    scale: Floats
+    unit: bool = False
+
+    @classmethod
+    def learn(cls, X: Array, kind: str) -> Scaling:
+        """Learn from the draw's rows alone; looks at no label.  A constant column is only centred."""
+        dim = X.shape[1]
+        if kind != "standardize":
+            return cls(np.zeros(dim), np.ones(dim), unit=kind == "l2")
+        mean, squares = np.zeros(dim), np.zeros(dim)
+        for rows in blocks(X):
+            mean += rows.sum(axis=0) / len(X)
+        for rows in blocks(X):
+            squares += np.square(rows - mean).sum(axis=0) / len(X)
+        scale = np.sqrt(squares)
+        flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 rounding of a constant is no spread
+        return cls(mean, np.where(flat, 1.0, scale))
+
+    def apply(self, X: Array, dtype: str = "float32") -> Array:
+        """Return the scaled rows as a new array."""
+        out = np.empty(X.shape, dtype=dtype)
+        for start in range(0, len(X), _BLOCK):
+            rows = (X[start : start + _BLOCK].astype(np.float64) - self.mean) / self.scale
+            if self.unit:
+                rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            out[start : start + _BLOCK] = rows
+        return out
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear classifier on scaled features, for the outputs that the draw could teach.
+
+    outputs (m,): the classes, or the labels of a multilabel task, that coef (m or 1, dim) and intercept speak of.
+    base (K,): what the others get: 0 for an absent class; the smoothed base rate of a label that never varied.
+    """
+
+    task: str
+    n_classes: int
+    scaling: Scaling
+    coef: Floats
+    intercept: Floats
+    outputs: npt.NDArray[np.int64]
+    base: Floats
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
+        """Return (n,) probabilities of class 1 for binary, else (n, K); blockwise in float64, rounded once."""
+        out = np.tile(self.base, (len(X), 1))
+        weights = np.ascontiguousarray(self.coef.T)
+        for start in range(0, len(X), _BLOCK) if self.coef.size else ():
+            rows = self.scaling.apply(X[start : start + _BLOCK], "float64")
+            out[start : start + _BLOCK, self.outputs] = self._link(rows @ weights + self.intercept)
+        return (out[:, 1] if self.task == "binary" else out).astype(np.float32)
+
+    def _link(self, logits: Floats) -> Floats:
+        if self.task == "multilabel":
+            return sigmoid(logits)
+        if logits.shape[1] == 1:  # one weight vector for two classes
+            positive = sigmoid(logits)
+            return np.hstack([1 - positive, positive])
+        return softmax(logits)
+
+
+def blocks(X: Array) -> list[Any] | Any:
+    """Yield consecutive rows in float64, a few thousand at a time."""
+    return (X[start : start + _BLOCK].astype(np.float64) for start in range(0, len(X), _BLOCK))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return 1 / (1 + exp(-z)) without overflow."""
+    small = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, 1 / (1 + small), small / (1 + small)))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return exp(z) normalised along the last axis, without overflow."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Return which classes (labels) these labels can teach, and the probabilities of all others.
+
+    A class that is absent has probability 0; when only one is present it has probability 1.  A multilabel column that
+    is constant has its smoothed base rate (count + 1) / (n + 2).
+    """
+    if task == "multilabel":
+        counts = y.astype(np.int64).sum(axis=0)
+        return np.flatnonzero((counts > 0) & (counts < len(y))), (counts + 1) / (len(y) + 2)
+    present = np.unique(y)
+    base = np.zeros(n_classes)
+    if len(present) == 1:
+        base[present[0]] = 1.0
+        return np.zeros(0, dtype=np.int64), base
+    return present.astype(np.int64), base

@@ -1,0 +1,172 @@
+"""Answers a question with a linear probe: features are read once a (dataset, backbone), then drawn, fitted, predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.scores import Cases, Fit, ScoreStore
+from mt.errors import FitError
+from mt.probe import metrics
+from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
+from mt.probe.plan import Pair, Question
+from mt.probe.protocols import Logistic, Protocol
+from mt.probe.solvers import Solver, get_solver
+
+if TYPE_CHECKING:
+    from mt.cache.reader import FeatureFile
+    from mt.probe.draw_source import DrawSource
+
+Array = npt.NDArray[Any]
+Keep = Callable[[Question, "Features", Fitted], None]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The opened feature files of a pair: verified once, mapped into memory, shared by all of its draws."""
+
+    pair: Pair
+    train: FeatureFile
+    test: FeatureFile
+    val: FeatureFile | None
+
+    @classmethod
+    def load(cls, pair: Pair) -> Features:
+        """Open the files and check every block's checksum.
+
+        Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
+        """
+        val = pair.val[0].open(verify=True) if pair.val else None
+        features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
+        labels = features.pool.labels
+        if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
+            raise FitError(
+                f"'{pair.dataset}' has one class only in its {len(labels)} train labels: there is nothing to tell apart. "
+                "See: mt datasets check"
+            )
+        return features
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.train.class_names)
+
+    @cached_property
+    def pool(self) -> Cases:
+        """The rows that draws are taken from."""
+        return Cases(self.train.ids, self.train.labels, self.train.groups)
+
+    @cached_property
+    def cases(self) -> Cases:
+        """The test cases, with the columns that subgroups are made of."""
+        return Cases(self.test.ids, self.test.labels, self.test.groups, self.test.columns)
+
+    @cached_property
+    def validation(self) -> Labelled | None:
+        """The validation split's rows, where they were asked to choose."""
+        return None if self.val is None else Labelled(self.val.embeddings, self.val.labels)
+
+    @cached_property
+    def _groups(self) -> Array | None:
+        return None if self.pool.groups is None else np.asarray(self.pool.groups)
+
+    def drawn(self, rows: Array) -> Labelled:
+        """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
+        rows = np.sort(rows)
+        if len(rows) == len(self.pool.labels):
+            return Labelled(self.train.embeddings, self.pool.labels, self._groups)
+        return Labelled(self.train.embeddings, self.pool.labels, self._groups).take(rows)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a run fits: its protocol, the solver where the protocol is a logistic regression, the device."""
+
+    protocol: Protocol
+    solver_name: str
+    device: str
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What enters the identity of a question."""
+        return {
+            "protocol": self.protocol.fingerprint,
+            "solver": self._solver and [self._solver.name, self._solver.revision],
+        }
+
+    @cached_property
+    def _solver(self) -> Solver | None:
+        return get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+
+    def setting(self, task: str, n_classes: int) -> Setting:
+        return Setting(self.protocol, task, n_classes, self._solver, self.device)
+
+
+class Prober:
+    """Fits one protocol on every question it is asked; holds one pair's features at a time.
+
+    keep: called with every fitted probe (`--save`).
+    """
+
+    def __init__(self, fitting: Fitting, store: ScoreStore, draws: DrawSource, keep: Keep | None = None) -> None:
+        self.fitting, self.store, self.draws, self.keep = fitting, store, draws, keep
+        self._loaded: tuple[Features, str, str] | None = None
+
+    def __call__(self, question: Question) -> Fit:
+        """Return the fit that answers a question, with its test probabilities."""
+        features, pool, cases = self._features(question.pair)
+        setting = self.fitting.setting(features.train.task, features.n_classes)
+        drawn = self.draws.draw(features, question.budget, question.seed)
+        budget = features.drawn(drawn.rows)
+        fitted = fit_probe(budget, setting, seed=question.seed, validation=features.validation)
+        if self.keep:
+            self.keep(question, features, fitted)
+        probabilities = fitted.probe.probabilities(features.test.embeddings)
+        n_val = 0 if features.validation is None else len(features.validation.y)
+        outcome = {
+            "task": setting.task,
+            "class_names": list(features.train.class_names),
+            "protocol": setting.protocol.name,
+            "solver": setting.solver.name if setting.solver else setting.protocol.name,
+            "select": "val" if n_val else setting.protocol.validation.kind,
+            "settings": fitted.settings,
+            "selection": fitted.selection,
+            "flags": [*fitted.flags, *_flags(question.pair, features, probabilities)],
+            "realised": drawn.realised,
+            "n_labels": len(drawn.rows) + n_val,
+            "versions": versions(setting),
+        }
+        return Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+
+    def _features(self, pair: Pair) -> tuple[Features, str, str]:
+        if self._loaded is None or self._loaded[0].pair is not pair:
+            self._loaded = None
+            features = Features.load(pair)
+            self._loaded = features, self.store.add_cases(features.pool), self.store.add_cases(features.cases)
+        return self._loaded
+
+
+def versions(setting: Setting) -> dict[str, Any]:
+    """Return what computed a fit: our revisions, and the libraries' versions."""
+    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": setting.protocol.fingerprint[:12]}
+    if setting.solver:
+        ours["solver"] = setting.solver.revision
+    return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
+
+
+def _flags(pair: Pair, features: Features, p: Array) -> list[str]:
+    """Return what a reader of the score should know about its data and its predictions."""
+    flags = [
+        word for flag, word in (("random", "random weights"), ("limited", "limited")) if flag in pair.train[0].flags
+    ]
+    if features.pool.groups is None:
+        flags.append("no patient grouping known")
+    labels = features.cases.labels
+    if metrics.collapsed(labels, p) and (labels != labels[0]).any():
+        flags.append("collapsed")
+    return flags

@@ -1,0 +1,272 @@
+"""Protocols: named, complete recipes for probing, each with its source.  `mt probe --list-protocols` prints them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mt.cache.fingerprint import digest
+from mt.errors import InputError, unknown
+
+REVISION = 1  # raised whenever the numbers of any protocol change
+ALL_TASKS = ("binary", "multiclass", "ordinal", "multilabel")
+SINGLE_LABEL = ("binary", "multiclass", "ordinal")
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """L2 logistic regression over one or more C, ascending; `C * sum(loss) + 0.5 * ||w||^2`."""
+
+    Cs: tuple[float, ...]
+    max_iter: int = 1000
+    tol: float = 1e-5
+    dtype: Literal["float32", "float64"] = "float32"
+    class_weight: Literal["balanced"] | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer trained by gradient steps; every (learning rate, weight decay) is one candidate."""
+
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rates: tuple[float, ...]
+    batch: int
+    epochs: int | None = None
+    steps: int | None = None
+    weight_decays: tuple[float, ...] = (0.0,)
+    momentum: float = 0.0
+    cosine: bool = False
+    patience: float | None = None
+    runs: int = 1
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A vote of the k nearest training rows by cosine similarity."""
+
+    ks: tuple[int, ...]
+    vote: Literal["weighted", "majority"]
+    temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Where the labels that choose a setting come from, always inside the budget unless `--select val` is given.
+
+    kind: "folds" (stratified group folds, all rows predicted out of fold), "holdout" (a share of the budget) or "none".
+    seed: of the hold-out; None is the draw's own.  refit: the choice is fitted again on the whole budget.
+    """
+
+    kind: Literal["folds", "holdout", "none"]
+    folds: int = 5
+    fraction: float = 0.0
+    seed: int | None = None
+    refit: bool = True
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One recipe.  All fields but the prose enter the identity of a score."""
+
+    name: str
+    title: str
+    source: str
+    method: Logistic | Head | Neighbours
+    validation: Validation
+    scaling: Literal["standardize", "none", "l2"]
+    selection_metric: Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1"] | None
+    tasks: tuple[str, ...] = SINGLE_LABEL
+    validation_source: str = ""
+    embedding: str = "the backbone's own, from the cache"
+    published: str = ""
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of every setting that changes a number, and of the revision of our code."""
+        settings = dataclasses.asdict(self)
+        for prose in ("title", "source", "validation_source", "embedding", "published", "deviations"):
+            del settings[prose]
+        return digest({"revision": REVISION, "kind": type(self.method).__name__, **settings})
+
+    def check_task(self, task: str, dataset: str) -> None:
+        """Refuse a dataset whose task the protocol is not defined for."""
+        if task not in self.tasks:
+            raise InputError(
+                f"Protocol '{self.name}' is defined for {', '.join(self.tasks)}, and {dataset} is {task}. "
+                "See: mt probe --list-protocols"
+            )
+
+
+def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
+    """Return `count` powers of ten from 10^start to 10^stop, evenly spaced in the exponent."""
+    step = (stop - start) / (count - 1)
+    return tuple(10.0 ** (start + step * i) for i in range(count))
+
+
+_OUR_CARVE = "its own validation split became a stratified, group-aware fifth of the budget (or --select val)"
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="default",
+            title="L2 logistic regression, C chosen inside the budget",
+            source="mt, docs/protocols.md",
+            method=Logistic(Cs=_powers(-3, 3, 13)),
+            validation=Validation("folds", folds=5),
+            scaling="standardize",
+            selection_metric="log_loss",
+            tasks=ALL_TASKS,
+            validation_source=(
+                "up to 5 stratified group folds of the budget, pooled out of fold, ties to the smaller C; "
+                "C = 1, flagged fixed_C, where a class has fewer than two groups"
+            ),
+        ),
+        Protocol(
+            name="dinov2-logreg",
+            title="DINOv2's logistic regression sweep",
+            source="facebookresearch/dinov2, dinov2/eval/log_regression.py",
+            method=Logistic(Cs=_powers(-6, 5, 45), tol=1e-8, dtype="float64"),
+            validation=Validation("holdout", fraction=0.1, seed=0),
+            scaling="none",
+            selection_metric="accuracy",
+            validation_source="a random 10 % of the budget, seed 0; then refitted on all of it",
+            embedding="class token of the last block, not normalised",
+            deviations=(
+                "tol 1e-12 of cuML's gradient became a relative objective gap of 1e-8 in float64",
+                "the 10 % is stratified and keeps groups together; their split is plainly random",
+            ),
+        ),
+        Protocol(
+            name="ssl-transfer",
+            title="Ericsson et al.'s linear transfer",
+            source="linusericsson/ssl-transfer, linear.py (CVPR 2021)",
+            method=Logistic(Cs=_powers(-5, 6, 45)),
+            validation=Validation("holdout", fraction=0.2),
+            scaling="none",
+            selection_metric="accuracy",
+            validation_source="20 % of the budget; then refitted on train and validation together",
+            published="45 weight decays, logspaced 1e-6 ... 1e5, C = 1 / weight decay",
+        ),
+        Protocol(
+            name="clip",
+            title="CLIP's linear probe example",
+            source="openai/CLIP, README.md",
+            method=Logistic(Cs=(0.316,)),
+            validation=Validation("none"),
+            scaling="none",
+            selection_metric=None,
+            validation_source="none: C is fixed at 0.316",
+            deviations=("the README's C was found by a sweep on ImageNet's validation labels",),
+        ),
+        Protocol(
+            name="prism",
+            title="PRISM's logistic regression",
+            source="prism",
+            method=Logistic(Cs=(1.0,)),
+            validation=Validation("none"),
+            scaling="none",
+            selection_metric=None,
+            validation_source="none: C is fixed at 1",
+            published="fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least one row a class; ECE with 15 bins",
+            deviations=("no temperature is fitted: theirs is fitted on test labels",),
+        ),
+        Protocol(
+            name="patho-bench",
+            title="Patho-Bench's linear probe",
+            source="mahmoodlab/Patho-Bench",
+            method=Logistic(Cs=(0.5,), max_iter=10_000, class_weight="balanced"),
+            validation=Validation("none"),
+            scaling="none",
+            selection_metric=None,
+            validation_source="none: C is fixed at 0.5",
+            published="100 bootstraps of the test split",
+            deviations=("intervals are ours: 1,000 resamples, of groups where there are groups",),
+        ),
+        Protocol(
+            name="eva",
+            title="kaiko eva's linear head",
+            source="kaiko-ai/eva, configs/vision/**/offline/classification",
+            method=Head("adamw", (3e-4,), 256, steps=12_500, weight_decays=(0.01,), patience=0.2, runs=5),
+            validation=Validation("holdout", fraction=0.2, refit=False),
+            scaling="none",
+            selection_metric="balanced_accuracy",
+            validation_source="a fifth of the budget: early stopping, and the best step by balanced accuracy is kept",
+            published="batch 256, at most 12,500 steps, patience about 20 % of the epochs, 5 runs",
+            deviations=(
+                _OUR_CARVE,
+                "the probabilities of the 5 runs are averaged; eva averages their scores",
+                "binary tasks have two softmax outputs instead of one sigmoid",
+            ),
+        ),
+        Protocol(
+            name="thunder",
+            title="THUNDER's linear probing",
+            source="MICS-Lab/thunder",
+            method=Head("adam", (1e-3, 1e-4, 1e-5), 64, epochs=200, weight_decays=(0.0, 1e-3, 1e-4)),
+            validation=Validation("holdout", fraction=0.2, refit=False),
+            scaling="none",
+            selection_metric="macro_f1",
+            validation_source="a fifth of the budget: the best of 9 settings and 200 epochs by macro F1 is kept",
+            deviations=(_OUR_CARVE,),
+        ),
+        Protocol(
+            name="dino-linear",
+            title="DINO's linear classifier",
+            source="facebookresearch/dino, eval_linear.py",
+            method=Head("sgd", (0.001,), 256, epochs=100, momentum=0.9, cosine=True),
+            validation=Validation("none"),
+            scaling="none",
+            selection_metric=None,
+            validation_source="none: the last epoch is kept",
+            embedding="class tokens of the last 4 blocks (ViT-S), from the cache",
+            published="learning rate 0.001 x batch / 256, weight decay 0, cosine to 0 over 100 epochs",
+            deviations=(
+                "trained on cached embeddings of un-augmented images; theirs sees random crops and flips",
+                "theirs reports the best epoch on the validation labels",
+            ),
+        ),
+        Protocol(
+            name="dino-knn",
+            title="DINO's weighted nearest neighbours",
+            source="facebookresearch/dino, eval_knn.py",
+            method=Neighbours((10, 20, 100, 200), "weighted", temperature=0.07),
+            validation=Validation("folds", folds=5),
+            scaling="l2",
+            selection_metric="accuracy",
+            validation_source="up to 5 stratified group folds of the budget; ties to the smaller k",
+            embedding="class token of the last block, L2-normalised (backbone dino:cls1)",
+            published="reports every k on the test split",
+            deviations=("one k is chosen inside the budget", "k is cut to the rows there are"),
+        ),
+        Protocol(
+            name="thunder-knn",
+            title="THUNDER's nearest neighbours",
+            source="MICS-Lab/thunder",
+            method=Neighbours((1, 3, 5, 10, 20, 30, 40, 50), "majority"),
+            validation=Validation("folds", folds=5),
+            scaling="l2",
+            selection_metric="macro_f1",
+            validation_source="up to 5 stratified group folds of the budget by macro F1; ties to the smaller k",
+            deviations=("its validation split became folds of the budget (or --select val)", "k is cut to the rows there are"),
+        ),
+    )
+}  # fmt: skip
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return a protocol by name."""
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS, see="mt probe --list-protocols")
+    return PROTOCOLS[name]
+
+
+def describe(protocol: Protocol) -> dict[str, Any]:
+    """Return everything a protocol states, as JSON, settings included."""
+    return {
+        **dataclasses.asdict(protocol),
+        "kind": type(protocol.method).__name__.lower(),
+        "hash": protocol.fingerprint,
+    }

@@ -1,0 +1,151 @@
+"""From kept predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.fingerprint import digest
+from mt.cache.scores import Cases, Fit, Score
+from mt.errors import InputError
+from mt.probe import intervals, metrics
+from mt.probe.plan import Question
+
+Array = npt.NDArray[Any]
+RESAMPLES = 1000
+REVISION = 1  # of views, intervals and flags; raised whenever their numbers change
+_BINS = 4  # a numeric column with many values is cut at its quartiles
+
+
+@dataclass(frozen=True)
+class View:
+    """Which predictions are scored: one a row or one a group, and apart for every value of a column."""
+
+    level: str = "row"
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Test cases and what a fit says of them: y (n,) or (n, L); p (n,), (n, K) or (n, L); the group of each case."""
+
+    y: Array
+    p: Array
+    groups: Sequence[str] | None
+    flags: tuple[str, ...] = field(default=())
+
+
+def revision() -> dict[str, int]:
+    """Return the revisions of our code that enter a score's identity beside those of its fit."""
+    return {"metrics": metrics.REVISION, "scoring": REVISION, "resamples": RESAMPLES}
+
+
+def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Score]:
+    """Return the scores of one fit in one metric: one, or one a subgroup."""
+    return [
+        _score(question, fit, metric, view, name, part)
+        for name, part in views(fit.probabilities, cases, fit.outcome["task"], view)
+    ]
+
+
+def views(p: Array, cases: Cases, task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
+    """Yield each subgroup's name (None for all cases) with its cases."""
+    independent = () if cases.groups is not None else ("cases assumed independent",)
+    whole = Scored(cases.labels, p, cases.groups, independent)
+    if view.by is None:
+        yield None, by_group(whole, task) if view.level == "group" else whole
+        return
+    for name, rows in subgroups(cases, view.by):
+        groups = None if cases.groups is None else [cases.groups[row] for row in rows]
+        part = Scored(cases.labels[rows], p[rows], groups, independent)
+        yield name, by_group(part, task) if view.level == "group" else part
+
+
+def by_group(cases: Scored, task: str) -> Scored:
+    """Return one case a group: the mean probability, and the highest label among its cases (any positive).
+
+    Raises InputError without groups, or where classes without an order differ inside a group.
+    """
+    if cases.groups is None:
+        raise InputError("--level group needs the patient or slide of every test case, and none is known here.")
+    names, group = np.unique(np.asarray(cases.groups), return_inverse=True)
+    counts = np.bincount(group).astype(np.float64)
+    p = np.zeros((len(names), *cases.p.shape[1:]))
+    np.add.at(p, group, cases.p.astype(np.float64))
+    p /= counts.reshape(-1, *[1] * (p.ndim - 1))
+    y = np.zeros((len(names), *cases.y.shape[1:]), dtype=cases.y.dtype)
+    np.maximum.at(y, group, cases.y)
+    if task == "multiclass" and (y[group] != cases.y).any():
+        mixed = len(np.unique(group[y[group] != cases.y]))
+        raise InputError(f"--level group needs one class a group; {mixed} of {len(names)} groups have several.")
+    return Scored(y, p.astype(np.float32), None)
+
+
+def subgroups(cases: Cases, column: str) -> list[tuple[str, Array]]:
+    """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
+    if column not in cases.columns:
+        known = ", ".join(sorted(cases.columns)) or "none"
+        raise InputError(f"No column '{column}' in the test features. Columns: {known}")
+    values = cases.columns[column]
+    numeric = [value for value in values if isinstance(value, (int, float))]
+    if len(set(numeric)) > 2 * _BINS and len(numeric) == sum(value is not None for value in values):
+        return _quartiles(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+    names = np.array(["unknown" if value is None or value == "" else str(value) for value in values])
+    return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
+
+
+def interval_of_mean(metric: str, draws: Sequence[Scored]) -> intervals.Interval:
+    """Return the interval over test cases of the mean score of several draws on the same cases."""
+    first = draws[0]
+    return intervals.bootstrap_mean_interval(
+        metric, first.y, [draw.p for draw in draws], groups=first.groups, n_resamples=RESAMPLES
+    )
+
+
+def _quartiles(values: Array) -> list[tuple[str, Array]]:
+    edges = np.unique(np.nanquantile(values, np.linspace(0, 1, _BINS + 1)))
+    parts = []
+    for low, high in zip(edges, edges[1:], strict=False):
+        last = high == edges[-1]
+        inside = (values >= low) & ((values <= high) if last else (values < high))
+        parts.append((f"{low:g} to {high:g}" if last else f"{low:g} to < {high:g}", np.flatnonzero(inside)))
+    if np.isnan(values).any():
+        parts.append(("unknown", np.flatnonzero(np.isnan(values))))
+    return parts
+
+
+def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: Scored) -> Score:
+    outcome = fit.outcome
+    interval = interval_of_mean(metric, [cases])
+    versions = {**outcome["versions"], **revision()}
+    names = {"metric": metric, "level": view.level, "by": view.by, "subgroup": subgroup}
+    return Score(
+        identity=digest({"fit": fit.identity, **names, **revision()}),
+        fit=fit.identity,
+        dataset=question.pair.dataset,
+        test_dataset=question.pair.test_dataset,
+        model=question.pair.model,
+        method=question.method,
+        protocol=str(outcome["protocol"]),
+        fraction=question.budget.fraction,
+        shots=question.budget.shots,
+        seed=question.seed,
+        value=metrics.score(metric, cases.y, cases.p),
+        low=None if np.isnan(interval.low) else interval.low,
+        high=None if np.isnan(interval.high) else interval.high,
+        interval=interval.note,
+        n_labels=int(outcome["n_labels"]),
+        n_test=len(cases.y),
+        solver=str(outcome["solver"]),
+        select=str(outcome["select"]),
+        flags=(*outcome["flags"], *cases.flags),
+        settings=outcome["settings"],
+        realised=outcome["realised"],
+        fingerprints=question.pair.fingerprints,
+        versions=versions,
+        **names,
+    )

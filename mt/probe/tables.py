@@ -1,0 +1,181 @@
+"""Tables of scores for people: a table a dataset, rows methods, columns budgets, each uncertainty named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mt.probe.cells import Cell, Grid, grids
+from mt.probe.metrics import METRICS
+from mt.probe.plan import Budget
+from mt.probe.protocols import PROTOCOLS, Protocol, describe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from mt.probe.evaluate import Study
+
+_WIDE = 200  # columns of a table that goes to a file or a pipe
+_CELL = 32  # columns of a cell on one line
+
+
+def console() -> Console:
+    """Return where tables go: stdout, as wide as the terminal; NO_COLOR and COLUMNS are respected."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=_WIDE if piped else None)
+
+
+def print_study(study: Study, *, compare: bool = False) -> None:
+    """Print every table of a study to stdout, with its notes."""
+    from mt.cache.scores import ScoreStore
+
+    out = console()
+    with ScoreStore(study.store) as store:
+        for grid in grids(study.scores, store):
+            print_grid(out, grid)
+
+
+def print_grid(out: Console, grid: Grid) -> None:
+    """Print one table: `mean ± sd [interval]`, the best of each budget in bold."""
+    from rich.table import Table
+
+    stacked = out.width < max(map(len, grid.rows)) + 4 + (_CELL + 3) * len(grid.budgets)
+    table = Table(title=_title(grid), title_justify="left", title_style="bold", box=_box(out))
+    table.add_column("model", overflow="fold")
+    for budget in grid.budgets:
+        table.add_column(_heading(grid, budget), justify="left", overflow="fold")
+    best = {budget: _best(grid, budget) for budget in grid.budgets}
+    letters = _letters(grid)
+    for row in grid.rows:
+        cells = [grid.cells.get((row, budget)) for budget in grid.budgets]
+        texts = [
+            _text(cell, bold=row in best[budget], letters=letters, stacked=stacked)
+            for budget, cell in zip(grid.budgets, cells, strict=True)
+        ]
+        table.add_row(row, *texts)
+    out.print(table)
+    for line in _notes(grid, letters):
+        out.print(line, style="dim", markup=False)
+    out.print()
+
+
+def _title(grid: Grid) -> str:
+    """Return what the table shows of what."""
+    name = grid.dataset if grid.test_dataset == grid.dataset else f"{grid.dataset}, tested on {grid.test_dataset}"
+    first = next(iter(grid.cells.values())).scores[0]
+    cases = "groups" if grid.level == "group" else "test cases"
+    part = f", {grid.by} = {grid.subgroup}" if grid.by else ""
+    return f"{name}{part}: {METRICS[grid.metric].label} on {first.n_test:,} {cases}"
+
+
+def _heading(grid: Grid, budget: Budget) -> str:
+    labels = sorted({score.n_labels for (_, b), cell in grid.cells.items() if b == budget for score in cell.scores})
+    count = f"{labels[0]:,}" if labels[0] == labels[-1] else f"{labels[0]:,}-{labels[-1]:,}"
+    return f"{budget}\n({count} labels)"
+
+
+def _best(grid: Grid, budget: Budget) -> set[str]:
+    """Return the rows with the best mean; none where there is nothing to compare."""
+    means = {row: cell.spread.mean for (row, b), cell in grid.cells.items() if b == budget}
+    means = {row: mean for row, mean in means.items() if mean == mean}
+    if len(means) < 2:
+        return set()
+    top = (max if METRICS[grid.metric].greater_is_better else min)(means.values())
+    return {row for row, mean in means.items() if mean == top}
+
+
+def _text(cell: Cell | None, *, bold: bool, letters: dict[str, str], stacked: bool) -> Text:
+    from rich.text import Text
+
+    if cell is None:
+        return Text("")
+    if cell.spread.mean != cell.spread.mean:
+        return Text("not defined")
+    text = Text(f"{cell.spread.mean:.3f}", style="bold" if bold else "")
+    if cell.spread.sd is not None:
+        text.append(f" ± {cell.spread.sd:.3f}")
+    text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
+    if cell.low is not None and cell.high is not None:
+        text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
+    return text
+
+
+def _letters(grid: Grid) -> dict[str, str]:
+    """Return the footnote letter of each flag that does not hold for every cell."""
+    flags = sorted({flag for cell in grid.cells.values() for flag in cell.flags})
+    everywhere = set.intersection(*(cell.flags for cell in grid.cells.values()))
+    return {flag: chr(ord("a") + number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
+
+
+def _notes(grid: Grid, letters: dict[str, str]) -> list[str]:
+    """Return the lines under a table: which uncertainty is which, and what flags mean."""
+    cells = list(grid.cells.values())
+    notes = []
+    draws = sorted({cell.spread.n_draws for cell in cells if cell.spread.sd is not None})
+    if draws:
+        notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
+    notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
+    first = cells[0].scores[0]
+    notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
+    for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
+        notes.append(f"All: {flag}.")
+    return notes + [f"{letter}  {flag}: {_count(grid, flag)}." for flag, letter in letters.items()]
+
+
+def _count(grid: Grid, flag: str) -> str:
+    hit = sum(flag in score.flags for cell in grid.cells.values() for score in cell.scores)
+    return f"{hit} of {sum(len(cell.scores) for cell in grid.cells.values())} fits"
+
+
+def _box(out: Console) -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD if out.encoding.lower().startswith("utf") else box.ASCII2
+
+
+def print_protocols(*, as_json: bool) -> None:
+    """Print every protocol in full."""
+    if as_json:
+        for protocol in PROTOCOLS.values():
+            print(json.dumps(describe(protocol)))
+        return
+    out = console()
+    for protocol in PROTOCOLS.values():
+        out.print(protocol.name, style="bold", markup=False)
+        for name, value in _stated(protocol):
+            out.print(f"  {name + ':':<19} {value}", markup=False, soft_wrap=True)
+        out.print()
+
+
+def _stated(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return the lines of `mt probe --list-protocols` on one protocol."""
+    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
+    lines = [
+        ("what", protocol.title),
+        ("source", protocol.source),
+        ("method", f"{type(protocol.method).__name__}: {settings}"),
+        ("validation source", protocol.validation_source),
+        ("selection metric", protocol.selection_metric or "none"),
+        ("embedding", protocol.embedding),
+        ("scaling", protocol.scaling),
+        ("tasks", ", ".join(protocol.tasks)),
+        ("published", protocol.published),
+        ("known deviations", "; ".join(protocol.deviations) or "none"),
+        ("hash", protocol.fingerprint[:12]),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if len(value) > 8:
+        return f"{value[0]:g} ... {value[-1]:g} ({len(value)} values)"
+    return ", ".join(_short(part) for part in value)
