@@ -73,12 +73,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         status = group.main(args=args, prog_name="mt", standalone_mode=False)
         sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort) as stop:
+        # click turns a Ctrl-C inside a command into an Abort whose cause is the interrupt.
+        _fail(str(stop.__cause__ or stop) or "Interrupted.", status=130)
     except Exception as error:
         if os.environ.get("MT_DEBUG"):
             raise
         _fail(_explain(error))
-    except KeyboardInterrupt as interrupt:
-        _fail(str(interrupt) or "Interrupted.", status=130)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -86,8 +87,6 @@ def _explain(error: Exception) -> str:
     """Return the one line that says what went wrong."""
     if isinstance(error, MtError):
         return str(error)
-    if isinstance(error, click.Abort):
-        return "Aborted."
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "mt"
         return f"{error.format_message()} See: {command} --help"

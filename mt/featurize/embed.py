@@ -66,7 +66,8 @@ class Embedder:
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         while True:
             try:
-                return torch.cat([self._forward(part) for part in torch.from_numpy(pixels).split(self.chunk)])
+                parts = torch.split(torch.from_numpy(pixels), self.chunk)
+                return torch.cat([self._forward(part) for part in parts])
             except torch.OutOfMemoryError as error:
                 if self.chunk == 1:
                     raise MtError(

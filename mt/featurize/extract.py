@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt import folders, progress
+from mt.cache import status_counts
 from mt.cache.content import ContentIndex
-from mt.cache.reader import peek
 from mt.errors import InputError
 from mt.featurize import plan
 from mt.featurize.datasets import Dataset, load_dataset
@@ -77,7 +77,7 @@ def extract(
         from mt.featurize.run import run
 
         backbones = {name: shelf.load(name) for name in dict.fromkeys(target.model for target in pending)}
-        results = run(dataset, pending, backbones, compute, limit=limit)
+        results = run(dataset, pending, backbones, compute, content=dataset.describe(index), limit=limit)
     return [results.get(target.path) or _found(dataset, target) for target in todo]
 
 
@@ -137,5 +137,5 @@ def _checked(compute: Compute) -> Compute:
 def _found(dataset: Dataset, target: plan.Target) -> Result:
     """Return the result for a file that was complete before the run."""
     rows = len(dataset.splits[target.split])
-    skipped = peek(target.path).n_skipped
+    skipped = rows - status_counts(target.path).get("ok", 0)
     return Result(dataset.name, target.split, target.model, target.path, rows, skipped, computed=0, seconds=0.0)

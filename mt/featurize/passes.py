@@ -31,6 +31,13 @@ class Job:
     batch_size: int
 
 
+def missing_rows(jobs: Sequence[Job]) -> int:
+    """Return how many images a pass reads: the rows of every block that some job still lacks."""
+    writer = jobs[0].writer
+    blocks = frozenset[int]().union(*(job.writer.missing for job in jobs))
+    return sum(min(writer.block_rows, writer.n_rows - block * writer.block_rows) for block in blocks)
+
+
 def run_pass(
     split: Split, jobs: Sequence[Job], *, workers: int, on_error: str, advance: Advance
 ) -> None:
@@ -44,7 +51,7 @@ def run_pass(
     """
     block_rows, batch_size = jobs[0].writer.block_rows, jobs[0].batch_size
     missing = [(job, frozenset(job.writer.missing)) for job in jobs]
-    blocks = sorted(frozenset().union(*(wanted for _, wanted in missing)))
+    blocks = sorted(frozenset[int]().union(*(wanted for _, wanted in missing)))
     recipes = [job.embedder.backbone.preprocess for job in jobs]
     with _BlockWriter() as sink:
         for batch in read_batches(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from mt.cache import is_complete
 from mt.cache.catalog import feature_path
 from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
-from mt.cache.reader import is_complete
 from mt.errors import InputError, unknown
 from mt.featurize.datasets import Dataset
 
@@ -79,8 +79,8 @@ class Target:
     model: str
     dim: int
     path: Path
-    fingerprints: Mapping[str, str]
-    complete: bool
+    fingerprints: Mapping[str, str] = field(hash=False)
+    complete: bool = False
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from mt import progress
+from mt.cache import status_counts
 from mt.cache.writer import FeatureWriter, Rows
 from mt.errors import CacheError
 from mt.featurize.backbones import Backbone
-from mt.featurize.datasets import Dataset, Split
+from mt.featurize.datasets import Dataset
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
     compute_description,
@@ -23,7 +24,7 @@ from mt.featurize.embed import (
     embedders,
     pick_device,
 )
-from mt.featurize.passes import Job, run_pass
+from mt.featurize.passes import Job, missing_rows, run_pass
 from mt.featurize.plan import Compute, Result, Target
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
@@ -36,9 +37,13 @@ def run(
     backbones: Mapping[str, Backbone],
     compute: Compute,
     *,
+    content: Mapping[str, Any],
     limit: int | None,
 ) -> dict[Path, Result]:
-    """Compute the files of `targets` and return a result a path; what was finished stays when it is cut short."""
+    """Compute the files of `targets` and return a result a path; what was finished stays when it is cut short.
+
+    `content` is the input of the dataset's fingerprint, which the files keep.
+    """
     device = pick_device(compute.device)
     made, batch_size = embedders(
         list(backbones.values()), device, precision=compute.precision,
@@ -47,23 +52,32 @@ def run(
     how = compute_description(device, precision=compute.precision, batch_size=batch_size)
     results: dict[Path, Result] = {}
     with ExitStack() as open_files:
-        manifests = [manifest(dataset, target, backbones[target.model], how, limit) for target in targets]
+        manifests = [
+            manifest(dataset, target, backbones[target.model], how, content=content, limit=limit)
+            for target in targets
+        ]
         writers = _reserve(dataset, targets, manifests, compute, open_files)
         jobs = {
-            target: Job(embedder, writer, writer.manifest["compute"]["batch_size"])
+            target: Job(embedder, writer, writer.resumed_manifest["compute"]["batch_size"])
             for target, writer in writers.items()
             for embedder in made
             if embedder.backbone.name == target.model
         }
-        with progress.bar(dataset.name, sum(job.writer.missing_rows for job in jobs.values())) as advance:
-            for group in _shared_passes(jobs):
-                split = dataset.splits[group[0].split]
-                results |= _one_pass(dataset, split, {t: jobs[t] for t in group}, compute, advance)
+        passes = _shared_passes(jobs)
+        with progress.bar(dataset.name, sum(missing_rows(list(group.values())) for group in passes)) as advance:
+            for group in passes:
+                results |= _one_pass(dataset, group, compute, advance)
     return results
 
 
 def manifest(
-    dataset: Dataset, target: Target, backbone: Backbone, how: Mapping[str, Any], limit: int | None
+    dataset: Dataset,
+    target: Target,
+    backbone: Backbone,
+    how: Mapping[str, Any],
+    *,
+    content: Mapping[str, Any],
+    limit: int | None,
 ) -> dict[str, Any]:
     """Return what a feature file says of itself: no time and nothing else that a second run would change."""
     command = f"mt featurize --model {target.model} --dataset {dataset.name} --split {target.split}"
@@ -79,7 +93,7 @@ def manifest(
         "grouping": dataset.grouping,
         "licence": dataset.licence,
         "fingerprints": dict(target.fingerprints),
-        "inputs": {"backbone": backbone.description, "dataset": dataset.description},
+        "inputs": {"backbone": backbone.description, "dataset": dict(content)},
         "limit": limit,
         "random_weights": backbone.random_weights,
         "compute": dict(how),
@@ -116,21 +130,22 @@ def _reserve(
     return writers
 
 
-def _shared_passes(jobs: Mapping[Target, Job]) -> list[list[Target]]:
-    """Return the targets that can share one pass: same split, block size, batch size and thread count."""
-    shared: dict[tuple[Any, ...], list[Target]] = defaultdict(list)
+def _shared_passes(jobs: Mapping[Target, Job]) -> list[dict[Target, Job]]:
+    """Return the jobs grouped by what one pass needs in common: split, block size, batch size, thread count."""
+    shared: dict[tuple[Any, ...], dict[Target, Job]] = defaultdict(dict)
     for target, job in jobs.items():
-        threads = job.writer.manifest["compute"]["threads"]
-        shared[target.split, job.writer.block_rows, job.batch_size, threads].append(target)
+        threads = job.writer.resumed_manifest["compute"]["threads"]
+        shared[target.split, job.writer.block_rows, job.batch_size, threads][target] = job
     return list(shared.values())
 
 
 def _one_pass(
-    dataset: Dataset, split: Split, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
+    dataset: Dataset, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
 ) -> dict[Path, Result]:
     """Run one pass with the thread count that its files record, and give the finished files their names."""
-    torch.set_num_threads(next(iter(jobs.values())).writer.manifest["compute"]["threads"])
-    missing = {target: job.writer.missing_rows for target, job in jobs.items()}
+    split = dataset.splits[next(iter(jobs)).split]
+    torch.set_num_threads(next(iter(jobs.values())).writer.resumed_manifest["compute"]["threads"])
+    computed = {target: missing_rows([job]) for target, job in jobs.items()}
     began = time.monotonic()
     try:
         run_pass(
@@ -143,11 +158,13 @@ def _one_pass(
         ) from None
     seconds = time.monotonic() - began
     return {
-        target.path: Result(
-            dataset.name, target.split, target.model, job.writer.finish(),
-            rows=len(split), skipped=job.writer.n_skipped, computed=missing[target], seconds=seconds,
-        )
+        target.path: _finish(dataset, target, job.writer, computed[target], seconds)
         for target, job in jobs.items()
-    }  # fmt: skip
+    }
 
 
+def _finish(dataset: Dataset, target: Target, writer: FeatureWriter, computed: int, seconds: float) -> Result:
+    """Give a complete file its final name and say what is in it."""
+    path = writer.finish()
+    skipped = writer.n_rows - status_counts(path).get("ok", 0)
+    return Result(dataset.name, target.split, target.model, path, writer.n_rows, skipped, computed, seconds)

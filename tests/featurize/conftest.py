@@ -1,0 +1,37 @@
+"""Small datasets and a tiny network, for tests of the extraction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# A ResNet of 0.5 million weights that ships with timm for tests: 96-wide features.
+TINY = "timm:test_resnet"
+OTHER = "timm:test_efficientnet"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home of its own, so that nothing is remembered between tests."""
+    place = tmp_path / "home"
+    place.mkdir()
+    monkeypatch.setenv("HOME", str(place))
+    for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return place
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Write 50 training and 14 test images of two classes and return their folder."""
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 50), ("test", 14)):
+        for number in range(count):
+            path = folder / split / ("benign", "tumour")[number % 2] / f"{number:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+    return folder
