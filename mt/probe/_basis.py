@@ -21,55 +21,53 @@ CHUNK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Basis:
-    """Centred (and optionally scaled) features in the eigenbasis of their covariance.
+    """Centred features in the eigenbasis of their covariance.
 
     ``rotated`` (n, rank + 1) ends in a column of ones, the intercept's; ``eigenvalues`` (rank + 1,) are its columns'
-    mean squares; ``axes`` (dim, rank) are orthonormal; ``mean`` and ``scale`` (dim,) undo centring and scaling.  All
-    are float64 but ``rotated``.
+    mean squares; ``axes`` (dim, rank) are orthonormal; ``mean`` (dim,).  All are float64 but ``rotated``.
     """
 
     mean: Tensor
-    scale: Tensor
     axes: Tensor
     eigenvalues: Tensor
     rotated: Tensor
 
     def to_features(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients (..., dim) and intercepts (...) on the original features for weights (..., rank + 1)."""
-        coef = weights[..., :-1] @ self.axes.T / self.scale
+        coef = weights[..., :-1] @ self.axes.T
         return coef, weights[..., -1] - coef @ self.mean
 
 
-def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.device, standardize: bool) -> Basis:
-    """Rotate the features into their eigenbasis: two passes for the moments, one for the rotation, all in float64."""
+def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.device) -> Basis:
+    """Rotate the features into their eigenbasis: a pass each for mean, Gram matrix and rotation, all in float64."""
     rows, dim = features.shape
-    mean, scale = _moments(features, device, standardize=standardize)
+    mean = _mean(features, device)
     if rows < dim:
         # Row space first: centredᵀ = Q R holds every row in `rows` coordinates without squaring the condition number.
-        whole = torch.cat(list(_centred(features, mean, scale)))
+        whole = torch.cat(list(_centred(features, mean)))
         frame, triangle = torch.linalg.qr(whole.T)
         coordinates = [triangle.T]
     else:
         frame, coordinates = None, None
     width = min(rows, dim)
     gram = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for chunk in coordinates or _centred(features, mean, scale):
+    for chunk in coordinates or _centred(features, mean):
         gram.addmm_(chunk.T, chunk)
     vectors = torch.linalg.eigh(gram).eigenvectors
     del gram
     rotated = torch.ones(rows, width + 1, dtype=dtype, device=device)
     squares = torch.zeros(width, dtype=torch.float64, device=device)
     start = 0
-    for chunk in coordinates or _centred(features, mean, scale):
+    for chunk in coordinates or _centred(features, mean):
         turned = chunk @ vectors
         squares += turned.square().sum(0)
         rotated[start : start + len(turned), :-1] = turned
         start += len(turned)
     axes = vectors if frame is None else frame @ vectors
-    return _cut_rank(mean, scale, axes, squares / rows, rotated)
+    return _cut_rank(mean, axes, squares / rows, rotated)
 
 
-def _cut_rank(mean: Tensor, scale: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:
+def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:
     """Drop the leading directions that hold nothing but rounding.
 
     Variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as in the
@@ -80,28 +78,18 @@ def _cut_rank(mean: Tensor, scale: Tensor, axes: Tensor, variances: Tensor, rota
     kept = torch.nonzero(variances > floor)
     first = int(kept[0]) if len(kept) else width
     one = torch.ones(1, dtype=torch.float64, device=variances.device)
-    return Basis(mean, scale, axes[:, first:], torch.cat([variances[first:], one]), rotated[:, first:])
+    return Basis(mean, axes[:, first:], torch.cat([variances[first:], one]), rotated[:, first:])
 
 
-def _moments(features: np.ndarray, device: torch.device, *, standardize: bool) -> tuple[Tensor, Tensor]:
-    """Return mean and scale (dim,) in float64; the scale of a constant column, or without scaling, is 1."""
-    rows, dim = features.shape
-    total = torch.zeros(dim, dtype=torch.float64, device=device)
+def _mean(features: np.ndarray, device: torch.device) -> Tensor:
+    """Return the columns' means (dim,) in float64; raises FitError where they are not finite."""
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=device)
     for _, chunk in row_chunks(features, device):
         total += chunk.sum(0)
     if not torch.isfinite(total).all():
-        bad = int(torch.nonzero(~torch.isfinite(total))[0])
-        raise FitError(f"Features hold NaN or infinite values (first in column {bad}). Find them: mt cache verify")
-    mean, scale = total / rows, torch.ones_like(total)
-    if standardize:
-        squares = torch.zeros_like(total)
-        for _, chunk in row_chunks(features, device):
-            squares += (chunk - mean).square().sum(0)
-        deviation = (squares / rows).sqrt()
-        # Below this a "deviation" is rounding around a constant (scikit-learn's _is_constant_feature).
-        constant = deviation <= 10 * rows * torch.finfo(torch.float64).eps * mean.abs()
-        scale = torch.where(constant | (deviation == 0), scale, deviation)
-    return mean, scale
+        column = int(torch.nonzero(~torch.isfinite(total))[0])
+        raise FitError(f"Features must be finite, found NaN or infinity in column {column}.")
+    return total / len(features)
 
 
 def row_chunks(features: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
@@ -113,6 +101,6 @@ def row_chunks(features: np.ndarray, device: torch.device) -> Iterator[tuple[sli
         yield rows, torch.from_numpy(chunk).to(device)
 
 
-def _centred(features: np.ndarray, mean: Tensor, scale: Tensor) -> Iterator[Tensor]:
+def _centred(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
     for _, chunk in row_chunks(features, mean.device):
-        yield chunk.sub_(mean).div_(scale)
+        yield chunk.sub_(mean)

@@ -93,8 +93,8 @@ class _State:
         """Return the step -H ∇f in scaled variables and the estimated relative gap (problems,).
 
         The penalty's convexity bounds the gap by ‖∇f‖² / 2δ (the intercept by its curvature at the start, with
-        safety).  Where that says little, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and the latest
-        decrease, each with its safety.
+        safety).  Where that says little, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and the
+        latest decrease, each with its safety.
         """
         direction = -self.history.solve(self.gradient)
         decrement = -(self.gradient * direction).sum((1, 2))

@@ -1,4 +1,4 @@
-"""The problems of one call: every (fold, label) group at every C, and their solution in batches that fit in memory."""
+"""The problems of one call, every group at every C, solved in batches that fit in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mt.probe._basis import Basis
+from mt.probe._groups import Groups
 from mt.probe._history import HISTORY
 from mt.probe._lbfgs import Fit
 from mt.probe._losses import Loss, Sigmoid, Softmax
@@ -18,52 +19,6 @@ from mt.probe._robust import minimise_robustly
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Fits that differ in their rows or their label; each is to be solved at every C.
-
-    ``targets`` (rows, labels) holds class numbers (one column) or 0/1 a label; ``members`` (rows, folds) says which
-    rows a fold fits; ``sample_weight`` (rows,).  Group g is fold g // labels, label g % labels.  ``class_weight`` is
-    None, "balanced", or a weight a class (outputs + 1 for sigmoids: absent and present).
-    """
-
-    softmax: bool
-    outputs: int
-    targets: Tensor
-    members: Tensor
-    sample_weight: Tensor
-    class_weight: Tensor | str | None
-
-    @property
-    def count(self) -> int:
-        return self.members.shape[1] * self.targets.shape[1]
-
-    def classes(self, group: int) -> tuple[Tensor, Tensor]:
-        """Return the group's class numbers (rows,) and which rows it fits (rows,)."""
-        fold, label = divmod(group, self.targets.shape[1])
-        member = self.members[:, fold] & (self.sample_weight > 0)
-        return self.targets[:, label], member
-
-    def counts(self, group: int) -> Tensor:
-        """Return how many of the group's rows each class has."""
-        classes, _ = self.classes(group)
-        return torch.bincount(classes[self.weights(group) > 0], minlength=self.outputs if self.softmax else 2)
-
-    def weights(self, group: int) -> Tensor:
-        """Return each row's weight in the group (rows,), float64, not normalised."""
-        classes, member = self.classes(group)
-        weight = torch.where(member, self.sample_weight, 0)
-        if isinstance(self.class_weight, Tensor):
-            return weight * self.class_weight[classes]
-        if self.class_weight == "balanced":
-            # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
-            total = torch.bincount(classes, weights=weight, minlength=int(classes.max()) + 1)
-            present = (total > 0).sum()
-            balance = torch.where(total > 0, weight.sum() / (present * total), 0)
-            return weight * balance[classes]
-        return weight
 
 
 @dataclass(frozen=True)
@@ -145,8 +100,7 @@ def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tenso
     """Return the weighted rate of each output (groups, outputs); a class that is absent gets the rate ½."""
     rates = torch.empty(len(distinct), groups.outputs, dtype=torch.float64, device=weights.device)
     for i, g in enumerate(distinct.tolist()):
-        classes, _ = groups.classes(g)
-        mass = torch.bincount(classes, weights=weights[:, i], minlength=max(2, groups.outputs)) / totals[i]
+        mass = torch.bincount(groups.classes(g), weights=weights[:, i], minlength=max(2, groups.outputs)) / totals[i]
         rates[i] = mass if groups.softmax else mass[1:]
     return torch.where(rates > 0, rates, 0.5)
 
@@ -156,5 +110,5 @@ def _losses(groups: Groups, distinct: Tensor, weights: Tensor, position: Tensor)
         counts = torch.stack([groups.counts(int(g)) for g in distinct])
         absent = torch.where(counts > 0, 0.0, -torch.inf)
         return Softmax(groups.targets[:, 0], weights[:, position], absent[position])
-    classes = torch.stack([groups.classes(int(g))[0] for g in distinct], dim=1)
+    classes = torch.stack([groups.classes(int(g)) for g in distinct], dim=1)
     return Sigmoid((2 * classes - 1).double()[:, position, None], weights[:, position, None])

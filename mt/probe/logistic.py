@@ -1,12 +1,11 @@
 """Logistic regression with an L2 penalty at many C, for every label and fold at once.
 
 The objective is scikit-learn's: ``C · Σ sample_weight · loss + ½ ‖w‖²``, the intercept unpenalised; one weight vector
-for `binary`, one a label for `multilabel`, multinomial for `multiclass` and `ordinal`.
+for `binary`, one a label for `multilabel`, multinomial for `multiclass` and `ordinal` (with two classes as well).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,228 +13,118 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mt.errors import unknown
 from mt.probe._basis import Basis, build_basis
-from mt.probe._objective import data_loss
-from mt.probe._problems import Groups, solve
-from mt.probe._targets import (
-    ClassWeight,
-    check_class_weight,
-    check_features,
-    check_folds,
-    check_penalties,
-    check_sample_weight,
-    check_targets,
-    refuse_constant_labels,
-)  # fmt: skip
+from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
+from mt.probe._problems import solve
+from mt.probe._request import Request
+from mt.probe.paths import FoldedPath, LogisticPath, probabilities
 
+__all__ = ["FoldedPath", "LogisticPath", "fit_logistic", "fit_path_folds", "probabilities"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Bytes that the problems solved at once may take, at least; a quarter of the features if that is more.
 MEMORY = 512 << 20
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class LogisticPath:
-    """Solutions along C.  ``coef`` (Cs, outputs, dim) and ``intercept`` (Cs, outputs) are float64.
-
-    A class without rows has intercept -inf: its probability is 0.  ``objective`` is scikit-learn's, in float64; ``gap``
-    the estimated relative distance to its minimum.
-    """
-
-    Cs: np.ndarray
-    task: str
-    coef: np.ndarray
-    intercept: np.ndarray
-    converged: np.ndarray
-    n_iter: np.ndarray
-    objective: np.ndarray
-    gap: np.ndarray
-
-    def decision_function(self, X: np.ndarray, c_index: int) -> np.ndarray:
-        """Return the logits (rows, outputs) at one C."""
-        logits: np.ndarray = np.asarray(X) @ self.coef[c_index].T + self.intercept[c_index]
-        return logits
-
-    def predict_proba(self, X: np.ndarray, c_index: int) -> np.ndarray:
-        """Return P(class 1) (rows,) for binary, else probabilities (rows, outputs)."""
-        return probabilities(self.decision_function(X, c_index), self.task)
-
-
-@dataclass(frozen=True)
-class FoldedPath:
-    """Out-of-fold logits ``oof`` (Cs, rows, outputs) and the path refitted on all rows.
-
-    ``fold_converged`` is (folds, Cs).
-    """
-
-    oof: np.ndarray
-    path: LogisticPath
-    fold_converged: np.ndarray
-
-
-def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
-    """Turn logits (rows, outputs) into probabilities: (rows,) for binary, else (rows, outputs)."""
-    from scipy.special import expit, softmax
-
-    if task == "binary":
-        return np.asarray(expit(logits[:, 0]))
-    return np.asarray(expit(logits) if task == "multilabel" else softmax(logits, axis=1))
 
 
 def fit_logistic(
     X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str,
-    sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None, n_classes: int | None = None,
-    standardize: bool = False, constant_labels: str = "refuse", tol: float = 1e-5, max_iter: int = 1000,
-    device: str = "auto", dtype: str = "float32", memory: int | None = None,
+    sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None, tol: float = 1e-5, max_iter: int = 1000,
+    device: str = "auto", dtype: str = "float32", n_classes: int | None = None, memory: int | None = None,
 ) -> LogisticPath:  # fmt: skip
     """Fit every C (and label) together.
 
-    ``X`` (rows, dim), any float type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1.
-    ``n_classes`` declares classes beyond those present.  ``standardize`` penalises the coefficients of the features
-    scaled to unit variance on these rows (coefficients are returned for the features as given).  ``constant_labels``:
-    "refuse", or "base_rate" to predict (count + 1) / (rows + 2) for a label of one class only.  ``memory`` is the bytes
-    that problems solved at once may take.  Raises FitError; warns ConvergenceWarning with the numbers.
+    ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1.
+    Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the rotated features and
+    the products with them; all else is float64.  ``n_classes`` declares classes beyond those present, which get
+    probability 0; ``memory`` is the bytes that problems solved at once may take.
+
+    Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
+    Warns ConvergenceWarning with the numbers.
     """
-    call = _Call.prepare(
-        X, y, Cs, task=task, sample_weight=sample_weight, class_weight=class_weight, n_classes=n_classes,
-        standardize=standardize, tol=tol, max_iter=max_iter, device=device, dtype=dtype, memory=memory,
+    request = Request.check(
+        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
+        tol=tol, max_iter=max_iter, device=torch_device(device),
     )  # fmt: skip
-    if task == "multilabel" and constant_labels == "refuse":
-        refuse_constant_labels(call.targets.cpu().numpy())
-    everything = torch.ones(len(call.X), 1, dtype=torch.bool, device=call.targets.device)
-    weights, gap, n_iter = call.solve(everything)
-    return call.path(weights[0], gap[0], n_iter[0])
+    if task == "multilabel":
+        refuse_constant_labels(request.targets[request.sample_weight > 0].cpu().numpy())
+    fits = _Fits.solve(request, request.whole(), dtype, memory)
+    return fits.path(0)
 
 
 def fit_path_folds(
     X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, task: str,
     n_classes: int | None = None, sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None,
-    standardize: bool = False, tol: float = 1e-5, max_iter: int = 1000, device: str = "auto", dtype: str = "float32",
-    memory: int | None = None,
+    tol: float = 1e-5, max_iter: int = 1000, device: str = "auto", dtype: str = "float32", memory: int | None = None,
 ) -> FoldedPath:  # fmt: skip
     """Fit every C on the rows outside each fold, predict that fold, and refit on all rows: one basis for all.
 
-    ``fold`` (rows,) numbers the folds from 0.  The basis (and scaling) uses all rows and no label; each fold's fit sees
-    the labels of its own fitting rows alone.  A label with one class in a fold's rows predicts its smoothed base rate.
+    ``fold`` (rows,) numbers the folds from 0.  The basis uses all rows and no label; each fold's fits see the labels of
+    their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.  The rest is as in
+    fit_logistic.
     """
-    call = _Call.prepare(
-        X, y, Cs, task=task, sample_weight=sample_weight, class_weight=class_weight, n_classes=n_classes,
-        standardize=standardize, tol=tol, max_iter=max_iter, device=device, dtype=dtype, memory=memory,
+    request = Request.check(
+        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
+        tol=tol, max_iter=max_iter, device=torch_device(device),
     )  # fmt: skip
-    number = check_folds(fold, len(call.X))
-    outside = torch.from_numpy(number[:, None] != np.arange(number.max() + 1)).to(call.targets.device)
-    everything = torch.ones_like(outside[:, :1])
-    weights, gap, n_iter = call.solve(torch.cat([outside, everything], dim=1))
-    oof = np.empty((len(call.Cs), len(number), call.outputs), dtype=np.float32)
-    for k in range(number.max() + 1):
+    number = check_folds(fold, len(request.X))
+    fits = _Fits.solve(request, torch.cat([request.without_each(number), request.whole()], dim=1), dtype, memory)
+    oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
+    folds = number.max() + 1
+    for k in range(folds):
         held_out = np.flatnonzero(number == k)
-        oof[:, held_out] = call.logits(held_out, weights[k])
-    return FoldedPath(oof, call.path(weights[-1], gap[-1], n_iter[-1]), (gap[:-1] <= tol).cpu().numpy())
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One call's checked input, its basis, and where to compute."""
-
-    X: np.ndarray
-    targets: Tensor
-    outputs: int
-    task: str
-    Cs: np.ndarray
-    sample_weight: Tensor
-    class_weight: Tensor | str | None
-    basis: Basis
-    tol: float
-    max_iter: int
-    memory: int
-
-    @classmethod
-    def prepare(
-        cls, X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str,
-        sample_weight: np.ndarray | None, class_weight: ClassWeight, n_classes: int | None, standardize: bool,
-        tol: float, max_iter: int, device: str, dtype: str, memory: int | None,
-    ) -> _Call:  # fmt: skip
-        features = check_features(X)
-        targets, outputs = check_targets(y, len(features), task=task, n_classes=n_classes)
-        penalties, rows_weight = check_penalties(Cs), check_sample_weight(sample_weight, len(features))
-        balance = check_class_weight(class_weight, outputs if task in ("multiclass", "ordinal") else 2)
-        where = torch_device(device)
-        basis = build_basis(features, dtype=DTYPES[dtype], device=where, standardize=standardize)
-        return cls(
-            features, torch.from_numpy(targets).to(where), outputs, task, penalties,
-            torch.from_numpy(rows_weight).to(where),
-            torch.from_numpy(balance).to(where) if isinstance(balance, np.ndarray) else balance,
-            basis, tol, max_iter, memory or max(MEMORY, basis.rotated.nbytes // 4),
-        )  # fmt: skip
-
-    def groups(self, members: Tensor) -> Groups:
-        """Return the fits of each column of ``members`` (rows, folds)."""
-        softmax = self.task in ("multiclass", "ordinal")
-        outputs = self.outputs if softmax else 1
-        return Groups(softmax, outputs, self.targets, members, self.sample_weight, self.class_weight)
-
-    def solve(self, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Fit each column of ``members`` (rows, folds) at every C.
-
-        Returns weights (folds, Cs, outputs, columns), and relative gaps and iterations (folds, Cs), the largest over
-        the labels.
-        """
-        groups = self.groups(members)
-        labels = self.targets.shape[1]
-        shape = (groups.count, len(self.Cs))
-        weights = torch.zeros(*shape, groups.outputs, self.basis.rotated.shape[1], dtype=torch.float64)
-        gap, n_iter = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
-        for part in solve(self.basis, groups, self.Cs, tol=self.tol, max_iter=self.max_iter, memory=self.memory):
-            weights[part.group, part.c_index] = part.weights.cpu()
-            gap[part.group, part.c_index] = part.gap.cpu()
-            n_iter[part.group, part.c_index] = part.n_iter
-        folds = members.shape[1]
-        weights = weights.reshape(folds, labels, len(self.Cs), groups.outputs, -1).transpose(1, 2)
-        by_fold = (folds, labels, len(self.Cs))
-        return weights.flatten(2, 3), gap.reshape(by_fold).amax(1), n_iter.reshape(by_fold).amax(1)
-
-    def logits(self, rows: np.ndarray, weights: Tensor) -> np.ndarray:
-        """Return logits (Cs, rows, outputs) of some rows for weights (Cs, outputs, columns)."""
-        rotated = self.basis.rotated
-        chosen = rotated[torch.from_numpy(rows).to(rotated.device)]
-        flat = weights.flatten(0, 1).to(rotated)
-        return (chosen @ flat.T).reshape(len(rows), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
-
-    def path(self, weights: Tensor, gap: Tensor, n_iter: Tensor) -> LogisticPath:
-        """Turn the solutions on all rows into coefficients on the features, with float64 objectives."""
-        coef, intercept = self.basis.to_features(weights.to(self.targets.device))
-        objective = self._objective(coef, intercept)
-        converged = gap <= self.tol
-        _warn_unconverged(self.Cs, converged, gap, n_iter, self.tol)
-        return LogisticPath(
-            self.Cs, self.task, coef.cpu().numpy(), intercept.cpu().numpy(), converged.numpy(), n_iter.numpy(),
-            objective.cpu().numpy(), gap.numpy(),
-        )  # fmt: skip
-
-    def _objective(self, coef: Tensor, intercept: Tensor) -> Tensor:
-        """Return scikit-learn's objective (Cs,); with scaling, the penalty is on the scaled features' coefficients."""
-        groups = self.groups(torch.ones_like(self.targets[:, :1], dtype=torch.bool))
-        weights = torch.stack([groups.weights(label) for label in range(groups.count)], dim=1)
-        loss = data_loss(self.X, coef, intercept, self.targets, weights, softmax=groups.softmax)
-        penalty = 0.5 * (coef * self.basis.scale).square().sum((1, 2))
-        return torch.from_numpy(self.Cs).to(loss.device) * loss + penalty
+        oof[:, held_out] = fits.logits(k, held_out)
+    return FoldedPath(oof, fits.path(folds), (fits.gap[:folds] <= tol).numpy())
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first GPU with float64, else the CPU."""
+    """Return the device of that name; "auto" is the first CUDA device, or the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
 
 
-def _warn_unconverged(Cs: np.ndarray, converged: Tensor, gap: Tensor, n_iter: Tensor, tol: float) -> None:
-    late = [i for i in range(len(Cs)) if not converged[i]]
-    if not late:
-        return
-    from sklearn.exceptions import ConvergenceWarning
+@dataclass(frozen=True)
+class _Fits:
+    """Solutions in the basis: weights (folds, Cs, outputs, columns); gap and n_iter (folds, Cs), largest of the labels."""
 
-    numbers = ", ".join(f"C={Cs[i]:.4g}: gap {gap[i]:.1e} after {n_iter[i]} iterations" for i in late[:5])
-    warnings.warn(
-        f"{len(late)} of {len(Cs)} fits stopped above the relative objective gap {tol:g} ({numbers}). "
-        "Raise max_iter or tol, or scale the features.",
-        ConvergenceWarning, stacklevel=4,
-    )  # fmt: skip
+    request: Request
+    basis: Basis
+    weights: Tensor
+    gap: Tensor
+    n_iter: Tensor
+
+    @classmethod
+    def solve(cls, request: Request, members: Tensor, dtype: str, memory: int | None) -> _Fits:
+        """Fit each column of ``members`` (rows, folds) at every C."""
+        if dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES, see="help(mt.fit_logistic)")
+        basis = build_basis(request.X, dtype=DTYPES[dtype], device=request.device)
+        groups = request.groups(members)
+        shape = (groups.count, len(request.Cs))
+        weights = torch.zeros(*shape, groups.outputs, len(basis.eigenvalues), dtype=torch.float64)
+        gap, n_iter = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
+        budget = memory or max(MEMORY, basis.rotated.nbytes // 4)
+        for part in solve(basis, groups, request.Cs, tol=request.tol, max_iter=request.max_iter, memory=budget):
+            weights[part.group, part.c_index] = part.weights.cpu()
+            gap[part.group, part.c_index] = part.gap.cpu()
+            n_iter[part.group, part.c_index] = part.n_iter
+        by_label = (members.shape[1], request.targets.shape[1], len(request.Cs))
+        stacked = weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
+        return cls(request, basis, stacked, gap.reshape(by_label).amax(1), n_iter.reshape(by_label).amax(1))
+
+    def logits(self, k: int, rows: np.ndarray) -> np.ndarray:
+        """Return fold k's logits (Cs, rows, outputs) of some rows."""
+        rotated, weights = self.basis.rotated, self.weights[k]
+        chosen = rotated[torch.from_numpy(rows).to(rotated.device)]
+        flat = chosen @ weights.flatten(0, 1).to(rotated).T
+        logits: np.ndarray = flat.reshape(len(rows), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
+        return logits
+
+    def path(self, k: int) -> LogisticPath:
+        """Return fold k's solutions as coefficients on the features."""
+        coef, intercept = self.basis.to_features(self.weights[k].to(self.request.device))
+        return self.request.path(
+            coef, intercept, gap=self.gap[k].numpy(), n_iter=self.n_iter[k].numpy(),
+            converged=(self.gap[k] <= self.request.tol).numpy(),
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mt.errors import FitError, InputError
+from mt.errors import FitError, unknown
 
 TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
@@ -34,30 +34,34 @@ def check_penalties(Cs: Sequence[float] | np.ndarray) -> np.ndarray:
     return array
 
 
-def check_targets(y: np.ndarray, rows: int, *, task: str, n_classes: int | None) -> tuple[np.ndarray, int]:
-    """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary."""
+def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: int | None) -> tuple[np.ndarray, int]:
+    """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary.
+
+    ``weight`` (rows,): rows of weight 0 do not count as having a class.
+    """
     if task not in TASKS:
-        raise InputError(f"No task '{task}'. Tasks: {', '.join(TASKS)}")
+        raise unknown("task", task, TASKS, see="mt probe --help")
     array = np.asarray(y)
     wanted = 2 if task == "multilabel" else 1
     if array.ndim != wanted:
         raise FitError(f"Labels of a {task} task have {wanted} dimension(s), found shape {array.shape}.")
-    if len(array) != rows:
-        raise FitError(f"{rows} rows of features, but {len(array)} of labels.")
-    if array.dtype.kind not in "iubf" or not np.array_equal(array, array.astype(np.int64, copy=False)):
+    if len(array) != len(weight):
+        raise FitError(f"{len(weight)} rows of features, but {len(array)} of labels.")
+    if array.dtype.kind not in "iubf" or not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise FitError(f"Labels of a {task} task must be whole numbers, found dtype {array.dtype}.")
-    targets = array.astype(np.int64).reshape(rows, -1)
+    targets = array.astype(np.int64).reshape(len(array), -1)
     limit = 2 if task in ("binary", "multilabel") else (n_classes or int(targets.max()) + 1)
     outside = targets[(targets < 0) | (targets >= limit)]
     if outside.size:
         raise FitError(f"Labels of this {task} task lie in 0 ... {limit - 1}, found {outside[0]}.")
-    if task != "multilabel" and (targets == targets[0]).all():
-        raise FitError(f"One class only: all {rows} rows are of class {targets[0, 0]}; a probe needs two.")
+    counted = targets[weight > 0]
+    if task != "multilabel" and (counted == counted[0]).all():
+        raise FitError(f"One class only: all {len(counted)} rows are of class {counted[0, 0]}; a probe needs two.")
     return targets, {"binary": 1, "multilabel": targets.shape[1]}.get(task, limit)
 
 
 def refuse_constant_labels(targets: np.ndarray) -> None:
-    """Raise when a label of a multilabel task has one class only."""
+    """Raise FitError when a label of a multilabel task (rows, labels) has one class only."""
     constant = np.flatnonzero((targets == targets[:1]).all(0))
     if len(constant):
         raise FitError(f"One class only in label(s) {', '.join(map(str, constant[:10]))} of {targets.shape[1]}.")
