@@ -108,17 +108,17 @@ def _deal(counts: Ints, shares: NDArray[np.float64], rng: np.random.Generator) -
     n_parts = len(shares)
     part = np.full(len(counts), -1, dtype=np.int64)
     shuffled = _shuffle(len(counts), rng)
-    left_over = _deal_equal_units(counts, shares, shuffled, part)
+    _deal_equal_units(counts, shares, shuffled, part)
     dealt = part >= 0
     wanted = np.outer(shares, counts.sum(axis=0))
     np.subtract.at(wanted, part[dealt], counts[dealt])
     wanted_units = shares * len(counts) - np.bincount(part[dealt], minlength=n_parts)
-    _deal_one_by_one(counts, left_over, part, _Parts(shares, wanted, wanted_units), rng)
+    _deal_one_by_one(counts, shuffled[~dealt[shuffled]], part, _Parts(shares, wanted, wanted_units), rng)
     return part
 
 
-def _deal_equal_units(counts: Ints, shares: NDArray[np.float64], shuffled: Ints, part: Ints) -> Ints:
-    """Deal floor(share x number) of each kind of unit to each part, into `part`; return the units left over."""
+def _deal_equal_units(counts: Ints, shares: NDArray[np.float64], shuffled: Ints, part: Ints) -> None:
+    """Deal floor(share x number) of each kind of unit to each part, into `part`."""
     _, kind = np.unique(_row_keys(counts), return_inverse=True)
     by_kind = shuffled[np.argsort(kind[shuffled], kind="stable")]
     sizes = np.bincount(kind)
@@ -128,7 +128,6 @@ def _deal_equal_units(counts: Ints, shares: NDArray[np.float64], shuffled: Ints,
     ends = np.repeat(quota_ends, sizes, axis=0)
     dealt_to = (place[:, None] >= ends).sum(axis=1)
     part[by_kind] = np.where(dealt_to < len(shares), dealt_to, -1)
-    return np.asarray(by_kind[dealt_to == len(shares)])
 
 
 class _Parts:

@@ -31,6 +31,8 @@ MetricLike = str | Callable[[Array, Array], float]
 PAIRED_UNITS = 256
 # Beyond this many classes the matrix of sums a case grows too large.
 SUMMED_CLASSES = 64
+# Segments at least this long on average are summed before they enter a running sum.
+_SEGMENT = 16
 
 
 def weighted(metric: MetricLike, y: Array, p: Array, unit: Ints) -> Statistic:
@@ -100,17 +102,36 @@ def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints,
 def _auc_of_running_sums(positive: Ints, negative: Ints, lower: Ints, upper: Ints) -> Statistic:
     """Σ_i w_i (weight of the negatives below i + half of those tied with i), positives and negatives sorted."""
     tied = bool((lower != upper).any())
+    running, places = _running_sums(negative, np.concatenate([lower, upper]) if tied else lower)
 
     def statistic(weights: Array) -> Array:
-        below = np.zeros((len(weights), len(negative) + 1))
-        np.cumsum(_take(weights, negative), axis=1, dtype=np.float64, out=below[:, 1:])
+        below = running(weights)
         w = _take(weights, positive).astype(np.float64)
-        beaten = _take(below, lower)
+        beaten = _take(below, places[: len(lower)])
         if tied:
-            beaten = (beaten + _take(below, upper)) / 2
+            beaten = (beaten + _take(below, places[len(lower) :])) / 2
         return _ratio(np.einsum("bi,bi->b", w, beaten), w.sum(axis=1) * below[:, -1])
 
     return statistic
+
+
+def _running_sums(units: Ints, firsts: Ints) -> tuple[Statistic, Ints]:
+    """Return the running sums of the units' multiplicities, the whole sum last, and where in them the sum of the first
+    `firsts` units stands.  Few distinct `firsts` are summed up in segments, which is four times faster."""
+    starts = np.unique(np.append(firsts[firsts < len(units)], 0))
+    segmented = len(starts) * _SEGMENT < len(units)
+    places = np.searchsorted(np.append(starts, len(units)), firsts) if segmented else firsts
+    length = len(starts) if segmented else len(units)
+
+    def running(weights: Array) -> Array:
+        terms = _take(weights, units)
+        if segmented:
+            terms = np.add.reduceat(terms, starts, axis=1, dtype=np.uint32)
+        sums = np.zeros((len(weights), length + 1))
+        np.cumsum(terms, axis=1, dtype=np.float64, out=sums[:, 1:])
+        return sums
+
+    return running, places
 
 
 def _average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
