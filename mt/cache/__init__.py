@@ -10,20 +10,22 @@ if TYPE_CHECKING:
     from mt.cache.catalog import Catalog, Entry, feature_path
     from mt.cache.content import ContentIndex
     from mt.cache.fingerprint import digest, slug
-    from mt.cache.reader import Damage, FeatureFile, open_features
+    from mt.cache.reader import FeatureFile, open_features
     from mt.cache.rows import Rows
     from mt.cache.scores import ScoreStore
     from mt.cache.status import Status
     from mt.cache.stratify import stratified_parts
+    from mt.cache.verify import Damage, Report, verify_file
     from mt.cache.writer import FeatureWriter
 
 _EXPORTS = {
     "Catalog": "mt.cache.catalog",
     "ContentIndex": "mt.cache.content",
-    "Damage": "mt.cache.reader",
+    "Damage": "mt.cache.verify",
     "Entry": "mt.cache.catalog",
     "FeatureFile": "mt.cache.reader",
     "FeatureWriter": "mt.cache.writer",
+    "Report": "mt.cache.verify",
     "Rows": "mt.cache.rows",
     "ScoreStore": "mt.cache.scores",
     "Status": "mt.cache.status",
@@ -36,6 +38,7 @@ _EXPORTS = {
     "slug": "mt.cache.fingerprint",
     "status_counts": "mt.cache._peek",
     "stratified_parts": "mt.cache.stratify",
+    "verify_file": "mt.cache.verify",
 }
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "Entry",
     "FeatureFile",
     "FeatureWriter",
+    "Report",
     "Rows",
     "ScoreStore",
     "Status",
@@ -57,6 +61,7 @@ __all__ = [
     "slug",
     "status_counts",
     "stratified_parts",
+    "verify_file",
 ]
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,8 +172,13 @@ def present(digests: list[bytes]) -> list[int]:
     return [block for block, digest in enumerate(digests) if any(digest)]
 
 
-def wrong_blocks(descriptor: int, layout: Layout, blocks: list[int]) -> Iterator[int]:
-    """Yield those of the blocks whose bytes disagree with their checksum, hashing on all processors."""
+def wrong_blocks(
+    descriptor: int, layout: Layout, blocks: list[int], advance: Callable[[int], object] = int
+) -> Iterator[int]:
+    """Yield those of the blocks whose bytes disagree with their checksum, hashing on all processors.
+
+    advance: called with 1 for every block that is checked.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     digests = read_digests(descriptor, layout)
@@ -190,6 +195,7 @@ def wrong_blocks(descriptor: int, layout: Layout, blocks: list[int]) -> Iterator
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block, wrong in zip(blocks, pool.map(is_wrong, blocks), strict=True):
+            advance(1)
             if wrong:
                 yield block
 

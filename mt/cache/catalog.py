@@ -38,6 +38,8 @@ class Entry:
     backbone: str
     fingerprints: dict[str, str]
     n_rows: int
+    n_skipped: int
+    n_blocks: int
     dim: int
     bytes: int
     complete: bool
@@ -70,12 +72,12 @@ def read_entry(path: Path) -> Entry:
         )
         return Entry(
             path, str(manifest["dataset"]), str(manifest["split"]), str(manifest["backbone"]),
-            dict(manifest["fingerprints"]), summary.n_rows, summary.dim, size, summary.complete, flags,
-            modified, manifest,
+            dict(manifest["fingerprints"]), summary.n_rows, summary.n_skipped, summary.n_blocks, summary.dim, size,
+            summary.complete, flags, modified, manifest,
         )  # fmt: skip
     except (CacheError, KeyError, TypeError, ValueError) as error:
         names = path.parent.parent.name, path.parent.name, path.stem.rpartition("-")[0] or path.stem
-        return Entry(path, *names, {}, 0, 0, size, False, ("damaged",), modified, {}, str(error))
+        return Entry(path, *names, {}, 0, 0, 0, 0, size, False, ("damaged",), modified, {}, str(error))
 
 
 class Catalog:

@@ -74,9 +74,9 @@ class ContentIndex:
                 (kind, canonical(key).decode(), canonical(value).decode()),
             )
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._database.close()
+    def __del__(self) -> None:
+        if hasattr(self, "_database"):
+            self._database.close()
 
     def _known(self, keys: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int, int], str]:
         query = "SELECT sha256 FROM content WHERE path = ? AND size = ? AND mtime_ns = ?"

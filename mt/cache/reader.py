@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache import _layout
 from mt.cache._peek import Summary, incomplete, is_complete, missing_error, peek, status_counts
+from mt.cache._stored import stored_rows
 from mt.cache.rows import COLUMNS, decoded, unquoted
 from mt.cache.status import Status
+from mt.cache.verify import Damage, in_words, verify_file
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Damage", "FeatureFile", "Summary", "is_complete", "open_features", "peek", "status_counts"]
-
-NAMED = 10  # rows that a message names
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A block whose bytes are not those that were written: rows `start` up to `stop`, and their ids."""
-
-    block: int
-    start: int
-    stop: int
-    ids: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = ", ..." if len(self.ids) > NAMED else ""
-        named = ", ".join(self.ids[:NAMED])
-        return f"rows {self.start} to {self.stop - 1} (block {self.block}): {named}{more}"
-
+__all__ = ["FeatureFile", "Summary", "is_complete", "open_features", "peek", "status_counts"]
 
 def open_features(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureFile:
     """Open a complete feature file.  Needs no lock and no write permission.
@@ -48,8 +30,7 @@ def open_features(path: str | os.PathLike[str], *, verify: bool = False) -> Feat
     """
     features = FeatureFile(Path(path))
     if verify and (damages := features.verify()):
-        named = "; ".join(map(str, damages[:3]))
-        raise _layout.damaged(features.path, f"checksums disagree in {len(damages)} blocks: {named}")
+        raise _layout.damaged(features.path, in_words(damages))
     return features
 
 
@@ -174,16 +155,7 @@ class FeatureFile:
 
     def verify(self) -> list[Damage]:
         """Return the blocks whose bytes disagree with their checksums, in the order of the file."""
-        descriptor = _layout.open_for_reading(self.path)
-        try:
-            wrong = list(_layout.wrong_blocks(descriptor, self._layout, list(range(self._layout.n_blocks))))
-        finally:
-            os.close(descriptor)
-        return [self._damage(block) for block in wrong]
-
-    def _damage(self, block: int) -> Damage:
-        start, stop = self._layout.rows(block)
-        return Damage(block, start, stop, tuple(decoded(self._stored["ids"][start:stop])))
+        return list(verify_file(self.path).damages)
 
     def _view(self, dtype: str, count: int, offset: int) -> np.ndarray:
         import numpy as np
@@ -196,42 +168,4 @@ class FeatureFile:
     @cached_property
     def _stored(self) -> dict[str, np.ndarray]:
         """The arrays of all rows that HDF5 holds beside the embeddings, by dataset name."""
-        return stored_rows(_Mapped(self._map))
-
-
-def stored_rows(file: io.RawIOBase) -> dict[str, np.ndarray]:
-    """Read ids, labels, groups and columns from an HDF5 file whose seal has been checked."""
-    import h5py
-
-    with h5py.File(file, "r") as opened:
-        names = ["ids", "labels", *(["groups"] if "groups" in opened else [])]
-        names += [COLUMNS + name for name in opened.get("columns", ())]
-        return {name: opened[name][()] for name in names}
-
-
-def row_ids(descriptor: int, layout: _layout.Layout, rows: list[int]) -> list[str]:
-    """Return the ids of some rows of a file that is being written."""
-    with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
-        return decoded(stored_rows(_Mapped(mapped))["ids"][rows])
-
-
-class _Mapped(io.RawIOBase):
-    """The mapped bytes as a file for HDF5: the same file that was checked, whatever its name leads to by now."""
-
-    def __init__(self, mapped: mmap.mmap) -> None:
-        self.mapped = mapped
-        self.at = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset if whence == os.SEEK_SET else len(self.mapped) + offset
-        return self.at
-
-    def tell(self) -> int:
-        return self.at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        part = self.mapped[self.at : self.at + len(view)]
-        view[: len(part)] = part
-        self.at += len(part)
-        return len(part)
+        return stored_rows(self._map)

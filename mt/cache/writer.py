@@ -190,7 +190,7 @@ class FeatureWriter:
 
         bad = np.flatnonzero(~np.isfinite(data).all(axis=1))
         if len(bad):
-            from mt.cache.reader import row_ids
+            from mt.cache._stored import row_ids
 
             ids = row_ids(self._open(), self._layout, [start + int(row) for row in bad[:10]])
             more = ", ..." if len(bad) > 10 else ""

@@ -1,0 +1,78 @@
+"""Removing feature files: by choice, and what nobody will read again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mt.cache import _io
+from mt.cache._lock import acquire, lock_path
+from mt.cache.catalog import LEFT_OUT, SUFFIXES, Catalog
+from mt.errors import LockedError
+
+
+def prunable(catalog: Catalog) -> list[tuple[Path, str]]:
+    """Return what may go, each with the reason: superseded, limited and random-weight files, and leftovers.
+
+    Leftovers are temporary files of killed runs and locks whose file is gone.  Incomplete files stay, for they
+    can be resumed, and damaged ones, for a person should see them.
+    """
+    flagged = [
+        (entry.path, ", ".join(flag for flag in entry.flags if flag in LEFT_OUT))
+        for entry in catalog.entries(everything=True)
+        if set(entry.flags) & set(LEFT_OUT)
+    ]
+    return flagged + [(path, "leftover") for path in _leftovers(catalog.cache_dir)]
+
+
+def remove_file(path: Path, cache_dir: Path) -> int:
+    """Remove one file, its lock, and the folders that this leaves empty; return the bytes that it had.
+
+    Raises LockedError while another process writes it.
+    """
+    final = _final(path)
+    try:
+        lock = acquire(final, 0.0)
+        try:
+            size = path.stat().st_size if path.exists() else 0
+            _io.remove(path)
+            if not any(final.with_suffix(suffix).exists() for suffix in SUFFIXES):
+                _io.remove(lock_path(final))
+        finally:
+            lock.release()
+    except OSError as error:
+        raise _io.explained(error, path) from error
+    for folder in (path.parent, path.parent.parent):
+        if cache_dir in folder.parents:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+    return size
+
+
+def _final(path: Path) -> Path:
+    """Return the feature file that a partial file, a temporary one or a lock belongs to."""
+    return path.with_suffix("") if path.suffix == ".lock" else path.with_suffix(".h5")
+
+
+def _leftovers(cache_dir: Path) -> Iterator[Path]:
+    """Yield temporary files, and locks without a file, that no process holds."""
+    for folder in sorted(one for one in cache_dir.glob("*/*") if one.is_dir()):
+        names = {name for name in os.listdir(folder) if name.endswith((*SUFFIXES, ".tmp", ".h5.lock"))}
+        for name in sorted(names):
+            final = _final(folder / name)
+            alone = name.endswith(".lock") and not {final.name, final.with_suffix(".partial").name} & names
+            if (alone or name.endswith(".tmp")) and _is_free(final):
+                yield folder / name
+
+
+def _is_free(final: Path) -> bool:
+    """Say whether no process is writing a file."""
+    if not lock_path(final).exists():
+        return True
+    try:
+        acquire(final, 0.0).release()
+    except LockedError:
+        return False
+    return True

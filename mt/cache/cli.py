@@ -1,0 +1,202 @@
+"""`mt cache`: list, look into, verify, export and clean the feature files."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mt import folders, options, progress
+from mt.cache import show
+from mt.cache.catalog import LEFT_OUT, Catalog, Entry, read_entry
+from mt.errors import DamagedError, InputError, LockedError
+
+
+def selection(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose files, and pass the chosen entries on as `catalog` and `entries`."""
+
+    @functools.wraps(command)
+    def chosen(
+        paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
+        cache_dir: str | None, **others: Any,
+    ) -> None:  # fmt: skip
+        catalog = Catalog(folders.cache_dir(cache_dir))
+        if paths:
+            entries = [_entry(Path(path)) for path in paths]
+        else:
+            entries = catalog.entries(datasets=datasets, models=models, splits=splits, everything=True)
+        if not entries and (datasets or models or splits):
+            named = ", ".join([*datasets, *models, *splits])
+            raise InputError(f"No feature file for {named} in {catalog.cache_dir}. See: mt cache list")
+        command(catalog=catalog, entries=entries, filtered=bool(paths or datasets or models or splits), **others)
+
+    for option in (
+        options.cache_dir,
+        click.option("--split", "splits", multiple=True, metavar="NAME", help="A split (repeatable)."),
+        options.models,
+        options.datasets,
+        click.argument("paths", nargs=-1, metavar="[FILE]..."),
+    ):
+        chosen = option(chosen)
+    return chosen
+
+
+def _entry(path: Path) -> Entry:
+    partial = path.with_suffix(".partial")
+    if not path.exists() and not partial.exists():
+        raise InputError(f"No feature file {path}. See: mt cache list")
+    return read_entry(path if path.exists() else partial)
+
+
+@click.group()
+def cache() -> None:
+    """List, verify, export and clean the feature files."""
+
+
+@cache.command("list")
+@selection
+@click.option("--all", "everything", is_flag=True, help=f"Also show {', '.join(LEFT_OUT)} files.")
+@options.as_json
+def list_(catalog: Catalog, entries: list[Entry], filtered: bool, everything: bool, as_json: bool) -> None:
+    """List the feature files, by dataset, split and model.
+
+    Superseded, limited and random-weight files are not used unless asked for, and not listed without --all.
+    """
+    shown = [entry for entry in entries if everything or not set(entry.flags) & set(LEFT_OUT)]
+    if as_json:
+        show.json_lines(map(show.facts, shown))
+        return
+    if shown:
+        show.table(shown)
+    else:
+        progress.note(f"No feature files in {catalog.cache_dir}. Make some: mt featurize")
+    if len(shown) < len(entries):
+        progress.note(f"{len(entries) - len(shown)} superseded, limited or random-weight files left out: --all")
+
+
+@cache.command()
+@selection
+@options.as_json
+def info(catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) -> None:
+    """Show all that files say of themselves: counts, classes, fingerprints, settings, warnings."""
+    if as_json:
+        show.json_lines(show.details(entry) for entry in entries)
+        return
+    if not entries:
+        progress.note(f"No feature files in {catalog.cache_dir}. Make some: mt featurize")
+    for entry in entries:
+        show.info(entry)
+
+
+@cache.command()
+@selection
+@options.as_json
+@click.pass_context
+def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) -> None:
+    """Check every byte of files against their checksums; name damaged rows; exit with status 1 if there are any.
+
+    Incomplete files are checked as far as they go.
+    """
+    from mt.cache.verify import verify_file
+
+    blocks = sum(entry.n_blocks for entry in entries)
+    with progress.bar("verifying", blocks, unit="blocks") as advance:
+        reports = []
+        for entry in entries:
+            reports.append(verify_file(entry.path, advance))
+            if not as_json:
+                show.report(reports[-1])
+    if as_json:
+        show.json_lines(map(show.report_facts, reports))
+    damaged = sum(bool(report.problem) for report in reports)
+    progress.note(f"{len(reports)} files verified, {damaged} damaged.")
+    context.exit(1 if damaged else 0)
+
+
+@cache.command()
+@selection
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool) -> None:
+    """Remove files, named by path or by --dataset, --model and --split."""
+    if not filtered:
+        raise InputError("Say what to remove: files, or --dataset, --model, --split. See: mt cache remove --help")
+    for entry in entries:
+        if "damaged" in entry.flags and catalog.cache_dir not in entry.path.absolute().parents:
+            raise DamagedError(f"{entry.problem} It is not in {catalog.cache_dir}, so it is not removed.")
+    if not yes:
+        show.paths((entry.path, "") for entry in entries)
+        click.confirm(f"Remove {len(entries)} files ({show.size(entries)})?", abort=True, err=True)
+    _remove(catalog, [entry.path for entry in entries])
+
+
+@cache.command()
+@options.cache_dir
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@options.as_json
+def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
+    """Remove superseded, limited and random-weight files, and what killed runs left behind."""
+    from mt.cache.cleaning import prunable
+
+    catalog = Catalog(folders.cache_dir(cache_dir))
+    found = prunable(catalog)
+    if as_json:
+        show.json_lines({"path": str(path), "reason": reason, "removed": not dry_run} for path, reason in found)
+    else:
+        show.paths(found)
+    if dry_run:
+        progress.note(f"{len(found)} files would be removed.")
+    else:
+        _remove(catalog, [path for path, _ in found])
+
+
+def _remove(catalog: Catalog, paths: list[Path]) -> None:
+    from mt.cache._io import megabytes
+    from mt.cache.cleaning import remove_file
+
+    freed = busy = 0
+    for path in paths:
+        try:
+            freed += remove_file(path, catalog.cache_dir)
+        except LockedError as error:
+            busy += 1
+            progress.note(str(error))
+    progress.note(f"{len(paths) - busy} files removed, {megabytes(freed)} freed.")
+
+
+@cache.command()
+@selection
+@click.option(
+    "--format", "form", type=click.Choice(["npy", "parquet", "csv"]), default="npy", show_default=True,
+    help="npy: the matrix, with a csv of ids and labels beside it. parquet, csv: everything in one table.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True,
+    help="The file to write; with several feature files, a folder.",
+)  # fmt: skip
+@options.as_json
+def export(catalog: Catalog, entries: list[Entry], filtered: bool, form: str, out: Path, as_json: bool) -> None:
+    """Write features with ids and labels for other programs; skipped rows are left out.
+
+    Every block is verified on the way.
+    """
+    from mt.cache.export import export as write
+
+    usable = entries if filtered else [entry for entry in entries if not entry.flags]
+    if not usable:
+        raise InputError(f"No complete feature files in {catalog.cache_dir}. Make some: mt featurize")
+    for entry in usable:
+        target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(catalog, entry, form)
+        features = entry.open(verify=True)
+        for path in write(features, target, form):
+            line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
+            click.echo(json.dumps(line) if as_json else str(path))
+        if features.n_skipped:
+            progress.note(f"{features.n_skipped} rows without an embedding left out: mt cache info '{entry.path}'")
+
+
+def _export_name(catalog: Catalog, entry: Entry, form: str) -> str:
+    return f"{entry.path.parent.parent.name}-{entry.path.parent.name}-{entry.path.stem}.{form}"

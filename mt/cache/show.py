@@ -1,0 +1,152 @@
+"""Feature files as text: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mt.cache._io import megabytes
+from mt.cache._peek import status_counts
+from mt.cache.catalog import Entry
+from mt.errors import CacheError
+
+if TYPE_CHECKING:
+    from mt.cache.verify import Report
+
+WIDE = 10_000  # columns where no terminal limits them: a pipe loses nothing
+
+
+def json_lines(objects: Iterable[dict[str, Any]]) -> None:
+    """Print one JSON object a line."""
+    for one in objects:
+        click.echo(json.dumps(one))
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """Return an entry for machines."""
+    return {
+        "path": str(entry.path), "dataset": entry.dataset, "split": entry.split, "model": entry.backbone,
+        "rows": entry.n_rows, "skipped": entry.n_skipped, "dim": entry.dim, "bytes": entry.bytes,
+        "complete": entry.complete, "flags": list(entry.flags), "fingerprints": entry.fingerprints,
+        "problem": entry.problem,
+    }  # fmt: skip
+
+
+def details(entry: Entry) -> dict[str, Any]:
+    """Return all that a file says of itself, its class counts included where it is complete."""
+    found = facts(entry) | {"manifest": entry.manifest}
+    if "damaged" in entry.flags:
+        return found
+    found["status"] = status_counts(entry.path)
+    if entry.complete:
+        try:
+            found |= _counts(entry)
+        except CacheError as error:
+            found["problem"] = str(error)
+    return found
+
+
+def _counts(entry: Entry) -> dict[str, Any]:
+    """Return rows a class, groups, and metadata columns."""
+    features = entry.open()
+    labels = features.labels
+    names = features.class_names
+    if labels.ndim == 2:
+        classes = dict(zip(names, labels.sum(axis=0, dtype=int).tolist(), strict=True))
+    else:
+        counted = Counter(labels.tolist())
+        classes = {name: counted[number] for number, name in enumerate(names)}
+    groups = features.groups
+    return {
+        "classes": classes, "groups": None if groups is None else len(set(groups)),
+        "columns": sorted(features.columns),
+    }  # fmt: skip
+
+
+def table(entries: Sequence[Entry]) -> None:
+    """Print a table, as wide as the terminal or, into a pipe, as its contents."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False)
+    for name in ("dataset", "split", "model"):
+        shown.add_column(name, overflow="fold")
+    for name in ("rows", "dim", "size"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("state", overflow="fold")
+    for entry in entries:
+        state = [*entry.flags, *([f"{entry.n_skipped} skipped"] if entry.n_skipped else [])]
+        cells = (
+            entry.dataset, entry.split, entry.backbone, f"{entry.n_rows:,}", str(entry.dim), megabytes(entry.bytes),
+            ", ".join(state) or "complete",
+        )  # fmt: skip
+        shown.add_row(*map(Text, cells))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    Console(file=sys.stdout, width=width, highlight=False).print(shown)
+
+
+def info(entry: Entry) -> None:
+    """Print what a file says of itself, one fact a line."""
+    found = details(entry)
+    manifest = entry.manifest
+    lines: dict[str, Any] = {
+        "file": entry.path, "problem": found["problem"], "state": ", ".join(entry.flags) or "complete",
+        "dataset": entry.dataset, "split": entry.split, "location": manifest.get("location"),
+        "model": entry.backbone, "rows": _pairs(found.get("status", {})),
+        "dim": f"{entry.dim}, {megabytes(entry.bytes)}", "task": manifest.get("task"),
+        "metric": manifest.get("metric"), "classes": _pairs(found.get("classes", {})),
+        "groups": found.get("groups"), "grouping": manifest.get("grouping"),
+        "columns": ", ".join(found.get("columns", [])), "licence": manifest.get("licence"),
+        "limit": manifest.get("limit"), "fingerprints": _pairs(entry.fingerprints),
+        "compute": _pairs(manifest.get("compute", {})), "also computed on": manifest.get("mixed_compute"),
+        "command": manifest.get("command"), "warnings": "; ".join(manifest.get("warnings", [])),
+    }  # fmt: skip
+    for name, value in lines.items():
+        if value not in (None, "", [], {}):
+            click.echo(f"{name + ':':<18}{value}")
+    click.echo()
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def report(found: Report) -> None:
+    """Print what verification found in one file: a line, and one for each damaged block."""
+    if found.problem and not found.damages:
+        click.echo(f"damaged  {found.path}  {found.problem}")
+        return
+    part = "" if found.checked == found.blocks else f"  ({found.checked} of {found.blocks} blocks are there)"
+    click.echo(f"{'damaged' if found.damages else 'ok':<7}  {found.path}{part}")
+    for damage in found.damages:
+        click.echo(f"         {damage}")
+
+
+def report_facts(found: Report) -> dict[str, Any]:
+    """Return what verification found in one file, for machines; a damaged block with all its ids."""
+    return {
+        "path": str(found.path), "ok": not found.problem, "blocks": found.blocks, "checked": found.checked,
+        "problem": found.problem,
+        "damaged": [
+            {"block": one.block, "start": one.start, "stop": one.stop, "ids": list(one.ids)} for one in found.damages
+        ],
+    }  # fmt: skip
+
+
+def paths(found: Iterable[tuple[Path, str]]) -> None:
+    """Print paths, each with a reason where there is one."""
+    for path, reason in found:
+        click.echo(f"{path}  ({reason})" if reason else str(path))
+
+
+def size(entries: Iterable[Entry]) -> str:
+    """Return how much the files hold together, for people."""
+    return megabytes(sum(entry.bytes for entry in entries))

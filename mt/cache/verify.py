@@ -1,0 +1,78 @@
+"""Verification: every byte of a feature file against what was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.cache import _layout
+from mt.cache._stored import row_ids
+from mt.errors import CacheError
+
+NAMED = 10  # rows that a message names
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A block whose bytes are not those that were written: rows `start` up to `stop`, and their ids."""
+
+    block: int
+    start: int
+    stop: int
+    ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if len(self.ids) > NAMED else ""
+        named = ", ".join(self.ids[:NAMED])
+        return f"rows {self.start} to {self.stop - 1} (block {self.block}): {named}{more}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verification found.  `problem` says in words what is wrong, and is empty for a sound file.
+
+    blocks: how many the file has.  checked: how many of them are there and were checked.
+    """
+
+    path: Path
+    blocks: int
+    checked: int
+    damages: tuple[Damage, ...]
+    problem: str
+
+
+def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
+    """Check the user block, the manifest, the seal and every block's checksum, by plain reads.
+
+    HDF5 is asked for ids only once all of its own structure is known to be sound.  A partial file is checked as far
+    as it goes.  advance: called with 1 for every block that is checked.
+    """
+    try:
+        descriptor = _layout.open_for_reading(path)
+    except CacheError as error:
+        return Report(path, 0, 0, (), str(error))
+    try:
+        layout = _layout.read_layout(descriptor, path)
+        _layout.read_manifest(descriptor, layout, path)
+        _layout.check_seal(descriptor, layout, path)
+        there = _layout.present(_layout.read_digests(descriptor, layout))
+        wrong = _layout.wrong_blocks(descriptor, layout, there, advance)
+        damages = tuple(_damage(descriptor, layout, block) for block in wrong)
+    except CacheError as error:
+        return Report(path, 0, 0, (), str(error))
+    finally:
+        os.close(descriptor)
+    return Report(path, layout.n_blocks, len(there), damages, in_words(damages) if damages else "")
+
+
+def in_words(damages: Sequence[Damage]) -> str:
+    """Return which rows are damaged, in one sentence."""
+    more = f"; and {len(damages) - 3} more blocks" if len(damages) > 3 else ""
+    return f"checksums disagree in {len(damages)} blocks: {'; '.join(map(str, damages[:3]))}{more}"
+
+
+def _damage(descriptor: int, layout: _layout.Layout, block: int) -> Damage:
+    start, stop = layout.rows(block)
+    return Damage(block, start, stop, tuple(row_ids(descriptor, layout, list(range(start, stop)))))
