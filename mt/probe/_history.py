@@ -27,14 +27,21 @@ class History:
         self.pairs, self.sy, self.yy = self.pairs[problems], self.sy[problems], self.yy[problems]
 
     def add(self, step: Tensor, change: Tensor) -> None:
-        """Remember a pair (problems, outputs, columns), in place of the oldest."""
+        """Remember a pair (problems, outputs, columns), in place of the oldest.
+
+        A pair without curvature, which only rounding makes, is remembered as one that changes nothing.
+        """
         slot = self.order.pop(0) if len(self.order) == HISTORY else len(self.order)
         self.order.append(slot)
         new = torch.stack([step.flatten(1), change.flatten(1)], dim=2)
+        curved = new.prod(2).sum(1) > torch.finfo(new.dtype).eps * new[..., 1].square().sum(1)
+        new = new * curved[:, None, None]
         self.pairs[:, slot], self.pairs[:, HISTORY + slot] = new[..., 0], new[..., 1]
         products = torch.bmm(self.pairs, new).double()
         self.sy[:, slot], self.sy[:, :, slot] = products[:, HISTORY:, 0], products[:, :HISTORY, 1]
         self.yy[:, slot], self.yy[:, :, slot] = products[:, HISTORY:, 1], products[:, HISTORY:, 1]
+        self.sy[:, slot, slot] += ~curved
+        self.yy[:, slot, slot] += ~curved
 
     def solve(self, gradient: Tensor) -> Tensor:
         """Return H g."""

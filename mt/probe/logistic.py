@@ -86,7 +86,7 @@ def torch_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Solutions in the basis: weights (folds, Cs, outputs, columns); gap and n_iter (folds, Cs), largest of the labels."""
+    """Solutions: weights (folds, Cs, outputs, columns); gap and n_iter (folds, Cs), the largest of the labels."""
 
     request: Request
     basis: Basis
