@@ -4,10 +4,11 @@ It lies beside the feature files and is shared by processes, on network file sys
 timeout, one short transaction a fit, and unique keys with INSERT OR IGNORE, so that no row is lost or doubled.
 What it holds makes reports and comparisons possible without a feature file, and without fitting anything.
 
-    cases    digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
-    fits     identity -> the draw's rows, what was chosen and why, and the test probabilities (float32)
-    scores   identity -> one number with everything that says what it is
-    answers  key -> a small JSON value derived from the above (an interval of a mean, a comparison)
+    cases       digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
+    fits        identity -> the draw's rows, what was chosen and why, and the test probabilities (float32)
+    scores      identity -> one number with everything that says what it is
+    replicates  identity of a score -> its values on the resamples of the test cases (float32), equal for all fits
+    answers     key -> a small JSON value derived from the above (an interval of a mean, a comparison)
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ CREATE TABLE fits (identity TEXT PRIMARY KEY, pool TEXT NOT NULL, cases TEXT NOT
                    probabilities BLOB NOT NULL, outputs INTEGER, outcome TEXT NOT NULL);
 CREATE TABLE scores ({columns}, PRIMARY KEY (identity));
 CREATE INDEX scores_by_fit ON scores (fit);
+CREATE TABLE replicates (score TEXT PRIMARY KEY, resampled BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -101,6 +103,7 @@ class Score:
     interval: str
     n_labels: int
     n_test: int
+    n_units: int
     test_dataset: str
     solver: str
     select: str
@@ -163,8 +166,8 @@ class ScoreStore:
         labels = np.array(content["labels"], dtype=content["dtype"])
         return Cases(content["ids"], labels, content["groups"], content["columns"])
 
-    def add_fit(self, fit: Fit, scores: Sequence[Score] = ()) -> bool:
-        """Keep a fit and its scores in one transaction; returns False when another process was first."""
+    def add_fit(self, fit: Fit) -> bool:
+        """Keep a fit; returns False when another process was first."""
         probabilities = np.ascontiguousarray(fit.probabilities, dtype="<f4")
         row = [
             fit.identity, fit.pool, fit.cases,
@@ -175,7 +178,6 @@ class ScoreStore:
         ]  # fmt: skip
         with self._writing() as sql:
             added = sql.execute("INSERT OR IGNORE INTO fits VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
-            _insert_scores(sql, scores)
         return bool(added)
 
     def has_fits(self, identities: Iterable[str]) -> set[str]:
@@ -193,10 +195,19 @@ class ScoreStore:
         drawn = np.frombuffer(zlib.decompress(rows), "<i8")
         return Fit(identity, pool, cases, drawn, values, json.loads(outcome))
 
-    def add_scores(self, scores: Sequence[Score]) -> None:
-        """Keep scores; one that is already there stays as it is."""
+    def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
+        """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
+        marks = ", ".join("?" * len(_FIELDS))
         with self._writing() as sql:
-            _insert_scores(sql, scores)
+            for score, replicates in scores:
+                sql.execute(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", _values(score))
+                blob = zlib.compress(np.ascontiguousarray(replicates, dtype="<f4").tobytes(), 1)
+                sql.execute("INSERT OR IGNORE INTO replicates VALUES (?, ?)", [score.identity, blob])
+
+    def replicates(self, score: str) -> npt.NDArray[np.float32]:
+        """Return a score's values on the resamples of its test cases; empty where it is undefined."""
+        (blob,) = self._one("SELECT resampled FROM replicates WHERE score = ?", score)
+        return np.frombuffer(zlib.decompress(blob), "<f4")
 
     def scores(self) -> list[Score]:
         """Return all kept scores, in the order they were made."""
@@ -287,11 +298,6 @@ def _prepare(sql: sqlite3.Connection, path: Path) -> None:
         sql.execute(statement.rstrip(";"))
     sql.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-
-
-def _insert_scores(sql: sqlite3.Connection, scores: Sequence[Score]) -> None:
-    marks = ", ".join("?" * len(_FIELDS))
-    sql.executemany(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", map(_values, scores))
 
 
 def _values(score: Score) -> list[Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mt.cache.fingerprint import digest
 from mt.cache.scores import Score, ScoreStore
 from mt.probe.intervals import Spread, over_draws
 from mt.probe.plan import Budget
-from mt.probe.scoring import Scored, View, interval_of_mean, revision, views
+from mt.probe.scoring import Scored, View, bounds, views
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ def _cell(draws: list[Score], store: ScoreStore) -> Cell:
     if len(draws) == 1:
         (score,) = draws
         return Cell((score,), spread, score.low, score.high, score.interval)
-    key = digest({"interval of the mean": [score.identity for score in draws], **revision()})
+    first = draws[0]
+    key = digest({"interval of the mean": [score.identity for score in draws]})
     answer = store.recall(key)
     if answer is None:
-        interval = interval_of_mean(draws[0].metric, scored(draws, store))
-        low, high = (None if bound != bound else bound for bound in (interval.low, interval.high))
-        answer = {"low": low, "high": high, "interval": interval.note}
+        values = [store.replicates(score.identity) for score in draws]
+        low, high = bounds(np.mean(values, axis=0), first.n_units) if all(map(len, values)) else (None, None)
+        answer = {"low": low, "high": high}
         store.remember(key, answer)
-    return Cell(tuple(draws), spread, **answer)
+    return Cell(tuple(draws), spread, answer["low"], answer["high"], first.interval)

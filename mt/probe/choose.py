@@ -14,8 +14,8 @@ Floats = npt.NDArray[np.float64]
 def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
     """Return which held-out entries (n,) or (n, L) say anything: those whose class the fold's fitting labels hold.
 
-    For multilabel both values of a label must be among the fitting labels.  A fold that never saw a class predicts 0 for
-    it whatever the setting, so such rows would only drown the choice.
+    For multilabel both values of a label must be among the fitting labels.  A fold that never saw a class predicts 0
+    for it whatever the setting, so such rows would only drown the choice.
     """
     known = np.zeros(y.shape, dtype=bool)
     for number in np.unique(fold[fold >= 0]):

@@ -69,7 +69,7 @@ class DrawFile(DrawSource):
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.path} is not a draw file. Write one by naming a file that is not there: mt probe --draw-file FILE"
+                f"{self.path} is not a draw file. Write one by naming a file that is not there: --draw-file FILE"
             ) from error
 
 

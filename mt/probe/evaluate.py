@@ -88,8 +88,9 @@ class _Scorer:
                 fit = fit or self.store.fit(question.identity)
                 if fit.cases not in self.cases:
                     self.cases[fit.cases] = self.store.cases(fit.cases)
-                scores = score_fit(question, fit, self.cases[fit.cases], metric, self.view)
-                self.store.add_scores(scores)
+                made = score_fit(question, fit, self.cases[fit.cases], metric, self.view)
+                self.store.add_scores(made)
+                scores = [score for score, _ in made]
             found += scores
         return found
 
@@ -158,7 +159,7 @@ def run_probe(
     with ScoreStore(folders.scores_path(scores, cache)) as store:
         fitting = Fitting(recipe, solver, device)
         questions = [
-            Question(pair, budget, seed, "probe", {**fitting.identity, "select": select}, draw)
+            Question(pair, budget, seed, "probe", {**fitting.identity(), "select": select}, draw)
             for pair in pairs
             for budget, seed, draw in asked
         ]

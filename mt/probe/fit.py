@@ -43,12 +43,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a probe is to be fitted, all of a run's draws alike."""
+    """How a probe is to be fitted, all of a dataset's draws alike.  solver: of logistic protocols, None for others."""
 
     protocol: Protocol
     task: str
     n_classes: int
-    solver: Solver
+    solver: Solver | None
     device: str = "cpu"
 
     @property
@@ -106,6 +106,7 @@ def _fit_logistic(
     budget: Labelled, setting: Setting, method: Logistic, seed: int, validation: Labelled | None
 ) -> Fitted:
     """Fit every C at once, choose one on held-out rows of the budget, and keep its fit on the whole budget."""
+    assert setting.solver is not None
     outputs, base = known_outputs(budget.y, setting.task, setting.n_classes)
     scaling = Scaling.learn(budget.X, setting.protocol.scaling)
     probe = LinearProbe(
@@ -115,7 +116,7 @@ def _fit_logistic(
         return Fitted(probe, {"C": None}, {}, ("one_class",))
     X = scaling.apply(budget.X, method.dtype)
     y = budget.y[:, outputs] if setting.multilabel else np.searchsorted(outputs, budget.y)
-    problem = _Problem(X, y, len(outputs), setting, method)
+    problem = _Problem(X, y, len(outputs), setting, method, setting.solver)
     Cs, selection = np.asarray(method.Cs), dict[str, Any]()
     flags: list[str] = []
     if len(Cs) == 1:
@@ -156,20 +157,21 @@ class _Problem:
     n_outputs: int
     setting: Setting
     method: Logistic
+    solver: Solver
 
     def path(self, Cs: Array, rows: Array | None = None) -> tuple[Array, Array, Array]:
         """Return coefficients (C, outputs, dim), intercepts (C, outputs) and convergence (C,) in float64."""
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unconverged fit is flagged in its row
-            path = self.setting.solver.path(X, y, Cs, **self._options())
+            path = self.solver.path(X, y, Cs, **self._options())
         return path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged
 
     def folds(self, Cs: Array, fold: Array) -> tuple[tuple[Array, Array, Array], Array]:
         """Return the path on all rows, and out-of-fold logits (C, n, outputs)."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            folded = self.setting.solver.folds(self.X, self.y, Cs, fold, **self._options())
+            folded = self.solver.folds(self.X, self.y, Cs, fold, **self._options())
         path = folded.path
         whole = (path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged)
         return whole, folded.oof

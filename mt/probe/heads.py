@@ -19,6 +19,7 @@ from mt.probe.linear import LinearProbe, Scaling, known_outputs
 from mt.probe.protocols import Head
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Array = npt.NDArray[Any]
@@ -79,10 +80,12 @@ class _Training:
     seed: int
 
     def run(self, X: Array, y: Array, held: tuple[Array, Array] | None) -> tuple[Array, Array]:
-        """Return weights (S, R, K, d+1) in float64 and the best held-out scores (S, R); zeros where nothing is held out."""
+        """Return weights (S, R, K, d+1) in float64 and the best held-out scores (S, R); or zeros."""
         import torch
 
-        device = self.setting.device
+        from mt.probe.logistic import torch_device
+
+        device = torch_device(self.setting.device)
         features = torch.from_numpy(_with_ones(X)).to(device)
         classes = torch.from_numpy(np.searchsorted(self.outputs, y)).to(device)
         judge = held and _Judge(*held, self.outputs, self.setting.protocol.selection_metric, device)
@@ -157,7 +160,7 @@ class _Optimizer:
 class _Judge:
     """Scores weights on held-out rows: balanced accuracy or macro F1 of every run and setting."""
 
-    def __init__(self, X: Array, y: Array, outputs: Array, metric: str | None, device: str) -> None:
+    def __init__(self, X: Array, y: Array, outputs: Array, metric: str | None, device: torch.device) -> None:
         import torch
 
         known = np.isin(y, outputs)

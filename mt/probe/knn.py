@@ -89,10 +89,12 @@ def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple
     """Yield, a block of queries at a time, the similarities (b, k) of the nearest rows, greatest first, and which."""
     import torch
 
-    k = min(k, len(bank))
-    targets = torch.from_numpy(bank).to(device)
+    from mt.probe.logistic import torch_device
+
+    k, where = min(k, len(bank)), torch_device(device)
+    targets = torch.from_numpy(bank).to(where)
     step = max(1, _ENTRIES // max(1, len(bank)))
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
-        similarity, nearest = (torch.from_numpy(queries[rows]).to(device) @ targets.T).topk(k, dim=1)
+        similarity, nearest = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
         yield rows, similarity.cpu().numpy(), nearest.cpu().numpy()

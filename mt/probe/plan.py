@@ -14,6 +14,8 @@ from mt.cache.catalog import Catalog, Entry
 from mt.cache.fingerprint import digest
 from mt.errors import CacheError, InputError
 
+# What `mt.probe.solvers` gives its solvers, repeated here since planning must not import them (a test compares).
+SOLVER_REVISIONS = {"torch": 1, "sklearn": 1, "cuml": 1}
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
 
 
@@ -115,10 +117,10 @@ def find_pairs(
     select_val: bool = False,
     everything: bool = False,
 ) -> list[Pair]:
-    """Return train and test features that belong together: same backbone and (without test_dataset) same dataset content.
+    """Return train and test features that belong together: same backbone and, without test_dataset, dataset content.
 
-    Raises InputError when the cache holds nothing that was asked for or the classes of the test dataset differ, CacheError
-    for a train split without its test.
+    Raises InputError when the cache holds nothing that was asked for or the classes of the test dataset differ,
+    CacheError for a train split without its test.
     """
     _check_asked(catalog, models, datasets, everything=everything)
 

@@ -1,4 +1,4 @@
-"""Answers a question with a linear probe: features are read once a (dataset, backbone), then drawn, fitted, predicted."""
+"""Answers questions with probes: features are read once a (dataset, backbone), then drawn, fitted, predicted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.cache.scores import Cases, Fit, ScoreStore
-from mt.errors import FitError
+from mt.errors import FitError, unknown
 from mt.probe import metrics
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
-from mt.probe.plan import Pair, Question
+from mt.probe.plan import SOLVER_REVISIONS, Pair, Question
 from mt.probe.protocols import Logistic, Protocol
-from mt.probe.solvers import Solver, get_solver
 
 if TYPE_CHECKING:
     from mt.cache.reader import FeatureFile
@@ -47,7 +46,7 @@ class Features:
         labels = features.pool.labels
         if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
             raise FitError(
-                f"'{pair.dataset}' has one class only in its {len(labels)} train labels: there is nothing to tell apart. "
+                f"'{pair.dataset}' has one class only in its {len(labels)} train labels: nothing to tell apart. "
                 "See: mt datasets check"
             )
         return features
@@ -91,20 +90,21 @@ class Fitting:
     solver_name: str
     device: str
 
-    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What enters the identity of a question."""
-        return {
-            "protocol": self.protocol.fingerprint,
-            "solver": self._solver and [self._solver.name, self._solver.revision],
-        }
-
-    @cached_property
-    def _solver(self) -> Solver | None:
-        return get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+        """Return what enters the identity of a question; imports no solver."""
+        solver = None
+        if isinstance(self.protocol.method, Logistic):
+            if self.solver_name not in SOLVER_REVISIONS:
+                raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
+            solver = [self.solver_name, SOLVER_REVISIONS[self.solver_name]]
+        return {"protocol": self.protocol.fingerprint, "solver": solver}
 
     def setting(self, task: str, n_classes: int) -> Setting:
-        return Setting(self.protocol, task, n_classes, self._solver, self.device)
+        """Return how to fit one dataset's draws."""
+        from mt.probe.solvers import get_solver
+
+        solver = get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+        return Setting(self.protocol, task, n_classes, solver, self.device)
 
 
 class Prober:

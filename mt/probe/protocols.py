@@ -170,7 +170,7 @@ PROTOCOLS: dict[str, Protocol] = {
             scaling="none",
             selection_metric=None,
             validation_source="none: C is fixed at 1",
-            published="fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least one row a class; ECE with 15 bins",
+            published="fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least 1 row a class; ECE with 15 bins",
             deviations=("no temperature is fitted: theirs is fitted on test labels",),
         ),
         Protocol(
@@ -250,7 +250,10 @@ PROTOCOLS: dict[str, Protocol] = {
             scaling="l2",
             selection_metric="macro_f1",
             validation_source="up to 5 stratified group folds of the budget by macro F1; ties to the smaller k",
-            deviations=("its validation split became folds of the budget (or --select val)", "k is cut to the rows there are"),
+            deviations=(
+                "its validation split became folds of the budget (or --select val)",
+                "k is cut to the rows there are",
+            ),
         ),
     )
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,15 @@ from mt.cache.fingerprint import digest
 from mt.cache.scores import Cases, Fit, Score
 from mt.errors import InputError
 from mt.probe import intervals, metrics
+from mt.probe._resample import replicate, units_of, whole
+from mt.probe._weighted import weighted
 from mt.probe.plan import Question
 
 Array = npt.NDArray[Any]
 RESAMPLES = 1000
+LEVEL = 0.95
 REVISION = 1  # of views, intervals and flags; raised whenever their numbers change
+Resampled = tuple[Score, Array]
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
 
@@ -44,12 +49,10 @@ def revision() -> dict[str, int]:
     return {"metrics": metrics.REVISION, "scoring": REVISION, "resamples": RESAMPLES}
 
 
-def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Score]:
-    """Return the scores of one fit in one metric: one, or one a subgroup."""
-    return [
-        _score(question, fit, metric, view, name, part)
-        for name, part in views(fit.probabilities, cases, fit.outcome["task"], view)
-    ]
+def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Resampled]:
+    """Return the scores of one fit in one metric: one, or one a subgroup; each with its values on the resamples."""
+    parts = views(fit.probabilities, cases, fit.outcome["task"], view)
+    return [_score(question, fit, metric, view, name, part) for name, part in parts]
 
 
 def views(p: Array, cases: Cases, task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
@@ -98,18 +101,35 @@ def subgroups(cases: Cases, column: str) -> list[tuple[str, Array]]:
     return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
 
 
-def interval_of_mean(metric: str, draws: Sequence[Scored]) -> intervals.Interval:
-    """Return the interval over test cases of the mean score of several draws on the same cases."""
-    first = draws[0]
-    return intervals.bootstrap_mean_interval(
-        metric, first.y, [draw.p for draw in draws], groups=first.groups, n_resamples=RESAMPLES
+def resample(metric: str, cases: Scored) -> tuple[Array, intervals.Interval]:
+    """Return a metric's values on resamples of the test groups (or cases), and the percentile interval they make.
+
+    The resamples depend on the cases alone, so the values of several fits on the same cases are paired.
+    """
+    y, p = metrics.checked(cases.y, cases.p)
+    unit = units_of(len(y), cases.groups)
+    statistic, n_units = weighted(metric, y, p, unit), int(unit.max()) + 1
+    values, redrawn = np.zeros((0, 1)), 0
+    if not np.isnan(statistic(whole(n_units))[0]):
+        values, redrawn = replicate([statistic], y, unit, n_resamples=RESAMPLES, seed=0)
+    values = values[:, 0].astype(np.float32)
+    low, high = bounds(values, n_units)
+    return values, intervals.Interval(
+        low, high, LEVEL, "bootstrap", redrawn, independent=cases.groups is None, n_units=n_units
     )
+
+
+def bounds(values: Array, n_units: int) -> tuple[float, float]:
+    """Return the percentile interval of resampled values; NaN where there are none."""
+    if not len(values):
+        return np.nan, np.nan
+    return intervals.percentile_bounds(values.astype(np.float64), n_units=n_units, level=LEVEL)
 
 
 def _quartiles(values: Array) -> list[tuple[str, Array]]:
     edges = np.unique(np.nanquantile(values, np.linspace(0, 1, _BINS + 1)))
     parts = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         last = high == edges[-1]
         inside = (values >= low) & ((values <= high) if last else (values < high))
         parts.append((f"{low:g} to {high:g}" if last else f"{low:g} to < {high:g}", np.flatnonzero(inside)))
@@ -118,12 +138,12 @@ def _quartiles(values: Array) -> list[tuple[str, Array]]:
     return parts
 
 
-def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: Scored) -> Score:
+def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: Scored) -> Resampled:
     outcome = fit.outcome
-    interval = interval_of_mean(metric, [cases])
+    values, interval = resample(metric, cases)
     versions = {**outcome["versions"], **revision()}
     names = {"metric": metric, "level": view.level, "by": view.by, "subgroup": subgroup}
-    return Score(
+    score = Score(
         identity=digest({"fit": fit.identity, **names, **revision()}),
         fit=fit.identity,
         dataset=question.pair.dataset,
@@ -140,6 +160,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         interval=interval.note,
         n_labels=int(outcome["n_labels"]),
         n_test=len(cases.y),
+        n_units=interval.n_units,
         solver=str(outcome["solver"]),
         select=str(outcome["select"]),
         flags=(*outcome["flags"], *cases.flags),
@@ -149,3 +170,4 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         versions=versions,
         **names,
     )
+    return score, values
