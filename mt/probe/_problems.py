@@ -53,7 +53,7 @@ def solve(
     latest: dict[int, Tensor] = {}
     for first in range(0, len(group), size):
         part, at = group[first : first + size], c_index[first : first + size]
-        fit = _solve_batch(basis, groups, part, Cs[at], latest, tol=tol, max_iter=max_iter, memory=memory)
+        fit = _solve_batch(basis, groups, part, Cs[at.numpy()], latest, tol=tol, max_iter=max_iter, memory=memory)
         latest.update({int(g): weights for g, weights in zip(part, fit.weights, strict=True)})
         weights = fit.weights
         if groups.softmax:
