@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint wheel bench clean
+.PHONY: demo test test-fast lint wheel bench docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mt demo
@@ -23,6 +23,9 @@ wheel: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.test
+	$(BIN)/mkdocs build --strict
 
 # One stamp per set of extras; a finished install is not repeated until the metadata changes.
 $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python

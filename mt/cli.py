@@ -73,6 +73,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         status = group.main(args=args, prog_name="mt", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message())
+        status = 0
     except (KeyboardInterrupt, click.Abort) as stop:
         # click turns a Ctrl-C inside a command into an Abort whose cause is the interrupt.
         _fail(str(stop.__cause__ or stop) or "Interrupted.", status=130)

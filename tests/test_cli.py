@@ -41,6 +41,12 @@ def test_bad_input_is_one_line_and_exit_status_1(args: list[str], says: str, tmp
     assert len(ran.stderr.splitlines()) == 1, ran.stderr
 
 
+def test_no_command_shows_the_help(tmp_path: Path) -> None:
+    ran = run_mt(home=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Usage: mt" in ran.stdout
+
+
 def test_version_and_help(tmp_path: Path) -> None:
     assert run_mt("--version", home=tmp_path).stdout.startswith("mt, version ")
     shown = run_mt("--help", home=tmp_path).stdout

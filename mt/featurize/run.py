@@ -49,13 +49,18 @@ def run(
         list(backbones.values()), device, precision=compute.precision,
         batch_size=compute.batch_size or AUTO_BATCH_SIZE[device.type],
     )  # fmt: skip
-    how = compute_description(device, precision=compute.precision, batch_size=batch_size)
     results: dict[Path, Result] = {}
     with ExitStack() as open_files:
         manifests = [
-            manifest(dataset, target, backbones[target.model], how, content=content, limit=limit)
+            manifest(
+                dataset, target, backbones[target.model], content=content, limit=limit,
+                how=compute_description(
+                    device, precision=compute.precision,
+                    batch_size=even_batches(len(dataset.splits[target.split]), most=batch_size),
+                ),
+            )
             for target in targets
-        ]
+        ]  # fmt: skip
         writers = _reserve(dataset, targets, manifests, compute, open_files)
         jobs = {
             target: Job(embedder, writer, writer.resumed_manifest["compute"]["batch_size"])
@@ -70,14 +75,20 @@ def run(
     return results
 
 
+def even_batches(rows: int, *, most: int) -> int:
+    """Return the batch size, `most` at most, that pads the last batch least: 48 rows are 2 x 24, not 32 + 16."""
+    batches = -(-rows // most)
+    return -(-rows // batches)
+
+
 def manifest(
     dataset: Dataset,
     target: Target,
     backbone: Backbone,
-    how: Mapping[str, Any],
     *,
     content: Mapping[str, Any],
     limit: int | None,
+    how: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what a feature file says of itself: no time and nothing else that a second run would change."""
     command = f"mt featurize --model {target.model} --dataset {dataset.name} --split {target.split}"

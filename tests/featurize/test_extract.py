@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mt import extract, load_backbone, load_dataset, open_features
 from mt.cache.status import Status
@@ -325,6 +327,16 @@ main(sys.argv[2:])
     (file,) = (tmp_path / "cache").rglob("*.h5")
     whole = featurize(photos, tmp_path / "whole", splits=["train"])[0]
     assert file.read_bytes() == whole.path.read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 10_000), most=st.integers(1, 300))
+def test_even_batches_waste_less_than_a_row_a_batch(rows: int, most: int) -> None:
+    size = run_module.even_batches(rows, most=most)
+    batches = -(-rows // size)
+    assert size <= most
+    assert batches <= -(-rows // most)
+    assert batches * size - rows < batches
 
 
 def test_weights_name_their_model() -> None:
