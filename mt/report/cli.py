@@ -1,0 +1,46 @@
+"""`mt report`: what is in the score database, as one page to look at and share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mt import folders, options
+
+
+@click.command(epilog="Example: mt report --dataset pcam --out pcam.html")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    default="report.html",
+    show_default=True,
+    help="The page; its charts and tables go to a folder of the same name.",
+)
+@options.datasets
+@options.cache_dir
+@click.option(
+    "--scores",
+    type=click.Path(dir_okay=False),
+    envvar="MT_SCORES",
+    show_envvar=True,
+    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
+)
+@options.as_json
+def report(out: str, datasets: tuple[str, ...], cache_dir: str | None, scores: str | None, as_json: bool) -> None:
+    """Draw stored scores and predictions as one HTML page that needs no network.
+
+    Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.
+    """
+    from mt.cache.scores import ScoreStore
+    from mt.report.write import write_report
+
+    with ScoreStore(folders.scores_path(scores, folders.cache_dir(cache_dir))) as store:
+        written = write_report(store, Path(out).absolute(), datasets=datasets)
+    if as_json:
+        facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
+        click.echo(json.dumps(facts | {"n_scores": written.n_scores}))
+        return
+    click.echo(f"{written.n_scores} scores: {written.page}")
+    click.echo(f"  {len(written.files) - 1} charts and tables: {written.folder}")

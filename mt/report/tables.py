@@ -1,0 +1,117 @@
+"""The tables: the rows that the page shows, and the same as CSV and LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mt.probe.metrics import METRICS
+from mt.report.panels import Cell, Panel
+
+INTERVAL = "95 % interval over test cases"
+SPREAD = "sd over draws"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table."""
+
+    panel: Panel
+    cell: Cell
+
+    @property
+    def headline(self) -> bool:
+        return self.cell.metric == self.panel.metric
+
+    @property
+    def metric(self) -> str:
+        return METRICS[self.cell.metric].label
+
+    @property
+    def realised(self) -> str:
+        """What the first draw realised, in words: rows a class, groups, which classes were forced or are missing."""
+        realised = self.cell.scores[0].realised
+        names = self.panel.class_names
+        parts = [", ".join(f"{name} {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]
+        if realised.get("n_groups"):
+            parts.append(f"{realised['n_groups']:,} groups")
+        for what in ("forced", "missing"):
+            if realised.get(what):
+                parts.append(f"{what}: {', '.join(names[k] for k in realised[what])}")
+        return "; ".join(part for part in parts if part)
+
+
+def rows(panels: Iterable[Panel]) -> list[Row]:
+    """Return the main table: every method, budget and metric of every dataset, headline metrics first."""
+    every = [Row(panel, cell) for panel in panels for cell in panel.cells]
+    return sorted(every, key=lambda row: not row.headline)
+
+
+def number(value: float | None) -> str:
+    """Return a score as tables show it; a dash where it is not defined."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def as_csv(panels: Iterable[Panel]) -> str:
+    """Return the main table as CSV, numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([
+        "dataset", "test_dataset", "task", "method", "model", "kind", "protocol", "budget", "n_labels", "n_draws",
+        "metric", "mean", "sd_over_draws", "low_over_test_cases", "high_over_test_cases", "interval", "mark", "flags",
+    ])  # fmt: skip
+    for row in rows(panels):
+        panel, cell = row.panel, row.cell
+        writer.writerow([
+            panel.dataset, panel.test_dataset, panel.task, cell.name, cell.method.model, cell.method.method,
+            cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
+            _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval, cell.mark,
+            "; ".join(cell.flags),
+        ])  # fmt: skip
+    return out.getvalue()
+
+
+def as_latex(panel: Panel) -> str:
+    """Return a panel's headline scores as a booktabs table: a row a method, a column a budget, the best in bold."""
+    budgets = list(dict.fromkeys(cell.budget for cell in panel.headline))
+    by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
+    lines = [
+        r"\begin{tabular}{l" + "r" * len(budgets) + "}",
+        r"\toprule",
+        " & ".join(["Method", *(latex(str(budget)) for budget in budgets)]) + r" \\",
+        r"\midrule",
+    ]
+    for name in panel.names:
+        cells = [by_place.get((name, budget)) for budget in budgets]
+        lines.append(" & ".join([latex(name), *map(_latex_cell, cells)]) + r" \\")
+    caption = (
+        f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse."
+    )
+    lines += [r"\bottomrule", r"\end{tabular}", f"% {caption}"]
+    return "\n".join(lines) + "\n"
+
+
+def latex(text: str) -> str:
+    """Return text that LaTeX prints as it is."""
+    special = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        **{sign: "\\" + sign for sign in "&%$#_{}"},
+    }  # fmt: skip
+    return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def _latex_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    mean = f"{cell.mean:.3f}"
+    text = rf"\textbf{{{mean}}}" if cell.mark == "best" else mean
+    text += r"$^{\ast}$" if cell.mark == "tied" else ""
+    text += "" if cell.sd is None else rf" $\pm$ {cell.sd:.3f}"
+    return text + ("" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]")
+
+
+def _full(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else repr(value)

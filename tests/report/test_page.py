@@ -1,0 +1,105 @@
+"""The page in a real browser: what is drawn is what is stored, filters and sorting work, nothing leaves the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.cache.scores import ScoreStore
+from mt.report import collect, write_report
+from tests.report.stores import filled
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreStore, Path]:
+    """A store with a binary, an ordinal and a multilabel dataset, and its report."""
+    folder = tmp_path_factory.mktemp("report")
+    store = filled(folder / "scores.sqlite")
+    filled(folder / "scores.sqlite", dataset="aptos2019", task="ordinal", class_names=("none", "mild", "severe"))
+    filled(
+        folder / "scores.sqlite",
+        dataset=f"folder:{HOSTILE}",
+        task="multilabel",
+        class_names=("Mass", HOSTILE, "Nodule"),
+    )
+    return store, write_report(store, folder / "report.html").page
+
+
+def rows(page: Any) -> list[list[str]]:
+    """Return the texts of the visible rows of the main table."""
+    visible = "rows => rows.filter(r => !r.hidden).map(r => [...r.cells].map(c => c.innerText))"
+    found: list[list[str]] = page.eval_on_selector_all("#scores tbody tr", visible)
+    return found
+
+
+def test_every_stored_mean_is_drawn(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    store, path = written
+    page = look(path)
+    for number, panel in enumerate(collect(store)):
+        page.locator(f"#p{number}-labels").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#p{number}-labels svg.marks")
+        drawn = page.eval_on_selector_all(
+            f"#p{number}-labels svg .mark-symbol path", "marks => marks.map(m => m.getAttribute('aria-label'))"
+        )
+        kept = {f"{c.name}, {c.n_labels} labels: {panel.metric_label} {c.mean:.4f}" for c in panel.headline}
+        assert set(drawn) == kept
+        assert len(drawn) == 9
+
+
+def test_the_table_holds_the_database(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    store, path = written
+    shown = {(row[1], row[0], row[4], row[6].lstrip("★☆ "), row[7]) for row in rows(look(path))}
+    kept = {
+        (p.title, c.name, str(c.budget), f"{c.mean:.3f}", "–" if c.sd is None else f"{c.sd:.3f}")
+        for p in collect(store) for c in p.cells
+    }  # fmt: skip
+    assert shown == kept
+
+
+def test_a_column_sorts_both_ways(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    page = look(written[1])
+    heading = page.get_by_role("button", name="score")
+    heading.focus()
+    page.keyboard.press("Enter")
+    rising = [float(row[6].lstrip("★☆ ")) for row in rows(page)]
+    assert rising == sorted(rising)
+    assert rising[0] < rising[-1]
+    page.keyboard.press("Enter")
+    assert [float(row[6].lstrip("★☆ ")) for row in rows(page)] == rising[::-1]
+    assert page.get_attribute("#scores th[aria-sort=descending]", "class") == "number"
+
+
+def test_a_filter_hides_a_method_everywhere(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    page = look(written[1])
+    page.get_by_role("checkbox", name="simclr").uncheck()
+    assert {row[0] for row in rows(page)} == {"swav", "dino"}
+    page.wait_for_function("document.querySelectorAll('#p0-labels svg .mark-symbol path').length === 6")
+    page.locator("details[data-filter=dataset] summary").click()
+    page.get_by_role("checkbox", name="pcam").uncheck()
+    assert {row[1] for row in rows(page)} == {"aptos2019", f"folder:{HOSTILE}"}
+    assert page.locator("#p2").is_hidden()
+
+
+def test_a_hostile_name_is_text(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    page = look(written[1])
+    page.mouse.wheel(0, 9999)
+    assert page.get_by_role("heading", name=HOSTILE).count() == 1
+    assert page.locator("script").count() == 3
+    assert HOSTILE not in written[1].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_screen_and_stays_in_place(
+    look: Any, written: tuple[ScoreStore, Path], width: int, dark: bool
+) -> None:
+    page = look(written[1], width=width, dark=dark)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    moved = """() => new Promise(done => new PerformanceObserver(list => done(
+        list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({type: 'layout-shift', buffered: true})
+        || setTimeout(() => done(0), 300))"""
+    assert page.evaluate(moved) < 0.01
