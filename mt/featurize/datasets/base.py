@@ -12,6 +12,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
 from mt.cache.status import Status
+from mt.cache.stratify import stratified_order
 from mt.errors import DatasetError
 
 Json: TypeAlias = Any
@@ -96,10 +97,13 @@ class Split:
         return len(self.ids)
 
     def limited(self, count: int) -> Split:
-        """Return `count` rows spread evenly over the split, so that a listing sorted by class keeps its classes."""
+        """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""
         if count >= len(self):
             return self
-        places = tuple(number * len(self) // count for number in range(count))
+        if self.labels.ndim == 1:
+            places = tuple(np.sort(stratified_order(self.labels, seed=0)[:count]).tolist())
+        else:
+            places = tuple(number * len(self) // count for number in range(count))
         return replace(
             self,
             ids=[self.ids[place] for place in places],

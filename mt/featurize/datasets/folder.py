@@ -14,7 +14,7 @@ from mt.featurize.datasets.base import Dataset, Split, Task
 from mt.featurize.datasets.drawn import draw_splits
 from mt.featurize.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.featurize.datasets.images import ImageFiles
-from mt.featurize.datasets.listing import list_images, natural, plain_text, some, subfolders
+from mt.featurize.datasets.listing import list_images, natural, some, subfolders
 from mt.featurize.datasets.registry import Request
 
 SPLIT_NAMES = {
@@ -63,7 +63,7 @@ def load(request: Request) -> Dataset:
         for name, chosen in rows.items()
     }
     return Dataset(
-        name=f"folder:{plain_text(root.resolve().name)}",
+        name=f"folder:{root.resolve().name}",
         location=str(root),
         task=_task(request.task, class_names),
         class_names=class_names,
@@ -110,12 +110,12 @@ def _find(root: Path) -> tuple[list[Found], list[str]]:
         for name in subfolders(root / split):
             place = f"{split}/{name}" if split else name
             listing = list_images(root / place, inside=root)
-            ignored += listing.ignored
+            ignored += [f"{place}/{other}" for other in listing.ignored]
             if not listing.images:
                 empty.append(name)
-            split_name, class_name = SPLIT_NAMES.get(split.lower()), plain_text(name)
+            split_name = SPLIT_NAMES.get(split.lower())
             found += [
-                Found(plain_text(f"{place}/{image}"), os.path.join(root, place, image), split_name, class_name)
+                Found(f"{place}/{image}", os.path.join(root, place, image), split_name, name)
                 for image in listing.images
             ]
     if not found:

@@ -67,11 +67,6 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     return (*tokens, (2, 0, name))
 
 
-def plain_text(name: str) -> str:
-    """Return a file name as text that any file can hold: bytes that are no UTF-8 appear as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def contained(path: str, *, inside: Path) -> bool:
     """Return whether a path, links followed, stays below a folder."""
     return _below(os.path.realpath(path), os.path.realpath(inside))
@@ -86,8 +81,19 @@ def some(names: Sequence[str], count: int = 3) -> str:
 def _visible(path: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(path) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name.lower() not in _LITTER:
-                yield entry
+            if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+                continue
+            if not entry.name.isascii():
+                _refuse_no_text(entry.path)
+            yield entry
+
+
+def _refuse_no_text(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        raise DatasetError(f"{shown}: the file name is not UTF-8. Rename it.") from error
 
 
 def _refuse_escape(entry: os.DirEntry[str], homes: tuple[str, str]) -> None:

@@ -124,8 +124,8 @@ def _places_inside(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _places_outside(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return places whose nuclei cannot touch the central square: as far in as a nucleus reaches."""
-    margin = (SIZE - CENTRE) / 2 - REACH
+    """Return places whose nuclei cannot touch the central square: at least as far from it as a nucleus reaches."""
+    margin = (SIZE - CENTRE) / 2 - REACH - 1
     places = rng.uniform(0, SIZE, (count, 2))
     side = rng.integers(0, 2, count)
     depth = rng.uniform(0, margin, count)

@@ -15,7 +15,7 @@ from mt.featurize.datasets.drawn import draw_splits
 from mt.featurize.datasets.folder import FRACTIONS, SPLIT_NAMES, warnings_about
 from mt.featurize.datasets.grouping import groups_by_regex
 from mt.featurize.datasets.listed import ImageTable, found_images, splits_of
-from mt.featurize.datasets.listing import contained, plain_text, some
+from mt.featurize.datasets.listing import contained, some
 from mt.featurize.datasets.registry import Request
 from mt.featurize.datasets.table_labels import Labels, label_column, label_columns
 
@@ -46,7 +46,7 @@ def load(request: Request) -> Dataset:
     metadata = {name: columns[name] for name in METADATA if name in columns}
     splits = splits_of(ImageTable(ids, labels.values, paths, groups, metadata), rows)
     return Dataset(
-        name=f"table:{plain_text(file.stem)}",
+        name=f"table:{file.stem}",
         location=str(file),
         task=labels.task,
         class_names=labels.class_names,

@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.errors import DatasetError, InputError
 from mt.featurize.datasets.base import Task
-from mt.featurize.datasets.listing import natural, plain_text, some
+from mt.featurize.datasets.listing import natural, some
 
 # Between the labels of one image where `--task multilabel` reads a single column.
 SEPARATOR = "|"
@@ -52,7 +52,7 @@ def label_column(file: Path, values: Sequence[str], task: Task | None, unused: S
     number = {name: label for label, name in enumerate(names)}
     return Labels(
         np.array([number[value] for value in values], dtype=np.int64),
-        tuple(plain_text(name) for name in names),
+        tuple(names),
         task or ("binary" if len(names) == 2 else "multiclass"),
         warnings,
     )
