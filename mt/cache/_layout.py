@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ _OWN_DIGEST_AT = USER_BLOCK - DIGEST
 _FIELDS = struct.Struct("<8s2I10Q32s32s")
 _DTYPES = {1: ("float32", 4), 2: ("float16", 2)}
 _DTYPE_CODES = {name: code for code, (name, _) in _DTYPES.items()}
-_SEAL_CHUNK = 1 << 20  # bytes read at a time
+_CHUNK = 1 << 20  # bytes read at a time
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -142,8 +143,8 @@ def seal_of(descriptor: int, layout: Layout) -> bytes:
     """Return the sha256 of every byte outside the user block, the embeddings, the status and the block digests."""
     hashed = hashlib.sha256()
     for start, stop in layout.sealed():
-        for offset in range(start, stop, _SEAL_CHUNK):
-            hashed.update(_io.read(descriptor, min(_SEAL_CHUNK, stop - offset), offset))
+        for offset in range(start, stop, _CHUNK):
+            hashed.update(_io.read(descriptor, min(_CHUNK, stop - offset), offset))
     return hashed.digest()
 
 
@@ -158,6 +159,19 @@ def block_digest(block: int, status: ReadableBuffer, embeddings: ReadableBuffer)
     hashed = hashlib.sha256(struct.pack("<Q", block))
     hashed.update(status)
     hashed.update(embeddings)
+    return hashed.digest()
+
+
+def stored_digest(descriptor: int, layout: Layout, block: int, buffer: bytearray) -> bytes:
+    """Return the checksum that a block on the disk should have; it is read through `buffer`, part by part."""
+    start, stop = layout.rows(block)
+    hashed = hashlib.sha256(struct.pack("<Q", block))
+    hashed.update(_io.read(descriptor, stop - start, layout.status + start))
+    view = memoryview(buffer)
+    at, end = layout.embeddings + start * layout.row_bytes, layout.embeddings + stop * layout.row_bytes
+    while at < end and (size := os.preadv(descriptor, [view[: end - at]], at)):
+        hashed.update(view[:size])
+        at += size
     return hashed.digest()
 
 
@@ -183,15 +197,15 @@ def wrong_blocks(
 
     digests = read_digests(descriptor, layout)
 
+    own = threading.local()  # each thread's buffer: memory that is new for every block costs more than the hash
+
     def is_wrong(block: int) -> bool:
-        start, stop = layout.rows(block)
-        size = (stop - start) * layout.row_bytes
+        if not hasattr(own, "buffer"):
+            own.buffer = bytearray(_CHUNK)
         try:
-            status = _io.read(descriptor, stop - start, layout.status + start)
-            rows = _io.read(descriptor, size, layout.embeddings + start * layout.row_bytes)
+            return stored_digest(descriptor, layout, block, own.buffer) != digests[block]
         except OSError:  # a failing disk
             return True
-        return block_digest(block, status, rows) != digests[block]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block, wrong in zip(blocks, pool.map(is_wrong, blocks), strict=True):

@@ -182,8 +182,7 @@ class FeatureWriter:
             _io.write(descriptor, checksum, layout.blocks + block * _layout.DIGEST)
         except OSError as error:
             raise _io.explained(error, self.path) from error
-        if block in self.missing:
-            self.missing.remove(block)
+        self.missing = [other for other in self.missing if other != block]  # a new list: callers loop over the old
 
     def _refuse_not_finite(self, data: np.ndarray, start: int) -> None:
         import numpy as np
