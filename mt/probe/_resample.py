@@ -15,8 +15,8 @@ from mt.cache.stratify import Ints, label_matrix, unit_counts
 from mt.errors import InputError
 from mt.probe._weighted import Array, Statistic
 
-# Small enough that a chunk's running sums stay in a core's cache.
-_CHUNK = 16
+# Numbers in a chunk's running sums: they stay in a core's cache.
+_CHUNK_NUMBERS = 2**19
 
 
 def units_of(n_cases: int, groups: Sequence[object] | None) -> Ints:
@@ -37,10 +37,11 @@ def replicate(
     are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
     """
     strata = _strata(y, unit)
+    chunk_size = max(16, _CHUNK_NUMBERS // len(y))
 
     def chunk(number: int) -> tuple[Array, int]:
         rng = np.random.default_rng([seed, number])
-        size = min(_CHUNK, n_resamples - number * _CHUNK)
+        size = min(chunk_size, n_resamples - number * chunk_size)
         weights = np.stack([_multiplicities(np.zeros(len(strata), dtype=np.int64), rng) for _ in range(size)])
         values = np.column_stack([statistic(weights) for statistic in statistics])
         undefined = np.isnan(values).any(axis=1)
@@ -49,7 +50,7 @@ def replicate(
             values[undefined] = np.column_stack([statistic(again) for statistic in statistics])
         return values, int(undefined.sum())
 
-    n_chunks = -(-n_resamples // _CHUNK)
+    n_chunks = -(-n_resamples // chunk_size)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = list(threads.map(chunk, range(n_chunks)))
     return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)

@@ -18,9 +18,8 @@ RNG = np.random.default_rng(0)
 Y2 = RNG.integers(0, 2, 300)
 P2 = np.clip(0.3 * Y2 + 0.7 * RNG.random(300), 0, 1).astype(np.float32)
 Y5 = RNG.integers(0, 5, 300)
-P5 = (lambda raw: raw / raw.sum(axis=1, keepdims=True))(RNG.random((300, 5)) + 0.4 * (np.arange(5) == Y5[:, None])).astype(
-    np.float32
-)
+RAW5 = RNG.random((300, 5)) + 0.4 * (np.arange(5) == Y5[:, None])
+P5 = (RAW5 / RAW5.sum(axis=1, keepdims=True)).astype(np.float32)
 YL = (RNG.random((300, 3)) < [0.5, 0.2, 0.1]).astype(int)
 PL = RNG.random((300, 3))
 C2, C5 = (P2 > 0.5).astype(int), P5.argmax(axis=1)
