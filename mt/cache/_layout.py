@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ _OWN_DIGEST_AT = USER_BLOCK - DIGEST
 _FIELDS = struct.Struct("<8s2I10Q32s32s")
 _DTYPES = {1: ("float32", 4), 2: ("float16", 2)}
 _DTYPE_CODES = {name: code for code, (name, _) in _DTYPES.items()}
-_CHUNK = 1 << 20  # bytes read at a time
+_CHUNK = 1 << 18  # bytes read at a time
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -162,16 +161,17 @@ def block_digest(block: int, status: ReadableBuffer, embeddings: ReadableBuffer)
     return hashed.digest()
 
 
-def stored_digest(descriptor: int, layout: Layout, block: int, buffer: bytearray) -> bytes:
-    """Return the checksum that a block on the disk should have; it is read through `buffer`, part by part."""
+def stored_digest(descriptor: int, layout: Layout, block: int) -> bytes:
+    """Return the checksum that a block on the disk should have.
+
+    It is read in small parts: memory that is new for every block would cost as much as the hash.
+    """
     start, stop = layout.rows(block)
     hashed = hashlib.sha256(struct.pack("<Q", block))
     hashed.update(_io.read(descriptor, stop - start, layout.status + start))
-    view = memoryview(buffer)
-    at, end = layout.embeddings + start * layout.row_bytes, layout.embeddings + stop * layout.row_bytes
-    while at < end and (size := os.preadv(descriptor, [view[: end - at]], at)):
-        hashed.update(view[:size])
-        at += size
+    end = layout.embeddings + stop * layout.row_bytes
+    for at in range(layout.embeddings + start * layout.row_bytes, end, _CHUNK):
+        hashed.update(_io.read(descriptor, min(_CHUNK, end - at), at))
     return hashed.digest()
 
 
@@ -197,13 +197,9 @@ def wrong_blocks(
 
     digests = read_digests(descriptor, layout)
 
-    own = threading.local()  # each thread's buffer: memory that is new for every block costs more than the hash
-
     def is_wrong(block: int) -> bool:
-        if not hasattr(own, "buffer"):
-            own.buffer = bytearray(_CHUNK)
         try:
-            return stored_digest(descriptor, layout, block, own.buffer) != digests[block]
+            return stored_digest(descriptor, layout, block) != digests[block]
         except OSError:  # a failing disk
             return True
 

@@ -24,10 +24,10 @@ def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:
         return {name: opened[name][()] for name in names}
 
 
-def row_ids(descriptor: int, layout: Layout, rows: list[int]) -> list[str]:
-    """Return the ids of some rows of a file that is being written."""
+def row_ids(descriptor: int, layout: Layout) -> list[str]:
+    """Return the ids of all rows of an open file, complete or not, whose seal has been checked."""
     with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
-        return decoded(stored_rows(mapped)["ids"][rows])
+        return decoded(stored_rows(mapped)["ids"])
 
 
 class _Mapped(io.RawIOBase):

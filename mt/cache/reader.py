@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from mt.cache._peek import Summary, incomplete, is_complete, missing_error, peek
 from mt.cache._stored import stored_rows
 from mt.cache.rows import COLUMNS, decoded, unquoted
 from mt.cache.status import Status
-from mt.cache.verify import Damage, in_words, verify_file
+from mt.cache.verify import Damage, find_damage, in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,17 +45,15 @@ class FeatureFile:
         if not path.exists():
             raise missing_error(path)
         self.path = path
-        descriptor = _layout.open_for_reading(path)
-        try:
-            self._layout = _layout.read_layout(descriptor, path)
-            self.manifest = _layout.read_manifest(descriptor, self._layout, path)
-            _layout.check_seal(descriptor, self._layout, path)
-            done = len(_layout.present(_layout.read_digests(descriptor, self._layout)))
-            if done < self._layout.n_blocks:
-                raise incomplete(path, self.manifest, self._layout, done)
-            self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
+        self._descriptor = descriptor = _layout.open_for_reading(path)  # one inode, whatever its name leads to later
+        weakref.finalize(self, os.close, descriptor)
+        self._layout = _layout.read_layout(descriptor, path)
+        self.manifest = _layout.read_manifest(descriptor, self._layout, path)
+        _layout.check_seal(descriptor, self._layout, path)
+        done = len(_layout.present(_layout.read_digests(descriptor, self._layout)))
+        if done < self._layout.n_blocks:
+            raise incomplete(path, self.manifest, self._layout, done)
+        self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
     def __repr__(self) -> str:
         what = f"{self.dataset} {self.split}, {self.backbone}, {self.n_ok} x {self.dim}"
@@ -155,7 +154,7 @@ class FeatureFile:
 
     def verify(self) -> list[Damage]:
         """Return the blocks whose bytes disagree with their checksums, in the order of the file."""
-        return list(verify_file(self.path).damages)
+        return find_damage(self._descriptor, self._layout)
 
     def _view(self, dtype: str, count: int, offset: int) -> np.ndarray:
         import numpy as np

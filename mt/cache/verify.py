@@ -57,22 +57,24 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
         layout = _layout.read_layout(descriptor, path)
         _layout.read_manifest(descriptor, layout, path)
         _layout.check_seal(descriptor, layout, path)
-        there = _layout.present(_layout.read_digests(descriptor, layout))
-        wrong = _layout.wrong_blocks(descriptor, layout, there, advance)
-        damages = tuple(_damage(descriptor, layout, block) for block in wrong)
+        checked = len(_layout.present(_layout.read_digests(descriptor, layout)))
+        damages = find_damage(descriptor, layout, advance)
     except CacheError as error:
         return Report(path, 0, 0, (), str(error))
     finally:
         os.close(descriptor)
-    return Report(path, layout.n_blocks, len(there), damages, in_words(damages) if damages else "")
+    return Report(path, layout.n_blocks, checked, tuple(damages), in_words(damages) if damages else "")
+
+
+def find_damage(descriptor: int, layout: _layout.Layout, advance: Callable[[int], object] = int) -> list[Damage]:
+    """Return the blocks whose bytes disagree with their checksums, of a file whose seal has been checked."""
+    there = _layout.present(_layout.read_digests(descriptor, layout))
+    wrong = list(_layout.wrong_blocks(descriptor, layout, there, advance))
+    ids = row_ids(descriptor, layout) if wrong else []
+    return [Damage(block, *layout.rows(block), tuple(ids[slice(*layout.rows(block))])) for block in wrong]
 
 
 def in_words(damages: Sequence[Damage]) -> str:
     """Return which rows are damaged, in one sentence."""
     more = f"; and {len(damages) - 3} more blocks" if len(damages) > 3 else ""
     return f"checksums disagree in {len(damages)} blocks: {'; '.join(map(str, damages[:3]))}{more}"
-
-
-def _damage(descriptor: int, layout: _layout.Layout, block: int) -> Damage:
-    start, stop = layout.rows(block)
-    return Damage(block, start, stop, tuple(row_ids(descriptor, layout, list(range(start, stop)))))

@@ -191,11 +191,11 @@ class FeatureWriter:
         if len(bad):
             from mt.cache._stored import row_ids
 
-            ids = row_ids(self._open(), self._layout, [start + int(row) for row in bad[:10]])
-            more = ", ..." if len(bad) > 10 else ""
+            ids = row_ids(self._open(), self._layout)
+            named = ", ".join(ids[start + row] for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
             raise InputError(
                 f"{len(bad)} embeddings for {self.path.name} are NaN or infinite in {self._layout.dtype}: "
-                f"{', '.join(ids)}{more}. Look at these images, or use --precision float32 and --dtype float32."
+                f"{named}. Look at these images, or use --precision float32 and --dtype float32."
             )
 
     def _verified(self) -> list[int]:
