@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -30,15 +29,14 @@ class Probe(Interface):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows whose labels may be looked at: X (n, dim), y (n,) or (n, L), the group of each row or None."""
+    """Rows whose labels may be looked at: X (n, dim), y (n,) or (n, L), the group (n,) of each row or None."""
 
     X: Array
     y: Array
-    groups: Sequence[str] | None = None
+    groups: Array | None = None
 
     def take(self, rows: Array) -> Labelled:
-        groups = None if self.groups is None else [self.groups[row] for row in rows]
-        return Labelled(self.X[rows], self.y[rows], groups)
+        return Labelled(self.X[rows], self.y[rows], None if self.groups is None else self.groups[rows])
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def fit_head(budget: Labelled, setting: Setting, method: Head, seed: int, valida
             held, budget = budget.take(np.flatnonzero(fold >= 0)), budget.take(np.flatnonzero(fold < 0))
     settings = list(itertools.product(method.learning_rates, method.weight_decays))
     training = _Training(method, settings, outputs, setting, seed)
-    weights, scores = training.run(scaling.apply(budget.X), budget.y, held and (scaling.apply(held.X), held.y))
+    judged = None if held is None else (scaling.apply(held.X), held.y)
+    weights, scores = training.run(scaling.apply(budget.X), budget.y, judged)
     chosen = int(np.argmax(scores.mean(axis=0)))
     probes = tuple(
         LinearProbe(setting.task, setting.n_classes, scaling, run[:, :-1], run[:, -1], outputs, base)
@@ -65,8 +66,8 @@ def fit_head(budget: Labelled, setting: Setting, method: Head, seed: int, valida
         source = "val" if validation is not None else "holdout"
         metric = setting.protocol.selection_metric
         selection = {"metric": metric, "source": source, "scores": scores.mean(axis=0).tolist()}
-    probe = probes[0] if len(probes) == 1 else AveragedProbe(probes)
-    return Fitted(probe, {"learning_rate": rate, "weight_decay": decay}, selection, tuple(flags))
+    averaged = probes[0] if len(probes) == 1 else AveragedProbe(probes)
+    return Fitted(averaged, {"learning_rate": rate, "weight_decay": decay}, selection, tuple(flags))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Training:
         device = torch_device(self.setting.device)
         features = torch.from_numpy(_with_ones(X)).to(device)
         classes = torch.from_numpy(np.searchsorted(self.outputs, y)).to(device)
-        judge = held and _Judge(*held, self.outputs, self.setting.protocol.selection_metric, device)
+        judge = None if held is None else _Judge(*held, self.outputs, self.setting.protocol.selection_metric, device)
         batch = min(self.method.batch, len(X))
         steps = math.ceil(len(X) / batch)
         epochs = self.method.epochs or math.ceil((self.method.steps or 1) / steps)
@@ -101,7 +102,7 @@ class _Training:
         for epoch in range(epochs):
             order = torch.from_numpy(np.stack([rng.permutation(len(X)) for rng in generators])).to(device)
             factor = (1 + math.cos(math.pi * epoch / epochs)) / 2 if self.method.cosine else 1.0
-            for rows in order.split(batch, dim=1):
+            for rows in torch.split(order, batch, dim=1):
                 state.step(features[rows], classes[rows], factor)
             if judge and not keep.update(state.weights, judge.scores(state.weights, len(self.settings))):
                 break
@@ -150,11 +151,12 @@ class _Optimizer:
         self.weights.addcmul_(rates, self.first / size, value=-1 / (1 - 0.9**self.count))
 
     def _gradient(self, X: Tensor, classes: Tensor) -> Tensor:
-        logits = (X @ self.weights).unflatten(2, (-1, self.n_outputs))
+        logits = (X @ self.weights).reshape(*X.shape[:2], -1, self.n_outputs)
         slope = logits.softmax(dim=-1)
         hot = classes[:, :, None, None].expand(*slope.shape[:3], 1)
         slope.scatter_add_(3, hot, slope.new_full((), -1.0).expand_as(hot))
-        return X.transpose(1, 2) @ slope.flatten(2) / X.shape[1]
+        slopes: Tensor = X.transpose(1, 2) @ slope.flatten(2) / X.shape[1]
+        return slopes
 
 
 class _Judge:
@@ -173,7 +175,8 @@ class _Judge:
         """Return (S, R) scores of weights (S, d+1, R K)."""
         import torch
 
-        votes = (self.features @ weights).unflatten(2, (n_settings, self.n_outputs)).argmax(dim=-1)
+        logits = self.features @ weights
+        votes = logits.reshape(*logits.shape[:2], n_settings, self.n_outputs).argmax(dim=-1)
         said = torch.nn.functional.one_hot(votes, self.n_outputs).float()
         right = torch.einsum("snrk,nk->srk", said, self.truth)
         true, total = self.truth.sum(dim=0), said.sum(dim=1)

@@ -38,7 +38,7 @@ class NeighbourProbe:
     def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
         """Return each class's share of the votes: (n,) of class 1 for binary, else (n, K)."""
         shares = self.shares(X, [self.k])[0]
-        return shares[:, 1] if self.task == "binary" else shares
+        return np.asarray(shares[:, 1] if self.task == "binary" else shares)
 
     def shares(self, X: Array, ks: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the share of the votes (len(ks), n, K) for several k at once; k is cut to the rows of the bank."""
@@ -50,7 +50,7 @@ class NeighbourProbe:
             for place, k in enumerate(ks):
                 for c in range(self.n_classes):
                     out[place, rows, c] = (weight[:, :k] * (voters[:, :k] == c)).sum(axis=1)
-        return out / np.maximum(out.sum(axis=2, keepdims=True), np.finfo(np.float32).tiny)
+        return np.asarray(out / np.maximum(out.sum(axis=2, keepdims=True), np.finfo(np.float32).tiny))
 
 
 def fit_neighbours(

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from mt.cache.fingerprint import slug
 from mt.errors import InputError
+from mt.probe.heads import AveragedProbe
+from mt.probe.knn import NeighbourProbe
 from mt.probe.linear import LinearProbe, Scaling
 
 if TYPE_CHECKING:
@@ -121,8 +123,6 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
 
 def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     """Return a probe's arrays, and the JSON that puts it together again."""
-    from mt.probe.heads import AveragedProbe
-
     if isinstance(probe, AveragedProbe):
         parts = [_taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}
@@ -130,9 +130,11 @@ def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     if isinstance(probe, LinearProbe):
         tensors = {"coef": probe.coef, "intercept": probe.intercept, "outputs": probe.outputs, "base": probe.base}
         rebuild: dict[str, Any] = {"kind": "linear"}
-    else:
+    elif isinstance(probe, NeighbourProbe):
         tensors = {"bank": probe.bank, "labels": probe.labels}
         rebuild = {"kind": "neighbours", "k": probe.k, "vote": probe.vote, "temperature": probe.temperature}
+    else:
+        raise TypeError(f"no format for a {type(probe).__name__}")
     tensors |= {"mean": probe.scaling.mean, "scale": probe.scaling.scale}
     shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit}
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, {**rebuild, **shared}
@@ -140,8 +142,6 @@ def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
 
 def _put_together(tensors: Tensors, about: dict[str, Any]) -> Probe:
     if about.get("averaged"):
-        from mt.probe.heads import AveragedProbe
-
         one = {key: value for key, value in about.items() if key != "averaged"}
         runs = []
         for number in range(about["averaged"]):
@@ -155,7 +155,5 @@ def _put_together(tensors: Tensors, about: dict[str, Any]) -> Probe:
     if about["kind"] == "linear":
         parts = (tensors[name] for name in ("coef", "intercept", "outputs", "base"))
         return LinearProbe(task, n_classes, scaling, *parts)
-    from mt.probe.knn import NeighbourProbe
-
     rule = {name: about[name] for name in ("k", "vote", "temperature")}
     return NeighbourProbe(task, n_classes, scaling, tensors["bank"], tensors["labels"], **rule)

@@ -142,9 +142,8 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
     outcome = fit.outcome
     values, interval = resample(metric, cases)
     versions = {**outcome["versions"], **revision()}
-    names = {"metric": metric, "level": view.level, "by": view.by, "subgroup": subgroup}
     score = Score(
-        identity=digest({"fit": fit.identity, **names, **revision()}),
+        identity=digest({"fit": fit.identity, "metric": metric, **vars(view), "subgroup": subgroup, **revision()}),
         fit=fit.identity,
         dataset=question.pair.dataset,
         test_dataset=question.pair.test_dataset,
@@ -154,6 +153,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         fraction=question.budget.fraction,
         shots=question.budget.shots,
         seed=question.seed,
+        metric=metric,
         value=metrics.score(metric, cases.y, cases.p),
         low=None if np.isnan(interval.low) else interval.low,
         high=None if np.isnan(interval.high) else interval.high,
@@ -163,11 +163,13 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         n_units=interval.n_units,
         solver=str(outcome["solver"]),
         select=str(outcome["select"]),
+        level=view.level,
+        by=view.by,
+        subgroup=subgroup,
         flags=(*outcome["flags"], *cases.flags),
         settings=outcome["settings"],
         realised=outcome["realised"],
         fingerprints=question.pair.fingerprints,
         versions=versions,
-        **names,
     )
     return score, values
