@@ -101,3 +101,11 @@ def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) 
 def _print_json(study: Study, *, compare: bool) -> None:
     for score in study.scores:
         click.echo(json.dumps(score.row()))
+    if compare:
+        from mt.cache.scores import ScoreStore
+        from mt.probe.cells import grids
+        from mt.probe.paired import comparisons
+
+        with ScoreStore(study.store) as store:
+            for pair in comparisons(grids(study.scores, store), store):
+                click.echo(json.dumps(pair.row()))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[Any]
+_CHECKS = 500  # times that held-out rows are looked at; with few rows eva's 12,500 steps are as many epochs
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class _Training:
         batch = min(self.method.batch, len(X))
         steps = math.ceil(len(X) / batch)
         epochs = self.method.epochs or math.ceil((self.method.steps or 1) / steps)
-        patience = math.ceil(epochs * self.method.patience) if self.method.patience else epochs
+        every = math.ceil(epochs / _CHECKS)
+        patience = math.ceil(epochs / every * (self.method.patience or 1))
         generators = [np.random.default_rng([self.seed, run]) for run in range(self.method.runs)]
         state = _Optimizer(
             self.method, self.settings, self._start(generators, X.shape[1]).to(device), len(self.outputs)
@@ -104,7 +106,8 @@ class _Training:
             factor = (1 + math.cos(math.pi * epoch / epochs)) / 2 if self.method.cosine else 1.0
             for rows in torch.split(order, batch, dim=1):
                 state.step(features[rows], classes[rows], factor)
-            if judge and not keep.update(state.weights, judge.scores(state.weights, len(self.settings))):
+            due = epoch % every == 0 or epoch == epochs - 1
+            if judge and due and not keep.update(state.weights, judge.scores(state.weights, len(self.settings))):
                 break
         weights = (keep.weights if judge else state.weights).cpu().double().numpy()
         split = weights.reshape(len(weights), X.shape[1] + 1, len(self.settings), len(self.outputs))

@@ -198,6 +198,7 @@ PROTOCOLS: dict[str, Protocol] = {
             deviations=(
                 _OUR_CARVE,
                 "the probabilities of the 5 runs are averaged; eva averages their scores",
+                "held-out rows are looked at 500 times at most, not after each of up to 12,500 epochs",
                 "binary tasks have two softmax outputs instead of one sigmoid",
             ),
         ),

@@ -79,7 +79,8 @@ class ProbeFolder:
             "backbone": manifest.get("inputs", {}).get("backbone"),
         }
         pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
-        name = slug(f"{slug(pair.dataset)}-{slug(pair.model)}-{budget}-seed{question.seed}")
+        recipe = slug(features_protocol)
+        name = f"{slug(pair.dataset)}-{slug(pair.model)}-{recipe}-{budget}-seed{question.seed}"
         write_probe(self.folder / name, tensors, about)
 
 

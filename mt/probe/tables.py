@@ -6,10 +6,12 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.probe.cells import Cell, Grid, grids
 from mt.probe.metrics import METRICS
+from mt.probe.paired import Paired, comparisons, not_worse_than_best
 from mt.probe.plan import Budget
 from mt.probe.protocols import PROTOCOLS, Protocol, describe
 
@@ -37,12 +39,15 @@ def print_study(study: Study, *, compare: bool = False) -> None:
 
     out = console()
     with ScoreStore(study.store) as store:
-        for grid in grids(study.scores, store):
-            print_grid(out, grid)
+        found = grids(study.scores, store)
+        for grid in found:
+            print_grid(out, grid, {budget: not_worse_than_best(grid, budget, store) for budget in grid.budgets})
+        if compare:
+            print_comparisons(out, comparisons(found, store))
 
 
-def print_grid(out: Console, grid: Grid) -> None:
-    """Print one table: `mean ± sd [interval]`, the best of each budget in bold."""
+def print_grid(out: Console, grid: Grid, level_with_best: Mapping[Budget, set[str]]) -> None:
+    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`."""
     from rich.table import Table
 
     stacked = out.width < max(map(len, grid.rows)) + 4 + (_CELL + 3) * len(grid.budgets)
@@ -55,7 +60,13 @@ def print_grid(out: Console, grid: Grid) -> None:
     for row in grid.rows:
         cells = [grid.cells.get((row, budget)) for budget in grid.budgets]
         texts = [
-            _text(cell, bold=row in best[budget], letters=letters, stacked=stacked)
+            _text(
+                cell,
+                bold=row in best[budget],
+                mark=_mark(row, best[budget], level_with_best[budget]),
+                letters=letters,
+                stacked=stacked,
+            )
             for budget, cell in zip(grid.budgets, cells, strict=True)
         ]
         table.add_row(row, *texts)
@@ -90,7 +101,11 @@ def _best(grid: Grid, budget: Budget) -> set[str]:
     return {row for row, mean in means.items() if mean == top}
 
 
-def _text(cell: Cell | None, *, bold: bool, letters: dict[str, str], stacked: bool) -> Text:
+def _mark(row: str, best: set[str], level_with_best: set[str]) -> str:
+    return " =" if best and row in level_with_best and row not in best else ""
+
+
+def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], stacked: bool) -> Text:
     from rich.text import Text
 
     if cell is None:
@@ -100,6 +115,7 @@ def _text(cell: Cell | None, *, bold: bool, letters: dict[str, str], stacked: bo
     text = Text(f"{cell.spread.mean:.3f}", style="bold" if bold else "")
     if cell.spread.sd is not None:
         text.append(f" ± {cell.spread.sd:.3f}")
+    text.append(mark)
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
     if cell.low is not None and cell.high is not None:
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
@@ -121,6 +137,8 @@ def _notes(grid: Grid, letters: dict[str, str]) -> list[str]:
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
     notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
+    if len(grid.rows) > 1:
+        notes.append("Bold: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
     first = cells[0].scores[0]
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
@@ -131,6 +149,29 @@ def _notes(grid: Grid, letters: dict[str, str]) -> list[str]:
 def _count(grid: Grid, flag: str) -> str:
     hit = sum(flag in score.flags for cell in grid.cells.values() for score in cell.scores)
     return f"{hit} of {sum(len(cell.scores) for cell in grid.cells.values())} fits"
+
+
+def print_comparisons(out: Console, pairs: Sequence[Paired]) -> None:
+    """Print the paired differences between the models."""
+    from rich.table import Table
+
+    title = "Paired differences on the same draws and test cases"
+    table = Table(title=title, title_justify="left", title_style="bold", box=_box(out))
+    for name in ("dataset", "metric", "budget", "difference of", "mean [95 % interval]", "p", "p (Holm)"):
+        table.add_column(name, overflow="fold")
+    for pair in pairs:
+        part = f" {pair.by}={pair.subgroup}" if pair.by else ""
+        table.add_row(
+            pair.dataset + part, METRICS[pair.metric].label, str(Budget(pair.fraction, pair.shots)),
+            f"{pair.a} - {pair.b}", f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]",
+            f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
+        )  # fmt: skip
+    out.print(table)
+    out.print(
+        "Intervals and p: draws and test groups (cases without groups) resampled together, 10,000 times; at one draw, "
+        "test groups alone. Holm: within one dataset, budget and metric.", style="dim",
+    )  # fmt: skip
+    out.print()
 
 
 def _box(out: Console) -> Any:

@@ -1,0 +1,133 @@
+"""Paired comparisons of the rows of a table, from what the store keeps: nothing is fitted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mt.cache.fingerprint import digest
+from mt.cache.scores import ScoreStore
+from mt.probe.cells import Cell, Grid, scored
+from mt.probe.metrics import METRICS
+from mt.probe.plan import Budget
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Row a less row b at one budget: the mean difference over draws, its interval, p, and p adjusted by Holm."""
+
+    dataset: str
+    test_dataset: str
+    metric: str
+    fraction: float | None
+    shots: int | None
+    level: str
+    by: str | None
+    subgroup: str | None
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n_draws: int
+    n_units: int
+    independent: bool
+
+    def row(self) -> dict[str, Any]:
+        """Return the comparison as one flat JSON object; a number that is undefined is null."""
+        found = {"comparison": f"{self.a} - {self.b}", **asdict(self)}
+        return {name: None if value != value else value for name, value in found.items()}
+
+
+def competing(grid: Grid, budget: Budget) -> dict[str, Cell]:
+    """Return the rows that can be compared at a budget: defined, on the same test cases and the same draws."""
+    cells = {row: cell for (row, b), cell in grid.cells.items() if b == budget and not np.isnan(cell.spread.mean)}
+    if not cells:
+        return {}
+    seeds = [tuple(score.seed for score in cell.scores) for cell in cells.values()]
+    common = max(set(seeds), key=seeds.count)
+    return {row: cell for (row, cell), drawn in zip(cells.items(), seeds, strict=True) if drawn == common}
+
+
+def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[str]:
+    """Return the rows that are not significantly worse than the best by max-T, from the scores' own resamples."""
+    cells = competing(grid, budget)
+    if len(cells) < 2:
+        return set(cells)
+    key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
+    found = store.recall(key)
+    if found is None:
+        from mt.probe.compare import Replicates
+
+        values = [[store.replicates(name) for name in _identities(cell)] for cell in cells.values()]
+        first = next(iter(cells.values())).scores[0]
+        by_resample = np.moveaxis(np.array(values, dtype=np.float64), 2, 0)
+        n_resamples, _, n_draws = by_resample.shape
+        rng = np.random.default_rng([0, n_resamples])
+        drawn = rng.integers(0, n_draws, (n_resamples, n_draws))
+        replicates = Replicates(
+            names=tuple(cells),
+            scores=np.array([[score.value for score in cell.scores] for cell in cells.values()]),
+            values=by_resample,
+            share=(drawn[:, :, None] == np.arange(n_draws)).mean(axis=1),
+            chance=rng.random(n_resamples),
+            greater_is_better=METRICS[grid.metric].greater_is_better,
+            n_units=first.n_units,
+            redrawn=0,
+            independent="cases assumed independent" in first.flags,
+        )
+        found = list(replicates.not_worse_than_best())
+        store.remember(key, found)
+    return set(found)
+
+
+def comparisons(grids: Iterable[Grid], store: ScoreStore) -> list[Paired]:
+    """Return every pair of rows of every table and budget; Holm's family is one table's budget."""
+    return [
+        pair
+        for grid in grids
+        for budget in grid.budgets
+        for pair in _pairs(grid, budget, competing(grid, budget), store)
+    ]
+
+
+def _pairs(grid: Grid, budget: Budget, cells: dict[str, Cell], store: ScoreStore) -> list[Paired]:
+    if len(cells) < 2:
+        return []
+    names = {row: _identities(cell) for row, cell in cells.items()}
+    key = digest({"comparisons": names, "resamples": RESAMPLES})
+    found = store.recall(key)
+    if found is None:
+        found = _compared(grid.metric, cells, store)
+        store.remember(key, found)
+    place = {name: getattr(grid, name) for name in ("dataset", "test_dataset", "metric", "level", "by", "subgroup")}
+    return [Paired(fraction=budget.fraction, shots=budget.shots, **place, **numbers) for numbers in found]
+
+
+def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[dict[str, Any]]:
+    from mt.probe.compare import holm, replicate_scores
+
+    draws = {row: scored(cell.scores, store) for row, cell in cells.items()}
+    cases = next(iter(draws.values()))[0]
+    predictions = {row: [draw.p for draw in drawn] for row, drawn in draws.items()}
+    replicates = replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=RESAMPLES)
+    pairs = list(itertools.combinations(cells, 2))
+    results = [replicates.compare(a, b) for a, b in pairs]
+    adjusted = holm([result.p for result in results])
+    shown = ("difference", "low", "high", "p", "n_draws", "n_units", "independent")
+    return [
+        {"a": a, "b": b, "p_holm": p_holm, **{name: getattr(result, name) for name in shown}}
+        for (a, b), result, p_holm in zip(pairs, results, adjusted, strict=True)
+    ]
+
+
+def _identities(cell: Cell) -> list[str]:
+    return [score.identity for score in cell.scores]
