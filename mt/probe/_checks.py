@@ -56,7 +56,7 @@ def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: in
         raise FitError(f"Labels of this {task} task lie in 0 ... {limit - 1}, found {outside[0]}.")
     counted = targets[weight > 0]
     if task != "multilabel" and (counted == counted[0]).all():
-        raise FitError(f"Labels of one class only: all {len(counted)} rows are of class {counted[0, 0]}; a probe needs two.")
+        raise FitError(f"Labels of one class only: all {len(counted)} rows are of class {counted[0, 0]}; needed: two.")
     return targets, {"binary": 1, "multilabel": targets.shape[1]}.get(task, limit)
 
 
@@ -64,7 +64,8 @@ def refuse_constant_labels(targets: np.ndarray) -> None:
     """Raise FitError when a label of a multilabel task (rows, labels) has one class only."""
     constant = np.flatnonzero((targets == targets[:1]).all(0))
     if len(constant):
-        raise FitError(f"Labels of one class only in column(s) {', '.join(map(str, constant[:10]))} of {targets.shape[1]}.")
+        named = ", ".join(map(str, constant[:10]))
+        raise FitError(f"Labels of one class only in column(s) {named} of {targets.shape[1]}.")
 
 
 def check_sample_weight(sample_weight: np.ndarray | None, rows: int) -> np.ndarray:

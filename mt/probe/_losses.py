@@ -15,8 +15,12 @@ class Loss(Protocol):
     def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (problems,) and their derivatives by the logits (rows, problems, outputs)."""
 
-    def curvature(self, logits: Tensor) -> Tensor:
-        """Return the second derivatives by each logit alone (rows, problems, outputs)."""
+    @property
+    def weights(self) -> Tensor:
+        """The rows' weights (rows, problems), or with a last axis of one."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the outputs' probabilities (rows, problems, outputs)."""
 
     def select(self, problems: Tensor) -> Loss:
         """Return the losses of these problems only."""
@@ -38,8 +42,8 @@ class Sigmoid:
         residual = against.sigmoid_().mul_(self.weights).mul_(-self.signs)
         return loss, residual
 
-    def curvature(self, logits: Tensor) -> Tensor:
-        return torch.sigmoid(logits) * torch.sigmoid(-logits) * self.weights
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits)
 
     def select(self, problems: Tensor) -> Sigmoid:
         return Sigmoid(self.signs[:, problems], self.weights[:, problems])
@@ -71,9 +75,8 @@ class Softmax:
         residual = others.scatter_(2, index, -others.sum(2, keepdim=True)).mul_(self.weights[..., None])
         return loss, residual
 
-    def curvature(self, logits: Tensor) -> Tensor:
-        probability = torch.softmax(logits + self.absent, dim=2)
-        return probability * (1 - probability) * self.weights[..., None]
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits + self.absent, dim=2)
 
     def select(self, problems: Tensor) -> Softmax:
         return replace(self, weights=self.weights[:, problems], absent=self.absent[problems])

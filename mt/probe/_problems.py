@@ -90,7 +90,7 @@ def _solve_batch(
     for i, g in enumerate(group.tolist()):
         if g in latest:
             start[i] = latest[g]
-    loss = _losses(groups, distinct, weights / totals, position)
+    loss = _losses(groups, distinct, (weights / totals).to(basis.rotated.dtype), position)
     return minimise_robustly(
         basis.rotated, loss, penalty, curvature, start, tol=tol, max_iter=max_iter, memory=memory
     )  # fmt: skip
@@ -106,9 +106,10 @@ def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tenso
 
 
 def _losses(groups: Groups, distinct: Tensor, weights: Tensor, position: Tensor) -> Loss:
+    """Return the losses of problems whose groups are ``distinct[position]``; weights (rows, groups) sum to one."""
     if groups.softmax:
         counts = torch.stack([groups.counts(int(g)) for g in distinct])
-        absent = torch.where(counts > 0, 0.0, -torch.inf)
+        absent = torch.where(counts > 0, 0.0, -torch.inf).to(weights.dtype)
         return Softmax(groups.targets[:, 0], weights[:, position], absent[position])
     classes = torch.stack([groups.classes(int(g)) for g in distinct], dim=1)
-    return Sigmoid((2 * classes - 1).double()[:, position, None], weights[:, position, None])
+    return Sigmoid((2 * classes - 1).to(weights.dtype)[:, position, None], weights[:, position, None])

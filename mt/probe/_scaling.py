@@ -49,13 +49,13 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class Dense:
-    """The inverse transposed Cholesky factor of each output's own Hessian (problems, outputs, columns, columns)."""
+    """The inverse transposed Cholesky factor of a Hessian, or of blocks of it (problems, blocks, size, size)."""
 
     factor: Tensor
     intercept_curvature: Tensor
 
     @classmethod
-    def of(cls, hessian: Tensor) -> Dense:
+    def of(cls, hessian: Tensor, columns: int) -> Dense:
         """Factorise; rounding in a Hessian that is singular in float64 is lifted to 1e-13 of its diagonal."""
         diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
         root = diagonal.sqrt()
@@ -63,15 +63,19 @@ class Dense:
         equal.diagonal(dim1=-2, dim2=-1).add_(1e-13)
         factor, failed = torch.linalg.cholesky_ex(equal)
         usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0, 0])).to(factor))
-        return cls(usable * root[..., None], diagonal[..., -1:].amin(1, keepdim=True))
+        intercepts = diagonal.reshape(len(diagonal), -1, columns)[..., -1:]
+        return cls(usable * root[..., None], intercepts.amin(1, keepdim=True))
 
     def weights(self, scaled: Tensor) -> Tensor:
-        column: Tensor = torch.linalg.solve_triangular(self.factor.mT, scaled[..., None], upper=True)
-        return column[..., 0]
+        return self._solve(self.factor.mT, scaled, upper=True)
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        column: Tensor = torch.linalg.solve_triangular(self.factor, gradient[..., None], upper=False)
-        return column[..., 0]
+        return self._solve(self.factor, gradient, upper=False)
+
+    def _solve(self, triangle: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+        blocks = right.reshape(*triangle.shape[:3], 1)
+        solved: Tensor = torch.linalg.solve_triangular(triangle, blocks, upper=upper)
+        return solved.reshape(right.shape)
 
     def select(self, problems: Tensor) -> Dense:
         return Dense(self.factor[problems], self.intercept_curvature[problems])
