@@ -50,7 +50,7 @@ def _reserve(
 
     mutable = rows * (dim * np.dtype(dtype).itemsize + 1) + -(-rows // block) * DIGEST
     sealed = sum(array.nbytes for array in arrays.values()) + text
-    _io.reserve(descriptor, USER_BLOCK + mutable + sealed + _STRUCTURE * (len(arrays) + 8), path)
+    _io.reserve(descriptor, USER_BLOCK + mutable + sealed + _STRUCTURE * (len(arrays) + 8), path.with_suffix(".h5"))
 
 
 def _lay_out(

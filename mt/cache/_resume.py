@@ -31,7 +31,7 @@ def agree(
     }  # fmt: skip
     if other := list(_differences(theirs, ours)):
         raise CacheError(
-            f"{partial} was begun for something else ({'; '.join(other[:3])}). To make it anew use --overwrite."
+            f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite."
         )
     here = manifest.get("compute", {})
     differing = "; ".join(_differences(there.get("compute", {}), here))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 from mt.cache import _io, _layout
 from mt.cache._create import create
 from mt.cache._lock import acquire
-from mt.cache._peek import peek
 from mt.cache._resume import agree, with_other_compute
 from mt.cache.fingerprint import JSON
 from mt.cache.rows import Rows
@@ -48,16 +47,17 @@ class FeatureWriter:
     created: this call made the file.
     """
 
-    def __init__(self, path: Path, lock: BaseFileLock, *, created: bool) -> None:
+    def __init__(self, path: Path, lock: BaseFileLock, *, created: bool, complete: bool = False) -> None:
         self.path = path
         self.created = created
         self._lock = lock
-        self._descriptor: int | None = _io.open_existing(partial_path(path), writable=True)
-        self._layout = _layout.read_layout(self._descriptor, partial_path(path))
-        self.resumed_manifest = _layout.read_manifest(self._descriptor, self._layout, partial_path(path))
+        self._file = path if complete else partial_path(path)
+        self._descriptor: int | None = _io.open_existing(self._file, writable=not complete)
+        self._layout = _layout.read_layout(self._descriptor, self._file)
+        self.resumed_manifest = _layout.read_manifest(self._descriptor, self._layout, self._file)
         self.n_rows, self.dim = self._layout.n_rows, self._layout.dim
         self.n_blocks, self.block_rows = self._layout.n_blocks, self._layout.block_rows
-        self.missing = list(range(self.n_blocks)) if created else self._verified()
+        self.missing = [] if complete else list(range(self.n_blocks)) if created else self._verified()
 
     @classmethod
     def open(
@@ -75,6 +75,7 @@ class FeatureWriter:
     ) -> Self:
         """Create the file with its space reserved, or resume the partial one after verifying what is there.
 
+        Where the complete file is there already (another run has made it meanwhile) nothing is missing of it.
         dtype: float32 or float16.  block_rows: rows a checksum, for a new file; a resumed one keeps its own.
         overwrite: start anew; an existing file stays until the new one is complete.  allow_mixed: resume although
         the device or versions in `manifest["compute"]` are not those of the rows that are there.
@@ -89,8 +90,8 @@ class FeatureWriter:
             lock = acquire(path, lock_timeout)
             try:
                 if path.exists() and not overwrite:
-                    peek(path)
-                    raise InputError(f"{path} is there already. To make it anew use --overwrite.")
+                    agree(path, rows, manifest, dim=dim, dtype=dtype, allow_mixed=True)
+                    return cls(path, lock, created=False, complete=True)
                 _io.remove(temporary_path(path))
                 created = overwrite or not partial.exists()
                 if created:
@@ -113,6 +114,8 @@ class FeatureWriter:
         """
         import numpy as np
 
+        if self._file == self.path:
+            raise CacheError(f"{self.path} is complete and takes no more rows. To make it anew use --overwrite.")
         start, stop = self._layout.rows(block)
         if embeddings.shape != (stop - start, self.dim) or status.shape != (stop - start,):
             raise InputError(
@@ -120,8 +123,8 @@ class FeatureWriter:
                 f"{stop - start} statuses; got {embeddings.shape} and {status.shape}."
             )
         ok = status == Status.OK
-        if np.any(status == Status.MISSING):
-            raise InputError(f"Block {block} of {self.path.name} has rows of status MISSING; write it whole.")
+        if not np.isin(status, [known for known in Status if known != Status.MISSING]).all():
+            raise InputError(f"Block {block} of {self.path.name} has rows of status MISSING or unknown.")
         with np.errstate(over="ignore"):
             data = np.asarray(embeddings if ok.all() else np.where(ok[:, None], embeddings, 0), dtype=self._dtype())
         self._refuse_not_finite(data, start)
@@ -133,8 +136,9 @@ class FeatureWriter:
             raise CacheError(f"{self.path.name} still lacks {len(self.missing)} of {self.n_blocks} blocks.")
         descriptor = self._open()
         try:
-            _io.sync(descriptor)
-            _io.rename(partial_path(self.path), self.path)
+            if self._file != self.path:
+                _io.sync(descriptor)
+                _io.rename(self._file, self.path)
         except OSError as error:
             raise _io.explained(error, self.path) from error
         self.close()
@@ -143,7 +147,7 @@ class FeatureWriter:
     def discard(self) -> None:
         """Remove the file if this call created it, and let go of it."""
         if self._descriptor is not None and self.created:
-            _io.remove(partial_path(self.path))
+            _io.remove(self._file)
         self.close()
 
     def close(self) -> None:
@@ -201,7 +205,7 @@ class FeatureWriter:
     def _verified(self) -> list[int]:
         """Return the blocks without a true checksum, taking back the checksums that are not."""
         descriptor, layout = self._open(), self._layout
-        _layout.check_seal(descriptor, layout, partial_path(self.path))
+        _layout.check_seal(descriptor, layout, self._file)
         there = _layout.present(_layout.read_digests(descriptor, layout))
         wrong = list(_layout.wrong_blocks(descriptor, layout, there))
         for block in wrong:

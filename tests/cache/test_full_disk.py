@@ -63,7 +63,7 @@ def test_a_full_disk_shows_before_the_first_row(small_disk: Path) -> None:
         fill(writer)
     with open_wide(second) as writer:  # reserved, not filled
         with pytest.raises(
-            NoSpaceError, match=r"^c-0\.tmp needs 3\.\d MB and .* has [\d.]+ MB free\. Free some space .*again\.$"
+            NoSpaceError, match=r"^c-0\.h5 needs 3\.\d MB and .* has [\d.]+ MB free\. Free some space .*again\.$"
         ):
             open_wide(third)
         assert files(small_disk) == ["a-0.h5", "b-0.partial"]
@@ -108,7 +108,7 @@ def test_a_file_size_limit_is_named(path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     message, created = ran.stdout.splitlines()
-    assert message.startswith("dino-ffffffffffff.tmp needs 3.")
+    assert message.startswith("dino-ffffffffffff.h5 needs 3.")
     assert "a file may hold 2.1 MB here (ulimit -f)" in message
     assert created == "True"
 

@@ -146,13 +146,23 @@ def test_blocks_are_written_whole(path: Path) -> None:
             writer.write_block(0, samples.embeddings()[:3], np.ones(3, "u1"))
         with pytest.raises(InputError, match="MISSING"):
             writer.write_block(0, samples.embeddings()[:4], np.array([1, 1, 0, 1], "u1"))
+        with pytest.raises(InputError, match="unknown"):
+            writer.write_block(0, samples.embeddings()[:4], np.array([1, 1, 77, 1], "u1"))
         with pytest.raises(CacheError, match="lacks 3 of 3 blocks"):
             writer.finish()
 
 
-def test_a_complete_file_is_not_made_again(complete: Path) -> None:
-    with pytest.raises(InputError, match="--overwrite"):
-        samples.open_writer(complete)
+def test_nothing_is_missing_of_a_file_that_is_complete(complete: Path, reference: bytes) -> None:
+    with samples.open_writer(complete) as writer:  # as for a second run, which waited for the first
+        assert (writer.missing, writer.created, writer.n_rows) == ([], False, samples.N)
+        with pytest.raises(CacheError, match="--overwrite"):
+            writer.write_block(0, samples.embeddings()[:4], np.ones(4, "u1"))
+        writer.discard()
+    with samples.open_writer(complete) as writer:
+        assert writer.finish() == complete
+    assert complete.read_bytes() == reference
+    with pytest.raises(CacheError, match="--overwrite"):
+        samples.open_writer(complete, dim=3)
 
 
 def test_a_damaged_file_says_so_when_it_is_to_be_made(complete: Path) -> None:
@@ -234,7 +244,7 @@ class TestResume:
             "labels": {"rows": Rows(samples.rows().ids, np.ones(samples.N, "i8"))},
             "dim": {"dim": 3},
         }[change]  # type: ignore[assignment]
-        with pytest.raises(CacheError, match=r"begun for something else .* --overwrite"):
+        with pytest.raises(CacheError, match=r"is of something else .* --overwrite"):
             samples.open_writer(path, **options)
 
     def test_discarding_removes_only_what_this_call_created(self, path: Path) -> None:
@@ -302,8 +312,8 @@ class TestLock:
 
     def test_the_lock_is_let_go_when_opening_fails(self, complete: Path) -> None:
         for _ in range(2):
-            with pytest.raises(InputError, match="--overwrite"):
-                samples.open_writer(complete)
+            with pytest.raises(CacheError, match="--overwrite"):
+                samples.open_writer(complete, dim=3)
         samples.write(complete, overwrite=True)
 
 
