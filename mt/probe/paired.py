@@ -78,7 +78,7 @@ def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[st
             scores=np.array([[score.value for score in cell.scores] for cell in cells.values()]),
             values=by_resample,
             share=(drawn[:, :, None] == np.arange(n_draws)).mean(axis=1),
-            chance=rng.random(n_resamples),
+            chance=np.asarray(rng.random(n_resamples)),
             greater_is_better=METRICS[grid.metric].greater_is_better,
             n_units=first.n_units,
             redrawn=0,

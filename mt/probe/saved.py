@@ -1,7 +1,7 @@
 """Fitted probes on disk: numbers in safetensors, everything else in one JSON; loading executes no code.
 
-DIR/<dataset>-<model>-<budget>-seed<n>.safetensors     tensors
-DIR/<dataset>-<model>-<budget>-seed<n>.json            format name and version, kind, task, classes, backbone, settings
+DIR/<dataset>-<model>-<budget>-seed<n>-<identity[:8]>.safetensors    tensors
+DIR/<dataset>-<model>-<budget>-seed<n>-<identity[:8]>.json           format, version, and all that was chosen
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ class ProbeFolder:
             "backbone": manifest.get("inputs", {}).get("backbone"),
         }
         pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
-        recipe = slug(features_protocol)
-        name = f"{slug(pair.dataset)}-{slug(pair.model)}-{recipe}-{budget}-seed{question.seed}"
+        name = f"{slug(pair.dataset)}-{slug(pair.model)}-{budget}-seed{question.seed}-{question.identity[:8]}"
         write_probe(self.folder / name, tensors, about)
 
 

@@ -1,0 +1,85 @@
+"""Small real feature files, written by the FeatureWriter, of every task."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt.cache.catalog import feature_path
+from mt.cache.fingerprint import digest
+from mt.cache.writer import FeatureWriter, Rows
+
+HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
+BLOCK = 64
+
+
+def seed_of(*names: str) -> list[int]:
+    return [zlib.crc32(name.encode()) for name in names]
+
+
+def embeddings_and_labels(
+    dataset: str, model: str, split: str, *, n: int, dim: int, task: str, n_classes: int, signal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n, dim) float32 embeddings around a mean a class, and labels that depend on dataset and split alone."""
+    rng = np.random.default_rng(seed_of(dataset, split))
+    means = np.random.default_rng(seed_of(model)).normal(size=(n_classes, dim))
+    if task == "multilabel":
+        labels = (rng.random((n, n_classes)) < np.linspace(0.2, 0.5, n_classes)).astype(np.int8)
+        mean = labels @ means
+    else:
+        labels = rng.permutation(np.arange(n) % n_classes).astype(np.int64)
+        mean = means[labels]
+    noise = np.random.default_rng(seed_of(dataset, split, model)).normal(size=(n, dim))
+    return (5 + signal * mean + noise).astype(np.float32), labels
+
+
+def write_features(
+    cache: Path,
+    dataset: str = "toy",
+    model: str = "m1",
+    split: str = "train",
+    *,
+    n: int = 120,
+    dim: int = 8,
+    task: str = "binary",
+    n_classes: int = 2,
+    signal: float = 0.7,
+    grouped: bool = False,
+    labels: np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
+    columns: dict[str, Any] | None = None,
+    content: str = "",
+    **manifest: Any,
+) -> Path:
+    """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint."""
+    made = embeddings_and_labels(dataset, model, split, n=n, dim=dim, task=task, n_classes=n_classes, signal=signal)
+    embeddings = made[0] if embeddings is None else embeddings
+    labels = made[1] if labels is None else labels
+    fingerprints = {"backbone": digest(["backbone", model]), "dataset": digest(["dataset", dataset, content])}
+    fingerprints["split"] = digest([fingerprints["dataset"], split])
+    fingerprints["file"] = digest([fingerprints["backbone"], fingerprints["split"]])
+    facts = {
+        "format": "mt-features", "format_version": 1, "dataset": dataset, "location": None, "split": split,
+        "backbone": model, "task": task, "class_names": [f"class {k}" for k in range(n_classes)],
+        "metric": HEADLINE[task], "budget_unit": "row", "grouping": "patient" if grouped else None, "licence": "none",
+        "fingerprints": fingerprints, "inputs": {"backbone": {"name": model}, "dataset": {"name": dataset}},
+        "limit": None, "random_weights": False, "compute": {"device": "cpu"},
+        "command": f"mt featurize --model {model} --dataset {dataset}", "warnings": [], **manifest,
+    }  # fmt: skip
+    groups = [f"{split}-patient-{row // 4}" for row in range(len(labels))] if grouped else None
+    rows = Rows([f"{split}-{row}" for row in range(len(labels))], labels, groups, columns or {})
+    path = feature_path(cache, dataset, split, model, fingerprints["file"])
+    with FeatureWriter.open(path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, overwrite=True) as writer:
+        for block in list(writer.missing):
+            part = slice(block * BLOCK, (block + 1) * BLOCK)
+            writer.write_block(block, embeddings[part], np.ones(len(embeddings[part]), dtype=np.uint8))
+        return writer.finish()
+
+
+def write_pair(cache: Path, dataset: str = "toy", model: str = "m1", **options: Any) -> None:
+    """Write the train and test features of one model on one dataset."""
+    write_features(cache, dataset, model, "train", **options)
+    write_features(cache, dataset, model, "test", **{**options, "n": 80})
