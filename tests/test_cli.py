@@ -19,20 +19,23 @@ def run_mt(*args: str, home: Path, **env: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+RUN = ["featurize", "--model", "dino", "--dataset", "digits"]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
         (["featurise"], "Did you mean 'featurize'? See: mt --help"),
         (["featurize"], "--model is missing: expected at least one --model NAME. See: mt models"),
-        (["featurize", "--model", "dinno", "--dataset", "digits"], "No backbone 'dinno'. Did you mean 'dino'? See: mt models"),
-        (["featurize", "--model", "dino", "--dataset", "digitz"], "No dataset 'digitz'. Did you mean 'digits'? See: mt datasets"),
-        (["featurize", "--no-such-option"], "See: mt featurize --help"),
-        (["featurize", "--model", "dino", "--dataset", "digits", "--precision", "int8"], "--precision takes one of"),
-        (["featurize", "--model", "dino", "--dataset", "digits", "--limit", "0"], "--limit takes a number"),
-        (["featurize", "--model", "dino", "--dataset", "digits", "--batch-size", "0"], "--batch-size takes a number"),
-        (["featurize", "--model", "efficientnet-lite0", "--dataset", "digits", "--device", "warp"], "No device 'warp' here"),
+        ([*RUN, "--model", "dinno"], "No backbone 'dinno'. Did you mean 'dino'? See: mt models"),
+        ([*RUN, "--dataset", "digitz"], "No dataset 'digitz'. Did you mean 'digits'? See: mt datasets"),
+        ([*RUN, "--no-such-option"], "See: mt featurize --help"),
+        ([*RUN, "--precision", "int8"], "--precision takes one of"),
+        ([*RUN, "--limit", "0"], "--limit takes a number"),
+        ([*RUN, "--batch-size", "0"], "--batch-size takes a number"),
+        ([*RUN[:2], "efficientnet-lite0", *RUN[3:], "--device", "warp"], "No device 'warp' here"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line_and_exit_status_1(args: list[str], says: str, tmp_path: Path) -> None:
     ran = run_mt(*args, home=tmp_path)
     assert ran.returncode == 1
