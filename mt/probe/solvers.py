@@ -10,12 +10,13 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from mt.errors import FitError, InputError, MissingExtraError, unknown
-from mt.probe._checks import ClassWeight, check_folds
+from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
 from mt.probe._one_by_one import FitOne, OneFit, folds_one_by_one, path_one_by_one
 from mt.probe._request import Request
 from mt.probe.logistic import DTYPES, fit_logistic, fit_path_folds
@@ -97,13 +98,17 @@ def _one_by_one(name: str, fit: Callable[[np.ndarray, np.ndarray, np.ndarray, fl
             raise FitError("Features must be finite, found NaN or infinity.")
         return checked, lambda X, y, weight, C: fit(X, y, weight, C, max_iter)
 
-    def path(X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, **options: object) -> LogisticPath:
-        return path_one_by_one(*request(X, y, Cs, **options))  # type: ignore[arg-type]
+    def path(X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, **options: Any) -> LogisticPath:
+        checked, fit_one = request(X, y, Cs, **options)
+        if checked.task == "multilabel":
+            refuse_constant_labels(checked.targets[checked.sample_weight > 0].numpy())
+        return path_one_by_one(checked, fit_one)
 
     def folds(
-        X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, **options: object
+        X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, **options: Any
     ) -> FoldedPath:
-        return folds_one_by_one(*request(X, y, Cs, **options), check_folds(fold, len(X)))  # type: ignore[arg-type]
+        checked, fit_one = request(X, y, Cs, **options)
+        return folds_one_by_one(checked, fit_one, check_folds(fold, len(checked.X)))
 
     return Solver(name, 1, path, folds)
 
