@@ -75,7 +75,7 @@ def read_entry(path: Path) -> Entry:
             dict(manifest["fingerprints"]), summary.n_rows, summary.n_skipped, summary.n_blocks, summary.dim, size,
             summary.complete, flags, modified, manifest,
         )  # fmt: skip
-    except (CacheError, KeyError, TypeError, ValueError) as error:
+    except (CacheError, OSError, KeyError, TypeError, ValueError) as error:
         names = path.parent.parent.name, path.parent.name, path.stem.rpartition("-")[0] or path.stem
         return Entry(path, *names, {}, 0, 0, 0, 0, size, False, ("damaged",), modified, {}, str(error))
 
@@ -110,10 +110,9 @@ class Catalog:
 
     def paths(self) -> Iterator[Path]:
         """Yield every file that is under a feature file's name, complete or partial."""
-        for dataset in _folders(self.cache_dir):
-            for split in _folders(dataset):
-                with os.scandir(split) as files:
-                    yield from (Path(file.path) for file in files if file.name.endswith(SUFFIXES))
+        for dataset in _inside(self.cache_dir):
+            for split in _inside(dataset):
+                yield from (file for file in _inside(split) if file.name.endswith(SUFFIXES))
 
     def _all(self) -> list[Entry]:
         entries = [read_entry(path) for path in self.paths()]
@@ -153,10 +152,9 @@ def _is_dataset(entry: Entry, names: Collection[str]) -> bool:
     )
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, hidden ones left out; none where there is no such folder."""
+def _inside(folder: Path) -> list[Path]:
+    """Return what is in a folder, hidden names left out; nothing where it is no folder or cannot be read."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(Path(one.path) for one in found if one.is_dir() and not one.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
+        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
         return []

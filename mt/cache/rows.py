@@ -105,12 +105,12 @@ def _texts(name: str, values: Sequence[str]) -> np.ndarray:
 
 def _quoted(name: str) -> str:
     """Return a column's dataset name: no slash, which would be a folder, and no lone dot."""
-    return quote(name, safe=" ()[]") if name.strip(".") else "%2E" * len(name) or "%"
+    return quote(name, safe=" ()[]", errors="surrogateescape") if name.strip(".") else "%2E" * len(name) or "%"
 
 
 def unquoted(name: str) -> str:
     """Return the column that a dataset is of."""
-    return "" if name == "%" else unquote(name)
+    return "" if name == "%" else unquote(name, errors="surrogateescape")
 
 
 def decoded(array: np.ndarray) -> list[Any]:

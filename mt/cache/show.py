@@ -116,7 +116,9 @@ def info(entry: Entry) -> None:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(
+        _pairs(value) if isinstance(value, dict) else f"{name} {value}" for name, value in values.items()
+    )
 
 
 def report(found: Report) -> None:

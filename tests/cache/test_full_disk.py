@@ -20,6 +20,8 @@ WIDE = 400  # rows: 3.3 MB of embeddings
 
 
 def mount(folder: Path, options: str) -> None:
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("mounting a small tmpfs needs root, on Linux")
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
     )
@@ -30,8 +32,6 @@ def mount(folder: Path, options: str) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "small"
     folder.mkdir()
     mount(folder, "size=8m")
