@@ -27,17 +27,38 @@ from mt import folders, options
     show_envvar=True,
     help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
 )
+@click.option(
+    "--map-points",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Test cases on each embedding map; 0 draws none.",
+)
+@click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
 @options.as_json
-def report(out: str, datasets: tuple[str, ...], cache_dir: str | None, scores: str | None, as_json: bool) -> None:
+def report(
+    out: str,
+    datasets: tuple[str, ...],
+    cache_dir: str | None,
+    scores: str | None,
+    map_points: int,
+    show_ids: bool,
+    as_json: bool,
+) -> None:
     """Draw stored scores and predictions as one HTML page that needs no network.
 
     Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.
     """
+    from mt.cache.catalog import Catalog
     from mt.cache.scores import ScoreStore
+    from mt.report.embedding import Maps
     from mt.report.write import write_report
 
-    with ScoreStore(folders.scores_path(scores, folders.cache_dir(cache_dir))) as store:
-        written = write_report(store, Path(out).absolute(), datasets=datasets)
+    cache = folders.cache_dir(cache_dir)
+    maps = Maps(Catalog(cache), points=map_points, show_ids=show_ids)
+    with ScoreStore(folders.scores_path(scores, cache)) as store:
+        written = write_report(store, Path(out).absolute(), datasets=datasets, maps=maps)
     if as_json:
         facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
         click.echo(json.dumps(facts | {"n_scores": written.n_scores}))

@@ -1,73 +1,94 @@
-"""The figures of a panel: each a chart with its title, its caption and its choices, for the page and for export."""
+"""Figures and groups of them: what the page draws and vl-convert exports, and what all charts share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from mt.report import charts
+import altair as alt
+
 from mt.report.palette import Looks
 from mt.report.panels import Panel
 
-
-@dataclass(frozen=True)
-class Choice:
-    """A menu over a chart: sets one of its parameters."""
-
-    label: str
-    signal: str
-    options: Sequence[str]
+Spec = dict[str, Any]
+Table = Mapping[str, Sequence[Any]]
+HEIGHT = 340
+MOST = 12  # lines that a chart draws at once: the best of those chosen
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One chart.
+    """One chart, as a Vega-Lite specification whose data are tables by name, a list a column.
 
-    methods: the names that the page's filter chooses from.  columns: large data by name, a list a column.
+    methods: the names that the page's method filter chooses from, None where it does not apply.
+    renderer: "svg", or "canvas" for many points.
     """
 
-    panel_id: str
     name: str
     title: str
     caption: str
-    spec: charts.Spec
-    height: int
+    spec: Spec
+    tables: Mapping[str, Table]
+    height: int = HEIGHT
     methods: Sequence[str] | None = None
-    choices: Sequence[Choice] = ()
-    columns: Mapping[str, Mapping[str, Sequence[Any]]] | None = None
     renderer: str = "svg"
-    most: int = field(default=charts.MOST)
-
-    @property
-    def id(self) -> str:
-        return f"{self.panel_id}-{self.name}"
-
-    def content(self) -> dict[str, Any]:
-        """Return what the page's script needs to draw it."""
-        return {
-            "spec": self.spec,
-            "renderer": self.renderer,
-            "methods": self.methods,
-            "most": self.most,
-            "columns": self.columns,
-        }
 
 
-def figures(panel: Panel, panel_id: str, styles: Looks) -> list[Figure]:
-    """Return the figures of a panel that its stored predictions make."""
-    return [_label_efficiency(panel, panel_id, styles)]
+@dataclass(frozen=True)
+class Choice:
+    """A menu over a group of figures: it sets the parameter of that name in all of them."""
+
+    label: str
+    parameter: str
+    options: Sequence[str]
+    chosen: str
 
 
-def _label_efficiency(panel: Panel, panel_id: str, styles: Looks) -> Figure:
-    some = f" The {charts.MOST} best of the chosen methods are drawn." if len(panel.names) > charts.MOST else ""
-    return Figure(
-        panel_id,
-        "labels",
-        "Label efficiency",
-        f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
-        "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart." + some,
-        charts.label_efficiency(panel, styles),
-        charts.HEIGHT,
-        methods=panel.names,
-    )
+@dataclass(frozen=True)
+class Group:
+    """Figures that belong together, under one heading."""
+
+    title: str
+    text: str
+    figures: Sequence[Figure]
+    choices: Sequence[Choice] = ()
+
+
+def by_method(panel: Panel, looks: Looks, what: str) -> Any:
+    """Return the encoding that gives every method its own look: "colour", "shape" or "dash", the same in all charts."""
+    kinds: dict[str, Any] = {"colour": alt.Color, "shape": alt.Shape, "dash": alt.StrokeDash}
+    names = list(panel.names)
+    scale = alt.Scale(domain=names, range=[getattr(looks[name], what) for name in names])
+    return kinds[what]("method:N", scale=scale, legend=None)
+
+
+def shown(panel: Panel) -> Any:
+    """Return the parameter that the page's method filter sets."""
+    return alt.param("shown", value=list(panel.names[:MOST]))
+
+
+IS_SHOWN = "indexof(shown, datum.method) >= 0"
+
+
+def menu(choice: Choice) -> Any:
+    """Return the parameter that a menu sets."""
+    return alt.param(choice.parameter, value=choice.chosen)
+
+
+def as_spec(chart: Any, *, height: int = HEIGHT) -> Spec:
+    """Return a chart as JSON that fills its place on the page; colours of words and axes are left to the page."""
+    spec: Spec = chart.properties(height=height, width="container").to_dict()
+    spec.pop("config", None)
+    spec["autosize"] = {"type": "fit", "contains": "padding"}
+    return spec
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Return a table a row at a time."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return rows a column at a time."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

@@ -12,9 +12,11 @@ from typing import Any
 
 from mt.probe.metrics import METRICS
 from mt.report import tables
-from mt.report.figures import Figure
+from mt.report.figures import MOST, Figure, Group
+from mt.report.needed import labels_needed
 from mt.report.palette import Look, Looks
 from mt.report.panels import Panel
+from mt.report.provenance import Block
 from mt.report.tables import number
 
 TITLE = "Which pretrained features, with how many labels?"
@@ -23,10 +25,10 @@ _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", 
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
-def page(panels: Sequence[Panel], figures: Sequence[Sequence[Figure]], styles: Looks, provenance: Sequence[Any]) -> str:
-    """Return the whole page.
+def page(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], looks: Looks, provenance: Sequence[Block]) -> str:
+    """Return the whole page; groups: the charts of each panel.
 
-    figures: those of each panel.  Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
+    Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -35,16 +37,20 @@ def page(panels: Sequence[Panel], figures: Sequence[Sequence[Figure]], styles: L
     environment = Environment(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    every = [figure for some in figures for figure in some]
+    parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
+    figures = {
+        f"{part['id']}-{figure.name}": _figure(figure, group)
+        for part in parts for group in part["groups"] for figure in group.figures
+    }  # fmt: skip
     return environment.get_template("page.html").render(
         title=TITLE,
         lead=_lead(panels),
         version=version("medical-transfer"),
         policy=_policy(scripts.values()),
         css=Markup(_resource("page.css")),
-        charts=Markup(_data({figure.id: figure.content() for figure in every})),
-        panels=[_panel(panel, some) for panel, some in zip(panels, figures, strict=True)],
-        filters=_filters(panels, styles),
+        charts=Markup(_data(figures)),
+        panels=parts,
+        filters=_filters(panels, looks),
         columns=[{"label": name, "number": name in _NUMBERS} for name in _COLUMNS],
         rows=[_row(row) for row in tables.rows(panels)],
         provenance=provenance,
@@ -65,18 +71,44 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _panel(panel: Panel, figures: Sequence[Figure]) -> dict[str, Any]:
+def _panel(name: str, panel: Panel, groups: Sequence[Group]) -> dict[str, Any]:
     return {
-        "id": figures[0].panel_id,
+        "id": name,
         "title": panel.title,
         "task": panel.task,
         "metric": panel.metric_label,
-        "figures": figures,
-        "needed": None,
+        "groups": groups,
+        "names": panel.names,
+        "needed": _needed(panel) if len(panel.names) > 1 else [],
     }
 
 
-def _filters(panels: Sequence[Panel], styles: Looks) -> dict[str, list[dict[str, Any]]]:
+def _needed(panel: Panel) -> list[dict[str, Any]]:
+    """Return a row a goal: another method's score with all of its labels, and what each method needs to reach it."""
+    return [
+        {
+            "name": goal,
+            "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
+            "cells": [{"name": name, "text": str(labels_needed(panel, name, goal))} for name in panel.names],
+        }
+        for goal in panel.names
+    ]
+
+
+def _figure(figure: Figure, group: Group) -> dict[str, Any]:
+    """Return what the page's script needs to draw a figure."""
+    known = {parameter["name"] for parameter in figure.spec.get("params", ())}
+    return {
+        "spec": figure.spec,
+        "tables": figure.tables,
+        "renderer": figure.renderer,
+        "methods": figure.methods,
+        "most": MOST,
+        "menus": [choice.parameter for choice in group.choices if choice.parameter in known],
+    }
+
+
+def _filters(panels: Sequence[Panel], looks: Looks) -> dict[str, list[dict[str, Any]]]:
     """Return the choices of each filter; methods carry the mark that charts draw them with."""
     headline = {panel.metric_label for panel in panels}
     metrics = {METRICS[cell.metric].label for panel in panels for cell in panel.cells}
@@ -84,7 +116,7 @@ def _filters(panels: Sequence[Panel], styles: Looks) -> dict[str, list[dict[str,
         "dataset": [_choice(panel.title) for panel in panels],
         "task": [_choice(task) for task in dict.fromkeys(panel.task for panel in panels)],
         "metric": [{**_choice(label), "on": label in headline} for label in sorted(metrics)],
-        "method": [{**_choice(name), "look": _swatch(styles[name])} for name in styles],
+        "method": [{**_choice(name), "look": _swatch(looks[name])} for name in looks],
     }
 
 
@@ -141,7 +173,7 @@ def _data(value: Any) -> str:
 def _policy(scripts: Any) -> str:
     """Return the page's own rule for the browser: these scripts and no others, and no network at all.
 
-    Vega compiles its expressions, hence unsafe-eval; its tooltips and sizes need inline styles.
+    Vega compiles its expressions, hence unsafe-eval; its tooltips and sizes need inline looks.
     """
     digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

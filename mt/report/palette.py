@@ -37,7 +37,7 @@ class Look:
 Looks = Mapping[str, Look]
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
     """Return a look a name; neighbouring names share neither colour nor mark."""
     shapes = list(SHAPES)
     return {

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from mt.cache.fingerprint import digest
 from mt.cache.scores import Score, ScoreStore
 from mt.errors import InputError
-from mt.probe import cells
+from mt.probe import cells, paired
 from mt.probe.metrics import HEADLINE, METRICS
 from mt.probe.plan import Budget
 
@@ -50,7 +51,7 @@ class Cell:
     metric: str
     scores: tuple[Score, ...]
     summary: cells.Cell
-    mark: str = ""
+    mark: Literal["best", "tied", ""] = ""
 
     @property
     def mean(self) -> float:
@@ -157,7 +158,32 @@ def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[Cell, ...]:
         name = ", ".join([cells.row_name(draws[0]), *method.differs(methods)])
         ((summary,),) = (grid.cells.values() for grid in cells.grids(draws, store))
         found.append(Cell(name, method, budget, metric, tuple(draws), summary))
-    return tuple(sorted(found, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
+    marked = _marked(store, found)
+    return tuple(sorted(marked, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
+
+
+def _marked(store: ScoreStore, found: Sequence[Cell]) -> list[Cell]:
+    """Mark the best cell of each budget and metric, and those that are not significantly worse than it."""
+    marked = []
+    for metric in dict.fromkeys(cell.metric for cell in found):
+        mine = [cell for cell in found if cell.metric == metric]
+        grid = as_grid(mine)
+        for budget in grid.budgets:
+            here = [cell for cell in mine if cell.budget == budget]
+            tied = paired.not_worse_than_best(grid, budget, store) if len(here) > 1 else set()
+            sign = 1 if METRICS[metric].greater_is_better else -1
+            best = max((sign * cell.mean for cell in here if not math.isnan(cell.mean)), default=math.nan)
+            for cell in here:
+                is_best = len(here) > 1 and sign * cell.mean == best
+                marked.append(replace(cell, mark="best" if is_best else "tied" if cell.name in tied else ""))
+    return marked
+
+
+def as_grid(some: Sequence[Cell]) -> cells.Grid:
+    """Return cells of one dataset and metric as the table that comparisons work on."""
+    first = some[0].scores[0]
+    places = {(cell.name, cell.budget): cell.summary for cell in some}
+    return cells.Grid(first.dataset, first.test_dataset, first.metric, first.level, first.by, first.subgroup, places)
 
 
 def _latest(scores: Sequence[Score]) -> list[Score]:

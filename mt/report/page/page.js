@@ -16,19 +16,28 @@
 
   // A chart is drawn when it comes near the screen; its place is kept from the start, so nothing moves.
   async function draw(id) {
-    const { spec, columns, renderer } = charts[id];
+    const { spec, tables, renderer } = charts[id];
     const copy = structuredClone(spec);
-    if (columns) copy.datasets = Object.fromEntries(Object.entries(columns).map(([name, table]) => [name, rows(table)]));
+    copy.datasets = { ...copy.datasets, ...Object.fromEntries(Object.entries(tables).map(([name, table]) => [name, rows(table)])) };
+    Object.assign(copy, { params: copy.params?.map((param) => ({ ...param, value: value(id, param) })) });
     views.get(id)?.view.finalize();
     const drawn = await vegaEmbed(document.getElementById(id), copy, { renderer, config: config(), actions: false, mode: "vega-lite" });
     views.set(id, drawn);
-    applyTo(id);
     document.documentElement.dataset.drawn = views.size;
+  }
+
+  // What a parameter of a chart is to be now: what the filter or a menu says, else what it was made with.
+  function value(id, { name, value: first }) {
+    const { methods, most, menus } = charts[id];
+    if (name === "shown") { const wanted = chosen("method"); return methods.filter((one) => wanted.has(one)).slice(0, most); }
+    if (!menus.includes(name)) return first;
+    const { group } = document.getElementById(id).dataset;
+    return document.querySelector(`select[data-group="${group}"][data-menu="${name}"]`).value;
   }
 
   function rows(table) {
     const names = Object.keys(table);
-    return Array.from({ length: table[names[0]].length }, (_, i) => Object.fromEntries(names.map((name) => [name, table[name][i]])));
+    return Array.from({ length: table[names[0]]?.length ?? 0 }, (_, i) => Object.fromEntries(names.map((name) => [name, table[name][i]])));
   }
 
   const near = new IntersectionObserver((entries) => {
@@ -46,18 +55,8 @@
 
   function applyTo(id) {
     const { view } = views.get(id);
-    const { methods, most } = charts[id];
-    let changed = false;
-    if (methods) {
-      const wanted = chosen("method");
-      view.signal("shown", methods.filter((name) => wanted.has(name)).slice(0, most));
-      changed = true;
-    }
-    for (const select of document.querySelectorAll(`select[data-chart="${id}"]`)) {
-      view.signal(select.dataset.signal, select.value);
-      changed = true;
-    }
-    if (changed) view.runAsync();
+    for (const param of charts[id].spec.params ?? []) view.signal(param.name, value(id, param));
+    view.runAsync();
   }
 
   function filter() {
@@ -81,8 +80,10 @@
     for (const box of target.closest("details").querySelectorAll("input")) box.checked = target.dataset.set === "all";
     filter();
   });
-  for (const select of document.querySelectorAll("select[data-chart]"))
-    select.addEventListener("change", () => views.has(select.dataset.chart) && applyTo(select.dataset.chart));
+  for (const select of document.querySelectorAll("select[data-menu]"))
+    select.addEventListener("change", () => {
+      for (const chart of document.querySelectorAll(`.chart[data-group="${select.dataset.group}"]`)) if (views.has(chart.id)) applyTo(chart.id);
+    });
 
   // Sorting: numbers by value, words by language; what is not defined comes last either way.
   const table = document.getElementById("scores");

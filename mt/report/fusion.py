@@ -1,0 +1,129 @@
+"""What fusing gains: DVME less the best single model and less the concatenation, and whom its attention follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from mt.cache.scores import ScoreStore
+from mt.probe import paired
+from mt.probe.metrics import METRICS
+from mt.report.figures import Choice, Figure, Group, Spec, as_spec, columns, menu
+from mt.report.palette import COLOURS
+from mt.report.panels import Cell, Panel, as_grid
+
+FUSED = "dvme"
+# Methods that DVME must beat, and what the page calls them.
+BASELINES = {"best-single": "best single model", "concat": "concatenation", "average": "averaged probabilities"}
+
+
+def fusion(store: ScoreStore, panel: Panel) -> Group | None:
+    """Return the gains and the attention of a panel's DVMEs; None where there is none."""
+    fused = [cell for cell in panel.headline if cell.method.method.startswith(FUSED)]
+    if not fused:
+        return None
+    figures = []
+    gains = _gains(store, panel, fused)
+    if gains:
+        figures.append(_gain_figure(panel, gains))
+    choices = []
+    attention = _attention(store, panel, fused)
+    if attention:
+        names = list(dict.fromkeys(row["place"] for row in attention))
+        choices.append(Choice("attention of", "place", names, names[-1]))
+        figures.append(_attention_figure(panel, attention, choices[0]))
+    return Group("What fusing gains", "", figures, choices) if figures else None
+
+
+def _gains(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a row a difference: DVME less one baseline on the same models, draws and test cases."""
+    sign = 1 if METRICS[panel.metric].greater_is_better else -1
+    rows = []
+    for cell in fused:
+        rivals = [
+            other for other in panel.headline
+            if other.budget == cell.budget and other.method.model == cell.method.model
+            and other.method.method in BASELINES
+        ]  # fmt: skip
+        for rival in rivals:
+            for pair in paired.comparisons([as_grid([cell, rival])], store):
+                ends = sorted((sign * pair.low, sign * pair.high))
+                over = BASELINES[rival.method.method]
+                rows.append({
+                    "method": cell.name, "over": over, "budget": str(cell.budget), "gain": sign * pair.difference,
+                    "low": ends[0], "high": ends[1], "p": pair.p,
+                    "says": f"{cell.name} less {over} at {cell.budget}: {sign * pair.difference:+.4f}",
+                })  # fmt: skip
+    return rows
+
+
+def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    overs = list(dict.fromkeys(row["over"] for row in rows))
+    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])),
+                       legend=alt.Legend(orient="bottom", title="gain over", columns=2))  # fmt: skip
+    base = alt.Chart(alt.NamedData(name="gains")).encode(
+        x=alt.X("budget:N", sort=budgets, title="labels used", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("over:N", sort=overs),
+        color=colour,
+    )
+    whisker = base.mark_rule(strokeWidth=2, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
+    point = base.mark_point(filled=True, size=70, opacity=1).encode(
+        y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}"),
+        shape=alt.Shape("over:N", sort=overs, legend=None),
+        description="says:N",
+        tooltip=[
+            alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
+            alt.Tooltip("gain:Q", format="+.4f"), alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
+            alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", format=".4f"),
+        ],
+    )  # fmt: skip
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
+    says = "Mean difference over draws on the same test cases; whiskers: its 95 % interval over draws and test cases."
+    return Figure("gain", "Gain of DVME", says, as_spec(alt.layer(zero, whisker, point)), {"gains": columns(rows)})
+
+
+def _attention(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
+    rows = []
+    for cell in fused:
+        kept = [store.fit(score.fit).outcome.get("attention") for score in cell.scores]
+        draws = [one for one in kept if one]
+        if not draws:
+            continue
+        models, classes = draws[0]["models"], ("all test cases", *panel.class_names)
+        tables = [[one["overall"], *one["per_class"]] for one in draws]
+        for i, name in enumerate(classes):
+            for j, model in enumerate(models):
+                shares = [table[i][j] for table in tables if table[i] is not None]
+                if shares:
+                    rows.append({"place": f"{cell.name} at {cell.budget}", "class": name, "model": model,
+                                 "share": sum(shares) / len(shares)})  # fmt: skip
+    return rows
+
+
+def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choice) -> Figure:
+    classes = ["all test cases", *panel.class_names]
+    base = (
+        alt.Chart(alt.NamedData(name="attention"))
+        .transform_filter("datum.place === place")
+        .encode(
+            x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=90)),
+            y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
+        )
+        .add_params(menu(choice))
+    )
+    scale = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
+    square = base.mark_rect().encode(
+        color=alt.Color("share:Q", scale=scale, legend=None),
+        tooltip=[alt.Tooltip("class:N"), alt.Tooltip("model:N"), alt.Tooltip("share:Q", format=".1%")],
+    )
+    text = base.mark_text(aria=False).encode(
+        text=alt.Text("share:Q", format=".0%"),
+        color=alt.condition("datum.share > 0.45", alt.value("#ffffff"), alt.value("#10202f")),
+    )
+    spec: Spec = as_spec(alt.layer(square, text))
+    says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."
+    return Figure("attention", "Attention", says, spec, {"attention": columns(rows)})
