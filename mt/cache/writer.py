@@ -210,6 +210,4 @@ class FeatureWriter:
         wrong = list(_layout.wrong_blocks(descriptor, layout, there))
         for block in wrong:
             _io.write(descriptor, bytes(_layout.DIGEST), layout.blocks + block * _layout.DIGEST)
-        if wrong:
-            _io.sync(descriptor)
         return sorted(set(range(self.n_blocks)) - set(there) | set(wrong))

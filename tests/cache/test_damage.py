@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,28 @@ def test_a_user_block_that_lies_is_refused_without_reading_outside_the_file(
     lying = Layout(size, rows, dim, "float32", block_rows, *offsets, layout.manifest_sha256, layout.seal)
     _overwrite(path, lying.pack() + content[USER_BLOCK:])
     with pytest.raises(CacheError):
+        open_features(path)
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        ({"embeddings": 2**63}, "outside it or on one another"),
+        ({"status": 0}, "outside it or on one another"),
+        ({"n_rows": 2**40}, "outside it or on one another"),
+        ({"dim": 2**64 - 1}, "outside it or on one another"),
+        ({"manifest_size": 2**62}, "outside it or on one another"),
+        ({"n_rows": 0}, "has no rows"),
+        ({"block_rows": 0}, "has no rows"),
+        ({"file_size": 7}, "should hold 7"),
+    ],
+)
+def test_each_lie_of_a_user_block_is_told(
+    victim: tuple[Path, bytes, Layout], lie: dict[str, int], message: str
+) -> None:
+    path, content, layout = victim
+    _overwrite(path, replace(layout, **lie).pack() + content[USER_BLOCK:])
+    with pytest.raises(DamagedError, match=message):
         open_features(path)
 
 
