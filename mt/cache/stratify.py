@@ -133,9 +133,7 @@ def _deal_equal_units(counts: Ints, shares: NDArray[np.float64], shuffled: Ints,
 class _Parts:
     """What each part still wants: rows of each label, and units."""
 
-    def __init__(
-        self, shares: NDArray[np.float64], wanted: NDArray[np.float64], units: NDArray[np.float64]
-    ) -> None:
+    def __init__(self, shares: NDArray[np.float64], wanted: NDArray[np.float64], units: NDArray[np.float64]) -> None:
         self.shares: list[float] = shares.tolist()
         self.wanted: list[list[float]] = wanted.tolist()
         self.units: list[float] = units.tolist()

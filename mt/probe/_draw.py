@@ -53,9 +53,7 @@ def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
     return np.asarray(table[:, None] == np.arange(n_classes), dtype=np.int64)
 
 
-def account(
-    matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, unit: str, forced: list[int]
-) -> dict[str, Any]:
+def account(matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, unit: str, forced: list[int]) -> dict[str, Any]:
     """Return what `rows` hold, as `Draw.realised` describes; `matrix` is (n, n_classes), of all rows."""
     held = matrix[rows]
     per_class = held.sum(axis=0)

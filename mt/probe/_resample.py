@@ -36,6 +36,8 @@ def replicate(
     A resample on which some statistic is not defined, say for want of a class, is drawn anew stratified by class: units
     are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
     """
+    if not statistics:
+        return np.empty((n_resamples, 0)), 0
     strata = _strata(y, unit)
     chunk_size = max(16, _CHUNK_NUMBERS // len(y))
 

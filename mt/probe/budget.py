@@ -102,9 +102,7 @@ def stratified_split(
     return {name: np.flatnonzero(part == number) for number, name in enumerate(fractions)}
 
 
-def _check_budget(
-    fraction: float | None, shots: int | None, groups: Sequence[object] | None, unit: str
-) -> None:
+def _check_budget(fraction: float | None, shots: int | None, groups: Sequence[object] | None, unit: str) -> None:
     if (fraction is None) == (shots is None):
         raise InputError("a budget is either a fraction or a number of shots: give exactly one of them")
     if fraction is not None and not 0 < fraction <= 1:

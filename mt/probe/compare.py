@@ -9,8 +9,9 @@ common cancels.  Plain joint resamples are off in three ways, each of which the 
   of Applied Statistics 1, 2007).
 - Their tails are normal where Student's are due: five draws alone would make a 5 % test reject 15 % of true nulls.
 
-So the deviations are scaled to the variance of the mean difference, σ²_draws / D + σ²_cases + σ²_interaction / D, and
-divided by sqrt(χ²_df / df), with the degrees of freedom of Welch and Satterthwaite.
+So the deviations with the cases and with the draws are scaled to their parts of the variance of the mean difference,
+σ²_cases + σ²_interaction / D and σ²_draws / D, and each is divided by a sqrt(χ² / df) of its own, of G - 1 and D - 1
+degrees of freedom (Behrens and Fisher's distribution, which errs on the side of too few rejections).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mt.cache.stratify import Ints
 from mt.errors import InputError
 from mt.probe._resample import replicate, units_of, whole
-from mt.probe._weighted import Array, MetricLike, weighted
+from mt.probe._weighted import Array, MetricLike, Statistic, weighted
 from mt.probe.metrics import METRICS, checked
 
 
@@ -53,14 +55,15 @@ class Replicates:
     """Scores of several methods on the sample, and on joint resamples.
 
     `scores` is (methods, draws); `values` (n_resamples, methods, draws) are the same on resampled test cases; `share`
-    (n_resamples, draws) is the part of each draw in a resample; `chance` (n_resamples,) is uniform in (0, 1).
+    (n_resamples, draws) is the part of each draw in a resample; `tails` (n_resamples, 2) are sqrt(χ² / df) for cases
+    and for draws.
     """
 
     names: tuple[str, ...]
     scores: Array
     values: Array
     share: Array
-    chance: Array
+    tails: Array
     greater_is_better: bool
     n_units: int
     redrawn: int
@@ -68,21 +71,22 @@ class Replicates:
 
     def compare(self, a: str, b: str, *, level: float = 0.95) -> Comparison:
         """Return the comparison of method `a` with method `b`; the interval excludes 0 where p <= 1 - level."""
-        difference = float(self._mean(a) - self._mean(b))
-        deviation = np.abs(self._deviation(a, b))
-        defined = not np.isnan(difference) and len(deviation) > 0
-        half = float(np.quantile(deviation, level)) if defined else np.nan
-        # Equal to rounding is equal: methods that agree on every resample have p = 1.
-        count = int((deviation >= abs(difference) - 1e-12).sum())
+        difference = self._mean(a) - self._mean(b)
+        half = p = np.nan
+        if not np.isnan(difference):
+            deviation = np.abs(self._deviation(a, b)[0])
+            half = _bound(deviation, level)
+            # Equal to rounding is equal: methods that agree on every resample have p = 1.
+            p = (1 + int((deviation >= abs(difference) - 1e-12).sum())) / (1 + len(deviation))
         return Comparison(
             difference=difference,
             low=difference - half,
             high=difference + half,
-            p=(1 + count) / (1 + len(deviation)) if defined else np.nan,
+            p=p,
             level=level,
             n_draws=self.scores.shape[1],
             n_units=self.n_units,
-            n_resamples=len(deviation),
+            n_resamples=len(self.values),
             redrawn=self.redrawn,
             independent=self.independent,
         )
@@ -102,27 +106,25 @@ class Replicates:
         sign = 1 if self.greater_is_better else -1
         leads, lead_deviations = [], []
         for other in competing:
-            lead, deviation = sign * (self._mean(other) - self._mean(name)), sign * self._deviation(other, name)
-            error = float(deviation.std())
+            lead = sign * (self._mean(other) - self._mean(name))
+            deviation, error = self._deviation(other, name)
             if error > 1e-12:
                 leads.append(lead / error)
-                lead_deviations.append(deviation / error)
+                lead_deviations.append(sign * deviation / error)
             elif lead > 1e-12:
                 return False
         if not leads or max(leads) <= 0:
             return True
-        return bool(max(leads) <= np.quantile(np.max(lead_deviations, axis=0), level))
+        return max(leads) <= _bound(np.max(lead_deviations, axis=0), level)
 
     def _mean(self, name: str) -> float:
         return float(self.scores[self.names.index(name)].mean())
 
-    def _deviation(self, a: str, b: str) -> Array:
-        """Return how far the difference a - b moves in each resample, undefined resamples left out."""
+    def _deviation(self, a: str, b: str) -> tuple[Array, float]:
+        """Return how far the difference a - b moves in each resample, and its standard error."""
         i, j = self.names.index(a), self.names.index(b)
-        differences = self.values[:, i] - self.values[:, j]
-        kept = ~np.isnan(differences).any(axis=1)
-        sample = self.scores[i] - self.scores[j]
-        return _deviations(differences[kept], sample, self.share[kept], self.chance[kept], self.n_units)
+        differences, sample = self.values[:, i] - self.values[:, j], self.scores[i] - self.scores[j]
+        return _deviations(differences, sample, self.share, self.tails, self.n_units)
 
 
 def replicate_scores(
@@ -138,20 +140,18 @@ def replicate_scores(
         raise InputError(f"a paired comparison needs the same draws of every method, found {sorted(n_draws)} draws")
     labels, _ = checked(y, next(iter(predictions.values()))[0])
     unit = units_of(len(labels), groups)
-    statistics = [weighted(metric, *checked(y, p), unit) for ps in predictions.values() for p in ps]
-    n_units, shape = int(unit.max()) + 1, (len(predictions), *n_draws)
-    scores = np.array([statistic(whole(n_units))[0] for statistic in statistics]).reshape(shape)
-    values, redrawn = np.empty((0, len(statistics))), 0
-    if not np.isnan(scores).all():
-        values, redrawn = replicate(statistics, labels, unit, n_resamples=n_resamples, seed=seed)
+    statistics = [[weighted(metric, *checked(y, p), unit) for p in ps] for ps in predictions.values()]
+    n_units = int(unit.max()) + 1
+    scores = np.array([[statistic(whole(n_units))[0] for statistic in method] for method in statistics])
+    values, redrawn = _resampled(statistics, scores, labels, unit, n_resamples=n_resamples, seed=seed)
     rng = np.random.default_rng([seed, n_resamples])
-    drawn = rng.integers(0, shape[1], (len(values), shape[1]))
+    drawn = rng.integers(0, scores.shape[1], (len(values), scores.shape[1]))
     return Replicates(
         names=tuple(predictions),
         scores=scores,
-        values=values.reshape(-1, *shape),
-        share=(drawn[:, :, None] == np.arange(shape[1])).mean(axis=1),
-        chance=rng.random(len(values)),
+        values=values,
+        share=(drawn[:, :, None] == np.arange(scores.shape[1])).mean(axis=1),
+        tails=_student_tails(len(values), [n_units - 1, scores.shape[1] - 1], rng),
         greater_is_better=not isinstance(metric, str) or METRICS[metric].greater_is_better,
         n_units=n_units,
         redrawn=redrawn,
@@ -182,22 +182,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _deviations(differences: Array, sample: Array, share: Array, chance: Array, n_units: int) -> Array:
-    """Return how far the mean difference over draws moves in each joint resample, as the module says.
+def _resampled(
+    statistics: Sequence[Sequence[Statistic]], scores: Array, labels: Array, unit: Ints, *, n_resamples: int, seed: int
+) -> tuple[Array, int]:
+    """Return (n_resamples, methods, draws) scores on resampled cases, and how many resamples were redrawn.
+
+    Methods undefined on the sample are NaN throughout; resamples undefined for another one even redrawn are left out.
+    """
+    defined = ~np.isnan(scores).any(axis=1)
+    resampled = [statistic for k in np.flatnonzero(defined) for statistic in statistics[k]]
+    found, redrawn = replicate(resampled, labels, unit, n_resamples=n_resamples, seed=seed)
+    found = found[~np.isnan(found).any(axis=1)]
+    values = np.full((len(found), *scores.shape), np.nan)
+    values[:, defined] = found.reshape(len(found), int(defined.sum()), scores.shape[1])
+    return values, redrawn
+
+
+def _deviations(differences: Array, sample: Array, share: Array, tails: Array, n_units: int) -> tuple[Array, float]:
+    """Return how far the mean difference over draws moves in each joint resample, and its standard error.
 
     `differences` (n_resamples, draws) are on resampled cases, `sample` (draws,) on the sample itself.
     """
-    from scipy.stats import chi2
-
     n_draws = len(sample)
     by_cases = (differences.mean(axis=1) - sample.mean()) * _inflation(n_units)
-    by_draws = ((share - 1 / n_draws) * differences).sum(axis=1) * _inflation(n_draws)
-    together = by_cases + by_draws
-    if not together.any():
-        return np.zeros(len(together))
-    variance = np.array([by_cases.var(), _variance_over_draws(differences, sample)])
-    df = variance.sum() ** 2 / (variance**2 / np.maximum(1, [n_units - 1, n_draws - 1])).sum()
-    return np.asarray(together * np.sqrt(variance.sum() / together.var() * df / chi2.ppf(chance, df)))
+    by_draws = ((share - 1 / n_draws) * differences).sum(axis=1)
+    spread = by_draws.std()
+    over_draws = _variance_over_draws(differences, sample)
+    if spread > 0:
+        by_draws = by_draws * np.sqrt(over_draws) / spread
+    deviations = by_cases / tails[:, 0] + by_draws / tails[:, 1]
+    return deviations, float(np.sqrt(by_cases.var() + over_draws))
+
+
+def _student_tails(n_resamples: int, freedom: Sequence[int], rng: np.random.Generator) -> Array:
+    """Return sqrt(χ²_df / df) of each degrees of freedom: what turns normal deviations into Student's."""
+    from scipy.stats import chi2
+
+    df = np.maximum(1, freedom)
+    return np.asarray(np.sqrt(chi2.ppf(rng.random((n_resamples, len(df))), df) / df))
+
+
+def _bound(values: Array, level: float) -> float:
+    """Return the value that at most a share 1 - level of the resamples exceeds, the sample counted as one of them."""
+    place = int(np.ceil(level * (len(values) + 1))) - 1
+    return float(np.sort(values)[min(place, len(values) - 1)])
 
 
 def _variance_over_draws(differences: Array, sample: Array) -> float:
