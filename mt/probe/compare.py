@@ -190,7 +190,7 @@ def _resampled(
     Methods undefined on the sample are NaN throughout; resamples undefined for another one even redrawn are left out.
     """
     defined = ~np.isnan(scores).any(axis=1)
-    resampled = [statistic for k in np.flatnonzero(defined) for statistic in statistics[k]]
+    resampled = [statistic for k in np.flatnonzero(defined).tolist() for statistic in statistics[k]]
     found, redrawn = replicate(resampled, labels, unit, n_resamples=n_resamples, seed=seed)
     found = found[~np.isnan(found).any(axis=1)]
     values = np.full((len(found), *scores.shape), np.nan)
