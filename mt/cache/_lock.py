@@ -36,9 +36,7 @@ def acquire(path: Path, timeout: float) -> BaseFileLock:
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
-        raise LockedError(
-            f"{path.name} is being written by {_holder(where)}. Wait for it to end and run the same command again."
-        ) from None
+        raise _locked(path, where) from None
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
@@ -47,8 +45,16 @@ def acquire(path: Path, timeout: float) -> BaseFileLock:
             f"Files in {where.parent} cannot be locked ({why}), so two runs could overwrite each other. "
             "Choose a --cache-dir on another disk: some network folders have no locks."
         ) from error
+    except RuntimeError:  # this very thread holds it, and would wait for itself
+        raise _locked(path, where) from None
     _sign(where)
     return lock
+
+
+def _locked(path: Path, where: Path) -> LockedError:
+    return LockedError(
+        f"{path.name} is being written by {_holder(where)}. Wait for it to end and run the same command again."
+    )
 
 
 def _sign(where: Path) -> None:

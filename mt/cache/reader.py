@@ -120,7 +120,7 @@ class FeatureFile:
         every = self._view(dtype, self.n_rows * self.dim, self._layout.embeddings).reshape(self.n_rows, self.dim)
         return self._ok(every)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         return decoded(self._ok(self._stored["ids"]))
 
@@ -129,12 +129,12 @@ class FeatureFile:
         """(n_ok,) int64 classes, or (n_ok, L) int8 zeros and ones."""
         return self._ok(self._stored["labels"])
 
-    @property
+    @cached_property
     def groups(self) -> list[str] | None:
         """What each row belongs to and must not be split from, or None where that is not known."""
         return decoded(self._ok(self._stored["groups"])) if "groups" in self._stored else None
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Metadata by name, in the order of the rows."""
         return {

@@ -275,6 +275,11 @@ class TestLock:
             with pytest.raises(LockedError, match=f"process {other.pid}"):
                 samples.open_writer(path, lock_timeout=0.1)
 
+    @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
+    def test_a_second_writer_in_the_same_process_fails_too(self, path: Path, timeout: float) -> None:
+        with samples.open_writer(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
+            samples.open_writer(path, lock_timeout=timeout)
+
     def test_a_second_writer_waits_if_asked(self, path: Path) -> None:
         with _holder(path) as other:
             waiting = subprocess.Popen(
