@@ -28,7 +28,7 @@ def main() -> None:
                 files = write(Path(folder), side, count, kind)
                 mine, other, ratio = paired(lambda: read(files), lambda: bare(files), rounds=ROUNDS)  # noqa: B023
                 whole = seconds(lambda: [geometry(decode(file)) for file in files])  # noqa: B023
-            rates = f"{count / mine:,.0f} against {count / other:,.0f} images/s; {count / whole:,.0f} resized and cropped"
+            rates = f"{count / mine:,.0f} against {count / other:,.0f} images/s, {count / whole:,.0f} resized, cropped"
             row(f"{kind} {side}x{side} / Pillow (rate)", ratio, reach=">= 0.9", note=rates)
 
 

@@ -19,7 +19,7 @@ ROWS = 4000
 WORKERS = 2
 BATCH = 64
 # Rows that one of our reading tasks takes.
-RANGE = 16
+RANGE = 64
 STEM = "camelyonpatch_level_2_split_test"
 # How `x` is stored -> its settings, the ratio to reach, rounds, and how many rows are read in a round.
 STORAGE: dict[str, tuple[dict[str, Any], str, int, int]] = {

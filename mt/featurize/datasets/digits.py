@@ -58,7 +58,7 @@ def load(request: Request) -> Dataset:
         kind="scan",
         splits=splits,
         drawn={"splits": record},
-        warnings=("No writer grouping known: the same writer may be in train and test.",),
+        warnings=("no writer grouping known: the same writer may be in train and test.",),
     )
 
 

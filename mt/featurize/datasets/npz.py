@@ -70,7 +70,7 @@ class NpzRows:
         if not target.exists():
             try:
                 with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
-                    write_whole(member, target, label=f"unpacking {self.path.name}")
+                    write_whole(member, target, label=f"unpacking {self.path.name}", size=self.bytes)
             except _BROKEN as error:
                 raise _unreadable(self.path, self.key, error) from error
         rows: np.ndarray[Any, Any] = np.load(target, mmap_mode="r", allow_pickle=False)

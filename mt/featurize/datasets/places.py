@@ -53,10 +53,19 @@ def gunzipped(packed: Path) -> Path:
     if not target.exists():
         try:
             with gzip.open(packed, "rb") as stream:
-                write_whole(stream, target, label=f"decompressing {packed.name}")
+                write_whole(stream, target, label=f"decompressing {packed.name}", size=_unpacked_size(packed))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DatasetError(f"{packed} is damaged or cut short ({error}). Download it again.") from error
     return target
+
+
+def _unpacked_size(packed: Path) -> int:
+    """Return how large a .gz becomes: it records that modulo 4 GiB, and images hardly grow by compression."""
+    size = packed.stat().st_size
+    with open(packed, "rb") as file:
+        file.seek(max(size - 4, 0))
+        recorded = int.from_bytes(file.read(4), "little")
+    return recorded + max(0, -(-(size - recorded) // 2**32)) * 2**32
 
 
 def unpacked_path(packed: Path, name: str) -> Path:
@@ -66,15 +75,15 @@ def unpacked_path(packed: Path, name: str) -> Path:
     return folders.user_dir() / "unpacked" / key[:16] / name
 
 
-def write_whole(stream: IO[bytes] | gzip.GzipFile, target: Path, *, label: str) -> None:
-    """Copy a stream into a file that appears under its name only once it is whole and on disk."""
+def write_whole(stream: IO[bytes] | gzip.GzipFile, target: Path, *, label: str, size: int) -> None:
+    """Copy a stream of about `size` bytes into a file that appears under its name only once it is whole and on disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file, progress.bar(label, 0, unit="MB") as advance:
+        with os.fdopen(handle, "wb") as file, progress.bar(label, size // _BLOCK, unit="blocks of 4 MiB") as advance:
             while block := stream.read(_BLOCK):
                 file.write(block)
-                advance(len(block) // 2**20)
+                advance(1)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
