@@ -103,6 +103,7 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
 
     Raises InputError for other files and newer versions.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     file = Path(path)
@@ -118,7 +119,11 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
         raise InputError(
             f"{file} has format {about['format_version']}, this mt reads {FORMAT_VERSION}. Install a newer mt."
         )
-    return SavedProbe(_put_together(load_file(file.with_suffix(".safetensors")), about), about)
+    try:
+        tensors = load_file(file.with_suffix(".safetensors"))
+    except (SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{file} is not a saved probe: its .safetensors cannot be read ({error}).") from error
+    return SavedProbe(_put_together(tensors, about), about)
 
 
 def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:

@@ -1,0 +1,235 @@
+"""The rules of evaluation: what may look at which labels, what the default protocol does, and missing classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mt.cache.scores import Fit, ScoreStore
+from mt.errors import FitError, InputError
+from mt.probe import choose, evaluate
+from mt.probe.budget import draw, folds
+from mt.probe.evaluate import run_probe
+from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
+from mt.probe.linear import LinearProbe, Scaling
+from mt.probe.protocols import ALL_TASKS, PROTOCOLS
+from mt.probe.solvers import get_solver
+from tests.probe.brief import brief
+from tests.probe.features import embeddings_and_labels, write_features, write_pair
+
+N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
+
+
+def fit_of(cache: Path, **asked: Any) -> Fit:
+    """Return the one fit that a run makes, from a database of its own."""
+    scores = cache / f"{len(list(cache.glob('*.sqlite')))}.sqlite"
+    study = run_probe(cache, scores=scores, **asked)
+    (identity,) = {score.fit for score in study.scores}
+    return ScoreStore(scores).fit(identity)
+
+
+def setting_of(protocol: str = "default", task: str = "binary", solver: str = "torch") -> Setting:
+    return Setting(brief(protocol), task, N_CLASSES[task], get_solver(solver))
+
+
+def data_of(task: str, n: int = 90, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    return embeddings_and_labels("toy", "m1", "train", n=n, dim=dim, task=task, n_classes=N_CLASSES[task], signal=0.7)
+
+
+def rewrite(cache: Path, split: str, labels: np.ndarray, **options: Any) -> None:
+    """Write the same features again with other labels: the fingerprints stay, so nothing but labels differs."""
+    write_features(cache, split=split, labels=labels, **options)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_test_splits_labels_never_influence_a_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    write_pair(tmp_path)
+    before = fit_of(tmp_path, protocol=name, fractions=[0.5], seeds=1)
+    _, labels = embeddings_and_labels("toy", "m1", "test", n=80, dim=8, task="binary", n_classes=2, signal=0.7)
+    rewrite(tmp_path, "test", np.random.default_rng(0).permutation(labels), n=80)
+    after = fit_of(tmp_path, protocol=name, fractions=[0.5], seeds=1)
+    assert after.probabilities.tobytes() == before.probabilities.tobytes()
+    assert after.outcome["settings"] == before.outcome["settings"]
+    assert after.cases != before.cases
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_labels_and_features_outside_the_draw_never_influence_a_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    write_pair(tmp_path)
+    drawn = tmp_path / "draws.json"
+    before = fit_of(tmp_path, protocol=name, fractions=[0.5], seeds=1, draw_file=drawn)
+    X, labels = embeddings_and_labels("toy", "m1", "train", n=120, dim=8, task="binary", n_classes=2, signal=0.7)
+    outside = np.setdiff1d(np.arange(120), before.rows)
+    labels[outside], X[outside] = 1 - labels[outside], X[outside] * 100
+    write_features(tmp_path, labels=labels, embeddings=X)
+    after = fit_of(tmp_path, protocol=name, draw_file=drawn)
+    assert after.probabilities.tobytes() == before.probabilities.tobytes()
+    assert after.outcome["selection"] == before.outcome["selection"]
+
+
+@pytest.mark.parametrize("solver", ["torch", "sklearn"])
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: str, solver: str) -> None:
+    X, y = data_of(task)
+    fold = folds(y, task=task, n_classes=N_CLASSES[task], seed=0)
+    assert fold is not None
+    held = np.flatnonzero(fold == 0)
+    permuted = y.copy()
+    permuted[held] = np.random.default_rng(1).permutation(y[held])
+    assert (permuted != y).any()
+    options = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu"}
+    before, after = (get_solver(solver).folds(X, labels, [0.1, 10.0], fold, **options).oof for labels in (y, permuted))
+    # Fits solved side by side differ by rounding when one of them takes another number of steps; by no more.
+    np.testing.assert_allclose(after[:, held], before[:, held], rtol=1e-5, atol=1e-5)
+    assert np.abs(after - before).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["dino-knn", "thunder-knn"])
+def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str) -> None:
+    from mt.probe.knn import NeighbourProbe
+
+    X, y = data_of("multiclass")
+    method = PROTOCOLS[name].method
+    scaling = Scaling.learn(X, "l2")
+    bank = scaling.apply(X[30:])
+    probe = NeighbourProbe("multiclass", 3, scaling, bank, y[30:], 5, method.vote, 0.07)
+    assert probe.probabilities(X[:30]).shape == (30, 3)  # the held-out labels y[:30] never enter the probe
+
+
+def test_scaling_is_learned_from_the_draws_rows_alone() -> None:
+    X, y = data_of("binary")
+    rows = np.sort(draw(y, task="binary", n_classes=2, fraction=0.3, seed=0).rows)
+    fitted = fit_probe(Labelled(X[rows], y[rows]), setting_of(), seed=0)
+    assert isinstance(fitted.probe, LinearProbe)
+    np.testing.assert_allclose(fitted.probe.scaling.mean, X[rows].astype(float).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(fitted.probe.scaling.scale, X[rows].astype(float).std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_default_is_what_it_says_in_scikit_learn(task: str) -> None:
+    X, y = data_of(task)
+    fitted = fit_probe(Labelled(X, y), setting_of(task=task), seed=3)
+    C, p = by_hand(X, y, task, seed=3)
+    assert fitted.settings["C"] == pytest.approx(C)
+    np.testing.assert_allclose(fitted.probe.probabilities(X), p, atol=2e-3)
+
+
+def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, np.ndarray]:
+    """Return C and the probabilities of protocol `default`, one scikit-learn fit at a time."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    Z = StandardScaler().fit_transform(X.astype(float))
+    fold = folds(y, task=task, n_classes=N_CLASSES[task], k=5, seed=seed)
+    assert fold is not None
+
+    def fitted(rows: np.ndarray, C: float) -> Any:
+        model: Any = LogisticRegression(C=C, tol=1e-8, max_iter=10_000)
+        return (OneVsRestClassifier(model) if task == "multilabel" else model).fit(Z[rows], y[rows])
+
+    losses = {}
+    for C in np.logspace(-3, 3, 13):
+        p = np.zeros((len(y), N_CLASSES[task]))
+        for number in range(fold.max() + 1):
+            held = fold == number
+            p[held] = fitted(~held, C).predict_proba(Z[held])
+        columns = range(p.shape[1]) if task == "multilabel" else [None]
+        parts = [log_loss(y if k is None else y[:, k], p if k is None else p[:, k]) for k in columns]
+        losses[C] = float(np.mean(parts))
+    best = min(losses, key=lambda C: losses[C])
+    p = fitted(np.ones(len(y), dtype=bool), best).predict_proba(Z)
+    return best, p[:, 1] if task == "binary" else p
+
+
+def test_ties_go_to_the_smaller_setting() -> None:
+    assert choose.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
+
+
+def test_too_few_labels_to_hold_out_fix_C_and_say_so(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    study = run_probe(tmp_path, shots=[1], seeds=2)
+    assert all(score.settings == {"C": 1.0} and "fixed_C" in score.flags for score in study.scores)
+    assert not any("fixed_C" in score.flags for score in run_probe(tmp_path, shots=[5], seeds=1).scores)
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if "multiclass" in PROTOCOLS[name].tasks])
+def test_an_absent_class_gets_probability_zero(name: str) -> None:
+    X, y = data_of("multiclass")
+    kept = y != 1
+    fitted = fit_probe(Labelled(X[kept], y[kept]), setting_of(name, "multiclass"), seed=0)
+    p = fitted.probe.probabilities(X)
+    assert (p[:, 1] == 0).all()
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_draw_with_one_class_predicts_it(name: str) -> None:
+    X, y = data_of("multiclass")
+    kept = np.flatnonzero(y == 2)[:5]
+    p = one_class(X, y, kept, name).probe.probabilities(X)
+    assert np.array_equal(p, np.tile(np.float32([0, 0, 1]), (len(X), 1)))
+
+
+def one_class(X: np.ndarray, y: np.ndarray, rows: np.ndarray, name: str) -> Fitted:
+    return fit_probe(Labelled(X[rows], y[rows]), setting_of(name, "multiclass"), seed=0)
+
+
+def test_a_constant_label_predicts_its_smoothed_base_rate() -> None:
+    X, y = data_of("multilabel")
+    y[:, 0], y[:, 2] = 0, 1
+    p = fit_probe(Labelled(X, y), setting_of(task="multilabel"), seed=0).probe.probabilities(X)
+    n = len(y)
+    np.testing.assert_allclose(p[:, 0], 1 / (n + 2), rtol=1e-6)
+    np.testing.assert_allclose(p[:, 2], (n + 1) / (n + 2), rtol=1e-6)
+    assert len(np.unique(p[:, 1])) > 1
+
+
+def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
+    write_features(tmp_path, labels=np.zeros(120, dtype=np.int64))
+    write_features(tmp_path, split="test", n=80)
+    with pytest.raises(FitError, match=r"one class only.*mt datasets check"):
+        run_probe(tmp_path, fractions=[1.0])
+
+
+def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
+    y, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 0])
+    known = choose.teachable(y, fold, 3, multilabel=False)
+    assert known.tolist() == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("fractions", "shots"), [([0.0], []), ([1.5], []), ([], [0])])
+def test_impossible_budgets_are_refused(tmp_path: Path, fractions: list[float], shots: list[int]) -> None:
+    write_pair(tmp_path)
+    with pytest.raises(InputError, match="must be"):
+        run_probe(tmp_path, fractions=fractions, shots=shots)
+
+
+def test_a_selection_records_every_candidate_and_fold() -> None:
+    X, y = data_of("binary")
+    fitted = fit_probe(Labelled(X, y), setting_of(), seed=0)
+    assert len(fitted.selection["scores"]) == 13
+    assert [len(row) for row in fitted.selection["folds"]] == [13] * 5
+    json.dumps(fitted.selection, allow_nan=False)
+
+
+def test_groups_of_a_draw_stay_in_one_fold() -> None:
+    from mt.probe.fit import carve
+
+    X, y = data_of("binary")
+    groups = np.array([f"g{row // 6}" for row in range(len(y))])
+    for name in ("default", "ssl-transfer", "thunder"):
+        fold = carve(Labelled(X, y, groups), setting_of(name), seed=0)
+        assert fold is not None
+        assert all(len(set(fold[groups == group])) == 1 for group in set(groups))

@@ -1,0 +1,72 @@
+"""The presets: complete, immutable, identified by their settings, refused where they are not defined."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.errors import InputError
+from mt.probe.evaluate import run_probe
+from mt.probe.metrics import METRICS
+from mt.probe.protocols import ALL_TASKS, PROTOCOLS, Logistic, Neighbours, describe, get_protocol
+from tests.probe.features import write_pair
+
+NAMES = [
+    "default", "dinov2-logreg", "ssl-transfer", "clip", "prism", "patho-bench", "eva", "thunder", "dino-linear",
+    "dino-knn", "thunder-knn",
+]  # fmt: skip
+
+
+def test_the_presets_by_name() -> None:
+    assert list(PROTOCOLS) == NAMES
+    with pytest.raises(InputError, match="Did you mean 'dino-knn'"):
+        get_protocol("dinoknn")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_states_everything(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    assert protocol.name == name
+    assert protocol.source
+    assert protocol.title
+    assert protocol.embedding
+    assert protocol.validation_source
+    assert set(protocol.tasks) <= set(ALL_TASKS)
+    assert (protocol.selection_metric is None) == (protocol.validation.kind == "none")
+    assert protocol.selection_metric is None or protocol.selection_metric in METRICS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        protocol.name = "other"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        protocol.method.batch = 1  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_enter_the_hash_and_prose_does_not(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    reworded = dataclasses.replace(protocol, title="other", deviations=("other",), source="other")
+    assert reworded.fingerprint == protocol.fingerprint
+    other = "none" if protocol.scaling != "none" else "standardize"
+    assert dataclasses.replace(protocol, scaling=other).fingerprint != protocol.fingerprint
+    assert len({p.fingerprint for p in PROTOCOLS.values()}) == len(NAMES)
+    assert describe(protocol)["hash"] == protocol.fingerprint
+
+
+def test_the_published_values_of_C_and_k() -> None:
+    Cs = {name: p.method.Cs for name, p in PROTOCOLS.items() if isinstance(p.method, Logistic)}
+    np.testing.assert_allclose(Cs["default"], np.logspace(-3, 3, 13))
+    np.testing.assert_allclose(Cs["dinov2-logreg"], 10 ** np.linspace(-6, 5, 45))
+    np.testing.assert_allclose(np.sort(1 / np.logspace(-6, 5, 45)), Cs["ssl-transfer"])
+    assert (Cs["clip"], Cs["prism"], Cs["patho-bench"]) == ((0.316,), (1.0,), (0.5,))
+    assert all(list(values) == sorted(values) for values in Cs.values())
+    ks = {name: p.method.ks for name, p in PROTOCOLS.items() if isinstance(p.method, Neighbours)}
+    assert ks == {"dino-knn": (10, 20, 100, 200), "thunder-knn": (1, 3, 5, 10, 20, 30, 40, 50)}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "multilabel" not in PROTOCOLS[name].tasks])
+def test_a_pair_that_is_not_defined_is_refused(tmp_path: Path, name: str) -> None:
+    write_pair(tmp_path, task="multilabel", n_classes=3)
+    with pytest.raises(InputError, match=f"'{name}' is defined for .*toy is multilabel"):
+        run_probe(tmp_path, protocol=name)

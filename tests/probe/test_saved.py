@@ -1,0 +1,68 @@
+"""Saved probes: the same predictions later, from two plain files that hold no code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.cache.catalog import Catalog
+from mt.cache.scores import ScoreStore
+from mt.errors import InputError
+from mt.probe import evaluate
+from mt.probe.evaluate import run_probe
+from mt.probe.protocols import PROTOCOLS
+from mt.probe.saved import FORMAT_VERSION, load_probe
+from tests.probe.brief import brief
+from tests.probe.features import write_pair
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    write_pair(tmp_path, task="multiclass", n_classes=3, n=60)
+    run_probe(tmp_path, protocol=name, fractions=[1.0])
+    study = run_probe(tmp_path, protocol=name, fractions=[1.0], save=tmp_path / "saved")
+    assert study.n_fitted == 1  # what is in the store has no weights: it is fitted again
+    (file,) = (tmp_path / "saved").glob("*.json")
+    probe = load_probe(file)
+    (test,) = Catalog(tmp_path).entries(splits=["test"])
+    kept = ScoreStore(study.store).fit(study.scores[0].fit)
+    np.testing.assert_allclose(probe.predict_proba(test.open().embeddings), kept.probabilities, atol=1e-6)
+    assert probe.about["class_names"] == ["class 0", "class 1", "class 2"]
+    assert probe.about["fingerprints"]["train"][0]["backbone"] == test.fingerprints["backbone"]
+    assert probe.about["backbone"] == {"name": "m1"}
+
+
+def test_binary_and_multilabel_probes_return_a_column_a_class(tmp_path: Path) -> None:
+    for dataset, task, n_classes in (("two", "binary", 2), ("many", "multilabel", 3)):
+        write_pair(tmp_path, dataset, task=task, n_classes=n_classes)
+        run_probe(tmp_path, datasets=[dataset], shots=[10], seeds=1, save=tmp_path / dataset)
+        (file,) = (tmp_path / dataset).glob("*.json")
+        p = load_probe(file).predict_proba(np.zeros((4, 8), dtype=np.float32))
+        assert p.shape == (4, n_classes)
+
+
+def test_files_of_others_are_refused_and_no_code_runs(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    run_probe(tmp_path, protocol="clip", fractions=[1.0], save=tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.json")
+    about = json.loads(file.read_text())
+    with pytest.raises(InputError, match="'m1'"):
+        load_probe(file).predict_proba(np.zeros((4, 3)))
+    file.write_text(json.dumps({**about, "format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(InputError, match="newer mt"):
+        load_probe(file)
+    file.write_text("{}")
+    with pytest.raises(InputError, match="not a saved probe"):
+        load_probe(file)
+    file.write_bytes(pickle.dumps(print))
+    with pytest.raises(InputError, match="not a saved probe"):
+        load_probe(file)
+    file.write_text(json.dumps(about))
+    file.with_suffix(".safetensors").write_bytes(pickle.dumps(print))
+    with pytest.raises(InputError, match="not a saved probe"):
+        load_probe(file)
