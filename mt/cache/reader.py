@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,10 +146,6 @@ class FeatureFile:
         """Return the id and the reason of every row without an embedding."""
         rows = (self.status != Status.OK).nonzero()[0]
         return list(zip(decoded(self._stored["ids"][rows]), map(Status, self.status[rows].tolist()), strict=True))
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rows of each status that occurs."""
-        return {Status(value).name.lower(): count for value, count in sorted(Counter(self.status.tolist()).items())}
 
     def verify(self) -> list[Damage]:
         """Return the blocks whose bytes disagree with their checksums, in the order of the file."""
