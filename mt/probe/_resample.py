@@ -16,7 +16,7 @@ from mt.errors import InputError
 from mt.probe._weighted import Array, Statistic
 
 # Numbers in a chunk's running sums: they stay in a core's cache.
-_CHUNK_NUMBERS = 2**19
+_CHUNK_NUMBERS = 2**17
 
 
 def units_of(n_cases: int, groups: Sequence[object] | None) -> Ints:
@@ -39,7 +39,7 @@ def replicate(
     if not statistics:
         return np.empty((n_resamples, 0)), 0
     strata = _strata(y, unit)
-    chunk_size = max(16, _CHUNK_NUMBERS // len(y))
+    chunk_size = max(2, _CHUNK_NUMBERS // len(y))
 
     def chunk(number: int) -> tuple[Array, int]:
         rng = np.random.default_rng([seed, number])

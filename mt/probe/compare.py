@@ -35,7 +35,7 @@ class Comparison:
 
     `redrawn` counts resamples that were undefined at first; `independent` is True where no groups were known and cases
     are assumed independent; `n_units` counts the test groups, or else the cases.
-    All is NaN where a score is undefined.
+    All is NaN where a score is undefined; one group alone gives no interval.
     """
 
     difference: float
@@ -73,7 +73,7 @@ class Replicates:
         """Return the comparison of method `a` with method `b`; the interval excludes 0 where p <= 1 - level."""
         difference = self._mean(a) - self._mean(b)
         half = p = np.nan
-        if not np.isnan(difference):
+        if not np.isnan(difference) and self.n_units > 1:
             deviation = np.abs(self._deviation(a, b)[0])
             half = _bound(deviation, level)
             # Equal to rounding is equal: methods that agree on every resample have p = 1.

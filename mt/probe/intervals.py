@@ -19,7 +19,8 @@ from mt.probe.metrics import checked
 
 @dataclass(frozen=True)
 class Interval:
-    """The uncertainty of a score over test cases; NaN at both ends where the score is not defined.
+    """The uncertainty of a score over test cases; NaN at both ends where the score is not defined or there is
+    one group only, from which nothing can be said.
 
     `method` is "bootstrap", "delong" or "obuchowski"; `redrawn` counts resamples that were undefined at first;
     `independent` is True where no groups were known and cases are assumed independent; `n_units` counts the groups,
@@ -76,7 +77,7 @@ def bootstrap_mean_interval(
     unit = units_of(len(labels), groups)
     statistics = [weighted(metric, *checked(y, p), unit) for p in ps]
     n_units = int(unit.max()) + 1
-    defined = not any(np.isnan(statistic(whole(n_units))[0]) for statistic in statistics)
+    defined = n_units > 1 and not any(np.isnan(statistic(whole(n_units))[0]) for statistic in statistics)
     low = high = np.nan
     redrawn = 0
     if defined:

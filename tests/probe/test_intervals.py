@@ -8,6 +8,7 @@ import pytest
 from mt.errors import InputError
 from mt.probe import _resample
 from mt.probe._weighted import weighted
+from mt.probe.compare import compare
 from mt.probe.intervals import (
     auc_interval,
     bootstrap_interval,
@@ -103,6 +104,14 @@ def test_a_redrawn_resample_holds_as_many_units_of_each_class_as_the_sample() ->
 def test_an_undefined_score_has_an_undefined_interval() -> None:
     found = bootstrap_interval("roc_auc", np.zeros(10, dtype=int), np.linspace(0, 1, 10))
     assert np.isnan([found.low, found.high]).all()
+
+
+def test_one_group_gives_no_interval() -> None:
+    y, p = _cases(np.random.default_rng(10), 30)
+    found = bootstrap_interval("roc_auc", y, p, groups=["only"] * 30)
+    assert np.isnan([found.low, found.high]).all()
+    compared = compare("roc_auc", y, [p], [p[::-1]], groups=["only"] * 30, n_resamples=50)
+    assert np.isnan([compared.low, compared.p]).all()
 
 
 def test_intervals_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
