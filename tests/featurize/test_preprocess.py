@@ -111,7 +111,7 @@ def test_another_image_size_keeps_the_official_proportion(name: str) -> None:
     assert recipe.geometry(texture(97, 131, 0)).shape == (112, 112, 3)
 
 
-@pytest.mark.parametrize("size", [(96, 96), (224, 224), (256, 256), (1, 1), (1, 700), (3, 2), (257, 256)])
+@pytest.mark.parametrize("size", [(96, 96), (224, 224), (256, 256), (1, 1), (1, 90), (3, 2), (257, 256)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_arrays_and_every_size_are_taken(size: tuple[int, int], interpolation: str) -> None:
     """Arrays, as PCam's and MedMNIST's, are the image of the same pixels; sizes down to 1x1."""
