@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def test_pcam_gz_is_decompressed_once_and_whole(data: Path, index: ContentIndex)
     before = made.stat().st_mtime_ns
     load_dataset("pcam", data, index=index)
     assert made.stat().st_mtime_ns == before
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
 
 def test_pcam_gz_in_a_folder_that_cannot_be_written(
@@ -127,7 +129,10 @@ def test_aptos(data: Path, index: ContentIndex) -> None:
     copies = [f"{number * 7919:012x}" for number in (0, 7, 14)]
     together = [name for name, split in dataset.splits.items() if set(copies) & set(split.ids)]
     assert len(together) == 1
-    assert set(copies) <= set(dataset.splits[together[0]].ids)
+    split = dataset.splits[together[0]]
+    assert split.groups is not None
+    assert {split.groups[split.ids.index(id_)] for id_ in copies} == {copies[0]}
+    assert sum(len(groups_of(dataset, name)) for name in dataset.splits) == 58
     file = data / "aptos2019" / "train_images" / f"{dataset.splits['train'].ids[1]}.png"
     assert np.array_equal(images(dataset, "train")[1], np.asarray(Image.open(file)))
 
@@ -352,6 +357,19 @@ def test_medmnist_bad_files(data: Path) -> None:
             load_dataset("medmnist:breastmnist", data)
     path.write_bytes(b"PK no archive")
     with pytest.raises(DatasetError, match=r"breastmnist\.npz is not a readable"):
+        load_dataset("medmnist:breastmnist", data)
+
+
+def test_medmnist_array_that_says_it_is_larger_than_it_is(data: Path) -> None:
+    """A bomb in reverse: rows that are not there would otherwise be found missing after hours."""
+    path = layouts.write_medmnist(data, "breastmnist", grey=True)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["train_images.npy"] = members["train_images.npy"].replace(b"(20, 28, 28)", b"(90, 28, 28)")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DatasetError, match=r"'train_images' is not a plain array of \(90, 28, 28\) uint8"):
         load_dataset("medmnist:breastmnist", data)
 
 
