@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,41 @@ FORMAT = "mt-features"
 _STRUCTURE = 1 << 14  # bytes that HDF5 may need for its own structure, a dataset
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """How many values of which type, and how many rows a checksum."""
+
+    n_rows: int
+    dim: int
+    dtype: str
+    block_rows: int
+
+    @property
+    def itemsize(self) -> int:
+        return {"float32": 4, "float16": 2}[self.dtype]
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.n_rows // self.block_rows)
+
+    @property
+    def mutable_bytes(self) -> int:
+        return self.n_rows * (self.dim * self.itemsize + 1) + self.n_blocks * DIGEST
+
+
 def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int) -> None:
     """Write a complete, sealed and synced feature file without any embedding; the caller names it.
 
     Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
     """
     arrays = rows.arrays()
+    shape = _Shape(len(rows.ids), dim, dtype, block_rows)
     text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": hash_of(arrays)})
     descriptor = _io.create(path)
     try:
-        _reserve(descriptor, path, arrays, len(text), len(rows.ids), dim, dtype, block_rows)
-        layout = _lay_out(descriptor, arrays, text, (len(rows.ids), dim, dtype, block_rows))
+        sealed = len(text) + sum(array.nbytes + _STRUCTURE for array in arrays.values()) + 8 * _STRUCTURE
+        _io.reserve(descriptor, USER_BLOCK + sealed + shape.mutable_bytes, path.with_suffix(".h5"))
+        layout = _lay_out(descriptor, arrays, text, shape)
         _io.truncate(descriptor, layout.file_size)
         _io.write(descriptor, replace(layout, seal=seal_of(descriptor, layout)).pack(), 0)
         _io.sync(descriptor)
@@ -42,25 +66,11 @@ def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype
         os.close(descriptor)
 
 
-def _reserve(
-    descriptor: int, path: Path, arrays: dict[str, np.ndarray], text: int, rows: int, dim: int, dtype: str, block: int
-) -> None:
-    """Allocate what the file can need at most."""
-    import numpy as np
-
-    mutable = rows * (dim * np.dtype(dtype).itemsize + 1) + -(-rows // block) * DIGEST
-    sealed = sum(array.nbytes for array in arrays.values()) + text
-    _io.reserve(descriptor, USER_BLOCK + mutable + sealed + _STRUCTURE * (len(arrays) + 8), path.with_suffix(".h5"))
-
-
-def _lay_out(
-    descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: tuple[int, int, str, int]
-) -> Layout:
+def _lay_out(descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: _Shape) -> Layout:
     """Let HDF5 write all but the rows; return where it placed everything."""
     import h5py
     import numpy as np
 
-    n_rows, dim, dtype, block_rows = shape
     sink = _Sink(descriptor)
     with h5py.File(
         sink, "w", userblock_size=USER_BLOCK, libver=("v108", "v108"), track_order=False,
@@ -72,13 +82,13 @@ def _lay_out(
         manifest_at = _dataset(file, "manifest", manifest)
         for name, array in arrays.items():
             _dataset(file, name, array)
-        blocks_at = _empty(file, "blocks", (-(-n_rows // block_rows), DIGEST), "u1").get_offset()
-        status_at = _empty(file, "status", (n_rows,), "u1").get_offset()
-        embeddings_at = _empty(file, "embeddings", (n_rows, dim), f"<f{np.dtype(dtype).itemsize}").get_offset()
+        blocks_at = _empty(file, "blocks", (shape.n_blocks, DIGEST), "u1").get_offset()
+        status_at = _empty(file, "status", (shape.n_rows,), "u1").get_offset()
+        embeddings_at = _empty(file, "embeddings", (shape.n_rows, shape.dim), f"<f{shape.itemsize}").get_offset()
     if sink.error is not None:
         raise sink.error
     return Layout(
-        file_size=sink.size, n_rows=n_rows, dim=dim, dtype=dtype, block_rows=block_rows,
+        file_size=sink.size, n_rows=shape.n_rows, dim=shape.dim, dtype=shape.dtype, block_rows=shape.block_rows,
         embeddings=embeddings_at, status=status_at, blocks=blocks_at,
         manifest=manifest_at, manifest_size=len(text), manifest_sha256=hashlib.sha256(text).digest(),
     )  # fmt: skip
