@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from mt.probe.cells import Cell, Grid, scored
 from mt.probe.metrics import METRICS
 from mt.probe.plan import Budget
 
+if TYPE_CHECKING:
+    from mt.probe.compare import Replicates
+
 RESAMPLES = 10_000
+QUICK_RESAMPLES = 1_000  # for the marks in a table, which are wanted at once
 
 
 @dataclass(frozen=True)
@@ -58,33 +62,14 @@ def competing(grid: Grid, budget: Budget) -> dict[str, Cell]:
 
 
 def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[str]:
-    """Return the rows that are not significantly worse than the best by max-T, from the scores' own resamples."""
+    """Return the rows that are not significantly worse than the best by max-T."""
     cells = competing(grid, budget)
     if len(cells) < 2:
         return set(cells)
     key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
     found = store.recall(key)
     if found is None:
-        from mt.probe.compare import Replicates
-
-        values = [[store.replicates(name) for name in _identities(cell)] for cell in cells.values()]
-        first = next(iter(cells.values())).scores[0]
-        by_resample = np.moveaxis(np.array(values, dtype=np.float64), 2, 0)
-        n_resamples, _, n_draws = by_resample.shape
-        rng = np.random.default_rng([0, n_resamples])
-        drawn = rng.integers(0, n_draws, (n_resamples, n_draws))
-        replicates = Replicates(
-            names=tuple(cells),
-            scores=np.array([[score.value for score in cell.scores] for cell in cells.values()]),
-            values=by_resample,
-            share=(drawn[:, :, None] == np.arange(n_draws)).mean(axis=1),
-            chance=np.asarray(rng.random(n_resamples)),
-            greater_is_better=METRICS[grid.metric].greater_is_better,
-            n_units=first.n_units,
-            redrawn=0,
-            independent="cases assumed independent" in first.flags,
-        )
-        found = list(replicates.not_worse_than_best())
+        found = list(_replicates(grid.metric, cells, store, n_resamples=QUICK_RESAMPLES).not_worse_than_best())
         store.remember(key, found)
     return set(found)
 
@@ -113,12 +98,9 @@ def _pairs(grid: Grid, budget: Budget, cells: dict[str, Cell], store: ScoreStore
 
 
 def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[dict[str, Any]]:
-    from mt.probe.compare import holm, replicate_scores
+    from mt.probe.compare import holm
 
-    draws = {row: scored(cell.scores, store) for row, cell in cells.items()}
-    cases = next(iter(draws.values()))[0]
-    predictions = {row: [draw.p for draw in drawn] for row, drawn in draws.items()}
-    replicates = replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=RESAMPLES)
+    replicates = _replicates(metric, cells, store, n_resamples=RESAMPLES)
     pairs = list(itertools.combinations(cells, 2))
     results = [replicates.compare(a, b) for a, b in pairs]
     adjusted = holm([result.p for result in results])
@@ -127,6 +109,16 @@ def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[di
         {"a": a, "b": b, "p_holm": p_holm, **{name: getattr(result, name) for name in shown}}
         for (a, b), result, p_holm in zip(pairs, results, adjusted, strict=True)
     ]
+
+
+def _replicates(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_resamples: int) -> Replicates:
+    """Return the rows' scores on joint resamples of draws and test groups."""
+    from mt.probe.compare import replicate_scores
+
+    draws = {row: scored(cell.scores, store) for row, cell in cells.items()}
+    cases = next(iter(draws.values()))[0]
+    predictions = {row: [draw.p for draw in drawn] for row, drawn in draws.items()}
+    return replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=n_resamples)
 
 
 def _identities(cell: Cell) -> list[str]:

@@ -110,7 +110,7 @@ def resample(metric: str, cases: Scored) -> tuple[Array, intervals.Interval]:
     unit = units_of(len(y), cases.groups)
     statistic, n_units = weighted(metric, y, p, unit), int(unit.max()) + 1
     values, redrawn = np.zeros((0, 1)), 0
-    if not np.isnan(statistic(whole(n_units))[0]):
+    if n_units > 1 and not np.isnan(statistic(whole(n_units))[0]):
         values, redrawn = replicate([statistic], y, unit, n_resamples=RESAMPLES, seed=0)
     values = values[:, 0].astype(np.float32)
     low, high = bounds(values, n_units)
