@@ -139,6 +139,8 @@ def resolve_backbone(
     then = known.pop("file")
     if weights == RANDOM:
         return Resolved(**known) if then is None else None
+    if then is None:
+        return None
     file = find(spec.weights, weights) if spec.weights or weights else Path(then[0])
     unchanged = file is not None and file.is_file() and _file_state(file) == then
     return Resolved(**known) if unchanged else None
