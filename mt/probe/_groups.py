@@ -45,8 +45,13 @@ class Groups:
             return weight * self.class_weight[classes]
         if self.class_weight == "balanced":
             # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
-            total = torch.bincount(classes, weights=weight, minlength=int(classes.max()) + 1)
+            total = class_mass(classes, weight, int(classes.max()) + 1)
             present = (total > 0).sum()
             balance = torch.where(total > 0, weight.sum() / (present * total), 0)
             return weight * balance[classes]
         return weight
+
+
+def class_mass(classes: Tensor, weights: Tensor, n_classes: int) -> Tensor:
+    """Return the sum of weights of each class; on the CPU, since CUDA adds in no fixed order."""
+    return torch.bincount(classes.cpu(), weights=weights.cpu(), minlength=n_classes).to(weights.device)

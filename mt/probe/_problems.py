@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mt.probe._basis import Basis
-from mt.probe._groups import Groups
+from mt.probe._groups import Groups, class_mass
 from mt.probe._history import HISTORY
 from mt.probe._lbfgs import Fit
 from mt.probe._losses import Loss, Sigmoid, Softmax
@@ -100,7 +100,7 @@ def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tenso
     """Return the weighted rate of each output (groups, outputs); a class that is absent gets the rate ½."""
     rates = torch.empty(len(distinct), groups.outputs, dtype=torch.float64, device=weights.device)
     for i, g in enumerate(distinct.tolist()):
-        mass = torch.bincount(groups.classes(g), weights=weights[:, i], minlength=max(2, groups.outputs)) / totals[i]
+        mass = class_mass(groups.classes(g), weights[:, i], max(2, groups.outputs)) / totals[i]
         rates[i] = mass if groups.softmax else mass[1:]
     return torch.where(rates > 0, rates, 0.5)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.errors import unknown
+from mt.errors import InputError, unknown
 from mt.probe._basis import Basis, build_basis
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
 from mt.probe._problems import solve
@@ -78,9 +78,18 @@ def fit_path_folds(
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first CUDA device, or the CPU."""
+    """Return the device of that name; "auto" is the first CUDA device, or the CPU.
+
+    Raises InputError for an unknown device, and for one without float64 (Apple's mps).
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, dtype=torch.float64, device=name)
+    except (RuntimeError, TypeError, AssertionError) as reason:
+        raise InputError(
+            f"Logistic regression cannot run on device '{name}': it needs float64 there. Take --device cpu"
+        ) from reason
     return torch.device(name)
 
 

@@ -61,6 +61,7 @@ def test_refuses(change, message, folded):
 @pytest.mark.parametrize(("change", "message"), [
     ({"task": "binery"}, "No task 'binery'. Did you mean 'binary'"),
     ({"dtype": "float16"}, "No dtype 'float16'"),
+    ({"device": "warp"}, "cannot run on device 'warp'"),
 ])  # fmt: skip
 def test_refuses_unknown_names(change, message):
     with pytest.raises(InputError, match=message):
