@@ -25,7 +25,7 @@ _RESOLUTION = 64
 
 
 def stratified_parts(
-    labels: ArrayLike, groups: Sequence[object] | None, fractions: Sequence[float], seed: int | Sequence[int]
+    labels: ArrayLike, groups: Sequence[object] | None, fractions: Sequence[float], seed: int
 ) -> Ints:
     """Return the part number of every row, parts holding the given fractions of every label and no group split.
 

@@ -7,7 +7,6 @@ Draws, folds and splits are stratified by class; several labels, and groups as u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +16,7 @@ from mt.errors import InputError
 from mt.probe._draw import UNITS, Draw, account, class_matrix
 from mt.probe.draw_file import read_draws, write_draws
 
-__all__ = ["Draw", "draw", "draws", "folds", "read_draws", "stratified_split", "write_draws"]
-
-# How often folds are dealt anew when all units of some class fell into one fold.
-_FOLD_ATTEMPTS = 20
+__all__ = ["Draw", "draw", "folds", "read_draws", "stratified_split", "write_draws"]
 
 
 def draw(
@@ -53,16 +49,6 @@ def draw(
     return Draw(rows, fraction, shots, seed, account(matrix, rows, group_of_row, unit=unit, forced=forced))
 
 
-def draws(labels: ArrayLike, *, seeds: Sequence[int], **budget: Any) -> list[Draw]:
-    """Return one draw a seed, or a single one where the budget takes everything; `budget` as `draw` takes it."""
-    found = []
-    for seed in seeds:
-        found.append(draw(labels, seed=seed, **budget))
-        if len(found[0].rows) == len(np.asarray(labels)):
-            break
-    return found
-
-
 def folds(
     labels: ArrayLike, *, task: str, n_classes: int, k: int = 5, groups: Sequence[object] | None = None, seed: int = 0
 ) -> Ints | None:
@@ -85,11 +71,7 @@ def folds(
     n_folds = min(k, int(rarest[testable].min(initial=k))) if testable.any() else 0
     if n_folds < 2:
         return None
-    for attempt in range(_FOLD_ATTEMPTS):
-        fold = stratified_parts(labels, groups, [1 / n_folds] * n_folds, [seed, attempt])
-        if _every_class_in_two_folds(matrix[:, testable], fold, n_folds):
-            break
-    return fold
+    return stratified_parts(labels, groups, [1 / n_folds] * n_folds, seed)
 
 
 def stratified_split(
@@ -151,9 +133,3 @@ def _rows_of(units: Ints, unit_of_row: Ints) -> Ints:
     rank_of_row = rank[unit_of_row]
     by_rank = np.argsort(rank_of_row, kind="stable")
     return by_rank[: int((rank_of_row < len(units)).sum())]
-
-
-def _every_class_in_two_folds(matrix: Ints, fold: Ints, n_folds: int) -> bool:
-    """Whether each class can be both fitted and tested: its rows lie in at least two folds."""
-    per_fold = np.stack([matrix[fold == number].sum(axis=0) for number in range(n_folds)])
-    return bool(((per_fold > 0).sum(axis=0) >= 2).all())
