@@ -12,7 +12,6 @@ import numpy as np
 from mt.cache.fingerprint import digest
 from mt.cache.scores import ScoreStore
 from mt.probe.cells import Cell, Grid, scored
-from mt.probe.metrics import METRICS
 from mt.probe.plan import Budget
 
 if TYPE_CHECKING:
