@@ -46,16 +46,16 @@ class Handler(BaseHTTPRequestHandler):
 def whole(request: Handler) -> None:
     """Serve the file, or the part of it that was asked for."""
     start = int((request.headers.get("Range") or "bytes=0-")[len("bytes=") : -1])
-    if start and request.headers.get("If-Range") == '"v1"':
+    if start and request.headers.get("If-Range") in (None, '"v1"'):
         place = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
         request.reply(CONTENT[start:], status=206, Content_Range=place, ETag='"v1"')
     else:
         request.reply(CONTENT, ETag='"v1"')
 
 
-def dropping(size: int, etag: str = '"v1"') -> Answer:
+def dropping(size: int) -> Answer:
     """Promise the whole file and close the connection after `size` bytes of it."""
-    return lambda request: request.reply(CONTENT[:size], length=len(CONTENT), ETag=etag)
+    return lambda request: request.reply(CONTENT[:size], length=len(CONTENT), ETag='"v1"')
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(serve, tmp_path: Pa
 
 
 def test_a_file_that_changed_meanwhile_is_not_patched_together(serve, tmp_path: Path) -> None:
-    url, _ = serve(dropping(300_000, etag='"old"'), whole)
+    url, _ = serve(lambda request: request.reply(b"old" * 100_000, length=len(CONTENT), ETag='"old"'), whole)
     fetch(url, tmp_path / "w.pth")
     assert (tmp_path / "w.pth").read_bytes() == CONTENT
 
