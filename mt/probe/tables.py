@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mt import progress
 from mt.probe.cells import Cell, Grid, grids
 from mt.probe.metrics import METRICS
 from mt.probe.paired import Paired, comparisons, not_worse_than_best
@@ -40,8 +41,13 @@ def print_study(study: Study, *, compare: bool = False) -> None:
     out = console()
     with ScoreStore(study.store) as store:
         found = grids(study.scores, store)
-        for grid in found:
-            print_grid(out, grid, {budget: not_worse_than_best(grid, budget, store) for budget in grid.budgets})
+        level: list[dict[Budget, set[str]]] = []
+        with progress.bar("comparing", len(found), unit="tables") as advance:
+            for grid in found:
+                level.append({budget: not_worse_than_best(grid, budget, store) for budget in grid.budgets})
+                advance(1)
+        for grid, marks in zip(found, level, strict=True):
+            print_grid(out, grid, marks)
         if compare:
             print_comparisons(out, comparisons(found, store))
 

@@ -70,3 +70,9 @@ def test_a_pair_that_is_not_defined_is_refused(tmp_path: Path, name: str) -> Non
     write_pair(tmp_path, task="multilabel", n_classes=3)
     with pytest.raises(InputError, match=f"'{name}' is defined for .*toy is multilabel"):
         run_probe(tmp_path, protocol=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_document_lists_every_preset(name: str) -> None:
+    document = Path(__file__).parents[2] / "docs" / "protocols.md"
+    assert f"| `{name}` |" in document.read_text(encoding="utf-8")

@@ -1,0 +1,157 @@
+"""A whole label-efficiency study: five backbones by four datasets, 1/10/100 % of the labels, 5 seeds, 13 C, 5 folds.
+
+Features are random with a realistic spectrum, at the datasets' published sizes with at most 20,000 train rows.  Ours is
+all of `mt probe`: reading, drawing, fitting, predicting, scoring with intervals.  scikit-learn's time counts its fits
+alone, estimated from a sample: for each dataset and budget the fits at C = 1e-3, 1 and 1e3 on the draw's rows.
+`python -m benchmarks.study --scale 0.1` tries it out on a tenth of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._pairs import machine, row, seconds
+from benchmarks._spectra import features, labels
+from mt.cache.catalog import Catalog, feature_path
+from mt.cache.fingerprint import digest
+from mt.cache.writer import FeatureWriter, Rows
+from mt.probe.budget import draw
+from mt.probe.evaluate import run_probe
+from mt.probe.linear import Scaling
+
+FRACTIONS = (0.01, 0.1, 1.0)
+SEEDS = 5
+N_C = 13
+FOLDS = 5
+SAMPLED_C = (1e-3, 1.0, 1e3)
+BLOCK = 4096
+BACKBONES = {"one": 1536, "two": 2048, "three": 1536, "four": 2048, "five": 1536}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A dataset's sizes: train and test rows, its task and classes (labels), images a patient."""
+
+    name: str
+    train: int
+    test: int
+    task: str
+    n_classes: int
+    metric: str
+    per_group: int
+
+    def scaled(self, scale: float) -> Study:
+        """Return the study with a share of its rows."""
+        return Study(
+            self.name, max(300, int(self.train * scale)), max(100, int(self.test * scale)),
+            self.task, self.n_classes, self.metric, self.per_group,
+        )  # fmt: skip
+
+
+STUDIES = (
+    Study("pcam", 20_000, 32_768, "binary", 2, "roc_auc", 40),
+    Study("aptos2019", 2_929, 733, "ordinal", 5, "quadratic_kappa", 1),
+    Study("pneumonia", 4_708, 624, "multiclass", 3, "accuracy", 2),
+    Study("nih-cxr14", 20_000, 25_596, "multilabel", 14, "mean_auc", 4),
+)
+
+
+def main() -> None:
+    """Print the study's total time, scikit-learn's estimate, and their ratio."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, to try it out")
+    scale = parser.parse_args().scale
+    print(f"  {machine()}")
+    ours, theirs = 0.0, 0.0
+    for study in (study.scaled(scale) for study in STUDIES):
+        folder = Path(tempfile.mkdtemp(prefix="mt-study-"))
+        try:
+            for number, (backbone, dim) in enumerate(BACKBONES.items()):
+                write(folder, study, backbone, dim, seed=number)
+            took = seconds(lambda folder=folder: run_probe(folder, fractions=FRACTIONS, seeds=SEEDS))
+            estimate = scikit_learn(folder, study)
+        finally:
+            shutil.rmtree(folder)
+        ours, theirs = ours + took, theirs + estimate
+        row(f"{study.name}: ours {took:.0f} s, scikit-learn about {estimate:,.0f} s", estimate / took, reach="-")
+    row(f"the whole study: ours {ours:.0f} s, scikit-learn about {theirs:,.0f} s", theirs / ours, reach=">= 30")
+
+
+def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> None:
+    """Write the train and test features of one backbone; labels are the same for all backbones."""
+    n = study.train + study.test
+    X, _ = features(n, dim, seed=seed)
+    y = study_labels(study, n)
+    # The labels belong to the dataset: each backbone's features carry them by a shift along directions of its own.
+    hot = y.astype(np.float32) if y.ndim == 2 else np.eye(study.n_classes, dtype=np.float32)[y]
+    X += 0.5 * hot @ np.random.default_rng(seed + 100).standard_normal((study.n_classes, dim)).astype(np.float32)
+    for split, rows in (("train", slice(0, study.train)), ("test", slice(study.train, n))):
+        prints = {"backbone": digest(backbone), "dataset": digest(study.name), "split": digest([study.name, split])}
+        prints["file"] = digest([backbone, study.name, split])
+        manifest = {
+            "dataset": study.name, "location": None, "split": split, "backbone": backbone, "task": study.task,
+            "class_names": [str(k) for k in range(study.n_classes)], "metric": study.metric, "budget_unit": "row",
+            "grouping": "patient", "licence": "none", "fingerprints": prints, "inputs": {}, "limit": None,
+            "random_weights": False, "compute": {}, "command": "python -m benchmarks.study", "warnings": [],
+        }  # fmt: skip
+        numbers = np.arange(n)[rows]
+        groups = [f"patient-{number // study.per_group}-{split}" for number in numbers]
+        path = feature_path(folder, study.name, split, backbone, prints["file"])
+        told = Rows([f"image-{number}" for number in numbers], y[rows], groups)
+        with FeatureWriter.open(path, told, manifest, dim=dim, block_rows=BLOCK) as writer:
+            for block in list(writer.missing):
+                part = X[rows][block * BLOCK : (block + 1) * BLOCK]
+                writer.write_block(block, part, np.ones(len(part), dtype=np.uint8))
+            writer.finish()
+
+
+def study_labels(study: Study, n: int) -> np.ndarray:
+    """Return (n,) classes or (n, labels) zeros and ones that some features of unit variance could explain."""
+    _, factors = features(n, 64, seed=7)
+    if study.task == "multilabel":
+        return labels(factors, "multilabel", study.n_classes).astype(np.int8)
+    if study.task == "binary":
+        return labels(factors, "binary")
+    return labels(factors, "multiclass", study.n_classes)
+
+
+def scikit_learn(folder: Path, study: Study) -> float:
+    """Return the estimated seconds of scikit-learn's fits in the same study."""
+    total = 0.0
+    for entry in Catalog(folder).entries(splits=["train"], models=["one", "two"]):
+        train = entry.open()
+        share = sum(dim == train.dim for dim in BACKBONES.values())
+        for fraction in FRACTIONS:
+            rows = draw(
+                train.labels, task=study.task, n_classes=study.n_classes, fraction=fraction, groups=train.groups
+            ).rows
+            X, y = train.embeddings[rows], train.labels[rows]
+            one = statistics.mean(one_fit(X, y, C, study) for C in SAMPLED_C)
+            draws = 1 if fraction == 1 else SEEDS
+            # A fold's fit has four fifths of the rows; scikit-learn's time is about linear in them.
+            total += share * draws * (N_C * FOLDS * (FOLDS - 1) / FOLDS + 1) * one
+    return total
+
+
+def one_fit(X: np.ndarray, y: np.ndarray, C: float, study: Study) -> float:
+    """Return the seconds of one fit; of several labels the most frequent one, times their number."""
+    from sklearn.linear_model import LogisticRegression
+
+    Z = Scaling.learn(X, "standardize").apply(X, "float64")
+    target = y[:, y.sum(axis=0).argmax()] if study.task == "multilabel" else y
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        took = seconds(lambda: LogisticRegression(C=C, max_iter=1000).fit(Z, target))
+    return took * (study.n_classes if study.task == "multilabel" else 1)
+
+
+if __name__ == "__main__":
+    main()
