@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mt import folders, progress
@@ -54,14 +54,19 @@ def ask(
     known = set() if again else store.has_fits(identities)
     scorer = _Scorer(store, metrics, view, identities)
     scores: list[Score] = []
-    with progress.bar("probing", len(questions), unit="fits") as advance:
-        for question in questions:
-            fit = None
-            if question.identity not in known:
-                fit = answer(question)
-                store.add_fit(fit)
-            scores += scorer.scores(question, fit)
-            advance(1)
+    try:
+        with progress.bar("probing", len(questions), unit="fits") as advance:
+            for question in questions:
+                fit = None
+                if question.identity not in known:
+                    fit = answer(question)
+                    store.add_fit(fit)
+                scores += scorer.scores(question, fit)
+                advance(1)
+    except KeyboardInterrupt:
+        kept = len(store.has_fits(identities))
+        message = f"{kept} of {len(identities)} fits are kept. The same command goes on from there."
+        raise KeyboardInterrupt(message) from None
     n_stored = sum(identity in known for identity in identities)
     return Study(scores, len(questions) - n_stored, n_stored, store.path)
 
@@ -91,7 +96,12 @@ class _Scorer:
                 made = score_fit(question, fit, self.cases[fit.cases], metric, self.view)
                 self.store.add_scores(made)
                 scores = [score for score, _ in made]
-            found += scores
+            # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
+            pair = question.pair
+            found += [
+                replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)
+                for score in scores
+            ]
         return found
 
 

@@ -321,10 +321,20 @@ def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatc
         return original(*args, **options)
 
     monkeypatch.setattr(prober, "fit_probe", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
         run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)
     study = run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)
     assert (study.n_stored, study.n_fitted) == (2, 3)
+
+
+def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    assert {s.dataset for s in run_probe(tmp_path, **QUICK).scores} == {"toy"}
+    write_pair(tmp_path, location="/elsewhere", content="other")
+    study = run_probe(tmp_path, **QUICK)
+    names = {s.dataset for s in study.scores}
+    assert (len(names), study.n_stored, study.n_fitted) == (2, 2, 2)
+    assert all(name.startswith("toy@") for name in names)
 
 
 def test_metrics_by_name(tmp_path: Path) -> None:
