@@ -33,6 +33,22 @@ datasets = click.option(
 )
 
 
+TASKS = ("binary", "multiclass", "ordinal", "multilabel")
+
+
+def dataset_settings(command: F) -> F:
+    """Add the options that `load_dataset` takes beside the name."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:."),
+        click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path."),
+        click.option("--task", type=click.Choice(TASKS), help="For folder: and table:, instead of what they infer."),
+        click.option("--download", is_flag=True, help="Fetch the files where the licence allows (medmnist)."),
+        data_dir,
+    ):
+        command = option(command)
+    return command
+
+
 def required(values: tuple[str, ...], option: str, *, see: str) -> None:
     """Refuse a command that lacks an option it cannot guess.
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt import options
+from mt import options, progress
 from mt.featurize.plan import Compute, Result
+
+if TYPE_CHECKING:
+    from mt.featurize.datasets import Task
+    from mt.featurize.datasets.registry import OnError
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -26,7 +30,7 @@ class BatchSize(click.ParamType[int | None]):
 @options.models
 @options.datasets
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="A split (repeatable).  [default: all]")
-@options.data_dir
+@options.dataset_settings
 @options.cache_dir
 @click.option(
     "--weights", multiple=True, metavar="[MODEL=]FILE|random",
@@ -43,7 +47,7 @@ class BatchSize(click.ParamType[int | None]):
 @click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]")
 @click.option("--limit", type=int, metavar="N", help="At most N rows a split, to try things out.")
 @click.option(
-    "--on-error", default="raise", show_default=True,
+    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
     help="An unreadable image: raise (stop) or skip (keep its row, marked).",
 )
 @click.option("--overwrite", is_flag=True, help="Compute again what is complete.")
@@ -59,6 +63,10 @@ def featurize(
     datasets: tuple[str, ...],
     splits: tuple[str, ...],
     data_dir: str | None,
+    download: bool,
+    task: Task | None,
+    group_regex: str | None,
+    seed: int,
     cache_dir: str | None,
     weights: tuple[str, ...],
     image_size: int | None,
@@ -68,7 +76,7 @@ def featurize(
     batch_size: int | None,
     workers: int | None,
     limit: int | None,
-    on_error: str,
+    on_error: OnError,
     overwrite: bool,
     rehash: bool,
     allow_mixed: bool,
@@ -80,6 +88,8 @@ def featurize(
     Several models share one pass over the images.  A complete cache is recognised and left alone; an interrupted
     run goes on where it stopped when the same command is given again.
     """
+    from mt.cache.content import ContentIndex
+    from mt.featurize.datasets import load_dataset
     from mt.featurize.extract import extract
 
     options.required(models, "--model", see="mt models")
@@ -88,11 +98,17 @@ def featurize(
         device=device, precision=precision, dtype=dtype, batch_size=batch_size, workers=workers,
         on_error=on_error, overwrite=overwrite, allow_mixed=allow_mixed, wait=wait,
     )  # fmt: skip
-    for dataset in datasets:
+    index = ContentIndex(rehash=rehash)
+    for name in datasets:
+        dataset = load_dataset(
+            name, Path(data_dir) if data_dir else None, download=download, task=task, group_regex=group_regex,
+            seed=seed, on_error=on_error, index=index,
+        )  # fmt: skip
+        for warning in dataset.warnings:
+            progress.note(f"Warning: {warning}")
         results = extract(
-            dataset, models, splits=splits, data_dir=Path(data_dir) if data_dir else None,
-            cache_dir=Path(cache_dir) if cache_dir else None, weights=weights, image_size=image_size,
-            limit=limit, rehash=rehash, compute=compute,
+            dataset, models, splits=splits, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
+            image_size=image_size, limit=limit, compute=compute, index=index,
         )  # fmt: skip
         for result in results:
             click.echo(as_line(result, as_json=as_json))

@@ -46,14 +46,7 @@ def list_(as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("name")
-@options.data_dir
-@click.option("--download", is_flag=True, help="Fetch the files where the licence allows (medmnist).")
-@click.option(
-    "--task", type=click.Choice(["binary", "multiclass", "ordinal", "multilabel"]),
-    help="For folder: and table:, instead of what they infer.",
-)  # fmt: skip
-@click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path.")
-@click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:.")
+@options.dataset_settings
 @options.as_json
 @click.pass_context
 def check(

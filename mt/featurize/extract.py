@@ -35,8 +35,8 @@ def extract(
     weights: Sequence[str] = (),
     image_size: int | None = None,
     limit: int | None = None,
-    rehash: bool = False,
     compute: Compute | None = None,
+    index: ContentIndex | None = None,
 ) -> list[Result]:
     """Featurize `dataset` with every backbone in `models` and return one result a feature file.
 
@@ -51,8 +51,8 @@ def extract(
         weights: `random`, FILE, or MODEL=FILE.
         image_size: side in pixels that the networks see; each network's own when None.
         limit: at most so many rows a split.
-        rehash: hash every file again instead of trusting (path, size, mtime).
         compute: device, precision, batch size and what to do with unreadable images.
+        index: remembers hashes; the user's own when None.
 
     Raises:
         InputError: an unknown name or setting.
@@ -61,9 +61,9 @@ def extract(
         CacheError: the cache cannot be written.
     """
     compute = _checked(compute or Compute())
-    index = ContentIndex(rehash=rehash)
+    index = index or ContentIndex()
     if isinstance(dataset, str):
-        dataset = load_dataset(dataset, data_dir, index=index)
+        dataset = load_dataset(dataset, data_dir, on_error=compute.on_error, index=index)
     dataset = plan.limited(dataset, limit)
     chosen = plan.chosen_splits(dataset, splits)
     shelf = _Shelf(models, weights, image_size, compute, index)
@@ -124,7 +124,6 @@ def _checked(compute: Compute) -> Compute:
     for option, value, known in (
         ("--precision", compute.precision, PRECISIONS),
         ("--dtype", compute.dtype, DTYPES),
-        ("--on-error", compute.on_error, ("raise", "skip")),
     ):
         if value not in known:
             raise InputError(f"{option} takes one of {', '.join(known)}; got '{value}'.")

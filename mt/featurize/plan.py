@@ -13,6 +13,7 @@ from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
 from mt.errors import InputError, unknown
 from mt.featurize.datasets import Dataset
+from mt.featurize.datasets.registry import OnError
 
 Json = dict[str, Any]
 
@@ -41,7 +42,7 @@ class Compute:
     dtype: str = "float32"
     batch_size: int | None = None
     workers: int | None = None
-    on_error: str = "raise"
+    on_error: OnError = "raise"
     overwrite: bool = False
     allow_mixed: bool = False
     wait: float = 0.0

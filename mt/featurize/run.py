@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,6 @@ def manifest(
     how: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what a feature file says of itself: no time and nothing else that a second run would change."""
-    command = f"mt featurize --model {target.model} --dataset {dataset.name} --split {target.split}"
     return {
         "dataset": dataset.name,
         "location": dataset.location,
@@ -108,9 +108,29 @@ def manifest(
         "limit": limit,
         "random_weights": backbone.random_weights,
         "compute": dict(how),
-        "command": command if limit is None else f"{command} --limit {limit}",
+        "command": command(dataset, target, backbone, how, limit),
         "warnings": list(dataset.warnings),
     }
+
+
+def command(
+    dataset: Dataset, target: Target, backbone: Backbone, how: Mapping[str, Any], limit: int | None
+) -> str:
+    """Return the command that makes, or finishes, a feature file in the default cache folder."""
+    kind, colon, _ = dataset.name.partition(":")
+    place = dataset.location
+    name = f"{kind}:{place}" if place and kind in ("folder", "table") and colon else dataset.name
+    words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
+    if place and name == dataset.name:
+        words += ["--data-dir", place if Path(place).is_dir() else str(Path(place).parent)]
+    words += ["--image-size", str(backbone.preprocess.crop)]
+    if how["precision"] != "float32":
+        words += ["--precision", how["precision"]]
+    if backbone.random_weights:
+        words += ["--weights", "random"]
+    if limit is not None:
+        words += ["--limit", str(limit)]
+    return shlex.join(words)
 
 
 def _reserve(

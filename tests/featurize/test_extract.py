@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mt import extract, load_backbone, load_dataset, open_features
 from mt.cache.status import Status
+from mt.cli import group
 from mt.errors import CacheError, DatasetError, InputError, MtError
 from mt.featurize import run as run_module
 from mt.featurize.datasets import Dataset
@@ -148,6 +151,34 @@ def test_a_resume_uses_the_recorded_batch_size(photos: Path, tmp_path: Path) -> 
     other = replace(CPU, batch_size=16)
     resumed = featurize(photos, tmp_path / "cut", splits=["train"], compute=other)[0]
     assert resumed.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_an_unfinished_file_names_the_command_that_finishes_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    dataset, _ = counted(photos, interrupt_at=40)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(dataset, cache, splits=["train"], limit=45)
+    (partial,) = cache.rglob("*.partial")
+    with pytest.raises(CacheError) as found:
+        open_features(partial.with_suffix(".h5"))
+    command = str(found.value).partition("Finish it with: ")[2]
+    monkeypatch.setenv("MT_CACHE_DIR", str(cache))
+    ran = CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert open_features(partial.with_suffix(".h5")).n_rows == 45
+
+
+def test_skipping_covers_images_that_are_absent(photos: Path, tmp_path: Path) -> None:
+    lines = [f"train/{name}/{n:03}.png,{name}" for n in range(8) for name in [("benign", "tumour")[n % 2]]]
+    (photos / "list.csv").write_text("\n".join(["image,label,split", *(f"{x},train" for x in lines)]) + "\n")
+    (photos / "train" / "tumour" / "003.png").unlink()
+    table = f"table:{photos / 'list.csv'}"
+    with pytest.raises(DatasetError, match=r"003\.png"):
+        featurize(table, tmp_path / "cache")
+    results = featurize(table, tmp_path / "cache", compute=replace(CPU, on_error="skip"))
+    assert (sum(r.rows for r in results), sum(r.skipped for r in results)) == (8, 1)
 
 
 def test_resuming_with_other_versions_is_refused(
