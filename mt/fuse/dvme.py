@@ -40,7 +40,7 @@ class ModelAttention(nn.Module):
         return self.out((attention @ value).transpose(1, 2).flatten(2)), attention
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class DVME(nn.Module):
@@ -69,7 +69,7 @@ class DVME(nn.Module):
         self.residual = residual
         self.input_dropout = nn.Dropout(input_dropout)
         self.dropout = nn.Dropout(dropout)
-        self.projections = nn.ModuleList(nn.Linear(dim, width) for dim in dims)
+        self.projections = nn.ModuleList([nn.Linear(dim, width) for dim in dims])
         self.attention = ModelAttention(width, heads, uniform=uniform)
         self.fusion = nn.Linear(len(dims) * width, width)
         self.head = nn.Linear(width, n_outputs)

@@ -34,9 +34,9 @@ def start_from_linear(model: DVME, coef: Tensor, intercept: Tensor) -> None:
             f"{votes} outputs. Start at random, or raise the width."
         )
     scale = _vote_scale(coef, model.dims)
-    for project, weight in zip(model.projections, coef.split(list(model.dims), dim=1), strict=True):
-        project.weight[:votes] = scale[:, None] * weight
-        project.bias[:votes] = 0
+    for project, weight in zip(model.projections, torch.split(coef, list(model.dims), dim=1), strict=True):
+        project.get_parameter("weight")[:votes] = scale[:, None] * weight
+        project.get_parameter("bias")[:votes] = 0
     _pass_votes_through_attention(model, votes)
     model.fusion.weight[:votes] = _sum_of_votes(model, votes)
     model.fusion.bias[:votes] = 0

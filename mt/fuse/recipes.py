@@ -1,0 +1,66 @@
+"""Recipes: how a DVME is started and trained.  One is chosen inside the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from mt.cache.fingerprint import JSON
+from mt.errors import unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train; every field changes numbers.
+
+    start: from the concatenation's logistic regression, or at random.  epochs: at most this many; 0 keeps the start.
+    patience: epochs without a better one after which a fold stops looking.
+    decay: AdamW's, but towards the start: what the data does not speak against stays (L2-SP, Li et al., ICML 2018).
+    For a random start, that is a decay towards zero as usual.  batch: rows a step.
+    """
+
+    name: str
+    start: Literal["logistic", "random"] = "logistic"
+    epochs: int = 20
+    patience: int = 6
+    learning_rate: float = 1e-3
+    decay: float = 0.05
+    batch: int = 64
+    dropout: float = 0.0
+    input_dropout: float = 0.5
+    residual: bool = True
+    uniform: bool = False
+
+    def settings(self) -> dict[str, JSON]:
+        """Return every field, as it is kept with a score."""
+        return asdict(self)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("start", epochs=0),
+        Recipe("gentle", learning_rate=3e-4),
+        Recipe("bold", input_dropout=0.1),
+        Recipe("random", start="random"),
+        Recipe("random-bold", start="random", input_dropout=0.1),
+        Recipe("plain", start="random", decay=0.01, input_dropout=0.0, residual=False),
+        Recipe("uniform", uniform=True),
+    )
+}
+# What a method chooses among; the first is kept unless another is clearly better on held-out rows of the budget.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "dvme": ("start", "gentle", "bold"),
+    "dvme-random": ("random", "random-bold"),
+    "dvme-plain": ("plain",),
+    "dvme-uniform": ("start", "uniform"),
+}
+
+
+def recipes_of(names: Sequence[str]) -> tuple[Recipe, ...]:
+    """Return the recipes of these names.  Raises InputError for an unknown one."""
+    for name in names:
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES, see="mt fuse --help")
+    return tuple(RECIPES[name] for name in names)

@@ -1,0 +1,217 @@
+"""Training and choosing inside the budget: the gate, the rules of evaluation, every task."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mt.errors import InputError
+from mt.fuse.choice import Fitting, Problem, choose_recipe, gain_over, logistic_start
+from mt.fuse.fit import fit_dvme
+from mt.fuse.inputs import CLIP, Inputs
+from mt.fuse.recipes import RECIPES, Recipe, recipes_of
+from mt.fuse.training import Linear, Rows, Shape, build, loss, predict, shuffled, train
+from tests.fuse.gated import gated
+
+SMALL = {"width": 32, "heads": 4}
+
+
+def _problem(n: int = 60, *, task: str = "binary", outputs: int = 1, groups: np.ndarray | None = None) -> Problem:
+    rng = np.random.default_rng(0)
+    X = [torch.from_numpy(rng.normal(size=(n, dim)).astype(np.float32)) for dim in (6, 5)]
+    scores = X[0][:, :outputs] + X[1][:, :outputs]
+    if task == "multilabel":
+        y = (scores > 0).long()
+    else:
+        y = (scores[:, 0] > 0).long() if outputs == 1 else scores.argmax(dim=1)
+    return Problem(Rows(X, y), groups, Shape((6, 5), outputs, task, **SMALL), max(outputs, 2), 0)
+
+
+@pytest.fixture(scope="module")
+def gate_set():
+    embeddings, y, gate = gated(1400)
+    fit, test = slice(0, 400), slice(400, None)
+    return [X[fit] for X in embeddings], y[fit], [X[test] for X in embeddings], y[test], gate[test]
+
+
+@pytest.mark.parametrize("names", [("start", "bold"), ("random-bold",)])
+def test_dvme_beats_concatenation_where_a_gate_says_whom_to_trust(gate_set, names):
+    X, y, X_test, y_test, gate = gate_set
+    concatenation = fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes_of(["start"]), width=64)
+    fitted = fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes_of(names), width=64)
+    p, received = fitted.predict(X_test)
+    assert fitted.choice.epochs > 0
+    assert roc_auc_score(y_test, p) > roc_auc_score(y_test, concatenation.probabilities(X_test)) + 0.05
+    to_first = received[:, 0]
+    assert to_first[gate == 0].mean() > to_first[gate == 1].mean() + 0.1
+    _, untrained = concatenation.predict(X_test)
+    np.testing.assert_allclose(untrained, 0.5)  # without a step nothing follows the gate
+
+
+@pytest.mark.parametrize("recipe", ["gentle", "random"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_labels_held_out_change_no_fold_prediction(recipe, grouped):
+    groups = np.array([f"p{i // 2}" for i in range(60)]) if grouped else None
+    problem = _problem(groups=groups)
+    fold = problem.folds()
+    held = np.flatnonzero(fold == 1)
+    y = problem.rows.y.clone()
+    y[held] = 1 - y[held]
+    twin = Problem(Rows(problem.rows.X, y), groups, problem.shape, 2, 0)
+    short = Recipe(recipe, start=RECIPES[recipe].start, epochs=3)
+    found = []
+    for one in (problem, twin):
+        fitting = Fitting.prepare(one.take(np.flatnonzero(fold != 1)))
+        found.append(fitting.predict(short, one.rows.take(held)))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+def test_stopping_rows_are_not_trained_on():
+    fitting = Fitting.prepare(_problem())
+    assert len(fitting.inner.rows) + len(fitting.stopping) == len(fitting.problem.rows)
+    kept = {tuple(row.tolist()) for row in fitting.inner.rows.X[0]}
+    assert not kept & {tuple(row.tolist()) for row in fitting.stopping.X[0]}
+
+
+def test_the_choice_is_recorded_with_its_alternatives():
+    choice = choose_recipe(_problem(), [RECIPES["start"], Recipe("short", epochs=2)])
+    kept = choice.scores["recipes"]
+    assert set(kept) == {"start", "short"}
+    assert len(kept["short"]["fold_epochs"]) == 5
+    assert choice.recipe.name in kept
+
+
+def test_the_start_is_kept_unless_another_is_clearly_better():
+    noise = np.random.default_rng(0).normal(size=100)
+    start, other = (type("C", (), {"losses": losses}) for losses in (np.ones(100), np.ones(100) + noise))
+    gain, error = gain_over(start, other, np.ones(100, bool), None)
+    assert abs(gain) < 2 * error
+    doubled = gain_over(
+        type("C", (), {"losses": np.ones(200)}),
+        type("C", (), {"losses": np.repeat(other.losses, 2)}),
+        np.ones(200, bool),
+        np.repeat(np.arange(100), 2),
+    )
+    np.testing.assert_allclose(doubled, (gain, error))  # rows of a group count once
+
+
+def test_the_refit_takes_the_median_epoch_of_the_folds():
+    from mt.fuse.choice import Candidate
+
+    assert Candidate(RECIPES["bold"], [1, 9, 4, 3, 20], np.zeros(1)).epochs == 4
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_every_task_fits_and_gives_probabilities(task):
+    rng = np.random.default_rng(1)
+    X = [rng.normal(size=(60, dim)).astype(np.float32) for dim in (6, 4)]
+    classes = 2 if task == "binary" else 3
+    y = rng.integers(0, classes, 60) if task != "multilabel" else (rng.random((60, 3)) < 0.4).astype(np.int8)
+    recipes = [RECIPES["start"], Recipe("short", epochs=2)]
+    p = fit_dvme(X, y, task=task, n_classes=classes, recipes=recipes, class_weight="balanced", **SMALL).probabilities(X)
+    assert p.dtype == np.float32
+    assert p.shape == ((60,) if task == "binary" else (60, 3))
+    assert ((p >= 0) & (p <= 1)).all()
+    if task in ("multiclass", "ordinal"):
+        np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_missing_classes_never_abort():
+    rng = np.random.default_rng(1)
+    X = [rng.normal(size=(20, 4)).astype(np.float32)]
+    p = fit_dvme(X, np.repeat([0, 3], 10), task="multiclass", n_classes=5, **SMALL).probabilities(X)
+    assert (p[:, [1, 2, 4]] == 0).all()
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    alone = fit_dvme(X, np.ones(20, dtype=int), task="binary", n_classes=2, **SMALL)
+    assert (alone.probabilities(X) == 1).all()
+    labels = np.stack([np.arange(20) % 2, np.zeros(20, dtype=int)], axis=1)
+    p = fit_dvme(X, labels, task="multilabel", n_classes=2, **SMALL).probabilities(X)
+    np.testing.assert_allclose(p[:, 1], 1 / 22, rtol=1e-5)
+
+
+def test_a_budget_too_small_for_folds_keeps_the_start():
+    X = [np.eye(3, 4, dtype=np.float32)]
+    choice = fit_dvme(X, np.array([0, 1, 2]), task="multiclass", n_classes=3, **SMALL).choice
+    assert (choice.recipe.name, choice.epochs, choice.C, choice.flags) == ("start", 0, 1.0, ("fixed_C",))
+
+
+def test_a_class_that_a_fold_lacks_keeps_a_small_chance():
+    problem = _problem(task="multiclass", outputs=3)
+    rows = np.flatnonzero(problem.y != 2)
+    start = logistic_start(problem.take(rows), 1.0)
+    assert np.isfinite(start.intercept).all()
+    assert start.intercept[2] < start.intercept[:2].min() - 4
+
+
+def test_the_start_is_concatenation_with_logistic_regression():
+    problem = _problem(task="multiclass", outputs=3)
+    start = logistic_start(problem, 0.1)
+    model = build(problem.shape, RECIPES["start"], start, seed=0)
+    logits, received = predict(model, problem.rows.X)
+    expected = problem.concatenated().astype(np.float64) @ start.coef.T + start.intercept
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(received.numpy(), 0.5)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    rng = np.random.default_rng(1)
+    X, y = [rng.normal(size=(40, 6)).astype(np.float32)], rng.integers(0, 2, 40)
+    recipes = [Recipe("short", epochs=2)]
+    runs = [fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes, **SMALL).probabilities(X) for _ in range(2)]
+    np.testing.assert_array_equal(*runs)
+
+
+def test_training_moves_away_from_a_bad_start_and_decay_pulls_back():
+    problem = _problem()
+    nothing = Linear(np.zeros((1, 11)), np.zeros(1))
+
+    def distance(decay: float) -> float:
+        recipe = Recipe("one", epochs=5, decay=decay)
+        model = build(problem.shape, recipe, nothing, seed=0)
+        began = [p.detach().clone().float() for p in model.parameters()]
+        before = float(loss(predict(model, problem.rows.X)[0], problem.rows.y, "binary").mean())
+        train(model, problem.rows, recipe, "binary", seed=0)
+        after = float(loss(predict(model, problem.rows.X)[0], problem.rows.y, "binary").mean())
+        assert after < before
+        return sum(float((p.detach() - q).square().sum()) for p, q in zip(model.parameters(), began, strict=True))
+
+    assert distance(100.0) < distance(0.0)
+
+
+def test_inputs_are_standardised_on_the_budget_and_clipped():
+    X = np.random.default_rng(0).normal(5, 3, size=(50, 4))
+    X[:, 3] = 0  # a unit that was silent on the budget
+    inputs = Inputs.learn([X])
+    (Z,) = inputs.apply([X])
+    np.testing.assert_allclose(Z[:, :3].mean(dim=0), 0, atol=1e-5)
+    (far,) = inputs.apply([np.full((1, 4), 1e6)])
+    assert far.max() == CLIP
+
+
+def test_batches_of_a_pass_hold_every_row_once():
+    batches = shuffled(100, 32, seed=0)
+    rows = np.concatenate([next(batches) for _ in range(3)])
+    assert sorted(rows) == list(range(100))
+
+
+def test_class_weights_raise_the_rare_class():
+    rng = np.random.default_rng(0)
+    y = (rng.random(200) < 0.1).astype(int)
+    X = [(rng.normal(size=(200, 3)) + y[:, None]).astype(np.float32)]
+    mean = [
+        fit_dvme(X, y, task="binary", n_classes=2, class_weight=weight, recipes=[RECIPES["start"]], **SMALL)
+        .probabilities(X)
+        .mean()
+        for weight in (None, "balanced")
+    ]
+    assert mean[1] > mean[0] + 0.1
+
+
+def test_wrong_names_are_said_in_one_line():
+    with pytest.raises(InputError, match=r"No recipe 'bald'\. Did you mean 'bold'"):
+        recipes_of(["bald"])
+    with pytest.raises(InputError, match="No device 'cuda:9'"):
+        fit_dvme([np.zeros((4, 2))], np.array([0, 1, 0, 1]), task="binary", n_classes=2, device="cuda:9")
