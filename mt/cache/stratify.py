@@ -24,9 +24,7 @@ Ints = NDArray[np.int64]
 _RESOLUTION = 64
 
 
-def stratified_parts(
-    labels: ArrayLike, groups: Sequence[object] | None, fractions: Sequence[float], seed: int
-) -> Ints:
+def stratified_parts(labels: ArrayLike, groups: Sequence[object] | None, fractions: Sequence[float], seed: int) -> Ints:
     """Return the part number of every row, parts holding the given fractions of every label and no group split.
 
     `labels` is (n,) classes or (n, L) zeros and ones; `groups` names the group of each row.  Fractions are
