@@ -24,7 +24,7 @@ def demo(cache_dir: str | None) -> None:
     weights from the package index; linear probes on 1 %, 10 % and 100 % of the labels show what few labels buy.
     """
     from mt.featurize.cli import as_line
-    from mt.featurize.extract import extract
+    from mt.featurize.extraction import extract
     from mt.probe.cli import print_scores
 
     began = time.monotonic()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mt.featurize.backbones import Backbone, load_backbone
     from mt.featurize.datasets import Dataset, Split, load_dataset
-    from mt.featurize.extract import extract
+    from mt.featurize.extraction import extract
     from mt.featurize.preprocess import Preprocess
 
 __all__ = ["Backbone", "Dataset", "Preprocess", "Split", "extract", "load_backbone", "load_dataset"]
@@ -18,7 +18,7 @@ _EXPORTS = {
     "Dataset": "mt.featurize.datasets",
     "Preprocess": "mt.featurize.preprocess",
     "Split": "mt.featurize.datasets",
-    "extract": "mt.featurize.extract",
+    "extract": "mt.featurize.extraction",
     "load_backbone": "mt.featurize.backbones",
     "load_dataset": "mt.featurize.datasets",
 }

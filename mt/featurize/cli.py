@@ -90,7 +90,7 @@ def featurize(
     """
     from mt.cache.content import ContentIndex
     from mt.featurize.datasets import load_dataset
-    from mt.featurize.extract import extract
+    from mt.featurize.extraction import extract
 
     options.required(models, "--model", see="mt models")
     options.required(datasets, "--dataset", see="mt datasets")
