@@ -31,7 +31,7 @@ def test_every_prefix_of_an_order_holds_each_class_in_proportion(sizes: list[int
 
 @settings(max_examples=60, deadline=None)
 @given(sizes=st.lists(st.integers(1, 80), min_size=1, max_size=5), fractions=shares, seed=st.integers(0, 2**31))
-def test_parts_of_ungrouped_classes_are_within_about_one_row(sizes: list[int], fractions: list[float], seed: int) -> None:
+def test_parts_of_ungrouped_rows_are_within_about_one_row(sizes: list[int], fractions: list[float], seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     part = stratified_parts(labels, None, fractions, seed)
     for k, size in enumerate(sizes):
@@ -91,9 +91,9 @@ def test_prefixes_of_an_iterative_order_are_closer_to_the_labels_than_chance(gro
 
 def test_large_groups_are_as_likely_in_a_small_part_as_their_share() -> None:
     rng = np.random.default_rng(0)
-    sizes = rng.integers(1, 60, 400)
+    sizes = (rng.pareto(1.5, 400) * 5 + 1).astype(int).clip(1, 400)
     groups = np.repeat(np.arange(400), sizes)
-    labels = rng.integers(0, 2, len(groups))
+    labels = (rng.random(len(groups)) < rng.random(400)[groups]).astype(int)
     small = [stratified_parts(labels, groups, [0.8, 0.2], seed) == 1 for seed in range(10)]
     mean_size = np.mean([sizes[np.unique(groups[chosen])].mean() for chosen in small])
     assert mean_size == pytest.approx(sizes.mean(), rel=0.12)

@@ -90,7 +90,8 @@ def test_resamples_without_a_class_are_redrawn_and_counted(grouped: bool) -> Non
     assert found.redrawn == pytest.approx(2000 * (28 / 30) ** 30, rel=0.2)
     assert found.low == found.high == 1.0
     assert bootstrap_interval("accuracy", y, p, n_resamples=200).redrawn == 0
-    values, _ = _resample.replicate([weighted("roc_auc", y, p, np.arange(30))], y, np.arange(30), n_resamples=500, seed=0)
+    unit = np.arange(30)
+    values, _ = _resample.replicate([weighted("roc_auc", y, p, unit)], y, unit, n_resamples=500, seed=0)
     assert np.isfinite(values).all()
 
 
