@@ -42,13 +42,14 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
     """Rotate the features into their eigenbasis: a pass each for mean, Gram matrix and rotation, all in float64."""
     rows, dim = features.shape
     mean = _mean(features, device)
+    frame, coordinates = None, None
     if rows < dim:
         # Row space first: centredᵀ = Q R holds every row in `rows` coordinates without squaring the condition number.
         whole = torch.cat(list(_centred(features, mean)))
         frame, triangle = torch.linalg.qr(whole.T)
         coordinates = [triangle.T]
-    else:
-        frame, coordinates = None, None
+    elif rows * dim * 8 <= CHUNK_BYTES:
+        coordinates = list(_centred(features, mean))
     width = min(rows, dim)
     gram = torch.zeros(width, width, dtype=torch.float64, device=device)
     for chunk in coordinates or _centred(features, mean):

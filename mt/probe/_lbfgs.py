@@ -79,19 +79,20 @@ class _State:
         self.values: list[Tensor] = []
         self.best_gap = penalty.new_full((len(penalty),), torch.inf)
         self.waited = torch.zeros_like(self.best_gap)
-        self._differentiate()
+        self._differentiate(loss.residual(self.logits))
 
     def _product(self, weights: Tensor) -> Tensor:
         problems, outputs, columns = weights.shape
         return (self.design @ weights.reshape(-1, columns).T).reshape(-1, problems, outputs)
 
-    def _differentiate(self) -> None:
-        value, residual = self.loss.evaluate(self.logits)
+    def _differentiate(self, residual: Tensor) -> None:
+        """Take value and gradient at the weights, from the residual of their logits."""
         penalised = self.penalty * self.weights
         slope = residual.reshape(len(self.design), -1).T @ self.design
         self.raw_gradient = slope.reshape(self.weights.shape) + penalised
         self.gradient = self.scaling.gradient(self.raw_gradient)
-        self.values = [*self.values, value + 0.5 * (penalised * self.weights).sum((1, 2))][-WINDOW - 1 :]
+        value = self.loss.value(self.logits) + 0.5 * (penalised * self.weights).sum((1, 2))
+        self.values = [*self.values, value][-WINDOW - 1 :]
 
     def direction_and_gap(self) -> tuple[Tensor, Tensor]:
         """Return the step -H ∇f in scaled variables and the estimated relative gap (problems,).
@@ -128,22 +129,25 @@ class _State:
         """Move along the direction and remember the curvature met."""
         move = self.scaling.weights(direction)
         move_logits = self._product(move)
-        length = self._line_search(move, move_logits, (self.gradient * direction).sum((1, 2)))[:, None]
-        self.weights = self.weights + length[..., None] * move
-        self.logits = self.logits + length * move_logits
+        length, residual = self._line_search(move, move_logits, (self.gradient * direction).sum((1, 2)))
+        self.weights = self.weights + length[:, None, None] * move
+        self.logits = self.logits + length[:, None] * move_logits
         before = self.gradient
-        self._differentiate()
-        self.history.add(length[..., None] * direction, self.gradient - before)
+        self._differentiate(residual)
+        self.history.add(length[:, None, None] * direction, self.gradient - before)
 
-    def _line_search(self, move: Tensor, move_logits: Tensor, slope: Tensor) -> Tensor:
-        """Return lengths at which the slope has at most half its size: bracketed false position, on logits alone."""
+    def _line_search(self, move: Tensor, move_logits: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Return lengths at which the slope has at most half its size, and the residual there.
+
+        Bracketed false position, on logits alone.
+        """
         linear = (self.penalty * self.weights * move).sum((1, 2))
         square = (self.penalty * move * move).sum((1, 2))
         low, low_slope = torch.zeros_like(slope), slope
         high, high_slope = torch.full_like(slope, torch.inf), torch.full_like(slope, torch.inf)
         length = torch.ones_like(slope)
+        residual = self.loss.residual(self.logits + move_logits)
         for _ in range(LINE_STEPS):
-            _, residual = self.loss.evaluate(self.logits + length[:, None] * move_logits)
             now = (residual * move_logits).sum((0, 2)) + linear + length * square
             flat = now.abs() <= 0.5 * slope.abs()
             if flat.all():
@@ -153,4 +157,5 @@ class _State:
             high, high_slope = torch.where(falling, high, length), torch.where(falling, high_slope, now)
             inside = low + (high - low) * (low_slope / (low_slope - high_slope)).clamp(0.1, 0.9)
             length = torch.where(flat, length, torch.where(torch.isinf(high), 2 * length, inside))
-        return length
+            residual = self.loss.residual(self.logits + length[:, None] * move_logits)
+        return length, residual

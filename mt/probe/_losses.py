@@ -12,8 +12,11 @@ from torch import Tensor
 class Loss(Protocol):
     """Weighted mean losses; weights of a problem's rows sum to one, and a held-out row's weight is zero."""
 
-    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses (problems,) and their derivatives by the logits (rows, problems, outputs)."""
+    def value(self, logits: Tensor) -> Tensor:
+        """Return the losses (problems,)."""
+
+    def residual(self, logits: Tensor) -> Tensor:
+        """Return their derivatives by the logits (rows, problems, outputs)."""
 
     @property
     def weights(self) -> Tensor:
@@ -36,11 +39,11 @@ class Sigmoid:
     signs: Tensor
     weights: Tensor
 
-    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        against = -self.signs * logits
-        loss = (torch.nn.functional.softplus(against, threshold=40) * self.weights).sum((0, 2))
-        residual = against.sigmoid_().mul_(self.weights).mul_(-self.signs)
-        return loss, residual
+    def value(self, logits: Tensor) -> Tensor:
+        return torch.nn.functional.softplus(-self.signs * logits, threshold=40).mul_(self.weights).sum((0, 2))
+
+    def residual(self, logits: Tensor) -> Tensor:
+        return (-self.signs * logits).sigmoid_().mul_(self.weights).mul_(-self.signs)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits)
@@ -64,16 +67,21 @@ class Softmax:
     weights: Tensor
     absent: Tensor
 
-    def evaluate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        log_p = torch.log_softmax(logits + self.absent, dim=2)
-        index = self.labels[:, None, None].expand(-1, logits.shape[1], 1)
-        picked = log_p.gather(2, index)
+    def value(self, logits: Tensor) -> Tensor:
+        possible = logits + self.absent
+        own = possible.gather(2, self._own(logits))[..., 0]
         # A held-out row may have a class that the problem lacks: its loss is infinite, its weight is zero.
-        loss = -torch.where(self.weights > 0, picked[..., 0] * self.weights, 0).sum(0)
+        return torch.where(self.weights > 0, (possible.logsumexp(2) - own) * self.weights, 0).sum(0)
+
+    def residual(self, logits: Tensor) -> Tensor:
+        own = self._own(logits)
         # p - 1 of the row's own class, as minus the sum of the others: exact where p rounds to 1.
-        others = log_p.exp_().scatter_(2, index, 0)
-        residual = others.scatter_(2, index, -others.sum(2, keepdim=True)).mul_(self.weights[..., None])
-        return loss, residual
+        others = self.probabilities(logits).scatter_(2, own, 0)
+        return others.scatter_(2, own, -others.sum(2, keepdim=True)).mul_(self.weights[..., None])
+
+    def _own(self, logits: Tensor) -> Tensor:
+        """Return the index of each row's own class (rows, problems, 1)."""
+        return self.labels[:, None, None].expand(-1, logits.shape[1], 1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits + self.absent, dim=2)
