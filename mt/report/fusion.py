@@ -113,7 +113,6 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choi
             x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=90)),
             y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
         )
-        .add_params(menu(choice))
     )
     scale = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
     square = base.mark_rect().encode(
@@ -124,6 +123,6 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choi
         text=alt.Text("share:Q", format=".0%"),
         color=alt.condition("datum.share > 0.45", alt.value("#ffffff"), alt.value("#10202f")),
     )
-    spec: Spec = as_spec(alt.layer(square, text))
+    spec: Spec = as_spec(alt.layer(square, text).add_params(menu(choice)))
     says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."
     return Figure("attention", "Attention", says, spec, {"attention": columns(rows)})

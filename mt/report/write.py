@@ -69,8 +69,9 @@ def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) ->
     from mt.report.close_up import close_up
     from mt.report.efficiency import label_efficiency
     from mt.report.embedding import embedding_map
+    from mt.report.fusion import fusion
 
-    found = [label_efficiency(panel, looks), close_up(store, panel, looks)]
+    found = [label_efficiency(panel, looks), fusion(store, panel), close_up(store, panel, looks)]
     if maps is not None:
         found.append(embedding_map(store, panel, maps))
     return [group for group in found if group is not None]
