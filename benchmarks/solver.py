@@ -106,7 +106,7 @@ def compare(name: str, case: Case, clock: Clock, *, full: bool) -> None:
     for label in timed:
         target = y if label is None else y[:, label]
         task = "binary" if label is not None else case.task
-        best = fit_logistic(X, target, CS[at], task=task, dtype="float64", tol=1e-9, max_iter=5000)
+        best = fit_logistic(X, target, CS[at], task=task, dtype="float64", tol=1e-7, max_iter=5000)
         alone = path if label is None else fit_logistic(X, target, CS, task="binary")
         outputs = slice(None) if label is None else [label]
         reached = objectives(X, target, path.coef[:, outputs], path.intercept[:, outputs])
@@ -132,7 +132,7 @@ def compare_folds(
     fold = np.random.default_rng(0).permutation(np.arange(len(y)) % FOLDS)
     ours = [seconds(clock, lambda: fit_path_folds(X, y, CS, fold, task=case.task)) for _ in range(ROUNDS)]
     inside = fold != 0
-    best = fit_logistic(X[inside], y[inside], CS[at], task=case.task, dtype="float64", tol=1e-9, max_iter=5000)
+    best = fit_logistic(X[inside], y[inside], CS[at], task=case.task, dtype="float64", tol=1e-7, max_iter=5000)
     path = fit_logistic(X[inside], y[inside], CS, task=case.task)
     cold, warm = Timed([], [], [], []), Timed([], [], [], [])
     for i, c in enumerate(at):
