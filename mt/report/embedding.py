@@ -30,6 +30,7 @@ Array = npt.NDArray[Any]
 REVISION = 1  # raised whenever the positions change
 _COMPONENTS = 50
 _HEIGHT = 460
+_FEW = 1000  # points, below which threads cost more than they bring
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,12 @@ def project(X: Array, *, seed: int = 0) -> Array:
     start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its dependencies; none concerns the positions
-        positions = TSNE(perplexity=min(30, (len(X) - 1) / 3), initialization=start, random_state=seed, n_jobs=-1).fit(
-            reduced
-        )
+        positions = TSNE(
+            perplexity=min(30, (len(X) - 1) / 3),
+            initialization=start,
+            random_state=seed,
+            n_jobs=1 if len(X) < _FEW else -1,
+        ).fit(reduced)
     return np.asarray(positions, dtype=np.float64)
 
 

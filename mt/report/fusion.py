@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 import altair as alt
@@ -47,16 +48,21 @@ def _gains(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[
             if other.budget == cell.budget and other.method.model == cell.method.model
             and other.method.method in BASELINES
         ]  # fmt: skip
-        for rival in rivals:
-            for pair in paired.comparisons([as_grid([cell, rival])], store):
-                ends = sorted((sign * pair.low, sign * pair.high))
-                over = BASELINES[rival.method.method]
-                rows.append({
-                    "method": cell.name, "over": over, "budget": str(cell.budget), "gain": sign * pair.difference,
-                    "low": ends[0], "high": ends[1], "p": pair.p,
-                    "says": f"{cell.name} less {over} at {cell.budget}: {sign * pair.difference:+.4f}",
-                })  # fmt: skip
+        names = {rival.name: BASELINES[rival.method.method] for rival in rivals}
+        for pair in paired.comparisons([as_grid([cell, *rivals])], store) if rivals else ():
+            if pair.a == cell.name:
+                rows.append(_gain(cell, names[pair.b], pair, sign))
     return rows
+
+
+def _gain(cell: Cell, over: str, pair: paired.Paired, sign: int) -> dict[str, Any]:
+    """Return one difference, positive where fusing helps."""
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    gain = sign * pair.difference
+    return {
+        "method": cell.name, "over": over, "budget": str(cell.budget), "gain": gain, "low": low, "high": high,
+        "p": pair.p_holm, "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
+    }  # fmt: skip
 
 
 def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
@@ -77,7 +83,7 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
         tooltip=[
             alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
             alt.Tooltip("gain:Q", format="+.4f"), alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
-            alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", format=".4f"),
+            alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", title="p (Holm)", format=".4f"),
         ],
     )  # fmt: skip
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
@@ -89,18 +95,14 @@ def _attention(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[d
     """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
     rows = []
     for cell in fused:
-        kept = [store.fit(score.fit).outcome.get("attention") for score in cell.scores]
-        draws = [one for one in kept if one]
-        if not draws:
-            continue
-        models, classes = draws[0]["models"], ("all test cases", *panel.class_names)
-        tables = [[one["overall"], *one["per_class"]] for one in draws]
-        for i, name in enumerate(classes):
-            for j, model in enumerate(models):
-                shares = [table[i][j] for table in tables if table[i] is not None]
-                if shares:
-                    rows.append({"place": f"{cell.name} at {cell.budget}", "class": name, "model": model,
-                                 "share": sum(shares) / len(shares)})  # fmt: skip
+        draws = [store.fit(score.fit).outcome["attention"] for score in cell.scores]
+        for name in ("all test cases", *panel.class_names):
+            shares = [one["overall"] if name == "all test cases" else one["classes"].get(name) for one in draws]
+            known = [share for share in shares if share]
+            for model, received in zip(draws[0]["models"], zip(*known, strict=True), strict=True) if known else ():
+                rows.append(
+                    {"place": f"{cell.name}, {cell.budget}", "class": name, "model": model, "share": mean(received)}
+                )
     return rows
 
 

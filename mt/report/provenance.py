@@ -80,7 +80,7 @@ def _scored(panel: Panel) -> list[str]:
 
 def _models(cell: Cell) -> list[str]:
     """Return the backbones of a method, in order."""
-    return [part.strip() for part in cell.method.model.split("+")]
+    return [part.strip() for part in cell.method.model.split(" + ")]
 
 
 def _flags(option: str, values: Sequence[str]) -> str:
