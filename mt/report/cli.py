@@ -36,6 +36,8 @@ from mt import folders, options
     help="Test cases on each embedding map; 0 draws none.",
 )
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
+@click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
+@options.data_dir
 @options.as_json
 def report(
     out: str,
@@ -44,6 +46,8 @@ def report(
     scores: str | None,
     map_points: int,
     show_ids: bool,
+    thumbnails: bool,
+    data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Draw stored scores and predictions as one HTML page that needs no network.
@@ -56,7 +60,13 @@ def report(
     from mt.report.write import write_report
 
     cache = folders.cache_dir(cache_dir)
-    maps = Maps(Catalog(cache), points=map_points, show_ids=show_ids)
+    maps = Maps(
+        Catalog(cache),
+        points=map_points,
+        show_ids=show_ids,
+        thumbnails=thumbnails,
+        data_dir=Path(data_dir) if data_dir else None,
+    )
     with ScoreStore(folders.scores_path(scores, cache)) as store:
         written = write_report(store, Path(out).absolute(), datasets=datasets, maps=maps)
     if as_json:

@@ -14,7 +14,7 @@ from mt.report.palette import Looks
 from mt.report.panels import Panel
 
 _UNIT = alt.Scale(domain=[0, 1], nice=False)
-_QUARTERS = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1])
+_QUARTERS = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f")
 
 
 def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Group | None:

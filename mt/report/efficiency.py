@@ -13,6 +13,7 @@ from mt.report.panels import Cell, Panel
 
 _TICKS = 6
 _LOG = alt.Scale(type="log", nice=False, padding=18)
+_FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fainter
 _APART = 0.006  # of the axis, between methods that share a budget
 
 
@@ -41,7 +42,9 @@ def _chart(panel: Panel, looks: Looks, ticks: list[int]) -> dict[str, Any]:
         )
     )
     y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(zero=False, nice=True))
-    band = base.mark_area(opacity=0.18, aria=False).encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q")
+    band = base.mark_area(opacity=_FAINT if len(panel.names) > _FEW else _SOFT, aria=False).encode(
+        y=alt.Y("sd_low:Q"), y2="sd_high:Q"
+    )
     line = base.mark_line(strokeWidth=2, aria=False).encode(y=y, strokeDash=by_method(panel, looks, "dash"))
     whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(filled=True, size=60, opacity=1).encode(

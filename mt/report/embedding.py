@@ -22,8 +22,11 @@ from mt.probe import metrics
 from mt.report.figures import Choice, Figure, Group, as_spec, menu
 from mt.report.palette import COLOURS
 from mt.report.panels import Cell, Panel
+from mt.report.thumbnails import thumbnails
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mt.cache.reader import FeatureFile
 
 Array = npt.NDArray[Any]
@@ -38,22 +41,27 @@ class Maps:
     """What a map may show.
 
     points: at most so many test cases a backbone, 0 for no maps.  show_ids: names of cases as they are, else hashed.
-    thumbnails: small pictures by the id of the case.
+    thumbnails: also small pictures, read from the datasets' images in `data_dir`.
     """
 
     catalog: Catalog
     points: int = 2000
     show_ids: bool = False
-    thumbnails: Mapping[str, str] | None = None
+    thumbnails: bool = False
+    data_dir: Path | None = None
 
 
 def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Group | None:
     """Return the maps of a panel's backbones whose features are still at hand; None where there are none."""
     tables = []
+    pictures: dict[str, str] = {}
     for cell in _single_models(panel):
         entry = _test_features(cell, maps.catalog)
-        if entry is not None and maps.points:
-            tables.append(_table(store, panel, cell, entry, maps))
+        if entry is None or not maps.points:
+            continue
+        if maps.thumbnails and not pictures:
+            pictures = thumbnails(entry, chosen_rows(entry.n_rows, maps.points), maps.data_dir)
+        tables.append(_table(store, panel, cell, entry, maps, pictures))
     if not tables:
         return None
     names = list(dict.fromkeys(table["model"][0] for table in tables))
@@ -113,7 +121,9 @@ def _test_features(cell: Cell, catalog: Catalog) -> Entry | None:
     return None
 
 
-def _table(store: ScoreStore, panel: Panel, cell: Cell, entry: Entry, maps: Maps) -> dict[str, list[Any]]:
+def _table(
+    store: ScoreStore, panel: Panel, cell: Cell, entry: Entry, maps: Maps, pictures: Mapping[str, str]
+) -> dict[str, list[Any]]:
     features = entry.open()
     fit = store.fit(cell.scores[0].fit)
     rows = chosen_rows(features.n_ok, maps.points)
@@ -127,8 +137,8 @@ def _table(store: ScoreStore, panel: Panel, cell: Cell, entry: Entry, maps: Maps
         "wrong": _wrong(panel, features.labels[rows], fit.probabilities[rows]),
         "case": [str(name) if maps.show_ids else digest(str(name))[:8] for name in ids],
     }
-    if maps.thumbnails is not None:
-        table["image"] = [maps.thumbnails.get(str(name), "") for name in ids]
+    if maps.thumbnails:
+        table["image"] = [pictures.get(str(name), "") for name in ids]
     return table
 
 
@@ -186,34 +196,3 @@ def _chart(panel: Panel, choice: Choice, table: Mapping[str, Sequence[Any]]) -> 
         .add_params(menu(choice))
     )  # fmt: skip
     return as_spec(chart, height=_HEIGHT)
-
-
-def thumbnails(
-    names: Sequence[str], wanted: Sequence[str], load: Any, *, side: int = 56, budget: int = 4_000_000
-) -> dict[str, str]:
-    """Return small JPEGs as data addresses by case id, until the budget of bytes is spent.
-
-    names: the ids of the split in order.  load: (start, stop) -> images or errors, as a dataset's image source has it.
-    """
-    import base64
-    import io
-
-    from PIL import Image
-
-    place = {name: row for row, name in enumerate(names)}
-    found: dict[str, str] = {}
-    for name in wanted:
-        (image,) = load(place[name], place[name] + 1) if name in place else (None,)
-        if image is None or isinstance(image, Exception):
-            continue
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        picture = picture.convert("RGB")
-        picture.thumbnail((side, side))
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=60)
-        text = "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
-        budget -= len(text)
-        if budget < 0:
-            break
-        found[name] = text
-    return found

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from mt.cache.scores import ScoreStore
 from mt.errors import InputError
+from mt.report.cli import report
 from mt.report.study import SHIPPED, load_study, shipped
 from mt.report.study_cli import study as command
 
@@ -136,3 +138,19 @@ def test_it_ends_with_the_report_and_its_maps(small: tuple[Path, list[Any]], loo
     assert {path.suffix for path in (folder / "small").iterdir()} == {".csv", ".tex", ".svg", ".png"}
     reproduce = page.locator("#provenance pre").inner_text()
     assert "--image-size 32" in reproduce
+
+
+def test_ids_and_pictures_are_there_only_when_asked_for(small: tuple[Path, list[Any]], look: Any) -> None:
+    folder, _ = small
+    private = (folder / "small.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in private
+    scores, out = folder / "cache" / "scores.sqlite", folder / "open.html"
+    args = ["--scores", str(scores), "--cache-dir", str(folder / "cache"), "--out", str(out)]
+    CliRunner().invoke(report, [*args, "--show-ids", "--thumbnails"], catch_exceptions=False)
+    page = look(out)
+    table = page.evaluate("JSON.parse(document.getElementById('charts').textContent)['p0-map'].tables.map")
+    with ScoreStore(scores) as store:
+        ids = set(store.cases(store.fit(store.scores()[0].fit).cases).ids)
+    assert set(table["case"]) <= ids
+    assert not any(name in private for name in ids)
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in table["image"])
