@@ -27,6 +27,7 @@ from mt.probe.logistic import fit_logistic, fit_path_folds
 Array = npt.NDArray[Any]
 PENALTIES = 10.0 ** np.linspace(-3, 3, 13)  # the values of C of the protocol `default`
 INNER_PENALTIES = PENALTIES[::2]
+MIN_ROWS = 100  # with fewer, held-out rows cannot tell a network from its logistic start: none is trained
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> Choice:
         first = recipes[0]
         return Choice(first, first.epochs, 1.0, flags=("fixed_C",))
     C = choose_penalty(problem, fold, PENALTIES)
-    if len(recipes) == 1 and not recipes[0].epochs:
-        return Choice(recipes[0], 0, C)
+    if not recipes[0].epochs and (len(recipes) == 1 or len(problem.rows) < MIN_ROWS):
+        return Choice(recipes[0], 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
     candidates = out_of_fold(problem, fold, recipes)
     known = teachable(problem.y, fold, problem.n_classes, multilabel=problem.task == "multilabel")
     scored: Array = np.any(known.reshape(len(known), -1), axis=1)

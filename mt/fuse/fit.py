@@ -57,7 +57,7 @@ class FittedDVME:
 
 
 def fit_dvme(
-    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Sequence[object] | None = None,
+    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Array | None = None,
     recipes: Sequence[Recipe] | None = None, class_weight: Literal["balanced"] | None = None, seed: int = 0,
     width: int = 512, heads: int = 8, device: str = "cpu",
 ) -> FittedDVME:  # fmt: skip
@@ -78,7 +78,7 @@ def fit_dvme(
     rows = Rows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
     n_outputs = 1 if task == "binary" else len(outputs)
     problem = Problem(
-        rows, None if groups is None else np.asarray(groups), Shape(inputs.dims, n_outputs, task, width, heads),
+        rows, groups, Shape(inputs.dims, n_outputs, task, width, heads),
         len(outputs), seed, class_weight,
     )  # fmt: skip
     choice = choose_recipe(problem, recipes)

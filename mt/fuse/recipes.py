@@ -22,8 +22,8 @@ class Recipe:
 
     name: str
     start: Literal["logistic", "random"] = "logistic"
-    epochs: int = 20
-    patience: int = 6
+    epochs: int = 12
+    patience: int = 4
     learning_rate: float = 1e-3
     decay: float = 0.05
     batch: int = 64

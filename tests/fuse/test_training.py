@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mt.errors import InputError
-from mt.fuse.choice import Fitting, Problem, choose_recipe, gain_over, logistic_start
+from mt.fuse.choice import MIN_ROWS, Fitting, Problem, choose_recipe, gain_over, logistic_start
 from mt.fuse.fit import fit_dvme
 from mt.fuse.inputs import CLIP, Inputs
 from mt.fuse.recipes import RECIPES, Recipe, recipes_of
@@ -77,7 +77,7 @@ def test_stopping_rows_are_not_trained_on():
 
 
 def test_the_choice_is_recorded_with_its_alternatives():
-    choice = choose_recipe(_problem(), [RECIPES["start"], Recipe("short", epochs=2)])
+    choice = choose_recipe(_problem(MIN_ROWS), [RECIPES["start"], Recipe("short", epochs=2)])
     kept = choice.scores["recipes"]
     assert set(kept) == {"start", "short"}
     assert len(kept["short"]["fold_epochs"]) == 5
@@ -136,6 +136,11 @@ def test_a_budget_too_small_for_folds_keeps_the_start():
     X = [np.eye(3, 4, dtype=np.float32)]
     choice = fit_dvme(X, np.array([0, 1, 2]), task="multiclass", n_classes=3, **SMALL).choice
     assert (choice.recipe.name, choice.epochs, choice.C, choice.flags) == ("start", 0, 1.0, ("fixed_C",))
+
+
+def test_with_few_rows_nothing_is_trained():
+    choice = choose_recipe(_problem(MIN_ROWS - 1), [RECIPES["start"], RECIPES["bold"]])
+    assert (choice.recipe.name, choice.flags) == ("start", ("too_few_to_train",))
 
 
 def test_a_class_that_a_fold_lacks_keeps_a_small_chance():

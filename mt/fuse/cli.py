@@ -1,0 +1,85 @@
+"""`mt fuse`: DVME and its baselines on cached features."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mt import options, progress
+from mt.errors import MtError
+
+if TYPE_CHECKING:
+    from mt.probe.evaluate import Study
+
+
+@click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
+@options.models
+@options.datasets
+@click.option(
+    "--fraction",
+    "fractions",
+    multiple=True,
+    type=float,
+    metavar="F",
+    help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
+)
+@click.option("--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable).")
+@click.option("--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one.")
+@click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here. See: mt probe --help")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="A metric, or all (repeatable).  [default: the dataset's headline]",
+)
+@click.option(
+    "--ablations",
+    is_flag=True,
+    help="Also uniform attention, a random start, the paper's plain form, and DVME without each model.",
+)
+@click.option("--unfreeze", is_flag=True, help="Train the backbones too, from images: not in this version.")
+@click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted models here.")
+@options.cache_dir
+@click.option(
+    "--scores",
+    type=click.Path(dir_okay=False),
+    envvar="MT_SCORES",
+    show_envvar=True,
+    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
+)
+@click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
+@options.device
+@options.as_json
+def fuse(as_json: bool, unfreeze: bool, **asked: Any) -> None:
+    """Fuse the features of several models with DVME, and compare it with what it must beat.
+
+    Beside it, on the same draws and test cases: every single model, the best of them chosen inside the budget, averaged
+    probabilities, and concatenation with logistic regression.
+    """
+    if unfreeze:
+        raise MtError("mt fuse --unfreeze is not in this version. Without it, fusion trains on cached features.")
+    from mt.fuse.evaluate import run_fuse
+
+    study = run_fuse(**asked)
+    progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
+    (_print_json if as_json else _print_tables)(study)
+
+
+def _print_tables(study: Study) -> None:
+    from mt.fuse.tables import print_fusion
+
+    print_fusion(study)
+
+
+def _print_json(study: Study) -> None:
+    from mt.cache.scores import ScoreStore
+    from mt.fuse.tables import attentions, differences
+
+    for score in study.scores:
+        click.echo(json.dumps(score.row()))
+    with ScoreStore(study.store) as store:
+        for row in (*(pair.row() for pair in differences(study, store)), *attentions(study, store)):
+            click.echo(json.dumps(row))

@@ -1,0 +1,113 @@
+"""The fusion study: every single model, the baselines and DVME, on the same draws and test cases, into one store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mt import folders
+from mt.cache.catalog import Catalog
+from mt.cache.scores import ScoreStore
+from mt.errors import InputError
+from mt.fuse.fit import torch_device
+from mt.fuse.fuser import Fuser, identity_of
+from mt.fuse.joined import join_pairs, leave_one_out
+from mt.fuse.saved import ModelFolder
+from mt.probe.draw_source import Asked, DrawFile, DrawSource
+from mt.probe.evaluate import Study, ask, check_metrics
+from mt.probe.plan import Budget, Pair, Question, budgets, find_pairs
+from mt.probe.prober import Fitting, Prober
+from mt.probe.protocols import get_protocol
+
+METHODS = ("best-single", "average", "concat", "dvme")
+Drawn = tuple[Budget, int]
+ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
+
+
+def run_fuse(
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    fractions: Sequence[float] = (),
+    shots: Sequence[int] = (),
+    seeds: int = 5,
+    metrics: Sequence[str] = (),
+    draw_file: str | os.PathLike[str] | None = None,
+    ablations: bool = False,
+    save: str | os.PathLike[str] | None = None,
+    scores: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    everything: bool = False,
+) -> Study:
+    """Fuse cached features: DVME and its baselines for every dataset, at every budget, for every seed.
+
+    models, datasets: all that the cache holds without any.  fractions, shots: 1, 10 and 100 % without any.  ablations:
+    also uniform attention, a random start, the paper's plain form, and DVME without each model.  save: a folder for
+    the fitted models.  Raises InputError, CacheError and FitError.
+    """
+    _check_models(models)
+    cache, where = folders.cache_dir(cache_dir), str(torch_device(device))
+    pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
+    joined = join_pairs(pairs)
+    check_metrics(metrics, joined)
+    drawn_from = Path(draw_file) if draw_file else None
+    if drawn_from and not drawn_from.exists():
+        raise InputError(f"No draw file {drawn_from}. Write one: mt probe --draw-file {drawn_from}")
+    draws = DrawFile(drawn_from) if drawn_from else DrawSource()
+    fitting = Fitting(get_protocol("default"), "torch", where)
+    plan = _Plan(fitting, draws.asked(budgets(fractions, shots), seeds))
+    for pair in joined:
+        singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
+        plan.add(pair, singles, ablations=ablations)
+    with ScoreStore(folders.scores_path(scores, cache)) as store:
+        probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=metrics)
+        keep = ModelFolder(Path(save)).keep if save else None
+        fuser = Fuser(fitting, store, draws, plan.singles, keep)
+        fused = ask(plan.fusions, fuser, store, metrics=metrics, again=save is not None)
+    return Study(
+        [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
+    )
+
+
+class _Plan:
+    """The questions of a study: probes first, since best single and average are made of them."""
+
+    def __init__(self, fitting: Fitting, asked: Sequence[Asked]) -> None:
+        self.fitting, self.asked = fitting, asked
+        self.probes: list[Question] = []
+        self.fusions: list[Question] = []
+        self.singles: dict[str, list[Question]] = {}
+
+    def add(self, pair: Pair, singles: Sequence[Pair], *, ablations: bool) -> None:
+        """Add a dataset's questions: on each model, on all of them, and the ablations."""
+        recipe = {**self.fitting.identity(), "select": "folds"}
+        probes: dict[Drawn, list[Question]] = {
+            (budget, seed): [Question(one, budget, seed, "probe", recipe, draw) for one in singles]
+            for budget, seed, draw in self.asked
+        }
+        for number in range(len(singles)):
+            self.probes += [found[number] for found in probes.values()]
+        for method in (*METHODS, *(ABLATIONS if ablations else ())):
+            self._fuse(pair, method, probes)
+        for fewer in leave_one_out(pair) if ablations else ():
+            self._fuse(fewer, "dvme", {})
+
+    def _fuse(self, pair: Pair, method: str, probes: Mapping[Drawn, list[Question]]) -> None:
+        for budget, seed, draw in self.asked:
+            singles = probes.get((budget, seed), [])
+            question = Question(pair, budget, seed, method, identity_of(method, self.fitting, singles), draw)
+            self.singles[question.identity] = singles
+            self.fusions.append(question)
+
+
+def _check_models(models: Sequence[str]) -> None:
+    twice = sorted({name for name in models if models.count(name) > 1})
+    if twice:
+        raise InputError(f"--model {twice[0]} is named twice. Name each model once; see: mt models")
+    if len(models) == 1:
+        raise InputError(
+            f"Fusion needs at least two models, found one ({models[0]}). One model is a probe: "
+            f"mt probe --model {models[0]}; to fuse, add another: --model NAME"
+        )

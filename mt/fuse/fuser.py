@@ -1,0 +1,139 @@
+"""Answers a question with a method on several models: best single, average, concatenation, DVME."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.scores import Fit, ScoreStore
+from mt.errors import InputError
+from mt.fuse.fit import FittedDVME, fit_dvme
+from mt.fuse.joined import Joined
+from mt.fuse.recipes import CHOICES, recipes_of
+from mt.probe.draw_source import DrawSource
+from mt.probe.fit import Labelled, fit_probe
+from mt.probe.plan import Pair, Question
+from mt.probe.prober import Fitting, _flags, versions
+
+Array = npt.NDArray[Any]
+Keep = Callable[[Question, Joined, FittedDVME, Mapping[str, Any]], None]
+REVISION = 1  # of fusion; raised whenever its numbers change
+
+
+class Fuser:
+    """Fits one method on every question it is asked; holds the features of one set of models at a time.
+
+    probes: for every question on several models, the probe questions on each (their fits are in the store).
+    keep: called with every fitted DVME (`--save`).
+    """
+
+    def __init__(
+        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, probes: Mapping[str, list[Question]],
+        keep: Keep | None = None,
+    ) -> None:  # fmt: skip
+        self.fitting, self.store, self.draws, self.probes, self.keep = fitting, store, draws, probes, keep
+        self._loaded: tuple[Pair, Joined] | None = None
+
+    def __call__(self, question: Question) -> Fit:
+        """Return the fit that answers a question, with its test probabilities."""
+        joined = self._joined(question.pair)
+        setting = self.fitting.setting(joined.task, joined.first.n_classes)
+        drawn = self.draws.draw(joined.first, question.budget, question.seed)
+        found = {
+            "best-single": self._best_single, "average": self._average, "concat": self._concat,
+        }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
+        probabilities = found.pop("probabilities")
+        flags = [*found.pop("flags"), *_flags(joined.first.pair, joined.first, probabilities)]
+        outcome = {
+            "task": setting.task, "class_names": list(joined.first.train.class_names),
+            "protocol": setting.protocol.name, "solver": self.fitting.solver_name, "select": "folds", "flags": flags,
+            "realised": drawn.realised, "n_labels": len(drawn.rows),
+            "versions": {**versions(setting), "fuse": REVISION}, **found,
+        }  # fmt: skip
+        if self.keep and "fitted" in outcome:
+            self.keep(question, joined, outcome["fitted"], {k: v for k, v in outcome.items() if k != "fitted"})
+        outcome.pop("fitted", None)
+        pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
+        return Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+
+    def _joined(self, pair: Pair) -> Joined:
+        if self._loaded is None or self._loaded[0] is not pair:
+            self._loaded = None
+            self._loaded = pair, Joined.load(pair)
+        return self._loaded[1]
+
+    def _singles(self, question: Question) -> list[tuple[str, Fit]]:
+        return [(probe.pair.model, self.store.fit(probe.identity)) for probe in self.probes[question.identity]]
+
+    def _best_single(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+        """Return the probe whose chosen penalty had the best score on held-out rows of the budget."""
+        singles = self._singles(question)
+        scores = {model: max(fit.outcome["selection"].get("scores", [-np.inf])) for model, fit in singles}
+        best = max(range(len(singles)), key=lambda number: scores[singles[number][0]])
+        model, fit = singles[best]
+        known = {name: score for name, score in scores.items() if np.isfinite(score)}
+        return {
+            "probabilities": fit.probabilities, "settings": {"model": model, **fit.outcome["settings"]},
+            "selection": {"metric": "negative log_loss", "source": "folds", "models": known},
+            "flags": [flag for flag in fit.outcome["flags"] if flag == "fixed_C"],
+        }  # fmt: skip
+
+    def _average(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+        """Return the mean of the single models' probabilities."""
+        singles = self._singles(question)
+        mean = np.mean([fit.probabilities.astype(np.float64) for _, fit in singles], axis=0)
+        settings = {model: fit.outcome["settings"] for model, fit in singles}
+        return {"probabilities": mean.astype(np.float32), "settings": settings, "selection": {}, "flags": []}
+
+    def _concat(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+        """Return the probe on the concatenation of all embeddings."""
+        X, y, groups = joined.drawn(rows)
+        setting = self.fitting.setting(joined.task, joined.first.n_classes)
+        fitted = fit_probe(Labelled(np.concatenate(X, axis=1), y, groups), setting, seed=question.seed)
+        return {
+            "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
+            "selection": fitted.selection, "flags": list(fitted.flags),
+        }  # fmt: skip
+
+    def _dvme(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+        """Return DVME, with the attention that each model receives on the test cases."""
+        X, y, groups = joined.drawn(rows)
+        fitted = fit_dvme(
+            X, y, task=joined.task, n_classes=joined.first.n_classes, groups=groups, seed=question.seed,
+            recipes=recipes_of(CHOICES[question.method]), device=self.fitting.device,
+        )  # fmt: skip
+        probabilities, received = fitted.predict(joined.test)
+        choice = fitted.choice
+        return {
+            "probabilities": probabilities, "fitted": fitted, "flags": list(choice.flags), "selection": choice.scores,
+            "settings": {"recipe": choice.recipe.settings(), "epochs": choice.epochs, "C": choice.C},
+            "attention": attention_by_class(question.pair, joined, received),
+        }  # fmt: skip
+
+
+def attention_by_class(pair: Pair, joined: Joined, received: Array) -> dict[str, Any]:
+    """Return the mean attention that each model receives, over all test cases and over those of each class."""
+    labels, names = joined.first.cases.labels, joined.first.train.class_names
+    members = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(names))
+    by_class = {
+        name: [round(float(value), 6) for value in received[members[:, number]].mean(axis=0)]
+        for number, name in enumerate(names)
+        if members[:, number].any()
+    }
+    overall = [round(float(value), 6) for value in received.mean(axis=0)]
+    return {"models": pair.model.split(" + "), "overall": overall, "classes": by_class}
+
+
+def identity_of(method: str, fitting: Fitting, probes: list[Question]) -> dict[str, Any]:
+    """Return what enters a question's identity: everything of the method that changes a number."""
+    if method in ("best-single", "average"):
+        return {"probes": [probe.identity for probe in probes]}
+    if method == "concat":
+        return {**fitting.identity(), "select": "folds"}
+    if method not in CHOICES:
+        raise InputError(f"No method '{method}'. Known: best-single, average, concat, {', '.join(CHOICES)}")
+    recipes = [recipe.settings() for recipe in recipes_of(CHOICES[method])]
+    return {"fuse": REVISION, "recipes": recipes, "solver": fitting.identity()["solver"]}

@@ -1,0 +1,182 @@
+"""Fitted DVMEs on disk: numbers in safetensors, everything else in one JSON; loading executes no code.
+
+DIR/<dataset>-<models>-<budget>-seed<n>.safetensors    the network and the scaling of its inputs
+DIR/<dataset>-<models>-<budget>-seed<n>.json           format name and version, task, classes, backbones, choice
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.fingerprint import slug
+from mt.errors import InputError
+from mt.fuse.choice import Choice
+from mt.fuse.fit import FittedDVME
+from mt.fuse.inputs import CLIP, Inputs
+from mt.fuse.recipes import Recipe
+from mt.fuse.training import Shape, build
+from mt.probe.linear import Scaling
+from mt.probe.saved import FORMAT as PROBE_FORMAT
+from mt.probe.saved import load_probe, write_probe
+
+if TYPE_CHECKING:
+    from mt.fuse.joined import Joined
+    from mt.probe.plan import Question
+
+FORMAT = "mt-fusion"
+FORMAT_VERSION = 1
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A probe or a DVME that was read back.
+
+    backbones: for every model in order its name, fingerprint, width and description; about: what the JSON says.
+    """
+
+    about: dict[str, Any]
+    backbones: list[dict[str, Any]]
+    class_names: tuple[str, ...]
+    task: str
+    _predict: Any
+
+    def predict_proba(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
+        """Return a probability a class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
+        widths = [backbone["dim"] for backbone in self.backbones]
+        if [X.shape[1] for X in embeddings] != widths:
+            found = [X.shape[1] for X in embeddings]
+            names = ", ".join(backbone["name"] for backbone in self.backbones)
+            raise InputError(f"This model reads embeddings of {names}, {widths} wide; found {found}.")
+        p: npt.NDArray[np.float32] = self._predict(embeddings)
+        return np.column_stack([1 - p, p]) if p.ndim == 1 else p
+
+
+class ModelFolder:
+    """The folder that `--save` fills, one pair of files a fit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, question: Question, joined: Joined, fitted: FittedDVME, outcome: Mapping[str, Any]) -> None:
+        """Write a fitted DVME with all that is needed to predict later."""
+        pair = question.pair
+        backbones = [
+            {"name": entry.backbone, "fingerprint": entry.fingerprints["backbone"], "dim": entry.dim,
+             "description": entry.manifest.get("inputs", {}).get("backbone")}
+            for entry in pair.train
+        ]  # fmt: skip
+        about = {
+            "dataset": pair.dataset, "method": question.method, "fraction": question.budget.fraction,
+            "shots": question.budget.shots, "seed": question.seed, "fit": question.identity,
+            "class_names": list(joined.first.train.class_names), "backbones": backbones,
+            **{name: outcome[name] for name in ("settings", "selection", "flags", "attention", "n_labels", "versions")},
+        }  # fmt: skip
+        budget = str(question.budget).replace(" %", "pct").replace(" ", "-")
+        name = slug(f"{slug(pair.dataset)}-{slug(pair.model)}-{question.method}-{budget}-seed{question.seed}")
+        write_dvme(self.folder / name, fitted, about)
+
+
+def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None:
+    """Write a DVME as stem.safetensors and stem.json; `about` needs class_names and backbones."""
+    from safetensors.numpy import save
+
+    tensors = {"outputs": fitted.outputs, "base": fitted.base}
+    for number, scaling in enumerate(fitted.inputs.scalings):
+        tensors |= {f"mean.{number}": scaling.mean, f"scale.{number}": scaling.scale}
+    shape = None
+    if fitted.model is not None:
+        tensors |= {f"model.{name}": value.numpy() for name, value in fitted.model.state_dict().items()}
+        shape = {
+            "n_outputs": fitted.model.n_outputs,
+            "width": fitted.model.width,
+            "heads": fitted.model.attention.heads,
+        }
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_probe(stem, tensors, {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "task": fitted.task, "n_classes": fitted.n_classes,
+        "clip": CLIP, "shape": shape, "recipe": fitted.choice.recipe.settings(), "epochs": fitted.choice.epochs,
+        "C": fitted.choice.C, **about, "tensors_sha256": hashlib.sha256(save(tensors)).hexdigest(),
+    })  # fmt: skip
+
+
+def load_model(path: str | os.PathLike[str]) -> SavedModel:
+    """Read what `mt fuse --save` or `mt probe --save` wrote: a folder that holds one model, or the path of its .json.
+
+    Raises InputError for other files, several models, newer versions, and files that do not fit together.
+    """
+    file = _json_in(Path(path))
+    about = _read_json(file)
+    if about.get("format") == PROBE_FORMAT:
+        saved = load_probe(file)
+        backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
+                    "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
+        names = tuple(about["class_names"])
+        return SavedModel(about, [backbone], names, about["task"], lambda X: saved.probe.probabilities(X[0]))
+    if about.get("format") != FORMAT:
+        raise InputError(f"{file} is not a saved model: expected what `mt fuse --save` or `mt probe --save` wrote.")
+    if about["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{file} has format {about['format_version']}, this mt reads {FORMAT_VERSION}. Install a newer mt."
+        )
+    fitted = _read_dvme(file, about)
+    return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
+
+
+def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
+    import torch
+    from safetensors.numpy import load
+
+    numbers = file.with_suffix(".safetensors")
+    content = numbers.read_bytes() if numbers.exists() else b""
+    if hashlib.sha256(content).hexdigest() != about["tensors_sha256"]:
+        found = "other content" if content else "no such file"
+        raise InputError(
+            f"{numbers.name} does not belong to {file}: expected sha256 {about['tensors_sha256'][:12]}, found {found}. "
+            "Copy both files together, or save again."
+        )
+    tensors = load(content)
+    recipe = Recipe(**about["recipe"])
+    scalings = [Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"]) for n in range(len(about["backbones"]))]
+    model = None
+    if about["shape"] is not None:
+        dims = tuple(len(scaling.mean) for scaling in scalings)
+        model = build(Shape(dims, task=about["task"], **about["shape"]), recipe, None, seed=0)
+        state = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
+        model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+    choice = Choice(recipe, about["epochs"], about["C"])
+    return FittedDVME(
+        model, Inputs(tuple(scalings)), about["task"], about["n_classes"], tensors["outputs"], tensors["base"], choice
+    )
+
+
+def _json_in(path: Path) -> Path:
+    """Return the JSON of the one model at a path."""
+    if path.is_file():
+        return path.with_suffix(".json")
+    found = sorted(path.glob("*.json"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"No saved model in {path}. Save one: mt fuse --save {path}")
+    names = ", ".join(file.name for file in found[:3])
+    raise InputError(f"{path} holds {len(found)} models. Name one of them: {names}{', ...' if len(found) > 3 else ''}")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not a saved model: expected the .json that --save wrote.") from error
+    if not isinstance(about, dict):
+        raise InputError(f"{file} is not a saved model: expected a JSON object.")
+    return about

@@ -1,0 +1,100 @@
+"""Tables of a fusion study: scores, DVME's paired differences, the attention each model receives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mt.cache.scores import ScoreStore
+from mt.probe.cells import grids
+from mt.probe.paired import Paired, comparisons
+from mt.probe.plan import Budget
+from mt.probe.tables import console, print_comparisons, print_study
+
+if TYPE_CHECKING:
+    from mt.probe.evaluate import Study
+
+
+def print_fusion(study: Study) -> None:
+    """Print every table of a fusion study to stdout."""
+    print_study(study)
+    out = console()
+    with ScoreStore(study.store) as store:
+        print_comparisons(out, differences(study, store))
+        for row in attentions(study, store):
+            print_attention(row)
+
+
+def differences(study: Study, store: ScoreStore) -> list[Paired]:
+    """Return DVME less each other row, in that direction; Holm's adjustment is over all pairs of rows."""
+    found = comparisons(grids(study.scores, store), store)
+    fused = [_turned(pair) for pair in found if _is_dvme(pair.a) or _is_dvme(pair.b)]
+    return sorted(fused, key=lambda pair: (pair.dataset, pair.metric, pair.fraction or 0, pair.shots or 0, pair.a))
+
+
+def _is_dvme(row: str) -> bool:
+    return row.startswith("dvme: ")
+
+
+def _turned(pair: Paired) -> Paired:
+    """Return the comparison as DVME less the other."""
+    if _is_dvme(pair.a):
+        return pair
+    named = {**vars(pair), "a": pair.b, "b": pair.a, "difference": -pair.difference}
+    return Paired(**{**named, "low": -pair.high, "high": -pair.low})
+
+
+def attentions(study: Study, store: ScoreStore) -> list[dict[str, Any]]:
+    """Return, for each DVME and budget, the attention that each model receives, the mean over draws.
+
+    Overall and for the test cases of each class; each sums to 1.  `followed` counts the draws in which it was trained:
+    the others kept the logistic start, whose attention is uniform.
+    """
+    fits: dict[tuple[str, str, str, Budget], dict[str, Any]] = {}
+    for score in study.scores:
+        if score.method.startswith("dvme"):
+            place = score.dataset, score.method, score.model, Budget(score.fraction, score.shots)
+            fits.setdefault(place, {})[score.fit] = store.fit(score.fit).outcome
+    rows = []
+    for (dataset, method, _, budget), by_fit in fits.items():
+        outcomes = list(by_fit.values())
+        found = [outcome["attention"] for outcome in outcomes]
+        classes = [name for name in found[0]["classes"] if all(name in one["classes"] for one in found)]
+        rows.append({
+            "attention": dataset, "method": method, "fraction": budget.fraction, "shots": budget.shots,
+            "models": found[0]["models"], "draws": len(found),
+            "trained": sum(outcome["settings"]["epochs"] > 0 for outcome in outcomes),
+            "recipes": sorted({outcome["settings"]["recipe"]["name"] for outcome in outcomes}),
+            "overall": _mean([one["overall"] for one in found]),
+            "classes": {name: _mean([one["classes"][name] for one in found]) for name in classes},
+        })  # fmt: skip
+    return rows
+
+
+def _mean(values: list[list[float]]) -> list[float]:
+    return [float(value) for value in np.mean(values, axis=0)]
+
+
+def print_attention(row: dict[str, Any]) -> None:
+    """Print the attention that each model receives, overall and per class."""
+    from rich.table import Table
+
+    from mt.probe.tables import _box
+
+    out = console()
+    budget = Budget(row["fraction"], row["shots"])
+    title = f"{row['attention']}, {row['method']}, {budget}: attention received by each model"
+    out.print(title, style="bold", markup=False)
+    table = Table(box=_box(out))
+    table.add_column("test cases of", overflow="fold")
+    for model in row["models"]:
+        table.add_column(model, justify="right", overflow="fold")
+    for name, values in (("all classes", row["overall"]), *row["classes"].items()):
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    out.print(table)
+    kept = row["draws"] - row["trained"]
+    line = f"Recipes chosen inside the budget: {', '.join(row['recipes'])}; trained in {row['trained']} of "
+    line += f"{row['draws']} draws" + (f", the logistic start (uniform attention) kept in {kept}." if kept else ".")
+    out.print(line, style="dim", markup=False)
+    out.print()

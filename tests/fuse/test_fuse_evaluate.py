@@ -1,0 +1,214 @@
+"""`mt fuse` on feature files: the rows of a study, its draws, joins, stores, refusals, and the saved models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mt.cache.catalog import Catalog
+from mt.cache.scores import ScoreStore
+from mt.errors import InputError, MtError
+from mt.fuse import fit as fit_module
+from mt.fuse import recipes
+from mt.fuse.cli import fuse
+from mt.fuse.evaluate import run_fuse
+from mt.fuse.joined import Joined, _rows_like, join_pairs
+from mt.fuse.saved import load_model
+from mt.probe.evaluate import run_probe
+from mt.probe.plan import find_pairs
+from tests.probe.features import write_features
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train small networks for two epochs: the command's paths are tested here, not the method."""
+    short = {name: replace(recipe, epochs=min(recipe.epochs, 2)) for name, recipe in recipes.RECIPES.items()}
+    monkeypatch.setattr(recipes, "RECIPES", short)
+    monkeypatch.setitem(fit_module.fit_dvme.__kwdefaults__, "width", 32)
+
+
+def _cache(folder: Path, models: tuple[str, ...] = ("m1", "m2"), **facts: object) -> Path:
+    for number, model in enumerate(models):
+        for split, n in (("train", 210), ("test", 60)):
+            write_features(folder, model=model, split=split, n=n, dim=6 + number, **facts)  # type: ignore[arg-type]
+    return folder
+
+
+def _pair(cache: Path, **asked: object):
+    return join_pairs(find_pairs(Catalog(cache), **asked))[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
+    cache = _cache(tmp_path, task=task, n_classes=2 if task == "binary" else 3, grouped=True)
+    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    rows = {(score.method, score.model) for score in study.scores}
+    both = "m1 + m2"
+    assert rows == {
+        ("probe", "m1"), ("probe", "m2"), ("best-single", both), ("average", both), ("concat", both), ("dvme", both),
+    }  # fmt: skip
+    with ScoreStore(study.store) as store:
+        for seed in (0, 1):
+            fits = [store.fit(score.fit) for score in study.scores if score.seed == seed]
+            assert len({fit.cases for fit in fits}) == 1
+            assert all(np.array_equal(fit.rows, fits[0].rows) for fit in fits)
+
+
+def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
+    cache = _cache(tmp_path)
+    probed = run_probe(cache, fractions=[0.5], seeds=2)
+    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    assert study.n_stored == len(probed.scores)
+    assert {score.identity for score in probed.scores} <= {score.identity for score in study.scores}
+    again = run_fuse(cache, fractions=[0.5], seeds=2)
+    assert again.n_fitted == 0
+    assert [score.value for score in again.scores] == [score.value for score in study.scores]
+
+
+def test_average_and_best_single_are_made_of_the_probes(tmp_path):
+    study = run_fuse(_cache(tmp_path), fractions=[0.5], seeds=1)
+    with ScoreStore(study.store) as store:
+        fits = {(score.method, score.model): store.fit(score.fit) for score in study.scores}
+    singles = {model: fits["probe", model] for model in ("m1", "m2")}
+    mean = np.mean([fit.probabilities.astype(np.float64) for fit in singles.values()], axis=0)
+    np.testing.assert_array_equal(fits["average", "m1 + m2"].probabilities, mean.astype(np.float32))
+    best = max(singles, key=lambda model: max(singles[model].outcome["selection"]["scores"]))
+    chosen = fits["best-single", "m1 + m2"]
+    assert chosen.outcome["settings"]["model"] == best
+    np.testing.assert_array_equal(chosen.probabilities, singles[best].probabilities)
+
+
+def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
+    cache = _cache(tmp_path)
+    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    with ScoreStore(study.store) as store:
+        outcome = store.fit(next(s.fit for s in study.scores if s.method == "dvme")).outcome
+    assert outcome["attention"]["models"] == ["m1", "m2"]
+    assert sum(outcome["attention"]["overall"]) == pytest.approx(1, abs=1e-5)
+    assert set(outcome["attention"]["classes"]) == {"class 0", "class 1"}
+    assert set(outcome["selection"]["recipes"]) == {"start", "gentle", "bold"}
+    arguments = ["--cache-dir", str(cache), "--fraction", "0.5", "--seeds", "2"]
+    shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
+    for words in ("dvme: m1 + m2", "concat: m1 + m2", "attention received", "dvme: m1 + m2 - concat: m1 + m2"):
+        assert words in shown
+    lines = [json.loads(line) for line in CliRunner().invoke(fuse, [*arguments, "--json"]).stdout.splitlines()]
+    assert {"attention", "comparison"} <= {key for line in lines for key in line}
+
+
+def test_ablations_add_their_rows(tmp_path):
+    study = run_fuse(_cache(tmp_path, ("m1", "m2", "m3")), fractions=[0.5], seeds=1, ablations=True)
+    rows = {(score.method, score.model) for score in study.scores}
+    every = "m1 + m2 + m3"
+    assert {("dvme-random", every), ("dvme-plain", every), ("dvme-uniform", every)} <= rows
+    assert {("dvme", "m2 + m3"), ("dvme", "m1 + m3"), ("dvme", "m1 + m2")} <= rows
+
+
+def test_files_are_joined_by_id(tmp_path):
+    cache = _cache(tmp_path)
+    pair = _pair(cache)
+    joined = Joined.load(pair)
+    second = pair.train[1].open()
+    order = np.random.default_rng(0).permutation(210)
+
+    shuffled = SimpleNamespace(
+        backbone="m2", split="train", dataset="toy", ids=[second.ids[row] for row in order],
+        labels=second.labels[order], embeddings=second.embeddings[order],
+    )  # fmt: skip
+    np.testing.assert_array_equal(_rows_like(pair.train[0].open(), shuffled), joined.train[1])
+
+
+def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp_path):
+    cache = _cache(tmp_path)
+    labels = _pair(cache).train[1].open().labels.copy()
+    labels[[3, 7]] = 1 - labels[[3, 7]]
+    write_features(cache, model="m2", split="train", n=210, dim=7, labels=labels)
+    with pytest.raises(InputError, match=r"disagree on 2 labels: train-3: . and ., train-7"):
+        Joined.load(_pair(cache))
+    write_features(cache, model="m2", split="train", n=209, dim=7)
+    with pytest.raises(InputError, match=r"hold other cases: 1 only in the first \(train-209\)"):
+        Joined.load(_pair(cache))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"models": ["m1"]}, "at least two models, found one"),
+        ({"models": ["m1", "m1"]}, "named twice"),
+        ({"models": ["m1", "m9"]}, "mt featurize --model m9"),
+        ({"datasets": ["other"]}, "mt featurize --model .* --dataset other"),
+        ({"device": "cuda:9"}, "No device 'cuda:9'"),
+        ({"draw_file": "none.csv"}, "No draw file none.csv"),
+        ({"metrics": ["accuracies"]}, "accurac"),
+    ],
+)
+def test_bad_input_is_said_in_one_line(tmp_path, asked, words):
+    with pytest.raises(MtError, match=words) as caught:
+        run_fuse(_cache(tmp_path), **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_datasets_of_other_content_are_not_fused(tmp_path):
+    write_features(tmp_path, model="m1", split="train")
+    write_features(tmp_path, model="m1", split="test")
+    write_features(tmp_path, model="m2", split="train", content="other")
+    write_features(tmp_path, model="m2", split="test", content="other")
+    with pytest.raises(InputError, match="at least two models on 'toy@"):
+        run_fuse(tmp_path, fractions=[1.0])
+
+
+def test_unfreeze_says_that_it_is_not_there():
+    with pytest.raises(MtError, match="not in this version"):
+        CliRunner().invoke(fuse, ["--unfreeze"], catch_exceptions=False)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    cache = _cache(tmp_path / "cache")
+    study = run_fuse(cache, fractions=[0.5], seeds=1, save=tmp_path / "models")
+    (file,) = (tmp_path / "models").glob("*.json")
+    return cache, study, file
+
+
+def test_a_saved_model_predicts_the_same_bits(saved):
+    cache, study, file = saved
+    model = load_model(file.parent)
+    p = model.predict_proba(Joined.load(_pair(cache)).test)
+    with ScoreStore(study.store) as store:
+        kept = store.fit(next(s.fit for s in study.scores if s.method == "dvme")).probabilities
+    np.testing.assert_array_equal(p[:, 1], kept)
+    assert [backbone["name"] for backbone in model.backbones] == ["m1", "m2"]
+    with pytest.raises(InputError, match="reads embeddings of m1, m2"):
+        model.predict_proba([np.zeros((2, 3))])
+
+
+def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved):
+    _, _, file = saved
+    numbers = file.with_suffix(".safetensors")
+    content = numbers.read_bytes()
+    numbers.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="does not belong to"):
+        load_model(file)
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"format_version": 99}))
+    with pytest.raises(InputError, match="Install a newer mt"):
+        load_model(file)
+    file.write_text("[1]")
+    with pytest.raises(InputError, match="not a saved model"):
+        load_model(file)
+    file.unlink()
+    with pytest.raises(InputError, match="No saved model"):
+        load_model(file.parent)
+
+
+def test_a_saved_probe_loads_the_same_way(tmp_path):
+    cache = _cache(tmp_path / "cache")
+    run_probe(cache, models=["m1"], fractions=[0.5], seeds=1, save=tmp_path / "models")
+    model = load_model(tmp_path / "models")
+    assert model.backbones[0]["name"] == "m1"
+    assert model.predict_proba([np.zeros((3, 6), dtype=np.float32)]).shape == (3, 2)
