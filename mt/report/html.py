@@ -89,7 +89,7 @@ def _needed(panel: Panel) -> list[dict[str, Any]]:
         {
             "name": goal,
             "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
-            "cells": [{"name": name, "text": str(labels_needed(panel, name, goal))} for name in panel.names],
+            "cells": [{"name": name, "text": str(labels_needed(panel, name, goal) or "–")} for name in panel.names],
         }
         for goal in panel.names
     ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mt.probe.metrics import METRICS
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,15 @@ class Needed:
         return f"{self.sign}{' ' if self.sign else ''}{self.labels:,}"
 
 
-def labels_needed(panel: Panel, method: str, goal: str) -> Needed:
-    """Return the labels that `method` needs to reach the mean score of `goal` at its largest budget."""
+def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
+    """Return the labels that `method` needs to reach the mean score of `goal` at its largest budget.
+
+    None where a score that this takes is not defined.
+    """
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
     target = sign * panel.curve(goal)[-1].mean
-    return _reached([(cell.n_labels, sign * cell.mean) for cell in _defined(panel.curve(method))], target)
+    curve = [(cell.n_labels, sign * cell.mean) for cell in panel.curve(method) if not math.isnan(cell.mean)]
+    return None if math.isnan(target) or not curve else _reached(curve, target)
 
 
 def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:
@@ -38,7 +42,3 @@ def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:
             share = (target - s0) / (s1 - s0)
             return Needed(math.ceil(math.exp(math.log(n0) + share * (math.log(n1) - math.log(n0))) - 1e-9))
     return Needed(curve[-1][0], ">")
-
-
-def _defined(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if not math.isnan(cell.mean)] or list(cells)

@@ -59,8 +59,9 @@ class Cell:
 
     @property
     def sd(self) -> float | None:
-        """The standard deviation over draws; None where there is one draw."""
-        return self.summary.spread.sd
+        """The standard deviation over draws; None where there is one draw, or a score that is not defined."""
+        sd = self.summary.spread.sd
+        return None if sd is None or math.isnan(sd) else sd
 
     @property
     def low(self) -> float | None:

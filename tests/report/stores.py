@@ -31,25 +31,27 @@ def filled(
     method: str = "probe",
     outcome: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = (),
+    one_class: bool = False,
+    code: int = 1,
 ) -> ScoreStore:
     """Add a dataset to the store at `path`: predictions get better with `models[name]` and with the budget."""
     store = ScoreStore(path)
     k = len(class_names)
-    labels = _labels(task, k, n_test)
+    labels = _labels(task, k, n_test) * (0 if one_class else 1)
     groups = [f"patient{i // 3}" for i in range(n_test)]
     cases = store.add_cases(Cases([f"case{i:05d}" for i in range(n_test)], labels, groups))
     pool = store.add_cases(Cases([f"train{i}" for i in range(N_TRAIN)], _labels(task, k, N_TRAIN)))
 
     def answer(question: Question) -> Fit:
         fraction = question.budget.fraction or 0
-        rng = np.random.default_rng([len(question.pair.model), int(1000 * fraction), question.seed])
+        rng = np.random.default_rng([code, len(question.pair.model), int(1000 * fraction), question.seed])
         p = _probabilities(labels, task, k, models[question.pair.model] * (1 + fraction), rng)
         rows = np.arange(round(N_TRAIN * fraction))
         whole = {**_outcome(task, class_names, len(rows)), **(outcome or {})}
         return Fit(question.identity, pool, cases, rows, p, whole)
 
     questions = [
-        Question(_pair(dataset, model, task), Budget(budget), seed, method, {"protocol": "default"}, 1)
+        Question(_pair(dataset, model, task), Budget(budget), seed, method, {"protocol": "default"}, code)
         for model in models
         for budget in budgets
         for seed in range(1 if budget == 1 else seeds)

@@ -1,0 +1,162 @@
+"""What the report shows is what the database holds: cells, marks, curves, labels needed, tables, provenance, files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, confusion_matrix, roc_auc_score
+
+from mt.errors import InputError
+from mt.probe.metrics import metrics_for
+from mt.report import collect, write_report
+from mt.report.curves import confusion, predictions, reliability, roc
+from mt.report.figures import Table, records
+from mt.report.needed import Needed, _reached
+from mt.report.panels import Cell
+from mt.report.provenance import provenance
+from mt.report.tables import as_csv, as_latex, latex
+from tests.report.stores import filled
+
+
+def of_cell(table: Table, cell: Cell) -> list[dict[str, Any]]:
+    """Return a cell's rows of a chart's table."""
+    return [row for row in records(table) if (row["method"], row["budget"]) == (cell.name, str(cell.budget))]
+
+
+def test_a_cell_holds_its_draws_and_both_uncertainties(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite")
+    (panel,) = collect(store)
+    some, whole = panel.curve("dino")[0], panel.curve("dino")[-1]
+    values = [score.value for score in store.scores() if score.model == "dino" and score.fraction == 0.01]
+    assert [score.value for score in some.scores] == values
+    assert (some.mean, some.sd) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    assert some.low is not None
+    assert some.high is not None
+    assert some.low < some.mean < some.high
+    assert (len(whole.scores), whole.sd) == (1, None)
+    assert panel.names[0] == "dino"
+
+
+def test_the_later_answer_to_a_question_counts(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", seeds=2)
+    before = collect(store)[0].curve("dino")[0]
+    filled(tmp_path / "s.sqlite", seeds=2, code=2)
+    after = collect(store)[0].curve("dino")[0]
+    assert len(after.scores) == len(before.scores) == 2
+    assert {score.fit for score in after.scores}.isdisjoint(score.fit for score in before.scores)
+
+
+def test_one_method_of_each_budget_is_best_and_only_near_ones_are_tied(tmp_path: Path) -> None:
+    models = {"weak": 0.1, "strong": 1.4, "same": 1.4}
+    (panel,) = collect(filled(tmp_path / "s.sqlite", models=models, n_test=240))
+    for budget in {cell.budget for cell in panel.headline}:
+        marks = {cell.name: cell.mark for cell in panel.headline if cell.budget == budget}
+        assert sorted(marks.values())[-1] == "tied"
+        assert list(marks.values()).count("best") == 1
+        assert marks["weak"] == ""
+
+
+def test_roc_curves_have_the_area_that_was_scored(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", n_test=400)
+    (panel,) = collect(store)
+    predicted = predictions(store, panel)
+    for one in predicted:
+        points = of_cell(roc(panel, predicted), one.cell)
+        assert len(points) <= 82
+        area = auc([r["x"] for r in points], [r["y"] for r in points])
+        assert area == pytest.approx(roc_auc_score(one.y, one.p), abs=0.01)
+        assert one.cell.scores[0].value == pytest.approx(roc_auc_score(one.y, one.p))
+
+
+def test_confusion_and_reliability_count_every_case(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", task="multiclass", class_names=("a", "b", "c"))
+    (panel,) = collect(store)
+    predicted = predictions(store, panel)
+    first = predicted[0]
+    mine = of_cell(confusion(panel, predicted), first.cell)
+    counts = confusion_matrix(first.y, first.p.argmax(axis=1))
+    assert [r["n"] for r in mine] == counts.ravel().tolist()
+    table = of_cell(reliability(panel, predicted), first.cell)
+    assert sum(r["n"] for r in table) == len(first.y)
+    right = sum(r["n"] * r["y"] for r in table) / len(first.y)
+    assert right == pytest.approx(first.cell.scores[0].value, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("curve", "target", "needed"),
+    [
+        ([(10, 0.5), (100, 0.7), (1000, 0.9)], 0.8, Needed(317)),
+        ([(10, 0.5), (100, 0.7)], 0.7, Needed(100)),
+        ([(10, 0.5), (100, 0.7)], 0.4, Needed(10, "≤")),
+        ([(10, 0.5), (100, 0.7)], 0.71, Needed(100, ">")),
+        ([(10, 0.5), (100, 0.4), (1000, 0.6)], 0.5, Needed(10, "≤")),
+    ],
+)
+def test_labels_needed(curve: Sequence[tuple[int, float]], target: float, needed: Needed) -> None:
+    assert _reached(curve, target) == needed
+
+
+def test_csv_holds_every_cell_in_full(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", metrics=("all",))
+    panels = collect(store)
+    rows = list(csv.DictReader(io.StringIO(as_csv(panels))))
+    assert len(rows) == len(panels[0].cells) == 9 * len(metrics_for("binary"))
+    for row, cell in zip(rows[:9], panels[0].headline, strict=True):
+        assert (row["method"], float(row["mean"])) == (cell.name, cell.mean)
+
+
+def test_latex_is_a_booktabs_table_with_names_escaped(tmp_path: Path) -> None:
+    (panel,) = collect(filled(tmp_path / "s.sqlite", models={"a_b & 50%": 1.0, "plain": 0.2}))
+    table = as_latex(panel)
+    assert r"\toprule" in table
+    assert r"a\_b \& 50\%" in table
+    assert r"\textbf{" in table
+    assert latex("\\x{$^~\n") == r"\textbackslash{}x\{\$\textasciicircum{}\textasciitilde{}"
+
+
+def test_non_commercial_weights_are_marked(tmp_path: Path) -> None:
+    blocks = {block.title: block for block in provenance(collect(filled(tmp_path / "s.sqlite")))}
+    licences = blocks["Backbones and licences"]
+    assert licences.text == "Weights that allow no commercial use: swav."
+    assert [row[1] for row in licences.rows if row[0] == "swav"] == ["⚠ CC-BY-NC-4.0: no commercial use"]
+    assert (
+        "mt probe --dataset pcam --fraction 0.01 --fraction 0.1 --fraction 1 --seeds 3" in blocks["Reproduce"].commands
+    )
+    assert any("C 0.1" in row for row in blocks["Recipes"].rows)
+
+
+def test_an_undefined_score_is_shown_as_such(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", one_class=True, seeds=2)
+    written = write_report(store, tmp_path / "r.html", export=False)
+    assert "NaN" not in written.page.read_text(encoding="utf-8").partition('id="charts"')[2].partition("</script>")[0]
+    assert next(csv.DictReader(io.StringIO((written.folder / "scores.csv").read_text())))["mean"] == ""
+
+
+def test_every_chart_is_exported_with_its_legend(tmp_path: Path) -> None:
+    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), tmp_path / "r.html")
+    pictures = {path.name: path for path in written.files if path.suffix in (".svg", ".png")}
+    assert {f"pcam-{name}.{kind}" for name in ("labels", "roc", "pr", "reliability") for kind in ("svg", "png")} == set(
+        pictures
+    )
+    svg = pictures["pcam-labels.svg"].read_text(encoding="utf-8")
+    ElementTree.fromstring(svg)
+    assert all(name in svg for name in ("dino", "swav", "simclr"))
+    assert pictures["pcam-labels.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_asking_for_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
+    from mt.cache.scores import ScoreStore
+
+    with pytest.raises(InputError, match=r"No scores in .* Make some: mt probe"):
+        collect(ScoreStore(tmp_path / "none.sqlite"))
+    with pytest.raises(
+        InputError, match=r"No scores of dataset 'x' .* There are: pcam\. Make some: mt probe --dataset x"
+    ):
+        collect(filled(tmp_path / "s.sqlite", seeds=1), datasets=["x"])
