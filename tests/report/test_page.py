@@ -90,6 +90,40 @@ def test_a_hostile_name_is_text(look: Any, written: tuple[ScoreStore, Path]) -> 
     assert page.get_by_role("heading", name=HOSTILE).count() == 1
     assert page.locator("script").count() == 3
     assert HOSTILE not in written[1].read_text(encoding="utf-8")
+    menu = page.locator("#p1 select[data-menu=label]")
+    menu.scroll_into_view_if_needed()
+    menu.select_option(HOSTILE)
+    page.wait_for_selector("#p1-roc svg .mark-line path")
+
+
+def test_hover_shows_the_numbers(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    store, path = written
+    page = look(path)
+    cell = next(cell for cell in collect(store)[0].headline if cell.name == "dino")
+    point = page.locator(f"#p0-labels svg .mark-symbol path[aria-label^='dino, {cell.n_labels} labels']")
+    point.hover()
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert {f"{cell.mean:.4f}", f"{cell.sd:.4f}", f"{cell.low:.4f}"} <= set(tooltip.inner_text().split())
+
+
+def test_a_menu_changes_the_drawn_curves(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    page = look(written[1])
+    page.locator("#p2-roc").scroll_into_view_if_needed()
+    curves = "#p2-roc svg .mark-line path[aria-label]"
+    page.wait_for_selector(curves)
+    shapes = page.eval_on_selector_all(curves, "all => all.map(one => one.getAttribute('d'))")
+    assert len(shapes) == 3
+    page.locator("#p2 select[data-menu=budget]").select_option("1 %")
+    others = "before => [...document.querySelectorAll('#p2-roc svg .mark-line path')]"
+    page.wait_for_function(f"{others}.every(path => !before.includes(path.getAttribute('d')))", arg=shapes)
+
+
+def test_the_page_may_not_speak_to_anyone(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    policy = look(written[1]).get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src" not in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
 
 
 @pytest.mark.parametrize("dark", [False, True])
