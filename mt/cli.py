@@ -17,6 +17,7 @@ COMMANDS = {
     "featurize": ("mt.featurize.cli:featurize", "Embed a dataset's images with frozen backbones, once."),
     "probe": ("mt.probe.cli:probe", "Fit linear probes on cached features and print the scores."),
     "fuse": ("mt.fuse.cli:fuse", "Fuse the features of several models with DVME."),
+    "predict": ("mt.fuse.predict_cli:predict", "Predict for new images with a saved probe or DVME."),
     "models": ("mt.featurize.models_cli:models", "List the backbones and where their weights come from."),
     "datasets": ("mt.featurize.datasets_cli:datasets", "List the datasets; check one before using it."),
     "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mt.fuse.estimators import DVMEClassifier as DVMEClassifier
     from mt.fuse.evaluate import run_fuse as run_fuse
     from mt.fuse.fit import fit_dvme as fit_dvme
+    from mt.fuse.predict import predict_dataset as predict_dataset
+    from mt.fuse.predict import predict_images as predict_images
     from mt.fuse.saved import load_model as load_model
 
 _EXPORTS = {
@@ -21,6 +23,8 @@ _EXPORTS = {
     "DVMEClassifier": "mt.fuse.estimators",
     "fit_dvme": "mt.fuse.fit",
     "load_model": "mt.fuse.saved",
+    "predict_dataset": "mt.fuse.predict",
+    "predict_images": "mt.fuse.predict",
     "run_fuse": "mt.fuse.evaluate",
 }
 

@@ -88,7 +88,7 @@ class Joined:
         first = Features.load(Pair(pair.dataset, pair.test_dataset, pair.model, pair.train[:1], pair.test[:1]))
         train = [first.train, *(entry.open(verify=True) for entry in pair.train[1:])]
         test = [first.test, *(entry.open(verify=True) for entry in pair.test[1:])]
-        return cls(first, _in_first_order(train), _in_first_order(test))
+        return cls(first, in_first_order(train), in_first_order(test))
 
     @property
     def task(self) -> str:
@@ -106,7 +106,7 @@ class Joined:
         return [X[rows] for X in self.train], pool.labels[rows], groups
 
 
-def _in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:
+def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:
     """Return each file's embeddings, rows in the order of the first file's ids."""
     first = files[0]
     return (first.embeddings, *(_rows_like(first, other) for other in files[1:]))
