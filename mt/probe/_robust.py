@@ -1,8 +1,6 @@
-"""All problems in the design's precision first; those that are hard again in float64, scaled by their own Hessian."""
+"""All problems in the design's precision first, rescaled as they go; those that stall in float64 by their Hessian."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,9 +9,15 @@ from mt.probe._lbfgs import Fit, minimise
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal
 
-# Past so many iterations the eigenbasis does not describe the curvature well enough to trust the gap estimate either;
-# more where there are many columns, since a Hessian then costs as much as many iterations.
+# Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
+# with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
+ROUNDS = (10, 20, 40, 80, 80, 80, 80)
+# Past so many iterations the gap estimate is not to be trusted either; more where there are many columns.
 EASY, EASY_COLUMNS = 50, 16
+# The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
+FLOOR = 1e-6
+# Rows whose squares are taken at once.
+CHUNK = 8192
 # The Hessian is taken anew after so many iterations.
 ROUND = 30
 # Up to so many coefficients a problem's whole Hessian is taken, beyond it each output's own block.
@@ -31,13 +35,12 @@ def minimise_robustly(
     ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what the Hessians
     of one problem may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
     """
-    low = design.dtype
-    diagonal = Diagonal.of(curvature.to(low))
-    fit = minimise(design, loss, penalty.to(low), diagonal, start.to(low), tol=tol, max_iter=max_iter)
-    fit = replace(fit, weights=fit.weights.double(), gap=fit.gap.double())
+    fit = _by_diagonals(design, loss, penalty, curvature, start, tol=tol, max_iter=max_iter)
     easy = EASY + design.shape[1] // EASY_COLUMNS
-    hard = torch.nonzero((fit.gap > tol).cpu() | (fit.n_iter > easy))[:, 0]
+    hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
     hard = hard[fit.n_iter[hard] < max_iter]
+    if len(hard) and start[0].numel() > WHOLE:
+        hard = _sharpened(fit, hard, design, loss, penalty, curvature, tol=tol, max_iter=max_iter)
     if len(hard) == 0:
         return fit
     exact = design.double()
@@ -51,6 +54,60 @@ def minimise_robustly(
         fit.weights[problem], fit.gap[problem] = again.weights, again.gap
         fit.n_iter[problem] += again.n_iter
     return fit
+
+
+def _sharpened(
+    fit: Fit, hard: Tensor, design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor,
+    *, tol: float, max_iter: int,
+) -> Tensor:  # fmt: skip
+    """Take hard problems on to SHARP of the tolerance, in place; return those that do not get below the tolerance.
+
+    For problems so large that a Hessian costs more than many iterations.
+    """
+    at = hard.to(design.device)
+    left = max_iter - int(fit.n_iter[hard].max())
+    more = _by_diagonals(
+        design, loss.select(at), penalty[at], curvature[at], fit.weights[at], tol=SHARP * tol, max_iter=left
+    )
+    fit.weights[at], fit.gap[at] = more.weights, more.gap
+    fit.n_iter[hard] += more.n_iter
+    return hard[~(more.gap <= tol).cpu() & (fit.n_iter[hard] < max_iter)]
+
+
+def _by_diagonals(
+    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, *, tol: float, max_iter: int
+) -> Fit:
+    """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
+    low = design.dtype
+    fit = Fit(
+        start.to(low), torch.full_like(penalty[:, 0], torch.inf), torch.zeros(len(start), dtype=torch.int64)
+    )
+    active = torch.arange(len(start), device=start.device)
+    for steps in ROUNDS:
+        left = max_iter - int(fit.n_iter[active.cpu()].max())
+        part, delta, at = loss.select(active), penalty[active].to(low), fit.weights[active]
+        least = FLOOR * curvature[active].to(low)
+        scaling = Diagonal.of(torch.maximum(_diagonal(design, part, delta, at), least))
+        done = minimise(design, part, delta, scaling, at, tol=tol, max_iter=min(steps, left))
+        fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
+        fit.n_iter[active.cpu()] += done.n_iter
+        active = active[~(done.gap <= tol)]
+        if len(active) == 0 or steps >= left:
+            break
+    return Fit(fit.weights.double(), fit.gap, fit.n_iter)
+
+
+def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
+    """Return the diagonals of the problems' Hessians (problems, outputs, columns): Σ w p (1 - p) z² + δ."""
+    problems, outputs, columns = weights.shape
+    logits = (design @ weights.reshape(-1, columns).T).reshape(-1, problems, outputs)
+    p = loss.probabilities(logits)
+    spread = (loss.weights.reshape(len(design), problems, 1) * p * (1 - p)).flatten(1)
+    diagonal = torch.zeros_like(weights).flatten(0, 1)
+    for first in range(0, len(design), CHUNK):
+        rows = slice(first, first + CHUNK)
+        diagonal.addmm_(spread[rows].T, design[rows].square())
+    return diagonal.reshape(weights.shape) + penalty[:, None, :]
 
 
 def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Fit:
