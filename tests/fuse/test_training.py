@@ -186,14 +186,16 @@ def test_training_moves_away_from_a_bad_start_and_decay_pulls_back():
     assert distance(100.0) < distance(0.0)
 
 
-def test_inputs_are_standardised_on_the_budget_and_clipped():
-    X = np.random.default_rng(0).normal(5, 3, size=(50, 4))
-    X[:, 3] = 0  # a unit that was silent on the budget
+def test_inputs_are_scaled_on_the_budget_and_quiet_columns_stay_quiet():
+    X = np.random.default_rng(0).normal(5, [1, 3, 0.01, 0], size=(500, 4))  # the last one silent on the budget
     inputs = Inputs.learn([X])
     (Z,) = inputs.apply([X])
-    np.testing.assert_allclose(Z[:, :3].mean(dim=0), 0, atol=1e-5)
+    np.testing.assert_allclose(Z.mean(dim=0), 0, atol=1e-5)
+    np.testing.assert_allclose(Z.std(dim=0), [0.99, 1, 0.01, 0], atol=0.05)
     (far,) = inputs.apply([np.full((1, 4), 1e6)])
     assert far.max() == CLIP
+    (silent,) = Inputs.learn([np.ones((3, 2))]).apply([np.ones((3, 2))])
+    np.testing.assert_array_equal(silent, 0)
 
 
 def test_batches_of_a_pass_hold_every_row_once():
