@@ -27,7 +27,7 @@ class Fuser:
     """Fits one method on every question it is asked; holds the features of one set of models at a time.
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
-    keep: called with every fitted DVME (`--save`).
+    keep: called with every fitted DVME, ablations aside (`--save`).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Fuser:
             "realised": drawn.realised, "n_labels": len(drawn.rows),
             "versions": {**versions(setting), "fuse": REVISION}, **found,
         }  # fmt: skip
-        if self.keep and "fitted" in outcome:
+        if self.keep and question.method == "dvme":
             self.keep(question, joined, outcome["fitted"], {k: v for k, v in outcome.items() if k != "fitted"})
         outcome.pop("fitted", None)
         pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
