@@ -19,6 +19,9 @@ from mt.probe import cells, paired
 from mt.probe.metrics import HEADLINE, METRICS
 from mt.probe.plan import Budget
 
+# What of a score's versions is ours and changes its numbers.
+_REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")
+
 
 @dataclass(frozen=True)
 class Method:
@@ -188,10 +191,14 @@ def as_grid(some: Sequence[Cell]) -> cells.Grid:
 
 
 def _latest(scores: Sequence[Score]) -> list[Score]:
-    """Return one score a seed, all of the same features and code: those that were scored last."""
+    """Return one score a seed, all of the same features and revisions: those that were scored last.
+
+    Library versions may differ between draws, as they may where a stored answer is used again.
+    """
     by_origin: dict[str, dict[int, Score]] = {}
     for score in scores:
-        origin = digest([score.fingerprints, score.versions])
+        revisions = {name: score.versions.get(name) for name in _REVISIONS}
+        origin = digest([score.fingerprints, revisions])
         by_origin[origin] = {**by_origin.pop(origin, {}), score.seed: score}
     draws = list(by_origin.values())[-1]
     return [draws[seed] for seed in sorted(draws)]

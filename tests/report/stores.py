@@ -92,5 +92,5 @@ def _outcome(task: str, class_names: Sequence[str], n_labels: int) -> dict[str, 
     return {
         "task": task, "class_names": list(class_names), "protocol": "default", "solver": "torch", "select": "folds",
         "settings": {"C": 0.1}, "selection": {}, "flags": [], "n_labels": n_labels, "realised": realised,
-        "versions": {"mt": "0.1.0", "torch": "2.6.0"},
+        "versions": {"mt": "0.1.0", "torch": "2.6.0", "solver": 1},
     }  # fmt: skip

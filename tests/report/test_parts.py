@@ -47,10 +47,17 @@ def test_a_cell_holds_its_draws_and_both_uncertainties(tmp_path: Path) -> None:
 def test_the_later_answer_to_a_question_counts(tmp_path: Path) -> None:
     store = filled(tmp_path / "s.sqlite", seeds=2)
     before = collect(store)[0].curve("dino")[0]
-    filled(tmp_path / "s.sqlite", seeds=2, code=2)
+    filled(tmp_path / "s.sqlite", seeds=1, code=2, outcome={"versions": {"solver": 2}})
     after = collect(store)[0].curve("dino")[0]
-    assert len(after.scores) == len(before.scores) == 2
-    assert {score.fit for score in after.scores}.isdisjoint(score.fit for score in before.scores)
+    assert (len(before.scores), len(after.scores)) == (2, 1)
+    assert after.scores[0].fit not in {score.fit for score in before.scores}
+
+
+def test_draws_of_different_library_versions_are_one_cell(tmp_path: Path) -> None:
+    filled(tmp_path / "s.sqlite", seeds=1)
+    newer = {"mt": "0.2.0", "torch": "2.14.0", "solver": 1}
+    store = filled(tmp_path / "s.sqlite", seeds=3, outcome={"versions": newer})
+    assert len(collect(store)[0].curve("dino")[0].scores) == 3
 
 
 def test_one_method_of_each_budget_is_best_and_only_near_ones_are_tied(tmp_path: Path) -> None:
