@@ -76,10 +76,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe with the epoch at which each fold stopped, and its out-of-fold loss of each row (n,)."""
+    """A recipe with the epoch at which each fold stopped, the out-of-fold logits (n, outputs) and losses (n,)."""
 
     recipe: Recipe
     fold_epochs: list[int]
+    logits: Array
     losses: Array
 
     @property
@@ -110,7 +111,7 @@ def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> Choice:
     candidates = out_of_fold(problem, fold, recipes)
     known = teachable(problem.y, fold, problem.n_classes, multilabel=problem.task == "multilabel")
     scored: Array = np.any(known.reshape(len(known), -1), axis=1)
-    best = _clearly_best(candidates, scored, problem.groups)
+    best = clearly_best(candidates, scored, problem.groups)
     return Choice(best.recipe, best.epochs, C, _account(candidates, scored, problem.groups))
 
 
@@ -165,7 +166,10 @@ def out_of_fold(problem: Problem, fold: Array, recipes: Sequence[Recipe]) -> lis
             stop, predicted = fitting.predict(recipe, problem.rows.take(held))
             epochs[recipe.name].append(stop)
             logits[recipe.name][held] = predicted
-    return [Candidate(recipe, epochs[recipe.name], _losses(problem, logits[recipe.name])) for recipe in recipes]
+    return [
+        Candidate(recipe, epochs[recipe.name], logits[recipe.name], _losses(problem, logits[recipe.name]))
+        for recipe in recipes
+    ]
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ def _losses(problem: Problem, logits: Array) -> Array:
     return found.numpy()
 
 
-def _clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> Candidate:
+def clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> Candidate:
     """Return the candidate that gains most over the first, if by more than its standard error; else the first."""
     first, best, most = candidates[0], candidates[0], 0.0
     for candidate in candidates[1:]:

@@ -8,7 +8,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mt.errors import InputError
-from mt.fuse.choice import MIN_ROWS, Fitting, Problem, choose_recipe, gain_over, logistic_start
+from mt.fuse.choice import (
+    MIN_ROWS,
+    Candidate,
+    Fitting,
+    Problem,
+    choose_recipe,
+    clearly_best,
+    gain_over,
+    logistic_start,
+    out_of_fold,
+)
 from mt.fuse.fit import fit_dvme
 from mt.fuse.inputs import CLIP, Inputs
 from mt.fuse.recipes import RECIPES, Recipe, recipes_of
@@ -61,12 +71,10 @@ def test_labels_held_out_change_no_fold_prediction(recipe, grouped):
     y[held] = 1 - y[held]
     twin = Problem(Rows(problem.rows.X, y), groups, problem.shape, 2, 0)
     short = Recipe(recipe, start=RECIPES[recipe].start, epochs=3)
-    found = []
-    for one in (problem, twin):
-        fitting = Fitting.prepare(one.take(np.flatnonzero(fold != 1)))
-        found.append(fitting.predict(short, one.rows.take(held)))
-    assert found[0][0] == found[1][0]
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+    (before,), (after,) = (out_of_fold(one, fold, [short]) for one in (problem, twin))
+    assert before.fold_epochs[1] == after.fold_epochs[1]
+    np.testing.assert_array_equal(before.logits[held], after.logits[held])
+    assert not np.array_equal(before.logits, after.logits)  # other folds learn from these labels
 
 
 def test_stopping_rows_are_not_trained_on():
@@ -84,24 +92,29 @@ def test_the_choice_is_recorded_with_its_alternatives():
     assert choice.recipe.name in kept
 
 
+def _candidate(name: str, losses: np.ndarray) -> Candidate:
+    return Candidate(RECIPES[name], [1], np.zeros((len(losses), 1)), losses)
+
+
 def test_the_start_is_kept_unless_another_is_clearly_better():
     noise = np.random.default_rng(0).normal(size=100)
-    start, other = (type("C", (), {"losses": losses}) for losses in (np.ones(100), np.ones(100) + noise))
-    gain, error = gain_over(start, other, np.ones(100, bool), None)
-    assert abs(gain) < 2 * error
-    doubled = gain_over(
-        type("C", (), {"losses": np.ones(200)}),
-        type("C", (), {"losses": np.repeat(other.losses, 2)}),
-        np.ones(200, bool),
-        np.repeat(np.arange(100), 2),
-    )
-    np.testing.assert_allclose(doubled, (gain, error))  # rows of a group count once
+    noise -= noise.mean()
+    start, known = _candidate("start", np.ones(100)), np.ones(100, bool)
+    slightly, clearly = (_candidate("bold", 1 + noise - gain) for gain in (0.05, 0.5))
+    assert clearly_best([start, slightly], known, None) is start
+    assert clearly_best([start, slightly, clearly], known, None) is clearly
+
+
+def test_rows_of_a_group_count_once():
+    noise = np.random.default_rng(0).normal(size=100)
+    once = gain_over(_candidate("start", np.ones(100)), _candidate("bold", noise), np.ones(100, bool), None)
+    start, doubled = _candidate("start", np.ones(200)), _candidate("bold", np.repeat(noise, 2))
+    twice = gain_over(start, doubled, np.ones(200, bool), np.repeat(np.arange(100), 2))
+    np.testing.assert_allclose(twice, once)
 
 
 def test_the_refit_takes_the_median_epoch_of_the_folds():
-    from mt.fuse.choice import Candidate
-
-    assert Candidate(RECIPES["bold"], [1, 9, 4, 3, 20], np.zeros(1)).epochs == 4
+    assert Candidate(RECIPES["bold"], [1, 9, 4, 3, 20], np.zeros((1, 1)), np.zeros(1)).epochs == 4
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
