@@ -24,7 +24,7 @@ def main() -> None:
     """Print both peaks and their difference."""
     print(f"  {machine()}")
     small, large = peak(1_000), peak(100_000)
-    print(f"  peak at 1,000 rows {small:.0f} MB, at 100,000 rows {large:.0f} MB: {large - small:+.0f} MB   must stay <= +100")
+    print(f"  peak at 1,000 rows {small:.0f} MB, at 100,000 rows {large:.0f} MB: {large - small:+.0f} MB (<= +100)")
 
 
 def peak(rows: int) -> float:

@@ -25,7 +25,8 @@ def main() -> None:
                 lambda: run([sys.executable, "-c", "import torch"], home),
                 rounds=ROUNDS,
             )
-            row(f"{dataset}: rerun / import torch (time)", 1 / ratio, reach="<= 0.5", note=f"{mine:.2f} / {torch:.2f} s")
+            times = f"{mine:.2f} / {torch:.2f} s"
+            row(f"{dataset}: rerun / import torch (time)", 1 / ratio, reach="<= 0.5", note=times)
 
 
 def run(command: list[str], home: str) -> None:

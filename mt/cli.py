@@ -18,9 +18,12 @@ COMMANDS = {
     "probe": ("mt.probe.cli:probe", "Fit linear probes on cached features and print the scores."),
     "fuse": ("mt.fuse.cli:fuse", "Fuse the features of several models with DVME."),
     "predict": ("mt.fuse.predict_cli:predict", "Predict for new images with a saved probe or DVME."),
+    "study": ("mt.report.study_cli:study", "Run a grid of datasets, models and budgets from one file."),
+    "report": ("mt.report.cli:report", "Draw the stored scores as one offline HTML page."),
     "models": ("mt.featurize.models_cli:models", "List the backbones and where their weights come from."),
     "datasets": ("mt.featurize.datasets_cli:datasets", "List the datasets; check one before using it."),
     "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),
+    "doctor": ("mt.doctor:doctor", "Look at this machine: what is missing, and how to get it."),
     "demo": ("mt.demo:demo", "Featurize and probe real images, with nothing to download."),
 }
 

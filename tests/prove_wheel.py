@@ -31,7 +31,8 @@ def main() -> None:
 def build(out: Path) -> Path:
     """Return the wheel built from the sources, checked to hold `mt` and nothing else at the top."""
     # The build backend comes from this environment's index settings, in isolation: as a release would be built.
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (wheel,) = out.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}

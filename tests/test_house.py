@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mt
+from mt.cli import COMMANDS
 
 PACKAGE = Path(mt.__file__).parent
 
@@ -19,7 +20,7 @@ FLOORS = {
     "cache": 2,
     "featurize": 3, "probe": 3,
     "fuse": 4,
-    "report": 5,
+    "report": 5, "doctor": 5,
     "demo": 6, "cli": 7,
 }  # fmt: skip
 
@@ -64,13 +65,13 @@ def test_help_is_light() -> None:
     assert modules_after(code) == set()
 
 
-@pytest.mark.parametrize("command", ["featurize", "probe", "models", "datasets", "cache", "demo", "fuse"])
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_commands_help_is_light(command: str) -> None:
     code = f"import mt.cli\ntry: mt.cli.main(['{command}', '--help'])\nexcept SystemExit: pass\nprint()"
     assert modules_after(code) <= {"numpy"}
 
 
-@pytest.mark.parametrize("stage", ["mt", "mt.cache", "mt.featurize", "mt.probe", "mt.fuse"])
+@pytest.mark.parametrize("stage", ["mt", "mt.cache", "mt.featurize", "mt.probe", "mt.fuse", "mt.report"])
 def test_importing_a_stage_is_light(stage: str) -> None:
     assert modules_after(f"import {stage}") == set()
 

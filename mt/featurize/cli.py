@@ -99,17 +99,20 @@ def featurize(
         on_error=on_error, overwrite=overwrite, allow_mixed=allow_mixed, wait=wait,
     )  # fmt: skip
     index = ContentIndex(rehash=rehash)
-    for name in datasets:
-        dataset = load_dataset(
+    loaded = [
+        load_dataset(
             name, Path(data_dir) if data_dir else None, download=download, task=task, group_regex=group_regex,
             seed=seed, on_error=on_error, index=index,
-        )  # fmt: skip
-        for warning in dataset.warnings:
-            progress.note(f"Warning: {warning}")
+        )
+        for name in datasets
+    ]  # fmt: skip
+    for dataset in loaded:
         results = extract(
             dataset, models, splits=splits, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
             image_size=image_size, limit=limit, compute=compute, index=index,
         )  # fmt: skip
+        for warning in dataset.warnings:
+            progress.note(f"Warning: {warning}")
         for result in results:
             click.echo(as_line(result, as_json=as_json))
 

@@ -31,9 +31,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError here
-        raise InputError(
-            f"No device '{name}' here ({str(error).splitlines()[0]}). Use --device cpu, or --device auto."
-        ) from error
+        raise InputError(f"No device '{name}' here. Use --device cpu, or --device auto.") from error
     return device
 
 
