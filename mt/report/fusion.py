@@ -17,7 +17,12 @@ from mt.report.panels import Cell, Panel, as_grid
 
 FUSED = "dvme"
 # Methods that DVME must beat, and what the page calls them.
-BASELINES = {"best-single": "best single model", "concat": "concatenation", "average": "averaged probabilities"}
+BASELINES = {
+    "best-single": "best single model",
+    "concat": "concatenation",
+    "concat-scaled": "scaled concatenation",
+    "average": "averaged probabilities",
+}
 
 
 def fusion(store: ScoreStore, panel: Panel) -> Group | None:
@@ -112,7 +117,7 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choi
         alt.Chart(alt.NamedData(name="attention"))
         .transform_filter("datum.place === place")
         .encode(
-            x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=90)),
+            x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=150)),
             y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
         )
     )
