@@ -25,7 +25,8 @@ bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.test
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/generate_cli.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # One stamp per set of extras; a finished install is not repeated until the metadata changes.
 $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python

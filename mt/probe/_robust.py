@@ -11,7 +11,7 @@ from mt.probe._scaling import Dense, Diagonal
 
 # Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
 # with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
-ROUNDS = (10, 20, 40, 80, 80, 80, 80)
+ROUNDS = (30, 40, 80, 80, 80, 80)
 # Past so many iterations the gap estimate is not to be trusted either; more where there are many columns.
 EASY, EASY_COLUMNS = 50, 16
 # The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
