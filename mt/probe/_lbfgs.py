@@ -20,11 +20,12 @@ LINE_STEPS = 12
 # Half the Newton decrement of L-BFGS under-estimates the gap where its curvature is poor: count it this many times.
 DECREMENT_SAFETY = 10.0
 # A problem that converges linearly has about as far to go as it came in its last WINDOW iterations: count that twice.
+# Over fewer iterations its decrease says nothing.
 WINDOW = 10
 DECREASE_SAFETY = 2.0
 # Within QUICK iterations a problem is well posed: it goes on to this fraction of the tolerance, which costs little and
 # settles probabilities to 1e-3.
-QUICK, SHARP = 30, 0.01
+QUICK, SHARP = 30, 0.001
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
 
@@ -105,7 +106,7 @@ class _State:
         decrement = -(self.gradient * direction).sum((1, 2))
         convexity = torch.where(self.penalty > 0, self.penalty, self.scaling.intercept_curvature / DECREMENT_SAFETY)
         bound = 0.5 * (self.raw_gradient.square() / convexity).sum((1, 2))
-        decrease = self.values[0] - self.values[-1] if len(self.values) > 1 else torch.full_like(bound, torch.inf)
+        decrease = self.values[0] - self.values[-1] if len(self.values) > WINDOW else torch.full_like(bound, torch.inf)
         estimate = torch.maximum(0.5 * DECREMENT_SAFETY * decrement.abs(), DECREASE_SAFETY * decrease.abs())
         return direction, torch.minimum(bound, estimate) / self.values[-1]
 
