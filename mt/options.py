@@ -33,6 +33,20 @@ datasets = click.option(
 )
 
 
+fractions = click.option(
+    "--fraction", "fractions", multiple=True, type=float, metavar="F",
+    help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
+)  # fmt: skip
+shots = click.option(
+    "--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable)."
+)
+seeds = click.option(
+    "--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one."
+)
+metrics = click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME",
+    help="A metric, or all (repeatable).  [default: the dataset's headline]",
+)  # fmt: skip
 TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 
 

@@ -17,24 +17,11 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
 @options.models
 @options.datasets
-@click.option(
-    "--fraction",
-    "fractions",
-    multiple=True,
-    type=float,
-    metavar="F",
-    help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
-)
-@click.option("--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable).")
-@click.option("--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one.")
+@options.fractions
+@options.shots
+@options.seeds
 @click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here. See: mt probe --help")
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME",
-    help="A metric, or all (repeatable).  [default: the dataset's headline]",
-)
+@options.metrics
 @click.option(
     "--ablations",
     is_flag=True,

@@ -18,16 +18,9 @@ NAMES = ("torch", "sklearn", "cuml")
 @click.command(epilog="Example: mt probe --fraction 0.01 --fraction 0.1 --model dino --dataset pcam --compare")
 @options.models
 @options.datasets
-@click.option(
-    "--fraction",
-    "fractions",
-    multiple=True,
-    type=float,
-    metavar="F",
-    help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
-)
-@click.option("--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable).")
-@click.option("--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one.")
+@options.fractions
+@options.shots
+@options.seeds
 @click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here; if absent, write them.")
 @click.option("--protocol", default="default", show_default=True, help="A recipe. See: mt probe --list-protocols")
 @click.option("--list-protocols", is_flag=True, help="Print every protocol in full, and stop.")
@@ -41,13 +34,7 @@ NAMES = ("torch", "sklearn", "cuml")
     show_default=True,
     help="Choose settings inside the budget, or on the validation split (its labels are counted).",
 )
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME",
-    help="A metric, or all (repeatable).  [default: the dataset's headline]",
-)
+@options.metrics
 @click.option("--by", metavar="COLUMN", help="Scores for every value of a metadata column, apart.")
 @click.option(
     "--level",
