@@ -20,7 +20,7 @@ from mt.probe.plan import Budget, Pair, Question, budgets, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
 
-METHODS = ("best-single", "average", "concat", "concat-scaled", "dvme")
+METHODS = ("best-single", "average", "concat", "dvme")
 Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
 

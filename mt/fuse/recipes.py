@@ -52,7 +52,6 @@ RECIPES = {
 # What a method chooses among; the first is kept unless another is clearly better on held-out rows of the budget.
 CHOICES: dict[str, tuple[str, ...]] = {
     "dvme": ("start", "gentle", "bold"),
-    "concat-scaled": ("start",),  # DVME's inputs without its attention: tells what comes from which
     "dvme-random": ("random", "random-bold"),
     "dvme-plain": ("plain",),
     "dvme-uniform": ("start", "uniform"),

@@ -21,10 +21,10 @@ from mt.cache.fingerprint import slug
 from mt.errors import InputError
 from mt.fuse.choice import Choice
 from mt.fuse.fit import FittedDVME
-from mt.fuse.inputs import CLIP, Inputs
+from mt.fuse.inputs import Inputs
 from mt.fuse.recipes import Recipe
 from mt.fuse.training import Shape, build
-from mt.probe.linear import Scaling
+from mt.probe.linear import CLIP, Scaling
 from mt.probe.saved import FORMAT as PROBE_FORMAT
 from mt.probe.saved import load_probe, write_probe
 
@@ -146,7 +146,10 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
         )
     tensors = load(content)
     recipe = Recipe(**about["recipe"])
-    scalings = [Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"]) for n in range(len(about["backbones"]))]
+    scalings = [
+        Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"])
+        for n in range(len(about["backbones"]))
+    ]
     model = None
     if about["shape"] is not None:
         dims = tuple(len(scaling.mean) for scaling in scalings)

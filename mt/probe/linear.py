@@ -1,6 +1,10 @@
 """What a fit leaves behind: scaling, weights and the classes it knows; turns embeddings into probabilities.
 
 Numpy alone: a saved probe predicts without torch or scikit-learn.
+
+Standardised entries are clipped.  A unit of a ReLU network may be all but silent on a small draw and alive on a test
+image: standardised on 126 rows of scikit-learn's digits, embeddings of three EfficientNet-Lites reached 400,000
+standard deviations on test rows, and logistic regression on them fell from 0.90 to 0.83 accuracy.
 """
 
 from __future__ import annotations
@@ -13,16 +17,18 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+CLIP = 5.0  # standard deviations that a standardised entry reaches at most
 _BLOCK = 4096  # rows turned into float64 at once
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Features are taken as (x - mean) / scale, then divided by their length where `unit` is set."""
+    """Features are taken as (x - mean) / scale, kept within -clip ... clip, and divided by their length if `unit`."""
 
     mean: Floats
     scale: Floats
     unit: bool = False
+    clip: float = np.inf
 
     @classmethod
     def learn(cls, X: Array, kind: str) -> Scaling:
@@ -37,13 +43,15 @@ class Scaling:
             squares += np.square(rows - mean).sum(axis=0) / len(X)
         scale = np.sqrt(squares)
         flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 rounding of a constant is no spread
-        return cls(mean, np.where(flat, 1.0, scale))
+        return cls(mean, np.where(flat, 1.0, scale), clip=CLIP)
 
     def apply(self, X: Array, dtype: str = "float32") -> Array:
         """Return the scaled rows as a new array."""
         out = np.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), _BLOCK):
             rows = (X[start : start + _BLOCK].astype(np.float64) - self.mean) / self.scale
+            if self.clip < np.inf:
+                np.clip(rows, -self.clip, self.clip, out=rows)
             if self.unit:
                 rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             out[start : start + _BLOCK] = rows

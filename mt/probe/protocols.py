@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mt.cache.fingerprint import digest
 from mt.errors import InputError, unknown
 
-REVISION = 1  # raised whenever the numbers of any protocol change
+REVISION = 2  # raised whenever the numbers of any protocol change
 ALL_TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 

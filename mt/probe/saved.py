@@ -141,7 +141,8 @@ def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     else:
         raise TypeError(f"no format for a {type(probe).__name__}")
     tensors |= {"mean": probe.scaling.mean, "scale": probe.scaling.scale}
-    shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit}
+    clip = probe.scaling.clip if probe.scaling.clip < np.inf else None
+    shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit, "clip": clip}
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, {**rebuild, **shared}
 
 
@@ -155,7 +156,8 @@ def _put_together(tensors: Tensors, about: dict[str, Any]) -> Probe:
                 _put_together({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}, one)
             )
         return AveragedProbe(tuple(run for run in runs if isinstance(run, LinearProbe)))
-    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"])
+    clip = np.inf if about["clip"] is None else about["clip"]
+    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip)
     task, n_classes = about["task"], about["n_classes"]
     if about["kind"] == "linear":
         parts = (tensors[name] for name in ("coef", "intercept", "outputs", "base"))

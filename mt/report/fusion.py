@@ -20,7 +20,6 @@ FUSED = "dvme"
 BASELINES = {
     "best-single": "best single model",
     "concat": "concatenation",
-    "concat-scaled": "scaled concatenation",
     "average": "averaged probabilities",
 }
 

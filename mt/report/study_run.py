@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # What one run of `mt fuse` answers beside the single models, whichever of them a study names.
-_FUSED = ("best-single", "average", "concat", "concat-scaled", "dvme")
+_FUSED = ("best-single", "average", "concat", "dvme")
 FINE_TUNING = "left out: training the backbones is not in this version"
 
 

@@ -52,7 +52,7 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
     both = "m1 + m2"
     assert rows == {
         ("probe", "m1"), ("probe", "m2"), ("best-single", both), ("average", both), ("concat", both),
-        ("concat-scaled", both), ("dvme", both),
+        ("dvme", both),
     }  # fmt: skip
     with ScoreStore(study.store) as store:
         for seed in (0, 1):

@@ -15,7 +15,7 @@ from mt.probe import choose, evaluate
 from mt.probe.budget import draw, folds
 from mt.probe.evaluate import run_probe
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
-from mt.probe.linear import LinearProbe, Scaling
+from mt.probe.linear import CLIP, LinearProbe, Scaling
 from mt.probe.protocols import ALL_TASKS, PROTOCOLS
 from mt.probe.solvers import get_solver
 from tests.probe.brief import brief
@@ -116,6 +116,18 @@ def test_scaling_is_learned_from_the_draws_rows_alone() -> None:
     np.testing.assert_allclose(fitted.probe.scaling.scale, X[rows].astype(float).std(axis=0), rtol=1e-9)
 
 
+def test_a_unit_that_wakes_up_on_a_test_row_does_not_outvote_the_others() -> None:
+    X, y = data_of("binary")
+    X = X.copy()
+    X[:, 0] = 0
+    X[0, 0] = 1e-6  # all but silent on the draw
+    probe = fit_probe(Labelled(X, y), setting_of(), seed=0).probe
+    awake = X.copy()
+    awake[:, 0] = 1.0
+    assert np.abs(probe.probabilities(awake) - probe.probabilities(X)).max() < 0.5
+    np.testing.assert_allclose(Scaling.learn(X, "standardize").apply(awake)[:, 0], CLIP)
+
+
 @pytest.mark.parametrize("task", ALL_TASKS)
 def test_default_is_what_it_says_in_scikit_learn(task: str) -> None:
     X, y = data_of(task)
@@ -132,7 +144,7 @@ def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, 
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import StandardScaler
 
-    Z = StandardScaler().fit_transform(X.astype(float))
+    Z = StandardScaler().fit_transform(X.astype(float)).clip(-5, 5)
     fold = folds(y, task=task, n_classes=N_CLASSES[task], k=5, seed=seed)
     assert fold is not None
 
