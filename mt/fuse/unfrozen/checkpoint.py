@@ -8,11 +8,12 @@ Reading executes no code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mt.cache import _io
+from mt.cache._lock import acquire
 from mt.errors import InputError
 
 FORMAT = "mt-checkpoint"
@@ -77,6 +79,16 @@ class Checkpoints:
             if hashlib.sha256(content).hexdigest() == entry["sha256"]:
                 return Checkpoint(load(content), json.loads(_header(content)["facts"]))
         return None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the folder.  Raises LockedError naming the one that trains the same."""
+        _io.make_folder(self.folder.parent)
+        lock = acquire(self.folder, timeout=0)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def remove(self) -> None:
         """Remove the folder: the run is done."""

@@ -15,13 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mt.errors import FitError, InputError, MtError
+from mt.errors import FitError, InputError
 from mt.fuse.training import loss, schedule
 from mt.fuse.unfrozen.augment import Moves
 from mt.fuse.unfrozen.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
 from mt.fuse.unfrozen.images import ahead
 from mt.fuse.unfrozen.network import EndToEnd, checkpoint_blocks, rates
-from mt.fuse.unfrozen.settings import Machine, Settings
 from mt.fuse.unfrozen.work import Part, Work, batches
 
 Array = npt.NDArray[Any]
@@ -85,15 +84,11 @@ class Run:
         if not len(places):
             return torch.zeros((), device=self.work.device)
         y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
-        try:
+        with self.work.watching_memory():
             with self.work.autocast():
                 logits = self.network(self.work.inputs(pixels, moves))
             share = loss(logits.float(), y, self.work.task).sum() / n
             torch.autograd.backward(self.scaler.scale(share))
-        except (RuntimeError, MemoryError) as error:
-            if not _no_memory(error):
-                raise
-            raise MtError(memory_advice(self.work.settings, self.work.machine, self.work.device)) from error
         return share.detach()
 
     def _finish_step(self, total: Tensor, batch: Array, kept: Kept) -> None:
@@ -202,20 +197,3 @@ def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-
-
-def _no_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def memory_advice(settings: Settings, machine: Machine, device: torch.device) -> str:
-    """Return the line for a batch that does not fit: the settings that need less, those already in use left out."""
-    half = max(1, machine.batch_size // 2)
-    ways = [f"--batch-size {half} --accumulate {2 * machine.accumulate} (the same steps)"] * (machine.batch_size > 1)
-    ways += ["--checkpoint-grad"] * (not machine.checkpoint_grad)
-    ways += ["--precision bfloat16"] * (settings.precision == "float32" and device.type == "cuda")
-    ways += [f"--unfreeze-last {max(1, settings.last // 2) if settings.last else 2}"] * (settings.last != 1)
-    return (
-        f"{device} has no memory for a step on {machine.batch_size} images. Use less: {', or '.join(ways)}. "
-        "The same command goes on from the last checkpoint."
-    )

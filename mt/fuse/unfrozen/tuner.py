@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,8 @@ class Tuner:
         budget = Budget(X, y, groups, first.train.task, first.n_classes)
         _check_images(work, loaded.backbones, X)
         kept = Kept(Checkpoints(self.checkpoints / question.identity[:16]), work)
-        fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
+        with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
+            fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
         probabilities, received = self._predict(fitted, work, loaded)
         if not self.ranks.first:
             return
