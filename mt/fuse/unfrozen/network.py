@@ -131,13 +131,20 @@ def blocks(backbone: nn.Module) -> list[Block]:
 
 def _units(module: nn.Module, *, in_sequence: bool = False) -> Iterator[tuple[nn.Module, bool]]:
     for child in module.children():
-        inner = getattr(child, "blocks", None)
-        if isinstance(child, (nn.Sequential, nn.ModuleList)):
+        if _is_sequence(child):
             yield from _units(child, in_sequence=True)
-        elif isinstance(inner, (nn.Sequential, nn.ModuleList)):
+        elif _is_sequence(getattr(child, "blocks", None)):
             yield from _units(child, in_sequence=in_sequence)
         elif any(True for _ in child.parameters()):
             yield child, in_sequence
+
+
+def _is_sequence(module: object) -> bool:
+    """Return whether a module is a sequence of blocks, which have layers of their own: a stem's layers do not."""
+    if not isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return False
+    holding = [child for child in module if any(True for _ in child.parameters())]
+    return bool(holding) and all(any(True for _ in child.children()) for child in holding)
 
 
 def _is_frozen(module: nn.Module) -> bool:
