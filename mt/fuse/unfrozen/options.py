@@ -64,7 +64,8 @@ def taken_from(asked: dict[str, Any]) -> dict[str, Any] | None:
     Raises InputError for one of them where nothing is unfrozen, and for --ablations where something is.
     """
     names = ("unfreeze", "unfreeze_last", *_SETTINGS, *_MACHINE, *_ELSEWHERE)
-    given = {name: value for name in names if (value := asked.pop(name)) not in (None, False, ())}
+    given = {name: value for name in names if (value := asked.pop(name)) is not None and value is not False}
+    given = {name: value for name, value in given.items() if value != ()}
     last, wanted = given.pop("unfreeze_last", None), given.pop("unfreeze", False)
     if not wanted and last is None:
         extra = [name for name in given if name != "data_dir"]  # that one may come from the environment

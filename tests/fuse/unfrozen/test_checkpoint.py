@@ -91,7 +91,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"format": "mt-checkpoint", "format_version": 99})])
 def test_other_files_are_said_in_one_line(tmp_path, content):
     (tmp_path / "kept.json").write_text(content)
-    with pytest.raises(InputError, match="Remove .* to begin again"):
+    with pytest.raises(InputError, match=r"Remove .* to begin again"):
         Checkpoints(tmp_path).read()
 
 

@@ -90,10 +90,10 @@ def test_gradient_checkpointing_computes_blocks_again_to_the_same_gradients(cach
     found = []
     for again in (False, True):
         _, network = start(bench)
-        calls = []
+        calls: list[object] = []
         if again:
-            network.backbones[1].blocks[0].register_forward_hook(lambda *_: calls.append(1))
-            network.backbones[1].blocks[0].attn.register_forward_hook(lambda *_: calls.append(1))
+            network.backbones[1].blocks[0].register_forward_hook(lambda module, *_, to=calls: to.append(module))
+            network.backbones[1].blocks[0].attn.register_forward_hook(lambda module, *_, to=calls: to.append(module))
             checkpoint_blocks(network)
         network.train()(work.inputs(work.images.pixels(np.arange(4)), None)).square().sum().backward()
         found.append([p.grad.clone() for p in network.parameters()])
