@@ -84,7 +84,8 @@ def run_unfrozen(
                 data_dir=os.fspath(data_dir) if data_dir else None, save=Path(save) if save else None,
             )  # fmt: skip
             known = store.has_fits(question.identity for question in questions) if ranks.first and not save else set()
-            todo = [question for question in questions if question.identity not in ranks.told(known)]
+            known = ranks.told(known)
+            todo = [question for question in questions if question.identity not in known]
             for number, question in enumerate(todo, start=1):
                 if ranks.first:
                     progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(todo)}")

@@ -64,14 +64,14 @@ class Fitter:
         """Return the network that was tuned on the whole budget."""
         with torch.random.fork_rng(devices=[]):
             start = self._start(self.budget)
+            recipe = {"name": "unfrozen", **self.work.settings.recipe(), "start": start.choice.recipe.name}
             if start.model is None:
-                return Fitted(None, start, {"lr": None, "epochs": 0}, {}, ("one_class",))
+                return Fitted(None, start, {"recipe": recipe, "lr": None, "epochs": 0}, {}, start.choice.flags)
             chosen = self._choose()
             everything = np.arange(len(self.budget.y))
             network, _ = self._run(
                 len(chosen.histories), start, everything, None, lr=chosen.lr, until=chosen.epochs
             )
-        recipe = {"name": "unfrozen", **self.work.settings.recipe(), "start": start.choice.recipe.name}
         settings = {"recipe": recipe, "lr": chosen.lr, "epochs": chosen.epochs, "C": start.choice.C}
         rates = self.work.settings.learning_rates
         selection = {

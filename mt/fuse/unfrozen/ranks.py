@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from mt.errors import MtError
+
 T = TypeVar("T")
 _WAIT = timedelta(days=2)  # the first rank may work on the cached stage while the others wait
 _BUCKET = 1 << 23  # numbers that are summed at once
@@ -82,7 +84,10 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the other processes of a torchrun; yields this rank, and its own GPU where the device is a GPU."""
+    """Join the other processes of a torchrun; yields this rank, and its own GPU where the device is a GPU.
+
+    Raises MtError where another process went away.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(), device
         return
@@ -92,5 +97,9 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_WAIT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size()), device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise MtError(f"Process {os.environ['RANK']} stopped because another one did: see its message.") from error
     finally:
         dist.destroy_process_group()

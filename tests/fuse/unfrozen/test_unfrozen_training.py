@@ -142,6 +142,18 @@ def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypa
         assert torch.equal(one, other)
 
 
+def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_keeps_to_the_schedule(cache, tmp_path):
+    bench = Bench(cache, RESNET, VIT)
+    work = replace(bench.work(), settings=replace(bench.settings, epochs=1))
+    alone = replace(bench.budget, y=np.zeros(40, np.int64))
+    none = Fitter(alone, bench.networks, work, Kept(Checkpoints(tmp_path / "0"), work)).fit()
+    assert (none.network, none.flags, none.settings["epochs"]) == (None, ("one_class",), 0)
+    few = bench.budget.take(np.array([np.argmin(bench.budget.y), np.argmax(bench.budget.y)]))
+    kept = Fitter(few, bench.networks, work, Kept(Checkpoints(tmp_path / "1"), work)).fit()
+    assert "fixed_schedule" in kept.flags
+    assert (kept.settings["epochs"], kept.settings["lr"], kept.selection) == (1, 1e-4, {})
+
+
 def test_images_are_kept_up_to_the_memory_given_and_are_those_of_the_ids(cache):
     bench = Bench(cache, RESNET)
     ids = list(bench.joined.first.pool.ids)
