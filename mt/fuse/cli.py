@@ -1,4 +1,4 @@
-"""`mt fuse`: DVME and its baselines on cached features."""
+"""`mt fuse`: DVME and its baselines on cached features, and end to end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt import options, progress
-from mt.errors import MtError
+from mt.fuse.unfrozen.options import taken_from, unfrozen
 
 if TYPE_CHECKING:
     from mt.probe.evaluate import Study
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also uniform attention, a random start, the paper's plain form, and DVME without each model.",
 )
-@click.option("--unfreeze", is_flag=True, help="Train the backbones too, from images: not in this version.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted models here.")
 @options.cache_dir
 @click.option(
@@ -40,17 +39,25 @@ if TYPE_CHECKING:
 @click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
 @options.device
 @options.as_json
-def fuse(as_json: bool, unfreeze: bool, **asked: Any) -> None:
+@unfrozen
+def fuse(as_json: bool, **asked: Any) -> None:
     """Fuse the features of several models with DVME, and compare it with what it must beat.
 
     Beside it, on the same draws and test cases: every single model, the best of them chosen inside the budget, averaged
-    probabilities, and concatenation with logistic regression.
+    probabilities, and concatenation with logistic regression.  With --unfreeze also DVME trained end to end with its
+    backbones, from images.
     """
-    if unfreeze:
-        raise MtError("mt fuse --unfreeze is not in this version. Without it, fusion trains on cached features.")
-    from mt.fuse.evaluate import run_fuse
+    training = taken_from(asked)
+    if training is None:
+        from mt.fuse.evaluate import run_fuse
 
-    study = run_fuse(**asked)
+        study: Study | None = run_fuse(**asked)
+    else:
+        from mt.fuse.unfrozen.evaluate import run_unfrozen
+
+        study = run_unfrozen(**asked, **training)
+    if study is None:  # not the first process of a torchrun
+        return
     progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
     (_print_json if as_json else _print_tables)(study)
 

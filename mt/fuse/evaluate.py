@@ -47,15 +47,12 @@ def run_fuse(
     also uniform attention, a random start, the paper's plain form, and DVME without each model.  save: a folder for
     the fitted models.  Raises InputError, CacheError and FitError.
     """
-    _check_models(models)
+    check_models(models)
     cache, where = folders.cache_dir(cache_dir), str(torch_device(device))
     pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
     joined = join_pairs(pairs)
     check_metrics(metrics, joined)
-    drawn_from = Path(draw_file) if draw_file else None
-    if drawn_from and not drawn_from.exists():
-        raise InputError(f"No draw file {drawn_from}. Write one: mt probe --draw-file {drawn_from}")
-    draws = DrawFile(drawn_from) if drawn_from else DrawSource()
+    draws = draws_of(draw_file)
     fitting = Fitting(get_protocol("default"), "torch", where)
     plan = _Plan(fitting, draws.asked(budgets(fractions, shots), seeds))
     for pair in joined:
@@ -69,6 +66,13 @@ def run_fuse(
     return Study(
         [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
     )
+
+
+def draws_of(draw_file: str | os.PathLike[str] | None) -> DrawSource:
+    """Return the draws of a file, or our own.  Raises InputError for a file that is not there."""
+    if draw_file and not Path(draw_file).exists():
+        raise InputError(f"No draw file {draw_file}. Write one: mt probe --draw-file {draw_file}")
+    return DrawFile(Path(draw_file)) if draw_file else DrawSource()
 
 
 class _Plan:
@@ -102,12 +106,13 @@ class _Plan:
             self.fusions.append(question)
 
 
-def _check_models(models: Sequence[str]) -> None:
+def check_models(models: Sequence[str], *, several: bool = True) -> None:
+    """Refuse a model named twice and, where `several` are needed, one alone."""
     twice = sorted({name for name in models if models.count(name) > 1})
     if twice:
         raise InputError(f"--model {twice[0]} is named twice. Name each model once; see: mt models")
-    if len(models) == 1:
+    if several and len(models) == 1:
         raise InputError(
             f"Fusion needs at least two models, found one ({models[0]}). One model is a probe: "
-            f"mt probe --model {models[0]}; to fuse, add another: --model NAME"
+            f"mt probe --model {models[0]}; to fuse, add another: --model NAME; to fine-tune it: --unfreeze"
         )

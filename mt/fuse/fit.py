@@ -47,7 +47,7 @@ class FittedDVME:
             rows = slice(start, start + _BLOCK)
             assert self.model is not None
             logits, attention = predict(self.model, self.inputs.apply([X[rows] for X in embeddings], "float64"))
-            out[rows, self.outputs] = _link(logits.numpy(), self.task)
+            out[rows, self.outputs] = link(logits.numpy(), self.task)
             received[rows] = attention.numpy()
         return (out[:, 1] if self.task == "binary" else out).astype(np.float32), received.astype(np.float32)
 
@@ -96,7 +96,8 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def _link(logits: Floats, task: str) -> Floats:
+def link(logits: Floats, task: str) -> Floats:
+    """Return probabilities (n, outputs) of logits; one logit is the log-odds of class 1 of two."""
     if task == "multilabel":
         return sigmoid(logits)
     if logits.shape[1] == 1:

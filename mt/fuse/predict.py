@@ -15,8 +15,9 @@ import numpy.typing as npt
 from mt import folders, progress
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
+from mt.fuse.backbones import check_fingerprint, load_described, weights_of
 from mt.fuse.joined import in_first_order
-from mt.fuse.saved import SavedModel, load_model
+from mt.fuse.saved import SavedModel, is_end_to_end, load_model
 
 if TYPE_CHECKING:
     from mt.cache.reader import FeatureFile
@@ -64,9 +65,14 @@ def predict_images(
     weights: a file for the backbone, `random`, or the published ones.  Raises InputError, WeightsError, DatasetError
     for an unreadable image.
     """
-    saved = load_model(model)
     files = list(_images(paths))
-    embeddings = [_embed(_backbone(saved, about, weights), files, device) for about in saved.backbones]
+    if is_end_to_end(model):
+        from mt.fuse.unfrozen.saved import load_tuned
+
+        tuned = load_tuned(model)
+        return Predictions(*tuned.predict_files(files, device=device), tuned.class_names, tuned.task)
+    saved = load_model(model)
+    embeddings = [_embed(load_described(about, weights), files, device) for about in saved.backbones]
     return _predictions(saved, [str(file) for file in files], embeddings)
 
 
@@ -76,6 +82,12 @@ def predict_dataset(
     device: str = "auto", weights: str | None = None,
 ) -> Predictions:  # fmt: skip
     """Predict for a dataset's split; features that are not in the cache are made and kept there."""
+    if is_end_to_end(model):
+        from mt.fuse.unfrozen.saved import load_tuned
+
+        tuned = load_tuned(model)
+        found = tuned.predict_split(dataset, split, data_dir=Path(data_dir) if data_dir else None, device=device)
+        return Predictions(*found, tuned.class_names, tuned.task)
     saved = load_model(model)
     cache = folders.cache_dir(cache_dir)
     files = [
@@ -110,39 +122,12 @@ def _featurized(
     description = about["description"] or {}
     results = extract(
         dataset, [about["name"]], splits=[split], data_dir=Path(data_dir) if data_dir else None, cache_dir=cache,
-        weights=_weights(about, weights), image_size=description.get("image_size"),
+        weights=weights_of(about, weights), image_size=description.get("image_size"),
         compute=Compute(device=device, precision=description.get("precision", "float32")),
     )  # fmt: skip
     file = open_features(results[0].path)
-    _check_fingerprint(about, file.fingerprints["backbone"])
+    check_fingerprint(about, file.fingerprints["backbone"])
     return file
-
-
-def _backbone(saved: SavedModel, about: dict[str, Any], weights: str | None) -> Backbone:
-    from mt.featurize import load_backbone
-
-    description = about["description"] or {}
-    named = _weights(about, weights)
-    backbone = load_backbone(
-        about["name"], named[0] if named else None, image_size=description.get("image_size"),
-        precision=description.get("precision", "float32"),
-    )  # fmt: skip
-    _check_fingerprint(about, backbone.fingerprint)
-    return backbone
-
-
-def _weights(about: dict[str, Any], weights: str | None) -> list[str]:
-    if weights:
-        return [weights]
-    return ["random"] if (about["description"] or {}).get("random_weights") else []
-
-
-def _check_fingerprint(about: dict[str, Any], found: str) -> None:
-    if found != about["fingerprint"]:
-        raise InputError(
-            f"The model was fitted on '{about['name']}' with fingerprint {about['fingerprint'][:12]}, found "
-            f"{found[:12]}: other weights, preprocessing or versions. Name its weights with --weights, or fit again."
-        )
 
 
 def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mt.cache.fingerprint import slug
 from mt.errors import InputError
+from mt.fuse.backbones import described
 from mt.fuse.choice import Choice
 from mt.fuse.fit import FittedDVME
 from mt.fuse.inputs import Inputs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mt-fusion"
 FORMAT_VERSION = 1
+END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.unfrozen.saved`, which reads images, not embeddings
 Array = npt.NDArray[Any]
 
 
@@ -70,20 +72,19 @@ class ModelFolder:
     def keep(self, question: Question, joined: Joined, fitted: FittedDVME, outcome: Mapping[str, Any]) -> None:
         """Write a fitted DVME with all that is needed to predict later."""
         pair = question.pair
-        backbones = [
-            {"name": entry.backbone, "fingerprint": entry.fingerprints["backbone"], "dim": entry.dim,
-             "description": entry.manifest.get("inputs", {}).get("backbone")}
-            for entry in pair.train
-        ]  # fmt: skip
         about = {
             "dataset": pair.dataset, "method": question.method, "fraction": question.budget.fraction,
             "shots": question.budget.shots, "seed": question.seed, "fit": question.identity,
-            "class_names": list(joined.first.train.class_names), "backbones": backbones,
+            "class_names": list(joined.first.train.class_names), "backbones": described(pair.train),
             **{name: outcome[name] for name in ("settings", "selection", "flags", "attention", "n_labels", "versions")},
         }  # fmt: skip
-        budget = str(question.budget).replace(" %", "pct").replace(" ", "-")
-        name = slug(f"{slug(pair.dataset)}-{slug(pair.model)}-{question.method}-{budget}-seed{question.seed}")
-        write_dvme(self.folder / name, fitted, about)
+        write_dvme(self.folder / stem_of(question), fitted, about)
+
+
+def stem_of(question: Question) -> str:
+    """Return the name of a fit's files, without suffix."""
+    pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
+    return slug(f"{slug(pair.dataset)}-{slug(pair.model)}-{question.method}-{budget}-seed{question.seed}")
 
 
 def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None:
@@ -114,8 +115,9 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
 
     Raises InputError for other files, several models, newer versions, and files that do not fit together.
     """
-    file = _json_in(Path(path))
-    about = _read_json(file)
+    file, about = read_about(path)
+    if about.get("format") == END_TO_END:
+        raise InputError(f"{file} was trained end to end and reads images: mt predict {file} IMAGES")
     if about.get("format") == PROBE_FORMAT:
         saved = load_probe(file)
         backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
@@ -132,10 +134,19 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
 
 
-def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
-    import torch
-    from safetensors.numpy import load
+def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Return the JSON file of the one model at a path, and what it says.  Raises InputError where there is none."""
+    file = _json_in(Path(path))
+    return file, _read_json(file)
 
+
+def is_end_to_end(path: str | os.PathLike[str]) -> bool:
+    """Return whether the one model at a path reads images rather than embeddings."""
+    return read_about(path)[1].get("format") == END_TO_END
+
+
+def read_tensors(file: Path, about: Mapping[str, Any]) -> bytes:
+    """Return the bytes of the tensors that belong to a model's JSON.  Raises InputError for others."""
     numbers = file.with_suffix(".safetensors")
     content = numbers.read_bytes() if numbers.exists() else b""
     if hashlib.sha256(content).hexdigest() != about["tensors_sha256"]:
@@ -144,7 +155,14 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
             f"{numbers.name} does not belong to {file}: expected sha256 {about['tensors_sha256'][:12]}, found {found}. "
             "Copy both files together, or save again."
         )
-    tensors = load(content)
+    return content
+
+
+def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
+    import torch
+    from safetensors.numpy import load
+
+    tensors = load(read_tensors(file, about))
     recipe = Recipe(**about["recipe"])
     scalings = [
         Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"])

@@ -27,19 +27,20 @@ def print_fusion(study: Study) -> None:
 
 
 def differences(study: Study, store: ScoreStore) -> list[Paired]:
-    """Return DVME less each other row, in that direction; Holm's adjustment is over all pairs of rows."""
+    """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows."""
     found = comparisons(grids(study.scores, store), store)
-    fused = [_turned(pair) for pair in found if _is_dvme(pair.a) or _is_dvme(pair.b)]
+    fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
     return sorted(fused, key=lambda pair: (pair.dataset, pair.metric, pair.fraction or 0, pair.shots or 0, pair.a))
 
 
-def _is_dvme(row: str) -> bool:
-    return row.startswith("dvme: ")
+def _rank(row: str) -> int:
+    """Return 2 for a row of end-to-end training, 1 for DVME, 0 for what these are compared with."""
+    return 2 if row.startswith(("fine-tune", "dvme, ")) else int(row.startswith("dvme: "))
 
 
 def _turned(pair: Paired) -> Paired:
-    """Return the comparison as DVME less the other."""
-    if _is_dvme(pair.a):
+    """Return the comparison as the row of higher rank less the other."""
+    if _rank(pair.a) >= _rank(pair.b):
         return pair
     named = {**vars(pair), "a": pair.b, "b": pair.a, "difference": -pair.difference}
     return Paired(**{**named, "low": -pair.high, "high": -pair.low})

@@ -163,11 +163,6 @@ def test_datasets_of_other_content_are_not_fused(tmp_path):
         run_fuse(tmp_path, fractions=[1.0])
 
 
-def test_unfreeze_says_that_it_is_not_there():
-    with pytest.raises(MtError, match="not in this version"):
-        CliRunner().invoke(fuse, ["--unfreeze"], catch_exceptions=False)
-
-
 @pytest.fixture
 def saved(tmp_path):
     cache = _cache(tmp_path / "cache")
