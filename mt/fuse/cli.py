@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 @click.option("--unfreeze", is_flag=True, help="Train the backbones too, from images: not in this version.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted models here.")
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
-@click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
+@options.scores
+@options.everything
 @options.device
 @options.as_json
 def fuse(as_json: bool, unfreeze: bool, **asked: Any) -> None:

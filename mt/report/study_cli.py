@@ -18,13 +18,7 @@ from mt.errors import InputError
 @click.option("--paper", is_flag=True, help="Write the paper's own study to FILE (paper.toml without one), and stop.")
 @click.option("--out", type=click.Path(dir_okay=False), help="The report.  [default: what FILE says, or report.html]")
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
+@options.scores
 @options.device
 @options.as_json
 def study(
