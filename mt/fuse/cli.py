@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
 @options.models
 @options.datasets
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(["concat", "average", "dvme"]),
+    help="What to fit (repeatable); dvme brings what its gain is measured against.  [default: all]",
+)
 @options.fractions
 @options.shots
 @options.seeds
