@@ -26,6 +26,7 @@ RUN = ["featurize", "--model", "dino", "--dataset", "digits"]
     ("args", "says"),
     [
         (["featurise"], "Did you mean 'featurize'? See: mt --help"),
+        (["cache", "list", "--dataset"], "Option '--dataset' requires an argument. See: mt cache list --help"),
         (["featurize"], "--model is missing: expected at least one --model NAME. See: mt models"),
         ([*RUN, "--model", "dinno"], "No backbone 'dinno'. Did you mean 'dino'? See: mt models"),
         ([*RUN, "--dataset", "digitz"], "No dataset 'digitz'. Did you mean 'digits'? See: mt datasets"),
