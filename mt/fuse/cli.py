@@ -65,9 +65,10 @@ def _print_tables(study: Study) -> None:
 def _print_json(study: Study) -> None:
     from mt.cache.scores import ScoreStore
     from mt.fuse.tables import attentions, differences
+    from mt.probe.cells import json_row
 
-    for score in study.scores:
-        click.echo(json.dumps(score.row()))
     with ScoreStore(study.store) as store:
+        for score in study.scores:
+            click.echo(json.dumps(json_row(score, store)))
         for row in (*(pair.row() for pair in differences(study, store)), *attentions(study, store)):
             click.echo(json.dumps(row))

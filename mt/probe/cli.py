@@ -80,13 +80,12 @@ def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) 
 
 
 def _print_json(study: Study, *, compare: bool) -> None:
-    for score in study.scores:
-        click.echo(json.dumps(score.row()))
-    if compare:
-        from mt.cache.scores import ScoreStore
-        from mt.probe.cells import grids
-        from mt.probe.paired import comparisons
+    from mt.cache.scores import ScoreStore
+    from mt.probe.cells import grids, json_row
+    from mt.probe.paired import comparisons
 
-        with ScoreStore(study.store) as store:
-            for pair in comparisons(grids(study.scores, store), store):
-                click.echo(json.dumps(pair.row()))
+    with ScoreStore(study.store) as store:
+        for score in study.scores:
+            click.echo(json.dumps(json_row(score, store)))
+        for pair in comparisons(grids(study.scores, store), store) if compare else ():
+            click.echo(json.dumps(pair.row()))
