@@ -34,6 +34,9 @@ class Counting:
     def __len__(self) -> int:
         return len(self.source)
 
+    def only(self, places: Any) -> Counting:
+        return Counting(self.source.only(places), interrupt_at=self.interrupt_at)
+
     def content(self, index: Any) -> Any:
         return self.source.content(index)
 
