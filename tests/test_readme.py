@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -42,7 +43,46 @@ def test_the_readme_shows_commands() -> None:
     assert len(commands(PAGES[0])) >= 5
 
 
-def test_every_link_of_a_page_leads_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_the_readme_fits_on_two_screens() -> None:
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 100
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[\w-]+\]: (\S+)$|<(https?://[^>\s]+)>", re.MULTILINE)
+
+
+def links(page: Path) -> list[str]:
+    """Return the targets of a page's links: inline, by reference, and bare; code is no link."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [next(filter(None, found)) for found in LINK.findall(text)]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that headings make, as Markdown's table of contents does."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in links(page):
+        if "://" in target:
+            parts = urlsplit(target)
+            assert parts.scheme == "https", f"{page.name} links to {target}"
+            assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), f"{page.name} links to {target}"
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name} links to {target}"
+
+
+def test_links_are_found() -> None:
+    assert {"docs/comparison.md", "docs/report.png", "https://github.com/kaiko-ai/eva"} <= set(links(PAGES[0]))
+    assert anchors(ROOT / "docs" / "backbones.md") >= {"without-a-network"}
+
+
+def test_what_is_said_beside_other_tools_is_held_by_tests_that_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8"))
+    assert len(named) >= 10
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -120,7 +120,8 @@ def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filte
 @cache.command()
 @selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool) -> None:
+@options.as_json
+def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool, as_json: bool) -> None:
     """Remove files, named by path or by --dataset, --model and --split."""
     if not filtered:
         raise InputError("Say what to remove: files, or --dataset, --model, --split. See: mt cache remove --help")
@@ -128,9 +129,13 @@ def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool) ->
         if "damaged" in entry.flags and catalog.cache_dir not in entry.path.absolute().parents:
             raise DamagedError(f"{entry.problem} It is not in {catalog.cache_dir}, so it is not removed.")
     if not yes:
-        show.paths((entry.path, "") for entry in entries)
+        if not as_json:
+            show.paths((entry.path, "") for entry in entries)
         click.confirm(f"Remove {len(entries)} files ({show.size(entries)})?", abort=True, err=True)
-    _remove(catalog, [entry.path for entry in entries])
+    facts = [show.facts(entry) for entry in entries]
+    gone = _remove(catalog, [entry.path for entry in entries])
+    if as_json:
+        show.json_lines(one | {"removed": entry.path in gone} for one, entry in zip(facts, entries, strict=True))
 
 
 @cache.command()
@@ -143,28 +148,29 @@ def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
 
     catalog = Catalog(folders.cache_dir(cache_dir))
     found = prunable(catalog)
-    if as_json:
-        show.json_lines({"path": str(path), "reason": reason, "removed": not dry_run} for path, reason in found)
-    else:
+    if not as_json:
         show.paths(found)
     if dry_run:
         progress.note(f"{len(found)} files would be removed.")
-    else:
-        _remove(catalog, [path for path, _ in found])
+    gone = set() if dry_run else _remove(catalog, [path for path, _ in found])
+    if as_json:
+        show.json_lines({"path": str(path), "reason": reason, "removed": path in gone} for path, reason in found)
 
 
-def _remove(catalog: Catalog, paths: list[Path]) -> None:
+def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
+    """Remove files but those that are being written, say how much that frees, and return those that are gone."""
     from mt.cache._io import megabytes
     from mt.cache.cleaning import remove_file
 
-    freed = busy = 0
+    freed, gone = 0, set()
     for path in paths:
         try:
             freed += remove_file(path, catalog.cache_dir)
+            gone.add(path)
         except LockedError as error:
-            busy += 1
             progress.note(str(error))
-    progress.note(f"{len(paths) - busy} files removed, {megabytes(freed)} freed.")
+    progress.note(f"{len(gone)} files removed, {megabytes(freed)} freed.")
+    return gone
 
 
 @cache.command()

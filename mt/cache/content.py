@@ -24,7 +24,10 @@ CREATE TABLE IF NOT EXISTS memory (
 ) WITHOUT ROWID;
 """
 _BATCH = 256  # files hashed between two commits: what an interrupted run keeps
-_Known = tuple[str, int, int, str]
+StrPath = str | os.PathLike[str]
+_Name = str | bytes  # bytes where a file's name is no UTF-8, which SQLite's text must be
+_Key = tuple[_Name, int, int]
+_Known = tuple[_Name, int, int, str]
 
 
 class ContentIndex:
@@ -39,11 +42,11 @@ class ContentIndex:
         self._lock = threading.Lock()
         self._database = _connect(path or folders.index_path())
 
-    def sha256(self, path: Path) -> str:
+    def sha256(self, path: StrPath) -> str:
         """Return the sha256 of a file's content, in hexadecimal."""
         return self.sha256_many([path])[0]
 
-    def sha256_many(self, paths: Sequence[Path], *, label: str = "hashing") -> list[str]:
+    def sha256_many(self, paths: Sequence[StrPath], *, label: str = "hashing") -> list[str]:
         """Return the sha256 of each file; files that are known are only asked for their size and time.
 
         Raises InputError naming a file that cannot be read.
@@ -78,7 +81,7 @@ class ContentIndex:
         if hasattr(self, "_database"):
             self._database.close()
 
-    def _known(self, keys: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int, int], str]:
+    def _known(self, keys: Sequence[_Key]) -> dict[_Key, str]:
         query = "SELECT sha256 FROM content WHERE path = ? AND size = ? AND mtime_ns = ?"
         found = {}
         with self._lock:
@@ -87,7 +90,7 @@ class ContentIndex:
                     found[key] = row[0]
         return found
 
-    def _hash(self, keys: Sequence[tuple[str, int, int]]) -> Iterator[_Known]:
+    def _hash(self, keys: Sequence[_Key]) -> Iterator[_Known]:
         """Hash files on all processors and remember each, unless it changed meanwhile."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(keys), _BATCH):
@@ -97,26 +100,37 @@ class ContentIndex:
                 with self._lock, self._database:
                     self._database.executemany(
                         "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?)",
-                        [row for row in known if _key(Path(row[0])) == row[:3]],
+                        [row for row in known if _key(os.fsdecode(row[0])) == row[:3]],
                     )
                 yield from known
 
 
-def _key(path: Path) -> tuple[str, int, int]:
+def _key(path: StrPath) -> _Key:
     """Return what a file is known by: its absolute path, its size and its time."""
     try:
         stat = os.stat(path)
     except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
-    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+        raise _unreadable(path, error) from error
+    name = os.path.abspath(path)
+    return name if _is_text(name) else os.fsencode(name), stat.st_size, stat.st_mtime_ns
 
 
-def _sha256(path: str) -> str:
+def _is_text(name: str) -> bool:
+    """Tell whether a file's name is UTF-8; other bytes of it are surrogates in Python."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def _sha256(path: _Name) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+        raise _unreadable(os.fsdecode(path), error) from error
+
+
+def _unreadable(path: StrPath, error: OSError) -> InputError:
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return InputError(f"Cannot read {shown}: {error.strerror}.")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt import screen
 from mt.cache._io import megabytes
 from mt.cache._peek import status_counts
 from mt.cache.catalog import Entry
@@ -19,8 +18,6 @@ from mt.errors import CacheError
 
 if TYPE_CHECKING:
     from mt.cache.verify import Report
-
-WIDE = 10_000  # columns where no terminal limits them: a pipe loses nothing
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> None:
@@ -72,25 +69,15 @@ def _counts(entry: Entry) -> dict[str, Any]:
 
 def table(entries: Sequence[Entry]) -> None:
     """Print a table, as wide as the terminal or, into a pipe, as its contents."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False)
-    for name in ("dataset", "split", "model"):
-        shown.add_column(name, overflow="fold")
-    for name in ("rows", "dim", "size"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("state", overflow="fold")
+    rows = []
     for entry in entries:
         state = [*entry.flags, *([f"{entry.n_skipped} skipped"] if entry.n_skipped else [])]
-        cells = (
+        rows.append((
             entry.dataset, entry.split, entry.backbone, f"{entry.n_rows:,}", str(entry.dim), megabytes(entry.bytes),
             ", ".join(state) or "complete",
-        )  # fmt: skip
-        shown.add_row(*map(Text, cells))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
-    Console(file=sys.stdout, width=width, highlight=False).print(shown)
+        ))  # fmt: skip
+    headings = ("dataset", "split", "model", "rows", "dim", "size", "state")
+    screen.print_table(headings, rows, numbers=headings[3:6])
 
 
 def info(entry: Entry) -> None:

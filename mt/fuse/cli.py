@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
 @options.models
 @options.datasets
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(["concat", "average", "dvme"]),
+    help="What to fit (repeatable); dvme brings what its gain is measured against.  [default: all]",
+)
 @options.fractions
 @options.shots
 @options.seeds
@@ -29,14 +36,8 @@ if TYPE_CHECKING:
 )
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted models here.")
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
-@click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
+@options.scores
+@options.everything
 @options.device
 @options.as_json
 @unfrozen
@@ -71,9 +72,10 @@ def _print_tables(study: Study) -> None:
 def _print_json(study: Study) -> None:
     from mt.cache.scores import ScoreStore
     from mt.fuse.tables import attentions, differences
+    from mt.probe.cells import json_row
 
-    for score in study.scores:
-        click.echo(json.dumps(score.row()))
     with ScoreStore(study.store) as store:
+        for score in study.scores:
+            click.echo(json.dumps(json_row(score, store)))
         for row in (*(pair.row() for pair in differences(study, store)), *attentions(study, store)):
             click.echo(json.dumps(row))

@@ -13,6 +13,7 @@ from mt.errors import InputError
 from mt.fuse.fit import torch_device
 from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.joined import join_pairs, leave_one_out
+from mt.fuse.methods import check_of_dvme, needs_probes, rows_of
 from mt.fuse.saved import ModelFolder
 from mt.probe.draw_source import Asked, DrawFile, DrawSource
 from mt.probe.evaluate import Study, ask, check_metrics
@@ -20,7 +21,6 @@ from mt.probe.plan import Budget, Pair, Question, budgets, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
 
-METHODS = ("best-single", "average", "concat", "dvme")
 Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
 
@@ -30,6 +30,7 @@ def run_fuse(
     *,
     models: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
     fractions: Sequence[float] = (),
     shots: Sequence[int] = (),
     seeds: int = 5,
@@ -43,11 +44,15 @@ def run_fuse(
 ) -> Study:
     """Fuse cached features: DVME and its baselines for every dataset, at every budget, for every seed.
 
-    models, datasets: all that the cache holds without any.  fractions, shots: 1, 10 and 100 % without any.  ablations:
-    also uniform attention, a random start, the paper's plain form, and DVME without each model.  save: a folder for
-    the fitted models.  Raises InputError, CacheError and FitError.
+    models, datasets: all that the cache holds without any.  methods: of "concat", "average" and "dvme", which brings
+    the best single model and concatenation; without any all of them, and the single models.  fractions,
+    shots: 1, 10 and 100 % without any.  ablations: also uniform attention, a random start, the paper's plain form, and
+    DVME without each model.  save: a folder for the fitted DVMEs.  Raises InputError, CacheError and FitError.
     """
     check_models(models)
+    rows = rows_of(methods)
+    for option in [name for name, given in (("--ablations", ablations), ("--save", save)) if given]:
+        check_of_dvme(methods, option)
     cache, where = folders.cache_dir(cache_dir), str(torch_device(device))
     pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
     joined = join_pairs(pairs)
@@ -57,7 +62,7 @@ def run_fuse(
     plan = _Plan(fitting, draws.asked(budgets(fractions, shots), seeds))
     for pair in joined:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
-        plan.add(pair, singles, ablations=ablations)
+        plan.add(pair, singles, rows, ablations=ablations)
     with ScoreStore(folders.scores_path(scores, cache)) as store:
         probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=metrics)
         keep = ModelFolder(Path(save)).keep if save else None
@@ -84,16 +89,16 @@ class _Plan:
         self.fusions: list[Question] = []
         self.singles: dict[str, list[Question]] = {}
 
-    def add(self, pair: Pair, singles: Sequence[Pair], *, ablations: bool) -> None:
-        """Add a dataset's questions: on each model, on all of them, and the ablations."""
+    def add(self, pair: Pair, singles: Sequence[Pair], rows: Sequence[str], *, ablations: bool) -> None:
+        """Add a dataset's questions: on each model where a row is made of them, on all of them, and the ablations."""
         recipe = {**self.fitting.identity(), "select": "folds"}
         probes: dict[Drawn, list[Question]] = {
             (budget, seed): [Question(one, budget, seed, "probe", recipe, draw) for one in singles]
             for budget, seed, draw in self.asked
         }
-        for number in range(len(singles)):
+        for number in range(len(singles)) if needs_probes(rows) else ():
             self.probes += [found[number] for found in probes.values()]
-        for method in (*METHODS, *(ABLATIONS if ablations else ())):
+        for method in (*rows, *(ABLATIONS if ablations else ())):
             self._fuse(pair, method, probes)
         for fewer in leave_one_out(pair) if ablations else ():
             self._fuse(fewer, "dvme", {})

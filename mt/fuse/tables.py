@@ -21,7 +21,9 @@ def print_fusion(study: Study) -> None:
     print_study(study)
     out = console()
     with ScoreStore(study.store) as store:
-        print_comparisons(out, differences(study, store))
+        found = differences(study, store)
+        if found:
+            print_comparisons(out, found)
         for row in attentions(study, store):
             print_attention(row)
 

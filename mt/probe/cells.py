@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mt.cache.fingerprint import digest
 from mt.cache.scores import Score, ScoreStore
+from mt.probe import metrics
 from mt.probe.intervals import Spread, over_draws
 from mt.probe.plan import Budget
 from mt.probe.scoring import Scored, View, bounds, views
+
+_MEANS = frozenset({"macro_auc", "mean_auc", "mean_ap"})  # metrics that are means over classes or labels
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,21 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[Scored]:
         parts = dict(views(fit.probabilities, store.cases(fit.cases), fit.outcome["task"], view))
         found.append(parts[score.subgroup])
     return found
+
+
+def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
+    """Return a score as one JSON object; a mean over classes with the score of each (null: left out of the mean)."""
+    if score.metric not in _MEANS:
+        return score.row()
+    key = digest({"per class": score.identity})
+    found = store.recall(key)
+    if found is None:
+        (cases,) = scored([score], store)
+        values = metrics.per_class(score.metric, cases.y, cases.p).tolist()
+        names = store.fit(score.fit).outcome["class_names"]
+        found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
+        store.remember(key, found)
+    return score.row() | {"per_class": found}
 
 
 def _cell(draws: list[Score], store: ScoreStore) -> Cell:

@@ -47,14 +47,8 @@ NAMES = ("torch", "sklearn", "cuml")
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
-@click.option("--everything", is_flag=True, help="Take superseded, limited and random-weight features too.")
+@options.scores
+@options.everything
 @options.device
 @options.as_json
 def probe(list_protocols: bool, as_json: bool, compare: bool, **asked: Any) -> None:
@@ -86,13 +80,12 @@ def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) 
 
 
 def _print_json(study: Study, *, compare: bool) -> None:
-    for score in study.scores:
-        click.echo(json.dumps(score.row()))
-    if compare:
-        from mt.cache.scores import ScoreStore
-        from mt.probe.cells import grids
-        from mt.probe.paired import comparisons
+    from mt.cache.scores import ScoreStore
+    from mt.probe.cells import grids, json_row
+    from mt.probe.paired import comparisons
 
-        with ScoreStore(study.store) as store:
-            for pair in comparisons(grids(study.scores, store), store):
-                click.echo(json.dumps(pair.row()))
+    with ScoreStore(study.store) as store:
+        for score in study.scores:
+            click.echo(json.dumps(json_row(score, store)))
+        for pair in comparisons(grids(study.scores, store), store) if compare else ():
+            click.echo(json.dumps(pair.row()))

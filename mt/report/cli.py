@@ -20,13 +20,7 @@ from mt import folders, options
 )
 @options.datasets
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
+@options.scores
 @click.option(
     "--map-points",
     type=click.IntRange(0),

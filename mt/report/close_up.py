@@ -9,6 +9,7 @@ import altair as alt
 
 from mt.cache.scores import ScoreStore
 from mt.report import curves
+from mt.report.by_label import by_label
 from mt.report.figures import IS_SHOWN, Choice, Figure, Group, Spec, Table, as_spec, by_method, menu, shown
 from mt.report.palette import Looks
 from mt.report.panels import Panel
@@ -40,7 +41,7 @@ def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Group | None:
     figures.append(_reliability(panel, looks, choices, curves.reliability(panel, predicted)))
     most = f"the {curves.MOST} best methods" if len(panel.names) > curves.MOST else "each method"
     text = f"Predictions for the test cases by {most} at a budget, from the first draw of the labels."
-    return Group("A closer look", text, figures, choices)
+    return Group("A closer look", text, figures, choices, by_label(panel, predicted))
 
 
 _AXES = {

@@ -25,12 +25,13 @@ def label_efficiency(panel: Panel, looks: Looks) -> Group:
         f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
         "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart." + some
     )
-    spec = _chart(panel, looks, sorted({row["labels"] for row in rows}))
+    spec = _chart(panel, looks, rows)
     figure = Figure("labels", "Label efficiency", caption, spec, {"curves": columns(rows)}, methods=panel.names)
     return Group("Label efficiency", "", [figure])
 
 
-def _chart(panel: Panel, looks: Looks, ticks: list[int]) -> dict[str, Any]:
+def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    ticks = sorted({row["labels"] for row in rows})
     where = {"values": ticks} if len(ticks) <= _TICKS else {"tickCount": _TICKS}
     axis = alt.Axis(format="~s", grid=False, **where)
     base = (
@@ -50,7 +51,10 @@ def _chart(panel: Panel, looks: Looks, ticks: list[int]) -> dict[str, Any]:
     point = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel)
     )
-    return as_spec(alt.layer(band, line, whisker, point).add_params(shown(panel)))
+    # A layer without a number to show would have no domain, of which Vega warns.
+    some_bands, some_whiskers = (any(row[end] is not None for row in rows) for end in ("sd", "low"))
+    layers = [*([band] if some_bands else []), line, *([whisker] if some_whiskers else []), point]
+    return as_spec(alt.layer(*layers).add_params(shown(panel)))
 
 
 def _row(panel: Panel, cell: Cell) -> dict[str, Any]:

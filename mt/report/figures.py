@@ -46,13 +46,27 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class SideTable:
+    """A table that goes with a group of figures: text cells, the last columns one a method; file: all of it as CSV."""
+
+    name: str
+    title: str
+    text: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    methods: Sequence[str]
+    file: str
+
+
+@dataclass(frozen=True)
 class Group:
-    """Figures that belong together, under one heading."""
+    """Figures that belong together, under one heading, and the table that goes with them."""
 
     title: str
     text: str
     figures: Sequence[Figure]
     choices: Sequence[Choice] = ()
+    table: SideTable | None = None
 
 
 def by_method(panel: Panel, looks: Looks, what: str) -> Any:

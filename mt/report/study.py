@@ -6,6 +6,7 @@ methods = ["probe", "dvme"]               probe, concat, average, dvme, fine-tun
 fractions = [0.01, 0.1, 1.0]              or shots = [1, 5, 25]                       [default: these fractions]
 seeds = 5                                 draws of each budget                        [default: 5]
 protocols = ["default"]                   of the probes                               [default: default]
+[fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
 [report]                                  out
 """
@@ -27,25 +28,33 @@ SHIPPED = ("paper", "demo")
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Which label budgets, and how many draws of each; 1, 10 and 100 % without any."""
+
+    fractions: tuple[float, ...] = ()
+    shots: tuple[int, ...] = ()
+    seeds: int = 5
+
+    @property
+    def count(self) -> int:
+        """Draws of all budgets together: all labels can be drawn in one way only."""
+        fractions = self.fractions or (() if self.shots else (0.01, 0.1, 1.0))
+        return sum(1 if fraction == 1 else self.seeds for fraction in fractions) + len(self.shots) * self.seeds
+
+
+@dataclass(frozen=True)
 class Study:
-    """What a study file asks for, checked."""
+    """What a study file asks for, checked.  draws: of the probes; fused: of fusing and fine-tuning."""
 
     path: Path
     datasets: tuple[str, ...]
     models: tuple[str, ...]
-    methods: tuple[str, ...] = ("probe",)
-    fractions: tuple[float, ...] = ()
-    shots: tuple[int, ...] = ()
-    seeds: int = 5
+    methods: tuple[str, ...]
+    draws: Draws
+    fused: Draws
     protocols: tuple[str, ...] = ("default",)
     featurize: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_budget_draws(self) -> int:
-        """Draws of all budgets together: all labels can be drawn in one way only."""
-        fractions = self.fractions or (() if self.shots else (0.01, 0.1, 1.0))
-        return sum(1 if fraction == 1 else self.seeds for fraction in fractions) + len(self.shots) * self.seeds
 
     @property
     def fusing(self) -> tuple[str, ...]:
@@ -61,11 +70,18 @@ def shipped(name: str) -> str:
 def load_study(path: Path) -> Study:
     """Read a study file.  Raises InputError naming the file, the key, what was expected and what was found."""
     try:
-        asked = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"No study file {path}. Write the paper's to start from: mt study --paper") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected TOML in UTF-8, found other bytes ({error.reason}).") from error
+    return parse_study(text, path)
+
+
+def parse_study(text: str, path: Path) -> Study:
+    """Read a study's text; paths in it are meant from the folder of `path`.  Raises InputError likewise."""
+    try:
+        asked = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: expected TOML, found an error in it: {error}. See: https://toml.io") from error
     return _Reader(path, asked).study()
@@ -74,19 +90,19 @@ def load_study(path: Path) -> Study:
 class _Reader:
     """Checks a study's keys and values one by one, so that every complaint names its place."""
 
-    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
-        self.path, self.asked = path, asked
+    def __init__(self, path: Path, asked: Mapping[str, Any], where: str = "") -> None:
+        self.path, self.asked, self.where = path, asked, where
 
     def study(self) -> Study:
-        self._known_keys("", self.asked, _KEYS)
+        self._known_keys(_KEYS)
+        draws = self._draws(Draws())
         study = Study(
             path=self.path,
             datasets=tuple(map(self._located, self._several("datasets", str, "names of datasets", check=_dataset))),
             models=self._several("models", str, "names of backbones", check=_model),
             methods=self._several("methods", str, "names of methods", default=("probe",), check=_method),
-            fractions=self._several("fractions", float, "numbers above 0 and at most 1", default=(), check=_fraction),
-            shots=self._several("shots", int, "whole numbers of at least 1", default=(), check=_count),
-            seeds=self._seeds(),
+            draws=draws,
+            fused=self._fused(draws),
             protocols=self._several("protocols", str, "names of protocols", default=("default",), check=_protocol),
             featurize=self._table("featurize", _FEATURIZE),
             report=self._table("report", _REPORT),
@@ -94,6 +110,22 @@ class _Reader:
         if study.fusing and len(study.models) < 2:
             raise self._wrong("models", f"at least two backbones for {', '.join(study.fusing)}", list(study.models))
         return study
+
+    def _draws(self, default: Draws) -> Draws:
+        """Return the budgets and seeds; naming fractions or shots replaces both of the default."""
+        fractions = self._several("fractions", float, "numbers above 0 and at most 1", default=(), check=_fraction)
+        shots = self._several("shots", int, "whole numbers of at least 1", default=(), check=_count)
+        if not fractions and not shots:
+            fractions, shots = default.fractions, default.shots
+        return Draws(fractions, shots, self._seeds(default.seeds))
+
+    def _fused(self, draws: Draws) -> Draws:
+        table = self.asked.get("fuse", {})
+        if not isinstance(table, dict):
+            raise self._wrong("fuse", "a table [fuse]", table)
+        reader = _Reader(self.path, table, where="fuse.")
+        reader._known_keys(_DRAWS)
+        return reader._draws(draws)
 
     def _several(
         self,
@@ -119,11 +151,11 @@ class _Reader:
             try:
                 check(value)
             except MtError as error:
-                raise InputError(f"{self.path}: {key}, value {place}: {error}") from error
+                raise InputError(f"{self.path}: {self.where}{key}, value {place}: {error}") from error
         return tuple(dict.fromkeys(kind(value) for value in values))
 
-    def _seeds(self) -> int:
-        value = self.asked.get("seeds", 5)
+    def _seeds(self, default: int) -> int:
+        value = self.asked.get("seeds", default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self._wrong("seeds", "a whole number of at least 1", value)
         return value
@@ -132,7 +164,7 @@ class _Reader:
         table = self.asked.get(name, {})
         if not isinstance(table, dict):
             raise self._wrong(name, f"a table [{name}]", table)
-        self._known_keys(f"{name}.", table, known)
+        _Reader(self.path, table, where=f"{name}.")._known_keys(known)
         for key, value in table.items():
             if isinstance(value, bool) or not isinstance(value, known[key]):
                 expected = {int: "a whole number", str: "text in quotes"}[known[key]]
@@ -141,10 +173,11 @@ class _Reader:
                 raise self._wrong(f"{name}.{key}", "a whole number of at least 1", value)
         return dict(table)
 
-    def _known_keys(self, where: str, table: Mapping[str, Any], known: Collection[str]) -> None:
-        for key in table:
+    def _known_keys(self, known: Collection[str]) -> None:
+        for key in self.asked:
             if key not in known:
-                raise InputError(f"{self.path}: {where}{key}: {unknown('key', key, known, see='mt study --help')}")
+                said = unknown("key", key, known, see="mt study --help")
+                raise InputError(f"{self.path}: {self.where}{key}: {said}")
 
     def _located(self, name: str) -> str:
         """Return a dataset's name with its path, if it has one, relative to the study file."""
@@ -154,10 +187,11 @@ class _Reader:
         return f"{kind}:{(self.path.absolute().parent / Path(place).expanduser())}"
 
     def _wrong(self, key: str, expected: str, found: Any) -> InputError:
-        return InputError(f"{self.path}: {key}: expected {expected}, found {found!r}.")
+        return InputError(f"{self.path}: {self.where}{key}: expected {expected}, found {found!r}.")
 
 
-_KEYS = ("datasets", "models", "methods", "fractions", "shots", "seeds", "protocols", "featurize", "report")
+_DRAWS = ("fractions", "shots", "seeds")
+_KEYS = ("datasets", "models", "methods", *_DRAWS, "protocols", "fuse", "featurize", "report")
 _FEATURIZE = {"image_size": int, "data_dir": str, "precision": str}
 _REPORT = {"out": str}
 

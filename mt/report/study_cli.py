@@ -18,13 +18,7 @@ from mt.errors import InputError
 @click.option("--paper", is_flag=True, help="Write the paper's own study to FILE (paper.toml without one), and stop.")
 @click.option("--out", type=click.Path(dir_okay=False), help="The report.  [default: what FILE says, or report.html]")
 @options.cache_dir
-@click.option(
-    "--scores",
-    type=click.Path(dir_okay=False),
-    envvar="MT_SCORES",
-    show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
-)
+@options.scores
 @options.device
 @options.as_json
 def study(
@@ -43,7 +37,8 @@ def study(
     protocols.  Interrupted, the same command goes on.
     """
     from mt.report.study import load_study
-    from mt.report.study_run import places, plan, run_study
+    from mt.report.study_plan import plan
+    from mt.report.study_run import places, print_ran, run_study
 
     if paper:
         _write_paper(Path(file or "paper.toml"))
@@ -56,9 +51,13 @@ def study(
             stored = f"  ({line.stored})" if line.stored else ""
             click.echo(json.dumps(asdict(line)) if as_json else f"{line.what}: {line.size}{stored}")
         return
-    report = run_study(asked, where, out=Path(out).absolute() if out else None)
-    facts = {"page": str(report.page), "folder": str(report.folder), "n_scores": report.n_scores}
-    click.echo(json.dumps(facts) if as_json else f"{report.n_scores} scores: {report.page}")
+    ran = run_study(asked, where, out=Path(out).absolute() if out else None)
+    if not as_json:
+        print_ran(ran, where)
+        return
+    written = ran.report
+    facts = {"page": str(written.page), "folder": str(written.folder), "n_scores": written.n_scores}
+    click.echo(json.dumps(facts))
 
 
 def _write_paper(path: Path) -> None:

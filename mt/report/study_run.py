@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt import folders
-from mt.errors import MtError
+from mt.fuse.methods import needs_probes, rows_of
 from mt.report.study import Study
 from mt.report.study_progress import Overall
 
 if TYPE_CHECKING:
-    from mt.cache.catalog import Entry
+    from mt.cache.scores import Score
+    from mt.probe import evaluate
     from mt.report.write import Report
-
-
-# What one run of `mt fuse` answers beside the single models, whichever of them a study names.
-_FUSED = ("best-single", "average", "concat", "dvme")
-FINE_TUNING = "left out: training the backbones is not in this version"
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,29 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Done:
+    """What a step did, in words, and the scores that it brings."""
+
+    said: str
+    scores: Sequence[Score] = ()
+
+
+@dataclass(frozen=True)
 class Step:
-    """One part of a study.  work: feature files or fits, the unit of progress; run returns what it did, in words."""
+    """One part of a study.  work: feature files or fits, the unit of progress."""
 
     what: str
     work: int
     unit: str
-    run: Callable[[], str]
+    run: Callable[[], Done]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished study: its scores, once each, and the report."""
+
+    scores: tuple[Score, ...]
+    report: Report
 
 
 def places(cache_dir: str | None = None, scores: str | None = None, device: str = "auto") -> Places:
@@ -53,37 +65,52 @@ def steps(study: Study, where: Places) -> list[Step]:
     return [step for dataset in study.datasets for step in _steps_of(study, dataset, where)]
 
 
-def run_study(study: Study, where: Places, *, out: Path | None = None) -> Report:
+def run_study(study: Study, where: Places, *, out: Path | None = None) -> Ran:
     """Do what is missing, show one progress over all of it, and draw the report of the study's datasets.
 
     Interrupted, the same call goes on: every feature file resumes and every kept fit is found again.
     """
     todo = steps(study, where)
     shown = Overall(len(todo) + 1, sum(step.work for step in todo))
+    scores: dict[str, Score] = {}
     with shown.watched():
         for step in todo:
             with shown.running(step.what, step.work):
                 done = step.run()
-            shown.note(f"{step.what}: {done}")
+            shown.note(f"{step.what}: {done.said}")
+            scores |= {score.identity: score for score in done.scores}
         with shown.running("report", 0):
-            return _report(study, where, out)
+            return Ran(tuple(scores.values()), _report(study, where, out))
+
+
+def print_ran(ran: Ran, where: Places) -> None:
+    """Print a study's tables, one a dataset and protocol, and last where its report is."""
+    from mt.probe.evaluate import Study as Scored
+    from mt.probe.tables import print_study
+
+    for protocol in dict.fromkeys(score.protocol for score in ran.scores):
+        scores = [score for score in ran.scores if score.protocol == protocol]
+        print_study(Scored(scores, 0, len(scores), where.scores))
+    print(f"{ran.report.n_scores} scores: {ran.report.page}")
 
 
 def _steps_of(study: Study, dataset: str, where: Places) -> list[Step]:
-    draws, models = study.n_budget_draws, study.models
-    found = [Step(f"featurize {dataset}", len(models), "backbones", partial(_featurize, study, dataset, where))]
+    n_models = len(study.models)
+    found = [Step(f"featurize {dataset}", n_models, "backbones", partial(_featurize, study, dataset, where))]
     for protocol in study.protocols if "probe" in study.methods else ():
         run = partial(_probe, study, dataset, protocol, where)
-        found.append(Step(f"probe {dataset}, {protocol}", len(models) * draws, "fits", run))
+        found.append(Step(f"probe {dataset}, {protocol}", n_models * study.draws.count, "fits", run))
     if study.fusing:
-        run = partial(_fuse, study, dataset, where)
-        found.append(Step(f"fuse {dataset}", (len(models) + len(_FUSED)) * draws, "fits", run))
+        rows = rows_of(study.fusing)
+        work = (len(rows) + n_models * needs_probes(rows)) * study.fused.count
+        found.append(Step(f"fuse {dataset}", work, "fits", partial(_fuse, study, dataset, where)))
     if "fine-tune" in study.methods:
-        found.append(Step(f"fine-tune {dataset}", 0, "fits", lambda: FINE_TUNING))
+        work = len(_fine_tuned(study)) * study.fused.count
+        found.append(Step(f"fine-tune {dataset}", work, "fits", partial(_fine_tune, study, dataset, where)))
     return found
 
 
-def _featurize(study: Study, dataset: str, where: Places) -> str:
+def _featurize(study: Study, dataset: str, where: Places) -> Done:
     from mt.featurize.extraction import extract
     from mt.featurize.plan import Compute
 
@@ -93,7 +120,7 @@ def _featurize(study: Study, dataset: str, where: Places) -> str:
         compute=Compute(device=where.device, precision=asked.get("precision", "float32")),
     )  # fmt: skip
     made = sum(not result.cached for result in results)
-    return f"{len(results)} feature files, {made} made now"
+    return Done(f"{len(results)} feature files, {made} made now")
 
 
 def data_dir(study: Study) -> Path | None:
@@ -102,24 +129,51 @@ def data_dir(study: Study) -> Path | None:
     return study.path.absolute().parent / Path(given).expanduser() if given else None
 
 
-def _probe(study: Study, dataset: str, protocol: str, where: Places) -> str:
+def _probe(study: Study, dataset: str, protocol: str, where: Places) -> Done:
     from mt.probe.evaluate import run_probe
 
-    ran = run_probe(
-        where.cache, models=study.models, datasets=[dataset], fractions=study.fractions, shots=study.shots,
-        seeds=study.seeds, protocol=protocol, scores=where.scores, device=where.device,
+    return _done(
+        run_probe(
+            where.cache, models=study.models, datasets=[dataset], **asdict(study.draws), protocol=protocol,
+            scores=where.scores, device=where.device,
+        )
     )  # fmt: skip
-    return f"{ran.n_fitted} fitted, {ran.n_stored} stored"
 
 
-def _fuse(study: Study, dataset: str, where: Places) -> str:
+def _fuse(study: Study, dataset: str, where: Places) -> Done:
     from mt.fuse.evaluate import run_fuse
 
-    ran = run_fuse(
-        where.cache, models=study.models, datasets=[dataset], fractions=study.fractions, shots=study.shots,
-        seeds=study.seeds, scores=where.scores, device=where.device,
+    return _done(
+        run_fuse(
+            where.cache, models=study.models, datasets=[dataset], methods=study.fusing, **asdict(study.fused),
+            scores=where.scores, device=where.device,
+        )
     )  # fmt: skip
-    return f"{ran.n_fitted} fitted, {ran.n_stored} stored"
+
+
+def _fine_tuned(study: Study) -> list[tuple[str, ...]]:
+    """Return what is trained end to end: every model, and all of them as DVME where that is named."""
+    return [*((model,) for model in study.models), *([study.models] if "dvme" in study.methods else [])]
+
+
+def _fine_tune(study: Study, dataset: str, where: Places) -> Done:
+    from mt.fuse.unfrozen.evaluate import run_unfrozen
+    from mt.fuse.unfrozen.settings import Machine
+
+    ran = [
+        run_unfrozen(
+            where.cache, models=models, datasets=[dataset], methods=["dvme"] if len(models) > 1 else [],
+            **asdict(study.fused), scores=where.scores, data_dir=data_dir(study), machine=Machine(device=where.device),
+        )
+        for models in _fine_tuned(study)
+    ]  # fmt: skip
+    done = [one for one in ran if one is not None]
+    fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
+    return Done(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
+
+
+def _done(ran: evaluate.Study) -> Done:
+    return Done(f"{ran.n_fitted} fitted, {ran.n_stored} stored", ran.scores)
 
 
 def _report(study: Study, where: Places, out: Path | None) -> Report:
@@ -141,58 +195,3 @@ def _shown_names(study: Study, where: Places, known: set[str]) -> list[str]:
     entries = Catalog(where.cache).entries(datasets=study.datasets)
     names = {entry.dataset for entry in entries} | set(study.datasets)
     return sorted(name for name in known if name.partition("@")[0] in names or name in names)
-
-
-@dataclass(frozen=True)
-class Size:
-    """A line of the plan: a step and how large it is, as far as that is known before it runs."""
-
-    what: str
-    size: str
-    stored: str
-
-
-def plan(study: Study, where: Places) -> list[Size]:
-    """Return every step with its size; nothing is computed, and no image is opened."""
-    lines = []
-    for step in steps(study, where):
-        if step.unit == "backbones":
-            lines.append(_features_size(study, step, where))
-        else:
-            lines.append(Size(step.what, f"{step.work:,} fits" if step.work else FINE_TUNING, ""))
-    return lines
-
-
-def _features_size(study: Study, step: Step, where: Places) -> Size:
-    from mt.cache.catalog import Catalog
-
-    dataset = step.what.partition(" ")[2]
-    entries = [e for e in Catalog(where.cache).entries(datasets=[dataset], models=study.models) if e.complete]
-    done = f"{len({entry.backbone for entry in entries})} of {step.work} backbones in the cache"
-    rows = _rows(study, dataset, entries)
-    if isinstance(rows, str):
-        return Size(step.what, f"{step.work} backbones; not here yet: {rows}", done)
-    size = sum(_width(model, entries) for model in study.models) * 4 * rows
-    return Size(step.what, f"{step.work} backbones x {rows:,} images, about {size / 1e6:,.0f} MB", done)
-
-
-def _rows(study: Study, dataset: str, entries: Sequence[Entry]) -> int | str:
-    """Return the images of a dataset, from its features or its files; or why they cannot be counted."""
-    if entries:
-        splits = {(entry.split, entry.fingerprints["split"]): entry.n_rows for entry in entries}
-        return sum(splits.values())
-    from mt.featurize.datasets import load_dataset
-
-    try:
-        found = load_dataset(dataset, data_dir(study))
-    except MtError as error:
-        return str(error)
-    return sum(len(split) for split in found.splits.values())
-
-
-def _width(model: str, entries: Sequence[Entry]) -> int:
-    """Return a backbone's embedding width; 2,048 stands for what only the network itself can say."""
-    from mt.featurize.registry import find_spec
-
-    known = {entry.backbone: entry.dim for entry in entries}
-    return known.get(model) or find_spec(model).dim or 2048

@@ -50,6 +50,10 @@ def write_report(
     written = [_write(out, page(panels, groups, looks, provenance(panels, maps.catalog if maps else None)).encode())]
     written.append(_write(folder / "scores.csv", tables.as_csv(panels).encode()))
     written += [_write(folder / f"{slug(panel.title)}.tex", tables.as_latex(panel).encode()) for panel in panels]
+    written += [
+        _write(folder / f"{slug(panel.title)}-{group.table.name}.csv", group.table.file.encode())
+        for panel, some in zip(panels, groups, strict=True) for group in some if group.table
+    ]  # fmt: skip
     charts = [
         (panel, figure)
         for panel, some in zip(panels, groups, strict=True) for group in some for figure in group.figures

@@ -192,6 +192,12 @@ class TestRemove:
         assert not list(cache.glob("*/test"))
         assert len(list(cache.glob("*/train/*.h5"))) == 3
 
+    def test_json_tells_what_is_gone(self, cache: Path) -> None:
+        paths = {str(path) for path in cache.glob("*/test/*.h5")}
+        told = lines(mt(cache, "remove", "--split", "test", "--yes", "--json"))
+        assert {line["path"] for line in told} == paths
+        assert all(line["removed"] and line["split"] == "test" for line in told)
+
     def test_nothing_is_removed_without_being_named(self, cache: Path) -> None:
         mt(cache, "remove", "--yes", fails=InputError)
 
@@ -209,6 +215,8 @@ class TestRemove:
         options = {"manifest": samples.manifest(backbone="swav", fingerprints=_fingerprints("0"))}
         with samples.open_writer(path.with_suffix(".h5"), **options):
             result = mt(cache, "remove", "--model", "swav", "--yes")
+            told = lines(mt(cache, "remove", "--model", "swav", "--yes", "--json"))
+        assert [(line["model"], line["removed"]) for line in told] == [("swav", False)]
         assert path.exists()
         assert "is being written by process" in result.stderr
         assert "0 files removed" in result.stderr
@@ -230,7 +238,8 @@ class TestPrune:
         train = next(cache.glob("*/train"))
         (train / "swav-111111111111.tmp").write_bytes(b"half")
         (train / "gone-111111111111.h5.lock").write_bytes(b"")
-        mt(cache, "prune")
+        assert {line["removed"] for line in lines(mt(cache, "prune", "--dry-run", "--json"))} == {False}
+        assert {line["removed"] for line in lines(mt(cache, "prune", "--json"))} == {True}
         kept = sorted(path.name for path in cache.rglob("*") if path.is_file())
         names = ("dino-bbbbbbbbbbbb.h5", "dino-cccccccccccc.h5", "swav-000000000000.partial")
         locks = [f"{name.removesuffix('.h5').removesuffix('.partial')}.h5.lock" for name in names]

@@ -113,3 +113,18 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, images: list[Path]) -> None
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Cannot read .*nothing\.png"):
         ContentIndex(tmp_path / "index.sqlite").sha256(tmp_path / "nothing.png")
+
+
+def test_paths_may_be_strings_and_names_other_bytes_than_utf8(tmp_path: Path, opened: list[str]) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    try:
+        Path(path).write_bytes(b"an image")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    index = ContentIndex(tmp_path / "index.sqlite")
+    assert index.sha256(path) == hashlib.sha256(b"an image").hexdigest()
+    opened.clear()
+    assert ContentIndex(tmp_path / "index.sqlite").sha256(Path(path)) == index.sha256(path)
+    assert opened == []
+    with pytest.raises(InputError, match=r"Cannot read .*na\\xefve\.png"):
+        index.sha256(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.png"))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from mt.cache import FeatureWriter, Rows, Status, is_complete, open_features, peek, status_counts
-from mt.errors import CacheError, DamagedError, IncompleteError, InputError, LockedError
+from mt.cache import FeatureWriter, Rows, Status, is_complete, open_features, status_counts
+from mt.errors import CacheError, DamagedError, InputError
 from tests.cache import samples
 
 KEPT = [row for row in range(samples.N) if row != samples.SKIPPED]
@@ -183,154 +179,6 @@ def test_overwriting_keeps_the_old_file_until_the_new_one_is_complete(complete: 
     samples.write(complete, overwrite=True)
     assert complete.stat().st_ino != inode
     assert np.array_equal(reader.embeddings, samples.embeddings()[KEPT])
-
-
-class TestResume:
-    def test_it_goes_on_with_what_is_missing(self, path: Path, reference: bytes) -> None:
-        samples.write_some(path, [0, 2])
-        with pytest.raises(IncompleteError, match=r"8 of 11 rows\. Finish it with: mt featurize --model dino"):
-            open_features(path)
-        with samples.open_writer(path) as writer:
-            assert writer.missing == [1]
-            assert not writer.created
-            samples.fill(writer)
-            writer.finish()
-        assert path.read_bytes() == reference
-
-    def test_it_computes_damaged_blocks_again(self, path: Path, reference: bytes) -> None:
-        partial = samples.write_some(path, [0, 1])
-        with partial.open("r+b") as file:
-            file.seek(partial.stat().st_size - 11 * samples.DIM * 4 + 7)
-            file.write(b"\x55")
-        assert peek(partial).n_blocks_done == 2
-        with samples.open_writer(path) as writer:
-            assert writer.missing == [0, 2]
-            assert peek(partial).n_blocks_done == 1  # the untrue checksum is gone at once
-        samples.write(path)
-        assert path.read_bytes() == reference
-
-    def test_it_takes_batch_size_threads_and_block_size_from_the_file(self, path: Path) -> None:
-        samples.write_some(path, [0])
-        compute = {"device": "cpu", "batch_size": 64, "threads": 16, "versions": {"torch": "2.6"}}
-        with samples.open_writer(path, manifest=samples.manifest(compute=compute), block_rows=100) as writer:
-            assert writer.resumed_manifest["compute"]["batch_size"] == 4
-            assert writer.block_rows == samples.BLOCK
-
-    def test_other_versions_or_devices_are_refused_by_name(self, path: Path) -> None:
-        samples.write_some(path, [0])
-        compute = {"device": "cuda", "batch_size": 4, "threads": 2, "versions": {"torch": "2.9"}}
-        with pytest.raises(CacheError) as refused:
-            samples.open_writer(path, manifest=samples.manifest(compute=compute))
-        assert "device: cpu in the file, cuda here; versions.torch: 2.6 in the file, 2.9 here" in str(refused.value)
-        assert "--allow-mixed" in str(refused.value)
-
-    def test_mixing_knowingly_is_recorded(self, path: Path) -> None:
-        samples.write_some(path, [0])
-        other = samples.manifest(compute={"device": "cuda"})
-        for _ in range(2):  # the second time it is known already
-            with samples.open_writer(path, manifest=other, allow_mixed=True) as writer:
-                assert writer.missing == [1, 2]
-        samples.write(path, manifest=other, allow_mixed=True)
-        manifest = open_features(path, verify=True).manifest
-        assert manifest["compute"]["device"] == "cpu"
-        assert manifest["mixed_compute"] == [{"device": "cuda"}]
-        assert len(manifest["warnings"]) == 1
-
-    @pytest.mark.parametrize("change", ["fingerprint", "labels", "dim"])
-    def test_a_partial_file_of_something_else_is_refused(self, path: Path, change: str) -> None:
-        samples.write_some(path, [0])
-        options: dict[str, object] = {
-            "fingerprint": {"manifest": samples.manifest(fingerprints={"file": "0" * 64})},
-            "labels": {"rows": Rows(samples.rows().ids, np.ones(samples.N, "i8"))},
-            "dim": {"dim": 3},
-        }[change]  # type: ignore[assignment]
-        with pytest.raises(CacheError, match=r"is of something else .* --overwrite"):
-            samples.open_writer(path, **options)
-
-    def test_discarding_removes_only_what_this_call_created(self, path: Path) -> None:
-        with samples.open_writer(path) as writer:
-            writer.discard()
-        assert not path.with_suffix(".partial").exists()
-        samples.write_some(path, [0])
-        with samples.open_writer(path) as writer:
-            writer.discard()
-        assert path.with_suffix(".partial").exists()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from tests.cache import samples
-writer = samples.open_writer(Path(sys.argv[1]))
-print(writer.n_rows, flush=True)
-sys.stdin.read()
-"""
-
-
-class TestLock:
-    def test_a_second_writer_fails_at_once_naming_the_first(self, path: Path) -> None:
-        with _holder(path) as other:
-            with pytest.raises(LockedError, match=f"is being written by process {other.pid} on "):
-                samples.open_writer(path)
-            with pytest.raises(LockedError, match=f"process {other.pid}"):
-                samples.open_writer(path, lock_timeout=0.1)
-
-    @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
-    def test_a_second_writer_in_the_same_process_fails_too(self, path: Path, timeout: float) -> None:
-        with samples.open_writer(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
-            samples.open_writer(path, lock_timeout=timeout)
-
-    def test_a_second_writer_waits_if_asked(self, path: Path) -> None:
-        with _holder(path) as other:
-            waiting = subprocess.Popen(
-                [sys.executable, "-c", HOLD.replace("(sys.argv[1])", "(sys.argv[1]), lock_timeout=60"), str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
-            )  # fmt: skip
-            assert other.stdin is not None
-            other.stdin.close()  # the first lets go
-            assert waiting.stdout is not None
-            assert waiting.stdout.readline() == b"11\n"
-            waiting.communicate(b"")
-
-    def test_a_lock_of_a_killed_process_does_not_block(self, path: Path, reference: bytes) -> None:
-        with _holder(path) as other:
-            other.kill()
-            other.wait()
-            assert (path.parent / f"{path.name}.lock").exists()
-            samples.write(path)
-        assert path.read_bytes() == reference
-
-    def test_a_reader_needs_no_lock(self, complete: Path) -> None:
-        with samples.open_writer(complete, overwrite=True):
-            assert open_features(complete, verify=True).n_rows == samples.N
-
-    @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-    def test_a_folder_without_locks_is_a_clear_error(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-    ) -> None:
-        def refuse(descriptor: int, operation: int) -> None:
-            raise OSError(code, os.strerror(code))
-
-        monkeypatch.setattr(fcntl, "flock", refuse)
-        with pytest.raises(CacheError, match=r"cannot be locked .* Choose a --cache-dir"):
-            samples.open_writer(path)
-
-    def test_the_lock_is_let_go_when_opening_fails(self, complete: Path) -> None:
-        for _ in range(2):
-            with pytest.raises(CacheError, match="--overwrite"):
-                samples.open_writer(complete, dim=3)
-        samples.write(complete, overwrite=True)
-
-
-def _holder(path: Path) -> subprocess.Popen[bytes]:
-    """Start a process that holds the writer of a path until its input ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"11\n"
-    return process
 
 
 def test_a_closed_writer_writes_nothing(path: Path) -> None:

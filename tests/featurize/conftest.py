@@ -35,3 +35,11 @@ def photos(tmp_path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
     return folder
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use blocks of 8 rows, so that a small split has many."""
+    from mt.featurize import run as run_module
+
+    monkeypatch.setattr(run_module, "BLOCK_ROWS", 8)

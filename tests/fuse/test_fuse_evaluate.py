@@ -61,6 +61,36 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
             assert all(np.array_equal(fit.rows, fits[0].rows) for fit in fits)
 
 
+@pytest.mark.parametrize(
+    ("methods", "rows"),
+    [
+        (["concat"], {"concat"}),
+        (["average"], {"probe", "average"}),
+        (["dvme"], {"probe", "best-single", "concat", "dvme"}),
+        (["average", "concat"], {"probe", "average", "concat"}),
+    ],
+)
+def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
+    study = run_fuse(_cache(tmp_path), methods=methods, fractions=[0.5], seeds=1)
+    assert {score.method for score in study.scores} == rows
+    with ScoreStore(study.store) as store:
+        assert {score.method for score in store.scores()} == rows
+
+
+def test_options_of_dvme_are_refused_without_it(tmp_path):
+    with pytest.raises(InputError, match=r"--save is DVME's, .* --method dvme"):
+        run_fuse(tmp_path, methods=["concat"], save=tmp_path / "models")
+    with pytest.raises(InputError, match=r"No method 'concta'\. Did you mean 'concat'"):
+        run_fuse(tmp_path, methods=["concta"])
+
+
+def test_without_dvme_the_command_prints_no_empty_table(tmp_path):
+    arguments = ["--cache-dir", str(_cache(tmp_path)), "--method", "concat", "--fraction", "0.5", "--seeds", "1"]
+    shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
+    assert "concat: m1 + m2" in shown
+    assert "Paired differences" not in shown
+
+
 def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
     cache = _cache(tmp_path)
     probed = run_probe(cache, fractions=[0.5], seeds=2)

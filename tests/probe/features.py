@@ -10,10 +10,17 @@ import numpy as np
 
 from mt.cache.catalog import feature_path
 from mt.cache.fingerprint import digest
+from mt.cache.scores import ScoreStore
 from mt.cache.writer import FeatureWriter, Rows
+from mt.probe.evaluate import Study
 
 HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
 BLOCK = 64
+QUICK: dict[str, Any] = {"protocol": "clip", "fractions": [0.5], "seeds": 2}  # of `run_probe`: fits in no time
+
+
+def store_of(study: Study) -> ScoreStore:
+    return ScoreStore(study.store)
 
 
 def seed_of(*names: str) -> list[int]:

@@ -88,6 +88,17 @@ def test_json_is_one_object_a_score(cache: Path) -> None:
     assert "18 scores from the store, 0 fitted" in run(cache, *QUICK, "--json").stderr
 
 
+def test_a_mean_over_labels_comes_with_each_label(tmp_path: Path) -> None:
+    write_pair(tmp_path, model="m", task="multilabel", n_classes=3)
+    arguments = ["--fraction", "0.5", "--seeds", "1", "--json"]
+    for _ in range(2):
+        (row,) = map(json.loads, run(tmp_path, *arguments).stdout.splitlines())
+        assert list(row["per_class"]) == ["class 0", "class 1", "class 2"]
+        assert sum(row["per_class"].values()) / 3 == pytest.approx(row["value"])
+    with process(tmp_path, *arguments, after=HEAVY) as again:
+        assert again.communicate()[0].splitlines()[-1] == "[]"
+
+
 def test_paired_comparisons(cache: Path) -> None:
     arguments = [*QUICK[:4], "--seeds", "3", "--compare"]
     text = run(cache, *arguments).stdout

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mt.cache.scores import ScoreStore
 from mt.errors import InputError
 from mt.report.cli import report
-from mt.report.study import SHIPPED, load_study, shipped
+from mt.report.study import SHIPPED, Draws, load_study, shipped
 from mt.report.study_cli import study as command
 
 SOUND = "datasets = ['pcam']\nmodels = ['dino']"
@@ -61,6 +61,9 @@ def test_the_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
         (f"{SOUND}\nmethods = ['dvm']", "methods, value 1: No method 'dvm'. Did you mean"),
         (f"{SOUND}\nmethods = ['dvme']", "models: expected at least two backbones for dvme"),
         (f"{SOUND}\nprotocols = ['x']", "protocols, value 1: No protocol 'x'."),
+        (f"{SOUND}\n[fuse]\nseed = 1", "fuse.seed: No key 'seed'. Did you mean 'seeds'?"),
+        (f"{SOUND}\n[fuse]\nfractions = [3]", "fuse.fractions, value 1: expected a number above 0"),
+        (f"{SOUND}\nfuse = 1", "fuse: expected a table [fuse], found 1"),
         (f"{SOUND}\n[featurize]\nimage_size = 'big'", "featurize.image_size: expected a whole"),
         (f"{SOUND}\n[report]\nfile = 'x'", "report.file: No key 'file'."),
         ("datasets = [", "expected TOML, found an error in it"),
@@ -77,6 +80,17 @@ def test_an_error_names_file_key_and_what_was_expected(text: str, says: str, tmp
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mt study --paper"):
         load_study(tmp_path / "none.toml")
+
+
+def test_fusing_uses_the_draws_of_the_probes_unless_it_has_its_own(tmp_path: Path) -> None:
+    text = f"{SOUND}\nfractions = [0.1, 1.0]\nseeds = 4"
+    study = load_study(written(tmp_path, text))
+    assert study.fused == study.draws == Draws((0.1, 1.0), (), 4)
+    assert study.draws.count == 5
+    fewer = load_study(written(tmp_path, f"{text}\n[fuse]\nseeds = 1"))
+    assert (fewer.draws, fewer.fused) == (study.draws, Draws((0.1, 1.0), (), 1))
+    other = load_study(written(tmp_path, f"{text}\n[fuse]\nshots = [5]"))
+    assert other.fused == Draws((), (5,), 4)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:

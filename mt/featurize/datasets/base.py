@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -61,9 +61,18 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A source of separate files: a part of it is a source that knows nothing of the other files."""
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        """Return the images at these places."""
+        ...
+
+
 @dataclass(frozen=True)
 class ChosenImages:
-    """Some images of another source, by their places in it, in rising order."""
+    """Some images of a source whose content is one file, by their places in it, in rising order."""
 
     source: ImageSource
     places: tuple[int, ...]
@@ -108,7 +117,9 @@ class Split:
             self,
             ids=[self.ids[place] for place in places],
             labels=self.labels[list(places)],
-            images=ChosenImages(self.images, places),
+            images=self.images.only(places)
+            if isinstance(self.images, Divisible)
+            else ChosenImages(self.images, places),
             groups=None if self.groups is None else [self.groups[place] for place in places],
             columns={name: [values[place] for place in places] for name, values in self.columns.items()},
         )

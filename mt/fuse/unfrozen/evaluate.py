@@ -33,6 +33,7 @@ def run_unfrozen(
     *,
     models: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
     fractions: Sequence[float] = (),
     shots: Sequence[int] = (),
     seeds: int = 5,
@@ -49,9 +50,10 @@ def run_unfrozen(
 ) -> Study | None:
     """Train the models of cached features end to end, beside the methods on the cache, for every budget and seed.
 
-    One model is the fine-tuning baseline, beside its probe; several are DVME, beside all that `run_fuse` fits.
-    checkpoints: a folder, by default beside the scores.  Under torchrun every process calls this; all but the first
-    return None.  Raises InputError, CacheError, DatasetError, WeightsError, FitError for a loss that is not a number.
+    One model is the fine-tuning baseline, beside its probe; several are DVME, beside what `run_fuse` fits.
+    methods: of those on the cache, as `run_fuse` takes them.  checkpoints: a folder, by default beside the scores.
+    Under torchrun every process calls this; all but the first return None.
+    Raises InputError, CacheError, DatasetError, WeightsError, FitError for a loss that is not a number.
     """
     settings, machine = settings or Settings(), machine or Machine()
     check_settings(settings, machine)
@@ -76,7 +78,7 @@ def run_unfrozen(
             "fractions": fractions, "shots": shots, "seeds": seeds, "metrics": metrics, "draw_file": draw_file,
             "scores": path, "everything": everything, "device": str(device),
         }  # fmt: skip
-        cached = [_cached_methods(cache, pair, models, common) for pair in tuned] if ranks.first else []
+        cached = [_cached_methods(cache, pair, models, methods, common) for pair in tuned] if ranks.first else []
         with ScoreStore(path) as store:
             tuner = Tuner(
                 settings, machine, ranks, device, fitting=fitting, store=store, draws=draws,
@@ -111,10 +113,14 @@ def _on(settings: Settings, machine: Machine, ranks: Ranks, device: torch.device
     return replace(settings, batch=batch, precision=precision)
 
 
-def _cached_methods(cache: Path, pair: Pair, models: Sequence[str], common: dict[str, Any]) -> Study:
-    """Return the scores of the methods on cached features: a model's probe, or the whole fusion study."""
-    run = run_probe if len(pair.train) == 1 else run_fuse
-    return run(cache, models=models, datasets=[pair.train[0].dataset], **common)
+def _cached_methods(
+    cache: Path, pair: Pair, models: Sequence[str], methods: Sequence[str], common: dict[str, Any]
+) -> Study:
+    """Return the scores of the methods on cached features: a model's probe, or the fusion study."""
+    names: dict[str, Any] = {"models": models, "datasets": [pair.train[0].dataset]}
+    if len(pair.train) == 1:
+        return run_probe(cache, **names, **common)
+    return run_fuse(cache, **names, methods=methods, **common)
 
 
 def _study(

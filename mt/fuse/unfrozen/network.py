@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mt.fuse.dvme import DVME
-from mt.fuse.inputs import CLIP, Inputs
+from mt.fuse.inputs import Inputs
 
 
 class Standardize(nn.Module):
@@ -24,7 +24,7 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: Tensor, scale: Tensor, clip: float = CLIP) -> None:
+    def __init__(self, mean: Tensor, scale: Tensor, clip: float) -> None:
         super().__init__()
         self.clip = clip
         self.register_buffer("mean", mean.float())
@@ -184,4 +184,5 @@ def checkpoint_blocks(network: EndToEnd) -> None:
 
 def scalings_of(inputs: Inputs) -> list[Standardize]:
     """Return the cached stage's scaling of each model's embeddings as modules."""
-    return [Standardize(torch.from_numpy(one.mean), torch.from_numpy(one.scale)) for one in inputs.scalings]
+    parts = ((torch.from_numpy(one.mean), torch.from_numpy(one.scale), one.clip) for one in inputs.scalings)
+    return [Standardize(*part) for part in parts]

@@ -247,3 +247,21 @@ def test_some_rows_of_a_split(data: Path, index: ContentIndex) -> None:
         assert np.array_equal(np.asarray(image), np.asarray(split.images.load(row, row + 1)[0]))
     assert few.describe(index) != split.describe(index)
     assert split.limited(99) is split
+
+
+def test_a_limit_hashes_the_chosen_files(data: Path, index: ContentIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = load(write_folder(data / "pets")).splits["train"]
+    hashed: list[str] = []
+    every = ContentIndex.sha256_many
+
+    def noted(self: ContentIndex, paths: list[Path], **more: object) -> list[str]:
+        hashed.extend(path.name for path in paths)
+        return every(self, paths, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ContentIndex, "sha256_many", noted)
+    few = split.limited(4)
+    before = few.describe(index)
+    assert hashed == [id_.rpartition("/")[2] for id_ in few.ids]
+    left_out = next(id_ for id_ in split.ids if id_ not in few.ids)
+    write_image(data / "pets" / left_out, seed=99)
+    assert load(data / "pets").splits["train"].limited(4).describe(index) == before

@@ -1,0 +1,55 @@
+"""What the tests of the extraction share: runs with tiny random networks, and sources that count what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mt import extract, load_dataset
+from mt.featurize.datasets import Dataset
+from mt.featurize.plan import Compute, Result
+from tests.featurize.conftest import TINY
+
+CPU = Compute(device="cpu", batch_size=4)
+
+
+def featurize(
+    dataset: Dataset | str, cache: Path, models: Sequence[str] = (TINY,), compute: Compute = CPU, **options: Any
+) -> list[Result]:
+    """Extract with random weights at 32 pixels."""
+    if isinstance(dataset, Path):
+        dataset = f"folder:{dataset}"
+    return extract(dataset, models, cache_dir=cache, weights=["random"], image_size=32, compute=compute, **options)
+
+
+class Counting:
+    """An image source that counts how often each row is read, and can break at one."""
+
+    def __init__(self, source: Any, *, interrupt_at: int | None = None) -> None:
+        self.source, self.interrupt_at = source, interrupt_at
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def only(self, places: Any) -> Counting:
+        return Counting(self.source.only(places), interrupt_at=self.interrupt_at)
+
+    def content(self, index: Any) -> Any:
+        return self.source.content(index)
+
+    def load(self, start: int, stop: int) -> list[Any]:
+        self.read += range(start, stop)
+        if self.interrupt_at is not None and start <= self.interrupt_at < stop:
+            raise KeyboardInterrupt
+        return self.source.load(start, stop)
+
+
+def counted(photos: Path, **options: Any) -> tuple[Dataset, Counting]:
+    """Return the folder's dataset with a counting source on its training split."""
+    dataset = load_dataset(f"folder:{photos}")
+    train = dataset.splits["train"]
+    source = Counting(train.images, **options)
+    return replace(dataset, splits={**dataset.splits, "train": replace(train, images=source)}), source

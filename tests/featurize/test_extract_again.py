@@ -1,0 +1,176 @@
+"""A second run: complete files are recognised, unfinished ones resumed, whatever cut the first run short."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mt import open_features
+from mt.cli import group
+from mt.errors import CacheError
+from tests.featurize.conftest import TINY
+from tests.featurize.extracting import CPU, counted, featurize
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+def test_a_complete_cache_reads_no_image(photos: Path, tmp_path: Path) -> None:
+    first = featurize(photos, tmp_path / "cache")
+    dataset, source = counted(photos)
+    again = featurize(dataset, tmp_path / "cache")
+    assert source.read == []
+    assert all(result.cached for result in again)
+    assert [r.path for r in again] == [r.path for r in first]
+
+
+def test_a_complete_cache_imports_no_torch(photos: Path, tmp_path: Path) -> None:
+    featurize(photos, tmp_path / "cache")
+    code = f"""
+import sys, builtins, io
+from PIL import Image
+def refuse(*a, **k): raise AssertionError('an image was opened')
+Image.open = refuse
+from mt.cli import main
+try:
+    main(['featurize', '--model', '{TINY}', '--dataset', 'folder:{photos}', '--weights', 'random',
+          '--image-size', '32', '--cache-dir', '{tmp_path / "cache"}'])
+except SystemExit as end:
+    assert end.code == 0, end.code
+assert not {{'torch', 'timm', 'sklearn'}} & set(sys.modules), sorted(sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("in the cache") == 2
+
+
+@pytest.mark.parametrize("at", [0, 9, 33, 49])
+def test_an_interrupted_run_resumes_to_the_same_bytes(at: int, photos: Path, tmp_path: Path) -> None:
+    whole = featurize(photos, tmp_path / "whole", splits=["train"])[0]
+    dataset, _ = counted(photos, interrupt_at=at)
+    with pytest.raises(KeyboardInterrupt, match="Run the same command again"):
+        featurize(dataset, tmp_path / "cut", splits=["train"])
+    assert not list((tmp_path / "cut").rglob("*.h5"))
+    dataset, source = counted(photos)
+    resumed = featurize(dataset, tmp_path / "cut", splits=["train"])[0]
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+    # Whole blocks of eight before the interruption were kept, but for those still being gathered.
+    assert len(source.read) < 50 if at >= 33 else len(source.read) <= 50
+
+
+def test_a_resume_uses_the_recorded_batch_size(photos: Path, tmp_path: Path) -> None:
+    whole = featurize(photos, tmp_path / "whole", splits=["train"])[0]
+    dataset, _ = counted(photos, interrupt_at=40)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(dataset, tmp_path / "cut", splits=["train"])
+    other = replace(CPU, batch_size=16)
+    resumed = featurize(photos, tmp_path / "cut", splits=["train"], compute=other)[0]
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_an_unfinished_file_names_the_command_that_finishes_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    dataset, _ = counted(photos, interrupt_at=40)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(dataset, cache, splits=["train"], limit=45)
+    (partial,) = cache.rglob("*.partial")
+    with pytest.raises(CacheError) as found:
+        open_features(partial.with_suffix(".h5"))
+    command = str(found.value).partition("Finish it with: ")[2]
+    monkeypatch.setenv("MT_CACHE_DIR", str(cache))
+    ran = CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert open_features(partial.with_suffix(".h5")).n_rows == 45
+
+
+def test_resuming_with_other_versions_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, _ = counted(photos, interrupt_at=40)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(dataset, tmp_path / "cache", splits=["train"])
+    monkeypatch.setattr("mt.featurize.embed.metadata.version", lambda package: "0.0.1")
+    with pytest.raises(CacheError, match=r"versions.*--allow-mixed"):
+        featurize(photos, tmp_path / "cache", splits=["train"])
+    mixed = replace(CPU, allow_mixed=True)
+    assert featurize(photos, tmp_path / "cache", splits=["train"], compute=mixed)[0].rows == 50
+
+
+def test_overwrite_computes_again_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    first = featurize(photos, tmp_path / "cache", splits=["train"])[0]
+    before, inode = first.path.read_bytes(), first.path.stat().st_ino
+    second = featurize(photos, tmp_path / "cache", splits=["train"], compute=replace(CPU, overwrite=True))[0]
+    assert second.computed == 50
+    assert second.path.read_bytes() == before
+    assert second.path.stat().st_ino != inode
+
+
+def test_changed_content_is_another_file(photos: Path, tmp_path: Path) -> None:
+    first = featurize(photos, tmp_path / "cache", splits=["train"])[0]
+    images = sorted(photos.rglob("train/*/*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    second = featurize(photos, tmp_path / "cache", splits=["train"])[0]
+    assert second.path != first.path
+    assert second.computed == 50
+
+
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    command = [
+        "featurize", "--model", TINY, "--weights", "random", "--image-size", "32", "--batch-size", "4",
+        "--dataset", f"folder:{photos}", "--split", "train", "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    press = """
+import os, signal, sys
+import mt.featurize.run as run
+from mt.featurize.embed import Embedder
+run.BLOCK_ROWS, honest, calls = 8, Embedder.__call__, []
+def press_ctrl_c(self, pixels):
+    calls.append(1)
+    if len(calls) == 7:
+        os.kill(os.getpid(), signal.SIGINT)
+    return honest(self, pixels)
+if sys.argv[1] == "press":
+    Embedder.__call__ = press_ctrl_c
+from mt.cli import main
+main(sys.argv[2:])
+"""
+
+    def run(how: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", press, how, *command]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    stopped = run("press")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Run the same command again" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert stopped.stdout == ""
+    assert list((tmp_path / "cache").rglob("*.partial"))
+    resumed = run("on")
+    assert resumed.returncode == 0, resumed.stderr
+    (file,) = (tmp_path / "cache").rglob("*.h5")
+    whole = featurize(photos, tmp_path / "whole", splits=["train"])[0]
+    assert file.read_bytes() == whole.path.read_bytes()
+
+
+def test_a_read_only_cache_is_recognised(photos: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    featurize(photos, cache)
+    if subprocess.run(["mount", "--bind", "-o", "ro", cache, cache], capture_output=True, check=False).returncode:
+        for path in [cache, *cache.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.access(cache, os.W_OK):
+            pytest.skip("neither a read-only mount nor permissions can stop this user")
+    try:
+        assert all(result.cached for result in featurize(photos, cache))
+        with pytest.raises((CacheError, OSError)):
+            featurize(photos, cache, limit=3)
+    finally:
+        subprocess.run(["umount", cache], capture_output=True, check=False)
