@@ -26,6 +26,7 @@ from mt.fuse.unfrozen.ranks import Ranks
 from mt.fuse.unfrozen.settings import Machine, Settings
 from mt.fuse.unfrozen.training import Kept, Run
 from mt.fuse.unfrozen.work import Part, Work
+from mt.probe.linear import CLIP
 
 BACKBONE, BATCH, STEPS, ROUNDS, TARGET = "supervised", 8, 6, 5, 0.9
 
@@ -50,7 +51,7 @@ def times(augment: str) -> tuple[float, float]:
         Machine(device="cpu", batch_size=BATCH), torch.device("cpu"), Ranks(), 2, "binary", seed=0,
     )  # fmt: skip
     dim = backbone.dim
-    scaling = Standardize(torch.zeros(dim), torch.ones(dim))
+    scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
     network = EndToEnd([backbone.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout))
     run = Run(network, work, Part(np.arange(len(split)), split.labels), lr=1e-5, epochs=settings.epochs)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch is shorter than the interval

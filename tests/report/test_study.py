@@ -11,9 +11,11 @@ from click.testing import CliRunner
 
 from mt.cache.scores import ScoreStore
 from mt.errors import InputError
+from mt.probe.evaluate import Study as Scored
 from mt.report.cli import report
 from mt.report.study import SHIPPED, Draws, load_study, shipped
 from mt.report.study_cli import study as command
+from mt.report.study_run import places, steps
 
 SOUND = "datasets = ['pcam']\nmodels = ['dino']"
 SMALL = """
@@ -168,3 +170,22 @@ def test_ids_and_pictures_are_there_only_when_asked_for(small: tuple[Path, list[
     assert set(table["case"]) <= ids
     assert not any(name in private for name in ids)
     assert all(picture.startswith("data:image/jpeg;base64,") for picture in table["image"])
+
+
+def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def trained(cache: Path, **options: Any) -> Scored:
+        asked.append(options)
+        return Scored([], 2, 1, tmp_path / "scores.sqlite")
+
+    monkeypatch.setattr("mt.fuse.unfrozen.evaluate.run_unfrozen", trained)
+    named = "datasets = ['digits']\nmodels = ['dino', 'swav']\nmethods = ['dvme', 'fine-tune']"
+    text = f"{named}\n[fuse]\nshots = [3]\nseeds = 2"
+    *_, step = steps(load_study(written(tmp_path, text)), places(str(tmp_path)))
+    assert (step.what, step.work) == ("fine-tune digits", 6)
+    assert step.run().said == "6 fitted, 3 stored"
+    assert [one["models"] for one in asked] == [("dino",), ("swav",), ("dino", "swav")]
+    assert all((one["shots"], one["seeds"], one["datasets"]) == ((3,), 2, ["digits"]) for one in asked)
