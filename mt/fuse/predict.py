@@ -65,13 +65,12 @@ def predict_images(
     weights: a file for the backbone, `random`, or the published ones.  Raises InputError, WeightsError, DatasetError
     for an unreadable image.
     """
-    files = list(_images(paths))
     if is_end_to_end(model):
         from mt.fuse.unfrozen.saved import load_tuned
 
-        tuned = load_tuned(model)
+        tuned, files = load_tuned(model), list(_images(paths))
         return Predictions(*tuned.predict_files(files, device=device), tuned.class_names, tuned.task)
-    saved = load_model(model)
+    saved, files = load_model(model), list(_images(paths))
     embeddings = [_embed(load_described(about, weights), files, device) for about in saved.backbones]
     return _predictions(saved, [str(file) for file in files], embeddings)
 
