@@ -73,9 +73,6 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     Exit status: 0 done, 1 bad input or a failed check, 130 interrupted.  `MT_DEBUG=1` shows tracebacks.
     """
-    # Threads that wait for each other sleep instead of spinning: where something else is running too, a spinning thread
-    # keeps the processor from the one that it waits for (measured: a probe of 3 s took minutes).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "win32":
         _fail("mt runs on Linux and macOS, not on Windows. Use WSL: https://learn.microsoft.com/windows/wsl")
     try:

@@ -56,12 +56,3 @@ def test_version_and_help(tmp_path: Path) -> None:
     shown = run_mt("--help", home=tmp_path).stdout
     for command in ("featurize", "probe", "fuse", "models", "datasets", "cache", "demo"):
         assert f"  {command} " in shown
-
-
-def test_threads_do_not_spin_unless_told_to(tmp_path: Path) -> None:
-    code = "import os; from mt.cli import main\ntry: main(['--version'])\nfinally: print(os.environ['OMP_WAIT_POLICY'])"
-    clean = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    for given, seen in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        env = clean | given
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-        assert ran.stdout.splitlines()[-1] == seen

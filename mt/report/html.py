@@ -25,15 +25,17 @@ _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", 
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
-def page(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], looks: Looks, provenance: Sequence[Block]) -> str:
-    """Return the whole page; groups: the charts of each panel.
+def page(
+    panels: Sequence[Panel], groups: Sequence[Sequence[Group]], looks: Looks, provenance: Sequence[Block], vega: str
+) -> str:
+    """Return the whole page; groups: the charts of each panel, vega: the script that draws them.
 
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    scripts = {"vega": _vega(), "script": _resource("page.js")}
+    scripts = {"vega": vega, "script": _resource("page.js")}
     environment = Environment(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -183,7 +185,7 @@ def _policy(scripts: Any) -> str:
     )
 
 
-def _vega() -> str:
+def vega_script() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,34 +40,52 @@ def write_report(
     may show, none without.  export: also write every chart as SVG and PNG.
     Raises InputError where the store holds nothing that was asked for.
     """
-    from mt.report.export import images
-    from mt.report.html import page
+    from mt.report.html import page, vega_script
     from mt.report.palette import looks_of
     from mt.report.provenance import provenance
 
     panels = collect(store, datasets=datasets)
     looks = looks_of(name for panel in panels for name in panel.names)
-    groups = [_groups(store, panel, looks, maps) for panel in panels]
     folder = out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
-    written = [_write(out, page(panels, groups, looks, provenance(panels, maps.catalog if maps else None)).encode())]
-    written.append(_write(folder / "scores.csv", tables.as_csv(panels).encode()))
-    written += [_write(folder / f"{slug(panel.title)}.tex", tables.as_latex(panel).encode()) for panel in panels]
-    written += [
-        _write(folder / f"{slug(panel.title)}-{group.table.name}.csv", group.table.file.encode())
-        for panel, some in zip(panels, groups, strict=True) for group in some if group.table
-    ]  # fmt: skip
-    charts = [
-        (panel, figure)
-        for panel, some in zip(panels, groups, strict=True) for group in some for figure in group.figures
-    ] if export else []  # fmt: skip
-    with progress.bar("drawing", len(charts), unit="charts") as advance:
-        for panel, figure in charts:
-            stem = f"{slug(panel.title)}-{figure.name}"
-            written += [
-                _write(folder / f"{stem}.{kind}", content) for kind, content in images(figure, panel.title).items()
-            ]
-            advance(1)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
+        vega = threads.submit(vega_script)
+        groups = [_groups(store, panel, looks, maps) for panel in panels]
+        origin = provenance(panels, maps.catalog if maps else None)
+        written = [_write(out, page(panels, groups, looks, origin, vega.result()).encode())]
+        written += _tables(panels, groups, folder)
+        written += _charts(panels, groups, folder, threads) if export else []
     return Report(out, folder, tuple(written), sum(len(cell.scores) for panel in panels for cell in panel.cells))
+
+
+def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path) -> list[Path]:
+    """Write every table as CSV, the main one of each dataset as LaTeX too."""
+    written = [_write(folder / "scores.csv", tables.as_csv(panels).encode())]
+    for panel, some in zip(panels, groups, strict=True):
+        stem = slug(panel.title)
+        written.append(_write(folder / f"{stem}.tex", tables.as_latex(panel).encode()))
+        sides = [group.table for group in some if group.table]
+        written += [_write(folder / f"{stem}-{side.name}.csv", side.file.encode()) for side in sides]
+    return written
+
+
+def _charts(
+    panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path, threads: ThreadPoolExecutor
+) -> list[Path]:
+    """Write every chart as SVG and PNG."""
+    from mt.report.export import images
+
+    figures = [
+        (panel.title, figure)
+        for panel, some in zip(panels, groups, strict=True) for group in some for figure in group.figures
+    ]  # fmt: skip
+    written = []
+    with progress.bar("drawing", len(figures), unit="charts") as advance:
+        drawn = threads.map(lambda one: images(one[1], one[0]), figures)
+        for (title, figure), contents in zip(figures, drawn, strict=True):
+            stem = f"{slug(title)}-{figure.name}"
+            written += [_write(folder / f"{stem}.{kind}", content) for kind, content in contents.items()]
+            advance(1)
+    return written
 
 
 def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) -> list[Group]:
