@@ -16,7 +16,7 @@ from mt.fuse.recipes import CHOICES, recipes_of
 from mt.probe.draw_source import DrawSource
 from mt.probe.fit import Labelled, fit_probe
 from mt.probe.plan import Pair, Question
-from mt.probe.prober import Fitting, _flags, versions
+from mt.probe.prober import Fitting, row_flags, versions
 
 Array = npt.NDArray[Any]
 Keep = Callable[[Question, Joined, FittedDVME, Mapping[str, Any]], None]
@@ -46,7 +46,7 @@ class Fuser:
             "best-single": self._best_single, "average": self._average, "concat": self._concat,
         }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
         probabilities = found.pop("probabilities")
-        flags = [*found.pop("flags"), *_flags(joined.first.pair, joined.first, probabilities)]
+        flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
         outcome = {
             "task": setting.task, "class_names": list(joined.first.train.class_names),
             "protocol": setting.protocol.name, "solver": self.fitting.solver_name, "select": "folds", "flags": flags,

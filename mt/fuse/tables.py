@@ -83,13 +83,13 @@ def print_attention(row: dict[str, Any]) -> None:
     """Print the attention that each model receives, overall and per class."""
     from rich.table import Table
 
-    from mt.probe.tables import _box
+    from mt.probe.tables import table_box
 
     out = console()
     budget = Budget(row["fraction"], row["shots"])
     title = f"{row['attention']}, {row['method']}, {budget}: attention received by each model"
     out.print(title, style="bold", markup=False)
-    table = Table(box=_box(out))
+    table = Table(box=table_box(out))
     table.add_column("test cases of", overflow="fold")
     for model in row["models"]:
         table.add_column(model, justify="right", overflow="fold")

@@ -136,7 +136,7 @@ class Prober:
             "select": "val" if n_val else setting.protocol.validation.kind,
             "settings": fitted.settings,
             "selection": fitted.selection,
-            "flags": [*fitted.flags, *_flags(question.pair, features, probabilities)],
+            "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
             "realised": drawn.realised,
             "n_labels": len(drawn.rows) + n_val,
             "versions": versions(setting),
@@ -159,7 +159,7 @@ def versions(setting: Setting) -> dict[str, Any]:
     return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
 
 
-def _flags(pair: Pair, features: Features, p: Array) -> list[str]:
+def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
     """Return what a reader of the score should know about its data and its predictions."""
     flags = [
         word for flag, word in (("random", "random weights"), ("limited", "limited")) if flag in pair.train[0].flags

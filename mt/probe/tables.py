@@ -57,7 +57,7 @@ def print_grid(out: Console, grid: Grid, level_with_best: Mapping[Budget, set[st
     from rich.table import Table
 
     stacked = out.width < max(map(len, grid.rows)) + 4 + (_CELL + 3) * len(grid.budgets)
-    table = Table(title=_title(grid), title_justify="left", title_style="bold", box=_box(out))
+    table = Table(title=_title(grid), title_justify="left", title_style="bold", box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in grid.budgets:
         table.add_column(_heading(grid, budget), justify="left", overflow="fold")
@@ -162,7 +162,7 @@ def print_comparisons(out: Console, pairs: Sequence[Paired]) -> None:
     from rich.table import Table
 
     title = "Paired differences on the same draws and test cases"
-    table = Table(title=title, title_justify="left", title_style="bold", box=_box(out))
+    table = Table(title=title, title_justify="left", title_style="bold", box=table_box(out))
     for name in ("dataset", "metric", "budget", "difference of", "mean [95 % interval]", "p", "p (Holm)"):
         table.add_column(name, overflow="fold")
     for pair in pairs:
@@ -180,7 +180,8 @@ def print_comparisons(out: Console, pairs: Sequence[Paired]) -> None:
     out.print()
 
 
-def _box(out: Console) -> Any:
+def table_box(out: Console) -> Any:
+    """Return the lines around a table that the console can show."""
     from rich import box
 
     return box.SIMPLE_HEAD if out.encoding.lower().startswith("utf") else box.ASCII2

@@ -36,7 +36,7 @@ from mt.fuse.unfrozen.training import Kept
 from mt.fuse.unfrozen.work import Work, predict
 from mt.probe.draw_source import DrawSource
 from mt.probe.plan import Pair, Question
-from mt.probe.prober import Fitting, _flags, versions
+from mt.probe.prober import Fitting, row_flags, versions
 
 Array = npt.NDArray[Any]
 REVISION = 1  # of end-to-end training; raised whenever its numbers change
@@ -135,7 +135,7 @@ class Tuner:
             "task": setting.task, "class_names": list(first.train.class_names), "protocol": "end-to-end",
             "solver": self.fitting.solver_name, "select": "holdout" if fitted.selection else "fixed",
             "settings": fitted.settings, "selection": fitted.selection,
-            "flags": [*fitted.flags, *_flags(first.pair, first, p)],
+            "flags": [*fitted.flags, *row_flags(first.pair, first, p)],
             "versions": {**versions(setting), "fuse": FUSE_REVISION, "unfrozen": REVISION},
         }  # fmt: skip
 
