@@ -169,7 +169,7 @@ def print_comparisons(out: Console, pairs: Sequence[Paired]) -> None:
         part = f" {pair.by}={pair.subgroup}" if pair.by else ""
         table.add_row(
             pair.dataset + part, METRICS[pair.metric].label, str(Budget(pair.fraction, pair.shots)),
-            f"{pair.a} - {pair.b}", f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]",
+            f"{pair.a} - {pair.b}", f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
             f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
         )  # fmt: skip
     out.print(table)
