@@ -11,7 +11,7 @@ import pytest
 
 from mt.cache.scores import Fit, ScoreStore
 from mt.errors import FitError, InputError
-from mt.probe import choose, evaluate
+from mt.probe import choose, evaluate, knn
 from mt.probe.budget import draw, folds
 from mt.probe.evaluate import run_probe
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
@@ -96,15 +96,27 @@ def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: st
 
 
 @pytest.mark.parametrize("name", ["dino-knn", "thunder-knn"])
-def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str) -> None:
-    from mt.probe.knn import NeighbourProbe
-
+def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("multiclass")
-    method = PROTOCOLS[name].method
-    scaling = Scaling.learn(X, "l2")
-    bank = scaling.apply(X[30:])
-    probe = NeighbourProbe("multiclass", 3, scaling, bank, y[30:], 5, method.vote, 0.07)
-    assert probe.probabilities(X[:30]).shape == (30, 3)  # the held-out labels y[:30] never enter the probe
+    fold = folds(y, task="multiclass", n_classes=3, seed=0)
+    assert fold is not None
+    monkeypatch.setattr(knn, "carve", lambda *_: fold)
+    voted: list[np.ndarray] = []
+    shares = knn.NeighbourProbe.shares
+
+    def kept(*asked: Any) -> np.ndarray:
+        voted.append(shares(*asked))
+        return voted[-1]
+
+    monkeypatch.setattr(knn.NeighbourProbe, "shares", kept)
+    held = np.flatnonzero(fold == 0)
+    permuted = y.copy()
+    permuted[held] = (y[held] + 1) % 3
+    for labels in (y, permuted):
+        fit_probe(Labelled(X, labels), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)
+    before, after = voted[: len(voted) // 2], voted[len(voted) // 2 :]
+    np.testing.assert_array_equal(after[0], before[0])
+    assert any((one != other).any() for one, other in zip(after[1:], before[1:], strict=True))
 
 
 def test_scaling_is_learned_from_the_draws_rows_alone() -> None:
