@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt import options, progress
+from mt.fuse.methods import METHODS
 from mt.fuse.unfrozen.options import taken_from, unfrozen
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     "--method",
     "methods",
     multiple=True,
-    type=click.Choice(["concat", "average", "dvme"]),
+    type=click.Choice(METHODS),
     help="What to fit (repeatable); dvme brings what its gain is measured against.  [default: all]",
 )
 @options.fractions

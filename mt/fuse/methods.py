@@ -8,10 +8,11 @@ from mt.errors import InputError, unknown
 
 # DVME comes with what its gain is measured against: the best single model, chosen inside the budget, and concatenation.
 ROWS = {
-    "average": ("average",),
     "concat": ("concat",),
+    "average": ("average",),
     "dvme": ("best-single", "concat", "dvme"),
 }
+METHODS = tuple(ROWS)
 EVERY = ("best-single", "average", "concat", "dvme")
 OF_PROBES = frozenset({"best-single", "average"})  # made of the single models' probes
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from mt.errors import InputError, MtError, unknown
+from mt.fuse.methods import METHODS as FUSING
 
-METHODS = ("probe", "concat", "average", "dvme", "fine-tune")
-FUSING = ("concat", "average", "dvme")
+METHODS = ("probe", *FUSING, "fine-tune")
 SHIPPED = ("paper", "demo")
 
 

@@ -58,6 +58,8 @@ def run_unfrozen(
     settings, machine = settings or Settings(), machine or Machine()
     check_settings(settings, machine)
     check_models(models, several=False)
+    if methods and len(models) == 1:
+        raise InputError("--method is for several models, and one is named. Leave it out, or add another: --model NAME")
     cache, draws = folders.cache_dir(cache_dir), draws_of(draw_file)
     pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
     named = weights_by_model([pair.train[0].backbone for pair in pairs], weights)

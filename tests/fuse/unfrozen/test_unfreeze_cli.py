@@ -122,6 +122,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
         (("--unfreeze", "--batch-size", "0"), "--batch-size takes a number of at least 1"),
         (("--unfreeze", "--dropout", "1"), "--dropout must be at least 0 and below 1"),
         (("--unfreeze", "--model", RESNET, "--model", RESNET), "is named twice"),
+        (("--unfreeze", "--model", RESNET, "--method", "dvme"), "--method is for several models, and one is named"),
         (("--model", RESNET), r"One model is a probe: .* to fine-tune it: --unfreeze"),
     ],
 )
