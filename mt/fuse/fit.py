@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,9 +12,10 @@ import numpy.typing as npt
 import torch
 
 from mt.errors import InputError
-from mt.fuse.choice import Choice, Problem, choose_recipe, logistic_start, trained
+from mt.fuse.choice import Choice, choose_recipe, trained
 from mt.fuse.dvme import DVME
 from mt.fuse.inputs import Inputs
+from mt.fuse.problem import Problem, logistic_start
 from mt.fuse.recipes import CHOICES, Recipe, recipes_of
 from mt.fuse.training import Rows, Shape, predict
 from mt.probe.linear import known_outputs, sigmoid, softmax
@@ -77,10 +79,9 @@ def fit_dvme(
     numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
     rows = Rows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
     n_outputs = 1 if task == "binary" else len(outputs)
-    problem = Problem(
-        rows, groups, Shape(inputs.dims, n_outputs, task, width, heads),
-        len(outputs), seed, class_weight,
-    )  # fmt: skip
+    wide = max(width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
+    shape = Shape(inputs.dims, n_outputs, task, wide, heads)
+    problem = Problem(rows, groups, shape, len(outputs), seed, class_weight)
     choice = choose_recipe(problem, recipes)
     model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
     return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)

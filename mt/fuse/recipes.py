@@ -14,14 +14,15 @@ from mt.errors import unknown
 class Recipe:
     """One way to train; every field changes numbers.
 
-    start: from the concatenation's logistic regression, or at random.  epochs: at most this many; 0 keeps the start.
+    start: from the concatenation's logistic regression, from random votes, or as torch initialises every layer (plain).
+    epochs: at most this many; 0 keeps the start.
     patience: epochs without a better one after which a fold stops looking.
     decay: AdamW's, but towards the start: what the data does not speak against stays (L2-SP, Li et al., ICML 2018).
-    For a random start, that is a decay towards zero as usual.  batch: rows a step.
+    For the other starts, that is a decay towards zero as usual.  batch: rows a step.
     """
 
     name: str
-    start: Literal["logistic", "random"] = "logistic"
+    start: Literal["logistic", "random", "plain"] = "logistic"
     epochs: int = 12
     patience: int = 4
     learning_rate: float = 1e-3
@@ -43,9 +44,9 @@ RECIPES = {
         Recipe("start", epochs=0),
         Recipe("gentle", learning_rate=3e-4),
         Recipe("bold", input_dropout=0.1),
-        Recipe("random", start="random"),
-        Recipe("random-bold", start="random", input_dropout=0.1),
-        Recipe("plain", start="random", decay=0.01, input_dropout=0.0, residual=False),
+        Recipe("random", start="random", epochs=30, patience=6),
+        Recipe("random-bold", start="random", epochs=30, patience=6, input_dropout=0.1),
+        Recipe("plain", start="plain", epochs=30, patience=6, decay=0.01, input_dropout=0.0, residual=False),
         Recipe("uniform", uniform=True),
     )
 }

@@ -1,4 +1,4 @@
-"""The logistic start: a DVME that, before its first step, computes a given linear classifier exactly.
+"""The start: a DVME that, before its first step, computes a given linear classifier exactly.
 
 Each model's token carries that model's share of the logits, its *vote* u_m = W_m x_m, in its first entries.
 Attention starts uniform (keys are zero), so that every head passes on the mean vote; residual and mean add up to
@@ -6,7 +6,8 @@ Attention starts uniform (keys are zero), so that every head passes on the mean 
     sum_i (u_i + 1/M sum_j u_j) = 2 sum_j u_j,
 
 which the head halves and shifts by b.  From there, attention learns whose vote to trust for which image, and the
-other entries of the tokens, a random projection of the embedding, are what it can tell that from.
+other entries of the tokens, a random projection of the embedding, are what it can tell that from.  The same holds for
+the votes of a random classifier: initialised as usual instead, the layers around the attention learn to do without it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def start_from_linear(model: DVME, coef: Tensor, intercept: Tensor) -> None:
     votes = model.n_outputs
     if votes > model.width:
         raise InputError(
-            f"A logistic start needs a width of at least the number of outputs: found width {model.width}, "
-            f"{votes} outputs. Start at random, or raise the width."
+            f"DVME needs a width of at least the number of outputs to start from a linear classifier: found width "
+            f"{model.width}, {votes} outputs. Raise the width."
         )
     scale = _vote_scale(coef, model.dims)
     for project, weight in zip(model.projections, torch.split(coef, list(model.dims), dim=1), strict=True):

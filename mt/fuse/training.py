@@ -56,14 +56,20 @@ class Rows:
 
 
 def build(shape: Shape, recipe: Recipe, linear: Linear | None, seed: int) -> DVME:
-    """Return a recipe's network before its first step, in float64: started from `linear` where the recipe says so."""
+    """Return a recipe's network before its first step, in float64.
+
+    It computes `linear` where the recipe starts from it, a linear classifier drawn at random where it starts at random.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DVME(
             shape.dims, shape.n_outputs, width=shape.width, heads=shape.heads, dropout=recipe.dropout,
             input_dropout=recipe.input_dropout, residual=recipe.residual, uniform=recipe.uniform,
         ).double()  # fmt: skip
-    if recipe.start == "logistic" and linear is not None:
+        drawn = nn.Linear(sum(shape.dims), shape.n_outputs).double()
+    if recipe.start == "random":
+        start_from_linear(model, drawn.weight, drawn.bias)
+    elif recipe.start == "logistic" and linear is not None:
         start_from_linear(model, torch.from_numpy(linear.coef), torch.from_numpy(linear.intercept))
     return model.eval()
 
@@ -101,7 +107,7 @@ class Stepper:
         self.model, self.recipe, self.task, self.class_weight = model, recipe, task, class_weight
         self.parameters: list[Tensor] = list(model.parameters())
         self.began = [parameter.detach().clone() for parameter in self.parameters]
-        if recipe.start == "random":
+        if recipe.start != "logistic":
             self.began = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
         self.n_steps, self.done = n_steps, 0
