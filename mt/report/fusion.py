@@ -12,7 +12,7 @@ from mt.cache.scores import ScoreStore
 from mt.probe import paired
 from mt.probe.metrics import METRICS
 from mt.report.figures import Choice, Figure, Group, Spec, as_spec, columns, menu
-from mt.report.palette import COLOURS
+from mt.report.palette import COLOURS, SHAPES
 from mt.report.panels import Cell, Panel, as_grid
 
 FUSED = "dvme"
@@ -72,8 +72,9 @@ def _gain(cell: Cell, over: str, pair: paired.Paired, sign: int) -> dict[str, An
 def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     overs = list(dict.fromkeys(row["over"] for row in rows))
-    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])),
-                       legend=alt.Legend(orient="bottom", title="gain over", columns=2))  # fmt: skip
+    legend = alt.Legend(orient="bottom", title="gain over", columns=2)
+    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])), legend=legend)
+    shape = alt.Shape("over:N", scale=alt.Scale(domain=overs, range=list(SHAPES)[: len(overs)]), legend=legend)
     base = alt.Chart(alt.NamedData(name="gains")).encode(
         x=alt.X("budget:N", sort=budgets, title="labels used", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("over:N", sort=overs),
@@ -82,7 +83,7 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     whisker = base.mark_rule(strokeWidth=2, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(filled=True, size=70, opacity=1).encode(
         y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}"),
-        shape=alt.Shape("over:N", sort=overs, legend=None),
+        shape=shape,
         description="says:N",
         tooltip=[
             alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),

@@ -11,9 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from mt.probe.metrics import METRICS
-from mt.report import tables
+from mt.report import needed, tables
 from mt.report.figures import MOST, Figure, Group
-from mt.report.needed import labels_needed
 from mt.report.palette import Look, Looks
 from mt.report.panels import Panel
 from mt.report.provenance import Block
@@ -81,7 +80,7 @@ def _panel(name: str, panel: Panel, groups: Sequence[Group]) -> dict[str, Any]:
         "metric": panel.metric_label,
         "groups": groups,
         "names": panel.names,
-        "needed": _needed(panel) if len(panel.names) > 1 else [],
+        "needed": _needed(panel),
     }
 
 
@@ -91,9 +90,9 @@ def _needed(panel: Panel) -> list[dict[str, Any]]:
         {
             "name": goal,
             "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
-            "cells": [{"name": name, "text": str(labels_needed(panel, name, goal) or "–")} for name in panel.names],
+            "cells": [{"name": name, "text": text} for name, text in zip(panel.names, texts, strict=True)],
         }
-        for goal in panel.names
+        for goal, texts in needed.rows(panel)
     ]
 
 
