@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from mt.cache.catalog import Catalog
+from mt.cache.scores import ScoreStore
 from mt.fuse.unfrozen.settings import Settings
+from mt.probe.evaluate import run_probe
 from mt.report import collect
 from mt.report.provenance import provenance
 from tests.probe.features import write_pair
@@ -92,15 +94,11 @@ def test_every_setting_is_on_the_page(tmp_path: Path) -> None:
     """Protocols in full; of features that are at hand, what their fingerprints were made from."""
     inputs = {"backbone": {"name": "m1", "preprocess": "resize 256", "precision": "float32"}}
     write_pair(tmp_path / "cache", inputs=inputs)
-    from mt.probe.evaluate import run_probe
-
     ran = run_probe(tmp_path / "cache", fractions=[0.5], seeds=1)
-    from mt.cache.scores import ScoreStore
-
     with ScoreStore(ran.store) as store:
         blocks = {block.title: block for block in provenance(collect(store), Catalog(tmp_path / "cache"))}
     features = blocks["Settings of the features"].rows
-    assert ("toy", "test", "m1", "backbone", "name m1, preprocess resize 256, precision float32") in features
+    assert ("toy", "test", "m1", "backbone", "name m1, precision float32, preprocess resize 256") in features
     assert ("toy", "train", "m1", "compute", "device cpu") in features
     stated = {what: value for name, what, value in blocks["Protocols"].rows if name == "default"}
     assert stated["method"].startswith("Logistic: Cs 0.001 ... 1000 (13 values)")
