@@ -20,7 +20,7 @@ from mt.cache.fingerprint import digest
 from mt.cache.scores import ScoreStore
 from mt.probe import metrics
 from mt.report.figures import Choice, Figure, Group, as_spec, menu
-from mt.report.palette import COLOURS
+from mt.report.palette import colours_of_class
 from mt.report.panels import Cell, Panel
 from mt.report.thumbnails import thumbnails
 
@@ -171,21 +171,20 @@ def _wrong(panel: Panel, labels: Array, p: Array) -> list[int]:
 
 def _chart(panel: Panel, choice: Choice, table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     names = [name for name in (*panel.class_names, "several findings", "no finding") if name in set(table["class"])]
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+    edges, fills = zip(*map(colours_of_class, range(len(names))), strict=True)
+    legend = alt.Legend(orient="bottom", columns=3, title=None, labelLimit=110, symbolLimit=30)
     tooltip = [alt.Tooltip("class:N"), alt.Tooltip("case:N"), *([alt.Tooltip("image:N")] if "image" in table else [])]
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
     wrong = alt.condition("datum.wrong", alt.value("cross"), alt.value("circle"))
     chart = (
         alt.Chart(alt.NamedData(name="map"))
         .transform_filter("datum.model === model")
-        .mark_point(filled=True)
+        .mark_point(filled=False, strokeWidth=1)
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
-            color=alt.Color(
-                "class:N", sort=names, scale=alt.Scale(domain=names, range=colours),
-                legend=alt.Legend(orient="bottom", columns=3, title=None, labelLimit=110, symbolLimit=30),
-            ),
+            stroke=alt.Stroke("class:N", scale=alt.Scale(domain=names, range=edges), legend=legend),
+            fill=alt.Fill("class:N", scale=alt.Scale(domain=names, range=fills), legend=legend),
             shape=wrong,
             size=alt.condition("datum.wrong", alt.value(60), alt.value(18)),
             opacity=alt.condition("datum.wrong", alt.value(1), alt.value(0.65)),
