@@ -33,8 +33,8 @@ def label_efficiency(panel: Panel, looks: Looks) -> Group:
 
 def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, Any]:
     ticks = sorted({row["labels"] for row in rows})
-    where = {"values": ticks} if len(ticks) <= _TICKS else {"tickCount": _TICKS}
-    axis = alt.Axis(format="~s", grid=False, **where)
+    where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
+    axis = alt.Axis(grid=False, **where)
     base = (
         alt.Chart(alt.NamedData(name="curves"))
         .transform_filter(IS_SHOWN)

@@ -11,7 +11,7 @@ import altair as alt
 from mt.cache.scores import ScoreStore
 from mt.probe import paired
 from mt.probe.metrics import METRICS
-from mt.report.figures import Choice, Figure, Group, Spec, as_spec, columns, menu
+from mt.report.figures import SHADES, Choice, Figure, Group, Spec, as_spec, columns, menu, on_shade
 from mt.report.palette import COLOURS, SHAPES
 from mt.report.panels import Cell, Panel, as_grid
 
@@ -121,14 +121,13 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choi
             y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
         )
     )
-    scale = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
     square = base.mark_rect().encode(
-        color=alt.Color("share:Q", scale=scale, legend=None),
+        color=alt.Color("share:Q", scale=SHADES, legend=None),
         tooltip=[alt.Tooltip("class:N"), alt.Tooltip("model:N"), alt.Tooltip("share:Q", format=".1%")],
     )
     text = base.mark_text(aria=False).encode(
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.45", alt.value("#ffffff"), alt.value("#10202f")),
+        color=on_shade("share"),
     )
     spec: Spec = as_spec(alt.layer(square, text).add_params(menu(choice)))
     says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."

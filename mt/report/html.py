@@ -54,6 +54,7 @@ def page(
         filters=_filters(panels, looks),
         columns=[{"label": name, "number": name in _NUMBERS} for name in _COLUMNS],
         rows=[_row(row) for row in tables.rows(panels)],
+        flags={flag: number for number, flag in enumerate(_flags(panels), start=1)},
         provenance=provenance,
         **{name: Markup(code) for name, code in scripts.items()},
     )
@@ -136,6 +137,11 @@ def _swatch(look: Look) -> Any:
     ).format(c=look.colour, d=dash, p=look.outline)
 
 
+def _flags(panels: Sequence[Panel]) -> list[str]:
+    """Return what rows of the main table are flagged with, each once: the page prints it under the table."""
+    return list(dict.fromkeys(flag for row in tables.rows(panels) for flag in row.cell.flags))
+
+
 def _row(row: tables.Row) -> dict[str, Any]:
     cell = row.cell
     bounds = cell.low, cell.high
@@ -153,7 +159,7 @@ def _row(row: tables.Row) -> dict[str, Any]:
         "draws": len(cell.scores),
         "mark": MARKS.get(cell.mark, ""),
         "realised": row.realised,
-        "flags": "; ".join(cell.flags),
+        "flags": cell.flags,
     }
 
 

@@ -98,16 +98,20 @@ def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Block]:
         str(kept["file"])
         for cell in _cells(panels) for several in cell.scores[0].fingerprints.values() for kept in several
     }  # fmt: skip
-    rows = [
-        (entry.dataset, entry.split, entry.backbone, name, _words(settings))
+    stated = [
+        (what, which, _words(settings))
         for entry in entries
         if entry.fingerprints.get("file") in used
-        for name, settings in (*entry.manifest.get("inputs", {}).items(), ("compute", entry.manifest.get("compute")))
+        for what, which, settings in (
+            ("backbone", entry.backbone, entry.manifest["inputs"].get("backbone")),
+            ("dataset", entry.dataset, entry.manifest["inputs"].get("dataset")),
+            ("machine", f"{entry.backbone} on {entry.dataset}", entry.manifest.get("compute")),
+        )
         if settings
     ]
     text = "What was hashed into the fingerprints, and the machine that made the features."
-    columns = ("dataset", "split", "backbone", "of", "settings")
-    return [Block("Settings of the features", text, columns, rows)] if rows else []
+    rows = sorted(dict.fromkeys(stated))
+    return [Block("Settings of the features", text, ("of", "which", "settings"), rows)] if rows else []
 
 
 def _prints(kept: dict[str, Any]) -> tuple[str, ...]:
@@ -138,12 +142,16 @@ def _settings(cell: Cell) -> str:
 
 
 def _words(settings: Any) -> str:
-    return ", ".join(
-        f"{name} {value:g}"
-        if isinstance(value, float)
-        else f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in settings.items()
-    )
+    return ", ".join(f"{name} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    """Return a setting in words, whatever it holds."""
+    if isinstance(value, dict):
+        return f"({_words(value)})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 def _versions(panels: Sequence[Panel]) -> Block:

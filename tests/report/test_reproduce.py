@@ -92,14 +92,16 @@ def test_end_to_end_training_asks_for_its_settings(tmp_path: Path) -> None:
 
 def test_every_setting_is_on_the_page(tmp_path: Path) -> None:
     """Protocols in full; of features that are at hand, what their fingerprints were made from."""
-    inputs = {"backbone": {"name": "m1", "preprocess": "resize 256", "precision": "float32"}}
+    inputs = {"backbone": {"preprocessing": {"crop": 32, "std": [0.5, 0.5]}, "precision": "float32"}, "dataset": {}}
     write_pair(tmp_path / "cache", inputs=inputs)
     ran = run_probe(tmp_path / "cache", fractions=[0.5], seeds=1)
     with ScoreStore(ran.store) as store:
         blocks = {block.title: block for block in provenance(collect(store), Catalog(tmp_path / "cache"))}
     features = blocks["Settings of the features"].rows
-    assert ("toy", "test", "m1", "backbone", "name m1, precision float32, preprocess resize 256") in features
-    assert ("toy", "train", "m1", "compute", "device cpu") in features
+    assert features == [
+        ("backbone", "m1", "precision float32, preprocessing (crop 32, std [0.5, 0.5])"),
+        ("machine", "m1 on toy", "device cpu"),
+    ]
     stated = {what: value for name, what, value in blocks["Protocols"].rows if name == "default"}
     assert stated["method"].startswith("Logistic: Cs 0.001 ... 1000 (13 values)")
     assert {"source", "validation source", "scaling", "selection metric", "hash"} <= set(stated)
