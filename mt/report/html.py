@@ -21,6 +21,7 @@ from mt.report.tables import number
 TITLE = "Which pretrained features, with how many labels?"
 MARKS = {"best": "★ ", "tied": "☆ "}
 _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", "± sd", "95 % [ ]", "draws", "realised")
+_NEEDED = 24  # methods that the page compares by the labels they need, the best ones; the folder's table has all
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
@@ -80,20 +81,22 @@ def _panel(name: str, panel: Panel, groups: Sequence[Group]) -> dict[str, Any]:
         "task": panel.task,
         "metric": panel.metric_label,
         "groups": groups,
-        "names": panel.names,
+        "n_names": len(panel.names),
+        "names": panel.names[:_NEEDED],
         "needed": _needed(panel),
     }
 
 
 def _needed(panel: Panel) -> list[dict[str, Any]]:
     """Return a row a goal: another method's score with all of its labels, and what each method needs to reach it."""
+    names = panel.names[:_NEEDED]
     return [
         {
             "name": goal,
             "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
-            "cells": [{"name": name, "text": text} for name, text in zip(panel.names, texts, strict=True)],
+            "cells": [{"name": name, "text": text} for name, text in zip(names, texts, strict=True)],
         }
-        for goal, texts in needed.rows(panel)
+        for goal, texts in needed.rows(panel, names)
     ]
 
 

@@ -33,14 +33,14 @@ def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     return None if math.isnan(target) or not curve else _reached(curve, target)
 
 
-def rows(panel: Panel) -> list[tuple[str, list[str]]]:
-    """Return a row a goal, what each method needs to reach it in the order of `panel.names`; a dash: not defined.
+def rows(panel: Panel, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return a row a goal: a method, and what each of the methods needs to reach it; a dash: not defined.
 
     None with one method, or with a single budget: then there is nothing to read between.
     """
-    if len(panel.names) < 2 or all(len(panel.curve(name)) < 2 for name in panel.names):
+    if len(names) < 2 or all(len(panel.curve(name)) < 2 for name in names):
         return []
-    return [(goal, [str(labels_needed(panel, name, goal) or "–") for name in panel.names]) for goal in panel.names]
+    return [(goal, [str(labels_needed(panel, name, goal) or "–") for name in names]) for goal in names]
 
 
 def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:

@@ -98,7 +98,7 @@ def side_latex(panel: Panel, side: SideTable) -> str:
 
 def needed_files(panel: Panel) -> dict[str, str]:
     """Return the table of labels needed by its files' endings; nothing where it says nothing."""
-    rows = needed.rows(panel)
+    rows = needed.rows(panel, panel.names)
     if not rows:
         return {}
     columns = ["to match", *panel.names]

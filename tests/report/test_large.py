@@ -53,6 +53,7 @@ def test_200_methods_and_50_000_points_are_one_page_under_15_mb(tmp_path: Path, 
     (tmp_path / "r.html").write_bytes(content)
     opened = look(tmp_path / "r.html")
     assert opened.locator("#scores tbody tr").count() == 600
+    assert opened.locator("#p0 .needed tbody tr").count() == 24
     opened.locator("#p0-map").scroll_into_view_if_needed()
     opened.wait_for_selector("#p0-map canvas.marks")
     opened.locator("select[data-menu=model]").select_option(NAMES[-1])
