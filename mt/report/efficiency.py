@@ -68,8 +68,8 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, 
 def _scale(labels: list[int]) -> alt.Scale:
     """Return the log axis; a single budget stands in the middle of a decade."""
     (low, high), root = (labels[0], labels[-1]), math.sqrt(10)
-    ends = {} if low < high else {"domain": [low / root, high * root]}
-    return alt.Scale(type="log", nice=False, padding=18, **ends)
+    domain = alt.Undefined if low < high else [low / root, high * root]
+    return alt.Scale(type="log", nice=False, padding=18, domain=domain)
 
 
 def _place(rows: list[dict[str, Any]]) -> str:

@@ -86,7 +86,8 @@ def _fused(panel: Panel, cells: Sequence[Cell]) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
     kinds = {cell.method.method for cell in cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
-    wanted = [name for name in ("average", "concat") if name in kinds and not (dvme and name == "concat")]
+    names = ["average", "concat"]
+    wanted = [name for name in names if name in kinds and not (dvme and name == "concat")]
     wanted += ["dvme"] if dvme else []
     parts = [
         "mt fuse",
