@@ -25,7 +25,7 @@ COMMANDS = {
     "datasets": ("mt.featurize.datasets_cli:datasets", "List the datasets; check one before using it."),
     "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),
     "doctor": ("mt.doctor:doctor", "Look at this machine: what is missing, and how to get it."),
-    "demo": ("mt.demo:demo", "Featurize and probe real images, with nothing to download."),
+    "demo": ("mt.demo:demo", "Run a whole study on real images, with nothing to download."),
 }
 
 

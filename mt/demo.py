@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from mt import options, progress
 @click.command(epilog="Example: mt demo --cache-dir ./features")
 @options.cache_dir
 @click.option("--out", type=click.Path(dir_okay=False), help="The report.  [default: mt-demo.html, in this folder]")
-def demo(cache_dir: str | None, out: str | None) -> None:
+@options.as_json
+def demo(cache_dir: str | None, out: str | None, as_json: bool) -> None:
     """Run a whole study on real images, with nothing to download, and end with its report.
 
     scikit-learn's 1,797 scanned digits and generated tissue patches go through three EfficientNets with ImageNet
@@ -27,5 +29,8 @@ def demo(cache_dir: str | None, out: str | None) -> None:
     where = places(cache_dir)
     study = parse_study(shipped("demo"), Path("demo.toml"))
     ran = run_study(study, where, out=Path(out).absolute() if out else None)
-    print_ran(ran, where)
+    if as_json:
+        click.echo(json.dumps(ran.facts()))
+    else:
+        print_ran(ran, where)
     progress.note(f"Done in {time.monotonic() - began:.0f} s.")

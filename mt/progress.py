@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, runtime_checkable
 
 
 class Advance(Protocol):
@@ -14,9 +14,21 @@ class Advance(Protocol):
     def __call__(self, amount: int, /) -> None: ...
 
 
+@runtime_checkable
+class Overview(Protocol):
+    """A stderr that shows the bars of the parts of a larger work inside its own."""
+
+    def part(self, label: str, total: int, *, unit: str, done: int) -> AbstractContextManager[Advance]:
+        """Show how far a part is; yields a function that advances it."""
+
+
 @contextmanager
 def bar(label: str, total: int, *, unit: str = "images", done: int = 0) -> Iterator[Advance]:
     """Show one bar with count, rate and time left; yields a function that advances it.  Silent off a terminal."""
+    if isinstance(sys.stderr, Overview):
+        with sys.stderr.part(label, total, unit=unit, done=done) as advance_part:
+            yield advance_part
+        return
     if not sys.stderr.isatty():
         yield lambda amount: None
         return

@@ -56,3 +56,14 @@ def test_version_and_help(tmp_path: Path) -> None:
     shown = run_mt("--help", home=tmp_path).stdout
     for command in ("featurize", "probe", "fuse", "models", "datasets", "cache", "demo"):
         assert f"  {command} " in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("mt fea", {"featurize"}), ("mt cache ver", {"verify"}), ("mt probe --see", {"--seeds"})],
+)
+def test_the_shell_completes_commands_and_options(typed: str, offered: set[str], tmp_path: Path) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    ran = run_mt(home=tmp_path, _MT_COMPLETE="bash_complete", **words)
+    assert {line.partition(",")[2] for line in ran.stdout.splitlines()} == offered
+

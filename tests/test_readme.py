@@ -27,6 +27,10 @@ LINES = sorted({line for page in PAGES for line in commands(page)})
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_documented_command_parses(line: str) -> None:
+    check_parses(line)
+
+
+def check_parses(line: str) -> None:
     name, *rest = line.split()[1:]
     assert name in COMMANDS
     command: click.Command | None = group.get_command(click.Context(group), name)
@@ -37,6 +41,26 @@ def test_a_documented_command_parses(line: str) -> None:
     with click.Context(command, resilient_parsing=False) as context:
         parser = command.make_parser(context)
         parser.parse_args(words)
+
+
+def every_command() -> dict[str, click.Command]:
+    """Return all commands by what people type, those below others too."""
+    found = {}
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        found[f"mt {name}"] = command
+        below = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"mt {name} {part}": one for part, one in below.items()}
+    return found
+
+
+@pytest.mark.parametrize("path", every_command())
+def test_every_help_ends_with_an_example_that_parses(path: str) -> None:
+    words = (every_command()[path].epilog or "").removeprefix("Example: ")
+    assert words.startswith(path), "its help needs an epilog, Example: mt ..."
+    for line in words.split(" && "):
+        check_parses(line)
 
 
 def test_the_readme_shows_commands() -> None:

@@ -52,12 +52,12 @@ def _entry(path: Path) -> Entry:
     return read_entry(path if path.exists() else partial)
 
 
-@click.group()
+@click.group(epilog="Example: mt cache list --dataset pcam")
 def cache() -> None:
     """List, verify, export and clean the feature files."""
 
 
-@cache.command("list")
+@cache.command("list", epilog="Example: mt cache list --dataset pcam --all")
 @selection
 @click.option("--all", "everything", is_flag=True, help=f"Also show {', '.join(LEFT_OUT)} files.")
 @options.as_json
@@ -78,7 +78,7 @@ def list_(catalog: Catalog, entries: list[Entry], filtered: bool, everything: bo
         progress.note(f"{len(entries) - len(shown)} superseded, limited or random-weight files left out: --all")
 
 
-@cache.command()
+@cache.command(epilog="Example: mt cache info --model dino --split test")
 @selection
 @options.as_json
 def info(catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) -> None:
@@ -92,7 +92,7 @@ def info(catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) 
         show.info(entry)
 
 
-@cache.command()
+@cache.command(epilog="Example: mt cache verify --dataset pcam")
 @selection
 @options.as_json
 @click.pass_context
@@ -117,7 +117,7 @@ def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filte
     context.exit(1 if damaged else 0)
 
 
-@cache.command()
+@cache.command(epilog="Example: mt cache remove --model dino --dataset pcam")
 @selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
@@ -138,7 +138,7 @@ def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool, as
         show.json_lines(one | {"removed": entry.path in gone} for one, entry in zip(facts, entries, strict=True))
 
 
-@cache.command()
+@cache.command(epilog="Example: mt cache prune --dry-run")
 @options.cache_dir
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @options.as_json
@@ -173,7 +173,9 @@ def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
     return gone
 
 
-@cache.command()
+@cache.command(
+    epilog="Example: mt cache export --model dino --dataset pcam --split train --format parquet --out pcam.parquet"
+)
 @selection
 @click.option(
     "--format", "form", type=click.Choice(["npy", "parquet", "csv"]), default="npy", show_default=True,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, epilog="Example: mt datasets check folder:photos")
 @click.pass_context
 def datasets(ctx: click.Context) -> None:
     """List the datasets; check one before using it."""
@@ -26,7 +26,7 @@ def datasets(ctx: click.Context) -> None:
         ctx.invoke(list_, as_json=False)
 
 
-@datasets.command("list")
+@datasets.command("list", epilog="Example: mt datasets list --json")
 @options.as_json
 def list_(as_json: bool) -> None:
     """List the datasets: name, task, licence, and the files expected."""
@@ -46,7 +46,7 @@ def list_(as_json: bool) -> None:
     click.echo(f"\n{screen.indented(last)}")
 
 
-@datasets.command()
+@datasets.command(epilog="Example: mt datasets check folder:photos --group-regex 'patient[0-9]+'")
 @click.argument("name")
 @options.dataset_settings
 @options.as_json

@@ -11,12 +11,12 @@ from mt import options
 from mt.errors import InputError
 
 
-@click.command(epilog="Example: mt predict models images/ --output predictions.csv")
+@click.command(epilog="Example: mt predict models images/ --out predictions.csv")
 @click.argument("model", type=click.Path())
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option("--dataset", metavar="NAME", help="Predict for a dataset instead of image files. See: mt datasets")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split of the dataset.")
-@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write here.  [default: stdout]")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write here.  [default: stdout]")
 @click.option(
     "--weights", metavar="FILE|random", help="Weights of the backbones, where they were not the published ones."
 )
@@ -24,7 +24,7 @@ from mt.errors import InputError
 @options.cache_dir
 @options.device
 def predict(
-    model: str, paths: tuple[str, ...], dataset: str | None, split: str, output: str | None, data_dir: str | None,
+    model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, data_dir: str | None,
     cache_dir: str | None, **compute: Any,
 ) -> None:  # fmt: skip
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
@@ -40,8 +40,8 @@ def predict(
         found = predict_dataset(model, dataset, split=split, cache_dir=cache_dir, data_dir=data_dir, **compute)
     else:
         found = predict_images(model, paths, **compute)
-    if output:
-        with open(output, "w", encoding="utf-8", newline="") as file:
+    if out:
+        with open(out, "w", encoding="utf-8", newline="") as file:
             found.write_csv(file)
     else:
         found.write_csv(sys.stdout)

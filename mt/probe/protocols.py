@@ -274,3 +274,31 @@ def describe(protocol: Protocol) -> dict[str, Any]:
         "kind": type(protocol.method).__name__.lower(),
         "hash": protocol.fingerprint,
     }
+
+
+def stated(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return the lines of `mt probe --list-protocols` on one protocol."""
+    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
+    lines = [
+        ("what", protocol.title),
+        ("source", protocol.source),
+        ("method", f"{type(protocol.method).__name__}: {settings}"),
+        ("validation source", protocol.validation_source),
+        ("selection metric", protocol.selection_metric or "none"),
+        ("embedding", protocol.embedding),
+        ("scaling", protocol.scaling),
+        ("tasks", ", ".join(protocol.tasks)),
+        ("published", protocol.published),
+        ("known deviations", "; ".join(protocol.deviations) or "none"),
+        ("hash", protocol.fingerprint[:12]),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if len(value) > 8:
+        return f"{value[0]:g} ... {value[-1]:g} ({len(value)} values)"
+    return ", ".join(_short(part) for part in value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from mt.probe.cells import Cell, Grid, grids
 from mt.probe.metrics import METRICS
 from mt.probe.paired import Paired, comparisons, not_worse_than_best
 from mt.probe.plan import Budget
-from mt.probe.protocols import PROTOCOLS, Protocol, describe
+from mt.probe.protocols import PROTOCOLS, describe, stated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -196,34 +195,6 @@ def print_protocols(*, as_json: bool) -> None:
     out = console()
     for protocol in PROTOCOLS.values():
         out.print(protocol.name, style="bold", markup=False)
-        for name, value in _stated(protocol):
+        for name, value in stated(protocol):
             out.print(f"  {name + ':':<19} {value}", markup=False, soft_wrap=True)
         out.print()
-
-
-def _stated(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return the lines of `mt probe --list-protocols` on one protocol."""
-    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
-    settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
-    lines = [
-        ("what", protocol.title),
-        ("source", protocol.source),
-        ("method", f"{type(protocol.method).__name__}: {settings}"),
-        ("validation source", protocol.validation_source),
-        ("selection metric", protocol.selection_metric or "none"),
-        ("embedding", protocol.embedding),
-        ("scaling", protocol.scaling),
-        ("tasks", ", ".join(protocol.tasks)),
-        ("published", protocol.published),
-        ("known deviations", "; ".join(protocol.deviations) or "none"),
-        ("hash", protocol.fingerprint[:12]),
-    ]
-    return [(name, value) for name, value in lines if value]
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if len(value) > 8:
-        return f"{value[0]:g} ... {value[-1]:g} ({len(value)} values)"
-    return ", ".join(_short(part) for part in value)

@@ -27,7 +27,7 @@ from mt import folders, options
     default=2000,
     show_default=True,
     metavar="N",
-    help="Test cases on each embedding map; 0 draws none.",
+    help="Test cases on each embedding map, at most 50,000 a dataset; 0 draws none.",
 )
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")

@@ -10,10 +10,24 @@ import altair as alt
 from mt.cache.scores import ScoreStore
 from mt.report import curves
 from mt.report.by_label import by_label
-from mt.report.figures import IS_SHOWN, Choice, Figure, Group, Spec, Table, as_spec, by_method, menu, shown
+from mt.report.figures import (
+    IS_SHOWN,
+    SHADES,
+    Choice,
+    Figure,
+    Group,
+    Spec,
+    Table,
+    as_spec,
+    by_method,
+    menu,
+    on_shade,
+    shown,
+)
 from mt.report.palette import Looks
 from mt.report.panels import Panel
 
+_SHORT = 3  # letters of a class name that needs no slant
 _UNIT = alt.Scale(domain=[0, 1], nice=False)
 _QUARTERS = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f")
 
@@ -96,11 +110,12 @@ def _reliability(panel: Panel, looks: Looks, choices: Sequence[Choice], table: T
 
 def _confusion(panel: Panel, choices: Sequence[Choice], table: Table) -> Figure:
     names = list(panel.class_names)
+    slant = -35 if max(map(len, names)) > _SHORT else 0
     base = (
         alt.Chart(alt.NamedData(name="confusion"))
         .transform_filter("datum.budget === budget && datum.method === method")
         .encode(
-            x=alt.X("guess:N", sort=names, title="predicted", axis=alt.Axis(labelAngle=-35, labelLimit=90)),
+            x=alt.X("guess:N", sort=names, title="predicted", axis=alt.Axis(labelAngle=slant, labelLimit=90)),
             y=alt.Y("truth:N", sort=names, title="true class", axis=alt.Axis(labelLimit=90)),
             tooltip=[
                 alt.Tooltip("truth:N", title="true class"), alt.Tooltip("guess:N", title="predicted"),
@@ -109,11 +124,10 @@ def _confusion(panel: Panel, choices: Sequence[Choice], table: Table) -> Figure:
             ],
         )
     )  # fmt: skip
-    scale = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
-    square = base.mark_rect().encode(color=alt.Color("share:Q", scale=scale, legend=None))
+    square = base.mark_rect().encode(color=alt.Color("share:Q", scale=SHADES, legend=None))
     count = base.mark_text(fontSize=12, aria=False).encode(
         text=alt.Text("n:Q", format=","),
-        color=alt.condition("datum.share > 0.45", alt.value("#ffffff"), alt.value("#10202f")),
+        color=on_shade("share"),
     )
     layers = [square, count] if len(names) <= 12 else [square]
     chart = alt.layer(*layers).add_params(*(menu(choice) for choice in choices))

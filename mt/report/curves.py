@@ -71,7 +71,8 @@ def precision_recall(panel: Panel, predicted: list[Predicted]) -> Table:
 
     def points(y: Array, p: Array) -> tuple[Array, Array]:
         precision, recall, _ = precision_recall_curve(y, p)
-        return recall[::-1], precision[::-1]
+        # The last point of scikit-learn's, recall 0 at precision 1, is of no threshold.
+        return recall[-2::-1], precision[-2::-1]
 
     return _curves(panel, predicted, points)
 

@@ -12,14 +12,15 @@ from mt.report.palette import Looks
 from mt.report.panels import Cell, Panel
 
 _TICKS = 6
-_LOG = alt.Scale(type="log", nice=False, padding=18)
 _FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fainter
-_APART = 0.006  # of the axis, between methods that share a budget
+# Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
+_APART, _APART_ALONE, _SHARE = 6, 48, 0.7
+_ALONE = "datum.alone"
 
 
 def label_efficiency(panel: Panel, looks: Looks) -> Group:
     """Return the curves of a panel: a line a method, a band over draws, whiskers over test cases."""
-    rows = [_row(panel, cell) for name in panel.names for cell in panel.curve(name)]
+    rows = [row for name in panel.names for row in _rows(panel, name)]
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
         f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
@@ -32,13 +33,14 @@ def label_efficiency(panel: Panel, looks: Looks) -> Group:
 
 def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, Any]:
     ticks = sorted({row["labels"] for row in rows})
-    where = {"values": ticks} if len(ticks) <= _TICKS else {"tickCount": _TICKS}
-    axis = alt.Axis(format="~s", grid=False, **where)
+    where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
+    axis = alt.Axis(grid=False, **where)
     base = (
         alt.Chart(alt.NamedData(name="curves"))
         .transform_filter(IS_SHOWN)
+        .transform_calculate(place=_place(rows))
         .encode(
-            x=alt.X("place:Q", scale=_LOG, title="labels used (log scale)", axis=axis),
+            x=alt.X("place:Q", scale=_scale(ticks), title="labels used (log scale)", axis=axis),
             color=by_method(panel, looks, "colour"),
         )
     )
@@ -46,28 +48,57 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, 
     band = base.mark_area(opacity=_FAINT if len(panel.names) > _FEW else _SOFT, aria=False).encode(
         y=alt.Y("sd_low:Q"), y2="sd_high:Q"
     )
+    bar = (
+        base.transform_filter(_ALONE)
+        .mark_rule(strokeWidth=10, opacity=_SOFT, aria=False)
+        .encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", color=by_method(panel, looks, "colour"))
+    )
     line = base.mark_line(strokeWidth=2, aria=False).encode(y=y, strokeDash=by_method(panel, looks, "dash"))
     whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel)
     )
     # A layer without a number to show would have no domain, of which Vega warns.
-    some_bands, some_whiskers = (any(row[end] is not None for row in rows) for end in ("sd", "low"))
-    layers = [*([band] if some_bands else []), line, *([whisker] if some_whiskers else []), point]
-    return as_spec(alt.layer(*layers).add_params(shown(panel)))
+    some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
+    some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)
+    wanted = ((band, some_bands), (bar, some_bars), (line, True), (whisker, some_whiskers), (point, True))
+    return as_spec(alt.layer(*(layer for layer, is_there in wanted if is_there)).add_params(shown(panel)))
+
+
+def _scale(labels: list[int]) -> alt.Scale:
+    """Return the log axis; a single budget stands in the middle of a decade."""
+    (low, high), root = (labels[0], labels[-1]), math.sqrt(10)
+    domain = alt.Undefined if low < high else [low / root, high * root]
+    return alt.Scale(type="log", nice=False, padding=18, domain=domain)
+
+
+def _place(rows: list[dict[str, Any]]) -> str:
+    """Return the expression for where a point stands: its labels, a few pixels off by its rank among what is shown."""
+    labels = [row["labels"] for row in rows]
+    decades = math.log10(max(labels) / min(labels))
+    budgets = len({row["budget"] for row in rows})
+    most = _APART if decades else _APART_ALONE
+    pixels = f"min({most}, {_SHARE:g} * width / {budgets} / length(shown))"
+    rank = "(indexof(shown, datum.method) - (length(shown) - 1) / 2)"
+    return f"datum.labels * pow(10, {rank} * {pixels} * {decades or 1:.6g} / max(width, 1))"
+
+
+def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
+    """Return a method's points; `alone` are those whose deviation no band can show, for want of a neighbour's."""
+    curve = panel.curve(name)
+    has = [cell.sd is not None for cell in curve]
+    return [
+        {**_row(panel, cell), "alone": has[i] and not any(has[max(0, i - 1) : i] + has[i + 1 : i + 2])}
+        for i, cell in enumerate(curve)
+    ]
 
 
 def _row(panel: Panel, cell: Cell) -> dict[str, Any]:
-    """Return one point; `place` is its labels, set a little apart from the other methods' so that none is covered."""
-    labels = [cell.n_labels for cell in panel.headline]
-    decades = math.log10(max(labels) / max(1, min(labels)))
-    middle = (len(panel.names) - 1) / 2
-    step = min(_APART, _APART * 8 / len(panel.names)) * decades
+    """Return one point."""
     mean, sd = _defined(cell.mean), cell.sd
     return {
         "method": cell.name,
         "labels": cell.n_labels,
-        "place": cell.n_labels * 10 ** (step * (panel.names.index(cell.name) - middle)),
         "budget": str(cell.budget),
         "mean": mean,
         "sd": sd,

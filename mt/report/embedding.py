@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -20,7 +20,7 @@ from mt.cache.fingerprint import digest
 from mt.cache.scores import ScoreStore
 from mt.probe import metrics
 from mt.report.figures import Choice, Figure, Group, as_spec, menu
-from mt.report.palette import COLOURS
+from mt.report.palette import colours_of_class
 from mt.report.panels import Cell, Panel
 from mt.report.thumbnails import thumbnails
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 REVISION = 1  # raised whenever the positions change
+MOST = 50_000  # points on the maps of a dataset: what keeps a page small and quick
 _COMPONENTS = 50
 _HEIGHT = 460
 _FEW = 1000  # points, below which threads cost more than they bring
@@ -53,17 +54,14 @@ class Maps:
 
 def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Group | None:
     """Return the maps of a panel's backbones whose features are still at hand; None where there are none."""
-    tables = []
-    pictures: dict[str, str] = {}
-    for cell in _single_models(panel):
-        entry = _test_features(cell, maps.catalog)
-        if entry is None or not maps.points:
-            continue
-        if maps.thumbnails and not pictures:
-            pictures = thumbnails(entry, chosen_rows(entry.n_rows, maps.points), maps.data_dir)
-        tables.append(_table(store, panel, cell, entry, maps, pictures))
-    if not tables:
+    at_hand = [(cell, entry) for cell in _single_models(panel) if (entry := _test_features(cell, maps.catalog))]
+    if not at_hand or not maps.points:
         return None
+    maps = replace(maps, points=min(maps.points, max(1, MOST // len(at_hand))))
+    pictures: dict[str, str] = {}
+    if maps.thumbnails:
+        pictures = thumbnails(at_hand[0][1], chosen_rows(at_hand[0][1].n_rows, maps.points), maps.data_dir)
+    tables = [_table(store, panel, cell, entry, maps, pictures) for cell, entry in at_hand]
     names = list(dict.fromkeys(table["model"][0] for table in tables))
     choice = Choice("backbone", "model", names, names[0])
     merged = {name: [value for table in tables for value in table[name]] for name in tables[0]}
@@ -173,21 +171,20 @@ def _wrong(panel: Panel, labels: Array, p: Array) -> list[int]:
 
 def _chart(panel: Panel, choice: Choice, table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     names = [name for name in (*panel.class_names, "several findings", "no finding") if name in set(table["class"])]
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+    edges, fills = zip(*map(colours_of_class, range(len(names))), strict=True)
+    legend = alt.Legend(orient="bottom", columns=3, title=None, labelLimit=110, symbolLimit=30)
     tooltip = [alt.Tooltip("class:N"), alt.Tooltip("case:N"), *([alt.Tooltip("image:N")] if "image" in table else [])]
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
     wrong = alt.condition("datum.wrong", alt.value("cross"), alt.value("circle"))
     chart = (
         alt.Chart(alt.NamedData(name="map"))
         .transform_filter("datum.model === model")
-        .mark_point(filled=True)
+        .mark_point(filled=False, strokeWidth=1)
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
-            color=alt.Color(
-                "class:N", sort=names, scale=alt.Scale(domain=names, range=colours),
-                legend=alt.Legend(orient="bottom", columns=3, title=None, labelLimit=110, symbolLimit=30),
-            ),
+            stroke=alt.Stroke("class:N", scale=alt.Scale(domain=names, range=edges), legend=legend),
+            fill=alt.Fill("class:N", scale=alt.Scale(domain=names, range=fills), legend=legend),
             shape=wrong,
             size=alt.condition("datum.wrong", alt.value(60), alt.value(18)),
             opacity=alt.condition("datum.wrong", alt.value(1), alt.value(0.65)),

@@ -82,6 +82,15 @@ def shown(panel: Panel) -> Any:
     return alt.param("shown", value=list(panel.names[:MOST]))
 
 
+# Shares from none to all, and words on them: white from where it is more legible than ink.
+SHADES = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
+
+
+def on_shade(field: str) -> Any:
+    """Return the colour of words on the shade of a share."""
+    return alt.condition(f"datum.{field} > 0.62", alt.value("#ffffff"), alt.value("#10202f"))
+
+
 IS_SHOWN = "indexof(shown, datum.method) >= 0"
 
 

@@ -11,8 +11,8 @@ import altair as alt
 from mt.cache.scores import ScoreStore
 from mt.probe import paired
 from mt.probe.metrics import METRICS
-from mt.report.figures import Choice, Figure, Group, Spec, as_spec, columns, menu
-from mt.report.palette import COLOURS
+from mt.report.figures import SHADES, Choice, Figure, Group, Spec, as_spec, columns, menu, on_shade
+from mt.report.palette import COLOURS, SHAPES
 from mt.report.panels import Cell, Panel, as_grid
 
 FUSED = "dvme"
@@ -72,8 +72,9 @@ def _gain(cell: Cell, over: str, pair: paired.Paired, sign: int) -> dict[str, An
 def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     overs = list(dict.fromkeys(row["over"] for row in rows))
-    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])),
-                       legend=alt.Legend(orient="bottom", title="gain over", columns=2))  # fmt: skip
+    legend = alt.Legend(orient="bottom", title="gain over", columns=2)
+    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])), legend=legend)
+    shape = alt.Shape("over:N", scale=alt.Scale(domain=overs, range=list(SHAPES)[: len(overs)]), legend=legend)
     base = alt.Chart(alt.NamedData(name="gains")).encode(
         x=alt.X("budget:N", sort=budgets, title="labels used", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("over:N", sort=overs),
@@ -82,7 +83,7 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     whisker = base.mark_rule(strokeWidth=2, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(filled=True, size=70, opacity=1).encode(
         y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}"),
-        shape=alt.Shape("over:N", sort=overs, legend=None),
+        shape=shape,
         description="says:N",
         tooltip=[
             alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
@@ -120,14 +121,13 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choi
             y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
         )
     )
-    scale = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
     square = base.mark_rect().encode(
-        color=alt.Color("share:Q", scale=scale, legend=None),
+        color=alt.Color("share:Q", scale=SHADES, legend=None),
         tooltip=[alt.Tooltip("class:N"), alt.Tooltip("model:N"), alt.Tooltip("share:Q", format=".1%")],
     )
     text = base.mark_text(aria=False).encode(
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.45", alt.value("#ffffff"), alt.value("#10202f")),
+        color=on_shade("share"),
     )
     spec: Spec = as_spec(alt.layer(square, text).add_params(menu(choice)))
     says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."

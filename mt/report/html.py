@@ -11,9 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from mt.probe.metrics import METRICS
-from mt.report import tables
+from mt.report import needed, tables
 from mt.report.figures import MOST, Figure, Group
-from mt.report.needed import labels_needed
 from mt.report.palette import Look, Looks
 from mt.report.panels import Panel
 from mt.report.provenance import Block
@@ -22,6 +21,7 @@ from mt.report.tables import number
 TITLE = "Which pretrained features, with how many labels?"
 MARKS = {"best": "★ ", "tied": "☆ "}
 _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", "± sd", "95 % [ ]", "draws", "realised")
+_NEEDED = 24  # methods that the page compares by the labels they need, the best ones; the folder's table has all
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
@@ -55,6 +55,7 @@ def page(
         filters=_filters(panels, looks),
         columns=[{"label": name, "number": name in _NUMBERS} for name in _COLUMNS],
         rows=[_row(row) for row in tables.rows(panels)],
+        flags={flag: number for number, flag in enumerate(_flags(panels), start=1)},
         provenance=provenance,
         **{name: Markup(code) for name, code in scripts.items()},
     )
@@ -80,20 +81,22 @@ def _panel(name: str, panel: Panel, groups: Sequence[Group]) -> dict[str, Any]:
         "task": panel.task,
         "metric": panel.metric_label,
         "groups": groups,
-        "names": panel.names,
-        "needed": _needed(panel) if len(panel.names) > 1 else [],
+        "n_names": len(panel.names),
+        "names": panel.names[:_NEEDED],
+        "needed": _needed(panel),
     }
 
 
 def _needed(panel: Panel) -> list[dict[str, Any]]:
     """Return a row a goal: another method's score with all of its labels, and what each method needs to reach it."""
+    names = panel.names[:_NEEDED]
     return [
         {
             "name": goal,
             "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
-            "cells": [{"name": name, "text": str(labels_needed(panel, name, goal) or "–")} for name in panel.names],
+            "cells": [{"name": name, "text": text} for name, text in zip(names, texts, strict=True)],
         }
-        for goal in panel.names
+        for goal, texts in needed.rows(panel, names)
     ]
 
 
@@ -137,6 +140,11 @@ def _swatch(look: Look) -> Any:
     ).format(c=look.colour, d=dash, p=look.outline)
 
 
+def _flags(panels: Sequence[Panel]) -> list[str]:
+    """Return what rows of the main table are flagged with, each once: the page prints it under the table."""
+    return list(dict.fromkeys(flag for row in tables.rows(panels) for flag in row.cell.flags))
+
+
 def _row(row: tables.Row) -> dict[str, Any]:
     cell = row.cell
     bounds = cell.low, cell.high
@@ -154,7 +162,7 @@ def _row(row: tables.Row) -> dict[str, Any]:
         "draws": len(cell.scores),
         "mark": MARKS.get(cell.mark, ""),
         "realised": row.realised,
-        "flags": "; ".join(cell.flags),
+        "flags": cell.flags,
     }
 
 

@@ -33,6 +33,16 @@ def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     return None if math.isnan(target) or not curve else _reached(curve, target)
 
 
+def rows(panel: Panel, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return a row a goal: a method, and what each of the methods needs to reach it; a dash: not defined.
+
+    None with one method, or with a single budget: then there is nothing to read between.
+    """
+    if len(names) < 2 or all(len(panel.curve(name)) < 2 for name in names):
+        return []
+    return [(goal, [str(labels_needed(panel, name, goal) or "–") for name in names]) for goal in names]
+
+
 def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:
     """Return where a curve of (labels, score) first reaches a score, straight between points on the log axis."""
     if curve[0][1] >= target:

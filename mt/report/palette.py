@@ -20,6 +20,12 @@ SHAPES = {
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 
 
+def colours_of_class(number: int) -> tuple[str, str]:
+    """Return edge and filling of a class's points: full, then open, then pale, so that 21 classes differ."""
+    colour = COLOURS[number % len(COLOURS)]
+    return colour, (colour, "transparent", f"{colour}55")[number // len(COLOURS) % 3]
+
+
 @dataclass(frozen=True)
 class Look:
     """How one method is drawn: colour, mark and dash together are its own among the first 42 of a chart."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import MtError
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, stated
+from mt.report import reproduce
 from mt.report.panels import Cell, Panel
+from mt.report.reproduce import models_of
 
 if TYPE_CHECKING:
-    from mt.cache.catalog import Catalog
+    from mt.cache.catalog import Catalog, Entry
 
 _SHORT = 12  # characters of a fingerprint that people compare
 NON_COMMERCIAL = "no commercial use"
@@ -35,67 +36,24 @@ def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[
 
     catalog: where the feature files are, which state the very commands that made them.
     """
-    return [_commands(panels, catalog), _weights(panels), _features(panels), _recipes(panels), _versions(panels)]
+    entries = catalog.entries(everything=True) if catalog else []
+    return [
+        _commands(panels, entries), _weights(panels), _features(panels), *_inputs(panels, entries), _recipes(panels),
+        *_protocols(panels), _versions(panels),
+    ]  # fmt: skip
 
 
 def _cells(panels: Sequence[Panel]) -> list[Cell]:
     return [cell for panel in panels for cell in panel.cells]
 
 
-def _commands(panels: Sequence[Panel], catalog: Catalog | None) -> Block:
-    entries = catalog.entries(everything=True) if catalog else []
-    made_by = {entry.fingerprints.get("file"): str(entry.manifest.get("command", "")) for entry in entries}
-    commands = [line for panel in panels for line in (*_featurized(panel, made_by), *_scored(panel))]
+def _commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> Block:
     text = "What was asked is answered from the score database; on another machine these commands make it anew."
-    return Block("Reproduce", text, commands=[*dict.fromkeys(commands), "mt report"])
-
-
-def _featurized(panel: Panel, made_by: Mapping[str | None, str]) -> list[str]:
-    """Return the commands that made a panel's features: as the files state them, else as their names suggest."""
-    lines = []
-    for cell in panel.cells:
-        for split, several in cell.scores[0].fingerprints.items():
-            dataset = panel.test_dataset if split == "test" else panel.dataset
-            for model, kept in zip(_models(cell), several, strict=False):
-                named = f"mt featurize {_flags('--model', [model])} {shlex.join(['--dataset', dataset])}"
-                lines.append(made_by.get(kept["file"]) or named)
-    return list(dict.fromkeys(lines))
-
-
-def _scored(panel: Panel) -> list[str]:
-    """Return the commands that make a panel's scores."""
-    dataset = shlex.join(["--dataset", panel.dataset])
-    lines = []
-    probes = [cell for cell in panel.cells if cell.method.method == "probe"]
-    for protocol in dict.fromkeys(cell.method.protocol for cell in probes):
-        chosen = [cell for cell in probes if cell.method.protocol == protocol]
-        recipe = "" if protocol == "default" else f" --protocol {protocol}"
-        across = "" if panel.test_dataset == panel.dataset else f" {shlex.join(['--test-dataset', panel.test_dataset])}"
-        lines.append(f"mt probe {dataset}{across} {_asked(chosen)}{recipe}")
-    for fused in dict.fromkeys(tuple(_models(cell)) for cell in panel.cells if cell.method.method != "probe"):
-        chosen = [cell for cell in panel.cells if tuple(_models(cell)) == fused]
-        lines.append(f"mt fuse {_flags('--model', fused)} {dataset} {_asked(chosen)}")
-    return lines
-
-
-def _models(cell: Cell) -> list[str]:
-    """Return the backbones of a method, in order."""
-    return [part.strip() for part in cell.method.model.split(" + ")]
-
-
-def _flags(option: str, values: Sequence[str]) -> str:
-    return " ".join(shlex.join([option, value.partition("@")[0].partition(" (")[0]]) for value in values)
-
-
-def _asked(cells: Sequence[Cell]) -> str:
-    """Return the options for the budgets and the number of draws."""
-    budgets = dict.fromkeys(cell.budget for cell in cells)
-    parts = [f"--fraction {b.fraction:g}" if b.fraction is not None else f"--shots {b.shots}" for b in budgets]
-    return " ".join([*parts, f"--seeds {max(len(cell.scores) for cell in cells)}"])
+    return Block("Reproduce", text, commands=reproduce.commands(panels, entries))
 
 
 def _weights(panels: Sequence[Panel]) -> Block:
-    names = dict.fromkeys(name.partition("@")[0] for cell in _cells(panels) for name in _models(cell))
+    names = dict.fromkeys(name.partition("@")[0] for cell in _cells(panels) for name in models_of(cell))
     rows = [_weight(name.partition(" (")[0]) for name in names]
     marked = [row[0] for row in rows if NON_COMMERCIAL in row[1]]
     text = f"Weights that allow {NON_COMMERCIAL}: {', '.join(marked)}." if marked else ""
@@ -119,7 +77,7 @@ def _features(panels: Sequence[Panel]) -> Block:
         for panel in panels
         for cell in panel.cells
         for split, several in cell.scores[0].fingerprints.items()
-        for model, kept in zip(_models(cell), several, strict=False)
+        for model, kept in zip(models_of(cell), several, strict=False)
     )
     columns = (
         "dataset",
@@ -134,6 +92,28 @@ def _features(panels: Sequence[Panel]) -> Block:
     return Block("Features", text, columns, sorted(rows))
 
 
+def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Block]:
+    """Return what determined the features that are at hand: preprocessing, precision, weights, dataset, machine."""
+    used = {
+        str(kept["file"])
+        for cell in _cells(panels) for several in cell.scores[0].fingerprints.values() for kept in several
+    }  # fmt: skip
+    stated = [
+        (what, which, _words(settings))
+        for entry in entries
+        if entry.fingerprints.get("file") in used
+        for what, which, settings in (
+            ("backbone", entry.backbone, entry.manifest["inputs"].get("backbone")),
+            ("dataset", entry.dataset, entry.manifest["inputs"].get("dataset")),
+            ("machine", f"{entry.backbone} on {entry.dataset}", entry.manifest.get("compute")),
+        )
+        if settings
+    ]
+    text = "What was hashed into the fingerprints, and the machine that made the features."
+    rows = sorted(dict.fromkeys(stated))
+    return [Block("Settings of the features", text, ("of", "which", "settings"), rows)] if rows else []
+
+
 def _prints(kept: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(kept.get(name, ""))[:_SHORT] for name in ("backbone", "dataset", "file"))
 
@@ -146,10 +126,15 @@ def _recipes(panels: Sequence[Panel]) -> Block:
         )
         for panel in panels for cell in panel.headline
     )  # fmt: skip
-    used = [PROTOCOLS[name] for name in dict.fromkeys(row[3] for row in rows) if name in PROTOCOLS]
-    text = " ".join(f"{protocol.name}: {protocol.title} ({protocol.source})." for protocol in used)
     columns = ("dataset", "method", "budget", "protocol", "solver", "chosen on", "chosen settings, a draw each")
-    return Block("Recipes", text, columns, list(rows))
+    return Block("Recipes", "", columns, list(rows))
+
+
+def _protocols(panels: Sequence[Panel]) -> list[Block]:
+    """Return every line of the protocols that were used."""
+    names = dict.fromkeys(cell.method.protocol for cell in _cells(panels))
+    rows = [(name, what, value) for name in names if name in PROTOCOLS for what, value in stated(PROTOCOLS[name])]
+    return [Block("Protocols", "", ("protocol", "what", "value"), rows)] if rows else []
 
 
 def _settings(cell: Cell) -> str:
@@ -157,12 +142,16 @@ def _settings(cell: Cell) -> str:
 
 
 def _words(settings: Any) -> str:
-    return ", ".join(
-        f"{name} {value:g}"
-        if isinstance(value, float)
-        else f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in settings.items()
-    )
+    return ", ".join(f"{name} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    """Return a setting in words, whatever it holds."""
+    if isinstance(value, dict):
+        return f"({_words(value)})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 def _versions(panels: Sequence[Panel]) -> Block:

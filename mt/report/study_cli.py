@@ -55,9 +55,7 @@ def study(
     if not as_json:
         print_ran(ran, where)
         return
-    written = ran.report
-    facts = {"page": str(written.page), "folder": str(written.folder), "n_scores": written.n_scores}
-    click.echo(json.dumps(facts))
+    click.echo(json.dumps(ran.facts()))
 
 
 def _write_paper(path: Path) -> None:

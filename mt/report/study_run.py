@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt import folders
+from mt.cache.fingerprint import JSON
 from mt.fuse.methods import needs_probes, rows_of
 from mt.report.study import Study
 from mt.report.study_progress import Overall
@@ -52,6 +53,10 @@ class Ran:
 
     scores: tuple[Score, ...]
     report: Report
+
+    def facts(self) -> dict[str, JSON]:
+        """Return what `--json` prints."""
+        return {"page": str(self.report.page), "folder": str(self.report.folder), "n_scores": self.report.n_scores}
 
 
 def places(cache_dir: str | None = None, scores: str | None = None, device: str = "auto") -> Places:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mt.probe.metrics import METRICS
+from mt.report import needed
 from mt.report.panels import Cell, Panel
+
+if TYPE_CHECKING:
+    from mt.report.figures import SideTable
 
 INTERVAL = "95 % interval over test cases"
 SPREAD = "sd over draws"
@@ -78,19 +83,44 @@ def as_latex(panel: Panel) -> str:
     """Return a panel's headline scores as a booktabs table: a row a method, a column a budget, the best in bold."""
     budgets = list(dict.fromkeys(cell.budget for cell in panel.headline))
     by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
-    lines = [
-        r"\begin{tabular}{l" + "r" * len(budgets) + "}",
-        r"\toprule",
-        " & ".join(["Method", *(latex(str(budget)) for budget in budgets)]) + r" \\",
-        r"\midrule",
-    ]
-    for name in panel.names:
-        cells = [by_place.get((name, budget)) for budget in budgets]
-        lines.append(" & ".join([latex(name), *map(_latex_cell, cells)]) + r" \\")
+    rows = [[latex(name), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names]
     caption = (
         f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse."
     )
-    lines += [r"\bottomrule", r"\end{tabular}", f"% {caption}"]
+    return _booktabs(["Method", *map(str, budgets)], rows, caption)
+
+
+def side_latex(panel: Panel, side: SideTable) -> str:
+    """Return a table that goes with charts as a booktabs table, as the page shows it."""
+    rows = [[latex(value) for value in row] for row in side.rows]
+    return _booktabs(side.columns, rows, f"{panel.title}: {side.title}. {side.text}")
+
+
+def needed_files(panel: Panel) -> dict[str, str]:
+    """Return the table of labels needed by its files' endings; nothing where it says nothing."""
+    rows = needed.rows(panel, panel.names)
+    if not rows:
+        return {}
+    columns = ["to match", *panel.names]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([columns, *([goal, *texts] for goal, texts in rows)])
+    cells = [[latex(value) for value in (goal, *texts)] for goal, texts in rows]
+    caption = f"{panel.title}: labels that a method (column) needs to match another (row) at its largest budget."
+    return {"csv": out.getvalue(), "tex": _booktabs(columns, cells, caption)}
+
+
+def _booktabs(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """Return a LaTeX table of cells that are LaTeX already; the first column is words, the others numbers."""
+    lines = [
+        r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(latex, columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        f"% {' '.join(caption.split())}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +128,7 @@ def latex(text: str) -> str:
     """Return text that LaTeX prints as it is."""
     special = {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        **{sign: "\\" + sign for sign in "&%$#_{}"},
+        **{sign: "\\" + sign for sign in "&%$#_{}"}, "≤": r"$\leq$", ">": r"$>$", "<": r"$<$", "–": "--",
     }  # fmt: skip
     return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
 

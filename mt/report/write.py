@@ -58,13 +58,15 @@ def write_report(
 
 
 def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path) -> list[Path]:
-    """Write every table as CSV, the main one of each dataset as LaTeX too."""
+    """Write every table as CSV and LaTeX; the main one is one CSV, and LaTeX a dataset."""
     written = [_write(folder / "scores.csv", tables.as_csv(panels).encode())]
     for panel, some in zip(panels, groups, strict=True):
         stem = slug(panel.title)
         written.append(_write(folder / f"{stem}.tex", tables.as_latex(panel).encode()))
-        sides = [group.table for group in some if group.table]
-        written += [_write(folder / f"{stem}-{side.name}.csv", side.file.encode()) for side in sides]
+        files = {f"needed.{kind}": text for kind, text in tables.needed_files(panel).items()}
+        for side in (group.table for group in some if group.table):
+            files |= {f"{side.name}.csv": side.file, f"{side.name}.tex": tables.side_latex(panel, side)}
+        written += [_write(folder / f"{stem}-{name}", text.encode()) for name, text in files.items()]
     return written
 
 

@@ -79,7 +79,7 @@ def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
     dark = np.array([row["dark"] for row in rows], dtype=np.float32)
     np.testing.assert_array_equal(dark, kept["fused"])
     assert [row["prediction"] for row in rows] == ["dark" if p > 0.5 else "bright" for p in dark]
-    CliRunner().invoke(predict, [*arguments, "--output", str(tmp_path / "p.csv")], catch_exceptions=False)
+    CliRunner().invoke(predict, [*arguments, "--out", str(tmp_path / "p.csv")], catch_exceptions=False)
     assert (tmp_path / "p.csv").read_text() == shown
 
 

@@ -47,7 +47,7 @@ def filled(
         rng = np.random.default_rng([code, len(question.pair.model), int(1000 * fraction), question.seed])
         p = _probabilities(labels, task, k, models[question.pair.model] * (1 + fraction), rng)
         rows = np.arange(round(N_TRAIN * fraction))
-        whole = {**_outcome(task, class_names, len(rows)), **(outcome or {})}
+        whole = {**outcome_of(task, class_names, len(rows)), **(outcome or {})}
         return Fit(question.identity, pool, cases, rows, p, whole)
 
     questions = [
@@ -84,7 +84,7 @@ def _probabilities(labels: Any, task: str, k: int, strength: float, rng: np.rand
     return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _outcome(task: str, class_names: Sequence[str], n_labels: int) -> dict[str, Any]:
+def outcome_of(task: str, class_names: Sequence[str], n_labels: int) -> dict[str, Any]:
     realised = {
         "unit": "row", "n_units": n_labels, "n_rows": n_labels, "n_groups": None,
         "rows": [n_labels // 2, n_labels - n_labels // 2], "groups": None, "forced": [], "missing": [],

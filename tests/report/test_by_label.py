@@ -67,5 +67,6 @@ def test_the_page_shows_it_and_the_folder_holds_it(tmp_path: Path, look: Any) ->
     assert f"{best.auc:.3f} ({best.ap:.3f})" in table.inner_text()
     page.get_by_role("checkbox", name="dino").uncheck()
     assert "dino" not in table.inner_text()
+    assert "Mass & " in (written.folder / "pcam-labels.tex").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO((written.folder / "pcam-labels.csv").read_text())))
     assert len(rows) == 3 * 3 * 3

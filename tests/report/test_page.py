@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,34 @@ def test_hover_shows_the_numbers(look: Any, written: tuple[ScoreStore, Path]) ->
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     assert {f"{cell.mean:.4f}", f"{cell.sd:.4f}", f"{cell.low:.4f}"} <= set(tooltip.inner_text().split())
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("budgets", [(0.1,), (0.01, 0.1, 1.0)])
+def test_methods_that_share_a_budget_are_set_apart(
+    look: Any, tmp_path: Path, budgets: tuple[float, ...], width: int
+) -> None:
+    """Also the best dozen of many methods, and again after the filter has taken some away."""
+    models = {f"model{i:02d}": 0.3 + i / 10 for i in range(14)}
+    store = filled(tmp_path / "s.sqlite", models=models, budgets=budgets, seeds=2, n_test=60)
+    page = look(write_report(store, tmp_path / "r.html", export=False).page, width=width)
+    assert gap(page, budgets, 12) > 2
+    for name in ("model13", "model12", "model11", "model01", "model00"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    page.wait_for_function(f"document.querySelectorAll({MARKS!r}).length === {9 * len(budgets)}")
+    assert gap(page, budgets, 9) > 3
+
+
+MARKS = "#p0-labels svg .mark-symbol path"
+
+
+def gap(page: Any, budgets: tuple[float, ...], shown: int) -> float:
+    """Return the least distance in pixels between the marks of methods at one budget."""
+    centres = "all => all.map(m => { const b = m.getBoundingClientRect(); return b.x + b.width / 2; })"
+    places = sorted(page.eval_on_selector_all(MARKS, centres))
+    assert len(places) == shown * len(budgets)
+    parts = [places[i : i + shown] for i in range(0, len(places), shown)]
+    return min(b - a for part in parts for a, b in itertools.pairwise(part))
 
 
 def test_a_menu_changes_the_drawn_curves(look: Any, written: tuple[ScoreStore, Path]) -> None:

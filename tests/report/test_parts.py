@@ -17,8 +17,10 @@ from mt.errors import InputError
 from mt.probe.metrics import metrics_for
 from mt.report import collect, write_report
 from mt.report.curves import confusion, predictions, reliability, roc
+from mt.report.efficiency import label_efficiency
 from mt.report.figures import Table, records
 from mt.report.needed import Needed, _reached
+from mt.report.palette import looks_of
 from mt.report.panels import Cell
 from mt.report.provenance import provenance
 from mt.report.tables import as_csv, as_latex, latex
@@ -108,6 +110,31 @@ def test_confusion_and_reliability_count_every_case(tmp_path: Path) -> None:
 )
 def test_labels_needed(curve: Sequence[tuple[int, float]], target: float, needed: Needed) -> None:
     assert _reached(curve, target) == needed
+
+
+def test_labels_needed_is_in_the_folder_too_and_says_nothing_of_a_single_budget(tmp_path: Path) -> None:
+    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), tmp_path / "r.html", export=False)
+    head, first, *_ = csv.reader(io.StringIO((written.folder / "pcam-needed.csv").read_text(encoding="utf-8")))
+    assert (head, first[:2]) == (["to match", "dino", "swav", "simclr"], ["dino", "300"])
+    tex = (written.folder / "pcam-needed.tex").read_text(encoding="utf-8")
+    assert r"dino & 300 & $>$ 300" in tex
+    assert "Labels needed" in written.page.read_text(encoding="utf-8")
+    one = write_report(filled(tmp_path / "1.sqlite", budgets=(0.1,)), tmp_path / "one.html", export=False)
+    assert not list(one.folder.glob("*needed*"))
+    assert "Labels needed" not in one.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("budgets", "alone"),
+    [((0.1,), {"10 %"}), ((0.1, 1.0), {"10 %"}), ((0.01, 0.1, 1.0), set()), ((1.0,), set())],
+)
+def test_a_deviation_that_no_band_can_show_is_drawn_by_itself(
+    tmp_path: Path, budgets: tuple[float, ...], alone: set[str]
+) -> None:
+    (panel,) = collect(filled(tmp_path / "s.sqlite", budgets=budgets))
+    (figure,) = label_efficiency(panel, looks_of(panel.names)).figures
+    rows = records(figure.tables["curves"])
+    assert {row["budget"] for row in rows if row["alone"]} == alone
 
 
 def test_csv_holds_every_cell_in_full(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The maps of embeddings: how many points they share, whose they are, and what is marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.cache.catalog import Catalog
+from mt.cache.scores import ScoreStore
+from mt.probe.evaluate import run_probe
+from mt.report import collect, embedding
+from mt.report.embedding import Maps, embedding_map
+from mt.report.figures import records
+from mt.report.palette import colours_of_class
+from tests.probe.features import QUICK, write_pair
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of two models, probed; their maps show two of their features."""
+    for model in ("a", "b"):
+        write_pair(tmp_path, model=model, signal=0.3)
+    run_probe(tmp_path, **QUICK)
+    monkeypatch.setattr(embedding, "project", lambda X: np.asarray(X[:, :2], dtype=np.float64))
+    return tmp_path
+
+
+def drawn(cache: Path, points: int = 2000) -> list[dict[str, object]]:
+    with ScoreStore(cache / "scores.sqlite") as store:
+        (panel,) = collect(store)
+        group = embedding_map(store, panel, Maps(Catalog(cache), points=points, show_ids=True))
+    return records(group.figures[0].tables["map"]) if group else []
+
+
+def test_every_test_case_of_every_model_is_a_point_and_wrong_ones_are_marked(cache: Path) -> None:
+    rows = drawn(cache)
+    assert len(rows) == 2 * 80
+    with ScoreStore(cache / "scores.sqlite") as store:
+        (panel,) = collect(store)
+        for cell in panel.headline:
+            fit = store.fit(cell.scores[0].fit)
+            cases = store.cases(fit.cases)
+            answers = zip(cases.ids, cases.labels, fit.probabilities > 0.5, strict=True)
+            wrong = {name for name, y, guess in answers if y != guess}
+            assert {row["case"] for row in rows if row["model"] == cell.name and row["wrong"]} == wrong
+            assert wrong
+
+
+def test_classes_of_one_colour_are_filled_differently() -> None:
+    assert len({colours_of_class(number) for number in range(21)}) == 21
+
+
+def test_maps_share_the_points_that_a_page_can_hold(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "MOST", 60)
+    assert [row["model"] for row in drawn(cache)] == ["a"] * 30 + ["b"] * 30
+    assert len(drawn(cache, points=20)) == 2 * 20
+    assert drawn(cache, points=0) == []
