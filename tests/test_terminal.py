@@ -29,9 +29,13 @@ COMMANDS = {
     "cache": ["cache", "list"],
     "probe": ["probe", "--fraction", "0.5", "--seeds", "2", "--protocol", "clip"],
     "fuse": ["fuse", "--method", "concat", "--fraction", "0.5", "--seeds", "2"],
+    "featurize": [
+        "featurize", "--model", "timm:test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8",
+        "--dataset", "synthetic@40",
+    ],
     "doctor": ["doctor"],
     "error": ["probe", "--model", "dinno"],
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "featurize"])
 @pytest.mark.parametrize("width", [60, 120])
 def test_no_line_is_wider_than_the_window_and_no_colour_is_unwanted(command: str, home: Path, width: int) -> None:
     text = seen(command, home, width=width, NO_COLOR="1")
@@ -81,6 +85,14 @@ def test_no_line_is_wider_than_the_window_and_no_colour_is_unwanted(command: str
     assert any(lines)
     if command != "error":  # one line, for people who search for it
         assert [line for line in lines if len(line) > width and not FOR_COPYING.search(line)] == []
+
+
+def test_featurizing_shows_images_rate_and_time_left_and_ends_with_what_was_done(home: Path) -> None:
+    text = CONTROL.sub("", seen("featurize", home, width=120, NO_COLOR="1"))
+    assert re.search(r"synthetic@40 .*\d+/60 images [\d.]+/s \d:\d\d:\d\d", text)
+    for split, rows in (("train", 40), ("test", 20)):
+        done = rf"synthetic@40 {split}  timm:test_resnet: {rows} rows, [\d.]+ s, [\d.]+ images/s\s+/\S+\.h5"
+        assert re.search(done, text)
 
 
 @pytest.mark.parametrize("command", ["error", "doctor"])

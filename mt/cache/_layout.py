@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x89MTF\r\n\x1a\n"
 VERSION = 1
 USER_BLOCK = 512
+FINAL = ".h5"  # the suffix of complete files
 DIGEST = 32  # bytes of a sha256
 _OWN_DIGEST_AT = USER_BLOCK - DIGEST
 _FIELDS = struct.Struct("<8s2I10Q32s32s")
@@ -184,6 +185,17 @@ def read_digests(descriptor: int, layout: Layout) -> list[bytes]:
 def present(digests: list[bytes]) -> list[int]:
     """Return the numbers of the blocks that have a checksum."""
     return [block for block, digest in enumerate(digests) if any(digest)]
+
+
+def count_done(descriptor: int, layout: Layout, path: Path) -> int:
+    """Return how many blocks have a checksum.
+
+    Raises DamagedError where one of a file under a final name has none: such a file was complete when it got the name.
+    """
+    done = len(present(read_digests(descriptor, layout)))
+    if path.suffix == FINAL and done < layout.n_blocks:
+        raise damaged(path, f"{layout.n_blocks - done} of its {layout.n_blocks} blocks have lost their checksum")
+    return done
 
 
 def wrong_blocks(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from mt import folders
 from mt.cache import _io, _layout
 from mt.cache.fingerprint import JSON
 from mt.cache.status import Status
@@ -43,7 +45,7 @@ def peek(path: Path) -> Summary:
     try:
         layout = _layout.read_layout(descriptor, path)
         manifest = _layout.read_manifest(descriptor, layout, path)
-        done = len(_layout.present(_layout.read_digests(descriptor, layout)))
+        done = _layout.count_done(descriptor, layout, path)
         status = _io.read(descriptor, layout.n_rows, layout.status)
     finally:
         os.close(descriptor)
@@ -89,4 +91,7 @@ def incomplete(path: Path, manifest: dict[str, JSON], layout: _layout.Layout, do
 
 def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
     command = manifest.get("command") or "mt featurize"
+    cache = path.absolute().parent.parent.parent
+    if cache != folders.cache_dir():
+        command += f" --cache-dir {shlex.quote(str(cache))}"
     return IncompleteError(f"{path} has {min(done, rows)} of {rows} rows. Finish it with: {command}")

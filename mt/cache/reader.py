@@ -49,7 +49,7 @@ class FeatureFile:
         self._layout = _layout.read_layout(descriptor, path)
         self.manifest = _layout.read_manifest(descriptor, self._layout, path)
         _layout.check_seal(descriptor, self._layout, path)
-        done = len(_layout.present(_layout.read_digests(descriptor, self._layout)))
+        done = _layout.count_done(descriptor, self._layout, path)
         if done < self._layout.n_blocks:
             raise incomplete(path, self.manifest, self._layout, done)
         self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)

@@ -57,7 +57,7 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
         layout = _layout.read_layout(descriptor, path)
         _layout.read_manifest(descriptor, layout, path)
         _layout.check_seal(descriptor, layout, path)
-        checked = len(_layout.present(_layout.read_digests(descriptor, layout)))
+        checked = _layout.count_done(descriptor, layout, path)
         damages = find_damage(descriptor, layout, advance)
     except CacheError as error:
         return Report(path, 0, 0, (), str(error))

@@ -57,6 +57,8 @@ class FeatureWriter:
         self.resumed_manifest = _layout.read_manifest(self._descriptor, self._layout, self._file)
         self.n_rows, self.dim = self._layout.n_rows, self._layout.dim
         self.n_blocks, self.block_rows = self._layout.n_blocks, self._layout.block_rows
+        if complete:
+            _layout.count_done(self._descriptor, self._layout, path)
         self.missing = [] if complete else list(range(self.n_blocks)) if created else self._verified()
 
     @classmethod

@@ -80,8 +80,7 @@ def read_checkpoint(path: Path, *, also_ignore: Sequence[str] = ()) -> dict[str,
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # a broken file makes torch, zipfile and safetensors raise a dozen kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is damaged or no checkpoint ({reason}). Delete it and fetch it again.") from error
+        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors.")
     return dict(content)
@@ -110,12 +109,15 @@ def _read_pickled(path: Path, also_ignore: Sequence[str]) -> Any:
 def _refusal(path: Path, error: Exception) -> WeightsError:
     names = unknown_objects(path)
     if not names:
-        reason = str(error).splitlines()[0]
-        return WeightsError(f"{path} is damaged or no checkpoint ({reason}). Delete it and fetch it again.")
+        return _damaged(path, "its content is no pickle of tensors")  # torch's own words advise to unpickle it blindly
     return RefusedError(
         f"{path} was not loaded: beside tensors it holds {_some(names)}, and unpickling such objects can run code. "
         f"To keep its tensors alone, run once: python -m mt.featurize.convert {path}"
     )
+
+
+def _damaged(path: Path, reason: str) -> WeightsError:
+    return WeightsError(f"{path} is damaged or no checkpoint ({reason}). Fetch it again. See: mt models NAME")
 
 
 def unknown_objects(path: Path) -> list[str]:

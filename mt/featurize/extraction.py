@@ -77,7 +77,9 @@ def extract(
         from mt.featurize.run import run
 
         backbones = {name: shelf.load(name) for name in dict.fromkeys(target.model for target in pending)}
-        results = run(dataset, pending, backbones, compute, content=dataset.describe(index), limit=limit)
+        results = run(
+            dataset, pending, backbones, compute, content=dataset.describe(index), limit=limit, weights=shelf.weights
+        )  # fmt: skip
     return [results.get(target.path) or _found(dataset, target) for target in todo]
 
 
@@ -91,7 +93,7 @@ class _Shelf:
         from mt.featurize.backbones import find_spec
 
         self.models = plan.unique(models, find_spec)
-        self._weights = plan.weights_by_model(self.models, weights)
+        self.weights = plan.weights_by_model(self.models, weights)
         self._image_size, self._compute, self._index = image_size, compute, index
         self._loaded: dict[str, Backbone] = {}
 
@@ -100,7 +102,7 @@ class _Shelf:
         from mt.featurize.backbones import resolve_backbone
 
         known = resolve_backbone(
-            model, self._weights[model], self._image_size, precision=self._compute.precision, index=self._index
+            model, self.weights[model], self._image_size, precision=self._compute.precision, index=self._index
         )
         return known or self.load(model)
 
@@ -111,7 +113,7 @@ class _Shelf:
             from mt.featurize.embed import pick_device
 
             self._loaded[model] = load_backbone(
-                model, self._weights[model], pick_device(self._compute.device), self._image_size,
+                model, self.weights[model], pick_device(self._compute.device), self._image_size,
                 precision=self._compute.precision, index=self._index,
             )  # fmt: skip
             for line in self._loaded[model].notes:

@@ -15,7 +15,6 @@ import torch
 from mt import progress
 from mt.cache import status_counts
 from mt.cache.writer import FeatureWriter, Rows
-from mt.errors import CacheError
 from mt.featurize.backbones import Backbone
 from mt.featurize.datasets import Dataset
 from mt.featurize.embed import (
@@ -27,6 +26,7 @@ from mt.featurize.embed import (
 )
 from mt.featurize.passes import Job, missing_rows, run_pass
 from mt.featurize.plan import Compute, Result, Target
+from mt.featurize.weights import RANDOM
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
 BLOCK_ROWS = 256
@@ -40,10 +40,11 @@ def run(
     *,
     content: Mapping[str, Any],
     limit: int | None,
+    weights: Mapping[str, str | None],
 ) -> dict[Path, Result]:
     """Compute the files of `targets` and return a result a path; what was finished stays when it is cut short.
 
-    `content` is the input of the dataset's fingerprint, which the files keep.
+    `content` is the input of the dataset's fingerprint, which the files keep; `weights` what was asked for, by model.
     """
     device = pick_device(compute.device)
     made, batch_size = embedders(
@@ -58,6 +59,10 @@ def run(
                 how=compute_description(
                     device, precision=compute.precision,
                     batch_size=even_batches(len(dataset.splits[target.split]), most=batch_size),
+                ),
+                again=command(
+                    dataset, target, compute, image_size=backbones[target.model].preprocess.crop, limit=limit,
+                    weights=weights[target.model],
                 ),
             )
             for target in targets
@@ -90,8 +95,12 @@ def manifest(
     content: Mapping[str, Any],
     limit: int | None,
     how: Mapping[str, Any],
+    again: str,
 ) -> dict[str, Any]:
-    """Return what a feature file says of itself: no time and nothing else that a second run would change."""
+    """Return what a feature file says of itself: no time and nothing else that a second run would change.
+
+    `how` is what computes it, `again` the command that does.
+    """
     return {
         "dataset": dataset.name,
         "location": dataset.location,
@@ -108,13 +117,13 @@ def manifest(
         "limit": limit,
         "random_weights": backbone.random_weights,
         "compute": dict(how),
-        "command": command(dataset, target, backbone, how, limit),
+        "command": again,
         "warnings": list(dataset.warnings),
     }
 
 
 def command(
-    dataset: Dataset, target: Target, backbone: Backbone, how: Mapping[str, Any], limit: int | None
+    dataset: Dataset, target: Target, compute: Compute, *, image_size: int, limit: int | None, weights: str | None
 ) -> str:
     """Return the command that makes, or finishes, a feature file in the default cache folder."""
     kind, colon, _ = dataset.name.partition(":")
@@ -123,13 +132,16 @@ def command(
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
     if place and name == dataset.name:
         words += ["--data-dir", place if Path(place).is_dir() else str(Path(place).parent)]
-    words += ["--image-size", str(backbone.preprocess.crop)]
-    if how["precision"] != "float32":
-        words += ["--precision", how["precision"]]
-    if backbone.random_weights:
-        words += ["--weights", "random"]
-    if limit is not None:
-        words += ["--limit", str(limit)]
+    device = pick_device(compute.device)
+    given = {
+        "--image-size": image_size,
+        "--device": None if device == pick_device("auto") else device,
+        "--precision": None if compute.precision == "float32" else compute.precision,
+        "--dtype": None if compute.dtype == "float32" else compute.dtype,
+        "--weights": weights if weights in (None, RANDOM) else Path(weights).expanduser().absolute(),
+        "--limit": limit,
+    }
+    words += [*dataset.options, *(str(w) for pair in given.items() if pair[1] is not None for w in pair)]
     return shlex.join(words)
 
 
@@ -153,7 +165,7 @@ def _reserve(
                     overwrite=compute.overwrite, allow_mixed=compute.allow_mixed, lock_timeout=compute.wait,
                 )
             )  # fmt: skip
-    except (CacheError, OSError):
+    except BaseException:  # an interrupt, too
         for writer in writers.values():
             if writer.created:
                 writer.discard()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.cache import is_complete, open_features
+from mt.cache import FeatureWriter, is_complete, open_features, verify_file
 from mt.cache._layout import DIGEST, USER_BLOCK, Layout, read_layout
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from tests.cache import samples
@@ -73,6 +73,7 @@ def _check_flip(path: Path, content: bytes, layout: Layout, at: int, bit: int) -
     with pytest.MonkeyPatch.context() as patch:
         if not inside:
             patch.setattr(h5py, "File", forbidden)
+        assert verify_file(path).problem
         with pytest.raises(CacheError):
             open_features(path, verify=True)
 
@@ -107,6 +108,21 @@ def test_appended_bytes_are_found(complete: Path) -> None:
     _overwrite(complete, complete.read_bytes() + b"\0")
     with pytest.raises(DamagedError, match="bytes and should hold"):
         open_features(complete)
+
+
+def test_checksums_that_are_gone_are_damage_and_no_work_left_to_do(complete: Path) -> None:
+    """A lost sector of zeros: under its final name a file was complete, so no run is sent to finish it."""
+    layout = _layout(complete)
+    content = bytearray(complete.read_bytes())
+    content[layout.blocks + DIGEST : layout.blocks + 2 * DIGEST] = bytes(DIGEST)
+    _overwrite(complete, bytes(content))
+    lost = r"1 of its 3 blocks have lost their checksum\. Make it anew with mt featurize --overwrite"
+    with pytest.raises(DamagedError, match=lost):
+        open_features(complete)
+    with pytest.raises(DamagedError, match=lost):
+        FeatureWriter.open(complete, samples.rows(), samples.manifest(), dim=samples.DIM, block_rows=samples.BLOCK)
+    assert "lost their checksum" in verify_file(complete).problem
+    assert not is_complete(complete)
 
 
 def test_swapped_blocks_are_found(complete: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,18 @@ class TestLock:
         with samples.open_writer(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
             samples.open_writer(path, lock_timeout=timeout)
 
-    def test_a_second_writer_waits_if_asked(self, path: Path) -> None:
+    def test_a_second_writer_waits_if_asked(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with _holder(path) as other:
-            waiting = subprocess.Popen(
-                [sys.executable, "-c", HOLD.replace("(sys.argv[1])", "(sys.argv[1]), lock_timeout=60"), str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
-            )  # fmt: skip
-            assert other.stdin is not None
-            other.stdin.close()  # the first lets go
-            assert waiting.stdout is not None
-            assert waiting.stdout.readline() == b"11\n"
-            waiting.communicate(b"")
+
+            def let_go(seconds: float) -> None:  # the second was refused, and waits before it asks again
+                assert other.stdin is not None
+                other.stdin.close()
+                other.wait()
+
+            monkeypatch.setattr(time, "sleep", let_go)
+            with samples.open_writer(path, lock_timeout=60) as writer:
+                assert writer.missing == [0, 1, 2]
+            assert other.returncode == 0
 
     def test_a_lock_of_a_killed_process_does_not_block(self, path: Path, reference: bytes) -> None:
         with _holder(path) as other:

@@ -47,9 +47,9 @@ class Counting:
         return self.source.load(start, stop)
 
 
-def counted(photos: Path, **options: Any) -> tuple[Dataset, Counting]:
-    """Return the folder's dataset with a counting source on its training split."""
-    dataset = load_dataset(f"folder:{photos}")
+def counted(photos: Path, *, interrupt_at: int | None = None, **options: Any) -> tuple[Dataset, Counting]:
+    """Return the folder's dataset, loaded with these options, with a counting source on its training split."""
+    dataset = load_dataset(f"folder:{photos}", **options)
     train = dataset.splits["train"]
-    source = Counting(train.images, **options)
+    source = Counting(train.images, interrupt_at=interrupt_at)
     return replace(dataset, splits={**dataset.splits, "train": replace(train, images=source)}), source

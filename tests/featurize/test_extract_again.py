@@ -6,15 +6,18 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from click.testing import CliRunner
 
-from mt import open_features
+from mt import extract, open_features
 from mt.cli import group
-from mt.errors import CacheError
+from mt.errors import CacheError, LockedError
 from tests.featurize.conftest import TINY
 from tests.featurize.extracting import CPU, counted, featurize
 
@@ -33,10 +36,11 @@ def test_a_complete_cache_reads_no_image(photos: Path, tmp_path: Path) -> None:
 def test_a_complete_cache_imports_no_torch(photos: Path, tmp_path: Path) -> None:
     featurize(photos, tmp_path / "cache")
     code = f"""
-import sys, builtins, io
-from PIL import Image
-def refuse(*a, **k): raise AssertionError('an image was opened')
-Image.open = refuse
+import sys
+def refuse(event, arguments):
+    if event == 'open' and str(arguments[0]).endswith('.png'):
+        raise AssertionError(f'{{arguments[0]}} was opened')
+sys.addaudithook(refuse)
 from mt.cli import main
 try:
     main(['featurize', '--model', '{TINY}', '--dataset', 'folder:{photos}', '--weights', 'random',
@@ -74,21 +78,65 @@ def test_a_resume_uses_the_recorded_batch_size(photos: Path, tmp_path: Path) -> 
     assert resumed.path.read_bytes() == whole.path.read_bytes()
 
 
-def test_an_unfinished_file_names_the_command_that_finishes_it(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    dataset, _ = counted(photos, interrupt_at=40)
+@pytest.mark.parametrize("weights", ["random", "file"])
+def test_an_unfinished_file_names_the_command_that_finishes_it(weights: str, photos: Path, tmp_path: Path) -> None:
+    """Whatever was asked for: options of the dataset, weights, stored numbers, limit and cache folder."""
+    cache = tmp_path / "my cache"
+    if weights == "file":
+        weights = str(tmp_path / "my weights.pth")
+        torch.save(timm.create_model(TINY.removeprefix("timm:")).state_dict(), weights)
+    dataset, _ = counted(photos / "train", interrupt_at=28, seed=3, group_regex=r"(\d\d)\d\.png")
+    half = replace(CPU, dtype="float16")
     with pytest.raises(KeyboardInterrupt):
-        featurize(dataset, cache, splits=["train"], limit=45)
+        extract(
+            dataset, [TINY], splits=["train"], limit=30, cache_dir=cache, weights=[weights], image_size=32, compute=half
+        )  # fmt: skip
     (partial,) = cache.rglob("*.partial")
     with pytest.raises(CacheError) as found:
         open_features(partial.with_suffix(".h5"))
     command = str(found.value).partition("Finish it with: ")[2]
-    monkeypatch.setenv("MT_CACHE_DIR", str(cache))
     ran = CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
     assert ran.exit_code == 0
-    assert open_features(partial.with_suffix(".h5")).n_rows == 45
+    features = open_features(partial.with_suffix(".h5"))
+    assert (features.n_rows, features.embeddings.dtype) == (30, "float16")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from mt.cache._lock import acquire
+lock = acquire(Path(sys.argv[1]), 0.0)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_run_fails_at_once_or_waits_as_asked(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = featurize(photos, tmp_path / "cache", splits=["test"])[0].path
+    done.unlink()
+    command = [
+        "featurize", "--model", TINY, "--weights", "random", "--image-size", "32", "--dataset", f"folder:{photos}",
+        "--split", "test", "--device", "cpu", "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    argv = [sys.executable, "-c", HOLD, str(done)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        refused = CliRunner().invoke(group, command)
+        assert isinstance(refused.exception, LockedError)
+        assert f"is being written by process {other.pid} on " in str(refused.exception)
+
+        def let_go(seconds: float) -> None:  # the run was refused, and waits before it asks again
+            assert other.stdin is not None
+            other.stdin.close()
+            other.wait()
+
+        monkeypatch.setattr(time, "sleep", let_go)
+        waited = CliRunner().invoke(group, [*command, "--wait", "60"], catch_exceptions=False)
+    assert waited.exit_code == 0
+    assert open_features(done).n_rows == 14
 
 
 def test_resuming_with_other_versions_is_refused(

@@ -167,13 +167,17 @@ def test_lightnings_objects_are_read_without_lightning(tmp_path: Path) -> None:
     assert torch.equal(fit(read_checkpoint(file))["conv.bias"], GOOD["conv.bias"])
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and then nothing", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>404</html>", b"PK\x03\x04 and then nothing", b"\x80\x02}q\x00.", b"\xff\xd8\xff\xe0 a photograph"],
+)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_file_is_said_to_be(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"broken{suffix}"
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=f"broken{suffix} (is damaged or no checkpoint|does not hold)"):
+    with pytest.raises(WeightsError, match=f"broken{suffix} (is damaged or no checkpoint|does not hold)") as error:
         load_backbone("dino", file)
+    assert "weights_only" not in str(error.value)  # torch's advice to unpickle it blindly is not passed on
 
 
 def test_a_truncated_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def load_dataset(
     )  # fmt: skip
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
-    return _with_crossing_groups_noted(validated(dataset))
+    typed = {"--task": task, "--group-regex": group_regex, "--seed": seed or None}
+    options = tuple(str(word) for pair in typed.items() if pair[1] is not None for word in pair)
+    return _with_crossing_groups_noted(replace(validated(dataset), options=options))
 
 
 def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:

@@ -142,7 +142,8 @@ class Dataset:
 
     `location` is the folder or file it was read from, none for generated ones.  `budget_unit` says what a labelling
     budget counts (rows or groups), `grouping` what a group is.  `drawn` records the splits that we drew: algorithm,
-    fractions, seed, counts and the sha256 of each id list.
+    fractions, seed, counts and the sha256 of each id list.  `options` are the words that, typed after the name, load
+    the same dataset again.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Dataset:
     grouping: str | None = None
     warnings: tuple[str, ...] = ()
     drawn: Mapping[str, Json] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
     _described: dict[str, Json] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
