@@ -7,6 +7,7 @@ standardisation was learned from the cached embeddings, the head was fitted on t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -179,7 +180,29 @@ def checkpoint_blocks(network: EndToEnd) -> None:
         for part in blocks(backbone):
             for module in part.modules:
                 if any(parameter.requires_grad for parameter in module.parameters()):
-                    module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+                    module.forward = partial(
+                        checkpoint, module.forward, use_reentrant=False, context_fn=partial(_first_and_again, module)
+                    )
+
+
+def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _not_counted_again(module)
+
+
+@contextmanager
+def _not_counted_again(module: nn.Module) -> Iterator[None]:
+    """Keep batch norms that learn statistics from counting a batch twice: what is computed again was counted."""
+    counting = [
+        norm for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and norm.track_running_stats
+    ]  # fmt: skip
+    for norm in counting:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in counting:
+            norm.track_running_stats = True
 
 
 def scalings_of(inputs: Inputs) -> list[Standardize]:
