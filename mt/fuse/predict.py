@@ -117,6 +117,7 @@ def _featurized(
     from mt.featurize import extract
     from mt.featurize.plan import Compute
 
+    load_described(about, weights)  # refuses other weights before hours of work, not after
     description = about["description"] or {}
     results = extract(
         dataset, [about["name"]], splits=[split], data_dir=Path(data_dir) if data_dir else None, cache_dir=cache,

@@ -139,7 +139,7 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
         for n in range(len(about["backbones"]))
     ]
     widths = [backbone["dim"] for backbone in about["backbones"]]
-    if [len(scaling.mean) for scaling in scalings] != widths:
+    if [len(scaling.mean) for scaling in scalings] != widths or f"mean.{len(widths)}" in tensors:
         raise ValueError(f"the backbones are {widths} wide, their scaling is not")
     model = None
     if about["shape"] is not None:

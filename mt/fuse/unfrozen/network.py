@@ -192,17 +192,18 @@ def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], A
 @contextmanager
 def _not_counted_again(module: nn.Module) -> Iterator[None]:
     """Keep batch norms that learn statistics from counting a batch twice: what is computed again was counted."""
-    counting = [
-        norm for norm in module.modules()
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and norm.track_running_stats
+    counted = [
+        (norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and norm.num_batches_tracked is not None
     ]  # fmt: skip
-    for norm in counting:
-        norm.track_running_stats = False
+    for norm, _, _ in counted:
+        norm.momentum = 0.0  # the share of the new batch; not to track at all would save other tensors than before
     try:
         yield
     finally:
-        for norm in counting:
-            norm.track_running_stats = True
+        for norm, momentum, n in counted:
+            norm.momentum = momentum
+            norm.num_batches_tracked = n
 
 
 def scalings_of(inputs: Inputs) -> list[Standardize]:
