@@ -38,6 +38,25 @@ def load_described(about: Mapping[str, Any], weights: str | None) -> Backbone:
     return backbone
 
 
+def load_untrained(about: Mapping[str, Any]) -> Backbone:
+    """Load a described backbone's network, whose weights come from elsewhere.
+
+    Raises InputError where architecture, embedding or preprocessing are no longer the described ones.
+    """
+    from mt.featurize import load_backbone
+
+    description = about["description"] or {}
+    backbone = load_backbone(about["name"], "random", image_size=description.get("image_size"))
+    for part in ("architecture", "embedding", "preprocessing"):
+        found = backbone.description[part]
+        if part in description and description[part] != found:
+            raise InputError(
+                f"The model was fitted on '{about['name']}' with {part} {description[part]}, and this mt has {found}. "
+                "Predict with the mt that saved it, or fit again."
+            )
+    return backbone
+
+
 def weights_of(about: Mapping[str, Any], weights: str | None) -> list[str]:
     """Return the weights to name: those given, or random ones where they were random."""
     if weights:

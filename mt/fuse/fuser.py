@@ -19,7 +19,7 @@ from mt.probe.plan import Pair, Question
 from mt.probe.prober import Fitting, row_flags, versions
 
 Array = npt.NDArray[Any]
-Keep = Callable[[Question, Joined, FittedDVME, Mapping[str, Any]], None]
+Keep = Callable[[Question, Joined, FittedDVME, Fit], None]
 REVISION = 4  # of fusion; raised whenever its numbers change
 
 
@@ -45,7 +45,7 @@ class Fuser:
         found = {
             "best-single": self._best_single, "average": self._average, "concat": self._concat,
         }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
-        probabilities = found.pop("probabilities")
+        probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
         flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
         outcome = {
             "task": setting.task, "class_names": list(joined.first.train.class_names),
@@ -53,11 +53,11 @@ class Fuser:
             "realised": drawn.realised, "n_labels": len(drawn.rows),
             "versions": {**versions(setting), "fuse": REVISION}, **found,
         }  # fmt: skip
-        if self.keep and question.method == "dvme":
-            self.keep(question, joined, outcome["fitted"], {k: v for k, v in outcome.items() if k != "fitted"})
-        outcome.pop("fitted", None)
         pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
-        return Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.keep and question.method == "dvme":
+            self.keep(question, joined, fitted, fit)
+        return fit
 
     def _joined(self, pair: Pair) -> Joined:
         if self._loaded is None or self._loaded[0] is not pair:

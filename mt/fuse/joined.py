@@ -114,6 +114,9 @@ def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:
 
 def _rows_like(first: FeatureFile, other: FeatureFile) -> Array:
     names = f"'{first.backbone}' and '{other.backbone}' features of '{first.dataset}' ({first.split})"
+    for what, one, two in (("tasks", first.task, other.task), ("classes", first.class_names, other.class_names)):
+        if one != two:
+            raise InputError(f"{names} have other {what}: {one} and {two}. Make both from the same files.")
     if list(first.ids) == list(other.ids):
         order = np.arange(len(first.ids))
     else:

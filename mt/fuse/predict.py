@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mt.featurize import Backbone
 
 Array = npt.NDArray[Any]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm")
 BATCH = 32  # images at a time, the last batch padded: a result does not depend on its neighbours
 THRESHOLD = 0.5  # a label of a multilabel task is predicted above it
 
@@ -118,6 +117,7 @@ def _featurized(
     from mt.featurize import extract
     from mt.featurize.plan import Compute
 
+    load_described(about, weights)  # refuses other weights before hours of work, not after
     description = about["description"] or {}
     results = extract(
         dataset, [about["name"]], splits=[split], data_dir=Path(data_dir) if data_dir else None, cache_dir=cache,
@@ -151,13 +151,16 @@ def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
 
 
 def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Yield the files named, and every image in the folders named, in order."""
+    """Yield the files named, and every image in the folders named, in order; what a dataset passes over is no image."""
+    from mt.featurize.datasets.images import SUFFIXES
+    from mt.featurize.datasets.listing import list_images
+
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            inside = list_images(path, inside=path).images
             if not inside:
-                raise InputError(f"No image in {path}. Expected files that end in {', '.join(SUFFIXES)}.")
-            yield from inside
+                raise InputError(f"No image in {path}. Expected files that end in {', '.join(sorted(SUFFIXES))}.")
+            yield from (path / name for name in inside)
         elif path.exists():
             yield path
         else:

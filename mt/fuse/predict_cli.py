@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mt import options
 from mt.errors import InputError
+
+if TYPE_CHECKING:
+    from mt.fuse.predict import Predictions
 
 
 @click.command(epilog="Example: mt predict models images/ --out predictions.csv")
@@ -34,6 +39,9 @@ def predict(
     """
     if bool(paths) == bool(dataset):
         raise InputError("Name image files or folders, or a dataset with --dataset NAME: exactly one of both.")
+    if out and not Path(out).absolute().parent.is_dir():
+        folder = Path(out).absolute().parent
+        raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")
     from mt.fuse.predict import predict_dataset, predict_images
 
     if dataset:
@@ -41,7 +49,19 @@ def predict(
     else:
         found = predict_images(model, paths, **compute)
     if out:
-        with open(out, "w", encoding="utf-8", newline="") as file:
-            found.write_csv(file)
+        _write(found, Path(out))
     else:
         found.write_csv(sys.stdout)
+
+
+def _write(found: Predictions, output: Path) -> None:
+    """Write aside and rename; a pipe or a device is written to as it is."""
+    aside = output.with_name(f"{output.name}.{os.getpid()}.tmp") if output.is_file() or not output.exists() else output
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            found.write_csv(file)
+        if aside != output:
+            aside.replace(output)
+    finally:
+        if aside != output:
+            aside.unlink(missing_ok=True)

@@ -1,13 +1,7 @@
-"""Fitted DVMEs on disk: numbers in safetensors, everything else in one JSON; loading executes no code.
-
-DIR/<dataset>-<models>-<budget>-seed<n>.safetensors    the network and the scaling of its inputs
-DIR/<dataset>-<models>-<budget>-seed<n>.json           format name and version, task, classes, backbones, choice
-"""
+"""Fitted DVMEs on disk, as `mt.probe.model_files` writes them: the network, and the scaling of its inputs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.fingerprint import slug
 from mt.errors import InputError
 from mt.fuse.backbones import described
 from mt.fuse.choice import Choice
@@ -26,10 +19,21 @@ from mt.fuse.inputs import Inputs
 from mt.fuse.recipes import Recipe
 from mt.fuse.training import Shape, build
 from mt.probe.linear import CLIP, Scaling
+from mt.probe.model_files import (
+    check_classes,
+    check_format,
+    facts_of,
+    read_about,
+    read_tensors,
+    stem_of,
+    whole,
+    write_model,
+)
 from mt.probe.saved import FORMAT as PROBE_FORMAT
-from mt.probe.saved import load_probe, write_probe
+from mt.probe.saved import load_probe
 
 if TYPE_CHECKING:
+    from mt.cache.scores import Fit
     from mt.fuse.joined import Joined
     from mt.probe.plan import Question
 
@@ -69,27 +73,16 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, question: Question, joined: Joined, fitted: FittedDVME, outcome: Mapping[str, Any]) -> None:
+    def keep(self, question: Question, joined: Joined, fitted: FittedDVME, fit: Fit) -> None:
         """Write a fitted DVME with all that is needed to predict later."""
-        pair = question.pair
-        about = {
-            "dataset": pair.dataset, "method": question.method, "fraction": question.budget.fraction,
-            "shots": question.budget.shots, "seed": question.seed, "fit": question.identity,
-            "class_names": list(joined.first.train.class_names), "backbones": described(pair.train),
-            **{name: outcome[name] for name in ("settings", "selection", "flags", "attention", "n_labels", "versions")},
-        }  # fmt: skip
-        write_dvme(self.folder / stem_of(question), fitted, about)
-
-
-def stem_of(question: Question) -> str:
-    """Return the name of a fit's files, without suffix."""
-    pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
-    return slug(f"{slug(pair.dataset)}-{slug(pair.model)}-{question.method}-{budget}-seed{question.seed}")
+        write_dvme(self.folder / stem_of(question), fitted, {
+            **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
+            "backbones": described(question.pair.train),
+        })  # fmt: skip
 
 
 def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None:
     """Write a DVME as stem.safetensors and stem.json; `about` needs class_names and backbones."""
-    from safetensors.numpy import save
 
     tensors = {"outputs": fitted.outputs, "base": fitted.base}
     for number, scaling in enumerate(fitted.inputs.scalings):
@@ -102,11 +95,10 @@ def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None
             "width": fitted.model.width,
             "heads": fitted.model.attention.heads,
         }
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_probe(stem, tensors, {
+    write_model(stem, tensors, {
         "format": FORMAT, "format_version": FORMAT_VERSION, "task": fitted.task, "n_classes": fitted.n_classes,
         "clip": CLIP, "shape": shape, "recipe": fitted.choice.recipe.settings(), "epochs": fitted.choice.epochs,
-        "C": fitted.choice.C, **about, "tensors_sha256": hashlib.sha256(save(tensors)).hexdigest(),
+        "C": fitted.choice.C, **about,
     })  # fmt: skip
 
 
@@ -120,24 +112,16 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         raise InputError(f"{file} was trained end to end and reads images: mt predict {file} IMAGES")
     if about.get("format") == PROBE_FORMAT:
         saved = load_probe(file)
-        backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
-                    "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
+        with whole(file):
+            backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
+                        "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
         names = tuple(about["class_names"])
         return SavedModel(about, [backbone], names, about["task"], lambda X: saved.probe.probabilities(X[0]))
-    if about.get("format") != FORMAT:
-        raise InputError(f"{file} is not a saved model: expected what `mt fuse --save` or `mt probe --save` wrote.")
-    if about["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{file} has format {about['format_version']}, this mt reads {FORMAT_VERSION}. Install a newer mt."
-        )
-    fitted = _read_dvme(file, about)
-    return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
-
-
-def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """Return the JSON file of the one model at a path, and what it says.  Raises InputError where there is none."""
-    file = _json_in(Path(path))
-    return file, _read_json(file)
+    check_format(file, about, FORMAT, FORMAT_VERSION)
+    with whole(file):
+        check_classes(about)
+        fitted = _read_dvme(file, about)
+        return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
 
 
 def is_end_to_end(path: str | os.PathLike[str]) -> bool:
@@ -145,29 +129,18 @@ def is_end_to_end(path: str | os.PathLike[str]) -> bool:
     return read_about(path)[1].get("format") == END_TO_END
 
 
-def read_tensors(file: Path, about: Mapping[str, Any]) -> bytes:
-    """Return the bytes of the tensors that belong to a model's JSON.  Raises InputError for others."""
-    numbers = file.with_suffix(".safetensors")
-    content = numbers.read_bytes() if numbers.exists() else b""
-    if hashlib.sha256(content).hexdigest() != about["tensors_sha256"]:
-        found = "other content" if content else "no such file"
-        raise InputError(
-            f"{numbers.name} does not belong to {file}: expected sha256 {about['tensors_sha256'][:12]}, found {found}. "
-            "Copy both files together, or save again."
-        )
-    return content
-
-
 def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
     import torch
-    from safetensors.numpy import load
 
-    tensors = load(read_tensors(file, about))
+    tensors = read_tensors(file, about)
     recipe = Recipe(**about["recipe"])
     scalings = [
         Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"])
         for n in range(len(about["backbones"]))
     ]
+    widths = [backbone["dim"] for backbone in about["backbones"]]
+    if [len(scaling.mean) for scaling in scalings] != widths or f"mean.{len(widths)}" in tensors:
+        raise ValueError(f"the backbones are {widths} wide, their scaling is not")
     model = None
     if about["shape"] is not None:
         dims = tuple(len(scaling.mean) for scaling in scalings)
@@ -178,26 +151,3 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
     return FittedDVME(
         model, Inputs(tuple(scalings)), about["task"], about["n_classes"], tensors["outputs"], tensors["base"], choice
     )
-
-
-def _json_in(path: Path) -> Path:
-    """Return the JSON of the one model at a path."""
-    if path.is_file():
-        return path.with_suffix(".json")
-    found = sorted(path.glob("*.json"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InputError(f"No saved model in {path}. Save one: mt fuse --save {path}")
-    names = ", ".join(file.name for file in found[:3])
-    raise InputError(f"{path} holds {len(found)} models. Name one of them: {names}{', ...' if len(found) > 3 else ''}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} is not a saved model: expected the .json that --save wrote.") from error
-    if not isinstance(about, dict):
-        raise InputError(f"{file} is not a saved model: expected a JSON object.")
-    return about

@@ -21,7 +21,7 @@ from mt.probe.plan import Pair, Question, budgets, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
 from mt.probe.saved import ProbeFolder
-from mt.probe.scoring import View, revision, score_fit
+from mt.probe.scoring import View, headline, revision, score_fit
 
 Answer = Callable[[Question], Fit]
 
@@ -109,8 +109,7 @@ def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
     """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines."""
     defined = known.metrics_for(pair.task)
     if not asked:
-        headline = str(pair.train[0].manifest.get("metric"))
-        return [headline if headline in defined else defined[0]]
+        return [headline(pair)]
     return list(defined) if "all" in asked else [name for name in asked if name in defined]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mt.probe.draw_source import DrawSource
 
 Array = npt.NDArray[Any]
-Keep = Callable[[Question, "Features", Fitted], None]
+Keep = Callable[[Question, "Features", Fitted, Fit], None]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,6 @@ class Prober:
         drawn = self.draws.draw(features, question.budget, question.seed)
         budget = features.drawn(drawn.rows)
         fitted = fit_probe(budget, setting, seed=question.seed, validation=features.validation)
-        if self.keep:
-            self.keep(question, features, fitted)
         probabilities = fitted.probe.probabilities(features.test.embeddings)
         n_val = 0 if features.validation is None else len(features.validation.y)
         outcome = {
@@ -141,7 +139,10 @@ class Prober:
             "n_labels": len(drawn.rows) + n_val,
             "versions": versions(setting),
         }
-        return Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.keep:
+            self.keep(question, features, fitted, fit)
+        return fit
 
     def _features(self, pair: Pair) -> tuple[Features, str, str]:
         if self._loaded is None or self._loaded[0].pair is not pair:

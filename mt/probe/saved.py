@@ -1,12 +1,7 @@
-"""Fitted probes on disk: numbers in safetensors, everything else in one JSON; loading executes no code.
-
-DIR/<dataset>-<model>-<budget>-seed<n>-<identity[:8]>.safetensors    tensors
-DIR/<dataset>-<model>-<budget>-seed<n>-<identity[:8]>.json           format, version, and all that was chosen
-"""
+"""Fitted probes on disk, as `mt.probe.model_files` writes them: scaling and weights, or neighbours, and what to do."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.fingerprint import slug
 from mt.errors import InputError
 from mt.probe.heads import AveragedProbe
 from mt.probe.knn import NeighbourProbe
 from mt.probe.linear import LinearProbe, Scaling
+from mt.probe.model_files import (
+    Tensors,
+    check_classes,
+    check_format,
+    facts_of,
+    read_about,
+    read_tensors,
+    stem_of,
+    whole,
+    write_model,
+)
 
 if TYPE_CHECKING:
+    from mt.cache.scores import Fit
     from mt.probe.fit import Fitted, Probe
     from mt.probe.plan import Question
     from mt.probe.prober import Features
 
 FORMAT = "mt-probe"
 FORMAT_VERSION = 1
-Tensors = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -54,76 +59,28 @@ class ProbeFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, question: Question, features: Features, fitted: Fitted) -> None:
+    def keep(self, question: Question, features: Features, fitted: Fitted, fit: Fit) -> None:
         """Write a fitted probe with all that is needed to predict later."""
         tensors, rebuild = _taken_apart(fitted.probe)
-        manifest = features.train.manifest
-        about = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            **rebuild,
-            "dataset": question.pair.dataset,
-            "model": question.pair.model,
-            "dim": features.train.dim,
-            "class_names": list(features.train.class_names),
-            "fraction": question.budget.fraction,
-            "shots": question.budget.shots,
-            "seed": question.seed,
-            "method": question.method,
-            "recipe": dict(question.recipe),
-            "settings": fitted.settings,
-            "selection": fitted.selection,
-            "flags": list(fitted.flags),
-            "fit": question.identity,
-            "fingerprints": question.pair.fingerprints,
-            "backbone": manifest.get("inputs", {}).get("backbone"),
-        }
-        pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
-        name = f"{slug(pair.dataset)}-{slug(pair.model)}-{budget}-seed{question.seed}-{question.identity[:8]}"
-        write_probe(self.folder / name, tensors, about)
-
-
-def write_probe(stem: Path, tensors: Tensors, about: dict[str, Any]) -> None:
-    """Write both files aside and rename them, the JSON last: where it stands, its tensors do."""
-    from safetensors.numpy import save
-
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(about, indent=1).encode()
-    for suffix, data in ((".safetensors", save(tensors)), (".json", content)):
-        aside = stem.with_name(f"{stem.name}{suffix}.{os.getpid()}.tmp")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(stem.with_name(stem.name + suffix))
+        write_model(self.folder / stem_of(question), tensors, {
+            "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": question.pair.model,
+            "dim": features.train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
+            "backbone": features.train.manifest.get("inputs", {}).get("backbone"),
+            **facts_of(question, fit, features.cases),
+        })  # fmt: skip
 
 
 def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
     """Read a probe that `mt probe --save` wrote, by the path of its .json.
 
-    Raises InputError for other files and newer versions.
+    Raises InputError for other files, newer versions, and files that do not fit together.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    file = Path(path)
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{file} is not a saved probe: expected the .json that `mt probe --save DIR` wrote."
-        ) from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{file} is not a saved probe: expected a JSON object with format '{FORMAT}'.")
-    if about["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{file} has format {about['format_version']}, this mt reads {FORMAT_VERSION}. Install a newer mt."
-        )
-    try:
-        tensors = load_file(file.with_suffix(".safetensors"))
-    except (SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{file} is not a saved probe: its .safetensors cannot be read ({error}).") from error
-    return SavedProbe(_put_together(tensors, about), about)
+    file, about = read_about(path)
+    check_format(file, about, FORMAT, FORMAT_VERSION)
+    with whole(file):
+        probe = _put_together(read_tensors(file, about), about)
+        check_classes(about)
+        return SavedProbe(probe, about)
 
 
 def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
@@ -143,7 +100,7 @@ def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     tensors |= {"mean": probe.scaling.mean, "scale": probe.scaling.scale}
     clip = probe.scaling.clip if probe.scaling.clip < np.inf else None
     shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit, "clip": clip}
-    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, {**rebuild, **shared}
+    return tensors, {**rebuild, **shared}
 
 
 def _put_together(tensors: Tensors, about: dict[str, Any]) -> Probe:

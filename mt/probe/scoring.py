@@ -16,7 +16,7 @@ from mt.errors import InputError
 from mt.probe import intervals, metrics
 from mt.probe._resample import replicate, units_of, whole
 from mt.probe._weighted import weighted
-from mt.probe.plan import Question
+from mt.probe.plan import Pair, Question
 
 Array = npt.NDArray[Any]
 RESAMPLES = 1000
@@ -47,6 +47,13 @@ class Scored:
 def revision() -> dict[str, int]:
     """Return the revisions of our code that enter a score's identity beside those of its fit."""
     return {"metrics": metrics.REVISION, "scoring": REVISION, "resamples": RESAMPLES}
+
+
+def headline(pair: Pair) -> str:
+    """Return the metric that a dataset is judged by."""
+    defined = metrics.metrics_for(pair.task)
+    named = str(pair.train[0].manifest.get("metric"))
+    return named if named in defined else defined[0]
 
 
 def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Resampled]:

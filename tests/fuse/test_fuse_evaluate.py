@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mt.cache.catalog import Catalog
@@ -18,6 +20,7 @@ from mt.fuse import fit as fit_module
 from mt.fuse import recipes
 from mt.fuse.cli import fuse
 from mt.fuse.evaluate import run_fuse
+from mt.fuse.fuser import attention_by_class
 from mt.fuse.joined import Joined, _rows_like, join_pairs
 from mt.fuse.saved import load_model
 from mt.probe.evaluate import run_probe
@@ -128,16 +131,42 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
     shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
     for words in ("dvme: m1 + m2", "concat: m1 + m2", "attention received", "dvme: m1 + m2 - concat: m1 + m2"):
         assert words in shown
+    for words in ("all classes", "class 0", "class 1"):
+        assert words in shown.partition("attention received")[2]
     lines = [json.loads(line) for line in CliRunner().invoke(fuse, [*arguments, "--json"]).stdout.splitlines()]
     assert {"attention", "comparison"} <= {key for line in lines for key in line}
 
 
+def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():
+    received = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+    pair = SimpleNamespace(model="m1 + m2")
+
+    def by_class(labels, names):
+        first = SimpleNamespace(cases=SimpleNamespace(labels=labels), train=SimpleNamespace(class_names=names))
+        return attention_by_class(pair, SimpleNamespace(first=first), received)
+
+    found = by_class(np.array([0, 0, 2]), ["a", "b", "c"])
+    assert found == {"models": ["m1", "m2"], "overall": [0.6, 0.4], "classes": {"a": [0.8, 0.2], "c": [0.2, 0.8]}}
+    several = by_class(np.array([[1, 0], [0, 0], [1, 1]]), ["x", "y"])
+    assert several["classes"] == {"x": [0.55, 0.45], "y": [0.2, 0.8]}
+
+
 def test_ablations_add_their_rows(tmp_path):
-    study = run_fuse(_cache(tmp_path, ("m1", "m2", "m3")), fractions=[0.5], seeds=1, ablations=True)
-    rows = {(score.method, score.model) for score in study.scores}
+    cache = _cache(tmp_path, ("m1", "m2", "m3"))
+    study = run_fuse(cache, fractions=[0.5], seeds=1, ablations=True)
     every = "m1 + m2 + m3"
-    assert {("dvme-random", every), ("dvme-plain", every), ("dvme-uniform", every)} <= rows
-    assert {("dvme", "m2 + m3"), ("dvme", "m1 + m3"), ("dvme", "m1 + m2")} <= rows
+    with ScoreStore(study.store) as store:
+        found = {(score.method, score.model): store.fit(score.fit).outcome for score in study.scores}
+    random, plain, uniform = (found[f"dvme-{name}", every] for name in ("random", "plain", "uniform"))
+    assert [one["settings"]["recipe"]["start"] for one in (random, plain)] == ["random", "random"]
+    assert not plain["settings"]["recipe"]["residual"]
+    np.testing.assert_allclose(uniform["attention"]["overall"], 1 / 3, atol=1e-6)
+    assert not np.allclose(random["attention"]["overall"], 1 / 3, atol=1e-6)
+    fewer = {("dvme", "m2 + m3"), ("dvme", "m1 + m3"), ("dvme", "m1 + m2")}
+    assert fewer <= set(found)
+    again = run_fuse(cache, models=["m1", "m3"], methods=["dvme"], fractions=[0.5], seeds=1)
+    left_out = {score.identity for score in study.scores if (score.method, score.model) == ("dvme", "m1 + m3")}
+    assert left_out == {score.identity for score in again.scores if score.method == "dvme"}
 
 
 def test_files_are_joined_by_id(tmp_path):
@@ -149,9 +178,13 @@ def test_files_are_joined_by_id(tmp_path):
 
     shuffled = SimpleNamespace(
         backbone="m2", split="train", dataset="toy", ids=[second.ids[row] for row in order],
-        labels=second.labels[order], embeddings=second.embeddings[order],
+        labels=second.labels[order], embeddings=second.embeddings[order], task="binary",
+        class_names=second.class_names,
     )  # fmt: skip
     np.testing.assert_array_equal(_rows_like(pair.train[0].open(), shuffled), joined.train[1])
+    shuffled.class_names = second.class_names[::-1]
+    with pytest.raises(InputError, match=r"have other classes: \('class 0', 'class 1'\) and \('class 1', 'class 0'\)"):
+        _rows_like(pair.train[0].open(), shuffled)
 
 
 def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp_path):
@@ -230,6 +263,54 @@ def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved):
     file.unlink()
     with pytest.raises(InputError, match="No saved model"):
         load_model(file.parent)
+
+
+def test_a_json_that_says_something_else_is_refused_in_one_line(saved):
+    _, _, file = saved
+    about = json.loads(file.read_text())
+    for change, words in (
+        ({"backbones": None}, "does not fit together"),
+        ({"backbones": []}, "does not fit together"),
+        ({"class_names": ["one"]}, "1 class names for 2 classes"),
+        ({"shape": {"n_outputs": 3, "width": 32, "heads": 8}}, "does not fit together .*size mismatch"),
+        ({"recipe": {"name": "start", "speed": 1}}, "does not fit together"),
+        ({"format": "mt-else"}, "expected a JSON with format 'mt-fusion'"),
+        ({"format_version": 0}, "Save the model again"),
+        ({"tensors_sha256": 7}, "does not belong to"),
+    ):
+        without = {name: value for name, value in about.items() if name not in change}
+        for one, said in ((about | change, words), (without, "saved model|lacks|format")):
+            file.write_text(json.dumps(one))
+            with pytest.raises(InputError, match=said) as caught:
+                load_model(file)
+            assert "\n" not in str(caught.value)
+
+
+def test_the_json_says_all_that_using_and_judging_it_takes(saved):
+    _, study, file = saved
+    about = json.loads(file.read_text())
+    assert file.name.startswith("toy-m1-m2-")
+    assert "-dvme-50pct-seed0-" in file.name
+    (score,) = (score for score in study.scores if score.method == "dvme")
+    (kept,) = about["scores"]
+    assert (kept["metric"], kept["value"]) == (score.metric, score.value)
+    assert about["n_labels"] == score.n_labels
+    assert [one["fingerprint"] for one in about["backbones"]] == [
+        entry["backbone"] for entry in score.fingerprints["train"]
+    ]
+    assert {"task", "class_names", "fraction", "seed", "settings", "selection", "attention", "versions"} <= set(about)
+
+
+def test_loading_unpickles_nothing(saved, monkeypatch):
+    _, _, file = saved
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert load_model(file).task == "binary"
 
 
 def test_a_saved_probe_loads_the_same_way(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 import mt.fuse
 from mt.cache.scores import ScoreStore
-from mt.errors import InputError
+from mt.errors import DatasetError, InputError
 from mt.featurize import extract
 from mt.fuse.evaluate import run_fuse
 from mt.fuse.predict import Predictions, predict_dataset, predict_images
@@ -81,6 +83,49 @@ def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
     assert [row["prediction"] for row in rows] == ["dark" if p > 0.5 else "bright" for p in dark]
     CliRunner().invoke(predict, [*arguments, "--out", str(tmp_path / "p.csv")], catch_exceptions=False)
     assert (tmp_path / "p.csv").read_text() == shown
+
+
+@pytest.mark.parametrize("folder", ["fused", "probed"])
+def test_other_backbones_are_refused(study, tmp_path, folder):
+    root, _, _ = study
+    (source,) = (root / folder).glob("*.json")
+    shutil.copytree(root / folder, tmp_path / "model")
+    text = source.read_text()
+    about = json.loads(text)
+    backbone = about["backbones"][0] if folder == "fused" else about["fingerprints"]["train"][0]
+    found = backbone["fingerprint" if folder == "fused" else "backbone"]
+    (tmp_path / "model" / source.name).write_text(text.replace(found, "0" * 64))
+    words = rf"fitted on 'efficientnet-lite0' with fingerprint 0{{12}}, found {found[:12]}: .*--weights"
+    with pytest.raises(InputError, match=words):
+        predict_images(tmp_path / "model", [root / "images" / "test"])
+    with pytest.raises(InputError, match=words):
+        predict_dataset(tmp_path / "model", f"folder:{root / 'images'}", cache_dir=tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.h5"))  # refused before anything is featurized
+
+
+def test_a_folder_is_its_images_without_what_systems_leave_behind(study, tmp_path):
+    root, _, _ = study
+    (tmp_path / "more.png").mkdir()
+    shutil.copy(root / "images" / "test" / "dark" / "0.png", tmp_path / "more.png" / "b.PNG")
+    shutil.copy(root / "images" / "test" / "dark" / "1.png", tmp_path / "a.ppm")
+    for litter in ("._a.png", "notes.txt"):
+        (tmp_path / litter).write_bytes(b"no image")
+    found = predict_images(root / "probed", [tmp_path])
+    assert found.ids == [str(tmp_path / "a.ppm"), str(tmp_path / "more.png" / "b.PNG")]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"broken\.png"):
+        predict_images(root / "probed", [tmp_path])
+
+
+def test_output_is_renamed_into_place_and_its_folder_must_be_there(study, tmp_path):
+    root, _, _ = study
+    arguments = [str(root / "probed"), "--dataset", "folder:images", "--cache-dir", str(root / "cache"), "--out"]
+    with pytest.raises(InputError, match="mkdir -p"):
+        CliRunner().invoke(predict, [*arguments, str(tmp_path / "no" / "p.csv")], catch_exceptions=False)
+    (tmp_path / "p.csv").write_text("old")
+    CliRunner().invoke(predict, [*arguments, str(tmp_path / "p.csv")], catch_exceptions=False)
+    assert (tmp_path / "p.csv").read_text().startswith("id,bright,dark,prediction")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
 def test_labels_of_a_multilabel_task_are_joined():

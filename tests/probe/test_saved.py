@@ -57,12 +57,38 @@ def test_files_of_others_are_refused_and_no_code_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="newer mt"):
         load_probe(file)
     file.write_text("{}")
-    with pytest.raises(InputError, match="not a saved probe"):
+    with pytest.raises(InputError, match="not a saved model"):
         load_probe(file)
     file.write_bytes(pickle.dumps(print))
-    with pytest.raises(InputError, match="not a saved probe"):
+    with pytest.raises(InputError, match="not a saved model"):
         load_probe(file)
     file.write_text(json.dumps(about))
     file.with_suffix(".safetensors").write_bytes(pickle.dumps(print))
-    with pytest.raises(InputError, match="not a saved probe"):
+    with pytest.raises(InputError, match="does not belong to"):
         load_probe(file)
+    without = {name: value for name, value in about.items() if name != "tensors_sha256"}
+    file.write_text(json.dumps(without))
+    with pytest.raises(InputError, match="lacks 'tensors_sha256'"):
+        load_probe(file)
+
+
+def test_tensors_of_another_probe_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    run_probe(tmp_path, shots=[10], seeds=2, save=tmp_path / "saved")
+    one, other = sorted((tmp_path / "saved").glob("*.json"))
+    other.with_suffix(".safetensors").replace(one.with_suffix(".safetensors"))
+    with pytest.raises(InputError, match="does not belong to"):
+        load_probe(one)
+    with pytest.raises(InputError, match="found no such file"):
+        load_probe(other)
+
+
+def test_the_json_says_budget_choice_and_scores(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    study = run_probe(tmp_path, shots=[10], seeds=1, save=tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("toy-m1-probe-10-shots-seed0-*.json")
+    about, (score,) = load_probe(file).about, study.scores
+    assert (about["shots"], about["fraction"], about["seed"], about["n_labels"]) == (10, None, 0, score.n_labels)
+    (kept,) = about["scores"]
+    assert (kept["metric"], kept["value"], kept["low"]) == (score.metric, score.value, score.low)
+    assert about["selection"]["scores"]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mt.cache import _io
 from mt.cache._lock import acquire
-from mt.errors import InputError
+from mt.errors import InputError, LockedError
 
 FORMAT = "mt-checkpoint"
 FORMAT_VERSION = 1
@@ -93,6 +93,12 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove the folder: the run is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_left(self) -> None:
+        """Remove what a run left that was killed once its fit was stored; the folder of a run in progress stays."""
+        if self.folder.is_dir():
+            with contextlib.suppress(LockedError), self.alone():
+                self.remove()
 
     def _kept(self) -> list[dict[str, str]]:
         try:

@@ -21,7 +21,7 @@ from mt.fuse.fit import torch_device
 from mt.fuse.joined import join_pairs
 from mt.fuse.unfrozen.ranks import Ranks, joined
 from mt.fuse.unfrozen.settings import Machine, Settings, check_settings
-from mt.fuse.unfrozen.tuner import Tuner, identity_of, method_name
+from mt.fuse.unfrozen.tuner import Tuner, checkpoints_of, identity_of, method_name
 from mt.probe.evaluate import Study, ask, check_metrics, run_probe
 from mt.probe.plan import Pair, Question, budgets, find_pairs
 from mt.probe.prober import Fitting
@@ -81,13 +81,16 @@ def run_unfrozen(
             "scores": path, "everything": everything, "device": str(device),
         }  # fmt: skip
         cached = [_cached_methods(cache, pair, models, methods, common) for pair in tuned] if ranks.first else []
+        folder = Path(checkpoints or path.parent / "checkpoints")
         with ScoreStore(path) as store:
             tuner = Tuner(
                 settings, machine, ranks, device, fitting=fitting, store=store, draws=draws,
-                checkpoints=Path(checkpoints or path.parent / "checkpoints"), weights=named,
-                data_dir=os.fspath(data_dir) if data_dir else None, save=Path(save) if save else None,
+                checkpoints=folder, weights=named, data_dir=os.fspath(data_dir) if data_dir else None,
+                save=Path(save) if save else None,
             )  # fmt: skip
             known = store.has_fits(question.identity for question in questions) if ranks.first and not save else set()
+            for identity in known:
+                checkpoints_of(folder, identity).remove_left()
             known = ranks.told(known)
             todo = [question for question in questions if question.identity not in known]
             for number, question in enumerate(todo, start=1):

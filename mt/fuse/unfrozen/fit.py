@@ -5,6 +5,7 @@ Everything here sees the budget alone.  In the choice, the warm start too is fit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from mt import progress
+from mt.errors import FitError
 from mt.fuse.fit import FittedDVME
 from mt.fuse.training import loss
 from mt.fuse.unfrozen.checkpoint import Checkpoint
@@ -118,14 +120,14 @@ class Fitter:
             self.kept.restore(run, self.found)
             history = self.found.facts["history"]
         elif rest is not None:
-            history = [self._held_out_loss(run.network, rest)]
+            history = [self._held_out_loss(run, rest)]
         label = "refit" if held is None else f"lr {lr:g}"
         with progress.bar(label, until if work.ranks.first else 0, unit="epochs", done=run.epoch) as advance:
             while run.epoch < until:
                 self.kept.facts = {"run": number, "histories": self.histories, "history": history}
                 run.train_epoch(self.kept)
                 if rest is not None:
-                    history.append(self._held_out_loss(run.network, rest))
+                    history.append(self._held_out_loss(run, rest))
                 self.kept.write(run)
                 advance(1)
         return run.network, history
@@ -138,10 +140,14 @@ class Fitter:
         known = np.isin(y, outputs)
         return Part(rows[known], np.searchsorted(outputs, y[known]))
 
-    def _held_out_loss(self, network: EndToEnd, held: Part) -> float:
-        logits, _ = predict(network, self.work, held.rows)
+    def _held_out_loss(self, run: Run, held: Part) -> float:
+        logits, _ = predict(run.network, self.work, held.rows)
         y = torch.from_numpy(held.y).long()
-        return float(loss(torch.from_numpy(logits), y, self.budget.task).mean())
+        found = float(loss(torch.from_numpy(logits), y, self.budget.task).mean())
+        if not math.isfinite(found):  # before a checkpoint of such weights takes the place of a good one
+            bad = held.rows[~np.isfinite(logits).all(axis=1)]
+            raise FitError(run.not_a_number(f"held-out loss is not a number after epoch {run.epoch}", bad, self.kept))
+        return found
 
 
 def held_out(budget: Budget, seed: int) -> tuple[Array, Array] | None:

@@ -7,6 +7,7 @@ standardisation was learned from the cached embeddings, the head was fitted on t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -179,7 +180,30 @@ def checkpoint_blocks(network: EndToEnd) -> None:
         for part in blocks(backbone):
             for module in part.modules:
                 if any(parameter.requires_grad for parameter in module.parameters()):
-                    module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+                    module.forward = partial(
+                        checkpoint, module.forward, use_reentrant=False, context_fn=partial(_first_and_again, module)
+                    )
+
+
+def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _not_counted_again(module)
+
+
+@contextmanager
+def _not_counted_again(module: nn.Module) -> Iterator[None]:
+    """Keep batch norms that learn statistics from counting a batch twice: what is computed again was counted."""
+    counted = [
+        (norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and norm.num_batches_tracked is not None
+    ]  # fmt: skip
+    for norm, _, _ in counted:
+        norm.momentum = 0.0  # the share of the new batch; not to track at all would save other tensors than before
+    try:
+        yield
+    finally:
+        for norm, momentum, n in counted:
+            norm.momentum = momentum
+            norm.num_batches_tracked = n
 
 
 def scalings_of(inputs: Inputs) -> list[Standardize]:

@@ -1,12 +1,7 @@
-"""Networks trained end to end on disk: all weights in safetensors, everything else in one JSON; loading runs no code.
-
-DIR/<dataset>-<models>-<method>-<budget>-seed<n>.safetensors    the tuned backbones, the scaling, the head
-DIR/<dataset>-<models>-<method>-<budget>-seed<n>.json           format, version, backbones, head, classes, settings
-"""
+"""Networks trained end to end on disk, as `mt.probe.model_files` writes them: tuned backbones, scaling, head."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,26 +11,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load, save
 
 from mt.errors import InputError
-from mt.featurize import Preprocess, load_backbone, load_dataset
+from mt.featurize import Preprocess, load_dataset
 from mt.featurize.datasets import Dataset, Split
 from mt.featurize.datasets.images import ImageFiles
 from mt.featurize.embed import default_workers
-from mt.fuse.backbones import described
+from mt.fuse.backbones import described, load_untrained
 from mt.fuse.dvme import DVME
 from mt.fuse.fit import link, torch_device
-from mt.fuse.saved import END_TO_END, read_about, read_tensors, stem_of
+from mt.fuse.saved import END_TO_END
 from mt.fuse.unfrozen.augment import AUGMENTATIONS
 from mt.fuse.unfrozen.images import Images
 from mt.fuse.unfrozen.network import EndToEnd, LinearHead, Standardize
 from mt.fuse.unfrozen.ranks import Ranks
 from mt.fuse.unfrozen.settings import Machine, Settings
 from mt.fuse.unfrozen.work import Work, predict
-from mt.probe.saved import write_probe
+from mt.probe.model_files import (
+    check_classes,
+    check_format,
+    facts_of,
+    read_about,
+    read_tensors,
+    stem_of,
+    whole,
+    write_model,
+)
 
 if TYPE_CHECKING:
+    from mt.cache.scores import Fit
     from mt.fuse.joined import Joined
     from mt.fuse.unfrozen.fit import Fitted
     from mt.probe.plan import Question
@@ -51,28 +55,22 @@ class TunedFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, question: Question, joined: Joined, fitted: Fitted, outcome: Mapping[str, Any]) -> None:
+    def keep(self, question: Question, joined: Joined, fitted: Fitted, fit: Fit) -> None:
         """Write a tuned network with all that is needed to predict later."""
-        assert fitted.network is not None
-        about = {
-            "dataset": question.pair.dataset, "method": question.method, "fraction": question.budget.fraction,
-            "shots": question.budget.shots, "seed": question.seed, "fit": question.identity,
-            "class_names": list(joined.first.train.class_names), "backbones": described(question.pair.train),
-            **{name: outcome[name] for name in ("settings", "selection", "flags", "attention", "n_labels", "versions")},
-        }  # fmt: skip
-        write_tuned(self.folder / stem_of(question), fitted, about)
+        write_tuned(self.folder / stem_of(question), fitted, {
+            **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
+            "backbones": described(question.pair.train),
+        })  # fmt: skip
 
 
 def write_tuned(stem: Path, fitted: Fitted, about: Mapping[str, Any]) -> None:
     """Write a tuned network as stem.safetensors and stem.json; `about` needs class_names and backbones."""
     network, start = fitted.network, fitted.start
     assert network is not None
-    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    tensors |= {"outputs": torch.from_numpy(start.outputs), "base": torch.from_numpy(start.base)}
-    write_probe(stem, {name: value.numpy() for name, value in tensors.items()}, {
+    tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    write_model(stem, {**tensors, "outputs": start.outputs, "base": start.base}, {
         "format": END_TO_END, "format_version": FORMAT_VERSION, "task": start.task, "n_classes": start.n_classes,
         "head": _head_shape(network.head), "clip": network.clip, **about,
-        "tensors_sha256": hashlib.sha256(save(tensors)).hexdigest(),
     })  # fmt: skip
 
 
@@ -82,31 +80,30 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format") != END_TO_END or about["format_version"] != FORMAT_VERSION:
-        found = f"{about.get('format')} {about.get('format_version')}"
-        raise InputError(f"{file} holds {found}, this mt reads {END_TO_END} {FORMAT_VERSION}. Install a newer mt.")
-    tensors = load(read_tensors(file, about))
-    outputs, base = tensors.pop("outputs").numpy(), tensors.pop("base").numpy()
-    backbones = [
-        load_backbone(one["name"], "random", image_size=(one["description"] or {}).get("image_size"))
-        for one in about["backbones"]
-    ]
-    scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
-    dims = [one.dim for one in backbones]
-    network = EndToEnd([one.model for one in backbones], scalings, _head(dims, about["head"]))
-    network.load_state_dict(tensors)
-    return TunedModel(about, network.eval(), [one.preprocess for one in backbones], outputs, base)
+    check_format(file, about, END_TO_END, FORMAT_VERSION)
+    with whole(file):
+        check_classes(about)
+        tensors = read_tensors(file, about)
+        outputs, base = tensors.pop("outputs"), tensors.pop("base")
+        backbones = [load_untrained(one) for one in about["backbones"]]
+        scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
+        dims = [one.dim for one in backbones]
+        network = EndToEnd([one.model for one in backbones], scalings, _head(dims, about["head"]))
+        network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+        precision = about["settings"]["recipe"]["precision"]
+    return TunedModel(about, network.eval(), [one.preprocess for one in backbones], outputs, base, precision)
 
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A network trained end to end that was read back.  about: what the JSON says."""
+    """A network trained end to end that was read back.  about: what the JSON says; precision: it is evaluated in."""
 
     about: dict[str, Any]
     network: EndToEnd
     preprocessing: Sequence[Preprocess]
     outputs: Array
     base: Array
+    precision: str
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -133,8 +130,8 @@ class TunedModel:
     def _predict(self, dataset: Dataset, split: str, device: str) -> Found:
         ids = dataset.splits[split].ids
         work = Work(
-            Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(), Machine(),
-            torch_device(device), Ranks(), default_workers(), self.task, seed=0,
+            Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
+            Machine(), torch_device(device), Ranks(), default_workers(), self.task, seed=0,
         )  # fmt: skip
         logits, _ = predict(self.network, work, np.arange(len(ids)))
         out = np.tile(self.base, (len(ids), 1))

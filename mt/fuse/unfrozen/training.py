@@ -34,7 +34,9 @@ class Run:
     """
 
     def __init__(self, network: EndToEnd, work: Work, part: Part, *, lr: float, epochs: int) -> None:
-        self.network, self.work, self.part, self.lr = network.to(work.device), work, part, lr
+        self.network, self.work, self.part, self.lr = network, work, part, lr
+        with work.watching_memory():
+            network.to(work.device)
         self.n_steps = epochs * -(-len(part.rows) // work.settings.batch)
         groups = rates(network, layer_decay=work.settings.layer_decay, weight_decay=work.settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=work.device.type in ("cpu", "cuda"))
@@ -48,7 +50,7 @@ class Run:
     def train_epoch(self, kept: Kept) -> None:
         """Train from where the epoch stands to its end; checkpoints at the interval.
 
-        Raises FitError where the loss is not a number, MtError where memory does not hold a batch.
+        Raises FitError where the loss or its gradient is not a number, MtError where memory does not hold a batch.
         """
         self.network.train()
         order = batches(len(self.part.rows), self.work.settings.batch, seed=self.work.seed, epoch=self.epoch)
@@ -92,27 +94,32 @@ class Run:
         return share.detach()
 
     def _finish_step(self, total: Tensor, batch: Array, kept: Kept) -> None:
+        here = f"at epoch {self.epoch + 1}, step {self.step + 1}"
         self.work.ranks.sum_([total])
         if not torch.isfinite(total):
-            raise FitError(self._not_a_number(batch, kept))
+            raise FitError(self.not_a_number(f"loss is not a number {here}", self.part.rows[batch], kept))
         self.work.ranks.sum_([_gradient(parameter) for parameter in self.parameters])
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, _MOST_NORM)
+        norm = nn.utils.clip_grad_norm_(self.parameters, _MOST_NORM)
+        if not (self.scaler.is_enabled() or torch.isfinite(norm)):  # the scaler leaves such a step out, and scales less
+            raise FitError(self.not_a_number(f"gradient is not a number {here}", self.part.rows[batch], kept))
         share = schedule(self.step, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["share"] * share
-        self.scaler.step(self.optimizer)
+        with self.work.watching_memory():
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step, self.place = self.step + 1, self.place + 1
         if self.step % self.work.machine.checkpoint_every == 0:
             kept.write(self)
 
-    def _not_a_number(self, batch: Array, kept: Kept) -> str:
-        ids = ", ".join(self.work.images.ids[row] for row in self.part.rows[batch])
+    def not_a_number(self, what: str, rows: Array, kept: Kept) -> str:
+        """Return the line that says what is not a number on some rows, and where to go on from."""
+        ids = ", ".join(self.work.images.ids[row] for row in rows)
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
         return (
-            f"The loss is not a number at epoch {self.epoch + 1}, step {self.step + 1}, on the images {ids}. {where} "
+            f"The {what}, on the images {ids}. {where} "
             f"Look at these images, or lower the rate: --lr {self.lr / 10:g}"
         )
 

@@ -81,7 +81,7 @@ class Tuner:
         X, y, groups = loaded.joined.drawn(drawn.rows)
         budget = Budget(X, y, groups, first.train.task, first.n_classes)
         _check_images(work, loaded.backbones, X)
-        kept = Kept(Checkpoints(self.checkpoints / question.identity[:16]), work)
+        kept = Kept(checkpoints_of(self.checkpoints, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
             fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
         probabilities, received = self._predict(fitted, work, loaded)
@@ -91,10 +91,11 @@ class Tuner:
             **self._facts(question, loaded, probabilities, fitted), "n_labels": len(drawn.rows),
             "realised": drawn.realised, "attention": attention_by_class(question.pair, loaded.joined, received),
         }  # fmt: skip
-        if self.save and fitted.network is not None:
-            self.save.keep(question, loaded.joined, fitted, outcome)
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
-        self.store.add_fit(Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome))
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.save and fitted.network is not None:
+            self.save.keep(question, loaded.joined, fitted, fit)
+        self.store.add_fit(fit)
         kept.files.remove()
 
     def _load(self, pair: Pair) -> Loaded:
@@ -138,6 +139,11 @@ class Tuner:
             "flags": [*fitted.flags, *row_flags(first.pair, first, p)],
             "versions": {**versions(setting), "fuse": FUSE_REVISION, "unfrozen": REVISION},
         }  # fmt: skip
+
+
+def checkpoints_of(folder: Path, identity: str) -> Checkpoints:
+    """Return the checkpoints of the fit with this identity, below a folder of many fits' checkpoints."""
+    return Checkpoints(folder / identity[:16])
 
 
 def method_name(n_models: int, last: int | None) -> str:

@@ -100,6 +100,17 @@ def test_two_runs_of_one_fit_do_not_share_a_folder(tmp_path):
         pass
 
 
+def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_path):
+    files = Checkpoints(tmp_path / "run")
+    files.remove_left()  # nothing there
+    files.write(_checkpoint(1))
+    with files.alone():
+        Checkpoints(tmp_path / "run").remove_left()
+        assert _value(files) == 1
+    files.remove_left()
+    assert not files.folder.exists()
+
+
 def test_random_numbers_go_on():
     cpu = torch.device("cpu")
     with torch.random.fork_rng(devices=[]):

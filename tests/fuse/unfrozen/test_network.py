@@ -102,6 +102,20 @@ def test_gradient_checkpointing_computes_blocks_again_to_the_same_gradients(cach
         torch.testing.assert_close(one, other)
 
 
+def test_batch_norms_count_a_batch_once_though_blocks_are_computed_twice(cache):
+    bench = Bench(cache, RESNET)
+    work, found = bench.work(), []
+    for again in (False, True):
+        _, network = start(bench, train_batch_norm=True)
+        if again:
+            checkpoint_blocks(network)
+        network.train()(work.inputs(work.images.pixels(np.arange(8)), None)).square().sum().backward()
+        found.append(dict(network.named_buffers()))
+    assert any("running_mean" in name for name in found[0])
+    for name, buffer in found[0].items():
+        torch.testing.assert_close(found[1][name], buffer, msg=name)
+
+
 def test_images_and_weights_are_channels_last(cache):
     bench = Bench(cache, RESNET)
     _, network = start(bench)

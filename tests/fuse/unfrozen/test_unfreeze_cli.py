@@ -18,6 +18,7 @@ from mt.featurize import extract
 from mt.fuse.cli import fuse
 from mt.fuse.predict import predict_dataset, predict_images
 from mt.fuse.saved import load_model
+from mt.fuse.unfrozen.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.unfrozen.saved import load_tuned
 from tests.fuse.unfrozen.small import DATASET, RESNET, VIT
 
@@ -69,6 +70,42 @@ def test_what_was_trained_is_answered_from_the_store(cache, study):
     assert values
     assert values.items() <= kept.items()
     assert not list((folder / "checkpoints").glob("*/*"))
+
+
+def test_what_a_run_left_that_was_killed_after_its_fit_was_stored_is_removed(cache, study):
+    folder, _, fits, _, common = study
+    left = Checkpoints(folder / "checkpoints" / fits["fine-tune", 0].identity[:16])
+    left.write(Checkpoint({}, {}))
+    others = Checkpoints(folder / "checkpoints" / "another")
+    others.write(Checkpoint({}, {}))
+    run(cache, "--model", RESNET, *common)
+    assert not left.folder.exists()
+    assert others.folder.exists()
+    others.remove()
+
+
+def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_preprocessing_changed(study, tmp_path):
+    folder, _, _, scores, _ = study
+    (file,) = (folder / "two").glob("*-seed0-*.json")
+    about = json.loads(file.read_text())
+    (score,) = (one for one in scores if (one.method, one.seed) == ("dvme, unfrozen", 0))
+    assert (about["scores"][0]["metric"], about["scores"][0]["value"]) == (score.metric, score.value)
+    assert load_tuned(file).precision == "float32"
+    about["settings"]["recipe"]["precision"] = "bfloat16"
+    (tmp_path / "m.json").write_text(json.dumps(about))
+    shutil.copy(file.with_suffix(".safetensors"), tmp_path / "m.safetensors")
+    low, full = (predict_dataset(path, DATASET).probabilities for path in (tmp_path, file))
+    assert 0 < np.abs(low - full).max() < 0.1
+    about["backbones"][0]["description"]["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
+    (tmp_path / "m.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=f"fitted on '{RESNET}' with preprocessing .* Predict with the mt"):
+        load_tuned(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(about | {"head": {"kind": "dvme"}}))
+    with pytest.raises(InputError):
+        load_tuned(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(about | {"format_version": 99}))
+    with pytest.raises(InputError, match="Install a newer mt"):
+        load_tuned(tmp_path)
 
 
 @pytest.mark.parametrize(("which", "method"), [("one", "fine-tune"), ("two", "dvme, unfrozen")])

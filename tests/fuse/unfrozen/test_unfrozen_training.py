@@ -84,12 +84,76 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(c
     assert f"on the images {', '.join(ids[row] for row in batch)}." in str(caught.value)
 
 
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(cache, tmp_path):
+    bench = Bench(cache, RESNET, checkpoint_every=1)
+    work = bench.work()
+    run = Run(network_from(cached_stage(bench.budget, seed=0, device="cpu"), bench.networks, bench.settings), work,
+              Part(np.arange(40), bench.budget.y), lr=1e-4, epochs=1)  # fmt: skip
+    weight = run.parameters[0]
+    weight.register_hook(lambda gradient: torch.full_like(gradient, torch.nan) if run.step == 2 else gradient)
+    with pytest.raises(FitError, match=r"The gradient is not a number at epoch 1, step 3, on the images .*checkpoint"):
+        run.train_epoch(Kept(Checkpoints(tmp_path), work))
+    assert all(torch.isfinite(parameter).all() for parameter in run.parameters)
+
+
+def test_a_held_out_loss_that_is_no_number_leaves_the_last_good_checkpoint(cache, tmp_path, monkeypatch):
+    bench = Bench(cache, RESNET)
+
+    def nowhere(network, work, rows):
+        logits, attention = predict(network, work, rows)
+        return np.where(broken, np.nan, logits), attention
+
+    broken = False
+    monkeypatch.setattr("mt.fuse.unfrozen.fit.predict", nowhere)
+    real = Run.train_epoch
+
+    def train(run, kept):
+        nonlocal broken
+        real(run, kept)
+        broken = run.epoch == 2
+
+    monkeypatch.setattr(Run, "train_epoch", train)
+    with pytest.raises(FitError, match="The held-out loss is not a number after epoch 2, on the images ") as caught:
+        fitted(bench, bench.budget.y, tmp_path)
+    found = Checkpoints(tmp_path).read()
+    assert found is not None
+    assert found.facts["position"]["epoch"] == 1
+    assert str(Checkpoints(tmp_path).last) in str(caught.value)
+
+
+def test_a_run_in_float16_goes_on_with_its_scaler(cache, tmp_path):
+    bench = Bench(cache, RESNET, settings=Settings(batch=8, dropout=0.3, precision="float16"), checkpoint_every=2)
+    start, work = cached_stage(bench.budget, seed=0, device="cpu"), bench.work()
+
+    def begun() -> Run:
+        network = network_from(start, bench.networks, bench.settings)
+        return Run(network, work, Part(np.arange(40), bench.budget.y), lr=1e-3, epochs=1)
+
+    whole, kept = begun(), Kept(Checkpoints(tmp_path), work)
+    whole.scaler.load_state_dict({**whole.scaler.state_dict(), "scale": 2.0**11, "growth_interval": 3})  # grows once
+    whole.train_epoch(kept)
+    assert whole.scaler.get_scale() == 2.0**12
+    found = kept.read()
+    assert found is not None
+    resumed = begun()
+    kept.restore(resumed, found)
+    assert (resumed.step, resumed.scaler.get_scale()) == (4, 2.0**12)
+    resumed.train_epoch(Kept(Checkpoints(tmp_path / "again"), work))
+    assert resumed.scaler.state_dict() == whole.scaler.state_dict()
+    for one, other in zip(whole.parameters, resumed.parameters, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_full_memory_says_what_needs_less(cache, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("mt.fuse.unfrozen.network.EndToEnd.forward", full)
     with pytest.raises(MtError, match=r"--batch-size 4 --accumulate 2 \(the same steps\), or --checkpoint-grad"):
+        trained(Bench(cache, RESNET), tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)  # the optimizer's moments take memory at the first step
+    with pytest.raises(MtError, match="--batch-size 4 --accumulate 2"):
         trained(Bench(cache, RESNET), tmp_path)
     inuse = memory_advice(Settings(last=4), Machine(batch_size=1, checkpoint_grad=True), torch.device("cuda"))
     assert "Use less: --precision bfloat16, or --unfreeze-last 2. " in inuse
@@ -132,8 +196,8 @@ def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypa
     turned[held] = turned[held][::-1]
     assert not np.array_equal(turned, bench.budget.y)
     kept: list[list[torch.Tensor]] = []
-    monkeypatch.setattr(Fitter, "_held_out_loss", lambda self, network, held: float(
-        kept[-1].append(network.head.linear.weight.detach().clone()) or len(kept[-1])))  # fmt: skip
+    monkeypatch.setattr(Fitter, "_held_out_loss", lambda self, run, held: float(
+        kept[-1].append(run.network.head.linear.weight.detach().clone()) or len(kept[-1])))  # fmt: skip
     monkeypatch.setattr("mt.fuse.unfrozen.fit.held_out", lambda budget, seed: held_out(bench.budget, seed))
     for number, y in enumerate((bench.budget.y, turned)):
         kept.append([])
