@@ -61,9 +61,9 @@ class Case:
 
 CASES = {
     "small": Case(2_621, 1_536, "binary", 1, (20, 10), (60, 30), 5),
-    "classes": Case(2_621, 2_048, "multiclass", 5, (40, 20), (60, 30), 5),
-    "large": Case(20_000, 1_536, "binary", 1, (30, 15), (60, 30), 5),
-    "labels": Case(20_000, 2_048, "multilabel", 14, (60, 30), None, 5),
+    "classes": Case(2_621, 2_048, "multiclass", 5, (40, 20), (60, 30), 4),
+    "large": Case(20_000, 1_536, "binary", 1, (30, 15), (60, 30), 4),
+    "labels": Case(20_000, 2_048, "multilabel", 14, (60, 30), None, 4),
 }
 
 
