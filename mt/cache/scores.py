@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -194,6 +195,11 @@ class ScoreStore:
             values = values.reshape(-1, outputs)
         drawn = np.frombuffer(zlib.decompress(rows), "<i8")
         return Fit(identity, pool, cases, drawn, values, json.loads(outcome))
+
+    def origins(self, identities: Iterable[str]) -> dict[str, str]:
+        """Return, of each kept fit, a digest of what it can be paired by: its pool, its draw's rows, its cases."""
+        rows = self._in("SELECT identity, pool, cases, rows FROM fits WHERE identity IN ({})", list(identities))
+        return {identity: digest([pool, cases, sha256(drawn).hexdigest()]) for identity, pool, cases, drawn in rows}
 
     def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
         """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""

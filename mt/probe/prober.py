@@ -74,6 +74,14 @@ class Features:
     def _groups(self) -> Array | None:
         return None if self.pool.groups is None else np.asarray(self.pool.groups)
 
+    @cached_property
+    def shared_groups(self) -> int:
+        """How many groups of the test split are also in the split that trains, or that chooses."""
+        if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
+            return 0  # other datasets count their patients anew
+        used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
+        return len(used & set(self.cases.groups))
+
     def drawn(self, rows: Array) -> Labelled:
         """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
         rows = np.sort(rows)
@@ -166,6 +174,8 @@ def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
     ]
     if features.pool.groups is None:
         flags.append("no patient grouping known")
+    if features.shared_groups:
+        flags.append("groups shared with the test split")
     labels = features.cases.labels
     if metrics.collapsed(labels, p) and (labels != labels[0]).any():
         flags.append("collapsed")

@@ -270,6 +270,10 @@ def test_a_minimal_file_written_by_hand_is_enough(tmp_path: Path) -> None:
         ({"unit": "slide"}, "'unit' is one of"),
         ({"draws": []}, "holds no draw"),
         ({"draws": [{"ids": []}]}, "non-empty list 'ids'"),
+        ({"draws": [{"ids": ["image-1"], "fraction": "some"}]}, r"'fraction' is null or a number in .*, found 'some'"),
+        ({"draws": [{"ids": ["image-1"], "shots": 0}]}, "'shots' is null or a whole number of at least 1, found 0"),
+        ({"draws": [{"ids": ["image-1"], "shots": 2, "fraction": 0.1}]}, "a 'fraction' or 'shots', found both"),
+        ({"draws": [{"ids": ["image-1"], "seed": "x"}]}, "'seed' is a whole number of at least 0, found 'x'"),
         ({"draws": [{"ids": ["image-1", "image-999"]}]}, "lacks 1 of 2 ids: 'image-999'"),
         ({"draws": [{"ids": ["image-1", "image-1"]}]}, "'image-1' is named twice"),
     ],
@@ -287,3 +291,5 @@ def test_what_is_no_json_and_what_is_not_there_is_said(tmp_path: Path) -> None:
         read_draws(tmp_path / "draws.json", **SPLIT)
     with pytest.raises(InputError, match="No draw file"):
         read_draws(tmp_path / "none.json", **SPLIT)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_draws(tmp_path, **SPLIT)

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -97,6 +98,18 @@ def test_a_mean_over_labels_comes_with_each_label(tmp_path: Path) -> None:
         assert sum(row["per_class"].values()) / 3 == pytest.approx(row["value"])
     with process(tmp_path, *arguments, after=HEAVY) as again:
         assert again.communicate()[0].splitlines()[-1] == "[]"
+
+
+def test_a_table_names_the_labels_it_leaves_out_and_the_rows_it_cannot_compare(tmp_path: Path) -> None:
+    labels = np.zeros((80, 3), dtype=np.int8)
+    labels[:40, 0] = labels[::2, 2] = 1
+    for model, n in (("m1", 80), ("m2", 80), ("m3", 60)):
+        write_features(tmp_path, model=model, task="multilabel", n_classes=3)
+        write_features(tmp_path, model=model, split="test", n=n, task="multilabel", n_classes=3, labels=labels[:n])
+    for _ in range(2):  # fitted, then from the store
+        text = run(tmp_path, "--fraction", "0.5", "--seeds", "1").stdout
+        assert "Left out of the mean, one class only among the test cases: class 1." in text
+        assert "Not compared, on other draws or test cases than most: m3." in text
 
 
 def test_paired_comparisons(cache: Path) -> None:
