@@ -77,8 +77,7 @@ def read_draws(
     for number, entry in enumerate(content["draws"]):
         where = f"{path}, draw {number}"
         rows, (fraction, shots, seed) = _rows(where, entry, row_of_id), _name(where, entry)
-        forced = [int(c) for c in entry.get("realised", {}).get("forced", [])]
-        realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
+        realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=_forced(where, entry))
         found.append(Draw(rows, fraction, shots, seed, realised))
     return found
 
@@ -91,10 +90,10 @@ def list_draws(path: Path) -> dict[Name, str]:
     found: dict[Name, str] = {}
     for number, entry in enumerate(_content(path)["draws"]):
         where = f"{path}, draw {number}"
-        name = _name(where, entry)
+        ids, name = _ids(where, entry), _name(where, entry)
         if name in found:
             raise InputError(f"{where}: another draw has its fraction, shots and seed too. Give each its own 'seed'")
-        found[name] = digest(_ids(where, entry))
+        found[name] = digest(ids)
     return found
 
 
@@ -145,6 +144,15 @@ def _name(where: str, entry: dict[str, Any]) -> Name:
     if not (type(seed) is int and seed >= 0):
         raise InputError(f"{where}: 'seed' is a whole number of at least 0, found {seed!r}")
     return fraction, shots, seed
+
+
+def _forced(where: str, entry: dict[str, Any]) -> list[int]:
+    """Return the classes that the file says were forced: the one thing about a draw that its rows do not tell."""
+    realised = entry.get("realised", {})
+    forced = realised.get("forced", []) if isinstance(realised, dict) else None
+    if not isinstance(forced, list) or not all(type(number) is int for number in forced):
+        raise InputError(f"{where}: 'realised' is an object whose 'forced' lists class numbers; leave it out by hand")
+    return forced
 
 
 def _rows(where: str, entry: Any, row_of_id: dict[str, int]) -> Ints:

@@ -242,6 +242,4 @@ def _stated(protocol: Protocol) -> list[tuple[str, str]]:
 def _short(value: Any) -> str:
     if not isinstance(value, tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    if len(value) > 8:
-        return f"{value[0]:g} ... {value[-1]:g} ({len(value)} values)"
     return ", ".join(_short(part) for part in value)

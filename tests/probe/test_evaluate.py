@@ -304,6 +304,7 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
         labels = store_of(study).cases(kept.cases).labels
         assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
+
 def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path)
     original, calls = prober.fit_probe, []
