@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.cache.scores import Cases, Fit, ScoreStore
-from mt.errors import FitError, unknown
+from mt.errors import FitError, InputError, unknown
 from mt.probe import metrics
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
 from mt.probe.plan import SOLVER_REVISIONS, Pair, Question
@@ -100,11 +100,16 @@ class Fitting:
 
     def identity(self) -> dict[str, Any]:
         """Return what enters the identity of a question; imports no solver."""
+        if self.solver_name not in SOLVER_REVISIONS:
+            raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
         solver = None
         if isinstance(self.protocol.method, Logistic):
-            if self.solver_name not in SOLVER_REVISIONS:
-                raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
             solver = [self.solver_name, SOLVER_REVISIONS[self.solver_name]]
+        elif self.solver_name != "torch":
+            raise InputError(
+                f"Protocol '{self.protocol.name}' is no logistic regression, so --solver {self.solver_name} has no "
+                "use. Leave it out, or take another: mt probe --list-protocols"
+            )
         return {"protocol": self.protocol.fingerprint, "solver": solver}
 
     def setting(self, task: str, n_classes: int) -> Setting:

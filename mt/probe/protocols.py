@@ -129,7 +129,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             name="default",
-            title="L2 logistic regression, C chosen inside the budget",
+            title="L2 logistic regression, features clipped at 5 standard deviations, C chosen inside the budget",
             source="mt, docs/protocols.md",
             method=Logistic(Cs=_powers(-3, 3, 13)),
             validation=Validation("folds", folds=5),

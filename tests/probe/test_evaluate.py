@@ -167,6 +167,15 @@ def test_other_protocols_choose_on_validation_labels_too(tmp_path: Path, name: s
     assert outcome["select"] == "val"
 
 
+def test_a_solver_where_none_is_needed_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    with pytest.raises(InputError, match=r"'dino-knn' is no logistic regression, so --solver sklearn has no use"):
+        run_probe(tmp_path, protocol="dino-knn", solver="sklearn")
+    for protocol in ("dino-knn", "clip"):
+        with pytest.raises(InputError, match=r"No solver 'sklaern'\. Did you mean 'sklearn'"):
+            run_probe(tmp_path, protocol=protocol, solver="sklaern")
+
+
 def test_a_validation_split_where_nothing_is_chosen_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_features(tmp_path, split="val", n=40)
