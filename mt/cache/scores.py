@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -195,6 +196,11 @@ class ScoreStore:
         drawn = np.frombuffer(zlib.decompress(rows), "<i8")
         return Fit(identity, pool, cases, drawn, values, json.loads(outcome))
 
+    def origins(self, identities: Iterable[str]) -> dict[str, str]:
+        """Return, of each kept fit, a digest of what it can be paired by: its pool, its draw's rows, its cases."""
+        rows = self._in("SELECT identity, pool, cases, rows FROM fits WHERE identity IN ({})", list(identities))
+        return {identity: digest([pool, cases, sha256(drawn).hexdigest()]) for identity, pool, cases, drawn in rows}
+
     def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
         """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
         marks = ", ".join("?" * len(_FIELDS))
@@ -275,10 +281,13 @@ class ScoreStore:
 
 def _is_ours(sql: sqlite3.Connection, path: Path) -> bool:
     """Tell whether the tables are there; raises when the file is someone else's or newer."""
+    size = path.stat().st_size if path.exists() else 0
     (application,) = sql.execute("PRAGMA application_id").fetchone()
     (version,) = sql.execute("PRAGMA user_version").fetchone()
     tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if tables == 0:
+    # SQLite takes a few bytes of something else for an empty database, and would write over them.  Ours grows between
+    # these two looks where another process makes it, and shrinks to nothing where one was killed while making it.
+    if tables == 0 and not (size and path.stat().st_size):
         return False
     if application != _APPLICATION_ID:
         raise CacheError(f"{path} is not a score database of mt. Name another file with --scores FILE.")

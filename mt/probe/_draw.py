@@ -21,8 +21,8 @@ class Draw:
 
     `rows` are row numbers of the training split, in the order they were drawn.  `realised` says what the draw got:
     its `unit` and the `n_units` drawn, `n_rows`, `n_groups` (None without groups), `rows` and `groups` a class (a
-    label's positives in multilabel), the classes `forced` (proportion alone would have left them out) and the classes
-    `missing`, both as class numbers.
+    label's positives in multilabel), the classes `forced` (proportion alone would have left them out), the classes
+    `missing` and the multilabel labels that are `constant`, as class numbers; and whether it got `everything`.
     """
 
     rows: Ints
@@ -53,10 +53,13 @@ def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
     return np.asarray(table[:, None] == np.arange(n_classes), dtype=np.int64)
 
 
-def account(matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, unit: str, forced: list[int]) -> dict[str, Any]:
+def account(
+    matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, task: str, unit: str, forced: list[int]
+) -> dict[str, Any]:
     """Return what `rows` hold, as `Draw.realised` describes; `matrix` is (n, n_classes), of all rows."""
     held = matrix[rows]
     per_class = held.sum(axis=0)
+    constant = (per_class == 0) | (per_class == len(rows))
     per_class_groups = n_groups = None
     if groups is not None:
         counts, _ = unit_counts(held, groups[rows].tolist())
@@ -70,4 +73,6 @@ def account(matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, unit: str,
         "groups": per_class_groups,
         "forced": forced,
         "missing": np.flatnonzero(per_class == 0).tolist(),
+        "constant": np.flatnonzero(constant).tolist() if task == "multilabel" else [],
+        "everything": len(rows) == len(matrix),
     }

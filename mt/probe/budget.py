@@ -43,10 +43,11 @@ def draw(
     else:
         places, forced = _shot_places(held, shots or 0), []
     if len(places) == len(order):
-        return Draw(np.arange(len(matrix)), fraction, shots, 0,
-                    account(matrix, np.arange(len(matrix)), group_of_row, unit=unit, forced=[]))  # fmt: skip
-    rows = _rows_of(order[places], unit_of_row)
-    return Draw(rows, fraction, shots, seed, account(matrix, rows, group_of_row, unit=unit, forced=forced))
+        rows, seed, forced = np.arange(len(matrix)), 0, []
+    else:
+        rows = _rows_of(order[places], unit_of_row)
+    realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
+    return Draw(rows, fraction, shots, seed, realised)
 
 
 def folds(

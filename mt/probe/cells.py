@@ -58,14 +58,18 @@ class Grid:
 
 
 def grids(scores: Iterable[Score], store: ScoreStore) -> list[Grid]:
-    """Return the tables that these scores make."""
+    """Return the tables that these scores make.
+
+    Draws that took every row there is (a fraction that rounds up to all of them, enough shots) are one draw.
+    """
     tables: dict[tuple[str, str, str, str, str | None, str | None], dict[tuple[str, Budget], list[Score]]] = {}
     for score in scores:
         table = score.dataset, score.test_dataset, score.metric, score.level, score.by, score.subgroup
         place = row_name(score), Budget(score.fraction, score.shots)
         tables.setdefault(table, {}).setdefault(place, []).append(score)
     return [
-        Grid(*names, {place: _cell(draws, store) for place, draws in cells.items()}) for names, cells in tables.items()
+        Grid(*names, {place: _cell(_distinct(draws), store) for place, draws in cells.items()})
+        for names, cells in tables.items()
     ]
 
 
@@ -98,6 +102,25 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
         found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
         store.remember(key, found)
     return score.row() | {"per_class": found}
+
+
+def left_out(grid: Grid, store: ScoreStore) -> list[str]:
+    """Return the names of the classes or labels that a mean leaves out: absent from the test cases, or in all."""
+    if grid.metric not in _MEANS:
+        return []
+    (score, *_), *_ = (cell.scores for cell in grid.cells.values())
+    key = digest({"left out": score.identity})
+    found = store.recall(key)
+    if found is None:
+        (cases,) = scored([score], store)
+        names = store.fit(score.fit).outcome["class_names"]
+        found = [names[k] for k in metrics.left_out(cases.y, cases.p)]
+        store.remember(key, found)
+    return list(found)
+
+
+def _distinct(draws: list[Score]) -> list[Score]:
+    return draws[:1] if all(score.realised.get("everything") for score in draws) else draws
 
 
 def _cell(draws: list[Score], store: ScoreStore) -> Cell:

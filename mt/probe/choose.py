@@ -76,6 +76,7 @@ def candidate_scores(logits: Array, y: Array, known: Array, metric: str, n_outpu
     return agreement(votes_of(logits)[:, known], y[known], metric, n_outputs)
 
 
-def best(scores: Floats) -> int:
-    """Return the first of the best: candidates are in ascending order, so ties go to the smaller setting."""
-    return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
+def best(scores: Floats, ties: str = "smaller") -> int:
+    """Return the best of candidates in ascending order; of equals the first, or the last with ties "larger"."""
+    known = np.where(np.isfinite(scores), scores, -np.inf)
+    return int(np.argmax(known)) if ties == "smaller" else len(known) - 1 - int(np.argmax(known[::-1]))

@@ -3,7 +3,9 @@
     {"format": "mt-draws", "format_version": 1, "dataset": "pcam", "fingerprint": "<of the dataset>", "unit": "row",
      "draws": [{"fraction": 0.01, "shots": null, "seed": 0, "ids": ["...", ...], "realised": {...}}, ...]}
 
-`fingerprint`, `unit` and `realised` may be left out by hand; what a draw realised is counted again when it is read.
+`fingerprint`, `unit` and `realised` may be left out by hand, and so may `fraction`, `shots` and `seed`: a draw needs
+no more than its ids, and two draws of a file differ in one of the three.  What a draw realised is counted again when it
+is read.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mt.cache.fingerprint import digest
 from mt.cache.stratify import Ints
 from mt.errors import InputError
 from mt.probe._draw import UNITS, Draw, account, class_matrix
 
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
+Name = tuple[float | None, int | None, int]  # fraction, shots, seed: what tells the draws of a file apart
 
 
 def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:
@@ -71,10 +75,25 @@ def read_draws(
     group_of_row = None if groups is None else np.asarray(groups)
     found = []
     for number, entry in enumerate(content["draws"]):
-        rows = _rows(f"{path}, draw {number}", entry, row_of_id)
-        forced = [int(c) for c in entry.get("realised", {}).get("forced", [])]
-        realised = account(matrix, rows, group_of_row, unit=unit, forced=forced)
-        found.append(Draw(rows, entry.get("fraction"), entry.get("shots"), int(entry.get("seed", 0)), realised))
+        where = f"{path}, draw {number}"
+        rows, (fraction, shots, seed) = _rows(where, entry, row_of_id), _name(where, entry)
+        realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=_forced(where, entry))
+        found.append(Draw(rows, fraction, shots, seed, realised))
+    return found
+
+
+def list_draws(path: Path) -> dict[Name, str]:
+    """Return the digest of the ids of every draw of a file, by its name; needs no split.
+
+    Raises InputError when the file is not a draw file, or gives two draws one name.
+    """
+    found: dict[Name, str] = {}
+    for number, entry in enumerate(_content(path)["draws"]):
+        where = f"{path}, draw {number}"
+        ids, name = _ids(where, entry), _name(where, entry)
+        if name in found:
+            raise InputError(f"{where}: another draw has its fraction, shots and seed too. Give each its own 'seed'")
+        found[name] = digest(ids)
     return found
 
 
@@ -83,6 +102,8 @@ def _content(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"No draw file {path}. Write one with: mt probe --draw-file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a draw file: expected JSON, found {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -106,10 +127,36 @@ def _check_origin(path: Path, content: dict[str, Any], dataset: str, fingerprint
         )
 
 
-def _rows(where: str, entry: Any, row_of_id: dict[str, int]) -> Ints:
+def _ids(where: str, entry: Any) -> list[str]:
     if not isinstance(entry, dict) or not isinstance(entry.get("ids"), list) or not entry["ids"]:
         raise InputError(f"{where}: expected an object with a non-empty list 'ids'")
-    names = [str(name) for name in entry["ids"]]
+    return [str(name) for name in entry["ids"]]
+
+
+def _name(where: str, entry: dict[str, Any]) -> Name:
+    fraction, shots, seed = entry.get("fraction"), entry.get("shots"), entry.get("seed", 0)
+    if fraction is not None and not (type(fraction) in (int, float) and 0 < fraction <= 1):
+        raise InputError(f"{where}: 'fraction' is null or a number in (0, 1], found {fraction!r}")
+    if shots is not None and not (type(shots) is int and shots >= 1):
+        raise InputError(f"{where}: 'shots' is null or a whole number of at least 1, found {shots!r}")
+    if fraction is not None and shots is not None:
+        raise InputError(f"{where}: a draw has a 'fraction' or 'shots', found both")
+    if not (type(seed) is int and seed >= 0):
+        raise InputError(f"{where}: 'seed' is a whole number of at least 0, found {seed!r}")
+    return fraction, shots, seed
+
+
+def _forced(where: str, entry: dict[str, Any]) -> list[int]:
+    """Return the classes that the file says were forced: the one thing about a draw that its rows do not tell."""
+    realised = entry.get("realised", {})
+    forced = realised.get("forced", []) if isinstance(realised, dict) else None
+    if not isinstance(forced, list) or not all(type(number) is int for number in forced):
+        raise InputError(f"{where}: 'realised' is an object whose 'forced' lists class numbers; leave it out by hand")
+    return forced
+
+
+def _rows(where: str, entry: Any, row_of_id: dict[str, int]) -> Ints:
+    names = _ids(where, entry)
     unknown = [name for name in names if name not in row_of_id]
     if unknown:
         raise InputError(f"{where}: the training split lacks {len(unknown)} of {len(names)} ids: '{unknown[0]}'")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.fingerprint import digest
 from mt.cache.scores import ScoreStore
 from mt.errors import InputError
 from mt.probe.budget import Draw, draw, read_draws, write_draws
+from mt.probe.draw_file import list_draws
 from mt.probe.plan import Budget, Pair, Question, seeds_of
 
 if TYPE_CHECKING:
@@ -41,44 +40,50 @@ class DrawSource:
 
 
 class DrawFile(DrawSource):
-    """Draws as a file lists them, whatever fractions and seeds were asked for."""
+    """Draws as a file lists them, whatever fractions and seeds were asked for; read once a pair of feature files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read: tuple[Features, dict[tuple[Budget, int], Draw]] | None = None
 
     def asked(self, budgets: Sequence[Budget], seeds: int) -> list[Asked]:
         """Return the draws that the file holds; their rows are part of the identity."""
         return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
 
     def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
-        pool, train = features.pool, features.train
-        draws = read_draws(
-            self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
-            dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
-        )  # fmt: skip
-        return next(d for d in draws if (Budget(d.fraction, d.shots), d.seed) == (budget, seed))
+        if self._read is None or self._read[0] is not features:
+            pool, train = features.pool, features.train
+            draws = read_draws(
+                self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
+                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
+            )  # fmt: skip
+            self._read = features, {(Budget(d.fraction, d.shots), d.seed): d for d in draws}
+        return self._read[1][budget, seed]
 
     @cached_property
     def _listed(self) -> dict[tuple[Budget, int], str]:
         """The digest of the ids of each (budget, seed), read without the features."""
-        try:
-            entries = json.loads(self.path.read_text(encoding="utf-8"))["draws"]
-            return {
-                (Budget(entry.get("fraction"), entry.get("shots")), int(entry.get("seed", 0))): digest(entry["ids"])
-                for entry in entries
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{self.path} is not a draw file. Write one by naming a file that is not there: --draw-file FILE"
-            ) from error
+        return {(Budget(fraction, shots), seed): ids for (fraction, shots, seed), ids in list_draws(self.path).items()}
 
 
-def one_dataset(pairs: Sequence[Pair]) -> None:
-    """Refuse a draw file for several datasets: it lists the rows of one."""
+def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
+    """Refuse a draw file for several datasets, since it lists the rows of one, and one whose folder is not there."""
+    if not path.parent.is_dir():
+        raise InputError(f"No folder {path.parent} to write the draws to. Make it: mkdir -p {path.parent}")
     names = sorted({pair.dataset for pair in pairs})
     if len(names) > 1:
         raise InputError(
             f"--draw-file holds the draws of one dataset, and there are {', '.join(names)}. Name one: --dataset"
+        )
+
+
+def check_listed(listed: Sequence[Budget], asked: Sequence[Budget], path: Path | None) -> None:
+    """Refuse budgets that are not those of the draws at hand, which a draw file lists."""
+    if set(listed) != set(asked):
+        there, wanted = (", ".join(map(str, dict.fromkeys(budgets))) for budgets in (listed, asked))
+        raise InputError(
+            f"{path} lists draws of {there}; asked for were {wanted}. Leave --fraction and --shots out, or name a file "
+            "that is not there to write others"
         )
 
 

@@ -16,7 +16,7 @@ from mt.cache.catalog import Catalog
 from mt.cache.scores import Cases, Fit, Score, ScoreStore
 from mt.errors import InputError
 from mt.probe import metrics as known
-from mt.probe.draw_source import DrawFile, DrawSource, one_dataset, save_draws
+from mt.probe.draw_source import DrawFile, DrawSource, check_draw_file, check_listed, save_draws
 from mt.probe.plan import Pair, Question, budgets, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
@@ -60,7 +60,8 @@ def ask(
                 fit = None
                 if question.identity not in known:
                     fit = answer(question)
-                    store.add_fit(fit)
+                    if not store.add_fit(fit):  # another process was first: its predictions are the ones kept
+                        fit = store.fit(question.identity)
                 scores += scorer.scores(question, fit)
                 advance(1)
     except KeyboardInterrupt:
@@ -110,7 +111,7 @@ def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
     defined = known.metrics_for(pair.task)
     if not asked:
         return [headline(pair)]
-    return list(defined) if "all" in asked else [name for name in asked if name in defined]
+    return list(defined) if "all" in asked else [name for name in dict.fromkeys(asked) if name in defined]
 
 
 def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:
@@ -152,6 +153,7 @@ def run_probe(
     Raises InputError, CacheError and FitError.
     """
     recipe = get_protocol(protocol)
+    recipe.check_select(select)
     cache = folders.cache_dir(cache_dir)
     pairs = find_pairs(
         Catalog(cache), models=models, datasets=datasets, test_dataset=test_dataset, select_val=select == "val",
@@ -163,8 +165,10 @@ def run_probe(
     drawn_to = Path(draw_file) if draw_file else None
     draws = DrawFile(drawn_to) if drawn_to and drawn_to.exists() else DrawSource()
     if drawn_to:
-        one_dataset(pairs)
+        check_draw_file(drawn_to, pairs)
     asked = draws.asked(budgets(fractions, shots), seeds)
+    if fractions or shots:
+        check_listed([budget for budget, _, _ in asked], budgets(fractions, shots), drawn_to)
     with ScoreStore(folders.scores_path(scores, cache)) as store:
         fitting = Fitting(recipe, solver, device)
         questions = [

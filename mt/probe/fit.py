@@ -93,8 +93,8 @@ def carve(budget: Labelled, setting: Setting, seed: int) -> Array | None:
         return None
     shares = {"fit": 1 - source.fraction, "held": source.fraction}
     parts = stratified_split(budget.y, fractions=shares, seed=seed if source.seed is None else source.seed, **names)
-    if not len(parts["held"]) or not len(parts["fit"]):
-        return None
+    if not len(parts["held"]) or len(np.unique(budget.y[parts["fit"]])) < 2:
+        return None  # few groups: one part took them all, or all of a class
     fold = np.full(len(budget.y), -1)
     fold[parts["held"]] = 0
     return fold
@@ -116,14 +116,14 @@ def _fit_logistic(
     y = budget.y[:, outputs] if setting.multilabel else np.searchsorted(outputs, budget.y)
     problem = _Problem(X, y, len(outputs), setting, method, setting.solver)
     Cs, selection = np.asarray(method.Cs), dict[str, Any]()
-    flags: list[str] = []
+    flags, ties = list[str](), setting.protocol.validation.ties
     if len(Cs) == 1:
         coef, intercept, converged = problem.path(Cs)
         chosen = 0
     elif validation is not None:
         coef, intercept, converged = problem.path(Cs)
         scores = _validation_scores(probe, coef, intercept, validation, setting)
-        chosen = choose.best(scores)
+        chosen = choose.best(scores, ties)
         selection = _selection(setting, "val", scores)
     elif (fold := carve(budget, setting, seed)) is None or not choose.teachable(
         y, fold, len(outputs), multilabel=setting.multilabel
@@ -134,11 +134,11 @@ def _fit_logistic(
     elif setting.protocol.validation.kind == "folds":
         (coef, intercept, converged), logits = problem.folds(Cs, fold)
         scores, selection = problem.choose(logits, fold)
-        chosen = choose.best(scores)
+        chosen = choose.best(scores, ties)
     else:
         logits = problem.held_out(Cs, fold)
         scores, selection = problem.choose(logits, fold)
-        Cs, chosen = Cs[[choose.best(scores)]], 0
+        Cs, chosen = Cs[[choose.best(scores, ties)]], 0
         coef, intercept, converged = problem.path(Cs)
     if not converged[chosen]:
         flags.append("unconverged")

@@ -55,8 +55,9 @@ def fit_head(budget: Labelled, setting: Setting, method: Head, seed: int, valida
     settings = list(itertools.product(method.learning_rates, method.weight_decays))
     training = _Training(method, settings, outputs, setting, seed)
     judged = None if held is None else (scaling.apply(held.X), held.y)
-    weights, scores = training.run(scaling.apply(budget.X), budget.y, judged)
-    chosen = int(np.argmax(scores.mean(axis=0)))
+    weights, scores, epochs = training.run(scaling.apply(budget.X), budget.y, judged)
+    # Of equally good settings the one that was so good first (as thunder keeps them), then the first.
+    chosen = int(np.lexsort((epochs.mean(axis=0), -scores.mean(axis=0)))[0])
     probes = tuple(
         LinearProbe(setting.task, setting.n_classes, scaling, run[:, :-1], run[:, -1], outputs, base)
         for run in weights[:, chosen]
@@ -81,8 +82,8 @@ class _Training:
     setting: Setting
     seed: int
 
-    def run(self, X: Array, y: Array, held: tuple[Array, Array] | None) -> tuple[Array, Array]:
-        """Return weights (S, R, K, d+1) in float64 and the best held-out scores (S, R); or zeros."""
+    def run(self, X: Array, y: Array, held: tuple[Array, Array] | None) -> tuple[Array, Array, Array]:
+        """Return weights (S, R, K, d+1) in float64, the best held-out scores (S, R), and their epochs."""
         import torch
 
         from mt.probe.logistic import torch_device
@@ -93,7 +94,7 @@ class _Training:
         judge = None if held is None else _Judge(*held, self.outputs, self.setting.protocol.selection_metric, device)
         batch = min(self.method.batch, len(X))
         steps = math.ceil(len(X) / batch)
-        epochs = self.method.epochs or math.ceil((self.method.steps or 1) / steps)
+        epochs = self.method.epochs or max(1, (self.method.steps or 1) // steps)
         every = math.ceil(epochs / _CHECKS)
         patience = math.ceil(epochs / every * (self.method.patience or 1))
         generators = [np.random.default_rng([self.seed, run]) for run in range(self.method.runs)]
@@ -107,18 +108,22 @@ class _Training:
             for rows in torch.split(order, batch, dim=1):
                 state.step(features[rows], classes[rows], factor)
             due = epoch % every == 0 or epoch == epochs - 1
-            if judge and due and not keep.update(state.weights, judge.scores(state.weights, len(self.settings))):
+            if judge and due and not keep.update(state.weights, judge.scores(state.weights, len(self.settings)), epoch):
                 break
         weights = (keep.weights if judge else state.weights).cpu().double().numpy()
         split = weights.reshape(len(weights), X.shape[1] + 1, len(self.settings), len(self.outputs))
-        return split.transpose(0, 2, 3, 1), keep.scores.cpu().numpy() if judge else np.zeros(split.shape[:3:2])
+        scores, kept = (table.cpu().double().numpy() for table in (keep.scores, keep.epochs))
+        return split.transpose(0, 2, 3, 1), scores, kept
 
     def _start(self, generators: list[np.random.Generator], dim: int) -> Tensor:
-        """Return initial weights (S, d+1, R K), the same for all settings of a run, as torch.nn.Linear draws them."""
+        """Return initial weights (S, d+1, R K), the same for all settings of a run, as the method draws them."""
         import torch
 
-        bound = 1 / math.sqrt(dim)
-        starts = [rng.uniform(-bound, bound, (dim + 1, len(self.outputs))) for rng in generators]
+        shape, bound, sd = (dim + 1, len(self.outputs)), 1 / math.sqrt(dim), self.method.start_sd
+        if sd is None:
+            starts = [rng.uniform(-bound, bound, shape) for rng in generators]
+        else:
+            starts = [rng.normal(0, sd, shape) * (np.arange(dim + 1) < dim)[:, None] for rng in generators]
         return torch.from_numpy(np.stack(starts)).float().repeat(1, 1, len(self.settings))
 
 
@@ -197,12 +202,14 @@ class _Best:
         self.weights, self.patience = weights.clone(), patience
         self.scores = weights.new_full((len(weights), n_settings), -1.0)
         self.waited = weights.new_zeros((len(weights), n_settings))
+        self.epochs = self.waited.clone()
 
-    def update(self, weights: Tensor, scores: Tensor) -> bool:
+    def update(self, weights: Tensor, scores: Tensor, epoch: int) -> bool:
         """Take the weights that are better than before; returns whether any run still goes on."""
         going = self.waited < self.patience
         better = going & (scores > self.scores)
         self.scores = scores.where(better, self.scores)
+        self.epochs.masked_fill_(better, epoch)
         n_outputs = weights.shape[2] // scores.shape[1]
         self.weights = weights.where(better.repeat_interleave(n_outputs, dim=1)[:, None, :], self.weights)
         self.waited = self.waited.add(1).masked_fill(better, 0)

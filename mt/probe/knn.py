@@ -66,6 +66,9 @@ def fit_neighbours(
             min(k, len(rows)), method.vote, method.temperature, setting.device,
         )  # fmt: skip
 
+    def scores_on(rows: Array) -> Array:
+        return choose.agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, setting.n_classes)
+
     everything = np.arange(len(y))
     metric = setting.protocol.selection_metric or "accuracy"
     source, fold = "val", None
@@ -79,9 +82,11 @@ def fit_neighbours(
             shares[:, held] = probe(fitting, 1).shares(budget.X[held], method.ks)
     else:
         return Fitted(probe(everything, method.ks[0]), {"k": min(method.ks[0], len(y))}, {}, ("fixed_k",))
-    scores = choose.agreement(shares.argmax(axis=2), truth, metric, setting.n_classes)
-    k = method.ks[choose.best(scores)]
+    scores = scores_on(np.arange(len(truth)))
+    k = method.ks[choose.best(scores, setting.protocol.validation.ties)]
     selection = {"metric": metric, "source": source, "scores": scores.tolist()}
+    if fold is not None:
+        selection["folds"] = [scores_on(np.flatnonzero(fold == number)).tolist() for number in np.unique(fold)]
     return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection)
 
 

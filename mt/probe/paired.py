@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,10 @@ QUICK_RESAMPLES = 1_000  # for the marks in a table, which are wanted at once
 
 @dataclass(frozen=True)
 class Paired:
-    """Row a less row b at one budget: the mean difference over draws, its interval, p, and p adjusted by Holm."""
+    """Row a less row b at one budget: the mean difference over draws, its interval, p, and p adjusted by Holm.
+
+    n_resamples: joint resamples that the interval and p rest on; redrawn: those that were undefined at first.
+    """
 
     dataset: str
     test_dataset: str
@@ -42,6 +45,8 @@ class Paired:
     p_holm: float
     n_draws: int
     n_units: int
+    n_resamples: int
+    redrawn: int
     independent: bool
 
     def row(self) -> dict[str, Any]:
@@ -50,19 +55,23 @@ class Paired:
         return {name: None if value != value else value for name, value in found.items()}
 
 
-def competing(grid: Grid, budget: Budget) -> dict[str, Cell]:
-    """Return the rows that can be compared at a budget: defined, on the same test cases and the same draws."""
+def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
+    """Return the rows that can be compared at a budget: defined, on the same test cases and the same draws.
+
+    Where rows differ in these (features of some images only, say), those that most rows share.
+    """
     cells = {row: cell for (row, b), cell in grid.cells.items() if b == budget and not np.isnan(cell.spread.mean)}
     if not cells:
         return {}
-    seeds = [tuple(score.seed for score in cell.scores) for cell in cells.values()]
-    common = max(set(seeds), key=seeds.count)
-    return {row: cell for (row, cell), drawn in zip(cells.items(), seeds, strict=True) if drawn == common}
+    found = store.origins(score.fit for cell in cells.values() for score in cell.scores)
+    origins = [tuple((score.seed, found[score.fit]) for score in cell.scores) for cell in cells.values()]
+    common = max(dict.fromkeys(origins), key=origins.count)
+    return {row: cell for (row, cell), origin in zip(cells.items(), origins, strict=True) if origin == common}
 
 
 def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[str]:
     """Return the rows that are not significantly worse than the best by max-T."""
-    cells = competing(grid, budget)
+    cells = competing(grid, budget, store)
     if len(cells) < 2:
         return set(cells)
     key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
@@ -74,12 +83,21 @@ def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[st
 
 
 def comparisons(grids: Iterable[Grid], store: ScoreStore) -> list[Paired]:
-    """Return every pair of rows of every table and budget; Holm's family is one table's budget."""
+    """Return every pair of rows of every table and budget.
+
+    Holm's family is one dataset, budget and metric: the tables of all its subgroups together.
+    """
+    from mt.probe.compare import holm
+
+    families: dict[tuple[str, str, str, str, Budget], list[Paired]] = {}
+    for grid in grids:
+        for budget in grid.budgets:
+            family = families.setdefault((grid.dataset, grid.test_dataset, grid.metric, grid.level, budget), [])
+            family += _pairs(grid, budget, competing(grid, budget, store), store)
     return [
-        pair
-        for grid in grids
-        for budget in grid.budgets
-        for pair in _pairs(grid, budget, competing(grid, budget), store)
+        replace(pair, p_holm=p_holm)
+        for family in families.values()
+        for pair, p_holm in zip(family, holm([pair.p for pair in family]), strict=True)
     ]
 
 
@@ -93,21 +111,15 @@ def _pairs(grid: Grid, budget: Budget, cells: dict[str, Cell], store: ScoreStore
         found = _compared(grid.metric, cells, store)
         store.remember(key, found)
     place = {name: getattr(grid, name) for name in ("dataset", "test_dataset", "metric", "level", "by", "subgroup")}
-    return [Paired(fraction=budget.fraction, shots=budget.shots, **place, **numbers) for numbers in found]
+    here = {**place, "fraction": budget.fraction, "shots": budget.shots, "p_holm": np.nan}
+    return [Paired(**here, **numbers) for numbers in found]
 
 
 def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[dict[str, Any]]:
-    from mt.probe.compare import holm
-
     replicates = _replicates(metric, cells, store, n_resamples=RESAMPLES)
-    pairs = list(itertools.combinations(cells, 2))
-    results = [replicates.compare(a, b) for a, b in pairs]
-    adjusted = holm([result.p for result in results])
-    shown = ("difference", "low", "high", "p", "n_draws", "n_units", "independent")
-    return [
-        {"a": a, "b": b, "p_holm": p_holm, **{name: getattr(result, name) for name in shown}}
-        for (a, b), result, p_holm in zip(pairs, results, adjusted, strict=True)
-    ]
+    shown = ("difference", "low", "high", "p", "n_draws", "n_units", "n_resamples", "redrawn", "independent")
+    pairs = {(a, b): replicates.compare(a, b) for a, b in itertools.combinations(cells, 2)}
+    return [{"a": a, "b": b, **{name: getattr(found, name) for name in shown}} for (a, b), found in pairs.items()]
 
 
 def _replicates(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_resamples: int) -> Replicates:

@@ -46,13 +46,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many labels a draw may use: a fraction of the train split, or a number of shots a class."""
+    """How many labels a draw may use: a fraction of the train split, or a number of shots a class.
+
+    Neither for rows that a draw file lists without saying.
+    """
 
     fraction: float | None = None
     shots: int | None = None
 
     def __str__(self) -> str:
-        return f"{100 * self.fraction:g} %" if self.fraction is not None else f"{self.shots} shots"
+        if self.fraction is not None:
+            return f"{100 * self.fraction:g} %"
+        return "listed rows" if self.shots is None else f"{self.shots} shots"
 
     @property
     def is_everything(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.cache.scores import Cases, Fit, ScoreStore
-from mt.errors import FitError, unknown
+from mt.errors import FitError, InputError, unknown
 from mt.probe import metrics
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
 from mt.probe.plan import SOLVER_REVISIONS, Pair, Question
@@ -74,6 +74,14 @@ class Features:
     def _groups(self) -> Array | None:
         return None if self.pool.groups is None else np.asarray(self.pool.groups)
 
+    @cached_property
+    def shared_groups(self) -> int:
+        """How many groups of the test split are also in the split that trains, or that chooses."""
+        if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
+            return 0  # other datasets count their patients anew
+        used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
+        return len(used & set(self.cases.groups))
+
     def drawn(self, rows: Array) -> Labelled:
         """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
         rows = np.sort(rows)
@@ -92,11 +100,16 @@ class Fitting:
 
     def identity(self) -> dict[str, Any]:
         """Return what enters the identity of a question; imports no solver."""
+        if self.solver_name not in SOLVER_REVISIONS:
+            raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
         solver = None
         if isinstance(self.protocol.method, Logistic):
-            if self.solver_name not in SOLVER_REVISIONS:
-                raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
             solver = [self.solver_name, SOLVER_REVISIONS[self.solver_name]]
+        elif self.solver_name != "torch":
+            raise InputError(
+                f"Protocol '{self.protocol.name}' is no logistic regression, so --solver {self.solver_name} has no "
+                "use. Leave it out, or take another: mt probe --list-protocols"
+            )
         return {"protocol": self.protocol.fingerprint, "solver": solver}
 
     def setting(self, task: str, n_classes: int) -> Setting:
@@ -167,6 +180,8 @@ def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
     ]
     if features.pool.groups is None:
         flags.append("no patient grouping known")
+    if features.shared_groups:
+        flags.append("groups shared with the test split")
     labels = features.cases.labels
     if metrics.collapsed(labels, p) and (labels != labels[0]).any():
         flags.append("collapsed")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mt.cache.fingerprint import digest
 from mt.errors import InputError, unknown
 
-REVISION = 2  # raised whenever the numbers of any protocol change
+REVISION = 3  # raised whenever the numbers of any protocol change
 ALL_TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 
@@ -27,7 +27,10 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer trained by gradient steps; every (learning rate, weight decay) is one candidate."""
+    """A linear layer trained by gradient steps; every (learning rate, weight decay) is one candidate.
+
+    start_sd: weights start normal with this standard deviation and without bias; None is torch.nn.Linear's own start.
+    """
 
     optimizer: Literal["adam", "adamw", "sgd"]
     learning_rates: tuple[float, ...]
@@ -39,6 +42,7 @@ class Head:
     cosine: bool = False
     patience: float | None = None
     runs: int = 1
+    start_sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,14 @@ class Validation:
     """Where the labels that choose a setting come from, always inside the budget unless `--select val` is given.
 
     kind: "folds" (stratified group folds, all rows predicted out of fold), "holdout" (a share of the budget) or "none".
-    seed: of the hold-out; None is the draw's own.  refit: the choice is fitted again on the whole budget.
+    seed: of the hold-out; None is the draw's own.  ties: which of equally good C (or k) is taken.
     """
 
     kind: Literal["folds", "holdout", "none"]
     folds: int = 5
     fraction: float = 0.0
     seed: int | None = None
-    refit: bool = True
+    ties: Literal["smaller", "larger"] = "smaller"
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,14 @@ class Protocol:
             del settings[prose]
         return digest({"revision": REVISION, "kind": type(self.method).__name__, **settings})
 
+    def check_select(self, select: str) -> None:
+        """Refuse a validation split where nothing is chosen: its labels would be counted and never looked at."""
+        if select == "val" and self.validation.kind == "none":
+            raise InputError(
+                f"Protocol '{self.name}' chooses nothing, so --select val has no use. Leave it out, or take another: "
+                "mt probe --list-protocols"
+            )
+
     def check_task(self, task: str, dataset: str) -> None:
         """Refuse a dataset whose task the protocol is not defined for."""
         if task not in self.tasks:
@@ -106,13 +118,18 @@ def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
 
 
 _OUR_CARVE = "its own validation split became a stratified, group-aware fifth of the budget (or --select val)"
+_OUR_LIMITS = (
+    "C = 1, flagged fixed_C, where a class has too few rows or groups to hold any out",
+    "with --select val C is chosen there and fitted on the budget alone; theirs adds the validation rows to the refit",
+)
+_SKLEARN_STOP = "fitted to a relative objective gap of 1e-5; theirs stops at scikit-learn's gradient tolerance 1e-4"
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol(
             name="default",
-            title="L2 logistic regression, C chosen inside the budget",
+            title="L2 logistic regression, features clipped at 5 standard deviations, C chosen inside the budget",
             source="mt, docs/protocols.md",
             method=Logistic(Cs=_powers(-3, 3, 13)),
             validation=Validation("folds", folds=5),
@@ -127,74 +144,107 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="dinov2-logreg",
             title="DINOv2's logistic regression sweep",
-            source="facebookresearch/dinov2, dinov2/eval/log_regression.py",
+            source="facebookresearch/dinov2, dinov2/eval/log_regression.py (read at b8931f7)",
             method=Logistic(Cs=_powers(-6, 5, 45), tol=1e-8, dtype="float64"),
             validation=Validation("holdout", fraction=0.1, seed=0),
             scaling="none",
             selection_metric="accuracy",
             validation_source="a random 10 % of the budget, seed 0; then refitted on all of it",
-            embedding="class token of the last block, not normalised",
+            embedding="class token of the last block after the final norm, not L2-normalised",
+            published="cuML in float64, max_iter 1000, tol 1e-12; the 10 % by top-1 accuracy, of ties the smaller C",
             deviations=(
                 "tol 1e-12 of cuML's gradient became a relative objective gap of 1e-8 in float64",
                 "the 10 % is stratified and keeps groups together; their split is plainly random",
+                *_OUR_LIMITS,
             ),
         ),
         Protocol(
             name="ssl-transfer",
             title="Ericsson et al.'s linear transfer",
-            source="linusericsson/ssl-transfer, linear.py (CVPR 2021)",
+            source="linusericsson/ssl-transfer, linear.py (CVPR 2021; read at 416913f)",
             method=Logistic(Cs=_powers(-5, 6, 45)),
-            validation=Validation("holdout", fraction=0.2),
+            validation=Validation("holdout", fraction=0.2, seed=0, ties="larger"),
             scaling="none",
             selection_metric="accuracy",
-            validation_source="20 % of the budget; then refitted on train and validation together",
-            published="45 weight decays, logspaced 1e-6 ... 1e5, C = 1 / weight decay",
+            validation_source=(
+                "20 % of the budget, seed 0, ties to the larger C (theirs tries weight decays in ascending order and "
+                "keeps the first best); then refitted on all of it"
+            ),
+            embedding="pooled features of a ResNet-50, as the backbone gives them",
+            published="45 weight decays, logspaced 1e-6 ... 1e5, C = 1 / weight decay; lbfgs, max_iter 100, warm start",
+            deviations=(
+                "fitted to a relative objective gap of 1e-5; theirs stops after 100 steps and hides the warning",
+                "the 20 % is stratified and keeps groups together; their split is plainly random, or the dataset's own",
+                "by accuracy for every dataset; theirs takes mean per-class accuracy for four of eleven, mAP for one",
+                "no temperature is fitted: theirs is cross-validated on the test split",
+                *_OUR_LIMITS,
+            ),
         ),
         Protocol(
             name="clip",
             title="CLIP's linear probe example",
-            source="openai/CLIP, README.md",
+            source="openai/CLIP, README.md, linear-probe evaluation (read at d05afc4)",
             method=Logistic(Cs=(0.316,)),
             validation=Validation("none"),
             scaling="none",
             selection_metric=None,
             validation_source="none: C is fixed at 0.316",
-            deviations=("the README's C was found by a sweep on ImageNet's validation labels",),
+            embedding="the image encoder's output, not L2-normalised",
+            published="scikit-learn, max_iter 1000, on CIFAR-100; says that C should be found on a validation split",
+            deviations=(_SKLEARN_STOP,),
         ),
         Protocol(
             name="prism",
             title="PRISM's logistic regression",
-            source="prism",
+            source="the prism benchmark; settings as published, its code was not at hand to compare with",
             method=Logistic(Cs=(1.0,)),
             validation=Validation("none"),
             scaling="none",
             selection_metric=None,
             validation_source="none: C is fixed at 1",
-            published="fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least 1 row a class; ECE with 15 bins",
-            deviations=("no temperature is fitted: theirs is fitted on test labels",),
+            published=(
+                "max_iter 1000; fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least 1 row a class; "
+                "ECE with 15 bins"
+            ),
+            deviations=(
+                _SKLEARN_STOP,
+                "fractions and seeds are the command's (--fraction, --seeds)",
+                "no temperature is fitted: theirs is fitted on test labels",
+            ),
         ),
         Protocol(
             name="patho-bench",
             title="Patho-Bench's linear probe",
-            source="mahmoodlab/Patho-Bench",
+            source=(
+                "mahmoodlab/Patho-Bench, advanced_usage/configs/linprobe/linprobe.yaml and "
+                "patho_bench/experiments/LinearProbeExperiment.py (read at 660e770)"
+            ),
             method=Logistic(Cs=(0.5,), max_iter=10_000, class_weight="balanced"),
             validation=Validation("none"),
             scaling="none",
             selection_metric=None,
             validation_source="none: C is fixed at 0.5",
-            published="100 bootstraps of the test split",
-            deviations=("intervals are ours: 1,000 resamples, of groups where there are groups",),
+            embedding="the backbone's own, one row an image; theirs is pooled a slide or patient",
+            published="C = 0.5, balanced, max_iter 10,000, 100 bootstraps (its function's defaults: C = 1, unbalanced)",
+            deviations=(
+                _SKLEARN_STOP,
+                "one fit a draw; theirs fits its published folds and reports their mean",
+                "intervals are ours: 1,000 resamples, of groups where there are groups",
+            ),
         ),
         Protocol(
             name="eva",
             title="kaiko eva's linear head",
-            source="kaiko-ai/eva, configs/vision/**/offline/classification",
+            source="kaiko-ai/eva, configs/vision/pathology/offline/classification, leaderboards.md (read at 73b61a7)",
             method=Head("adamw", (3e-4,), 256, steps=12_500, weight_decays=(0.01,), patience=0.2, runs=5),
-            validation=Validation("holdout", fraction=0.2, refit=False),
+            validation=Validation("holdout", fraction=0.2),
             scaling="none",
             selection_metric="balanced_accuracy",
             validation_source="a fifth of the budget: early stopping, and the best step by balanced accuracy is kept",
-            published="batch 256, at most 12,500 steps, patience about 20 % of the epochs, 5 runs",
+            published=(
+                "AdamW as torch has it (weight decay 0.01; the table of its leaderboard says 0), lr 3e-4, batch 256, "
+                "at most 12,500 steps in whole epochs, patience 20 % of the epochs, 5 runs"
+            ),
             deviations=(
                 _OUR_CARVE,
                 "the probabilities of the 5 runs are averaged; eva averages their scores",
@@ -205,26 +255,33 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="thunder",
             title="THUNDER's linear probing",
-            source="MICS-Lab/thunder",
+            source="MICS-Lab/thunder, tasks/train_eval_probe.py and config/adaptation/frozen.yaml (read at 6fe47e0)",
             method=Head("adam", (1e-3, 1e-4, 1e-5), 64, epochs=200, weight_decays=(0.0, 1e-3, 1e-4)),
-            validation=Validation("holdout", fraction=0.2, refit=False),
+            validation=Validation("holdout", fraction=0.2),
             scaling="none",
             selection_metric="macro_f1",
-            validation_source="a fifth of the budget: the best of 9 settings and 200 epochs by macro F1 is kept",
-            deviations=(_OUR_CARVE,),
+            validation_source=(
+                "a fifth of the budget: the best of 9 settings and 200 epochs by macro F1 is kept, of ties the "
+                "earliest epoch, then the first setting"
+            ),
+            deviations=(_OUR_CARVE, "the 9 settings start from one draw of weights; theirs draws one for each"),
         ),
         Protocol(
             name="dino-linear",
             title="DINO's linear classifier",
-            source="facebookresearch/dino, eval_linear.py",
-            method=Head("sgd", (0.001,), 256, epochs=100, momentum=0.9, cosine=True),
+            source="facebookresearch/dino, eval_linear.py (read at 7c446df)",
+            method=Head("sgd", (0.001,), 256, epochs=100, momentum=0.9, cosine=True, start_sd=0.01),
             validation=Validation("none"),
             scaling="none",
             selection_metric=None,
             validation_source="none: the last epoch is kept",
             embedding="class tokens of the last 4 blocks (ViT-S), from the cache",
-            published="learning rate 0.001 x batch / 256, weight decay 0, cosine to 0 over 100 epochs",
+            published=(
+                "learning rate 0.001 x batch / 256, weight decay 0, cosine to 0 over 100 epochs; weights start normal "
+                "with deviation 0.01; ViT-B: the last class token and mean patch token"
+            ),
             deviations=(
+                "batch 256 at rate 0.001; their command trains with 8 x 128 at 0.004",
                 "trained on cached embeddings of un-augmented images; theirs sees random crops and flips",
                 "theirs reports the best epoch on the validation labels",
             ),
@@ -232,7 +289,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="dino-knn",
             title="DINO's weighted nearest neighbours",
-            source="facebookresearch/dino, eval_knn.py",
+            source="facebookresearch/dino, eval_knn.py (read at 7c446df)",
             method=Neighbours((10, 20, 100, 200), "weighted", temperature=0.07),
             validation=Validation("folds", folds=5),
             scaling="l2",
@@ -245,7 +302,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="thunder-knn",
             title="THUNDER's nearest neighbours",
-            source="MICS-Lab/thunder",
+            source="MICS-Lab/thunder, tasks/knn_classification.py and config/task/knn.yaml (read at 6fe47e0)",
             method=Neighbours((1, 3, 5, 10, 20, 30, 40, 50), "majority"),
             validation=Validation("folds", folds=5),
             scaling="l2",
@@ -254,6 +311,7 @@ PROTOCOLS: dict[str, Protocol] = {
             deviations=(
                 "its validation split became folds of the budget (or --select val)",
                 "k is cut to the rows there are",
+                "probabilities are shares of the votes; theirs has none",
             ),
         ),
     )
@@ -299,6 +357,4 @@ def stated(protocol: Protocol) -> list[tuple[str, str]]:
 def _short(value: Any) -> str:
     if not isinstance(value, tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    if len(value) > 8:
-        return f"{value[0]:g} ... {value[-1]:g} ({len(value)} values)"
     return ", ".join(_short(part) for part in value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from mt.probe.plan import Pair, Question
 Array = npt.NDArray[Any]
 RESAMPLES = 1000
 LEVEL = 0.95
-REVISION = 1  # of views, intervals and flags; raised whenever their numbers change
+REVISION = 2  # of views, intervals and flags; raised whenever their numbers change
 Resampled = tuple[Score, Array]
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
@@ -92,7 +92,7 @@ def by_group(cases: Scored, task: str) -> Scored:
     if task == "multiclass" and (y[group] != cases.y).any():
         mixed = len(np.unique(group[y[group] != cases.y]))
         raise InputError(f"--level group needs one class a group; {mixed} of {len(names)} groups have several.")
-    return Scored(y, p.astype(np.float32), None)
+    return Scored(y, p.astype(np.float32), names.tolist())
 
 
 def subgroups(cases: Cases, column: str) -> list[tuple[str, Array]]:
@@ -131,6 +131,18 @@ def bounds(values: Array, n_units: int) -> tuple[float, float]:
     if not len(values):
         return np.nan, np.nan
     return intervals.percentile_bounds(values.astype(np.float64), n_units=n_units, level=LEVEL)
+
+
+def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
+    """Return what the draw lacked: a class, or for some label of a multilabel task one of its two values."""
+    several = outcome["task"] == "multilabel"
+    lacked = outcome["realised"].get("constant" if several else "missing")
+    return ["constant_label" if several else "missing_class"] if lacked else []
+
+
+def _redrawn(interval: intervals.Interval) -> list[str]:
+    """Return how many resamples were drawn again, where there were any."""
+    return [f"{interval.redrawn:,} of {RESAMPLES:,} resamples redrawn"] if interval.redrawn else []
 
 
 def _quartiles(values: Array) -> list[tuple[str, Array]]:
@@ -173,7 +185,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         level=view.level,
         by=view.by,
         subgroup=subgroup,
-        flags=(*outcome["flags"], *cases.flags),
+        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_redrawn(interval)),
         settings=outcome["settings"],
         realised=outcome["realised"],
         fingerprints=question.pair.fingerprints,

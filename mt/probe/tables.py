@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt import progress
-from mt.probe.cells import Cell, Grid, grids
+from mt.probe.cells import Cell, Grid, grids, left_out
 from mt.probe.metrics import METRICS
-from mt.probe.paired import Paired, comparisons, not_worse_than_best
+from mt.probe.paired import Paired, comparisons, competing, not_worse_than_best
 from mt.probe.plan import Budget
 from mt.probe.protocols import PROTOCOLS, describe, stated
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from mt.cache.scores import ScoreStore
     from mt.probe.evaluate import Study
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
@@ -46,13 +47,30 @@ def print_study(study: Study, *, compare: bool = False) -> None:
                 level.append({budget: not_worse_than_best(grid, budget, store) for budget in grid.budgets})
                 advance(1)
         for grid, marks in zip(found, level, strict=True):
-            print_grid(out, grid, marks)
+            print_grid(out, grid, marks, _exceptions(grid, store))
         if compare:
             print_comparisons(out, comparisons(found, store))
 
 
-def print_grid(out: Console, grid: Grid, level_with_best: Mapping[Budget, set[str]]) -> None:
-    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`."""
+def _exceptions(grid: Grid, store: ScoreStore) -> list[str]:
+    """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
+    lines = []
+    if names := left_out(grid, store):
+        lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(names)}.")
+    defined = {place for place, cell in grid.cells.items() if cell.spread.mean == cell.spread.mean}
+    apart = {row for row, budget in defined if row not in competing(grid, budget, store)}
+    if apart:
+        lines.append(f"Not compared, on other draws or test cases than most: {', '.join(sorted(apart))}.")
+    return lines
+
+
+def print_grid(
+    out: Console, grid: Grid, level_with_best: Mapping[Budget, set[str]], exceptions: Sequence[str] = ()
+) -> None:
+    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`.
+
+    exceptions: lines that go under it, after its own notes.
+    """
     from rich.table import Table
 
     stacked = out.width < max(map(len, grid.rows)) + 4 + (_CELL + 3) * len(grid.budgets)
@@ -76,7 +94,7 @@ def print_grid(out: Console, grid: Grid, level_with_best: Mapping[Budget, set[st
         ]
         table.add_row(row, *texts)
     out.print(table)
-    for line in _notes(grid, letters):
+    for line in [*_notes(grid, letters), *exceptions]:
         out.print(line, style="dim", markup=False)
     out.print()
 

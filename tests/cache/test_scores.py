@@ -155,6 +155,8 @@ def test_a_lock_that_stays_is_an_error_that_says_what_to_do(store: ScoreStore, m
 def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.sqlite"
     text.write_text("not a database, but long enough to look at" * 30)
+    short = tmp_path / "short.sqlite"
+    short.write_text("x")  # SQLite takes so short a file for an empty database
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as sql:
         sql.execute("CREATE TABLE theirs (x)")
@@ -165,6 +167,10 @@ def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
     with sqlite3.connect(newer.path) as sql:
         sql.execute(f"PRAGMA user_version = {module.FORMAT_VERSION + 1}")
     sql.close()
+    for path in (text, short):
+        with pytest.raises(CacheError, match="not a score database"):
+            ScoreStore(path).add_fit(a_fit())
+    assert short.read_text() == "x"
     for path, message in ((text, "not a score database"), (foreign, "not a score database"), (newer.path, "newer mt")):
         with pytest.raises(CacheError, match=message):
             ScoreStore(path).scores()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mt.errors import InputError
 from mt.probe.budget import draw, folds, read_draws, stratified_split, write_draws
+from mt.probe.draw_file import list_draws
 
 MULTICLASS = {"task": "multiclass", "n_classes": 4}
 MULTILABEL = {"task": "multilabel", "n_classes": 4}
@@ -270,6 +271,13 @@ def test_a_minimal_file_written_by_hand_is_enough(tmp_path: Path) -> None:
         ({"unit": "slide"}, "'unit' is one of"),
         ({"draws": []}, "holds no draw"),
         ({"draws": [{"ids": []}]}, "non-empty list 'ids'"),
+        ({"draws": [3]}, "expected an object"),
+        ({"draws": [{"ids": ["image-1"], "realised": [1]}]}, "'realised' is an object"),
+        ({"draws": [{"ids": ["image-1"], "realised": {"forced": ["x"]}}]}, "'realised' is an object"),
+        ({"draws": [{"ids": ["image-1"], "fraction": "some"}]}, r"'fraction' is null or a number in .*, found 'some'"),
+        ({"draws": [{"ids": ["image-1"], "shots": 0}]}, "'shots' is null or a whole number of at least 1, found 0"),
+        ({"draws": [{"ids": ["image-1"], "shots": 2, "fraction": 0.1}]}, "a 'fraction' or 'shots', found both"),
+        ({"draws": [{"ids": ["image-1"], "seed": "x"}]}, "'seed' is a whole number of at least 0, found 'x'"),
         ({"draws": [{"ids": ["image-1", "image-999"]}]}, "lacks 1 of 2 ids: 'image-999'"),
         ({"draws": [{"ids": ["image-1", "image-1"]}]}, "'image-1' is named twice"),
     ],
@@ -281,9 +289,20 @@ def test_a_draw_file_that_does_not_fit_is_refused(tmp_path: Path, change: dict[s
         read_draws(path, **SPLIT)
 
 
+def test_a_draw_file_that_is_listed_before_it_is_read_says_the_same(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    assert list(list_draws(path)) == [(f, None, s) for f in (0.05, 0.2) for s in (0, 1)]
+    for draws, message in (([3], "expected an object"), ([{"ids": ["a"]}, {"ids": ["b"]}], "Give each its own 'seed'")):
+        path.write_text(json.dumps({"format": "mt-draws", "format_version": 1, "dataset": "pcam", "draws": draws}))
+        with pytest.raises(InputError, match=message):
+            list_draws(path)
+
+
 def test_what_is_no_json_and_what_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "draws.json").write_text("id\nimage-1\n")
     with pytest.raises(InputError, match="expected JSON"):
         read_draws(tmp_path / "draws.json", **SPLIT)
     with pytest.raises(InputError, match="No draw file"):
         read_draws(tmp_path / "none.json", **SPLIT)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_draws(tmp_path, **SPLIT)

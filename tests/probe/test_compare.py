@@ -58,6 +58,27 @@ def test_95_percent_intervals_cover_and_5_percent_tests_reject_as_often_as_they_
     assert rejected / N_SIMULATIONS <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / N_SIMULATIONS)
 
 
+def _noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
+    """What a draw adds to the scores of cases, half of it a group's."""
+    return 0.4 * rng.normal(size=groups.max() + 1)[groups] + 0.4 * rng.normal(size=len(groups))
+
+
+def test_differences_of_auc_on_clustered_cases_cover_the_truth_and_reject_as_often_as_they_say() -> None:
+    """Two methods of equal AUC in truth: what they add to a shared score has one distribution, drawn a method."""
+    rng, groups, n_simulations = np.random.default_rng(3), np.repeat(np.arange(60), 5), 300
+    covered = rejected = 0
+    for seed in range(n_simulations):
+        y = (rng.random(300) < np.clip(0.4 + 0.2 * rng.normal(size=60), 0.05, 0.95)[groups]).astype(int)
+        shared = y + rng.normal(size=60)[groups] + rng.normal(size=300)
+        a, b = (shared + 0.5 * rng.normal(size=60)[groups] for _ in range(2))
+        a, b = ([mean + _noise(rng, groups) for _ in range(3)] for mean in (a, b))
+        found = compare("roc_auc", y, a, b, groups=groups, n_resamples=300, seed=seed)
+        covered += found.low <= 0 <= found.high
+        rejected += found.p <= 0.05
+    assert 0.93 <= covered / n_simulations <= 0.98
+    assert rejected / n_simulations <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / n_simulations)
+
+
 def test_without_its_groups_a_comparison_rejects_true_nulls_far_too_often() -> None:
     rng, groups = np.random.default_rng(2), np.repeat(np.arange(40), 10)
     rejected = 0

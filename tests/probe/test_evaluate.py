@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from mt.cache import catalog
+from mt.cache.scores import Fit
 from mt.errors import CacheError, InputError
-from mt.probe import metrics, plan, prober
+from mt.probe import draw_source, metrics, plan, prober
+from mt.probe.cells import grids
 from mt.probe.evaluate import run_probe
 from mt.probe.protocols import ALL_TASKS
 from mt.probe.solvers import SOLVERS
@@ -82,7 +85,7 @@ def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
     write_features(tmp_path, split="val")
     asked = [
         {}, {"protocol": "default"}, {"protocol": "patho-bench"}, {"fractions": [0.6]}, {"fractions": [], "shots": [4]},
-        {"solver": "sklearn"}, {"select": "val"},
+        {"solver": "sklearn"}, {"protocol": "ssl-transfer", "select": "val"},
     ]  # fmt: skip
     fits = [score.fit for more in asked for score in run_probe(tmp_path, **{**QUICK, **more}).scores]
     assert len(set(fits)) == len(fits) == 14
@@ -123,8 +126,6 @@ def test_predictions_that_collapse_are_flagged(tmp_path: Path) -> None:
 
 
 def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     from mt.probe import evaluate
     from mt.probe.protocols import PROTOCOLS
 
@@ -166,6 +167,22 @@ def test_other_protocols_choose_on_validation_labels_too(tmp_path: Path, name: s
     assert outcome["select"] == "val"
 
 
+def test_a_solver_where_none_is_needed_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    with pytest.raises(InputError, match=r"'dino-knn' is no logistic regression, so --solver sklearn has no use"):
+        run_probe(tmp_path, protocol="dino-knn", solver="sklearn")
+    for protocol in ("dino-knn", "clip"):
+        with pytest.raises(InputError, match=r"No solver 'sklaern'\. Did you mean 'sklearn'"):
+            run_probe(tmp_path, protocol=protocol, solver="sklaern")
+
+
+def test_a_validation_split_where_nothing_is_chosen_is_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    write_features(tmp_path, split="val", n=40)
+    with pytest.raises(InputError, match=r"'clip' chooses nothing, so --select val has no use"):
+        run_probe(tmp_path, protocol="clip", select="val")
+
+
 def test_draws_are_written_and_read_back(tmp_path: Path) -> None:
     write_pair(tmp_path)
     file = tmp_path / "draws.json"
@@ -176,9 +193,125 @@ def test_draws_are_written_and_read_back(tmp_path: Path) -> None:
         assert (one.fraction, one.seed, one.value) == (two.fraction, two.seed, two.value)
         rows = store_of(first).fit(one.fit).rows
         assert rows.tolist() == store_of(again).fit(two.fit).rows.tolist()
+    with pytest.raises(InputError, match=r"lists draws of 50 %; asked for were 20 %"):
+        run_probe(tmp_path, protocol="clip", fractions=[0.2], draw_file=file)
+    with pytest.raises(InputError, match=r"No folder .*absent to write the draws to"):
+        run_probe(tmp_path, **QUICK, draw_file=tmp_path / "absent" / "draws.json")
     write_pair(tmp_path, "other")
     with pytest.raises(InputError, match="one dataset"):
         run_probe(tmp_path, draw_file=file)
+
+
+def test_a_draw_file_is_read_once_a_pair_of_feature_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+    file = tmp_path / "draws.json"
+    run_probe(tmp_path, **QUICK, draw_file=file)
+    calls = []
+    original = draw_source.read_draws
+    monkeypatch.setattr(draw_source, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
+    assert run_probe(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
+    assert len(calls) == 2
+
+
+def test_rows_listed_by_hand_need_nothing_but_their_ids(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    file = tmp_path / "mine.json"
+    draws = [{"seed": seed, "ids": [f"train-{row}" for row in range(20 + seed)]} for seed in (0, 1)]
+    content = {"format": "mt-draws", "format_version": 1, "dataset": "toy", "draws": draws}
+    file.write_text(json.dumps(content))
+    study = run_probe(tmp_path, protocol="clip", draw_file=file)
+    assert [(score.seed, score.n_labels) for score in study.scores] == [(0, 20), (1, 21)]
+    ((grid),) = grids(study.scores, store_of(study))
+    assert [str(budget) for budget in grid.budgets] == ["listed rows"]
+    content["draws"] = [{"ids": draw["ids"]} for draw in draws]
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"draw 1: another draw has its fraction, shots and seed too"):
+        run_probe(tmp_path, protocol="clip", draw_file=file)
+
+
+def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    study = run_probe(tmp_path, protocol="clip", fractions=[0.999, 0.5], shots=[500], seeds=3)
+    (grid,) = grids(study.scores, store_of(study))
+    spreads = {str(budget): cell.spread for (_, budget), cell in grid.cells.items()}
+    assert spreads["50 %"].n_draws == 3
+    for budget in ("99.9 %", "500 shots"):
+        assert (spreads[budget].n_draws, spreads[budget].sd) == (1, None)
+
+
+def test_the_unit_of_the_budget_is_the_datasets_own(tmp_path: Path) -> None:
+    write_pair(tmp_path, "by-row", grouped=True)
+    write_pair(tmp_path, "by-patient", grouped=True, budget_unit="group")
+    study = run_probe(tmp_path, protocol="clip", fractions=[0.2], seeds=1)
+    for score in study.scores:
+        groups = np.array(store_of(study).cases(store_of(study).fit(score.fit).pool).groups)
+        rows = store_of(study).fit(score.fit).rows
+        whole = np.isin(groups, groups[rows]).sum() == len(rows)
+        assert whole == (score.dataset == "by-patient")
+        assert score.realised["unit"] == ("group" if whole else "row")
+        assert score.realised["n_units"] == (6 if whole else 24)
+        assert score.n_units == 20  # intervals are over test groups either way
+
+
+def test_groups_in_train_and_test_are_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path, grouped=True)
+    flag = "groups shared with the test split"
+    assert flag not in run_probe(tmp_path, **QUICK).scores[0].flags
+    pool = prober.Features.pool
+    everywhere = property(lambda self: replace(pool.func(self), groups=["test-patient-3"] * 120))
+    monkeypatch.setattr(prober.Features, "pool", everywhere)
+    assert flag in run_probe(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags
+
+
+def test_what_a_draw_lacked_is_flagged(tmp_path: Path) -> None:
+    rare = np.repeat([0, 1, 2], [60, 59, 1])
+    write_features(tmp_path, "grades", task="multiclass", n_classes=4, labels=rare)
+    write_features(tmp_path, "grades", split="test", n=80, task="multiclass", n_classes=4)
+    assert run_probe(tmp_path, **QUICK).scores[0].realised["missing"] == [3]
+    assert "missing_class" in run_probe(tmp_path, **QUICK).scores[0].flags
+    labels = np.zeros((120, 3), dtype=np.int8)
+    labels[:60, 0], labels[:, 2] = 1, 1
+    write_features(tmp_path, "signs", task="multilabel", n_classes=3, labels=labels)
+    write_features(tmp_path, "signs", split="test", n=80, task="multilabel", n_classes=3)
+    (score,) = run_probe(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1).scores
+    assert score.realised["constant"] == [1, 2]
+    assert "constant_label" in score.flags
+    values = store_of(run_probe(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1))
+    cases = values.cases(values.fit(score.fit).cases)
+    each = metrics.per_class("mean_auc", cases.labels, values.fit(score.fit).probabilities)
+    assert each[1:].tolist() == [0.5, 0.5]  # kept in the mean
+    assert score.value == pytest.approx(each.mean())
+
+
+def test_resamples_that_were_redrawn_are_counted_in_the_row(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    assert not any("redrawn" in flag for flag in run_probe(tmp_path, **QUICK).scores[0].flags)
+    labels = np.zeros(80, dtype=np.int64)
+    labels[:2] = 1
+    write_features(tmp_path, split="test", n=80, labels=labels)
+    (flag,) = (f for f in run_probe(tmp_path, **QUICK, scores=tmp_path / "few").scores[0].flags if "redrawn" in f)
+    count = int(flag.removesuffix(" of 1,000 resamples redrawn"))
+    assert count == pytest.approx(1000 * (78 / 80) ** 80, rel=0.3)
+
+
+def test_the_fit_that_another_process_kept_first_is_the_one_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path)
+    original = prober.Prober.__call__
+
+    def late(self: prober.Prober, question: plan.Question) -> Fit:
+        fit = original(self, question)
+        self.store.add_fit(replace(fit, probabilities=fit.probabilities[::-1].copy()))
+        return fit
+
+    monkeypatch.setattr(prober.Prober, "__call__", late)
+    study = run_probe(tmp_path, **QUICK)
+    for score in study.scores:
+        kept = store_of(study).fit(score.fit)
+        labels = store_of(study).cases(kept.cases).labels
+        assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
 
 def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +335,7 @@ def test_metrics_by_name(tmp_path: Path) -> None:
     write_pair(tmp_path)
     scores = run_probe(tmp_path, **QUICK, metrics=["brier", "f1"]).scores
     assert [s.metric for s in scores[:2]] == ["brier", "f1"]
+    assert len(run_probe(tmp_path, **QUICK, metrics=["f1", "f1"]).scores) == 2
     with pytest.raises(InputError, match="not defined for binary"):
         run_probe(tmp_path, **QUICK, metrics=["mean_ap"])
     with pytest.raises(InputError, match="Did you mean 'brier'"):

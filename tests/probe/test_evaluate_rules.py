@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from mt.cache.scores import Fit, ScoreStore
 from mt.errors import FitError, InputError
-from mt.probe import choose, evaluate, knn
+from mt.probe import choose, evaluate, fit, knn
 from mt.probe.budget import draw, folds
 from mt.probe.evaluate import run_probe
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
@@ -180,6 +181,51 @@ def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, 
 
 def test_ties_go_to_the_smaller_setting() -> None:
     assert choose.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
+    assert choose.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
+
+
+@pytest.mark.parametrize(("name", "C"), [("dinov2-logreg", 1e-6), ("ssl-transfer", 1e6)])
+def test_ties_go_as_each_origin_breaks_them(name: str, C: float) -> None:
+    X, y = np.ones((60, 3), dtype=np.float32), np.arange(60) % 2  # every C says the same
+    assert fit_probe(Labelled(X, y), setting_of(name), seed=0).settings["C"] == pytest.approx(C)
+
+
+@pytest.mark.parametrize("name", ["dinov2-logreg", "ssl-transfer"])
+def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data_of("multiclass")
+    fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
+    monkeypatch.setattr(fit, "carve", lambda *_: fold)
+    seen: list[np.ndarray] = []
+    original = fit._Problem.held_out
+    monkeypatch.setattr(fit._Problem, "held_out", lambda *a: seen.append(original(*a)) or seen[-1])
+    permuted = np.where(fold == 0, (y + 1) % 3, y)
+    for labels in (y, permuted):
+        fit_probe(Labelled(X, labels), setting_of(name, "multiclass"), seed=0)
+    assert seen[0].tobytes() == seen[1].tobytes()
+
+
+def test_a_hold_out_that_would_take_all_of_a_class_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data_of("binary")
+    parts = {"fit": np.flatnonzero(y == 0), "held": np.flatnonzero(y == 1)}
+    monkeypatch.setattr(fit, "stratified_split", lambda *_, **__: parts)
+    fitted = fit_probe(Labelled(X, y), setting_of("ssl-transfer"), seed=0)
+    assert (fitted.settings, fitted.flags) == ({"C": 1.0}, ("fixed_C",))
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].validation.kind != "none"])
+def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
+    """With one candidate the validation split, its labels and its scale, changes no prediction."""
+    X, y = data_of("multiclass")
+    protocol = brief(name)
+    one = {"Cs": (0.1,), "ks": (3,), "learning_rates": (1e-3,), "weight_decays": (0.0,)}
+    known = {field.name for field in dataclasses.fields(protocol.method)}
+    method = dataclasses.replace(protocol.method, **{key: value for key, value in one.items() if key in known})
+    if "epochs" in known:
+        method = dataclasses.replace(method, epochs=1, steps=None)
+    setting = Setting(dataclasses.replace(protocol, method=method), "multiclass", 3, get_solver("torch"))
+    vals = [Labelled(X[:20], y[:20]), Labelled(X[:20] * 100 + 7, (y[:20] + 1) % 3)]
+    one_way, other = (fit_probe(Labelled(X, y), setting, seed=0, validation=val).probe.probabilities(X) for val in vals)
+    assert one_way.tobytes() == other.tobytes()
 
 
 def test_too_few_labels_to_hold_out_fix_C_and_say_so(tmp_path: Path) -> None:

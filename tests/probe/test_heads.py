@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mt.probe.fit import Labelled, Setting, fit_probe
-from mt.probe.heads import AveragedProbe, _Best, _Judge, _Training
+from mt.probe.heads import AveragedProbe, _Best, _Judge, _Optimizer, _Training
 from mt.probe.metrics import score
 from mt.probe.protocols import PROTOCOLS, Head
 from tests.probe.brief import brief
@@ -54,7 +55,7 @@ def test_steps_are_those_of_torch_with_all_settings_side_by_side(optimizer: str)
     method = Head(optimizer, (1e-1, 1e-2), 16, epochs=6, weight_decays=(0.0, 0.1), momentum=0.9, cosine=True)
     settings = [(rate, decay) for rate in method.learning_rates for decay in method.weight_decays]
     setting = Setting(replace(PROTOCOLS["thunder"], method=method), "multiclass", 3, None)
-    weights, _ = _Training(method, settings, np.arange(3), setting, seed=4).run(X, y, None)
+    weights, _, _ = _Training(method, settings, np.arange(3), setting, seed=4).run(X, y, None)
     for number, (rate, decay) in enumerate(settings):
         expected = trained_by_torch(method, rate, decay, X, y, seed=4)
         np.testing.assert_allclose(weights[0, number], expected, atol=2e-5)
@@ -88,9 +89,62 @@ def test_each_setting_keeps_its_best_epoch_until_its_patience_is_over() -> None:
     keep = _Best(torch.zeros(1, 1, 4), n_settings=2, patience=2)
     going = []
     for epoch, scores in enumerate([[0.5, 0.1], [0.4, 0.2], [0.4, 0.3], [0.9, 0.2], [0.9, 0.2]], start=1):
-        going.append(keep.update(torch.full((1, 1, 4), float(epoch)), torch.tensor([scores])))
+        going.append(keep.update(torch.full((1, 1, 4), float(epoch)), torch.tensor([scores]), epoch))
     assert keep.weights[0, 0].tolist() == [1, 1, 3, 3]
+    assert keep.epochs.tolist() == [[1, 3]]
     assert going == [True, True, True, True, False]
+
+
+def training_of(protocol: str, **method: object) -> _Training:
+    recipe = PROTOCOLS[protocol]
+    recipe = replace(recipe, method=replace(recipe.method, **method))
+    settings = list(itertools.product(recipe.method.learning_rates, recipe.method.weight_decays))
+    return _Training(recipe.method, settings, np.arange(3), Setting(recipe, "multiclass", 3, None), seed=0)
+
+
+def test_of_equally_good_settings_the_one_that_was_so_good_first_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data()
+    scores = np.array([[0.5, 0.8, 0.8, 0.8]])
+    epochs = np.array([[0, 7, 3, 3]])
+    weights = np.zeros((1, 4, 3, 7))
+    monkeypatch.setattr(_Training, "run", lambda *_: (weights, scores, epochs))
+    method = replace(PROTOCOLS["thunder"].method, learning_rates=(4.0, 3.0, 2.0, 1.0), weight_decays=(0.0,))
+    setting = Setting(replace(PROTOCOLS["thunder"], method=method), "multiclass", 3, None)
+    assert fit_probe(Labelled(X, y), setting, seed=0).settings["learning_rate"] == 2.0
+
+
+def test_dino_starts_from_small_normal_weights_without_bias() -> None:
+    X, y = data(dim=400)
+    weights, _, _ = training_of("dino-linear", learning_rates=(0.0,), epochs=1).run(X, y, None)
+    assert weights[..., :-1].std() == pytest.approx(0.01, rel=0.1)
+    assert (weights[..., -1] == 0).all()
+
+
+def test_steps_are_at_most_those_that_were_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data(100)
+    steps = []
+    original = _Optimizer.step
+    monkeypatch.setattr(_Optimizer, "step", lambda *args: steps.append(1) or original(*args))
+    training_of("eva", batch=32, steps=11, runs=1).run(X, y, None)
+    assert len(steps) == 8  # two whole epochs of four
+
+
+@pytest.mark.parametrize("name", ["eva", "thunder"])
+def test_held_out_labels_choose_the_epoch_and_teach_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data(90)
+    seen: list[torch.Tensor] = []
+    original = _Judge.scores
+
+    def watched(self: _Judge, weights: torch.Tensor, n_settings: int) -> torch.Tensor:
+        seen.append(weights.clone())
+        return original(self, weights, n_settings)
+
+    monkeypatch.setattr(_Judge, "scores", watched)
+    method = {"epochs": 4, "steps": None, "patience": None}
+    for held in (y[60:], (y[60:] + 1) % 3):
+        training_of(name, **method).run(X[:60], y[:60], (X[60:], held))
+    before, after = seen[:4], seen[4:]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_the_best_setting_is_chosen_on_held_out_rows_of_the_budget() -> None:

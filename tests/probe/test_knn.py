@@ -59,6 +59,10 @@ def test_k_is_chosen_out_of_fold_and_cut_to_the_rows_there_are(name: str) -> Non
     fitted = fit_probe(Labelled(X, y), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)
     scores = fitted.selection["scores"]
     ks = PROTOCOLS[name].method.ks
+    by_fold = np.array(fitted.selection["folds"])
+    assert by_fold.shape == (5, len(ks))
+    if PROTOCOLS[name].selection_metric == "accuracy":  # folds of 12 rows each: their mean is what chose
+        np.testing.assert_allclose(by_fold.mean(axis=0), scores)
     assert fitted.settings["k"] == min(ks[int(np.argmax(scores))], 60)
     few = np.concatenate([np.flatnonzero(y == c)[:1] for c in range(3)])
     alone = fit_probe(Labelled(X[few], y[few]), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from signal import SIGINT
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -99,6 +101,18 @@ def test_a_mean_over_labels_comes_with_each_label(tmp_path: Path) -> None:
         assert again.communicate()[0].splitlines()[-1] == "[]"
 
 
+def test_a_table_names_the_labels_it_leaves_out_and_the_rows_it_cannot_compare(tmp_path: Path) -> None:
+    labels = np.zeros((80, 3), dtype=np.int8)
+    labels[:40, 0] = labels[::2, 2] = 1
+    for model, n in (("m1", 80), ("m2", 80), ("m3", 60)):
+        write_features(tmp_path, model=model, task="multilabel", n_classes=3)
+        write_features(tmp_path, model=model, split="test", n=n, task="multilabel", n_classes=3, labels=labels[:n])
+    for _ in range(2):  # fitted, then from the store
+        text = run(tmp_path, "--fraction", "0.5", "--seeds", "1").stdout
+        assert "Left out of the mean, one class only among the test cases: class 1." in text
+        assert "Not compared, on other draws or test cases than most: m3." in text
+
+
 def test_paired_comparisons(cache: Path) -> None:
     arguments = [*QUICK[:4], "--seeds", "3", "--compare"]
     text = run(cache, *arguments).stdout
@@ -120,6 +134,7 @@ def test_protocols_are_listed_in_full(tmp_path: Path) -> None:
         assert protocol.source in text
         assert protocol.fingerprint[:12] in text
         assert all(deviation in text for deviation in protocol.deviations)
+        assert ", ".join(f"{C:g}" for C in getattr(protocol.method, "Cs", ())) in text
     rows = [json.loads(line) for line in run(tmp_path, "--list-protocols", "--json").stdout.splitlines()]
     assert [row["name"] for row in rows] == list(PROTOCOLS)
 
@@ -171,6 +186,30 @@ def test_a_kill_loses_nothing_that_was_scored(cache: Path) -> None:
     assert again.returncode == 0, err
     assert "scores from the store" in err
     assert "0 scores from the store" not in err
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(cache: Path) -> None:
+    store = ScoreStore(cache / "scores.sqlite")
+    with process(cache, *QUICK[:4], "--seeds", "200") as started:
+        while started.poll() is None and len(store.scores()) < 5:
+            pass
+        started.send_signal(SIGINT)
+        out, err = started.communicate()
+    assert (started.returncode, out) == (130, "")
+    kept = int(re.search(r"(\d+) of 600 fits are kept\. The same command goes on from there", " ".join(err.split()))[1])
+    assert "Traceback" not in err
+    scored = {score.fit for score in store.scores()}
+    assert len(store.has_fits(scored)) == len(scored)
+    assert kept - len(scored) in (0, 1)  # the last may be kept before it is scored
+    assert kept >= 5
+
+
+def test_labels_of_the_validation_split_are_counted_in_the_table(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    write_features(tmp_path, split="val", n=40)
+    text = run(tmp_path, "--fraction", "0.5", "--seeds", "1", "--select", "val").stdout
+    assert "(100 labels)" in text
+    assert "chosen on: val" in text
 
 
 def test_scores_can_be_kept_elsewhere(cache: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mt.errors import InputError
 from mt.probe.evaluate import run_probe
 from mt.probe.metrics import METRICS
-from mt.probe.protocols import ALL_TASKS, PROTOCOLS, Logistic, Neighbours, describe, get_protocol
+from mt.probe.protocols import ALL_TASKS, PROTOCOLS, Head, Logistic, Neighbours, describe, get_protocol
 from tests.probe.features import write_pair
 
 NAMES = [
@@ -63,6 +63,22 @@ def test_the_published_values_of_C_and_k() -> None:
     assert all(list(values) == sorted(values) for values in Cs.values())
     ks = {name: p.method.ks for name, p in PROTOCOLS.items() if isinstance(p.method, Neighbours)}
     assert ks == {"dino-knn": (10, 20, 100, 200), "thunder-knn": (1, 3, 5, 10, 20, 30, 40, 50)}
+
+
+def test_what_was_read_in_the_origins() -> None:
+    """Facts of each origin's code, beyond the values of C and k."""
+    heads = {name: p.method for name, p in PROTOCOLS.items() if isinstance(p.method, Head)}
+    assert (heads["eva"].steps, heads["eva"].batch, heads["eva"].patience, heads["eva"].runs) == (12_500, 256, 0.2, 5)
+    assert (heads["thunder"].epochs, heads["thunder"].batch) == (200, 64)
+    assert heads["thunder"].learning_rates == (1e-3, 1e-4, 1e-5)
+    assert heads["thunder"].weight_decays == (0.0, 1e-3, 1e-4)
+    dino = heads["dino-linear"]
+    assert (dino.start_sd, dino.momentum, dino.epochs, dino.cosine) == (0.01, 0.9, 100, True)
+    hold_outs = {name: p.validation for name, p in PROTOCOLS.items() if p.validation.kind == "holdout"}
+    assert (hold_outs["dinov2-logreg"].fraction, hold_outs["dinov2-logreg"].seed) == (0.1, 0)
+    assert (hold_outs["ssl-transfer"].fraction, hold_outs["ssl-transfer"].seed) == (0.2, 0)
+    assert [name for name, p in PROTOCOLS.items() if p.validation.ties == "larger"] == ["ssl-transfer"]
+    assert PROTOCOLS["patho-bench"].method.class_weight == "balanced"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "multilabel" not in PROTOCOLS[name].tasks])
