@@ -17,7 +17,7 @@ from mt.fuse.methods import check_of_dvme, needs_probes, rows_of
 from mt.fuse.saved import ModelFolder
 from mt.probe.draw_source import Asked, DrawFile, DrawSource
 from mt.probe.evaluate import Study, ask, check_metrics
-from mt.probe.plan import Budget, Pair, Question, budgets, find_pairs
+from mt.probe.plan import Budget, Pair, Question, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
 
@@ -59,7 +59,7 @@ def run_fuse(
     check_metrics(metrics, joined)
     draws = draws_of(draw_file)
     fitting = Fitting(get_protocol("default"), "torch", where)
-    plan = _Plan(fitting, draws.asked(budgets(fractions, shots), seeds))
+    plan = _Plan(fitting, draws.asked(fractions, shots, seeds))
     for pair in joined:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
         plan.add(pair, singles, rows, ablations=ablations)

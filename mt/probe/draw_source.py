@@ -11,7 +11,7 @@ from mt.cache.scores import ScoreStore
 from mt.errors import InputError
 from mt.probe.budget import Draw, draw, read_draws, write_draws
 from mt.probe.draw_file import list_draws
-from mt.probe.plan import Budget, Pair, Question, seeds_of
+from mt.probe.plan import Budget, Pair, Question, budgets, seeds_of
 
 if TYPE_CHECKING:
     from mt.probe.prober import Features
@@ -23,12 +23,12 @@ Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are dr
 class DrawSource:
     """Draws as prefixes of our seeded orders."""
 
-    def asked(self, budgets: Sequence[Budget], seeds: int) -> list[Asked]:
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
         """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
         if seeds < 1:
             raise InputError(f"--seeds must be at least 1, got {seeds}.")
         here = {"order": REVISION}
-        return [(budget, seed, here) for budget in budgets for seed in seeds_of(budget, seeds)]
+        return [(budget, seed, here) for budget in budgets(fractions, shots) for seed in seeds_of(budget, seeds)]
 
     def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
         """Return the rows of one draw."""
@@ -40,14 +40,24 @@ class DrawSource:
 
 
 class DrawFile(DrawSource):
-    """Draws as a file lists them, whatever fractions and seeds were asked for; read once a pair of feature files."""
+    """Draws as a file lists them, whatever seeds were asked for; read once a pair of feature files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._read: tuple[Features, dict[tuple[Budget, int], Draw]] | None = None
 
-    def asked(self, budgets: Sequence[Budget], seeds: int) -> list[Asked]:
-        """Return the draws that the file holds; their rows are part of the identity."""
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
+        """Return the draws that the file holds; their rows are part of the identity.
+
+        Raises InputError where other budgets are asked for.
+        """
+        listed, wanted = [budget for budget, _ in self._listed], budgets(fractions, shots)
+        if (fractions or shots) and set(listed) != set(wanted):
+            there, other = (", ".join(map(str, dict.fromkeys(found))) for found in (listed, wanted))
+            raise InputError(
+                f"{self.path} lists draws of {there}; asked for were {other}. Leave --fraction and --shots out, or "
+                "write others to a new file: mt probe --draw-file FILE"
+            )
         return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
 
     def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
@@ -74,16 +84,6 @@ def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
     if len(names) > 1:
         raise InputError(
             f"--draw-file holds the draws of one dataset, and there are {', '.join(names)}. Name one: --dataset"
-        )
-
-
-def check_listed(listed: Sequence[Budget], asked: Sequence[Budget], path: Path | None) -> None:
-    """Refuse budgets that are not those of the draws at hand, which a draw file lists."""
-    if set(listed) != set(asked):
-        there, wanted = (", ".join(map(str, dict.fromkeys(budgets))) for budgets in (listed, asked))
-        raise InputError(
-            f"{path} lists draws of {there}; asked for were {wanted}. Leave --fraction and --shots out, or name a file "
-            "that is not there to write others"
         )
 
 

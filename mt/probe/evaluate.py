@@ -16,8 +16,8 @@ from mt.cache.catalog import Catalog
 from mt.cache.scores import Cases, Fit, Score, ScoreStore
 from mt.errors import InputError
 from mt.probe import metrics as known
-from mt.probe.draw_source import DrawFile, DrawSource, check_draw_file, check_listed, save_draws
-from mt.probe.plan import Pair, Question, budgets, find_pairs
+from mt.probe.draw_source import DrawFile, DrawSource, check_draw_file, save_draws
+from mt.probe.plan import Pair, Question, find_pairs
 from mt.probe.prober import Fitting, Prober
 from mt.probe.protocols import get_protocol
 from mt.probe.saved import ProbeFolder
@@ -166,9 +166,7 @@ def run_probe(
     draws = DrawFile(drawn_to) if drawn_to and drawn_to.exists() else DrawSource()
     if drawn_to:
         check_draw_file(drawn_to, pairs)
-    asked = draws.asked(budgets(fractions, shots), seeds)
-    if fractions or shots:
-        check_listed([budget for budget, _, _ in asked], budgets(fractions, shots), drawn_to)
+    asked = draws.asked(fractions, shots, seeds)
     with ScoreStore(folders.scores_path(scores, cache)) as store:
         fitting = Fitting(recipe, solver, device)
         questions = [

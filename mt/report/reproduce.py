@@ -12,6 +12,7 @@ from mt.report.panels import Cell, Panel
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
+    from mt.probe.plan import Budget
 
 _END_TO_END = "end-to-end"  # the protocol of what was trained from images
 
@@ -136,7 +137,13 @@ def _flags(option: str, values: Iterable[str]) -> str:
 def _asked(panel: Panel, cells: Sequence[Cell]) -> str:
     """Return the options for the budgets, the number of draws, and metrics beside the headline."""
     budgets = dict.fromkeys(cell.budget for cell in cells)
-    parts = [f"--fraction {b.fraction:g}" if b.fraction is not None else f"--shots {b.shots}" for b in budgets]
+    parts = list(dict.fromkeys(map(_option, budgets)))
     parts.append(f"--seeds {max(len(cell.scores) for cell in cells)}")
     metrics = list(dict.fromkeys(cell.metric for cell in cells))
     return " ".join([*parts, *(f"--metric {name}" for name in metrics if metrics != [panel.metric])])
+
+
+def _option(budget: Budget) -> str:
+    if budget.fraction is not None:
+        return f"--fraction {budget.fraction:g}"
+    return "--draw-file FILE" if budget.shots is None else f"--shots {budget.shots}"

@@ -217,6 +217,13 @@ def test_bad_input_is_said_in_one_line(tmp_path, asked, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_draw_file_of_other_budgets_is_refused(tmp_path):
+    cache, listed = _cache(tmp_path), tmp_path / "draws.csv"
+    run_probe(cache, fractions=[0.5], seeds=1, draw_file=listed)
+    with pytest.raises(MtError, match=r"lists draws of 50 %; asked for were 20 %"):
+        run_fuse(cache, fractions=[0.2], draw_file=listed)
+
+
 def test_datasets_of_other_content_are_not_fused(tmp_path):
     write_features(tmp_path, model="m1", split="train")
     write_features(tmp_path, model="m1", split="test")

@@ -23,7 +23,7 @@ from mt.fuse.unfrozen.ranks import Ranks, joined
 from mt.fuse.unfrozen.settings import Machine, Settings, check_settings
 from mt.fuse.unfrozen.tuner import Tuner, checkpoints_of, identity_of, method_name
 from mt.probe.evaluate import Study, ask, check_metrics, run_probe
-from mt.probe.plan import Pair, Question, budgets, find_pairs
+from mt.probe.plan import Pair, Question, find_pairs
 from mt.probe.prober import Fitting
 from mt.probe.protocols import get_protocol
 
@@ -73,7 +73,7 @@ def run_unfrozen(
             Question(pair, budget, seed, method_name(len(pair.train), settings.last),
                      identity_of(settings, fitting, len(pair.train)), draw)
             for pair in tuned
-            for budget, seed, draw in draws.asked(budgets(fractions, shots), seeds)
+            for budget, seed, draw in draws.asked(fractions, shots, seeds)
         ]  # fmt: skip
         path = folders.scores_path(scores, cache)
         common: dict[str, Any] = {
