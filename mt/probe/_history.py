@@ -20,37 +20,41 @@ class History:
         self.pairs = like.new_zeros(problems, 2 * HISTORY, size)
         self.sy = torch.zeros(problems, HISTORY, HISTORY, dtype=torch.float64, device=like.device)
         self.yy = torch.zeros_like(self.sy)
+        self.inner = torch.zeros(problems, 2 * HISTORY, 1, dtype=torch.float64, device=like.device)
         self.order: list[int] = []
 
     def keep(self, problems: Tensor) -> None:
         """Go on with these problems only."""
         self.pairs, self.sy, self.yy = self.pairs[problems], self.sy[problems], self.yy[problems]
 
-    def add(self, step: Tensor, change: Tensor) -> None:
-        """Remember a pair (problems, outputs, columns), in place of the oldest.
+    def add(self, step: Tensor, change: Tensor, gradient: Tensor) -> None:
+        """Remember a pair (problems, outputs, columns), in place of the oldest, and the gradient where it led.
 
-        A pair without curvature, which only rounding makes, is remembered as one that changes nothing.
+        A pair without curvature, which only rounding makes, is remembered as one that changes nothing.  The pairs take
+        most of the memory, so all products with them are taken in one pass over it.
         """
         slot = self.order.pop(0) if len(self.order) == HISTORY else len(self.order)
         self.order.append(slot)
-        new = torch.stack([step.flatten(1), change.flatten(1)], dim=2)
-        curved = new.prod(2).sum(1) > torch.finfo(new.dtype).eps * new[..., 1].square().sum(1)
-        new = new * curved[:, None, None]
-        self.pairs[:, slot], self.pairs[:, HISTORY + slot] = new[..., 0], new[..., 1]
-        products = torch.bmm(self.pairs, new).double()
+        new = torch.stack([step.flatten(1), change.flatten(1), gradient.flatten(1)], dim=1)
+        curvature, size = (torch.linalg.vecdot(new[:, k], new[:, 1]) for k in (0, 1))
+        curved = curvature > torch.finfo(new.dtype).eps * size
+        if not curved.all():
+            new[:, :2] *= curved[:, None, None]
+        self.pairs[:, slot], self.pairs[:, HISTORY + slot] = new[:, 0], new[:, 1]
+        products = torch.bmm(self.pairs, new.mT).double()
+        self.inner = products[..., 2:]
         self.sy[:, slot], self.sy[:, :, slot] = products[:, HISTORY:, 0], products[:, :HISTORY, 1]
         self.yy[:, slot], self.yy[:, :, slot] = products[:, HISTORY:, 1], products[:, HISTORY:, 1]
         self.sy[:, slot, slot] += ~curved
         self.yy[:, slot, slot] += ~curved
 
     def solve(self, gradient: Tensor) -> Tensor:
-        """Return H g."""
+        """Return H g of the gradient that the newest pair came with."""
         if not self.order:
             return gradient.clone()
         order = torch.tensor(self.order, device=gradient.device)
         flat = gradient.flatten(1)
-        inner = torch.bmm(self.pairs, flat[..., None]).double()
-        sg, yg = inner[:, order], inner[:, HISTORY + order]
+        sg, yg = self.inner[:, order], self.inner[:, HISTORY + order]
         sy = self.sy[:, order][:, :, order]
         yy = self.yy[:, order][:, :, order]
         gamma = (sy[:, -1, -1] / yy[:, -1, -1])[:, None, None]
@@ -58,7 +62,7 @@ class History:
         u = torch.linalg.solve_triangular(upper, sg, upper=True)
         middle = sy.diagonal(dim1=1, dim2=2)[..., None] * u + gamma * (yy @ u - yg)
         t = torch.linalg.solve_triangular(upper.mT, middle, upper=False)
-        factors = torch.zeros_like(inner)
+        factors = torch.zeros_like(self.inner)
         factors[:, order], factors[:, HISTORY + order] = t, -gamma * u
         combined = torch.bmm(factors.mT.to(flat.dtype), self.pairs)[:, 0]
         return (gamma[:, 0].to(flat.dtype) * flat + combined).reshape(gradient.shape)

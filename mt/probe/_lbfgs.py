@@ -135,7 +135,7 @@ class _State:
         self.logits = self.logits + length[:, None] * move_logits
         before = self.gradient
         self._differentiate(residual)
-        self.history.add(length[:, None, None] * direction, self.gradient - before)
+        self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
 
     def _line_search(self, move: Tensor, move_logits: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Return lengths at which the slope has at most half its size, and the residual there.

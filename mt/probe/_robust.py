@@ -20,6 +20,8 @@ FLOOR = 1e-6
 CHUNK = 8192
 # The Hessian is taken anew after so many iterations.
 ROUND = 30
+# Up to so many coefficients a problem's Hessian costs no more than a few iterations.
+CHEAP = 500
 # Up to so many coefficients a problem's whole Hessian is taken, beyond it each output's own block.
 WHOLE = 2500
 # What the estimated gap of a hard problem has to reach of the tolerance: it under-estimates there.
@@ -39,7 +41,7 @@ def minimise_robustly(
     easy = EASY + design.shape[1] // EASY_COLUMNS
     hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
     hard = hard[fit.n_iter[hard] < max_iter]
-    if len(hard) and start[0].numel() > WHOLE:
+    if len(hard) and start[0].numel() > CHEAP:
         hard = _sharpened(fit, hard, design, loss, penalty, curvature, tol=tol, max_iter=max_iter)
     if len(hard) == 0:
         return fit
@@ -62,7 +64,7 @@ def _sharpened(
 ) -> Tensor:  # fmt: skip
     """Take hard problems on to SHARP of the tolerance, in place; return those that do not get below the tolerance.
 
-    For problems so large that a Hessian costs more than many iterations.
+    For problems so large that a Hessian costs more than many iterations together.
     """
     at = hard.to(design.device)
     left = max_iter - int(fit.n_iter[hard].max())
