@@ -103,5 +103,5 @@ def test_every_setting_is_on_the_page(tmp_path: Path) -> None:
         ("machine", "m1 on toy", "device cpu"),
     ]
     stated = {what: value for name, what, value in blocks["Protocols"].rows if name == "default"}
-    assert stated["method"].startswith("Logistic: Cs 0.001 ... 1000 (13 values)")
+    assert stated["method"].startswith("Logistic: Cs 0.001, 0.00316228, ")
     assert {"source", "validation source", "scaling", "selection metric", "hash"} <= set(stated)
