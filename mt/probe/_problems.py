@@ -19,7 +19,7 @@ from mt.probe._robust import minimise_robustly
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
-# Waves of C, each started from the one before: ten classes in five folds take a third fewer iterations.  A wave is at
+# Waves of C, each started from the one before: ten classes in five folds take a quarter fewer iterations.  A wave is at
 # least so many outputs wide, since products with fewer take as long.
 WAVES, WIDE = 3, 128
 
