@@ -56,7 +56,10 @@ class BatchSize(click.ParamType[int | None]):
     "--allow-mixed", is_flag=True,
     help="Resume a file that another device or other versions began; recorded in it.",
 )
-@click.option("--wait", default=0.0, metavar="SECONDS", help="Wait so long for another writer.  [default: 0]")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+    help="Wait so long for another writer.  [default: 0]",
+)
 @options.as_json
 def featurize(
     models: tuple[str, ...],

@@ -17,6 +17,11 @@ from torch import Tensor
 from mt.errors import FitError
 
 CHUNK_BYTES = 64 << 20
+# Columns of the Gram matrix taken at once: what lies below their blocks on its diagonal is not computed.
+BLOCK = 384
+# A direction with at least so much of the rows' mean square is rotated in the design's precision: rounding, which is
+# relative to a row's length, is then as small beside the direction's spread as a step of the tolerance.
+STRONG = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Basis:
 
 
 def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.device) -> Basis:
-    """Rotate the features into their eigenbasis: a pass each for mean, Gram matrix and rotation, all in float64."""
+    """Rotate the features into their eigenbasis: a pass each for mean, Gram matrix and rotation.
+
+    All in float64, but for the rotation into directions strong enough for `dtype`.
+    """
     rows, dim = features.shape
     mean = _mean(features, device)
     frame, coordinates = None, None
@@ -53,17 +61,22 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
     width = min(rows, dim)
     gram = torch.zeros(width, width, dtype=torch.float64, device=device)
     for chunk in coordinates or _centred(features, mean):
-        gram.addmm_(chunk.T, chunk)
-    vectors = torch.linalg.eigh(gram).eigenvectors
+        for first in range(0, width, BLOCK):
+            gram[first : first + BLOCK, first:].addmm_(chunk[:, first : first + BLOCK].T, chunk[:, first:])
+    squares, vectors = torch.linalg.eigh(gram, UPLO="U")
     del gram
+    weak = int((squares < STRONG * squares.sum()).sum()) if dtype != torch.float64 else width
+    strong_axes = vectors[:, weak:].to(dtype)
+    squares[:weak] = 0
     rotated = torch.ones(rows, width + 1, dtype=dtype, device=device)
-    squares = torch.zeros(width, dtype=torch.float64, device=device)
     start = 0
     for chunk in coordinates or _centred(features, mean):
-        turned = chunk @ vectors
-        squares += turned.square().sum(0)
-        rotated[start : start + len(turned), :-1] = turned
-        start += len(turned)
+        at = slice(start, start + len(chunk))
+        turned = chunk @ vectors[:, :weak]
+        squares[:weak] += turned.square().sum(0)
+        rotated[at, :weak] = turned
+        rotated[at, weak:-1].addmm_(chunk.to(dtype), strong_axes, beta=0)
+        start += len(chunk)
     axes = vectors if frame is None else frame @ vectors
     return _cut_rank(mean, axes, squares / rows, rotated)
 
@@ -71,8 +84,8 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
 def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:
     """Drop the leading directions that hold nothing but rounding.
 
-    Variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as in the
-    Gram matrix: columns 1e-8 times smaller than others are kept.
+    Small variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as
+    in the Gram matrix: columns 1e-8 times smaller than others are kept.
     """
     width = len(variances)
     floor = variances.max().clamp(min=0) * (torch.finfo(torch.float64).eps * max(rotated.shape)) ** 2

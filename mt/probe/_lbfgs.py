@@ -24,8 +24,9 @@ DECREMENT_SAFETY = 10.0
 WINDOW = 10
 DECREASE_SAFETY = 2.0
 # Within QUICK iterations a problem is well posed: it goes on to this fraction of the tolerance, which costs little and
-# settles probabilities to 1e-3.
+# settles probabilities to 1e-3.  There SHORT iterations say enough, if the SHORT before them came FAST times as far.
 QUICK, SHARP = 30, 0.001
+SHORT, FAST = 3, 8.0
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
 
@@ -52,8 +53,9 @@ def minimise(
     done = Fit(start.clone(), start.new_full((problems,), torch.inf), torch.zeros(problems, dtype=torch.int64))
     active = torch.arange(problems, device=start.device)
     for iteration in range(max_iter + 1):
-        direction, gap = state.direction_and_gap()
-        enough = tol if iteration >= QUICK else SHARP * tol
+        quick = iteration < QUICK
+        direction, gap = state.direction_and_gap(quick=quick)
+        enough = SHARP * tol if quick else tol
         ended = (gap <= enough) | state.stalled(gap) | (iteration == max_iter)
         if ended.any():
             at = active[ended]
@@ -95,7 +97,7 @@ class _State:
         value = self.loss.value(self.logits) + 0.5 * (penalised * self.weights).sum((1, 2))
         self.values = [*self.values, value][-WINDOW - 1 :]
 
-    def direction_and_gap(self) -> tuple[Tensor, Tensor]:
+    def direction_and_gap(self, *, quick: bool) -> tuple[Tensor, Tensor]:
         """Return the step -H ∇f in scaled variables and the estimated relative gap (problems,).
 
         The penalty's convexity bounds the gap by ‖∇f‖² / 2δ (the intercept by its curvature at the start, with
@@ -106,9 +108,19 @@ class _State:
         decrement = -(self.gradient * direction).sum((1, 2))
         convexity = torch.where(self.penalty > 0, self.penalty, self.scaling.intercept_curvature / DECREMENT_SAFETY)
         bound = 0.5 * (self.raw_gradient.square() / convexity).sum((1, 2))
-        decrease = self.values[0] - self.values[-1] if len(self.values) > WINDOW else torch.full_like(bound, torch.inf)
-        estimate = torch.maximum(0.5 * DECREMENT_SAFETY * decrement.abs(), DECREASE_SAFETY * decrease.abs())
+        decrease = DECREASE_SAFETY * self._decrease(quick=quick)
+        estimate = torch.maximum(0.5 * DECREMENT_SAFETY * decrement.abs(), decrease)
         return direction, torch.minimum(bound, estimate) / self.values[-1]
+
+    def _decrease(self, *, quick: bool) -> Tensor:
+        """Return how far the values (problems,) came in the window that tells; infinity while it is not full."""
+        values = self.values
+        whole = (values[0] - values[-1]).abs()
+        decrease = whole if len(values) > WINDOW else torch.full_like(whole, torch.inf)
+        if not quick or len(values) <= 2 * SHORT:
+            return decrease
+        latest, before = values[-1 - SHORT] - values[-1], values[-1 - 2 * SHORT] - values[-1 - SHORT]
+        return torch.where(FAST * latest.abs() <= before, latest.abs(), decrease)
 
     def stalled(self, gap: Tensor) -> Tensor:
         """Tell which problems' gap estimate has not halved for PATIENCE iterations."""

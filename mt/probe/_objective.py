@@ -18,9 +18,9 @@ def data_loss(
     """
     total = torch.zeros(len(coef), dtype=torch.float64, device=coef.device)
     for rows, chunk in row_chunks(features, coef.device):
+        logits = torch.addmm(intercept.flatten(), chunk, coef.flatten(0, 1).T).reshape(-1, *intercept.shape)
         for c in range(len(coef)):
-            logits = torch.addmm(intercept[c], chunk, coef[c].T)
-            total[c] += (_losses(logits, targets[rows], softmax=softmax) * weights[rows]).sum()
+            total[c] += (_losses(logits[:, c], targets[rows], softmax=softmax) * weights[rows]).sum()
     return total
 
 

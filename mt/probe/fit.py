@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mt.probe import choose
 from mt.probe.budget import folds, stratified_split
 from mt.probe.linear import LinearProbe, Scaling, known_outputs
-from mt.probe.protocols import Logistic, Neighbours, Protocol
+from mt.probe.protocol import Logistic, Neighbours, Protocol
 
 if TYPE_CHECKING:
     from mt.probe.solvers import Solver

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mt.probe.fit import Fitted, Labelled, Setting, carve
 from mt.probe.linear import LinearProbe, Scaling, known_outputs
-from mt.probe.protocols import Head
+from mt.probe.protocol import Head
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mt.probe import choose
 from mt.probe.fit import Fitted, Labelled, Setting, carve
 from mt.probe.linear import Scaling
-from mt.probe.protocols import Neighbours
+from mt.probe.protocol import Neighbours
 
 Array = npt.NDArray[Any]
 _ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32

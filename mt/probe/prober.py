@@ -16,7 +16,7 @@ from mt.errors import FitError, InputError, unknown
 from mt.probe import metrics
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
 from mt.probe.plan import SOLVER_REVISIONS, Pair, Question
-from mt.probe.protocols import Logistic, Protocol
+from mt.probe.protocol import Logistic, Protocol
 
 if TYPE_CHECKING:
     from mt.cache.reader import FeatureFile

@@ -13,7 +13,8 @@ from mt.probe.cells import Cell, Grid, grids, left_out
 from mt.probe.metrics import METRICS
 from mt.probe.paired import Paired, comparisons, competing, not_worse_than_best
 from mt.probe.plan import Budget
-from mt.probe.protocols import PROTOCOLS, describe, stated
+from mt.probe.protocol import describe, stated
+from mt.probe.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from rich.console import Console

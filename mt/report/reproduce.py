@@ -87,14 +87,10 @@ def _fused(panel: Panel, cells: Sequence[Cell]) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
     kinds = {cell.method.method for cell in cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
-    names = ["average", "concat"]
-    wanted = [name for name in names if name in kinds and not (dvme and name == "concat")]
-    wanted += ["dvme"] if dvme else []
+    named = {"average": "average" in kinds, "concat": "concat" in kinds and not dvme, "dvme": dvme}
+    wanted = [name for name, there in named.items() if there]
     parts = [
-        "mt fuse",
-        _flags("--model", models_of(cells[0])),
-        shlex.join(["--dataset", panel.dataset]),
-        _asked(panel, cells),
+        *_fuse(panel, cells),
         *([] if wanted == ["average", "dvme"] else [_flags("--method", wanted)]),
         *(["--ablations"] if any(kind.startswith("dvme-") for kind in kinds) else []),
     ]
@@ -103,14 +99,12 @@ def _fused(panel: Panel, cells: Sequence[Cell]) -> str:
 
 def _tuned(panel: Panel, cells: Sequence[Cell]) -> str:
     """Return the command for end-to-end training with the same settings."""
-    parts = [
-        "mt fuse",
-        _flags("--model", models_of(cells[0])),
-        shlex.join(["--dataset", panel.dataset]),
-        _asked(panel, cells),
-        *_training(cells[0]),
-    ]
-    return " ".join(parts)
+    return " ".join([*_fuse(panel, cells), *_training(cells[0])])
+
+
+def _fuse(panel: Panel, cells: Sequence[Cell]) -> list[str]:
+    models = _flags("--model", models_of(cells[0]))
+    return ["mt fuse", models, shlex.join(["--dataset", panel.dataset]), _asked(panel, cells)]
 
 
 def _training(cell: Cell) -> list[str]:

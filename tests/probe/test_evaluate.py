@@ -16,7 +16,7 @@ from mt.errors import CacheError, InputError
 from mt.probe import draw_source, metrics, plan, prober
 from mt.probe.cells import grids
 from mt.probe.evaluate import run_probe
-from mt.probe.protocols import ALL_TASKS
+from mt.probe.protocol import ALL_TASKS
 from mt.probe.solvers import SOLVERS
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 

@@ -17,7 +17,8 @@ from mt.probe.budget import draw, folds
 from mt.probe.evaluate import run_probe
 from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
 from mt.probe.linear import CLIP, LinearProbe, Scaling
-from mt.probe.protocols import ALL_TASKS, PROTOCOLS
+from mt.probe.protocol import ALL_TASKS
+from mt.probe.protocols import PROTOCOLS
 from mt.probe.solvers import get_solver
 from tests.probe.brief import brief
 from tests.probe.features import embeddings_and_labels, write_features, write_pair

@@ -13,7 +13,8 @@ import torch
 from mt.probe.fit import Labelled, Setting, fit_probe
 from mt.probe.heads import AveragedProbe, _Best, _Judge, _Optimizer, _Training
 from mt.probe.metrics import score
-from mt.probe.protocols import PROTOCOLS, Head
+from mt.probe.protocol import Head
+from mt.probe.protocols import PROTOCOLS
 from tests.probe.brief import brief
 
 

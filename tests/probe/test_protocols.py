@@ -11,7 +11,8 @@ import pytest
 from mt.errors import InputError
 from mt.probe.evaluate import run_probe
 from mt.probe.metrics import METRICS
-from mt.probe.protocols import ALL_TASKS, PROTOCOLS, Head, Logistic, Neighbours, describe, get_protocol
+from mt.probe.protocol import ALL_TASKS, Head, Logistic, Neighbours, describe
+from mt.probe.protocols import PROTOCOLS, get_protocol
 from tests.probe.features import write_pair
 
 NAMES = [
