@@ -34,6 +34,7 @@ RUN = ["featurize", "--model", "dino", "--dataset", "digits"]
         ([*RUN, "--precision", "int8"], "--precision takes one of"),
         ([*RUN, "--limit", "0"], "--limit takes a number"),
         ([*RUN, "--batch-size", "0"], "--batch-size takes a number"),
+        ([*RUN, "--wait", "-3"], "-3.0 is not in the range x>=0. See: mt featurize --help"),
         ([*RUN[:2], "efficientnet-lite0", *RUN[3:], "--device", "warp"], "No device 'warp' here"),
     ],
 )
