@@ -96,7 +96,7 @@ def print_ran(ran: Ran, where: Places) -> None:
     for protocol in dict.fromkeys(score.protocol for score in ran.scores):
         scores = [score for score in ran.scores if score.protocol == protocol]
         print_study(Scored(scores, 0, len(scores), where.scores))
-    print(f"{ran.report.n_scores} scores: {ran.report.page}")
+    print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 
 def _steps_of(study: Study, dataset: str, where: Places) -> list[Step]:
@@ -190,7 +190,7 @@ def _report(study: Study, where: Places, out: Path | None) -> Report:
     page = out or study.path.absolute().parent / study.report.get("out", "report.html")
     with ScoreStore(where.scores) as store:
         names = _shown_names(study, where, {score.dataset for score in store.scores()})
-        return write_report(store, page, datasets=names, maps=Maps(Catalog(where.cache)))
+        return write_report(store, page, datasets=names, maps=Maps(Catalog(where.cache)), again=False)
 
 
 def _shown_names(study: Study, where: Places, known: set[str]) -> list[str]:

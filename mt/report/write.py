@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt import progress
-from mt.cache.fingerprint import slug
+from mt.cache.fingerprint import digest, slug
 from mt.cache.scores import ScoreStore
 from mt.report import tables
 from mt.report.panels import Panel, collect
@@ -21,32 +23,73 @@ if TYPE_CHECKING:
     from mt.report.palette import Looks
 
 
+REVISION = 1  # of the page; raised whenever it shows something else of the same scores
+_DRAWN = "drawn.json"  # beside the charts: what they were drawn from, and their names
+
+
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """What was written.  drawn: now, and not by an earlier call."""
 
     page: Path
     folder: Path
     files: tuple[Path, ...]
     n_scores: int
+    drawn: bool = True
 
 
 def write_report(
-    store: ScoreStore, out: Path, *, datasets: Collection[str] = (), maps: Maps | None = None, export: bool = True
-) -> Report:
+    store: ScoreStore, out: Path, *, datasets: Collection[str] = (), maps: Maps | None = None, export: bool = True,
+    again: bool = True,
+) -> Report:  # fmt: skip
     """Draw the report of a score database; returns what was written.
 
     out: the page; charts and tables go to the folder of the same name without its suffix.  maps: what embedding maps
-    may show, none without.  export: also write every chart as SVG and PNG.
+    may show, none without.  export: also write every chart as SVG and PNG.  again: also where all of it is there
+    already, drawn from the same scores.
     Raises InputError where the store holds nothing that was asked for.
     """
+    panels = collect(store, datasets=datasets)
+    folder = out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
+    state = _state(panels, maps, export=export)
+    written = [] if again else _found(out, folder, state)
+    drawn = not written
+    if drawn:
+        written = _draw(store, out, folder, panels, maps, export=export)
+        _write(folder / _DRAWN, json.dumps({"state": state, "files": [path.name for path in written[1:]]}).encode())
+    n_scores = sum(len(cell.scores) for panel in panels for cell in panel.cells)
+    return Report(out, folder, tuple(written), n_scores, drawn)
+
+
+def _state(panels: Sequence[Panel], maps: Maps | None, *, export: bool) -> str:
+    """Return the hash of all that a report is drawn from."""
+    cells = [cell for panel in panels for cell in panel.cells]
+    scores = [[score.identity, repr(score.value), score.fit] for cell in cells for score in cell.scores]
+    features = sorted(str(entry.fingerprints.get("file")) for entry in maps.catalog.entries()) if maps else []
+    asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
+    return digest([REVISION, version("medical-transfer"), export, asked, scores, features])
+
+
+def _found(out: Path, folder: Path, state: str) -> list[Path]:
+    """Return the files of a whole report that was drawn from this state; none where anything is missing."""
+    try:
+        kept = json.loads((folder / _DRAWN).read_bytes())
+        names = [Path(name).name for name in kept["files"]] if kept["state"] == state else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    files = [out, *(folder / name for name in names)]
+    return files if names and all(file.exists() for file in files) else []
+
+
+def _draw(
+    store: ScoreStore, out: Path, folder: Path, panels: Sequence[Panel], maps: Maps | None, *, export: bool
+) -> list[Path]:
+    """Write page, tables and charts, the page first."""
     from mt.report.html import page, vega_script
     from mt.report.palette import looks_of
     from mt.report.provenance import provenance
 
-    panels = collect(store, datasets=datasets)
     looks = looks_of(name for panel in panels for name in panel.names)
-    folder = out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
         vega = threads.submit(vega_script)
         groups = [_groups(store, panel, looks, maps) for panel in panels]
@@ -54,7 +97,7 @@ def write_report(
         written = [_write(out, page(panels, groups, looks, origin, vega.result()).encode())]
         written += _tables(panels, groups, folder)
         written += _charts(panels, groups, folder, threads) if export else []
-    return Report(out, folder, tuple(written), sum(len(cell.scores) for panel in panels for cell in panel.cells))
+    return written
 
 
 def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path) -> list[Path]:

@@ -185,6 +185,28 @@ def test_every_chart_is_exported_with_its_legend(tmp_path: Path) -> None:
     assert pictures["pcam-labels.png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    store = filled(tmp_path / "s.sqlite", seeds=1)
+
+    def drawn_again(**options: Any) -> bool:
+        return write_report(store, out, **{"export": False, "again": False, **options}).drawn
+
+    first = write_report(store, out, export=False)
+    assert first.drawn
+    assert not drawn_again()
+    assert write_report(store, out, export=False, again=False).files == first.files
+    assert drawn_again(export=True)
+    assert drawn_again()
+    (first.folder / "scores.csv").unlink()
+    assert drawn_again()
+    (first.folder / "drawn.json").write_text("{", encoding="utf-8")
+    assert drawn_again()
+    store = filled(tmp_path / "more.sqlite", seeds=2)
+    assert drawn_again()
+    assert not drawn_again()
+
+
 def test_asking_for_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     from mt.cache.scores import ScoreStore
 

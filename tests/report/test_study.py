@@ -151,7 +151,7 @@ def test_it_ends_with_the_report_and_its_maps(small: tuple[Path, list[Any]], loo
     n_test = len(set(table["case"]))
     assert len(table["x"]) == 2 * n_test
     assert all(len(name) == 8 for name in table["case"])
-    assert {path.suffix for path in (folder / "small").iterdir()} == {".csv", ".tex", ".svg", ".png"}
+    assert {path.suffix for path in (folder / "small").iterdir()} == {".csv", ".tex", ".svg", ".png", ".json"}
     reproduce = page.locator("#provenance pre").inner_text()
     assert "--image-size 32" in reproduce
 
