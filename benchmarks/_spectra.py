@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 
-def features(rows: int, dim: int, *, seed: int = 0, exponent: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 features (rows, dim) of unit mean variance, and the standard normal factors behind them."""
+def features(
+    rows: int, dim: int, *, seed: int = 0, exponent: float = 1.0, shared: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 features (rows, dim) of unit mean variance, and the standard normal factors behind them.
+
+    shared: factors (rows, k) of the strongest k directions, for features of several networks on the same images.
+    """
     rng = np.random.default_rng(seed)
     spectrum = np.arange(1, dim + 1.0) ** -exponent
     rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
     factors = rng.standard_normal((rows, dim), dtype=np.float32)
+    if shared is not None:
+        factors[:, : shared.shape[1]] = shared
     scaled = factors * np.sqrt(spectrum * dim / spectrum.sum()).astype(np.float32)
     return scaled @ rotation + rng.normal(0, 1, dim).astype(np.float32), factors
 

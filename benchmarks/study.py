@@ -101,11 +101,10 @@ def timed(*, full: bool) -> dict[str, int]:
 def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> None:
     """Write the train and test features of one backbone; labels are the same for all backbones."""
     n = study.train + study.test
-    X, _ = features(n, dim, seed=seed)
-    y = study_labels(study, n)
-    # The labels belong to the dataset: each backbone's features carry them by a shift along directions of its own.
-    hot = y.astype(np.float32) if y.ndim == 2 else np.eye(study.n_classes, dtype=np.float32)[y]
-    X += 0.5 * hot @ np.random.default_rng(seed + 100).standard_normal((study.n_classes, dim)).astype(np.float32)
+    # What the images show is common to all backbones: each has it in the strongest directions of its own.
+    shown = features(n, 64, seed=7)[1]
+    X, _ = features(n, dim, seed=seed, shared=shown)
+    y = study_labels(study, shown)
     for split, rows in (("train", slice(0, study.train)), ("test", slice(study.train, n))):
         prints = {"backbone": digest(backbone), "dataset": digest(study.name), "split": digest([study.name, split])}
         prints["file"] = digest([backbone, study.name, split])
@@ -126,9 +125,8 @@ def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> 
             writer.finish()
 
 
-def study_labels(study: Study, n: int) -> np.ndarray:
-    """Return (n,) classes or (n, labels) zeros and ones that some features of unit variance could explain."""
-    _, factors = features(n, 64, seed=7)
+def study_labels(study: Study, factors: np.ndarray) -> np.ndarray:
+    """Return (n,) classes or (n, labels) zeros and ones, drawn from logistic models of the factors (n, k)."""
     if study.task == "multilabel":
         return labels(factors, "multilabel", study.n_classes).astype(np.int8)
     if study.task == "binary":
