@@ -51,10 +51,11 @@ def write_report(
     """
     panels = collect(store, datasets=datasets)
     folder = out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
-    state = _state(panels, maps, export=export)
+    state = digest([out.name, _state(panels, maps, export=export)])
     written = [] if again else _found(out, folder, state)
     drawn = not written
     if drawn:
+        (folder / _DRAWN).unlink(missing_ok=True)  # what an interruption leaves is not whole
         written = _draw(store, out, folder, panels, maps, export=export)
         _write(folder / _DRAWN, json.dumps({"state": state, "files": [path.name for path in written[1:]]}).encode())
     n_scores = sum(len(cell.scores) for panel in panels for cell in panel.cells)

@@ -185,7 +185,9 @@ def test_every_chart_is_exported_with_its_legend(tmp_path: Path) -> None:
     assert pictures["pcam-labels.png"].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(tmp_path: Path) -> None:
+def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "r.html"
     store = filled(tmp_path / "s.sqlite", seeds=1)
 
@@ -203,6 +205,11 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(t
     (first.folder / "drawn.json").write_text("{", encoding="utf-8")
     assert drawn_again()
     store = filled(tmp_path / "more.sqlite", seeds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("mt.report.write._tables", lambda *_: 1 / 0)  # interrupted after the page
+        with pytest.raises(ZeroDivisionError):
+            drawn_again()
+    store = filled(tmp_path / "s.sqlite", seeds=1)
     assert drawn_again()
     assert not drawn_again()
 
