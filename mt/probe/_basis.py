@@ -61,8 +61,7 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
     width = min(rows, dim)
     gram = torch.zeros(width, width, dtype=torch.float64, device=device)
     for chunk in coordinates or _centred(features, mean):
-        for first in range(0, width, BLOCK):
-            gram[first : first + BLOCK, first:].addmm_(chunk[:, first : first + BLOCK].T, chunk[:, first:])
+        add_gram(gram, chunk, chunk)
     squares, vectors = torch.linalg.eigh(gram, UPLO="U")
     del gram
     weak = int((squares < STRONG * squares.sum()).sum()) if dtype != torch.float64 else width
@@ -79,6 +78,12 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
         start += len(chunk)
     axes = vectors if frame is None else frame @ vectors
     return _cut_rank(mean, axes, squares / rows, rotated)
+
+
+def add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ right, which is symmetric, to the Gram matrix on and above its diagonal; below only in part."""
+    for first in range(0, len(gram), BLOCK):
+        gram[first : first + BLOCK, first:].addmm_(left[:, first : first + BLOCK].T, right[:, first:])
 
 
 def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:

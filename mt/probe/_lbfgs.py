@@ -7,6 +7,7 @@ weights, so a line search needs no product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ QUICK, SHARP = 30, 0.001
 SHORT, FAST = 3, 8.0
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
+# Problems that have ended stay in the batch, where they stand still, until they are this share of it.
+LEAVE = 0.125
+# Logits taken at once, of all problems and some rows: what is computed of them stays in a core's cache.
+AT_ONCE = 2**18
 
 
 @dataclass
@@ -51,22 +56,26 @@ def minimise(
     state = _State(design, loss, penalty, scaling, start)
     problems = len(start)
     done = Fit(start.clone(), start.new_full((problems,), torch.inf), torch.zeros(problems, dtype=torch.int64))
-    active = torch.arange(problems, device=start.device)
+    present = torch.arange(problems, device=start.device)
+    running = torch.ones_like(present, dtype=torch.bool)
     for iteration in range(max_iter + 1):
         quick = iteration < QUICK
         direction, gap = state.direction_and_gap(quick=quick)
         enough = SHARP * tol if quick else tol
-        ended = (gap <= enough) | state.stalled(gap) | (iteration == max_iter)
+        ended = running & ((gap <= enough) | state.stalled(gap) | (iteration == max_iter))
         if ended.any():
-            at = active[ended]
+            at = present[ended]
             done.weights[at], done.gap[at] = state.weights[ended], gap[ended]
             done.n_iter[at.cpu()] = iteration
-            if ended.all():
+            running &= ~ended
+            left = int(running.sum())
+            if left == 0:
                 break
-            kept = torch.nonzero(~ended)[:, 0]
-            active, direction = active[kept], direction[kept]
-            state.keep(kept)
-        state.step(direction)
+            if left <= (1 - LEAVE) * len(running):
+                kept = torch.nonzero(running)[:, 0]
+                present, running, direction = present[kept], running[kept], direction[kept]
+                state.keep(kept)
+        state.step(direction * running[:, None, None])
     return done
 
 
@@ -78,23 +87,38 @@ class _State:
         self.penalty = penalty[:, None, :]
         self.weights = start.clone()
         self.logits = self._product(start)
+        # The logits of a move, and after it the residual at its end.
+        self.scratch = torch.empty_like(self.logits)
         self.history = History(start)
         self.values: list[Tensor] = []
         self.best_gap = penalty.new_full((len(penalty),), torch.inf)
         self.waited = torch.zeros_like(self.best_gap)
-        self._differentiate(loss.residual(self.logits))
+        for rows, loss_here in self._rows():
+            self.scratch[rows] = loss_here.residual(self.logits[rows])
+        self._differentiate(self._value())
 
-    def _product(self, weights: Tensor) -> Tensor:
+    def _product(self, weights: Tensor, out: Tensor | None = None) -> Tensor:
         problems, outputs, columns = weights.shape
-        return (self.design @ weights.reshape(-1, columns).T).reshape(-1, problems, outputs)
+        flat = None if out is None else out.view(-1, problems * outputs)
+        return torch.mm(self.design, weights.reshape(-1, columns).T, out=flat).view(-1, problems, outputs)
 
-    def _differentiate(self, residual: Tensor) -> None:
-        """Take value and gradient at the weights, from the residual of their logits."""
+    def _rows(self) -> Iterator[tuple[slice, Loss]]:
+        """Yield all rows, a few at a time, with their losses."""
+        step = max(1, AT_ONCE // self.logits[0].numel())
+        for start in range(0, len(self.logits), step):
+            rows = slice(start, start + step)
+            yield rows, self.loss.rows(rows)
+
+    def _value(self) -> Tensor:
+        return sum((loss.value(self.logits[rows]) for rows, loss in self._rows()), torch.zeros_like(self.best_gap))
+
+    def _differentiate(self, data_value: Tensor) -> None:
+        """Take value and gradient at the weights, from the losses and the residual of their logits."""
         penalised = self.penalty * self.weights
-        slope = residual.reshape(len(self.design), -1).T @ self.design
+        slope = self.scratch.view(len(self.design), -1).T @ self.design
         self.raw_gradient = slope.reshape(self.weights.shape) + penalised
         self.gradient = self.scaling.gradient(self.raw_gradient)
-        value = self.loss.value(self.logits) + 0.5 * (penalised * self.weights).sum((1, 2))
+        value = data_value + 0.5 * (penalised * self.weights).sum((1, 2))
         self.values = [*self.values, value][-WINDOW - 1 :]
 
     def direction_and_gap(self, *, quick: bool) -> tuple[Tensor, Tensor]:
@@ -133,6 +157,7 @@ class _State:
         """Go on with these problems only."""
         self.loss, self.scaling = self.loss.select(problems), self.scaling.select(problems)
         self.logits = self.logits[:, problems]
+        self.scratch = torch.empty_like(self.logits)
         self.history.keep(problems)
         self.values = [value[problems] for value in self.values]
         for name in ("penalty", "weights", "raw_gradient", "gradient", "best_gap", "waited"):
@@ -141,16 +166,20 @@ class _State:
     def step(self, direction: Tensor) -> None:
         """Move along the direction and remember the curvature met."""
         move = self.scaling.weights(direction)
-        move_logits = self._product(move)
-        length, residual = self._line_search(move, move_logits, (self.gradient * direction).sum((1, 2)))
+        self._product(move, out=self.scratch)
+        length = self._line_search(move, (self.gradient * direction).sum((1, 2)))
         self.weights = self.weights + length[:, None, None] * move
-        self.logits = self.logits + length[:, None] * move_logits
+        value = torch.zeros_like(self.best_gap)
+        for rows, loss in self._rows():
+            logits = self.logits[rows].addcmul_(length[:, None], self.scratch[rows])
+            value += loss.value(logits)
+            self.scratch[rows] = loss.residual(logits)
         before = self.gradient
-        self._differentiate(residual)
+        self._differentiate(value)
         self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
 
-    def _line_search(self, move: Tensor, move_logits: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Return lengths at which the slope has at most half its size, and the residual there.
+    def _line_search(self, move: Tensor, slope: Tensor) -> Tensor:
+        """Return lengths at which the slope has at most half its size.
 
         Bracketed false position, on logits alone.
         """
@@ -159,9 +188,8 @@ class _State:
         low, low_slope = torch.zeros_like(slope), slope
         high, high_slope = torch.full_like(slope, torch.inf), torch.full_like(slope, torch.inf)
         length = torch.ones_like(slope)
-        residual = self.loss.residual(self.logits + move_logits)
         for _ in range(LINE_STEPS):
-            now = (residual * move_logits).sum((0, 2)) + linear + length * square
+            now = self._slope(length) + linear + length * square
             flat = now.abs() <= 0.5 * slope.abs()
             if flat.all():
                 break
@@ -170,5 +198,12 @@ class _State:
             high, high_slope = torch.where(falling, high, length), torch.where(falling, high_slope, now)
             inside = low + (high - low) * (low_slope / (low_slope - high_slope)).clamp(0.1, 0.9)
             length = torch.where(flat, length, torch.where(torch.isinf(high), 2 * length, inside))
-            residual = self.loss.residual(self.logits + length[:, None] * move_logits)
-        return length, residual
+        return length
+
+    def _slope(self, length: Tensor) -> Tensor:
+        """Return the losses' slopes (problems,) along the move at these lengths."""
+        slope = torch.zeros_like(length)
+        for rows, loss in self._rows():
+            move = self.scratch[rows]
+            slope += loss.residual(torch.addcmul(self.logits[rows], length[:, None], move)).mul_(move).sum((0, 2))
+        return slope

@@ -28,6 +28,9 @@ class Loss(Protocol):
     def select(self, problems: Tensor) -> Loss:
         """Return the losses of these problems only."""
 
+    def rows(self, rows: slice) -> Loss:
+        """Return the losses over these rows only."""
+
     def to(self, dtype: torch.dtype) -> Loss:
         """Return the same losses in another precision."""
 
@@ -50,6 +53,9 @@ class Sigmoid:
 
     def select(self, problems: Tensor) -> Sigmoid:
         return Sigmoid(self.signs[:, problems], self.weights[:, problems])
+
+    def rows(self, rows: slice) -> Sigmoid:
+        return Sigmoid(self.signs[rows], self.weights[rows])
 
     def to(self, dtype: torch.dtype) -> Sigmoid:
         return Sigmoid(self.signs.to(dtype), self.weights.to(dtype))
@@ -91,6 +97,9 @@ class Softmax:
 
     def select(self, problems: Tensor) -> Softmax:
         return replace(self, weights=self.weights[:, problems], absent=self.absent[problems])
+
+    def rows(self, rows: slice) -> Softmax:
+        return replace(self, labels=self.labels[rows], weights=self.weights[rows])
 
     def to(self, dtype: torch.dtype) -> Softmax:
         return replace(self, weights=self.weights.to(dtype), absent=self.absent.to(dtype))

@@ -43,7 +43,7 @@ def path_one_by_one(request: Request, fit_one: FitOne) -> LogisticPath:
 
 
 def folds_one_by_one(request: Request, fit_one: FitOne, fold: np.ndarray) -> FoldedPath:
-    """Fit the rows outside each fold at every C, predict the fold, and refit on all rows."""
+    """Fit the rows outside each fold at every C and predict the fold."""
     oof = np.empty((len(request.Cs), len(request.X), request.outputs), dtype=np.float32)
     members, converged = request.without_each(fold), []
     for k in range(members.shape[1]):
@@ -51,7 +51,7 @@ def folds_one_by_one(request: Request, fit_one: FitOne, fold: np.ndarray) -> Fol
         held_out = np.asarray(request.X[fold == k], dtype=np.float64)
         oof[:, fold == k] = held_out @ fitted.coef.transpose(0, 2, 1) + fitted.intercept[:, None]
         converged.append(fitted.converged)
-    return FoldedPath(oof, path_one_by_one(request, fit_one), np.stack(converged))
+    return FoldedPath(oof, np.stack(converged), lambda C: path_one_by_one(request.at([C]), fit_one))
 
 
 def _fit_rows(request: Request, fit_one: FitOne, members: Tensor) -> _Fold:

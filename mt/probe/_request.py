@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ class Request:
             torch.from_numpy(balance).to(device) if isinstance(balance, np.ndarray) else balance,
             tol, max_iter, device,
         )  # fmt: skip
+
+    def at(self, Cs: Sequence[float]) -> Request:
+        """Return the same request at other C."""
+        return replace(self, Cs=check_penalties(Cs))
 
     def groups(self, members: Tensor) -> Groups:
         """Return the fits of each column of ``members`` (rows, folds)."""

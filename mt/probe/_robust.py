@@ -1,10 +1,13 @@
-"""All problems in the design's precision first, rescaled as they go; those that stall in float64 by their Hessian."""
+"""All problems in the design's precision first, rescaled as they go; hard ones by their Hessians, last in float64."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mt.probe._basis import add_gram
 from mt.probe._lbfgs import Fit, minimise
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal
@@ -12,12 +15,19 @@ from mt.probe._scaling import Dense, Diagonal
 # Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
 # with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
 ROUNDS = (30, 40, 80, 80, 80, 80)
+# Where a design has so many rows a column, an iteration of a few problems takes as long as a Hessian or longer: so many
+# rounds come before Hessians, and so many with them, before float64.
+TALL, BEFORE_HESSIANS, WITH_HESSIANS = 4, 2, 4
+# The share of a block's weight that may be left out in single precision: where classes separate, most rows have little.
+NEGLIGIBLE = 1e-3
 # Past so many iterations the gap estimate is not to be trusted either; more where there are many columns.
 EASY, EASY_COLUMNS = 50, 16
 # The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
 FLOOR = 1e-6
 # Rows whose squares are taken at once.
 CHUNK = 8192
+# Live copies of a Hessian while it is factorised.
+HESSIAN_COPIES = 4
 # The Hessian is taken anew after so many iterations.
 ROUND = 30
 # Up to so many coefficients a problem's Hessian costs no more than a few iterations.
@@ -37,8 +47,16 @@ def minimise_robustly(
     ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what the Hessians
     of one problem may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
     """
-    fit = _by_diagonals(design, loss, penalty, curvature, start, tol=tol, max_iter=max_iter)
-    easy = EASY + design.shape[1] // EASY_COLUMNS
+    size = _hessian_size(start[:1])
+    together = int(memory // (HESSIAN_COPIES * size * design.element_size()))
+    dense = len(design) >= TALL * design.shape[1] and start[0].numel() > CHEAP and together > 0
+    rounds = ROUNDS[:BEFORE_HESSIANS] if dense else ROUNDS
+    fit = _by_diagonals(design, loss, penalty, curvature, start, rounds, tol=tol, max_iter=max_iter)
+    if dense:
+        late = torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
+        for some in _parts(late, together):
+            _go_on(fit, some, design, loss, penalty, tol=tol, max_iter=max_iter)
+    easy = max_iter if dense else EASY + design.shape[1] // EASY_COLUMNS
     hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
     hard = hard[fit.n_iter[hard] < max_iter]
     if len(hard) and start[0].numel() > CHEAP:
@@ -49,7 +67,7 @@ def minimise_robustly(
     for problem in hard[:, None]:
         left = max_iter - int(fit.n_iter[problem])
         alone, delta, at = loss.to(torch.float64).select(problem), penalty[problem], fit.weights[problem]
-        if 4 * _hessian_size(at) * exact.element_size() <= memory:
+        if HESSIAN_COPIES * size * exact.element_size() <= memory:
             again = _by_hessians(exact, alone, delta, at, tol=SHARP * tol, max_iter=left)
         else:
             again = minimise(exact, alone, delta, Diagonal.of(curvature[problem]), at, tol=SHARP * tol, max_iter=left)
@@ -69,7 +87,7 @@ def _sharpened(
     at = hard.to(design.device)
     left = max_iter - int(fit.n_iter[hard].max())
     more = _by_diagonals(
-        design, loss.select(at), penalty[at], curvature[at], fit.weights[at], tol=SHARP * tol, max_iter=left
+        design, loss.select(at), penalty[at], curvature[at], fit.weights[at], ROUNDS, tol=SHARP * tol, max_iter=left
     )
     fit.weights[at], fit.gap[at] = more.weights, more.gap
     fit.n_iter[hard] += more.n_iter
@@ -77,15 +95,14 @@ def _sharpened(
 
 
 def _by_diagonals(
-    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, *, tol: float, max_iter: int
-) -> Fit:
+    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, rounds: Sequence[int],
+    *, tol: float, max_iter: int,
+) -> Fit:  # fmt: skip
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
     low = design.dtype
-    fit = Fit(
-        start.to(low), torch.full_like(penalty[:, 0], torch.inf), torch.zeros(len(start), dtype=torch.int64)
-    )
+    fit = Fit(start.to(low), torch.full_like(penalty[:, 0], torch.inf), torch.zeros(len(start), dtype=torch.int64))
     active = torch.arange(len(start), device=start.device)
-    for steps in ROUNDS:
+    for steps in rounds:
         left = max_iter - int(fit.n_iter[active.cpu()].max())
         part, delta, at = loss.select(active), penalty[active].to(low), fit.weights[active]
         least = FLOOR * curvature[active].to(low)
@@ -112,6 +129,22 @@ def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> T
     return diagonal.reshape(weights.shape) + penalty[:, None, :]
 
 
+def _go_on(fit: Fit, some: Tensor, design: Tensor, loss: Loss, penalty: Tensor, *, tol: float, max_iter: int) -> None:
+    """Take some problems on by their Hessians, in place and in the design's precision."""
+    for _ in range(WITH_HESSIANS):
+        at, left = some.to(design.device), max_iter - int(fit.n_iter[some].max())
+        part, delta, start = loss.select(at), penalty[at].to(design.dtype), fit.weights[at].to(design.dtype)
+        each = _parts(torch.arange(len(at), device=design.device), 1)
+        hessians = torch.cat([_hessian(design, part.select(one), delta[one], start[one]) for one in each])
+        scaling = Dense.of(hessians, design.shape[1])
+        done = minimise(design, part, delta, scaling, start, tol=tol, max_iter=min(ROUND, left))
+        fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
+        fit.n_iter[some] += done.n_iter
+        some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (fit.n_iter[some] < max_iter)]
+        if len(some) == 0:
+            return
+
+
 def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Fit:
     """Go on with one problem in rounds, each scaled by the Hessian at its start."""
     fit = Fit(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
@@ -136,9 +169,11 @@ def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Te
     outputs, columns = weights.shape[1:]
     p = loss.probabilities((design @ weights[0].T)[:, None])[:, 0]
     weight = loss.weights.reshape(-1, 1)
-    blocks = torch.stack([design.T @ (design * column[:, None]) for column in (weight * p * (1 - p)).T])
+    alone = outputs == 1 or weights.numel() > WHOLE
+    negligible = NEGLIGIBLE if alone and design.dtype != torch.float64 else 0.0
+    blocks = torch.stack([_weighted_gram(design, column, negligible) for column in (weight * p * (1 - p)).T])
     blocks += torch.diag(penalty[0])
-    if outputs == 1 or weights.numel() > WHOLE:
+    if alone:
         return blocks[None]
     # Σ w (diag(p) - p pᵀ) ⊗ z zᵀ: what couples two outputs is the product of both probabilities.
     coupled = (weight.sqrt() * p)[:, :, None] * design[:, None, :]
@@ -147,3 +182,20 @@ def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Te
         own = slice(k * columns, (k + 1) * columns)
         whole[own, own] = blocks[k]
     return whole[None, None]
+
+
+def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:
+    """Return Σ weight z zᵀ over the rows that hold all but a negligible share of the weight."""
+    order = weight.argsort(descending=True)
+    total = weight[order].cumsum(0)
+    kept = order[: 1 + int((total < (1 - negligible) * total[-1]).sum())].sort().values
+    gram = design.new_zeros(design.shape[1], design.shape[1])
+    for rows in _parts(kept, CHUNK):
+        part = design[rows]
+        add_gram(gram, part, part * weight[rows, None])
+    return gram.triu() + gram.triu(1).T
+
+
+def _parts(tensor: Tensor, size: int) -> list[Tensor]:
+    """Return the tensor in consecutive parts of at most so many entries."""
+    return [tensor[start : start + size] for start in range(0, len(tensor), size)]

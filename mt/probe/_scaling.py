@@ -8,6 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+# Units in the last place of a Hessian's entries that hold nothing but rounding.
+ROUNDING = 500
+
 
 class Scaling(Protocol):
     """Weights W = T v; everything is (problems, outputs, columns)."""
@@ -56,11 +59,11 @@ class Dense:
 
     @classmethod
     def of(cls, hessian: Tensor, columns: int) -> Dense:
-        """Factorise; rounding in a Hessian that is singular in float64 is lifted to 1e-13 of its diagonal."""
+        """Factorise; rounding in a singular Hessian is lifted to ROUNDING units of its diagonal."""
         diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
         root = diagonal.sqrt()
         equal = hessian / root[..., None] / root[..., None, :]
-        equal.diagonal(dim1=-2, dim2=-1).add_(1e-13)
+        equal.diagonal(dim1=-2, dim2=-1).add_(ROUNDING * torch.finfo(hessian.dtype).eps)
         factor, failed = torch.linalg.cholesky_ex(equal)
         usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0, 0])).to(factor))
         intercepts = diagonal.reshape(len(diagonal), -1, columns)[..., -1:]

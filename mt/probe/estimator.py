@@ -71,18 +71,17 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         solver = get_solver(self.solver)
         Cs = np.unique(np.atleast_1d(np.asarray(self.C, dtype=np.float64)))
         fold = self._folds(number, groups) if len(Cs) > 1 else None
-        self.log_loss_, chosen = None, 0
+        self.log_loss_ = None
         if fold is not None:
             folded = solver.folds(X, number, Cs, fold, **options)
-            path = folded.path
             self.log_loss_ = [_log_loss(logits, number, options["task"]) for logits in folded.oof]
-            chosen = int(np.argmin(self.log_loss_))
+            path = folded.refit(Cs[int(np.argmin(self.log_loss_))])
         else:
             path = solver.path(X, number, Cs if len(Cs) == 1 else [1.0], **options)
-        self.C_ = float(path.Cs[chosen])
-        self.coef_, self.intercept_ = path.coef[chosen], path.intercept[chosen]
-        self.n_iter_ = np.maximum(path.n_iter[[chosen]], 1)
-        self.converged_ = bool(path.converged[chosen])
+        self.C_ = float(path.Cs[0])
+        self.coef_, self.intercept_ = path.coef[0], path.intercept[0]
+        self.n_iter_ = np.maximum(path.n_iter, 1)
+        self.converged_ = bool(path.converged[0])
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

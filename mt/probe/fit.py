@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -16,6 +17,7 @@ from mt.probe.linear import LinearProbe, Scaling, known_outputs
 from mt.probe.protocol import Logistic, Neighbours, Protocol
 
 if TYPE_CHECKING:
+    from mt.probe.paths import LogisticPath
     from mt.probe.solvers import Solver
 
 Array = npt.NDArray[Any]
@@ -132,9 +134,10 @@ def _fit_logistic(
         coef, intercept, converged = problem.path(Cs)
         flags.append("fixed_C")
     elif setting.protocol.validation.kind == "folds":
-        (coef, intercept, converged), logits = problem.folds(Cs, fold)
+        logits, refit = problem.folds(Cs, fold)
         scores, selection = problem.choose(logits, fold)
-        chosen = choose.best(scores, ties)
+        Cs, chosen = Cs[[choose.best(scores, ties)]], 0
+        coef, intercept, converged = refit(Cs[0])
     else:
         logits = problem.held_out(Cs, fold)
         scores, selection = problem.choose(logits, fold)
@@ -160,19 +163,18 @@ class _Problem:
     def path(self, Cs: Array, rows: Array | None = None) -> tuple[Array, Array, Array]:
         """Return coefficients (C, outputs, dim), intercepts (C, outputs) and convergence (C,) in float64."""
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
+        return self._quietly(lambda: self.solver.path(X, y, Cs, **self._options()))
+
+    def folds(self, Cs: Array, fold: Array) -> tuple[Array, Callable[[float], tuple[Array, Array, Array]]]:
+        """Return out-of-fold logits (C, n, outputs), and what fits all rows at one C."""
+        folded = self.solver.folds(self.X, self.y, Cs, fold, **self._options())
+        return folded.oof, lambda C: self._quietly(lambda: folded.refit(C))
+
+    def _quietly(self, fit: Callable[[], LogisticPath]) -> tuple[Array, Array, Array]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unconverged fit is flagged in its row
-            path = self.solver.path(X, y, Cs, **self._options())
+            path = fit()
         return path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged
-
-    def folds(self, Cs: Array, fold: Array) -> tuple[tuple[Array, Array, Array], Array]:
-        """Return the path on all rows, and out-of-fold logits (C, n, outputs)."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            folded = self.solver.folds(self.X, self.y, Cs, fold, **self._options())
-        path = folded.path
-        whole = (path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged)
-        return whole, folded.oof
 
     def held_out(self, Cs: Array, fold: Array) -> Array:
         """Return logits (C, n, outputs) of the fits on the rows that are not held out; only held-out rows count."""

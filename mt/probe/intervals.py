@@ -93,11 +93,11 @@ def percentile_bounds(values: Array, *, n_units: int, level: float) -> tuple[flo
     tails are moved out accordingly (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
     Statistician 69, 2015, section 3.3: the expanded percentile interval).  Undefined values are left out.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
     tail = (1 - level) / 2
     if n_units > 1:
-        tail = float(norm.cdf(np.sqrt(n_units / (n_units - 1)) * t.ppf(tail, n_units - 1)))
+        tail = float(ndtr(np.sqrt(n_units / (n_units - 1)) * stdtrit(n_units - 1, tail)))
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mt.errors import InputError, unknown
 from mt.probe._basis import Basis, build_basis
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
-from mt.probe._problems import solve
+from mt.probe._problems import Paths, solve
 from mt.probe._request import Request
 from mt.probe.paths import FoldedPath, LogisticPath, probabilities
 
@@ -48,8 +48,8 @@ def fit_logistic(
     )  # fmt: skip
     if task == "multilabel":
         refuse_constant_labels(request.targets[request.sample_weight > 0].cpu().numpy())
-    fits = _Fits.solve(request, request.whole(), dtype, memory)
-    return fits.path(0)
+    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device)
+    return _Fits.solve(request, basis, request.whole(), memory).path(0)
 
 
 def fit_path_folds(
@@ -57,24 +57,36 @@ def fit_path_folds(
     n_classes: int | None = None, sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None,
     tol: float = 1e-5, max_iter: int = 1000, device: str = "auto", dtype: str = "float32", memory: int | None = None,
 ) -> FoldedPath:  # fmt: skip
-    """Fit every C on the rows outside each fold, predict that fold, and refit on all rows: one basis for all.
+    """Fit every C on the rows outside each fold and predict that fold; what is returned refits all rows at one C.
 
-    ``fold`` (rows,) numbers the folds from 0.  The basis uses all rows and no label; each fold's fits see the labels of
-    their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.  The rest is as in
-    fit_logistic.
+    ``fold`` (rows,) numbers the folds from 0.  One basis serves all; it uses all rows and no label.  Each fold's fits
+    see the labels of their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.
+    The rest is as in fit_logistic.
     """
     request = Request.check(
         X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
         tol=tol, max_iter=max_iter, device=torch_device(device),
     )  # fmt: skip
     number = check_folds(fold, len(request.X))
-    fits = _Fits.solve(request, torch.cat([request.without_each(number), request.whole()], dim=1), dtype, memory)
+    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device)
+    fits = _Fits.solve(request, basis, request.without_each(number), memory)
     oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
-    folds = number.max() + 1
-    for k in range(folds):
+    for k in range(len(fits.weights)):
         held_out = np.flatnonzero(number == k)
         oof[:, held_out] = fits.logits(k, held_out)
-    return FoldedPath(oof, fits.path(folds), (fits.gap[:folds] <= tol).numpy())
+
+    def refit(C: float) -> LogisticPath:
+        nearest = int(np.abs(np.log(request.Cs / C)).argmin())
+        start = fits.weights[:, nearest].mean(0)
+        return _Fits.solve(request.at([C]), basis, request.whole(), memory, start=start).path(0)
+
+    return FoldedPath(oof, (fits.gap <= tol).numpy(), refit)
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES, see="help(mt.fit_logistic)")
+    return DTYPES[name]
 
 
 def torch_device(name: str) -> torch.device:
@@ -104,17 +116,19 @@ class _Fits:
     n_iter: Tensor
 
     @classmethod
-    def solve(cls, request: Request, members: Tensor, dtype: str, memory: int | None) -> _Fits:
-        """Fit each column of ``members`` (rows, folds) at every C."""
-        if dtype not in DTYPES:
-            raise unknown("dtype", dtype, DTYPES, see="help(mt.fit_logistic)")
-        basis = build_basis(request.X, dtype=DTYPES[dtype], device=request.device)
+    def solve(
+        cls, request: Request, basis: Basis, members: Tensor, memory: int | None, *, start: Tensor | None = None
+    ) -> _Fits:
+        """Fit each column of ``members`` (rows, folds) at every C, from ``start`` (outputs, columns) at the first."""
         groups = request.groups(members)
         shape = (groups.count, len(request.Cs))
         weights = torch.zeros(*shape, groups.outputs, len(basis.eigenvalues), dtype=torch.float64)
         gap, n_iter = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
         budget = memory or max(MEMORY, basis.rotated.nbytes // 4)
-        for part in solve(basis, groups, request.Cs, tol=request.tol, max_iter=request.max_iter, memory=budget):
+        paths = Paths()
+        if start is not None:
+            paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
+        for part in solve(basis, groups, request.Cs, paths, tol=request.tol, max_iter=request.max_iter, memory=budget):
             weights[part.group, part.c_index] = part.weights.cpu()
             gap[part.group, part.c_index] = part.gap.cpu()
             n_iter[part.group, part.c_index] = part.n_iter

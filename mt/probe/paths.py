@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +43,14 @@ class LogisticPath:
 
 @dataclass(frozen=True)
 class FoldedPath:
-    """Out-of-fold logits ``oof`` (Cs, rows, outputs), float32, and the path refitted on all rows.
+    """Out-of-fold logits ``oof`` (Cs, rows, outputs), float32, and what fits all rows at the C that they choose.
 
-    ``fold_converged`` is (folds, Cs).
+    ``fold_converged`` is (folds, Cs).  ``refit(C)`` returns the path of that C alone.
     """
 
     oof: np.ndarray
-    path: LogisticPath
     fold_converged: np.ndarray
+    refit: Callable[[float], LogisticPath]
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:

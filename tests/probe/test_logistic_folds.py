@@ -44,9 +44,12 @@ def test_each_fold_is_fitted_on_its_own_rows(task, class_weight):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_the_refit_is_fit_logistic(task):
     y = labels(task)
-    refit, alone = fit_path_folds(X, y, CS, FOLD, task=task).path, fit_logistic(X, y, CS, task=task)
-    np.testing.assert_allclose(refit.objective, alone.objective, rtol=1e-6)
-    np.testing.assert_allclose(refit.coef, alone.coef, atol=1e-3)
+    folded, alone = fit_path_folds(X, y, CS, FOLD, task=task), fit_logistic(X, y, CS, task=task)
+    for c, C in enumerate(CS):
+        refit = folded.refit(C)
+        assert refit.Cs.tolist() == [C]
+        np.testing.assert_allclose(refit.objective, alone.objective[[c]], rtol=1e-6)
+        np.testing.assert_allclose(refit.predict_proba(X, 0), alone.predict_proba(X, c), atol=1e-3)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -77,9 +80,9 @@ def test_a_label_with_one_class_in_a_folds_rows_predicts_its_smoothed_base_rate(
     folded = fit_path_folds(X, y, CS, FOLD, task="multilabel")
     np.testing.assert_allclose(expit(folded.oof[:, FOLD == 1, 1]), 1 / 122, rtol=1e-5)
     np.testing.assert_allclose(expit(folded.oof[:, :, 2]), 1 / 122, rtol=1e-5)
-    np.testing.assert_allclose(folded.path.predict_proba(X, 0)[:, 2], 1 / 152, rtol=1e-6)
+    np.testing.assert_allclose(folded.refit(CS[0]).predict_proba(X, 0)[:, 2], 1 / 152, rtol=1e-6)
     assert np.ptp(folded.oof[2, FOLD == 0, 1]) > 0.1
-    assert folded.path.converged.all()
+    assert folded.refit(CS[2]).converged.all()
 
 
 def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
