@@ -25,9 +25,10 @@ DECREMENT_SAFETY = 10.0
 WINDOW = 10
 DECREASE_SAFETY = 2.0
 # Within QUICK iterations a problem is well posed: it goes on to this fraction of the tolerance, which costs little and
-# settles probabilities to 1e-3.  There SHORT iterations say enough, if the SHORT before them came FAST times as far.
+# settles probabilities to 1e-3.  There the last SHORT iterations and the SHORT before them say how far it has to go, if
+# those came at least FAST times as far: the sum of the geometric series.
 QUICK, SHARP = 30, 0.001
-SHORT, FAST = 3, 8.0
+SHORT, FAST = 4, 2.0
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
 # Problems that have ended stay in the batch, where they stand still, until they are this share of it.
@@ -98,9 +99,19 @@ class _State:
         self._differentiate(self._value())
 
     def _product(self, weights: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the logits (rows, problems, outputs) of weights; in memory the problems lie innermost.
+
+        So sums over outputs, of which there are few, run over many problems side by side.
+        """
         problems, outputs, columns = weights.shape
-        flat = None if out is None else out.view(-1, problems * outputs)
-        return torch.mm(self.design, weights.reshape(-1, columns).T, out=flat).view(-1, problems, outputs)
+        flat = None if out is None else self._flat(out)
+        logits = torch.mm(self.design, weights.transpose(0, 1).reshape(-1, columns).T, out=flat)
+        return logits.view(-1, outputs, problems).transpose(1, 2)
+
+    @staticmethod
+    def _flat(logits: Tensor) -> Tensor:
+        """Return logits as they lie in memory: (rows, outputs · problems)."""
+        return logits.transpose(1, 2).flatten(1)
 
     def _rows(self) -> Iterator[tuple[slice, Loss]]:
         """Yield all rows, a few at a time, with their losses."""
@@ -115,8 +126,8 @@ class _State:
     def _differentiate(self, data_value: Tensor) -> None:
         """Take value and gradient at the weights, from the losses and the residual of their logits."""
         penalised = self.penalty * self.weights
-        slope = self.scratch.view(len(self.design), -1).T @ self.design
-        self.raw_gradient = slope.reshape(self.weights.shape) + penalised
+        slope = self._flat(self.scratch).T @ self.design
+        self.raw_gradient = penalised + slope.view(-1, *penalised[:, 0].shape).transpose(0, 1)
         self.gradient = self.scaling.gradient(self.raw_gradient)
         value = data_value + 0.5 * (penalised * self.weights).sum((1, 2))
         self.values = [*self.values, value][-WINDOW - 1 :]
@@ -125,26 +136,27 @@ class _State:
         """Return the step -H ∇f in scaled variables and the estimated relative gap (problems,).
 
         The penalty's convexity bounds the gap by ‖∇f‖² / 2δ (the intercept by its curvature at the start, with
-        safety).  Where that says little, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and the
-        latest decrease, each with its safety.
+        safety).  Where that says little, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and what
+        the latest decreases leave to expect, each with its safety.
         """
         direction = -self.history.solve(self.gradient)
         decrement = -(self.gradient * direction).sum((1, 2))
         convexity = torch.where(self.penalty > 0, self.penalty, self.scaling.intercept_curvature / DECREMENT_SAFETY)
         bound = 0.5 * (self.raw_gradient.square() / convexity).sum((1, 2))
-        decrease = DECREASE_SAFETY * self._decrease(quick=quick)
-        estimate = torch.maximum(0.5 * DECREMENT_SAFETY * decrement.abs(), decrease)
+        estimate = torch.maximum(0.5 * DECREMENT_SAFETY * decrement.abs(), self._left(quick=quick))
         return direction, torch.minimum(bound, estimate) / self.values[-1]
 
-    def _decrease(self, *, quick: bool) -> Tensor:
-        """Return how far the values (problems,) came in the window that tells; infinity while it is not full."""
+    def _left(self, *, quick: bool) -> Tensor:
+        """Return how far the values (problems,) are expected to fall yet; infinity while nothing can be said."""
         values = self.values
-        whole = (values[0] - values[-1]).abs()
-        decrease = whole if len(values) > WINDOW else torch.full_like(whole, torch.inf)
+        window = DECREASE_SAFETY * (values[0] - values[-1]).abs()
+        if len(values) <= WINDOW:
+            window = torch.full_like(window, torch.inf)
         if not quick or len(values) <= 2 * SHORT:
-            return decrease
-        latest, before = values[-1 - SHORT] - values[-1], values[-1 - 2 * SHORT] - values[-1 - SHORT]
-        return torch.where(FAST * latest.abs() <= before, latest.abs(), decrease)
+            return window
+        latest, before = (values[-1 - SHORT] - values[-1]).abs(), values[-1 - 2 * SHORT] - values[-1 - SHORT]
+        geometric = DECREASE_SAFETY * latest.square() / (before - latest)
+        return torch.where(FAST * latest <= before, geometric, window)
 
     def stalled(self, gap: Tensor) -> Tensor:
         """Tell which problems' gap estimate has not halved for PATIENCE iterations."""
@@ -156,7 +168,7 @@ class _State:
     def keep(self, problems: Tensor) -> None:
         """Go on with these problems only."""
         self.loss, self.scaling = self.loss.select(problems), self.scaling.select(problems)
-        self.logits = self.logits[:, problems]
+        self.logits = self.logits.transpose(1, 2)[..., problems].transpose(1, 2)
         self.scratch = torch.empty_like(self.logits)
         self.history.keep(problems)
         self.values = [value[problems] for value in self.values]

@@ -17,10 +17,10 @@ from mt.probe._losses import Loss, Sigmoid, Softmax
 from mt.probe._robust import minimise_robustly
 
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
-LOGIT_COPIES = 8
+LOGIT_COPIES = 6
 WEIGHT_COPIES = 2 * HISTORY + 8
 # A wave of C, started from those before, is at least so many outputs wide, since products with fewer take as long.
-WIDE = 128
+WIDE = 72
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from mt.cache.stratify import Ints, label_matrix, unit_counts
 from mt.errors import InputError
 from mt.probe._weighted import Array, Statistic
 
-# Numbers in a chunk's running sums: they stay in a core's cache.
+# Multiplicities in a chunk.
 _CHUNK_NUMBERS = 2**17
+# Resamples of which the statistics are taken at once, at least: chunks are put together.
+_TOGETHER = 64
 
 
 def units_of(n_cases: int, groups: Sequence[object] | None) -> Ints:
@@ -41,20 +43,24 @@ def replicate(
     strata = _strata(y, unit)
     chunk_size = max(2, _CHUNK_NUMBERS // len(y))
 
-    def chunk(number: int) -> tuple[Array, int]:
-        rng = np.random.default_rng([seed, number])
-        size = min(chunk_size, n_resamples - number * chunk_size)
-        weights = np.stack([_multiplicities(np.zeros(len(strata), dtype=np.int64), rng) for _ in range(size)])
+    n_chunks = -(-n_resamples // chunk_size)
+
+    def together(first: int) -> tuple[Array, int]:
+        numbers = range(first, min(first + step, n_chunks))
+        streams = [np.random.default_rng([seed, number]) for number in numbers]
+        drawn_by = np.repeat(np.arange(len(numbers)), chunk_size)[: n_resamples - first * chunk_size]
+        none = np.zeros(len(strata), dtype=np.int64)
+        weights = np.stack([_multiplicities(none, streams[k]) for k in drawn_by])
         values = np.column_stack([statistic(weights) for statistic in statistics])
         undefined = np.isnan(values).any(axis=1)
         if undefined.any():
-            again = np.stack([_multiplicities(strata, rng) for _ in range(int(undefined.sum()))])
+            again = np.stack([_multiplicities(strata, streams[k]) for k in drawn_by[undefined]])
             values[undefined] = np.column_stack([statistic(again) for statistic in statistics])
         return values, int(undefined.sum())
 
-    n_chunks = -(-n_resamples // chunk_size)
+    step = max(1, _TOGETHER // chunk_size)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        parts = list(threads.map(chunk, range(n_chunks)))
+        parts = list(threads.map(together, range(0, n_chunks, step)))
     return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mt.probe._basis import add_gram
-from mt.probe._lbfgs import Fit, minimise
+from mt.probe._lbfgs import AT_ONCE, Fit, minimise
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal
 
@@ -24,8 +24,10 @@ NEGLIGIBLE = 1e-3
 EASY, EASY_COLUMNS = 50, 16
 # The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
 FLOOR = 1e-6
-# Rows whose squares are taken at once.
-CHUNK = 8192
+# Up to so many outputs are turned into the axes of their mean Hessian.
+COUPLED = 32
+# Rows of a design that are weighted at once, and how few at least.
+CHUNK, MIN_ROWS = 8192, 512
 # Live copies of a Hessian while it is factorised.
 HESSIAN_COPIES = 4
 # The Hessian is taken anew after so many iterations.
@@ -105,8 +107,7 @@ def _by_diagonals(
     for steps in rounds:
         left = max_iter - int(fit.n_iter[active.cpu()].max())
         part, delta, at = loss.select(active), penalty[active].to(low), fit.weights[active]
-        least = FLOOR * curvature[active].to(low)
-        scaling = Diagonal.of(torch.maximum(_diagonal(design, part, delta, at), least))
+        scaling = _diagonal(design, part, delta, at, FLOOR * curvature[active].to(low))
         done = minimise(design, part, delta, scaling, at, tol=tol, max_iter=min(steps, left))
         fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
         fit.n_iter[active.cpu()] += done.n_iter
@@ -116,17 +117,44 @@ def _by_diagonals(
     return Fit(fit.weights.double(), fit.gap, fit.n_iter)
 
 
-def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
-    """Return the diagonals of the problems' Hessians (problems, outputs, columns): Σ w p (1 - p) z² + δ."""
+def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
+    """Return the scaling by the diagonals of the problems' Hessians, at least ``least`` (problems, outputs, columns).
+
+    A few coupled outputs are first turned into the axes of their mean Hessian Σ w (diag(p) - p pᵀ).
+    """
     problems, outputs, columns = weights.shape
-    logits = (design @ weights.reshape(-1, columns).T).reshape(-1, problems, outputs)
-    p = loss.probabilities(logits)
-    spread = (loss.weights.reshape(len(design), problems, 1) * p * (1 - p)).flatten(1)
-    diagonal = torch.zeros_like(weights).flatten(0, 1)
-    for first in range(0, len(design), CHUNK):
-        rows = slice(first, first + CHUNK)
-        diagonal.addmm_(spread[rows].T, design[rows].square())
-    return diagonal.reshape(weights.shape) + penalty[:, None, :]
+    flat = weights.reshape(-1, columns)
+    step = max(MIN_ROWS, AT_ONCE // len(flat))
+    chunks = [slice(first, first + step) for first in range(0, len(design), step)]
+
+    def probabilities(rows: slice) -> tuple[Tensor, Tensor]:
+        here = loss.rows(rows)
+        p = here.probabilities((design[rows] @ flat.T).reshape(-1, problems, outputs))
+        return p.transpose(0, 1), here.weights.reshape(-1, problems, 1).transpose(0, 1)
+
+    axes = None
+    if 1 < outputs <= COUPLED:
+        mean = torch.zeros(problems, outputs, outputs, dtype=torch.float64, device=weights.device)
+        for rows in chunks:
+            p, w = probabilities(rows)
+            mean += torch.diag_embed((w * p).sum(1)) - (w * p).mT @ p
+        axes = torch.linalg.eigh(mean).eigenvectors.to(weights.dtype)
+    diagonal = torch.zeros_like(flat)
+    for rows in chunks:
+        p, w = probabilities(rows)
+        spread = w * (p * (1 - p) if axes is None else _variance(p, axes))
+        diagonal.addmm_(spread.transpose(0, 1).flatten(1).T, design[rows].square())
+    curvature = torch.maximum(diagonal.reshape(weights.shape) + penalty[:, None, :], least)
+    if axes is not None:
+        # Along the first axis all outputs move together, which a softmax does not feel: only rounding would be scaled up.
+        curvature[:, 0] = curvature[:, 1:].amax(1)
+    return Diagonal.of(curvature, axes)
+
+
+def _variance(p: Tensor, axes: Tensor) -> Tensor:
+    """Return the variances (problems, rows, outputs) of each axis' entries under probabilities p of the same shape."""
+    mean = p @ axes
+    return sum((p[..., k, None] * (axes[:, None, k] - mean).square() for k in range(p.shape[2])), torch.zeros_like(p))
 
 
 def _go_on(fit: Fit, some: Tensor, design: Tensor, loss: Loss, penalty: Tensor, *, tol: float, max_iter: int) -> None:

@@ -31,23 +31,28 @@ class Scaling(Protocol):
 
 @dataclass(frozen=True)
 class Diagonal:
-    """The inverse root of a curvature that is diagonal in the eigenbasis: rate (1 - rate) eigenvalue + δ."""
+    """The inverse root of a curvature that is diagonal in the eigenbasis, and on axes of the outputs if there are any.
+
+    ``axes`` (problems, outputs, outputs) are orthonormal, one a column.
+    """
 
     factor: Tensor
     intercept_curvature: Tensor
+    axes: Tensor | None = None
 
     @classmethod
-    def of(cls, curvature: Tensor) -> Diagonal:
-        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True))
+    def of(cls, curvature: Tensor, axes: Tensor | None = None) -> Diagonal:
+        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True), axes)
 
     def weights(self, scaled: Tensor) -> Tensor:
-        return scaled * self.factor
+        return scaled * self.factor if self.axes is None else self.axes @ (scaled * self.factor)
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        return gradient * self.factor
+        return (gradient if self.axes is None else self.axes.mT @ gradient) * self.factor
 
     def select(self, problems: Tensor) -> Diagonal:
-        return Diagonal(self.factor[problems], self.intercept_curvature[problems])
+        axes = None if self.axes is None else self.axes[problems]
+        return Diagonal(self.factor[problems], self.intercept_curvature[problems], axes)
 
 
 @dataclass(frozen=True)

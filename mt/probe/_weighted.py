@@ -3,8 +3,9 @@
 A resample is never built.  With w the multiplicity of each unit (a group, or a case without groups):
 
 - AUC = Σ_ij w_i w_j ψ(p_i, p_j) / (Σ_i w_i Σ_j w_j) over positives i and negatives j, ψ one, or one half in a tie.
-  The scores are sorted once; then each resample is a running sum.  With few units ψ is summed up over pairs of units
-  beforehand, and a resample is a quadratic form.
+  The scores are sorted once; then a resample is two sparse products, which count the positives and the negatives
+  between two neighbouring scores, and a running sum.  With few units ψ is summed up over pairs of units beforehand, and
+  a resample is a quadratic form.
 - What depends on sums over cases alone (accuracy, F1, kappa, Brier, ECE, ...) is one matrix product.
 - Any other function falls back to the repeated rows.
 
@@ -31,8 +32,8 @@ MetricLike = str | Callable[[Array, Array], float]
 PAIRED_UNITS = 256
 # Beyond this many classes the matrix of sums a case grows too large.
 SUMMED_CLASSES = 64
-# Segments at least this long on average are summed before they enter a running sum.
-_SEGMENT = 16
+# Numbers taken at once where every resample has one or more a case: they stay in a core's cache.
+_AT_ONCE = 2**17
 
 
 def weighted(metric: MetricLike, y: Array, p: Array, unit: Ints) -> Statistic:
@@ -100,38 +101,37 @@ def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints,
 
 
 def _auc_of_running_sums(positive: Ints, negative: Ints, lower: Ints, upper: Ints) -> Statistic:
-    """Σ_i w_i (weight of the negatives below i + half of those tied with i), positives and negatives sorted."""
-    tied = bool((lower != upper).any())
-    running, places = _running_sums(negative, np.concatenate([lower, upper]) if tied else lower)
+    """Σ_i w_i (weight of the negatives below i + half of those tied with i), positives and negatives sorted.
+
+    `lower` and `upper` are how many negatives lie below each positive, without and with those tied.
+    """
+    from scipy.sparse import csr_array
+
+    n_units = int(max(positive.max(initial=0), negative.max(initial=0))) + 1
+    firsts = np.unique(np.concatenate([lower, upper]))
+    # Row k counts the negatives among firsts[k - 1] ... firsts[k]; the last row those above all positives.
+    between = csr_array(
+        (np.ones(len(negative)), negative, np.concatenate([[0], firsts, [len(negative)]])),
+        shape=(len(firsts) + 1, n_units),
+    )
+    # Row k holds the positives that have firsts[k] negatives below, by halves: without and with those tied.
+    places = np.searchsorted(firsts, np.concatenate([lower, upper]))
+    halves, units = np.full(len(places), 0.5), np.concatenate([positive, positive])
+    here = csr_array((halves, (places, units)), shape=(len(firsts), n_units))
 
     def statistic(weights: Array) -> Array:
-        below = running(weights)
-        w = _take(weights, positive).astype(np.float64)
-        beaten = _take(below, places[: len(lower)])
-        if tied:
-            beaten = (beaten + _take(below, places[len(lower) :])) / 2
-        return _ratio(np.einsum("bi,bi->b", w, beaten), w.sum(axis=1) * below[:, -1])
+        w = np.ascontiguousarray(weights[:, :n_units].T, dtype=np.float64)
+        below = np.cumsum(between @ w, axis=0)
+        found = here @ w
+        return _ratio(np.einsum("kb,kb->b", found, below[:-1]), found.sum(axis=0) * below[-1])
 
-    return statistic
+    return _piecewise(statistic, len(firsts) + n_units)
 
 
-def _running_sums(units: Ints, firsts: Ints) -> tuple[Statistic, Ints]:
-    """Return the running sums of the units' multiplicities, the whole sum last, and where in them the sum of the first
-    `firsts` units stands.  Few distinct `firsts` are summed up in segments, which is four times faster."""
-    starts = np.unique(np.append(firsts[firsts < len(units)], 0))
-    segmented = len(starts) * _SEGMENT < len(units)
-    places = np.searchsorted(np.append(starts, len(units)), firsts) if segmented else firsts
-    length = len(starts) if segmented else len(units)
-
-    def running(weights: Array) -> Array:
-        terms = _take(weights, units)
-        if segmented:
-            terms = np.add.reduceat(terms, starts, axis=1, dtype=np.uint32)
-        sums = np.zeros((len(weights), length + 1))
-        np.cumsum(terms, axis=1, dtype=np.float64, out=sums[:, 1:])
-        return sums
-
-    return running, places
+def _piecewise(statistic: Statistic, numbers: int) -> Statistic:
+    """Return the same statistic, taken of so few resamples at once that `numbers` numbers each stay in the cache."""
+    step = max(1, _AT_ONCE // numbers)
+    return lambda w: np.concatenate([statistic(w[first : first + step]) for first in range(0, len(w), step)])
 
 
 def _average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
@@ -148,7 +148,7 @@ def _average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
         values = _ratio(np.einsum("bt,bt->b", gained, precision), found[:, -1])
         return np.where(found[:, -1] < returned[:, -1], values, np.nan)
 
-    return statistic
+    return _piecewise(statistic, len(units))
 
 
 def _sensitivity(y: Array, p: Array, unit: Ints) -> Statistic:
@@ -164,7 +164,7 @@ def _sensitivity(y: Array, p: Array, unit: Ints) -> Statistic:
         at_threshold = np.hstack([np.zeros((len(w), 1)), found])[np.arange(len(w)), allowed]
         return np.where(alarms[:, -1] > 0, _ratio(at_threshold, found[:, -1]), np.nan)
 
-    return statistic
+    return _piecewise(statistic, len(units))
 
 
 _RANKED: dict[str, Callable[[Array, Array, Ints], Statistic]] = {

@@ -1,0 +1,64 @@
+"""Hard problems of tall designs: single-precision Hessians take them to the optimum in fewer iterations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mt.probe import _robust
+from mt.probe._problems import Paths
+from mt.probe.logistic import fit_logistic
+
+CS = [1.0, 1e2, 1e4]
+
+
+def rare_labels(n: int = 2_600, d: int = 600, positives: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Features with a falling spectrum and labels so rare that the classes separate."""
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((n, d)) / np.arange(1, d + 1) ** 0.5).astype(np.float32)
+    logits = X @ rng.standard_normal(d) + rng.gumbel(size=n)
+    return X, (logits >= np.sort(logits)[-positives]).astype(int)
+
+
+def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
+    X, y = rare_labels()
+    taken, go_on = [], _robust._go_on
+
+    def watched(fit, some, *args, **options):
+        taken.append(len(some))
+        go_on(fit, some, *args, **options)
+        assert (fit.gap[some] <= options["tol"]).all()
+
+    monkeypatch.setattr(_robust, "_go_on", watched)
+    found = fit_logistic(X, y, CS, task="binary")
+    assert sum(taken) > 0
+    best = fit_logistic(X, y, CS, task="binary", dtype="float64", tol=1e-9, max_iter=20_000)
+    assert found.converged.all()
+    assert (found.objective / best.objective - 1 < [1e-5, 1e-5, 1e-4]).all()
+    monkeypatch.setattr(_robust, "TALL", np.inf)
+    by_diagonals = fit_logistic(X, y, CS, task="binary")
+    assert found.n_iter.max() < 0.75 * by_diagonals.n_iter.max()
+
+
+@pytest.mark.parametrize("negligible", [0.0, 1e-3])
+def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
+    rng = np.random.default_rng(1)
+    Z = torch.from_numpy(rng.standard_normal((500, 420)))
+    weight = torch.from_numpy(np.where(np.arange(500) < 100, 0.5 + rng.random(500), 1e-9))
+    whole = Z.T @ (Z * weight[:, None])
+    found = _robust._weighted_gram(Z, weight, negligible)
+    assert int(torch.linalg.matrix_rank(found)) == (420 if negligible == 0 else 100)
+    np.testing.assert_allclose(found, whole, atol=0.05 if negligible else 1e-10)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_a_path_goes_on_straight_in_log_C_and_one_step_at_most():
+    paths = Paths()
+    assert paths.towards(0, 1.0) is None
+    paths.add([0, 1], np.array([1.0, 1.0]), torch.tensor([[[1.0, 2.0]], [[5.0, 5.0]]]))
+    assert paths.towards(0, 10.0).tolist() == [[1.0, 2.0]]
+    paths.add([0], np.array([10.0]), torch.tensor([[[2.0, -torch.inf]]]))
+    np.testing.assert_allclose(paths.towards(0, 10**1.5), [[2.5, -1.0]])
+    np.testing.assert_allclose(paths.towards(0, 1e5), [[3.0, -2.0]])
+    assert paths.towards(1, 10.0).tolist() == [[5.0, 5.0]]
