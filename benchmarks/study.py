@@ -2,8 +2,9 @@
 
 Features are random with a realistic spectrum, at the datasets' published sizes with at most 20,000 train rows.  Ours is
 all of `mt probe`: reading, drawing, fitting, predicting, scoring with intervals.  A backbone of each width is timed and
-counted as often as the study has that width; `--full` runs all twenty.  scikit-learn's time counts its fits alone,
-estimated from a sample: for each width, dataset and budget the fits at C = 1e-3, 1 and 1e3 on the draw's rows.
+counted as often as the study has that width; `--full` runs all twenty.  Imports count once.  scikit-learn's time counts
+its fits alone, estimated from a sample: for each width, dataset and budget the fits at C = 1e-3, 1 and 1e3 on the
+draw's rows.
 `python -m benchmarks.study --scale 0.1` tries it out on a tenth of the rows.
 """
 
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="time every backbone")
     chosen = parser.parse_args()
     print(f"  {machine()}")
-    ours, theirs = 0.0, 0.0
+    ours, theirs = seconds(imports), 0.0
     for study in (study.scaled(chosen.scale) for study in STUDIES):
         folder = Path(tempfile.mkdtemp(prefix="mt-study-"))
         try:
@@ -88,6 +89,13 @@ def main() -> None:
         ours, theirs = ours + took, theirs + estimate
         row(f"{study.name}: ours {took:.0f} s, scikit-learn about {estimate:,.0f} s", estimate / took, reach="-")
     row(f"the whole study: ours {ours:.0f} s, scikit-learn about {theirs:,.0f} s", theirs / ours, reach=">= 30")
+
+
+def imports() -> None:
+    """Import what a probe imports."""
+    import sklearn.metrics  # noqa: F401
+
+    import mt.probe.solvers  # noqa: F401
 
 
 def timed(*, full: bool) -> dict[str, int]:

@@ -58,11 +58,9 @@ def solve(
         penalties = Cs[at.numpy()]
         fit = _solve_batch(basis, groups, part, penalties, paths, tol=tol, max_iter=max_iter, memory=memory)
         paths.add(part.tolist(), penalties, fit.weights)
-        weights = fit.weights
         if groups.softmax:
-            weights = weights.clone()
-            weights[..., -1] += torch.where(counts[part] > 0, 0, -torch.inf).to(weights)
-        yield Solution(part, at, weights, fit.gap, fit.n_iter)
+            fit.weights[..., -1] += torch.where(counts[part] > 0, 0, -torch.inf).to(fit.weights)
+        yield Solution(part, at, fit.weights, fit.gap, fit.n_iter)
 
 
 class Paths:

@@ -146,7 +146,7 @@ def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor, leas
         diagonal.addmm_(spread.transpose(0, 1).flatten(1).T, design[rows].square())
     curvature = torch.maximum(diagonal.reshape(weights.shape) + penalty[:, None, :], least)
     if axes is not None:
-        # Along the first axis all outputs move together, which a softmax does not feel: only rounding would be scaled up.
+        # Along the first axis all outputs move together, which a softmax does not feel: nothing there but rounding.
         curvature[:, 0] = curvature[:, 1:].amax(1)
     return Diagonal.of(curvature, axes)
 
