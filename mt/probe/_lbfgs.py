@@ -94,9 +94,7 @@ class _State:
         self.values: list[Tensor] = []
         self.best_gap = penalty.new_full((len(penalty),), torch.inf)
         self.waited = torch.zeros_like(self.best_gap)
-        for rows, loss_here in self._rows():
-            self.scratch[rows] = loss_here.residual(self.logits[rows])
-        self._differentiate(self._value())
+        self._differentiate()
 
     def _product(self, weights: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the logits (rows, problems, outputs) of weights; in memory the problems lie innermost.
@@ -120,16 +118,17 @@ class _State:
             rows = slice(start, start + step)
             yield rows, self.loss.rows(rows)
 
-    def _value(self) -> Tensor:
-        return sum((loss.value(self.logits[rows]) for rows, loss in self._rows()), torch.zeros_like(self.best_gap))
-
-    def _differentiate(self, data_value: Tensor) -> None:
-        """Take value and gradient at the weights, from the losses and the residual of their logits."""
+    def _differentiate(self) -> None:
+        """Take value and gradient at the weights, from their logits."""
+        data_loss = torch.zeros_like(self.best_gap)
+        for rows, loss in self._rows():
+            data_loss += loss.value(self.logits[rows])
+            self.scratch[rows] = loss.residual(self.logits[rows])
         penalised = self.penalty * self.weights
         slope = self._flat(self.scratch).T @ self.design
         self.raw_gradient = penalised + slope.view(-1, *penalised[:, 0].shape).transpose(0, 1)
         self.gradient = self.scaling.gradient(self.raw_gradient)
-        value = data_value + 0.5 * (penalised * self.weights).sum((1, 2))
+        value = data_loss + 0.5 * (penalised * self.weights).sum((1, 2))
         self.values = [*self.values, value][-WINDOW - 1 :]
 
     def direction_and_gap(self, *, quick: bool) -> tuple[Tensor, Tensor]:
@@ -181,13 +180,9 @@ class _State:
         self._product(move, out=self.scratch)
         length = self._line_search(move, (self.gradient * direction).sum((1, 2)))
         self.weights = self.weights + length[:, None, None] * move
-        value = torch.zeros_like(self.best_gap)
-        for rows, loss in self._rows():
-            logits = self.logits[rows].addcmul_(length[:, None], self.scratch[rows])
-            value += loss.value(logits)
-            self.scratch[rows] = loss.residual(logits)
+        self.logits.addcmul_(length[:, None], self.scratch)
         before = self.gradient
-        self._differentiate(value)
+        self._differentiate()
         self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
 
     def _line_search(self, move: Tensor, slope: Tensor) -> Tensor:

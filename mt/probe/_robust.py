@@ -46,8 +46,8 @@ def minimise_robustly(
 ) -> Fit:  # fmt: skip
     """Minimise every problem; returns float64 weights.
 
-    ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what the Hessians
-    of one problem may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what Hessians may
+    take in bytes; a problem too large for that keeps the diagonal scaling in float64.
     """
     size = _hessian_size(start[:1])
     together = int(memory // (HESSIAN_COPIES * size * design.element_size()))

@@ -41,6 +41,17 @@ def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
     assert found.n_iter.max() < 0.75 * by_diagonals.n_iter.max()
 
 
+def test_coupled_outputs_take_fewer_iterations_on_the_axes_of_their_hessian(monkeypatch):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((1_500, 80)) / np.arange(1, 81) ** 0.5
+    y = (X @ rng.standard_normal((80, 5)) + [3, 1, 0, 0, -1] + rng.gumbel(size=(1_500, 5))).argmax(1)
+    on_axes = fit_logistic(X, y, [1e-2, 1.0], task="multiclass")
+    monkeypatch.setattr(_robust, "COUPLED", 1)
+    alone = fit_logistic(X, y, [1e-2, 1.0], task="multiclass")
+    np.testing.assert_allclose(on_axes.objective, alone.objective, rtol=1e-5)
+    assert on_axes.n_iter.max() < 0.7 * alone.n_iter.max()
+
+
 @pytest.mark.parametrize("negligible", [0.0, 1e-3])
 def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
     rng = np.random.default_rng(1)
