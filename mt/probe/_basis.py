@@ -28,14 +28,16 @@ STRONG = 1e-6
 class Basis:
     """Centred features in the eigenbasis of their covariance.
 
-    ``rotated`` (n, rank + 1) ends in a column of ones, the intercept's; ``eigenvalues`` (rank + 1,) are its columns'
-    mean squares; ``axes`` (dim, rank) are orthonormal; ``mean`` (dim,).  All are float64 but ``rotated``.
+    ``rotated`` (n, rank + 1) ends in a column of ones, the intercept's; ``order`` (n,) says which row of the features
+    each of its rows is; ``eigenvalues`` (rank + 1,) are its columns' mean squares; ``axes`` (dim, rank) are
+    orthonormal; ``mean`` (dim,).  All are float64 but ``rotated`` and ``order``.
     """
 
     mean: Tensor
     axes: Tensor
     eigenvalues: Tensor
     rotated: Tensor
+    order: Tensor
 
     def to_features(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients (..., dim) and intercepts (...) on the original features for weights (..., rank + 1)."""
@@ -43,10 +45,13 @@ class Basis:
         return coef, weights[..., -1] - coef @ self.mean
 
 
-def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.device) -> Basis:
+def build_basis(
+    features: np.ndarray, *, dtype: torch.dtype, device: torch.device, order: np.ndarray | None = None
+) -> Basis:
     """Rotate the features into their eigenbasis: a pass each for mean, Gram matrix and rotation.
 
-    All in float64, but for the rotation into directions strong enough for `dtype`.
+    ``order`` (rows,) holds the rows' numbers in the order wanted.  All in float64, but for the rotation into directions
+    strong enough for `dtype`.
     """
     rows, dim = features.shape
     mean = _mean(features, device)
@@ -68,16 +73,17 @@ def build_basis(features: np.ndarray, *, dtype: torch.dtype, device: torch.devic
     strong_axes = vectors[:, weak:].to(dtype)
     squares[:weak] = 0
     rotated = torch.ones(rows, width + 1, dtype=dtype, device=device)
-    start = 0
+    wanted = torch.from_numpy(np.arange(rows) if order is None else order).to(device)
+    place, start = wanted.argsort(), 0
     for chunk in coordinates or _centred(features, mean):
-        at = slice(start, start + len(chunk))
+        at = place[start : start + len(chunk)]
         turned = chunk @ vectors[:, :weak]
         squares[:weak] += turned.square().sum(0)
-        rotated[at, :weak] = turned
-        rotated[at, weak:-1].addmm_(chunk.to(dtype), strong_axes, beta=0)
+        rotated[at, :weak] = turned.to(dtype)
+        rotated[at, weak:-1] = chunk.to(dtype) @ strong_axes
         start += len(chunk)
     axes = vectors if frame is None else frame @ vectors
-    return _cut_rank(mean, axes, squares / rows, rotated)
+    return _cut_rank(mean, axes, squares / rows, rotated, wanted)
 
 
 def add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
@@ -86,7 +92,7 @@ def add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
         gram[first : first + BLOCK, first:].addmm_(left[:, first : first + BLOCK].T, right[:, first:])
 
 
-def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) -> Basis:
+def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor, order: Tensor) -> Basis:
     """Drop the leading directions that hold nothing but rounding.
 
     Small variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as
@@ -97,7 +103,7 @@ def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, rotated: Tensor) ->
     kept = torch.nonzero(variances > floor)
     first = int(kept[0]) if len(kept) else width
     one = torch.ones(1, dtype=torch.float64, device=variances.device)
-    return Basis(mean, axes[:, first:], torch.cat([variances[first:], one]), rotated[:, first:])
+    return Basis(mean, axes[:, first:], torch.cat([variances[first:], one]), rotated[:, first:], order)
 
 
 def _mean(features: np.ndarray, device: torch.device) -> Tensor:

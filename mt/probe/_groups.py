@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,12 @@ class Groups:
     members: Tensor
     sample_weight: Tensor
     class_weight: Tensor | str | None
+
+    def ordered(self, order: Tensor) -> Groups:
+        """Return the same fits with their rows in this order."""
+        return replace(
+            self, targets=self.targets[order], members=self.members[order], sample_weight=self.sample_weight[order]
+        )
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,10 +25,10 @@ DECREMENT_SAFETY = 10.0
 # Over fewer iterations its decrease says nothing.
 WINDOW = 10
 DECREASE_SAFETY = 2.0
-# Within QUICK iterations a problem is well posed: it goes on to this fraction of the tolerance, which costs little and
-# settles probabilities to 1e-3.  There the last SHORT iterations and the SHORT before them say how far it has to go, if
-# those came at least FAST times as far: the sum of the geometric series.
-QUICK, SHARP = 30, 0.001
+# Within QUICK iterations a problem goes on to a fraction of the tolerance, which costs little there.  The last SHORT
+# iterations and the SHORT before them then say how far it has to go, if those came at least FAST times as far: the sum
+# of the geometric series.
+QUICK = 30
 SHORT, FAST = 4, 2.0
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
@@ -35,9 +36,13 @@ PATIENCE = 40
 LEAVE = 0.125
 # Logits taken at once, of all problems and some rows: what is computed of them stays in a core's cache.
 AT_ONCE = 2**18
+# Of fewer outputs the product with the residual is faster transposed: up to ten times.
+THIN = 12
+# A block of rows that some problems leave out has at least so many rows, since each block takes products of its own.
+BLOCK_ROWS = 1024
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fit:
     """Where each problem ended: weights (problems, outputs, columns), estimated relative gap and iterations."""
 
@@ -47,10 +52,12 @@ class Fit:
 
 
 def minimise(
-    design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor, *, tol: float, max_iter: int
-) -> Fit:
+    design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor,
+    *, tol: float, max_iter: int, sharp: float,
+) -> Fit:  # fmt: skip
     """Minimise every problem until its estimated relative objective gap is below ``tol``, or it stalls.
 
+    Within QUICK iterations that is ``sharp`` times ``tol``.
     ``design`` (rows, columns); ``penalty`` (problems, columns) is δ, 0 for the intercept; ``start`` (problems, outputs,
     columns).  Problems that have ended leave the products.
     """
@@ -62,7 +69,7 @@ def minimise(
     for iteration in range(max_iter + 1):
         quick = iteration < QUICK
         direction, gap = state.direction_and_gap(quick=quick)
-        enough = SHARP * tol if quick else tol
+        enough = sharp * tol if quick else tol
         ended = running & ((gap <= enough) | state.stalled(gap) | (iteration == max_iter))
         if ended.any():
             at = present[ended]
@@ -80,55 +87,110 @@ def minimise(
     return done
 
 
-class _State:
-    """The problems still running: weights, their logits and gradient, and the curvature seen so far."""
+class _Block:
+    """Consecutive rows and the problems that fit them, with their logits (rows, those problems, outputs).
 
-    def __init__(self, design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor) -> None:
-        self.design, self.loss, self.scaling = design, loss, scaling
-        self.penalty = penalty[:, None, :]
-        self.weights = start.clone()
-        self.logits = self._product(start)
+    In memory the problems lie innermost: so sums over outputs, of which there are few, run over many problems side by
+    side.
+    """
+
+    def __init__(self, design: Tensor, loss: Loss, problems: Tensor, weights: Tensor) -> None:
+        self.design, self.loss, self.problems = design, loss.select(problems), problems
+        self.logits = self._product(weights)
         # The logits of a move, and after it the residual at its end.
         self.scratch = torch.empty_like(self.logits)
-        self.history = History(start)
-        self.values: list[Tensor] = []
-        self.best_gap = penalty.new_full((len(penalty),), torch.inf)
-        self.waited = torch.zeros_like(self.best_gap)
-        self._differentiate()
+
+    @classmethod
+    def split(cls, design: Tensor, loss: Loss, weights: Tensor) -> list[_Block]:
+        """Return all rows in blocks in which each problem has all rows or none, if such blocks are not too small."""
+        fitted = loss.weights.flatten(1) != 0
+        ends = 1 + torch.nonzero((fitted[1:] != fitted[:-1]).any(1))[:, 0]
+        bounds = [0, *ends.tolist(), len(design)]
+        if len(design) < BLOCK_ROWS * (len(bounds) - 1):
+            bounds = [0, len(design)]
+        blocks = [slice(*both) for both in pairwise(bounds)]
+        present = [torch.nonzero(fitted[rows].any(0))[:, 0] for rows in blocks]
+        return [
+            cls(design[rows], loss.rows(rows), problems, weights)
+            for rows, problems in zip(blocks, present, strict=True) if len(problems)
+        ]  # fmt: skip
 
     def _product(self, weights: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the logits (rows, problems, outputs) of weights; in memory the problems lie innermost.
-
-        So sums over outputs, of which there are few, run over many problems side by side.
-        """
-        problems, outputs, columns = weights.shape
-        flat = None if out is None else self._flat(out)
-        logits = torch.mm(self.design, weights.transpose(0, 1).reshape(-1, columns).T, out=flat)
-        return logits.view(-1, outputs, problems).transpose(1, 2)
+        """Return the logits of all problems' weights for those that fit the rows."""
+        _, outputs, columns = weights.shape
+        right = weights[self.problems].transpose(0, 1).reshape(-1, columns).T
+        logits = torch.mm(self.design, right, out=None if out is None else self._flat(out))
+        return logits.view(-1, outputs, len(self.problems)).transpose(1, 2)
 
     @staticmethod
     def _flat(logits: Tensor) -> Tensor:
         """Return logits as they lie in memory: (rows, outputs · problems)."""
         return logits.transpose(1, 2).flatten(1)
 
-    def _rows(self) -> Iterator[tuple[slice, Loss]]:
-        """Yield all rows, a few at a time, with their losses."""
+    def _chunks(self) -> Iterator[tuple[slice, Loss]]:
+        """Yield the rows, a few at a time, with their losses."""
         step = max(1, AT_ONCE // self.logits[0].numel())
         for start in range(0, len(self.logits), step):
             rows = slice(start, start + step)
             yield rows, self.loss.rows(rows)
 
+    def differentiate(self, value: Tensor, gradient: Tensor) -> None:
+        """Add the rows' losses to all problems' values, and their slopes by the weights to the gradients."""
+        for rows, loss in self._chunks():
+            value.index_add_(0, self.problems, loss.value(self.logits[rows]).to(value.dtype))
+            self.scratch[rows] = loss.residual(self.logits[rows])
+        residual = self._flat(self.scratch)
+        slope = residual.T @ self.design if residual.shape[1] < THIN else (self.design.T @ residual).T
+        gradient.index_add_(0, self.problems, slope.reshape(*self.logits.mT.shape[1:], -1).transpose(0, 1))
+
+    def aim(self, move: Tensor) -> None:
+        """Take the logits of a move of all problems' weights."""
+        self._product(move, out=self.scratch)
+
+    def add_slope(self, slope: Tensor, length: Tensor) -> None:
+        """Add the losses' slopes along the move at these lengths."""
+        at = length[self.problems][:, None]
+        for rows, loss in self._chunks():
+            move = self.scratch[rows]
+            now = loss.residual(torch.addcmul(self.logits[rows], at, move)).mul_(move).sum((0, 2))
+            slope.index_add_(0, self.problems, now)
+
+    def go(self, length: Tensor) -> None:
+        """Make the move by these lengths."""
+        self.logits.addcmul_(length[self.problems][:, None], self.scratch)
+
+    def keep(self, kept: Tensor, problems: int) -> bool:
+        """Go on with the kept ones of so many problems, renumbered; tell if the block has any."""
+        number = torch.full((problems,), -1, device=kept.device)
+        number[kept] = torch.arange(len(kept), device=kept.device)
+        moved = number[self.problems]
+        here = torch.nonzero(moved >= 0)[:, 0]
+        self.problems, self.loss = moved[here], self.loss.select(here)
+        self.logits = self.logits.transpose(1, 2)[..., here].transpose(1, 2)
+        self.scratch = torch.empty_like(self.logits)
+        return len(here) > 0
+
+
+class _State:
+    """The problems still running: weights, their logits and gradient, and the curvature seen so far."""
+
+    def __init__(self, design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor) -> None:
+        self.scaling, self.penalty = scaling, penalty[:, None, :]
+        self.weights = start.clone()
+        self.blocks = _Block.split(design, loss, start)
+        self.history = History(start)
+        self.values: list[Tensor] = []
+        self.best_gap = penalty.new_full((len(penalty),), torch.inf)
+        self.waited = torch.zeros_like(self.best_gap)
+        self._differentiate()
+
     def _differentiate(self) -> None:
         """Take value and gradient at the weights, from their logits."""
-        data_loss = torch.zeros_like(self.best_gap)
-        for rows, loss in self._rows():
-            data_loss += loss.value(self.logits[rows])
-            self.scratch[rows] = loss.residual(self.logits[rows])
-        penalised = self.penalty * self.weights
-        slope = self._flat(self.scratch).T @ self.design
-        self.raw_gradient = penalised + slope.view(-1, *penalised[:, 0].shape).transpose(0, 1)
+        self.raw_gradient = self.penalty * self.weights
+        value = 0.5 * (self.raw_gradient * self.weights).sum((1, 2))
+        for block in self.blocks:
+            block.differentiate(value, self.raw_gradient)
         self.gradient = self.scaling.gradient(self.raw_gradient)
-        value = data_loss + 0.5 * (penalised * self.weights).sum((1, 2))
         self.values = [*self.values, value][-WINDOW - 1 :]
 
     def direction_and_gap(self, *, quick: bool) -> tuple[Tensor, Tensor]:
@@ -166,9 +228,9 @@ class _State:
 
     def keep(self, problems: Tensor) -> None:
         """Go on with these problems only."""
-        self.loss, self.scaling = self.loss.select(problems), self.scaling.select(problems)
-        self.logits = self.logits.transpose(1, 2)[..., problems].transpose(1, 2)
-        self.scratch = torch.empty_like(self.logits)
+        before = len(self.weights)
+        self.blocks = [block for block in self.blocks if block.keep(problems, before)]
+        self.scaling = self.scaling.select(problems)
         self.history.keep(problems)
         self.values = [value[problems] for value in self.values]
         for name in ("penalty", "weights", "raw_gradient", "gradient", "best_gap", "waited"):
@@ -177,10 +239,12 @@ class _State:
     def step(self, direction: Tensor) -> None:
         """Move along the direction and remember the curvature met."""
         move = self.scaling.weights(direction)
-        self._product(move, out=self.scratch)
+        for block in self.blocks:
+            block.aim(move)
         length = self._line_search(move, (self.gradient * direction).sum((1, 2)))
         self.weights = self.weights + length[:, None, None] * move
-        self.logits.addcmul_(length[:, None], self.scratch)
+        for block in self.blocks:
+            block.go(length)
         before = self.gradient
         self._differentiate()
         self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
@@ -196,7 +260,9 @@ class _State:
         high, high_slope = torch.full_like(slope, torch.inf), torch.full_like(slope, torch.inf)
         length = torch.ones_like(slope)
         for _ in range(LINE_STEPS):
-            now = self._slope(length) + linear + length * square
+            now = linear + length * square
+            for block in self.blocks:
+                block.add_slope(now, length)
             flat = now.abs() <= 0.5 * slope.abs()
             if flat.all():
                 break
@@ -206,11 +272,3 @@ class _State:
             inside = low + (high - low) * (low_slope / (low_slope - high_slope)).clamp(0.1, 0.9)
             length = torch.where(flat, length, torch.where(torch.isinf(high), 2 * length, inside))
         return length
-
-    def _slope(self, length: Tensor) -> Tensor:
-        """Return the losses' slopes (problems,) along the move at these lengths."""
-        slope = torch.zeros_like(length)
-        for rows, loss in self._rows():
-            move = self.scratch[rows]
-            slope += loss.residual(torch.addcmul(self.logits[rows], length[:, None], move)).mul_(move).sum((0, 2))
-        return slope

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from mt.probe._basis import Basis
+from mt.probe._continuation import Paths
 from mt.probe._groups import Groups, class_mass
 from mt.probe._history import HISTORY
 from mt.probe._lbfgs import Fit
 from mt.probe._losses import Loss, Sigmoid, Softmax
-from mt.probe._robust import minimise_robustly
+from mt.probe._robust import Problems, begin, finish
 
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 6
@@ -23,85 +21,71 @@ WEIGHT_COPIES = 2 * HISTORY + 8
 WIDE = 72
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Some problems' solutions: group and C numbers (problems,), weights (problems, outputs, columns) float64."""
-
-    group: Tensor
-    c_index: Tensor
-    weights: Tensor
-    gap: Tensor
-    n_iter: Tensor
-
-
 def solve(
     basis: Basis, groups: Groups, Cs: np.ndarray, paths: Paths, *, tol: float, max_iter: int, memory: int
-) -> Iterator[Solution]:
-    """Solve every group at every C in waves, as many problems at once as ``memory`` bytes allow, small C first.
+) -> Fit:
+    """Solve every group at every C, as many problems at once as ``memory`` bytes allow.
 
-    A batch starts where ``paths`` point to, and its solutions are added there.  A label with one class in its rows is
-    not fitted: it predicts its smoothed base rate.  A class without rows gets intercept -inf.
+    Returns weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.  Waves of C,
+    small ones first, start where ``paths`` point to, and their solutions are added there; the problems that are left
+    of all waves are then taken on together.  A label with one class in its rows is not fitted: it predicts its
+    smoothed base rate.  A class without rows gets intercept -inf.
     """
+    shape, (rows, columns) = (groups.count, len(Cs)), basis.rotated.shape
+    fits = Fit(
+        torch.zeros(*shape, groups.outputs, columns, dtype=torch.float64),
+        torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
+    )  # fmt: skip
     counts = torch.stack([groups.counts(g) for g in range(groups.count)]).cpu()
     constant = torch.zeros(groups.count, dtype=torch.bool) if groups.softmax else (counts == 0).any(1)
-    for g in torch.nonzero(constant)[:, 0].tolist():
-        yield _base_rate(g, counts[g], len(Cs), len(basis.eigenvalues))
+    fits.weights[constant, :, :, -1] = _base_rate(counts[constant])
     fitted = torch.nonzero(~constant)[:, 0]
-    c_index = torch.from_numpy(np.argsort(Cs, kind="stable")).repeat_interleave(len(fitted))
-    group = fitted.repeat(len(Cs))
-    rows, columns = basis.rotated.shape
     a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.rotated.element_size()
-    together = len(fitted) * max(1, -(-WIDE // (len(fitted) * groups.outputs))) if len(fitted) else 1
-    size = max(1, min(memory // a_problem, together))
-    for first in range(0, len(group), size):
-        part, at = group[first : first + size], c_index[first : first + size]
-        penalties = Cs[at.numpy()]
-        fit = _solve_batch(basis, groups, part, penalties, paths, tol=tol, max_iter=max_iter, memory=memory)
-        paths.add(part.tolist(), penalties, fit.weights)
-        if groups.softmax:
-            fit.weights[..., -1] += torch.where(counts[part] > 0, 0, -torch.inf).to(fit.weights)
-        yield Solution(part, at, fit.weights, fit.gap, fit.n_iter)
+    at_once = max(1, memory // a_problem)
+    a_wave = max(1, len(fitted) * -(-WIDE // max(1, len(fitted) * groups.outputs)))
+    c_index = torch.from_numpy(np.argsort(Cs, kind="stable")).repeat_interleave(len(fitted))
+    for at in _parts(torch.stack([fitted.repeat(len(Cs)), c_index]), min(at_once, a_wave)):
+        penalties = Cs[at[1].numpy()]
+        problems, base_rates = _problems(basis, groups, at[0], penalties)
+        start = paths.towards(at[0].tolist(), penalties, base_rates)
+        fit = begin(problems, start, tol=tol, max_iter=max_iter)
+        paths.add(at[0].tolist(), penalties, fit.weights)
+        _put(fits, at, fit)
+    late = torch.nonzero(~(fits.gap <= tol) & (fits.n_iter < max_iter)).T
+    for at in _parts(late, at_once):
+        problems, _ = _problems(basis, groups, at[0], Cs[at[1].numpy()])
+        group, c = at
+        device = problems.design.device
+        fit = Fit(fits.weights[group, c].to(device), fits.gap[group, c].to(device), fits.n_iter[group, c])
+        finish(problems, fit, tol=tol, max_iter=max_iter, memory=memory)
+        _put(fits, at, fit)
+    if groups.softmax:
+        fits.weights[..., -1] += torch.where(counts > 0, 0.0, -torch.inf)[:, None]
+    return fits
 
 
-class Paths:
-    """Each group's latest two solutions along C, from which the next ones start."""
-
-    def __init__(self) -> None:
-        self.latest: dict[int, list[tuple[float, Tensor]]] = {}
-
-    def add(self, group: list[int], Cs: np.ndarray, weights: Tensor) -> None:
-        """Remember solutions (problems, outputs, columns) of these groups at these C."""
-        finite = torch.nan_to_num(weights, neginf=0.0)  # the intercept of a class without rows
-        for g, C, solution in zip(group, np.broadcast_to(Cs, len(group)), finite, strict=True):
-            self.latest[g] = [*self.latest.get(g, []), (float(np.log(C)), solution)][-2:]
-
-    def towards(self, group: int, C: float) -> Tensor | None:
-        """Return the group's solution where the path, taken on straight in log C, reaches C; at most one step on.
-
-        Ten labels of which some separate take a third fewer iterations from there than from the latest solution.
-        """
-        known = self.latest.get(group)
-        if known is None:
-            return None
-        (before, first), (now, last) = known[0], known[-1]
-        ahead = (np.log(C) - now) / (now - before) if now > before else 0.0
-        return last + min(ahead, 1.0) * (last - first)
+def _put(fits: Fit, at: Tensor, fit: Fit) -> None:
+    """Write problems' fits to their group and C numbers (2, problems)."""
+    group, c = at
+    fits.weights[group, c], fits.gap[group, c], fits.n_iter[group, c] = fit.weights.cpu(), fit.gap.cpu(), fit.n_iter
 
 
-def _base_rate(group: int, counts: Tensor, n_penalties: int, columns: int) -> Solution:
-    """Return the constant predictor (count + 1) / (rows + 2) for a label of one class, at every C."""
-    weights = torch.zeros(n_penalties, 1, columns, dtype=torch.float64)
-    absent, present = counts.double()
-    weights[..., -1] = torch.log((present + 1) / (absent + 1))
-    none = torch.zeros(n_penalties, dtype=torch.int64)
-    return Solution(torch.full_like(none, group), torch.arange(n_penalties), weights, none.double(), none)
+def _parts(at: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return group and C numbers (2, problems) in parts of at most so many problems."""
+    return tuple(at[:, first : first + size] for first in range(0, at.shape[1], size))
 
 
-def _solve_batch(
-    basis: Basis, groups: Groups, group: Tensor, Cs: np.ndarray, paths: Paths,
-    *, tol: float, max_iter: int, memory: int,
-) -> Fit:  # fmt: skip
-    """Solve one C a group number in ``group`` together, from base rates or from where the group's path points to."""
+def _base_rate(counts: Tensor) -> Tensor:
+    """Return the constant predictors' intercepts, from the rates (count + 1) / (rows + 2), (labels, 1, 1).
+
+    ``counts`` (labels, 2).
+    """
+    smoothed = counts.double() + 1
+    return (smoothed[:, 1] / smoothed[:, 0]).log()[:, None, None]
+
+
+def _problems(basis: Basis, groups: Groups, group: Tensor, Cs: np.ndarray) -> tuple[Problems, Tensor]:
+    """Return one problem a group number in ``group`` at its C, and weights that predict the base rates."""
     distinct, position = torch.unique(group, return_inverse=True)
     weights = torch.stack([groups.weights(int(g)) for g in distinct], dim=1)
     totals = weights.sum(0)
@@ -113,14 +97,8 @@ def _solve_batch(
     curvature = (rates * (1 - rates))[position][..., None] * basis.eigenvalues + penalty[:, None, :]
     start = torch.zeros_like(curvature)
     start[..., -1] = (rates.log() - ((1 - rates).log() if not groups.softmax else 0))[position]
-    for i, (g, C) in enumerate(zip(group.tolist(), Cs, strict=True)):
-        known = paths.towards(g, C)
-        if known is not None:
-            start[i] = known
     loss = _losses(groups, distinct, (weights / totals).to(basis.rotated.dtype), position)
-    return minimise_robustly(
-        basis.rotated, loss, penalty, curvature, start, tol=tol, max_iter=max_iter, memory=memory
-    )  # fmt: skip
+    return Problems(basis.rotated, loss, penalty, curvature, group, Cs), start
 
 
 def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:

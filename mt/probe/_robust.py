@@ -1,13 +1,16 @@
-"""All problems in the design's precision first, rescaled as they go; hard ones by their Hessians, last in float64."""
+"""First all problems in the design's precision, rescaled as they go; hard ones by Hessians along C, last in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mt.probe._basis import add_gram
+from mt.probe._continuation import Paths
 from mt.probe._lbfgs import AT_ONCE, Fit, minimise
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal
@@ -28,7 +31,7 @@ FLOOR = 1e-6
 COUPLED = 32
 # Rows of a design that are weighted at once, and how few at least.
 CHUNK, MIN_ROWS = 8192, 512
-# Live copies of a Hessian while it is factorised.
+# Live copies of one Hessian while it is factorised.
 HESSIAN_COPIES = 4
 # The Hessian is taken anew after so many iterations.
 ROUND = 30
@@ -38,77 +41,109 @@ CHEAP = 500
 WHOLE = 2500
 # What the estimated gap of a hard problem has to reach of the tolerance: it under-estimates there.
 SHARP = 0.1
+# A problem that ends in the first round is well posed: there this fraction settles probabilities to 1e-3.
+SETTLED = 0.001
 
 
-def minimise_robustly(
-    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor,
-    *, tol: float, max_iter: int, memory: int,
-) -> Fit:  # fmt: skip
-    """Minimise every problem; returns float64 weights.
+@dataclass(frozen=True)
+class Problems:
+    """Problems of one design, each a C on some path.
 
-    ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis.  ``memory`` is what Hessians may
-    take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
+    both are float64.  ``path`` and ``C`` (problems,) are on the CPU.
     """
-    size = _hessian_size(start[:1])
-    together = int(memory // (HESSIAN_COPIES * size * design.element_size()))
-    dense = len(design) >= TALL * design.shape[1] and start[0].numel() > CHEAP and together > 0
-    rounds = ROUNDS[:BEFORE_HESSIANS] if dense else ROUNDS
-    fit = _by_diagonals(design, loss, penalty, curvature, start, rounds, tol=tol, max_iter=max_iter)
+
+    design: Tensor
+    loss: Loss
+    penalty: Tensor
+    curvature: Tensor
+    path: Tensor
+    C: np.ndarray
+
+    def select(self, problems: Tensor) -> Problems:
+        """Return these problems only."""
+        at = problems.to(self.design.device)
+        cpu = problems.cpu()
+        return Problems(
+            self.design, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
+        )
+
+
+def begin(problems: Problems, start: Tensor, *, tol: float, max_iter: int) -> Fit:
+    """Minimise every problem for one round, in the design's precision; returns float64 weights.
+
+    Few problems are left after it, too few for products to be efficient: collect them for `finish`.
+    """
+    return _by_diagonals(problems, start, ROUNDS[:1], tol=tol, max_iter=max_iter, sharp=SETTLED)
+
+
+def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: int) -> None:
+    """Take what `begin` left on to the tolerance, in place.
+
+    ``memory`` is what Hessians may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    """
+    design, coefs = problems.design, fit.weights[0].numel()
+    numbers = _hessian_size(fit.weights[:1])
+    together = memory // (numbers * design.element_size()) - HESSIAN_COPIES
+    dense = len(design) >= TALL * design.shape[1] and coefs > CHEAP and together > 0
+    _more(fit, _late(fit, tol, max_iter), problems, ROUNDS[1:BEFORE_HESSIANS] if dense else ROUNDS[1:], tol, max_iter)
     if dense:
-        late = torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
-        for some in _parts(late, together):
-            _go_on(fit, some, design, loss, penalty, tol=tol, max_iter=max_iter)
+        late = _late(fit, tol, max_iter)
+        for paths in _parts(torch.from_numpy(np.unique(problems.path[late])), together):
+            _go_on(fit, late[torch.isin(problems.path[late], paths)], problems, tol=tol, max_iter=max_iter)
     easy = max_iter if dense else EASY + design.shape[1] // EASY_COLUMNS
     hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
     hard = hard[fit.n_iter[hard] < max_iter]
-    if len(hard) and start[0].numel() > CHEAP:
-        hard = _sharpened(fit, hard, design, loss, penalty, curvature, tol=tol, max_iter=max_iter)
+    if len(hard) and coefs > CHEAP:
+        # A Hessian costs more than many iterations together.
+        _more(fit, hard, problems, ROUNDS, SHARP * tol, max_iter)
+        hard = _late(fit, tol, max_iter)
     if len(hard) == 0:
-        return fit
+        return
     exact = design.double()
     for problem in hard[:, None]:
         left = max_iter - int(fit.n_iter[problem])
-        alone, delta, at = loss.to(torch.float64).select(problem), penalty[problem], fit.weights[problem]
-        if HESSIAN_COPIES * size * exact.element_size() <= memory:
-            again = _by_hessians(exact, alone, delta, at, tol=SHARP * tol, max_iter=left)
+        alone, at = problems.select(problem), fit.weights[problem]
+        loss, penalty = alone.loss.to(torch.float64), alone.penalty
+        if HESSIAN_COPIES * numbers * exact.element_size() <= memory:
+            again = _by_hessians(exact, loss, penalty, at, tol=SHARP * tol, max_iter=left)
         else:
-            again = minimise(exact, alone, delta, Diagonal.of(curvature[problem]), at, tol=SHARP * tol, max_iter=left)
+            again = minimise(
+                exact, loss, penalty, Diagonal.of(alone.curvature), at, tol=SHARP * tol, max_iter=left, sharp=SETTLED
+            )
         fit.weights[problem], fit.gap[problem] = again.weights, again.gap
         fit.n_iter[problem] += again.n_iter
-    return fit
 
 
-def _sharpened(
-    fit: Fit, hard: Tensor, design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor,
-    *, tol: float, max_iter: int,
-) -> Tensor:  # fmt: skip
-    """Take hard problems on to SHARP of the tolerance, in place; return those that do not get below the tolerance.
+def _late(fit: Fit, tol: float, max_iter: int) -> Tensor:
+    """Return the numbers of the problems that have not ended."""
+    return torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
 
-    For problems so large that a Hessian costs more than many iterations together.
-    """
-    at = hard.to(design.device)
-    left = max_iter - int(fit.n_iter[hard].max())
-    more = _by_diagonals(
-        design, loss.select(at), penalty[at], curvature[at], fit.weights[at], ROUNDS, tol=SHARP * tol, max_iter=left
-    )
+
+def _more(fit: Fit, some: Tensor, problems: Problems, rounds: Sequence[int], tol: float, max_iter: int) -> None:
+    """Take some problems on by so many rounds, in place."""
+    if len(some) == 0 or len(rounds) == 0:
+        return
+    at = some.to(fit.weights.device)
+    left = max_iter - int(fit.n_iter[some].max())
+    more = _by_diagonals(problems.select(some), fit.weights[at], rounds, tol=tol, max_iter=left, sharp=SHARP)
     fit.weights[at], fit.gap[at] = more.weights, more.gap
-    fit.n_iter[hard] += more.n_iter
-    return hard[~(more.gap <= tol).cpu() & (fit.n_iter[hard] < max_iter)]
+    fit.n_iter[some] += more.n_iter
 
 
 def _by_diagonals(
-    design: Tensor, loss: Loss, penalty: Tensor, curvature: Tensor, start: Tensor, rounds: Sequence[int],
-    *, tol: float, max_iter: int,
+    problems: Problems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
 ) -> Fit:  # fmt: skip
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
-    low = design.dtype
-    fit = Fit(start.to(low), torch.full_like(penalty[:, 0], torch.inf), torch.zeros(len(start), dtype=torch.int64))
+    design, low = problems.design, problems.design.dtype
+    fit = Fit(start.to(low), start.new_full((len(start),), torch.inf), torch.zeros(len(start), dtype=torch.int64))
     active = torch.arange(len(start), device=start.device)
     for steps in rounds:
         left = max_iter - int(fit.n_iter[active.cpu()].max())
-        part, delta, at = loss.select(active), penalty[active].to(low), fit.weights[active]
-        scaling = _diagonal(design, part, delta, at, FLOOR * curvature[active].to(low))
-        done = minimise(design, part, delta, scaling, at, tol=tol, max_iter=min(steps, left))
+        part, at = problems.select(active), fit.weights[active]
+        penalty = part.penalty.to(low)
+        scaling = _diagonal(design, part.loss, penalty, at, FLOOR * part.curvature.to(low))
+        done = minimise(design, part.loss, penalty, scaling, at, tol=tol, max_iter=min(steps, left), sharp=sharp)
         fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
         fit.n_iter[active.cpu()] += done.n_iter
         active = active[~(done.gap <= tol)]
@@ -157,29 +192,72 @@ def _variance(p: Tensor, axes: Tensor) -> Tensor:
     return sum((p[..., k, None] * (axes[:, None, k] - mean).square() for k in range(p.shape[2])), torch.zeros_like(p))
 
 
-def _go_on(fit: Fit, some: Tensor, design: Tensor, loss: Loss, penalty: Tensor, *, tol: float, max_iter: int) -> None:
-    """Take some problems on by their Hessians, in place and in the design's precision."""
+def _go_on(fit: Fit, late: Tensor, problems: Problems, *, tol: float, max_iter: int) -> None:
+    """Take some problems on by Hessians in the design's precision, in place, the next one of every path at a time.
+
+    Each starts where its path now points to, if that is better than where it is.  A Hessian serves its path for as
+    long as ROUND iterations suffice.
+    """
+    design, paths = problems.design, Paths()
+    scalings: dict[int, Dense] = {}
+    late = late[np.argsort(problems.C[late.numpy()], kind="stable")]
+    while len(late):
+        first = np.unique(problems.path[late], return_index=True)[1]
+        some, late = late[first], late[np.setdiff1d(np.arange(len(late)), first)]
+        on, Cs, at = problems.path[some].tolist(), problems.C[some.numpy()], some.to(design.device)
+        here = fit.weights[at]
+        fit.weights[at] = _better(problems.select(some), here, paths.towards(on, Cs, here))
+        _round_by_round(fit, some, problems, scalings, tol=tol, max_iter=max_iter)
+        paths.add(on, Cs, fit.weights[at])
+
+
+def _round_by_round(
+    fit: Fit, some: Tensor, problems: Problems, scalings: dict[int, Dense], *, tol: float, max_iter: int
+) -> None:  # fmt: skip
+    """Take problems of different paths on, in place, by their paths' scalings, renewed after each round."""
+    design = problems.design
     for _ in range(WITH_HESSIANS):
-        at, left = some.to(design.device), max_iter - int(fit.n_iter[some].max())
-        part, delta, start = loss.select(at), penalty[at].to(design.dtype), fit.weights[at].to(design.dtype)
-        each = _parts(torch.arange(len(at), device=design.device), 1)
-        hessians = torch.cat([_hessian(design, part.select(one), delta[one], start[one]) for one in each])
-        scaling = Dense.of(hessians, design.shape[1])
-        done = minimise(design, part, delta, scaling, start, tol=tol, max_iter=min(ROUND, left))
+        part, at = problems.select(some), some.to(design.device)
+        penalty, start = part.penalty.to(design.dtype), fit.weights[at].to(design.dtype)
+        for k, path in enumerate(part.path.tolist()):
+            if path not in scalings:
+                one = torch.tensor([k], device=design.device)
+                scalings[path] = _dense(design, part.loss.select(one), penalty[one], start[one])
+        scaling = Dense.together([scalings[path] for path in part.path.tolist()])
+        steps = min(ROUND, max_iter - int(fit.n_iter[some].max()))
+        done = minimise(design, part.loss, penalty, scaling, start, tol=tol, max_iter=steps, sharp=SHARP)
         fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
         fit.n_iter[some] += done.n_iter
         some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (fit.n_iter[some] < max_iter)]
         if len(some) == 0:
             return
+        for path in problems.path[some].tolist():
+            del scalings[path]
+
+
+def _better(problems: Problems, here: Tensor, there: Tensor) -> Tensor:
+    """Return of two weights of each problem (problems, outputs, columns) those of the lower objective."""
+
+    def objective(weights: Tensor) -> Tensor:
+        logits = problems.design @ weights.to(problems.design.dtype).flatten(0, 1).T
+        data_loss = problems.loss.value(logits.reshape(len(logits), *weights.shape[:2]))
+        return data_loss + 0.5 * (problems.penalty[:, None] * weights.square()).sum((1, 2))
+
+    return torch.where((objective(there) < objective(here))[:, None, None], there, here)
+
+
+def _dense(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Dense:
+    """Return the scaling of one problem by its Hessian."""
+    return Dense.of(_hessian(design, loss, penalty, weights), design.shape[1])
 
 
 def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Fit:
     """Go on with one problem in rounds, each scaled by the Hessian at its start."""
     fit = Fit(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
     while bool(fit.gap > tol) and int(fit.n_iter) < max_iter:
-        scaling = Dense.of(_hessian(design, loss, penalty, fit.weights), design.shape[1])
+        scaling = _dense(design, loss, penalty, fit.weights)
         steps = min(ROUND, max_iter - int(fit.n_iter))
-        done = minimise(design, loss, penalty, scaling, fit.weights, tol=tol, max_iter=steps)
+        done = minimise(design, loss, penalty, scaling, fit.weights, tol=tol, max_iter=steps, sharp=SETTLED)
         fit = Fit(done.weights, done.gap, fit.n_iter + done.n_iter)
         if int(done.n_iter) == 0:
             break
@@ -193,7 +271,7 @@ def _hessian_size(weights: Tensor) -> int:
 
 
 def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
-    """Return the Hessian of one problem: whole (1, 1, size, size), or its blocks (1, outputs, columns, columns)."""
+    """Return the Hessian of one problem: whole (1, size, size), or its blocks (outputs, columns, columns)."""
     outputs, columns = weights.shape[1:]
     p = loss.probabilities((design @ weights[0].T)[:, None])[:, 0]
     weight = loss.weights.reshape(-1, 1)
@@ -202,14 +280,14 @@ def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Te
     blocks = torch.stack([_weighted_gram(design, column, negligible) for column in (weight * p * (1 - p)).T])
     blocks += torch.diag(penalty[0])
     if alone:
-        return blocks[None]
+        return blocks
     # Σ w (diag(p) - p pᵀ) ⊗ z zᵀ: what couples two outputs is the product of both probabilities.
     coupled = (weight.sqrt() * p)[:, :, None] * design[:, None, :]
     whole = -(coupled.flatten(1).T @ coupled.flatten(1))
     for k in range(outputs):
         own = slice(k * columns, (k + 1) * columns)
         whole[own, own] = blocks[k]
-    return whole[None, None]
+    return whole[None]
 
 
 def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,33 +58,41 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class Dense:
-    """The inverse transposed Cholesky factor of a Hessian, or of blocks of it (problems, blocks, size, size)."""
+    """The inverse transposed Cholesky factor of each problem's Hessian, or of blocks of it (blocks, size, size)."""
 
-    factor: Tensor
+    factors: tuple[Tensor, ...]
     intercept_curvature: Tensor
 
     @classmethod
     def of(cls, hessian: Tensor, columns: int) -> Dense:
-        """Factorise; rounding in a singular Hessian is lifted to ROUNDING units of its diagonal."""
+        """Factorise one problem's; rounding in a singular one is lifted to ROUNDING units of its diagonal."""
         diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
         root = diagonal.sqrt()
         equal = hessian / root[..., None] / root[..., None, :]
         equal.diagonal(dim1=-2, dim2=-1).add_(ROUNDING * torch.finfo(hessian.dtype).eps)
         factor, failed = torch.linalg.cholesky_ex(equal)
-        usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0, 0])).to(factor))
-        intercepts = diagonal.reshape(len(diagonal), -1, columns)[..., -1:]
-        return cls(usable * root[..., None], intercepts.amin(1, keepdim=True))
+        usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0])).to(factor))
+        return cls((usable * root[..., None],), diagonal.reshape(1, -1, columns)[..., -1:].amin(1, keepdim=True))
+
+    @classmethod
+    def together(cls, each: Sequence[Dense]) -> Dense:
+        """Return the scaling of all their problems."""
+        factors = tuple(factor for one in each for factor in one.factors)
+        return cls(factors, torch.cat([one.intercept_curvature for one in each]))
 
     def weights(self, scaled: Tensor) -> Tensor:
-        return self._solve(self.factor.mT, scaled, upper=True)
+        return self._solve(scaled, transposed=True)
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        return self._solve(self.factor, gradient, upper=False)
+        return self._solve(gradient, transposed=False)
 
-    def _solve(self, triangle: Tensor, right: Tensor, *, upper: bool) -> Tensor:
-        blocks = right.reshape(*triangle.shape[:3], 1)
-        solved: Tensor = torch.linalg.solve_triangular(triangle, blocks, upper=upper)
-        return solved.reshape(right.shape)
+    def _solve(self, right: Tensor, *, transposed: bool) -> Tensor:
+        solved = torch.empty_like(right)
+        for factor, given, into in zip(self.factors, right, solved, strict=True):
+            triangle = factor.mT if transposed else factor
+            blocks = given.reshape(len(factor), -1, 1)
+            into.copy_(torch.linalg.solve_triangular(triangle, blocks, upper=transposed).reshape(into.shape))
+        return solved
 
     def select(self, problems: Tensor) -> Dense:
-        return Dense(self.factor[problems], self.intercept_curvature[problems])
+        return Dense(tuple(self.factors[p] for p in problems.tolist()), self.intercept_curvature[problems])

@@ -16,7 +16,8 @@ from torch import Tensor
 from mt.errors import InputError, unknown
 from mt.probe._basis import Basis, build_basis
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
-from mt.probe._problems import Paths, solve
+from mt.probe._continuation import Paths
+from mt.probe._problems import solve
 from mt.probe._request import Request
 from mt.probe.paths import FoldedPath, LogisticPath, probabilities
 
@@ -68,12 +69,14 @@ def fit_path_folds(
         tol=tol, max_iter=max_iter, device=torch_device(device),
     )  # fmt: skip
     number = check_folds(fold, len(request.X))
-    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device)
+    # Fold by fold: so the rows that a fit leaves out lie together, and its products leave them out too.
+    order = np.argsort(number, kind="stable")
+    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device, order=order)
     fits = _Fits.solve(request, basis, request.without_each(number), memory)
     oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
     for k in range(len(fits.weights)):
-        held_out = np.flatnonzero(number == k)
-        oof[:, held_out] = fits.logits(k, held_out)
+        first, last = np.searchsorted(number[order], [k, k + 1])
+        oof[:, order[first:last]] = fits.logits(k, slice(first, last))
 
     def refit(C: float) -> LogisticPath:
         nearest = int(np.abs(np.log(request.Cs / C)).argmin())
@@ -120,28 +123,21 @@ class _Fits:
         cls, request: Request, basis: Basis, members: Tensor, memory: int | None, *, start: Tensor | None = None
     ) -> _Fits:
         """Fit each column of ``members`` (rows, folds) at every C, from ``start`` (outputs, columns) at the first."""
-        groups = request.groups(members)
-        shape = (groups.count, len(request.Cs))
-        weights = torch.zeros(*shape, groups.outputs, len(basis.eigenvalues), dtype=torch.float64)
-        gap, n_iter = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
+        groups = request.groups(members).ordered(basis.order)
         budget = memory or max(MEMORY, basis.rotated.nbytes // 4)
         paths = Paths()
         if start is not None:
             paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
-        for part in solve(basis, groups, request.Cs, paths, tol=request.tol, max_iter=request.max_iter, memory=budget):
-            weights[part.group, part.c_index] = part.weights.cpu()
-            gap[part.group, part.c_index] = part.gap.cpu()
-            n_iter[part.group, part.c_index] = part.n_iter
+        fits = solve(basis, groups, request.Cs, paths, tol=request.tol, max_iter=request.max_iter, memory=budget)
         by_label = (members.shape[1], request.targets.shape[1], len(request.Cs))
-        stacked = weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
-        return cls(request, basis, stacked, gap.reshape(by_label).amax(1), n_iter.reshape(by_label).amax(1))
+        weights = fits.weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
+        return cls(request, basis, weights, fits.gap.reshape(by_label).amax(1), fits.n_iter.reshape(by_label).amax(1))
 
-    def logits(self, k: int, rows: np.ndarray) -> np.ndarray:
-        """Return fold k's logits (Cs, rows, outputs) of some rows."""
-        rotated, weights = self.basis.rotated, self.weights[k]
-        chosen = rotated[torch.from_numpy(rows).to(rotated.device)]
-        flat = chosen @ weights.flatten(0, 1).to(rotated).T
-        logits: np.ndarray = flat.reshape(len(rows), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
+    def logits(self, k: int, rows: slice) -> np.ndarray:
+        """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
+        chosen, weights = self.basis.rotated[rows], self.weights[k]
+        flat = chosen @ weights.flatten(0, 1).to(chosen).T
+        logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
         return logits
 
     def path(self, k: int) -> LogisticPath:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mt.probe import _robust
-from mt.probe._problems import Paths
-from mt.probe.logistic import fit_logistic
+from mt.probe import _lbfgs, _robust
+from mt.probe._continuation import Paths
+from mt.probe.logistic import fit_logistic, fit_path_folds
 
 CS = [1.0, 1e2, 1e4]
 
@@ -31,6 +31,7 @@ def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
         assert (fit.gap[some] <= options["tol"]).all()
 
     monkeypatch.setattr(_robust, "_go_on", watched)
+    monkeypatch.setattr(_robust, "BEFORE_HESSIANS", 1)
     found = fit_logistic(X, y, CS, task="binary")
     assert sum(taken) > 0
     best = fit_logistic(X, y, CS, task="binary", dtype="float64", tol=1e-9, max_iter=20_000)
@@ -39,6 +40,41 @@ def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
     monkeypatch.setattr(_robust, "TALL", np.inf)
     by_diagonals = fit_logistic(X, y, CS, task="binary")
     assert found.n_iter.max() < 0.75 * by_diagonals.n_iter.max()
+
+
+def test_a_hessian_serves_its_path_for_as_long_as_it_does(monkeypatch):
+    X, y = rare_labels()
+    Cs = np.logspace(2, 4, 6)
+    late, hessians, go_on, hessian = [], [], _robust._go_on, _robust._hessian
+    monkeypatch.setattr(_robust, "_go_on", lambda fit, some, *a, **o: (late.extend(some), go_on(fit, some, *a, **o)))
+    monkeypatch.setattr(_robust, "_hessian", lambda *a: hessians.append(1) or hessian(*a))
+    monkeypatch.setattr(_robust, "BEFORE_HESSIANS", 1)
+    assert fit_logistic(X, y, Cs, task="binary").converged.all()
+    assert 0 < len(hessians) <= len(late) - 2
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, task):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((700, 40)).astype(np.float32)
+    logits = X @ rng.standard_normal((40, 3)) + rng.gumbel(size=(700, 3))
+    y = {"binary": logits[:, 0] > 0, "multiclass": logits.argmax(1), "multilabel": logits > 1}[task].astype(int)
+    fold = rng.integers(0, 5, 700)
+    rows, split = [], _lbfgs._Block.split
+
+    def watched(*args):
+        blocks = split(*args)
+        rows.append(sum(len(block.design) * len(block.problems) for block in blocks) / (700 * len(args[2])))
+        return blocks
+
+    monkeypatch.setattr(_lbfgs._Block, "split", watched)
+    whole = fit_path_folds(X, y, CS, fold, task=task).oof
+    assert set(rows) == {1.0}
+    rows.clear()
+    monkeypatch.setattr(_lbfgs, "BLOCK_ROWS", 1)
+    blocks = fit_path_folds(X, y, CS, fold, task=task).oof
+    assert rows[0] == pytest.approx(0.8, abs=0.01)
+    np.testing.assert_allclose(blocks, whole, rtol=0.01, atol=0.01 * np.abs(whole).max())
 
 
 def test_coupled_outputs_take_fewer_iterations_on_the_axes_of_their_hessian(monkeypatch):
@@ -65,11 +101,15 @@ def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
 
 
 def test_a_path_goes_on_straight_in_log_C_and_one_step_at_most():
-    paths = Paths()
-    assert paths.towards(0, 1.0) is None
+    paths, otherwise = Paths(), torch.tensor([[[7.0, 7.0]]])
+
+    def towards(path: int, C: float) -> list[list[float]]:
+        return paths.towards([path], np.array([C]), otherwise)[0].tolist()
+
+    assert towards(0, 1.0) == [[7.0, 7.0]]
     paths.add([0, 1], np.array([1.0, 1.0]), torch.tensor([[[1.0, 2.0]], [[5.0, 5.0]]]))
-    assert paths.towards(0, 10.0).tolist() == [[1.0, 2.0]]
+    assert towards(0, 10.0) == [[1.0, 2.0]]
     paths.add([0], np.array([10.0]), torch.tensor([[[2.0, -torch.inf]]]))
-    np.testing.assert_allclose(paths.towards(0, 10**1.5), [[2.5, -1.0]])
-    np.testing.assert_allclose(paths.towards(0, 1e5), [[3.0, -2.0]])
-    assert paths.towards(1, 10.0).tolist() == [[5.0, 5.0]]
+    np.testing.assert_allclose(towards(0, 10**1.5), [[2.5, -1.0]])
+    np.testing.assert_allclose(towards(0, 1e5), [[3.0, -2.0]])
+    assert towards(1, 10.0) == [[5.0, 5.0]]
