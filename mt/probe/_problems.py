@@ -19,6 +19,8 @@ LOGIT_COPIES = 6
 WEIGHT_COPIES = 2 * HISTORY + 8
 # A wave of C, started from those before, is at least so many outputs wide, since products with fewer take as long.
 WIDE = 72
+# As wide as this many products a row and column, so that a small design's operations are not too short.
+SMALL = 30_000_000
 
 
 def solve(
@@ -42,7 +44,8 @@ def solve(
     fitted = torch.nonzero(~constant)[:, 0]
     a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.rotated.element_size()
     at_once = max(1, memory // a_problem)
-    a_wave = max(1, len(fitted) * -(-WIDE // max(1, len(fitted) * groups.outputs)))
+    wide = max(WIDE, SMALL // (rows * columns))
+    a_wave = max(1, len(fitted) * -(-wide // max(1, len(fitted) * groups.outputs)))
     c_index = torch.from_numpy(np.argsort(Cs, kind="stable")).repeat_interleave(len(fitted))
     for at in _parts(torch.stack([fitted.repeat(len(Cs)), c_index]), min(at_once, a_wave)):
         penalties = Cs[at[1].numpy()]
