@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A worker a core, and a thread a worker: most tests are too small to share a core's work.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: demo test test-fast lint wheel bench docs clean
 
@@ -9,10 +11,10 @@ demo: $(VENV)/.demo
 	@$(BIN)/mt demo
 
 test: lint wheel
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check mt tests benchmarks
