@@ -15,7 +15,7 @@ from mt.probe._losses import Loss, Sigmoid, Softmax
 from mt.probe._robust import Problems, begin, finish
 
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
-LOGIT_COPIES = 6
+LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
 # A wave of C, started from those before, is at least so many outputs wide, since products with fewer take as long.
 WIDE = 72
