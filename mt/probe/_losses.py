@@ -8,6 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+# An odds below e to this power counts as none: in single precision it ends in subnormal numbers, with which a product
+# takes up to thirty times as long.
+NOTHING = -60.0
+
 
 class Loss(Protocol):
     """Weighted mean losses; weights of a problem's rows sum to one, and a held-out row's weight is zero."""
@@ -43,13 +47,14 @@ class Sigmoid:
     weights: Tensor
 
     def value(self, logits: Tensor) -> Tensor:
-        return torch.nn.functional.softplus(-self.signs * logits, threshold=40).mul_(self.weights).sum((0, 2))
+        wrong = _cut(-self.signs * logits)
+        return torch.nn.functional.softplus(wrong, threshold=40).mul_(self.weights).sum((0, 2))
 
     def residual(self, logits: Tensor) -> Tensor:
-        return (-self.signs * logits).sigmoid_().mul_(self.weights).mul_(-self.signs)
+        return _cut(-self.signs * logits).sigmoid_().mul_(self.weights).mul_(-self.signs)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return torch.sigmoid(logits)
+        return _cut(logits.clone()).sigmoid_()
 
     def select(self, problems: Tensor) -> Sigmoid:
         return Sigmoid(self.signs[:, problems], self.weights[:, problems])
@@ -92,7 +97,7 @@ class Softmax:
     def probabilities(self, logits: Tensor) -> Tensor:
         # Written out: over a short last axis torch's own softmax takes four times as long.
         possible = logits + self.absent
-        powers = possible.sub_(possible.amax(2, keepdim=True)).exp_()
+        powers = _cut(possible.sub_(possible.amax(2, keepdim=True))).exp_()
         return powers.div_(powers.sum(2, keepdim=True))
 
     def select(self, problems: Tensor) -> Softmax:
@@ -103,3 +108,8 @@ class Softmax:
 
     def to(self, dtype: torch.dtype) -> Softmax:
         return replace(self, weights=self.weights.to(dtype), absent=self.absent.to(dtype))
+
+
+def _cut(logits: Tensor) -> Tensor:
+    """Set logits of NOTHING and less to -inf, in place."""
+    return torch.threshold_(logits, NOTHING, -torch.inf)
