@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,10 +32,10 @@ def solve(
 
     Returns weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.  Waves of C,
     small ones first, start where ``paths`` point to, and their solutions are added there; the problems that are left
-    of all waves are then taken on together.  A label with one class in its rows is not fitted: it predicts its
-    smoothed base rate.  A class without rows gets intercept -inf.
+    of all waves are then taken on together, in a basis that is then rotated.  A label with one class in its rows is not
+    fitted: it predicts its smoothed base rate.  A class without rows gets intercept -inf.
     """
-    shape, (rows, columns) = (groups.count, len(Cs)), basis.rotated.shape
+    shape, (rows, columns) = (groups.count, len(Cs)), basis.design.shape
     fits = Fit(
         torch.zeros(*shape, groups.outputs, columns, dtype=torch.float64),
         torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
@@ -42,7 +44,7 @@ def solve(
     constant = torch.zeros(groups.count, dtype=torch.bool) if groups.softmax else (counts == 0).any(1)
     fits.weights[constant, :, :, -1] = _base_rate(counts[constant])
     fitted = torch.nonzero(~constant)[:, 0]
-    a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.rotated.element_size()
+    a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.design.element_size()
     at_once = max(1, memory // a_problem)
     wide = max(WIDE, SMALL // (rows * columns))
     a_wave = max(1, len(fitted) * -(-wide // max(1, len(fitted) * groups.outputs)))
@@ -55,6 +57,9 @@ def solve(
         paths.add(at[0].tolist(), penalties, fit.weights)
         _put(fits, at, fit)
     late = torch.nonzero(~(fits.gap <= tol) & (fits.n_iter < max_iter)).T
+    turn = basis.rotate() if late.shape[1] else None
+    if turn is not None:
+        fits = replace(fits, weights=fits.weights @ turn.cpu())
     for at in _parts(late, at_once):
         problems, _ = _problems(basis, groups, at[0], Cs[at[1].numpy()])
         group, c = at
@@ -100,8 +105,8 @@ def _problems(basis: Basis, groups: Groups, group: Tensor, Cs: np.ndarray) -> tu
     curvature = (rates * (1 - rates))[position][..., None] * basis.eigenvalues + penalty[:, None, :]
     start = torch.zeros_like(curvature)
     start[..., -1] = (rates.log() - ((1 - rates).log() if not groups.softmax else 0))[position]
-    loss = _losses(groups, distinct, (weights / totals).to(basis.rotated.dtype), position)
-    return Problems(basis.rotated, loss, penalty, curvature, group, Cs), start
+    loss = _losses(groups, distinct, (weights / totals).to(basis.design.dtype), position)
+    return Problems(basis, loss, penalty, curvature, group, Cs), start
 
 
 def _base_rates(groups: Groups, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.probe._basis import add_gram
+from mt.probe._basis import Basis, add_gram
 from mt.probe._continuation import Paths
 from mt.probe._lbfgs import AT_ONCE, Fit, minimise
 from mt.probe._losses import Loss
@@ -47,25 +47,29 @@ SETTLED = 0.001
 
 @dataclass(frozen=True)
 class Problems:
-    """Problems of one design, each a C on some path.
+    """Problems of one basis, each a C on some path.
 
     ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
     both are float64.  ``path`` and ``C`` (problems,) are on the CPU.
     """
 
-    design: Tensor
+    basis: Basis
     loss: Loss
     penalty: Tensor
     curvature: Tensor
     path: Tensor
     C: np.ndarray
 
+    @property
+    def design(self) -> Tensor:
+        return self.basis.design
+
     def select(self, problems: Tensor) -> Problems:
         """Return these problems only."""
         at = problems.to(self.design.device)
         cpu = problems.cpu()
         return Problems(
-            self.design, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
+            self.basis, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
         )
 
 
@@ -78,7 +82,7 @@ def begin(problems: Problems, start: Tensor, *, tol: float, max_iter: int) -> Fi
 
 
 def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: int) -> None:
-    """Take what `begin` left on to the tolerance, in place.
+    """Take what `begin` left on to the tolerance, in place, in a design that is rotated.
 
     ``memory`` is what Hessians may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
     """
@@ -142,7 +146,7 @@ def _by_diagonals(
         left = max_iter - int(fit.n_iter[active.cpu()].max())
         part, at = problems.select(active), fit.weights[active]
         penalty = part.penalty.to(low)
-        scaling = _diagonal(design, part.loss, penalty, at, FLOOR * part.curvature.to(low))
+        scaling = _diagonal(part.basis, part.loss, penalty, at, FLOOR * part.curvature.to(low))
         done = minimise(design, part.loss, penalty, scaling, at, tol=tol, max_iter=min(steps, left), sharp=sharp)
         fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
         fit.n_iter[active.cpu()] += done.n_iter
@@ -152,11 +156,13 @@ def _by_diagonals(
     return Fit(fit.weights.double(), fit.gap, fit.n_iter)
 
 
-def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
+def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
     """Return the scaling by the diagonals of the problems' Hessians, at least ``least`` (problems, outputs, columns).
 
-    A few coupled outputs are first turned into the axes of their mean Hessian Σ w (diag(p) - p pᵀ).
+    A few coupled outputs are first turned into the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  In a design that
+    is not rotated, each output's mean curvature stands for its rows'.
     """
+    design = basis.design
     problems, outputs, columns = weights.shape
     flat = weights.reshape(-1, columns)
     step = max(MIN_ROWS, AT_ONCE // len(flat))
@@ -178,12 +184,16 @@ def _diagonal(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor, leas
     for rows in chunks:
         p, w = probabilities(rows)
         spread = w * (p * (1 - p) if axes is None else _variance(p, axes))
-        diagonal.addmm_(spread.transpose(0, 1).flatten(1).T, design[rows].square())
+        by_row = spread.transpose(0, 1).flatten(1)
+        if basis.eigenvectors is None:
+            diagonal.addmm_(by_row.T, design[rows].square())
+        else:
+            diagonal += by_row.sum(0)[:, None] * basis.eigenvalues.to(diagonal)
     curvature = torch.maximum(diagonal.reshape(weights.shape) + penalty[:, None, :], least)
     if axes is not None:
         # Along the first axis all outputs move together, which a softmax does not feel: nothing there but rounding.
         curvature[:, 0] = curvature[:, 1:].amax(1)
-    return Diagonal.of(curvature, axes)
+    return Diagonal.of(curvature, basis.eigenvectors, axes)
 
 
 def _variance(p: Tensor, axes: Tensor) -> Tensor:

@@ -32,28 +32,34 @@ class Scaling(Protocol):
 
 @dataclass(frozen=True)
 class Diagonal:
-    """The inverse root of a curvature that is diagonal in the eigenbasis, and on axes of the outputs if there are any.
+    """The inverse root of a curvature that is diagonal on axes of the columns and of the outputs.
 
-    ``axes`` (problems, outputs, outputs) are orthonormal, one a column.
+    ``columns`` (columns, columns) and ``outputs`` (problems, outputs, outputs) are orthonormal, an axis a column; None
+    are the variables' own.
     """
 
     factor: Tensor
     intercept_curvature: Tensor
-    axes: Tensor | None = None
+    columns: Tensor | None
+    outputs: Tensor | None
 
     @classmethod
-    def of(cls, curvature: Tensor, axes: Tensor | None = None) -> Diagonal:
-        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True), axes)
+    def of(cls, curvature: Tensor, columns: Tensor | None = None, outputs: Tensor | None = None) -> Diagonal:
+        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True), columns, outputs)
 
     def weights(self, scaled: Tensor) -> Tensor:
-        return scaled * self.factor if self.axes is None else self.axes @ (scaled * self.factor)
+        along = scaled * self.factor
+        if self.columns is not None:
+            along = along @ self.columns.T
+        return along if self.outputs is None else self.outputs @ along
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        return (gradient if self.axes is None else self.axes.mT @ gradient) * self.factor
+        along = gradient if self.outputs is None else self.outputs.mT @ gradient
+        return (along if self.columns is None else along @ self.columns) * self.factor
 
     def select(self, problems: Tensor) -> Diagonal:
-        axes = None if self.axes is None else self.axes[problems]
-        return Diagonal(self.factor[problems], self.intercept_curvature[problems], axes)
+        outputs = None if self.outputs is None else self.outputs[problems]
+        return Diagonal(self.factor[problems], self.intercept_curvature[problems], self.columns, outputs)
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def fit_logistic(
     """Fit every C (and label) together.
 
     ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1.
-    Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the rotated features and
-    the products with them; all else is float64.  ``n_classes`` declares classes beyond those present, which get
+    Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the centred features and
+    the products with them, and of their eigenbasis where that only scales; all else is float64.  ``n_classes`` declares classes beyond those present, which get
     probability 0; ``memory`` is the bytes that problems solved at once may take.
 
     Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
@@ -78,9 +78,12 @@ def fit_path_folds(
         first, last = np.searchsorted(number[order], [k, k + 1])
         oof[:, order[first:last]] = fits.logits(k, slice(first, last))
 
+    # On the features, since a refit may rotate the basis.
+    coef, intercept = basis.to_features(fits.weights.mean(0).to(request.device))
+
     def refit(C: float) -> LogisticPath:
         nearest = int(np.abs(np.log(request.Cs / C)).argmin())
-        start = fits.weights[:, nearest].mean(0)
+        start = basis.to_weights(coef[nearest], intercept[nearest])
         return _Fits.solve(request.at([C]), basis, request.whole(), memory, start=start).path(0)
 
     return FoldedPath(oof, (fits.gap <= tol).numpy(), refit)
@@ -124,7 +127,7 @@ class _Fits:
     ) -> _Fits:
         """Fit each column of ``members`` (rows, folds) at every C, from ``start`` (outputs, columns) at the first."""
         groups = request.groups(members).ordered(basis.order)
-        budget = memory or max(MEMORY, basis.rotated.nbytes // 4)
+        budget = memory or max(MEMORY, basis.design.nbytes // 4)
         paths = Paths()
         if start is not None:
             paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
@@ -135,7 +138,7 @@ class _Fits:
 
     def logits(self, k: int, rows: slice) -> np.ndarray:
         """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
-        chosen, weights = self.basis.rotated[rows], self.weights[k]
+        chosen, weights = self.basis.design[rows], self.weights[k]
         flat = chosen @ weights.flatten(0, 1).to(chosen).T
         logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
         return logits

@@ -25,7 +25,7 @@ def test_the_basis_is_the_covariances(n, d):
     axes, rank = basis.axes.numpy(), min(n - 1, d)
     assert axes.shape == (d, rank)
     np.testing.assert_allclose(axes.T @ axes, np.eye(rank), atol=1e-10)
-    np.testing.assert_allclose(basis.rotated[:, :-1].numpy(), centred @ axes, atol=1e-10)
+    np.testing.assert_allclose(basis.design[:, :-1].numpy(), centred @ axes, atol=1e-10)
     np.testing.assert_allclose(basis.eigenvalues[:-1].numpy(), np.square(centred @ axes).mean(axis=0), rtol=1e-6)
     covariance = np.cov(centred @ axes, rowvar=False, bias=True)
     np.testing.assert_allclose(covariance, np.diag(basis.eigenvalues[:-1]), atol=1e-12 * float(basis.eigenvalues.max()))
@@ -37,7 +37,7 @@ def test_float32_keeps_every_direction(monkeypatch):
     def worst() -> float:
         cpu = torch.device("cpu")
         low, exact = (build_basis(X, dtype=dtype, device=cpu) for dtype in (torch.float32, torch.float64))
-        error = (low.rotated - exact.rotated).square().mean(0).sqrt() / exact.eigenvalues.sqrt()
+        error = (low.design - exact.design).square().mean(0).sqrt() / exact.eigenvalues.sqrt()
         return float(error.max())
 
     assert worst() < 1e-3
