@@ -19,7 +19,8 @@ from torch import Tensor
 
 from mt.errors import FitError
 
-CHUNK_BYTES = 64 << 20
+# Rows taken at once: as float64 for one product, and for what stays in a core's cache.
+PRODUCT_BYTES, CACHE_BYTES = 64 << 20, 8 << 20
 # Columns of the Gram matrix taken at once: what lies below their blocks on its diagonal is not computed.
 BLOCK = 384
 # A direction with at least so much of the rows' mean square is left to the design's precision: rounding, which is
@@ -62,7 +63,7 @@ class Basis:
         if self.eigenvectors is None:
             return None
         turn, self.eigenvectors = self.eigenvectors, None
-        step = max(1, CHUNK_BYTES // (len(turn) * turn.element_size()))
+        step = max(1, PRODUCT_BYTES // (len(turn) * turn.element_size()))
         for first in range(0, len(self.design), step):
             rows = slice(first, first + step)
             self.design[rows] = self.design[rows] @ turn
@@ -93,7 +94,7 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     rows, dim = features.shape
     design = torch.ones(rows, dim + 1, dtype=dtype, device=mean.device)
     place, start = wanted.argsort(), 0
-    for chunk in _centred(features, mean):
+    for chunk in _centred(features, mean, CACHE_BYTES):
         design[place[start : start + len(chunk)], :-1] = chunk.to(dtype)
         start += len(chunk)
     gram = design.new_zeros(dim, dim)
@@ -102,9 +103,10 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     if int(torch.linalg.cholesky_ex(gram - weak, upper=True).info) != 0:
         return None
     squares, vectors = torch.linalg.eigh(gram, UPLO="U")
-    one = torch.ones(1, 1, dtype=dtype, device=mean.device)
-    eigenvalues = torch.cat([squares / rows, one[0]]).double()
-    basis = Basis(mean, None, eigenvalues, torch.block_diag(vectors, one), design, wanted)
+    eigenvalues = torch.cat([squares.double() / rows, mean.new_ones(1)])
+    eigenvectors = torch.eye(dim + 1, dtype=dtype, device=mean.device)
+    eigenvectors[:-1, :-1] = vectors
+    basis = Basis(mean, None, eigenvalues, eigenvectors, design, wanted)
     if rows < TALL * dim:
         basis.rotate()
     return basis
@@ -122,7 +124,7 @@ def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dt
         whole = torch.cat(list(_centred(features, mean)))
         frame, triangle = torch.linalg.qr(whole.T)
         coordinates = [triangle.T]
-    elif rows * dim * 8 <= CHUNK_BYTES:
+    elif rows * dim * 8 <= PRODUCT_BYTES:
         coordinates = list(_centred(features, mean))
     width = min(rows, dim)
     gram = torch.zeros(width, width, dtype=torch.float64, device=mean.device)
@@ -177,15 +179,17 @@ def _mean(features: np.ndarray, device: torch.device) -> Tensor:
     return total / len(features)
 
 
-def row_chunks(features: np.ndarray, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (rows, those rows in float64 on the device), a bounded number of bytes at a time."""
-    step = max(1, CHUNK_BYTES // (8 * max(1, features.shape[1])))
+def row_chunks(
+    features: np.ndarray, device: torch.device, at_once: int = CACHE_BYTES
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows, those rows in float64 on the device), at most so many bytes at a time."""
+    step = max(1, at_once // (8 * max(1, features.shape[1])))
     for start in range(0, len(features), step):
         rows = slice(start, min(start + step, len(features)))
         chunk = np.array(features[rows], dtype=np.float64, order="C")
         yield rows, torch.from_numpy(chunk).to(device)
 
 
-def _centred(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
-    for _, chunk in row_chunks(features, mean.device):
+def _centred(features: np.ndarray, mean: Tensor, at_once: int = PRODUCT_BYTES) -> Iterator[Tensor]:
+    for _, chunk in row_chunks(features, mean.device, at_once):
         yield chunk.sub_(mean)

@@ -37,8 +37,9 @@ def fit_logistic(
 
     ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1.
     Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the centred features and
-    the products with them, and of their eigenbasis where that only scales; all else is float64.  ``n_classes`` declares classes beyond those present, which get
-    probability 0; ``memory`` is the bytes that problems solved at once may take.
+    the products with them, and of their eigenbasis where that only scales; all else is float64.  ``n_classes`` declares
+    classes beyond those present, which get probability 0; ``memory`` is the bytes that problems solved at once may
+    take.
 
     Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
     Warns ConvergenceWarning with the numbers.

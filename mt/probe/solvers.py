@@ -114,7 +114,7 @@ def _one_by_one(name: str, fit: Callable[[np.ndarray, np.ndarray, np.ndarray, fl
 
 
 SOLVERS = {
-    "torch": Solver("torch", 5, fit_logistic, fit_path_folds),
+    "torch": Solver("torch", 6, fit_logistic, fit_path_folds),
     "sklearn": _one_by_one("sklearn", _fit_sklearn),
     "cuml": _one_by_one("cuml", _fit_cuml),
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mt.probe import _basis
-from mt.probe._basis import BLOCK, build_basis
+from mt.probe._basis import BLOCK, TALL, build_basis
 
 
 def steep(n: int, d: int, decades: float) -> np.ndarray:
@@ -43,3 +43,26 @@ def test_float32_keeps_every_direction(monkeypatch):
     assert worst() < 1e-3
     monkeypatch.setattr(_basis, "STRONG", 0.0)  # all directions in float32: the weak ones drown
     assert worst() > 0.1
+
+
+@pytest.mark.parametrize("n", [2 * 50, TALL * 50])
+def test_strong_features_need_no_double_precision(n):
+    X = steep(n, 50, 1).astype(np.float32)
+    basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"), order=np.arange(n)[::-1].copy())
+    assert (basis.eigenvectors is None) == (n < TALL * 50)
+    weights = torch.randn(3, 51, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    turn = basis.rotate()
+    if turn is not None:
+        weights = weights @ turn
+    assert basis.rotate() is None
+    coef, intercept = basis.to_features(weights)
+    torch.testing.assert_close(basis.to_weights(coef, intercept), weights, rtol=1e-5, atol=1e-5)
+    logits = X[::-1].astype(np.float64) @ coef.numpy().T + intercept.numpy()
+    np.testing.assert_allclose((basis.design.double() @ weights.T).numpy(), logits, atol=1e-4)
+    gram = (basis.design.T @ basis.design / n).double()
+    torch.testing.assert_close(gram, torch.diag(basis.eigenvalues), rtol=1e-4, atol=1e-5)
+
+
+def test_a_weak_direction_is_rotated_in_double_precision():
+    X = steep(TALL * 50, 50, 4)
+    assert build_basis(X, dtype=torch.float32, device=torch.device("cpu")).eigenvectors is None
