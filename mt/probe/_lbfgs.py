@@ -29,7 +29,7 @@ DECREASE_SAFETY = 2.0
 # iterations and the SHORT before them then say how far it has to go, if those came at least FAST times as far: the sum
 # of the geometric series.
 QUICK = 30
-SHORT, FAST = 4, 2.0
+SHORT, FAST = 3, 2.0
 # Iterations without the gap estimate halving before a problem counts as stalled.
 PATIENCE = 40
 # Problems that have ended stay in the batch, where they stand still, until they are this share of it.
@@ -87,6 +87,13 @@ def minimise(
     return done
 
 
+def times(design: Tensor, weights: Tensor) -> Tensor:
+    """Return the logits (rows, outputs) of weights (outputs, columns); intercepts alone take no product."""
+    if not weights[:, :-1].any():
+        return weights[:, -1].repeat(len(design), 1)
+    return design @ weights.T
+
+
 class _Block:
     """Consecutive rows and the problems that fit them, with their logits (rows, those problems, outputs).
 
@@ -96,7 +103,7 @@ class _Block:
 
     def __init__(self, design: Tensor, loss: Loss, problems: Tensor, weights: Tensor) -> None:
         self.design, self.loss, self.problems = design, loss.select(problems), problems
-        self.logits = self._product(weights)
+        self.logits = self._logits(times(design, self._rows(weights)), weights.shape[1])
         # The logits of a move, and after it the residual at its end.
         self.scratch = torch.empty_like(self.logits)
 
@@ -115,12 +122,13 @@ class _Block:
             for rows, problems in zip(blocks, present, strict=True) if len(problems)
         ]  # fmt: skip
 
-    def _product(self, weights: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the logits of all problems' weights for those that fit the rows."""
-        _, outputs, columns = weights.shape
-        right = weights[self.problems].transpose(0, 1).reshape(-1, columns).T
-        logits = torch.mm(self.design, right, out=None if out is None else self._flat(out))
-        return logits.view(-1, outputs, len(self.problems)).transpose(1, 2)
+    def _rows(self, weights: Tensor) -> Tensor:
+        """Return all problems' weights, of those that fit the rows, as (outputs · problems, columns)."""
+        return weights[self.problems].transpose(0, 1).flatten(0, 1)
+
+    def _logits(self, flat: Tensor, outputs: int) -> Tensor:
+        """Return logits (rows, problems, outputs) that lie in memory as (rows, outputs · problems)."""
+        return flat.view(-1, outputs, len(self.problems)).transpose(1, 2)
 
     @staticmethod
     def _flat(logits: Tensor) -> Tensor:
@@ -145,7 +153,7 @@ class _Block:
 
     def aim(self, move: Tensor) -> None:
         """Take the logits of a move of all problems' weights."""
-        self._product(move, out=self.scratch)
+        torch.mm(self.design, self._rows(move).T, out=self._flat(self.scratch))
 
     def add_slope(self, slope: Tensor, length: Tensor) -> None:
         """Add the losses' slopes along the move at these lengths."""

@@ -19,7 +19,7 @@ from mt.probe._robust import Problems, begin, finish
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
-# A wave of C, started from those before, is at least so many outputs wide, since products with fewer take as long.
+# A wave of C, started from those before, is about so many outputs wide, since products with fewer take as long.
 WIDE = 72
 # As wide as this many products a row and column, so that a small design's operations are not too short.
 SMALL = 30_000_000
@@ -47,15 +47,16 @@ def solve(
     a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.design.element_size()
     at_once = max(1, memory // a_problem)
     wide = max(WIDE, SMALL // (rows * columns))
-    a_wave = max(1, len(fitted) * -(-wide // max(1, len(fitted) * groups.outputs)))
-    c_index = torch.from_numpy(np.argsort(Cs, kind="stable")).repeat_interleave(len(fitted))
-    for at in _parts(torch.stack([fitted.repeat(len(Cs)), c_index]), min(at_once, a_wave)):
-        penalties = Cs[at[1].numpy()]
-        problems, base_rates = _problems(basis, groups, at[0], penalties)
-        start = paths.towards(at[0].tolist(), penalties, base_rates)
-        fit = begin(problems, start, tol=tol, max_iter=max_iter)
-        paths.add(at[0].tolist(), penalties, fit.weights)
-        _put(fits, at, fit)
+    waves = max(1, len(Cs) // -(-wide // max(1, len(fitted) * groups.outputs)))
+    for wave in np.array_split(np.argsort(Cs, kind="stable"), waves):
+        every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
+        for at in _parts(every, at_once):
+            penalties = Cs[at[1].numpy()]
+            problems, base_rates = _problems(basis, groups, at[0], penalties)
+            start = paths.towards(at[0].tolist(), penalties, base_rates)
+            fit = begin(problems, start, tol=tol, max_iter=max_iter)
+            paths.add(at[0].tolist(), penalties, fit.weights)
+            _put(fits, at, fit)
     late = torch.nonzero(~(fits.gap <= tol) & (fits.n_iter < max_iter)).T
     turn = basis.rotate() if late.shape[1] else None
     if turn is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mt.probe._basis import Basis, add_gram
 from mt.probe._continuation import Paths
-from mt.probe._lbfgs import AT_ONCE, Fit, minimise
+from mt.probe._lbfgs import AT_ONCE, Fit, minimise, times
 from mt.probe._losses import Loss
 from mt.probe._scaling import Dense, Diagonal
 
@@ -170,7 +170,7 @@ def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least:
 
     def probabilities(rows: slice) -> tuple[Tensor, Tensor]:
         here = loss.rows(rows)
-        p = here.probabilities((design[rows] @ flat.T).reshape(-1, problems, outputs))
+        p = here.probabilities(times(design[rows], flat).reshape(-1, problems, outputs))
         return p.transpose(0, 1), here.weights.reshape(-1, problems, 1).transpose(0, 1)
 
     axes = None
