@@ -139,7 +139,7 @@ def compare(name: str, case: Case, clock: Clock, *, full: bool) -> None:
     ours += [seconds(clock, lambda: fit_logistic(X, y, CS, task=case.task)) for _ in range(ROUNDS)]
     fits = f"{len(at) * len(timed)} of {len(CS) * len(columns)} fits timed"
     totals = [len(columns) * times.total() for times in (cold, warm)]
-    print_pair(f"{name} / cold, warm", statistics.median(ours), totals, case.reach, fits + stopped(cold, warm))
+    print_pair(f"{name} / cold, warm", statistics.median(ours), totals, case.reach, fits + cut_short(cold, warm))
     worst = max(cold.gaps + warm.gaps, default=np.nan)
     print(f"    gaps to the optimum: ours at most {max(our_gaps):.0e}; scikit-learn's at most {worst:.0e}")
     lax = len(columns) * cold.total_default()
@@ -169,11 +169,11 @@ def compare_folds(
         time_scikit(clock, X[inside], y[inside], CS[c], None, best.objective[i], cold)
         time_scikit(clock, X[inside], y[inside], CS[c], (path, c - 1) if c else None, best.objective[i], warm)
     totals = [FOLDS * one.total() + every.total() / len(CS) for one, every in zip((cold, warm), whole, strict=True)]
-    note = "one fold timed" + stopped(cold, warm)
+    note = "one fold timed" + cut_short(cold, warm)
     print_pair(f"{name}, {FOLDS} folds + refit", statistics.median(ours), totals, case.reach_folds, note)
 
 
-def stopped(cold: Timed, warm: Timed) -> str:
+def cut_short(cold: Timed, warm: Timed) -> str:
     """Return how many fits were not there in time, if any."""
     return f", {cold.cut} and {warm.cut} of them stopped at {LIMIT:g} s" if cold.cut + warm.cut else ""
 
