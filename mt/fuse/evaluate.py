@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mt import folders
@@ -67,7 +68,7 @@ def run_fuse(
         probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=metrics)
         keep = ModelFolder(Path(save)).keep if save else None
         fuser = Fuser(fitting, store, draws, plan.singles, keep)
-        fused = ask(plan.fusions, fuser, store, metrics=metrics, again=save is not None)
+        fused = ask(plan.fusions, partial(map, fuser), store, metrics=metrics, again=save is not None)
     return Study(
         [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
     )

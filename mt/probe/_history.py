@@ -64,5 +64,6 @@ class History:
         t = torch.linalg.solve_triangular(upper.mT, middle, upper=False)
         factors = torch.zeros_like(self.inner)
         factors[:, order], factors[:, HISTORY + order] = t, -gamma * u
-        combined = torch.bmm(factors.mT.to(flat.dtype), self.pairs)[:, 0]
+        # Laid out as rows: so a problem gets the same digits alone and among others.
+        combined = torch.bmm(factors.to(flat.dtype).reshape(len(flat), 1, -1), self.pairs)[:, 0]
         return (gamma[:, 0].to(flat.dtype) * flat + combined).reshape(gradient.shape)

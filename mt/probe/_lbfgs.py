@@ -1,4 +1,4 @@
-"""L-BFGS on many penalised linear problems at once: two products with the design an iteration, however many problems.
+"""L-BFGS on many penalised linear problems at once: two products with a design an iteration, however many problems.
 
 Problem p minimises  f_p(W) = loss_p(Z Wᵀ) + ½ δ_p ‖W‖²,  with W (outputs, columns of Z) and no penalty on the last
 column, the intercept.  Variables are scaled so that the Hessian starts near the identity.  Logits are linear in the
@@ -7,16 +7,16 @@ weights, so a line search needs no product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
 from mt.probe._history import History
 from mt.probe._losses import Loss
-from mt.probe._scaling import Scaling
+from mt.probe._scaling import Scaling, together
 
 LINE_STEPS = 12
 # Half the Newton decrement of L-BFGS under-estimates the gap where its curvature is poor: count it this many times.
@@ -43,6 +43,20 @@ BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Problems on one design (rows, columns), and where they start.
+
+    ``penalty`` (problems, columns) is δ, 0 for the intercept; ``start`` (problems, outputs, columns).
+    """
+
+    design: Tensor
+    loss: Loss
+    penalty: Tensor
+    scaling: Scaling
+    start: Tensor
+
+
+@dataclass(frozen=True)
 class Fit:
     """Where each problem ended: weights (problems, outputs, columns), estimated relative gap and iterations."""
 
@@ -51,20 +65,20 @@ class Fit:
     n_iter: Tensor
 
 
-def minimise(
-    design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor,
-    *, tol: float, max_iter: int, sharp: float,
-) -> Fit:  # fmt: skip
+def minimise(batches: Sequence[Batch], *, tol: float, max_iter: int, sharp: float) -> list[Fit]:
     """Minimise every problem until its estimated relative objective gap is below ``tol``, or it stalls.
 
-    Within QUICK iterations that is ``sharp`` times ``tol``.
-    ``design`` (rows, columns); ``penalty`` (problems, columns) is δ, 0 for the intercept; ``start`` (problems, outputs,
-    columns).  Problems that have ended leave the products.
+    Within QUICK iterations that is ``sharp`` times ``tol``.  Problems that have ended leave the products.  The batches
+    have as many outputs and columns, and each ends as it would alone: only the operations are shared that need no
+    design.
     """
-    state = _State(design, loss, penalty, scaling, start)
-    problems = len(start)
-    done = Fit(start.clone(), start.new_full((problems,), torch.inf), torch.zeros(problems, dtype=torch.int64))
-    present = torch.arange(problems, device=start.device)
+    state = _State(batches)
+    sizes = [len(batch.start) for batch in batches]
+    device, problems = state.weights.device, sum(sizes)
+    weights, n_iter = state.weights.clone(), torch.zeros(problems, dtype=torch.int64)
+    gaps = state.weights.new_full((problems,), torch.inf)
+    present = torch.arange(problems, device=device)
+    batch = torch.arange(len(sizes), device=device).repeat_interleave(torch.tensor(sizes, device=device))
     running = torch.ones_like(present, dtype=torch.bool)
     for iteration in range(max_iter + 1):
         quick = iteration < QUICK
@@ -73,18 +87,20 @@ def minimise(
         ended = running & ((gap <= enough) | state.stalled(gap) | (iteration == max_iter))
         if ended.any():
             at = present[ended]
-            done.weights[at], done.gap[at] = state.weights[ended], gap[ended]
-            done.n_iter[at.cpu()] = iteration
+            weights[at], gaps[at] = state.weights[ended], gap[ended]
+            n_iter[at.cpu()] = iteration
             running &= ~ended
-            left = int(running.sum())
-            if left == 0:
+            if not running.any():
                 break
-            if left <= (1 - LEAVE) * len(running):
-                kept = torch.nonzero(running)[:, 0]
-                present, running, direction = present[kept], running[kept], direction[kept]
+            some, left = (torch.bincount(of, minlength=len(sizes)) for of in (batch, batch[running]))
+            stays = running | (left > (1 - LEAVE) * some)[batch]
+            if not stays.all():
+                kept = torch.nonzero(stays)[:, 0]
+                present, batch, running, direction = present[kept], batch[kept], running[kept], direction[kept]
                 state.keep(kept)
         state.step(direction * running[:, None, None])
-    return done
+    each = zip(*(result.split_with_sizes(sizes) for result in (weights, gaps, n_iter)), strict=True)
+    return [Fit(*fit) for fit in each]
 
 
 def times(design: Tensor, weights: Tensor) -> Tensor:
@@ -101,26 +117,23 @@ class _Block:
     side.
     """
 
-    def __init__(self, design: Tensor, loss: Loss, problems: Tensor, weights: Tensor) -> None:
-        self.design, self.loss, self.problems = design, loss.select(problems), problems
-        self.logits = self._logits(times(design, self._rows(weights)), weights.shape[1])
+    def __init__(self, batch: Batch, rows: slice, problems: Tensor) -> None:
+        self.design, self.loss, self.problems = batch.design[rows], batch.loss.rows(rows).select(problems), problems
+        self.logits = self._logits(times(self.design, self._rows(batch.start)), batch.start.shape[1])
         # The logits of a move, and after it the residual at its end.
         self.scratch = torch.empty_like(self.logits)
 
     @classmethod
-    def split(cls, design: Tensor, loss: Loss, weights: Tensor) -> list[_Block]:
+    def split(cls, batch: Batch) -> list[_Block]:
         """Return all rows in blocks in which each problem has all rows or none, if such blocks are not too small."""
-        fitted = loss.weights.flatten(1) != 0
+        design, fitted = batch.design, batch.loss.weights.flatten(1) != 0
         ends = 1 + torch.nonzero((fitted[1:] != fitted[:-1]).any(1))[:, 0]
         bounds = [0, *ends.tolist(), len(design)]
         if len(design) < BLOCK_ROWS * (len(bounds) - 1):
             bounds = [0, len(design)]
         blocks = [slice(*both) for both in pairwise(bounds)]
         present = [torch.nonzero(fitted[rows].any(0))[:, 0] for rows in blocks]
-        return [
-            cls(design[rows], loss.rows(rows), problems, weights)
-            for rows, problems in zip(blocks, present, strict=True) if len(problems)
-        ]  # fmt: skip
+        return [cls(batch, rows, problems) for rows, problems in zip(blocks, present, strict=True) if len(problems)]
 
     def _rows(self, weights: Tensor) -> Tensor:
         """Return all problems' weights, of those that fit the rows, as (outputs · problems, columns)."""
@@ -182,13 +195,18 @@ class _Block:
 class _State:
     """The problems still running: weights, their logits and gradient, and the curvature seen so far."""
 
-    def __init__(self, design: Tensor, loss: Loss, penalty: Tensor, scaling: Scaling, start: Tensor) -> None:
-        self.scaling, self.penalty = scaling, penalty[:, None, :]
-        self.weights = start.clone()
-        self.blocks = _Block.split(design, loss, start)
-        self.history = History(start)
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.scaling = together([batch.scaling for batch in batches])
+        self.penalty = torch.cat([batch.penalty for batch in batches])[:, None, :]
+        self.weights = torch.cat([batch.start for batch in batches])
+        self.blocks = []
+        for first, batch in zip(accumulate((len(batch.start) for batch in batches), initial=0), batches, strict=False):
+            for block in _Block.split(batch):
+                block.problems = block.problems + first
+                self.blocks.append(block)
+        self.history = History(self.weights)
         self.values: list[Tensor] = []
-        self.best_gap = penalty.new_full((len(penalty),), torch.inf)
+        self.best_gap = self.weights.new_full((len(self.weights),), torch.inf)
         self.waited = torch.zeros_like(self.best_gap)
         self._differentiate()
 

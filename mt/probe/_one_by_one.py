@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from mt.probe._request import Request
 from mt.probe.paths import FoldedPath, LogisticPath
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class OneFit:
 
 # features (rows, dim), class numbers (rows,), row weights (rows,), C  ->  the fit; binary has one output.
 FitOne = Callable[[np.ndarray, np.ndarray, np.ndarray, float], OneFit]
+
+
+@dataclass(frozen=True)
+class OneJob(Generic[T]):
+    """Fits that wait to be done, one after another."""
+
+    run: Callable[[], T]
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,11 @@ def folds_one_by_one(request: Request, fit_one: FitOne, fold: np.ndarray) -> Fol
         held_out = np.asarray(request.X[fold == k], dtype=np.float64)
         oof[:, fold == k] = held_out @ fitted.coef.transpose(0, 2, 1) + fitted.intercept[:, None]
         converged.append(fitted.converged)
-    return FoldedPath(oof, np.stack(converged), lambda C: path_one_by_one(request.at([C]), fit_one))
+
+    def refit(C: float) -> OneJob[LogisticPath]:
+        return OneJob(lambda: path_one_by_one(request.at([C]), fit_one))
+
+    return FoldedPath(oof, np.stack(converged), refit)
 
 
 def _fit_rows(request: Request, fit_one: FitOne, members: Tensor) -> _Fold:

@@ -1,8 +1,9 @@
-"""The problems of one call, every group at every C, solved in batches that fit in memory."""
+"""The problems of one call, every draw's groups at every C, solved in batches that fit in memory."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from mt.probe._lbfgs import Fit
 from mt.probe._losses import Loss, Sigmoid, Softmax
 from mt.probe._robust import Problems, begin, finish
 
+# Bytes that the problems solved at once may take, at least.
+MEMORY = 512 << 20
+# Draws are solved together whose problems take at most so many bytes in all: with more, memory takes the time, and the
+# operations that they could share none.
+SHARED = 16 << 20
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
@@ -25,58 +31,116 @@ WIDE = 72
 SMALL = 30_000_000
 
 
-def solve(
-    basis: Basis, groups: Groups, Cs: np.ndarray, paths: Paths, *, tol: float, max_iter: int, memory: int
-) -> Fit:
-    """Solve every group at every C, as many problems at once as ``memory`` bytes allow.
+@dataclass(frozen=True)
+class Draw:
+    """Fits of one draw: every group at every C, in the draw's basis, from where its paths point to."""
 
-    Returns weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.  Waves of C,
-    small ones first, start where ``paths`` point to, and their solutions are added there; the problems that are left
-    of all waves are then taken on together, in a basis that is then rotated.  A label with one class in its rows is not
-    fitted: it predicts its smoothed base rate.  A class without rows gets intercept -inf.
+    basis: Basis
+    groups: Groups
+    Cs: np.ndarray
+    paths: Paths
+    tol: float
+    max_iter: int
+
+
+def solve(draws: Sequence[Draw], *, memory: int | None) -> list[Fit]:
+    """Solve every group of every draw at every C, as many problems at once as ``memory`` bytes allow.
+
+    Returns each draw's weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.
+    A label with one class in its rows is not fitted: it predicts its smoothed base rate.  A class without rows gets
+    intercept -inf.  Without ``memory`` it is MEMORY, or a quarter of the design if that is more.
     """
-    shape, (rows, columns) = (groups.count, len(Cs)), basis.design.shape
-    fits = Fit(
-        torch.zeros(*shape, groups.outputs, columns, dtype=torch.float64),
-        torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
-    )  # fmt: skip
-    counts = torch.stack([groups.counts(g) for g in range(groups.count)]).cpu()
-    constant = torch.zeros(groups.count, dtype=torch.bool) if groups.softmax else (counts == 0).any(1)
-    fits.weights[constant, :, :, -1] = _base_rate(counts[constant])
-    fitted = torch.nonzero(~constant)[:, 0]
-    a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * basis.design.element_size()
-    at_once = max(1, memory // a_problem)
-    wide = max(WIDE, SMALL // (rows * columns))
-    waves = max(1, len(Cs) // -(-wide // max(1, len(fitted) * groups.outputs)))
-    for wave in np.array_split(np.argsort(Cs, kind="stable"), waves):
-        every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
-        for at in _parts(every, at_once):
-            penalties = Cs[at[1].numpy()]
-            problems, base_rates = _problems(basis, groups, at[0], penalties)
-            start = paths.towards(at[0].tolist(), penalties, base_rates)
-            fit = begin(problems, start, tol=tol, max_iter=max_iter)
-            paths.add(at[0].tolist(), penalties, fit.weights)
-            _put(fits, at, fit)
-    late = torch.nonzero(~(fits.gap <= tol) & (fits.n_iter < max_iter)).T
-    turn = basis.rotate() if late.shape[1] else None
-    if turn is not None:
-        fits = replace(fits, weights=fits.weights @ turn.cpu())
-    for at in _parts(late, at_once):
-        problems, _ = _problems(basis, groups, at[0], Cs[at[1].numpy()])
+    solving = [_Solving(draw, memory) for draw in draws]
+    for some in _together(solving):
+        for step in zip(*(one.steps for one in some), strict=True):
+            problems, starts = zip(*(one.problems(at) for one, at in zip(some, step, strict=True)), strict=True)
+            fits = begin(problems, starts, tol=some[0].draw.tol, max_iter=some[0].draw.max_iter)
+            for one, at, fit in zip(some, step, fits, strict=True):
+                one.add(at, fit)
+        for one in some:
+            one.finish()
+    return [one.fits for one in solving]
+
+
+def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
+    """Yield the draws in groups that take the same steps and are small enough together."""
+    by_shape: dict[tuple[object, ...], list[_Solving]] = {}
+    for one in solving:
+        by_shape.setdefault(one.shape, []).append(one)
+    for alike in by_shape.values():
+        some: list[_Solving] = []
+        for one in alike:
+            if some and sum(other.bytes for other in (*some, one)) > min(SHARED, one.memory):
+                yield some
+                some = []
+            some.append(one)
+        yield some
+
+
+class _Solving:
+    """A draw's fits on their way.
+
+    ``steps`` are the group and C numbers (2, problems) to begin at once.  They go along waves of C, small ones first,
+    each started where the paths then point to; the problems that are left of all waves are then taken on together, in
+    a basis that is then rotated.
+    """
+
+    def __init__(self, draw: Draw, memory: int | None) -> None:
+        self.draw, groups, design = draw, draw.groups, draw.basis.design
+        self.memory = memory or max(MEMORY, design.nbytes // 4)
+        rows, columns = design.shape
+        shape = groups.count, len(draw.Cs)
+        self.fits = Fit(
+            torch.zeros(*shape, groups.outputs, columns, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
+        )  # fmt: skip
+        self.counts = torch.stack([groups.counts(g) for g in range(groups.count)]).cpu()
+        constant = torch.zeros(groups.count, dtype=torch.bool) if groups.softmax else (self.counts == 0).any(1)
+        self.fits.weights[constant, :, :, -1] = _base_rate(self.counts[constant])
+        fitted = torch.nonzero(~constant)[:, 0]
+        a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * design.element_size()
+        self.at_once = max(1, self.memory // a_problem)
+        wide = max(WIDE, SMALL // (rows * columns))
+        waves = max(1, len(draw.Cs) // -(-wide // max(1, len(fitted) * groups.outputs)))
+        self.steps: list[Tensor] = []
+        for wave in np.array_split(np.argsort(draw.Cs, kind="stable"), waves):
+            every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
+            self.steps += _parts(every, self.at_once)
+        self.bytes = a_problem * max((at.shape[1] for at in self.steps), default=0)
+        self.shape = groups.outputs, columns, len(self.steps), draw.tol, draw.max_iter, design.dtype, design.device
+
+    def problems(self, at: Tensor) -> tuple[Problems, Tensor]:
+        """Return the problems of a step, and where they start."""
+        group, penalties = at[0], self.draw.Cs[at[1].numpy()]
+        problems, base_rates = _problems(self.draw.basis, self.draw.groups, group, penalties)
+        return problems, self.draw.paths.towards(group.tolist(), penalties, base_rates)
+
+    def add(self, at: Tensor, fit: Fit) -> None:
+        """Take a step's fits in."""
+        self.draw.paths.add(at[0].tolist(), self.draw.Cs[at[1].numpy()], fit.weights)
+        self._put(at, fit)
+
+    def finish(self) -> None:
+        """Take what is left to the tolerance."""
+        fits, draw = self.fits, self.draw
+        late = torch.nonzero(~(fits.gap <= draw.tol) & (fits.n_iter < draw.max_iter)).T
+        turn = draw.basis.rotate() if late.shape[1] else None
+        if turn is not None:
+            fits = self.fits = replace(fits, weights=fits.weights @ turn.cpu())
+        for at in _parts(late, self.at_once):
+            group, c = at
+            problems, _ = _problems(draw.basis, draw.groups, group, draw.Cs[c.numpy()])
+            device = problems.design.device
+            fit = Fit(fits.weights[group, c].to(device), fits.gap[group, c].to(device), fits.n_iter[group, c])
+            finish(problems, fit, tol=draw.tol, max_iter=draw.max_iter, memory=self.memory)
+            self._put(at, fit)
+        if draw.groups.softmax:
+            fits.weights[..., -1] += torch.where(self.counts > 0, 0.0, -torch.inf)[:, None]
+
+    def _put(self, at: Tensor, fit: Fit) -> None:
         group, c = at
-        device = problems.design.device
-        fit = Fit(fits.weights[group, c].to(device), fits.gap[group, c].to(device), fits.n_iter[group, c])
-        finish(problems, fit, tol=tol, max_iter=max_iter, memory=memory)
-        _put(fits, at, fit)
-    if groups.softmax:
-        fits.weights[..., -1] += torch.where(counts > 0, 0.0, -torch.inf)[:, None]
-    return fits
-
-
-def _put(fits: Fit, at: Tensor, fit: Fit) -> None:
-    """Write problems' fits to their group and C numbers (2, problems)."""
-    group, c = at
-    fits.weights[group, c], fits.gap[group, c], fits.n_iter[group, c] = fit.weights.cpu(), fit.gap.cpu(), fit.n_iter
+        self.fits.weights[group, c], self.fits.gap[group, c] = fit.weights.cpu(), fit.gap.cpu()
+        self.fits.n_iter[group, c] = fit.n_iter
 
 
 def _parts(at: Tensor, size: int) -> tuple[Tensor, ...]:

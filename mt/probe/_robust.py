@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mt.probe._basis import Basis, add_gram
 from mt.probe._continuation import Paths
-from mt.probe._lbfgs import AT_ONCE, Fit, minimise, times
+from mt.probe._lbfgs import AT_ONCE, Batch, Fit, minimise, times
 from mt.probe._losses import Loss
-from mt.probe._scaling import Dense, Diagonal
+from mt.probe._scaling import Dense, Diagonal, together
 
 # Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
 # with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
@@ -73,12 +73,13 @@ class Problems:
         )
 
 
-def begin(problems: Problems, start: Tensor, *, tol: float, max_iter: int) -> Fit:
-    """Minimise every problem for one round, in the design's precision; returns float64 weights.
+def begin(each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Fit]:
+    """Minimise every problem of each basis for one round, in the design's precision; returns float64 weights.
 
     Few problems are left after it, too few for products to be efficient: collect them for `finish`.
     """
-    return _by_diagonals(problems, start, ROUNDS[:1], tol=tol, max_iter=max_iter, sharp=SETTLED)
+    fits = _round(each, starts, tol=tol, max_iter=min(ROUNDS[0], max_iter), sharp=SETTLED)
+    return [Fit(fit.weights.double(), fit.gap.double(), fit.n_iter) for fit in fits]
 
 
 def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: int) -> None:
@@ -112,9 +113,8 @@ def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: i
         if HESSIAN_COPIES * numbers * exact.element_size() <= memory:
             again = _by_hessians(exact, loss, penalty, at, tol=SHARP * tol, max_iter=left)
         else:
-            again = minimise(
-                exact, loss, penalty, Diagonal.of(alone.curvature), at, tol=SHARP * tol, max_iter=left, sharp=SETTLED
-            )
+            batch = Batch(exact, loss, penalty, Diagonal.of(alone.curvature), at)
+            [again] = minimise([batch], tol=SHARP * tol, max_iter=left, sharp=SETTLED)
         fit.weights[problem], fit.gap[problem] = again.weights, again.gap
         fit.n_iter[problem] += again.n_iter
 
@@ -139,21 +139,34 @@ def _by_diagonals(
     problems: Problems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
 ) -> Fit:  # fmt: skip
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
-    design, low = problems.design, problems.design.dtype
-    fit = Fit(start.to(low), start.new_full((len(start),), torch.inf), torch.zeros(len(start), dtype=torch.int64))
+    fit = Fit(
+        start.to(problems.design.dtype), start.new_full((len(start),), torch.inf),
+        torch.zeros(len(start), dtype=torch.int64),
+    )  # fmt: skip
     active = torch.arange(len(start), device=start.device)
     for steps in rounds:
         left = max_iter - int(fit.n_iter[active.cpu()].max())
-        part, at = problems.select(active), fit.weights[active]
-        penalty = part.penalty.to(low)
-        scaling = _diagonal(part.basis, part.loss, penalty, at, FLOOR * part.curvature.to(low))
-        done = minimise(design, part.loss, penalty, scaling, at, tol=tol, max_iter=min(steps, left), sharp=sharp)
+        part = problems.select(active)
+        [done] = _round([part], [fit.weights[active]], tol=tol, max_iter=min(steps, left), sharp=sharp)
         fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
         fit.n_iter[active.cpu()] += done.n_iter
         active = active[~(done.gap <= tol)]
         if len(active) == 0 or steps >= left:
             break
     return Fit(fit.weights.double(), fit.gap, fit.n_iter)
+
+
+def _round(
+    each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int, sharp: float
+) -> list[Fit]:  # fmt: skip
+    """Minimise in the designs' precision, scaled by the diagonals of the Hessians at the start."""
+    batches = []
+    for part, start in zip(each, starts, strict=True):
+        low = part.design.dtype
+        penalty, at = part.penalty.to(low), start.to(low)
+        scaling = _diagonal(part.basis, part.loss, penalty, at, FLOOR * part.curvature.to(low))
+        batches.append(Batch(part.design, part.loss, penalty, scaling, at))
+    return minimise(batches, tol=tol, max_iter=max_iter, sharp=sharp)
 
 
 def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
@@ -233,9 +246,10 @@ def _round_by_round(
             if path not in scalings:
                 one = torch.tensor([k], device=design.device)
                 scalings[path] = _dense(design, part.loss.select(one), penalty[one], start[one])
-        scaling = Dense.together([scalings[path] for path in part.path.tolist()])
+        scaling = together([scalings[path] for path in part.path.tolist()])
         steps = min(ROUND, max_iter - int(fit.n_iter[some].max()))
-        done = minimise(design, part.loss, penalty, scaling, start, tol=tol, max_iter=steps, sharp=SHARP)
+        batch = Batch(design, part.loss, penalty, scaling, start)
+        [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SHARP)
         fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
         fit.n_iter[some] += done.n_iter
         some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (fit.n_iter[some] < max_iter)]
@@ -265,9 +279,9 @@ def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, 
     """Go on with one problem in rounds, each scaled by the Hessian at its start."""
     fit = Fit(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
     while bool(fit.gap > tol) and int(fit.n_iter) < max_iter:
-        scaling = _dense(design, loss, penalty, fit.weights)
+        batch = Batch(design, loss, penalty, _dense(design, loss, penalty, fit.weights), fit.weights)
         steps = min(ROUND, max_iter - int(fit.n_iter))
-        done = minimise(design, loss, penalty, scaling, fit.weights, tol=tol, max_iter=steps, sharp=SETTLED)
+        [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SETTLED)
         fit = Fit(done.weights, done.gap, fit.n_iter + done.n_iter)
         if int(done.n_iter) == 0:
             break

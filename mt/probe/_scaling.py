@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -64,41 +65,68 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class Dense:
-    """The inverse transposed Cholesky factor of each problem's Hessian, or of blocks of it (blocks, size, size)."""
+    """The Cholesky factor of one problem's Hessian, or of the blocks of it (blocks, size, size)."""
 
-    factors: tuple[Tensor, ...]
+    factor: Tensor
     intercept_curvature: Tensor
 
     @classmethod
     def of(cls, hessian: Tensor, columns: int) -> Dense:
-        """Factorise one problem's; rounding in a singular one is lifted to ROUNDING units of its diagonal."""
+        """Factorise; rounding in a singular one is lifted to ROUNDING units of its diagonal."""
         diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
         root = diagonal.sqrt()
         equal = hessian / root[..., None] / root[..., None, :]
         equal.diagonal(dim1=-2, dim2=-1).add_(ROUNDING * torch.finfo(hessian.dtype).eps)
         factor, failed = torch.linalg.cholesky_ex(equal)
         usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0])).to(factor))
-        return cls((usable * root[..., None],), diagonal.reshape(1, -1, columns)[..., -1:].amin(1, keepdim=True))
-
-    @classmethod
-    def together(cls, each: Sequence[Dense]) -> Dense:
-        """Return the scaling of all their problems."""
-        factors = tuple(factor for one in each for factor in one.factors)
-        return cls(factors, torch.cat([one.intercept_curvature for one in each]))
+        return cls(usable * root[..., None], diagonal.reshape(1, -1, columns)[..., -1:].amin(1, keepdim=True))
 
     def weights(self, scaled: Tensor) -> Tensor:
-        return self._solve(scaled, transposed=True)
+        return self._solve(self.factor.mT, scaled, upper=True)
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        return self._solve(gradient, transposed=False)
+        return self._solve(self.factor, gradient, upper=False)
 
-    def _solve(self, right: Tensor, *, transposed: bool) -> Tensor:
-        solved = torch.empty_like(right)
-        for factor, given, into in zip(self.factors, right, solved, strict=True):
-            triangle = factor.mT if transposed else factor
-            blocks = given.reshape(len(factor), -1, 1)
-            into.copy_(torch.linalg.solve_triangular(triangle, blocks, upper=transposed).reshape(into.shape))
-        return solved
+    @staticmethod
+    def _solve(triangle: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+        blocks = right.reshape(len(triangle), -1, 1)
+        solved: Tensor = torch.linalg.solve_triangular(triangle, blocks, upper=upper)
+        return solved.reshape(right.shape)
 
     def select(self, problems: Tensor) -> Dense:
-        return Dense(tuple(self.factors[p] for p in problems.tolist()), self.intercept_curvature[problems])
+        """Return itself, of its one problem."""
+        return self
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The scalings of some problems and of those after them."""
+
+    each: tuple[Scaling, ...]
+
+    @cached_property
+    def intercept_curvature(self) -> Tensor:
+        return torch.cat([scaling.intercept_curvature for scaling in self.each])
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [len(scaling.intercept_curvature) for scaling in self.each]
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        parts = zip(self.each, scaled.split_with_sizes(self._sizes), strict=True)
+        return torch.cat([scaling.weights(part) for scaling, part in parts])
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        parts = zip(self.each, gradient.split_with_sizes(self._sizes), strict=True)
+        return torch.cat([scaling.gradient(part) for scaling, part in parts])
+
+    def select(self, problems: Tensor) -> Scaling:
+        chosen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=problems.device)
+        chosen[problems] = True
+        parts = [torch.nonzero(part)[:, 0] for part in chosen.split_with_sizes(self._sizes)]
+        return together([scaling.select(part) for scaling, part in zip(self.each, parts, strict=True) if len(part)])
+
+
+def together(scalings: Sequence[Scaling]) -> Scaling:
+    """Return the scaling of all their problems, one after another."""
+    return scalings[0] if len(scalings) == 1 else Joined(tuple(scalings))

@@ -73,11 +73,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fold = self._folds(number, groups) if len(Cs) > 1 else None
         self.log_loss_ = None
         if fold is not None:
-            folded = solver.folds(X, number, Cs, fold, **options)
+            folded = solver.folds(X, number, Cs, fold, **options).run()
             self.log_loss_ = [_log_loss(logits, number, options["task"]) for logits in folded.oof]
             path = folded.refit(Cs[int(np.argmin(self.log_loss_))])
         else:
-            path = solver.path(X, number, Cs if len(Cs) == 1 else [1.0], **options)
+            path = solver.path(X, number, Cs if len(Cs) == 1 else [1.0], **options).run()
         self.C_ = float(path.Cs[0])
         self.coef_, self.intercept_ = path.coef[0], path.intercept[0]
         self.n_iter_ = np.maximum(path.n_iter, 1)

@@ -1,13 +1,13 @@
 """The evaluation: questions are answered from the score database, or by fitting, keeping and scoring.
 
-`ask` serves every method (probes, fusion): it needs a function that answers one question with a `Fit`.
+`ask` serves every method (probes, fusion): it needs a function that answers questions with a `Fit` each.
 `run_probe` is the linear probe's use of it, and what `mt probe` calls.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from mt.probe.protocols import get_protocol
 from mt.probe.saved import ProbeFolder
 from mt.probe.scoring import View, headline, revision, score_fit
 
-Answer = Callable[[Question], Fit]
+# Gives the questions' fits, in their order, each as soon as it is there.
+Answer = Callable[[Sequence[Question]], Iterable[Fit]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def ask(
     known = set() if again else store.has_fits(identities)
     scorer = _Scorer(store, metrics, view, identities)
     scores: list[Score] = []
+    fits = iter(answer([question for question in questions if question.identity not in known]))
     try:
         with progress.bar("probing", len(questions), unit="fits") as advance:
             for question in questions:
                 fit = None
                 if question.identity not in known:
-                    fit = answer(question)
+                    fit = next(fits)
                     if not store.add_fit(fit):  # another process was first: its predictions are the ones kept
                         fit = store.fit(question.identity)
                 scores += scorer.scores(question, fit)

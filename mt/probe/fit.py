@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -17,7 +17,7 @@ from mt.probe.linear import LinearProbe, Scaling, known_outputs
 from mt.probe.protocol import Logistic, Neighbours, Protocol
 
 if TYPE_CHECKING:
-    from mt.probe.paths import LogisticPath
+    from mt.probe.paths import FoldedPath, Job, LogisticPath
     from mt.probe.solvers import Solver
 
 Array = npt.NDArray[Any]
@@ -66,18 +66,51 @@ class Fitted:
     flags: tuple[str, ...] = ()
 
 
+# Yields jobs, is sent their outcomes.
+Steps = Generator["Job[Any]", Any, Fitted]
+
+
 def fit_probe(budget: Labelled, setting: Setting, *, seed: int, validation: Labelled | None = None) -> Fitted:
     """Fit a protocol on a budget; `validation` holds rows of the validation split where it is to choose instead."""
+    return fit_probes([(budget, seed)], setting, validation=validation)[0]
+
+
+def fit_probes(
+    draws: Sequence[tuple[Labelled, int]], setting: Setting, *, validation: Labelled | None = None
+) -> list[Fitted]:
+    """Fit a protocol on several budgets with their seeds, each as if it were alone.
+
+    What they wait for at the same time is solved together.
+    """
     method = setting.protocol.method
     if isinstance(method, Logistic):
-        return _fit_logistic(budget, setting, method, seed, validation)
+        assert setting.solver is not None
+        fits = [_fit_logistic(budget, setting, method, seed, validation) for budget, seed in draws]
+        return _side_by_side(fits, setting.solver)
     if isinstance(method, Neighbours):
         from mt.probe.knn import fit_neighbours
 
-        return fit_neighbours(budget, setting, method, seed, validation)
+        return [fit_neighbours(budget, setting, method, seed, validation) for budget, seed in draws]
     from mt.probe.heads import fit_head
 
-    return fit_head(budget, setting, method, seed, validation)
+    return [fit_head(budget, setting, method, seed, validation) for budget, seed in draws]
+
+
+def _side_by_side(fits: Sequence[Steps], solver: Solver) -> list[Fitted]:
+    """Run fits that yield the jobs they wait for and are sent what a job gives; all waiting jobs are solved at once."""
+    fitted: dict[int, Fitted] = {}
+    sent: dict[int, Any] = dict.fromkeys(range(len(fits)))
+    while sent:
+        waiting = {}
+        for number, outcome in sent.items():
+            try:
+                waiting[number] = fits[number].send(outcome)
+            except StopIteration as end:
+                fitted[number] = end.value
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unconverged fit is flagged in its row
+            sent = dict(zip(waiting, solver.solve(list(waiting.values())), strict=True)) if waiting else {}
+    return [fitted[number] for number in range(len(fits))]
 
 
 def carve(budget: Labelled, setting: Setting, seed: int) -> Array | None:
@@ -104,7 +137,7 @@ def carve(budget: Labelled, setting: Setting, seed: int) -> Array | None:
 
 def _fit_logistic(
     budget: Labelled, setting: Setting, method: Logistic, seed: int, validation: Labelled | None
-) -> Fitted:
+) -> Steps:
     """Fit every C at once, choose one on held-out rows of the budget, and keep its fit on the whole budget."""
     assert setting.solver is not None
     outputs, base = known_outputs(budget.y, setting.task, setting.n_classes)
@@ -120,33 +153,29 @@ def _fit_logistic(
     Cs, selection = np.asarray(method.Cs), dict[str, Any]()
     flags, ties = list[str](), setting.protocol.validation.ties
     if len(Cs) == 1:
-        coef, intercept, converged = problem.path(Cs)
-        chosen = 0
+        path, chosen = (yield problem.path(Cs)), 0
     elif validation is not None:
-        coef, intercept, converged = problem.path(Cs)
-        scores = _validation_scores(probe, coef, intercept, validation, setting)
+        path = yield problem.path(Cs)
+        scores = _validation_scores(probe, path, validation, setting)
         chosen = choose.best(scores, ties)
         selection = _selection(setting, "val", scores)
     elif (fold := carve(budget, setting, seed)) is None or not choose.teachable(
         y, fold, len(outputs), multilabel=setting.multilabel
     ).any():
-        Cs, chosen = np.ones(1), 0
-        coef, intercept, converged = problem.path(Cs)
+        path, chosen = (yield problem.path(np.ones(1))), 0
         flags.append("fixed_C")
     elif setting.protocol.validation.kind == "folds":
-        logits, refit = problem.folds(Cs, fold)
-        scores, selection = problem.choose(logits, fold)
-        Cs, chosen = Cs[[choose.best(scores, ties)]], 0
-        coef, intercept, converged = refit(Cs[0])
+        folded = yield problem.folds(Cs, fold)
+        scores, selection = problem.choose(folded.oof, fold)
+        path, chosen = (yield folded.refit_job(Cs[choose.best(scores, ties)])), 0
     else:
-        logits = problem.held_out(Cs, fold)
-        scores, selection = problem.choose(logits, fold)
-        Cs, chosen = Cs[[choose.best(scores, ties)]], 0
-        coef, intercept, converged = problem.path(Cs)
-    if not converged[chosen]:
+        kept = yield problem.path(Cs, np.flatnonzero(fold < 0))
+        scores, selection = problem.choose(problem.logits(kept), fold)
+        path, chosen = (yield problem.path(Cs[[choose.best(scores, ties)]])), 0
+    if not path.converged[chosen]:
         flags.append("unconverged")
-    fitted = replace(probe, coef=coef[chosen], intercept=intercept[chosen])
-    return Fitted(fitted, {"C": float(Cs[chosen])}, selection, tuple(flags))
+    fitted = replace(probe, coef=path.coef[chosen], intercept=path.intercept[chosen])
+    return Fitted(fitted, {"C": float(path.Cs[chosen])}, selection, tuple(flags))
 
 
 @dataclass(frozen=True)
@@ -160,26 +189,18 @@ class _Problem:
     method: Logistic
     solver: Solver
 
-    def path(self, Cs: Array, rows: Array | None = None) -> tuple[Array, Array, Array]:
-        """Return coefficients (C, outputs, dim), intercepts (C, outputs) and convergence (C,) in float64."""
+    def path(self, Cs: Array, rows: Array | None = None) -> Job[LogisticPath]:
+        """Return the job of fitting all rows, or these, at every C."""
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
-        return self._quietly(lambda: self.solver.path(X, y, Cs, **self._options()))
+        return self.solver.path(X, y, Cs, **self._options())
 
-    def folds(self, Cs: Array, fold: Array) -> tuple[Array, Callable[[float], tuple[Array, Array, Array]]]:
-        """Return out-of-fold logits (C, n, outputs), and what fits all rows at one C."""
-        folded = self.solver.folds(self.X, self.y, Cs, fold, **self._options())
-        return folded.oof, lambda C: self._quietly(lambda: folded.refit(C))
+    def folds(self, Cs: Array, fold: Array) -> Job[FoldedPath]:
+        """Return the job of fitting the rows outside each fold at every C."""
+        return self.solver.folds(self.X, self.y, Cs, fold, **self._options())
 
-    def _quietly(self, fit: Callable[[], LogisticPath]) -> tuple[Array, Array, Array]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an unconverged fit is flagged in its row
-            path = fit()
-        return path.coef.astype(np.float64), path.intercept.astype(np.float64), path.converged
-
-    def held_out(self, Cs: Array, fold: Array) -> Array:
-        """Return logits (C, n, outputs) of the fits on the rows that are not held out; only held-out rows count."""
-        coef, intercept, _ = self.path(Cs, np.flatnonzero(fold < 0))
-        return np.stack([self.X @ w.T + b for w, b in zip(coef, intercept, strict=True)])
+    def logits(self, path: LogisticPath) -> Array:
+        """Return logits (C, n, outputs) of all rows."""
+        return np.stack([self.X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
 
     def choose(self, logits: Array, fold: Array) -> tuple[Array, dict[str, Any]]:
         """Return one score a C pooled over all held-out rows, and what is kept of how it came about."""
@@ -206,12 +227,10 @@ class _Problem:
         }  # fmt: skip
 
 
-def _validation_scores(
-    probe: LinearProbe, coef: Array, intercept: Array, validation: Labelled, setting: Setting
-) -> Array:
+def _validation_scores(probe: LinearProbe, path: LogisticPath, validation: Labelled, setting: Setting) -> Array:
     """Return one score a C on the validation split, over the classes that the budget could teach."""
     X = probe.scaling.apply(validation.X, "float64")
-    logits = np.stack([X @ w.T + b for w, b in zip(coef, intercept, strict=True)])
+    logits = np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
     outputs, y = probe.outputs, validation.y
     if setting.multilabel:
         y, known = y[:, outputs], np.ones((len(y), len(outputs)), dtype=bool)

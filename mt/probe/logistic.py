@@ -6,8 +6,9 @@ for `binary`, one a label for `multilabel`, multinomial for `multiclass` and `or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +18,15 @@ from mt.errors import InputError, unknown
 from mt.probe._basis import Basis, build_basis
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
 from mt.probe._continuation import Paths
-from mt.probe._problems import solve
+from mt.probe._lbfgs import Fit
+from mt.probe._problems import Draw, solve
 from mt.probe._request import Request
 from mt.probe.paths import FoldedPath, LogisticPath, probabilities
 
 __all__ = ["FoldedPath", "LogisticPath", "fit_logistic", "fit_path_folds", "probabilities"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-# Bytes that the problems solved at once may take, at least; a quarter of the features if that is more.
-MEMORY = 512 << 20
+T = TypeVar("T")
 
 
 def fit_logistic(
@@ -44,20 +45,16 @@ def fit_logistic(
     Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
     Warns ConvergenceWarning with the numbers.
     """
-    request = Request.check(
-        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
-        tol=tol, max_iter=max_iter, device=torch_device(device),
+    job = path_job(
+        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight, tol=tol,
+        max_iter=max_iter, device=device, dtype=dtype,
     )  # fmt: skip
-    if task == "multilabel":
-        refuse_constant_labels(request.targets[request.sample_weight > 0].cpu().numpy())
-    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device)
-    return _Fits.solve(request, basis, request.whole(), memory).path(0)
+    return job.run(memory)
 
 
 def fit_path_folds(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, task: str,
-    n_classes: int | None = None, sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None,
-    tol: float = 1e-5, max_iter: int = 1000, device: str = "auto", dtype: str = "float32", memory: int | None = None,
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, memory: int | None = None,
+    **options: Any,
 ) -> FoldedPath:  # fmt: skip
     """Fit every C on the rows outside each fold and predict that fold; what is returned refits all rows at one C.
 
@@ -65,29 +62,100 @@ def fit_path_folds(
     see the labels of their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.
     The rest is as in fit_logistic.
     """
-    request = Request.check(
-        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
-        tol=tol, max_iter=max_iter, device=torch_device(device),
-    )  # fmt: skip
+    return folds_job(X, y, Cs, fold, **options).run(memory)
+
+
+def path_job(
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, dtype: str = "float32", **options: Any
+) -> Job[LogisticPath]:
+    """Return what fit_logistic does as a job, to be solved with others; all but NaN is checked now."""
+    request = _request(X, y, Cs, **options)
+    if request.task == "multilabel":
+        refuse_constant_labels(request.targets[request.sample_weight > 0].cpu().numpy())
+    precision = _dtype(dtype)
+
+    def basis() -> Basis:
+        return build_basis(request.X, dtype=precision, device=request.device)
+
+    return Job(request, basis, request.whole(), lambda fits: fits.path(0))
+
+
+def folds_job(
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, dtype: str = "float32",
+    **options: Any,
+) -> Job[FoldedPath]:  # fmt: skip
+    """Return what fit_path_folds does as a job, to be solved with others; all but NaN is checked now."""
+    request, precision = _request(X, y, Cs, **options), _dtype(dtype)
     number = check_folds(fold, len(request.X))
     # Fold by fold: so the rows that a fit leaves out lie together, and its products leave them out too.
     order = np.argsort(number, kind="stable")
-    basis = build_basis(request.X, dtype=_dtype(dtype), device=request.device, order=order)
-    fits = _Fits.solve(request, basis, request.without_each(number), memory)
-    oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
-    for k in range(len(fits.weights)):
-        first, last = np.searchsorted(number[order], [k, k + 1])
-        oof[:, order[first:last]] = fits.logits(k, slice(first, last))
 
-    # On the features, since a refit may rotate the basis.
-    coef, intercept = basis.to_features(fits.weights.mean(0).to(request.device))
+    def basis() -> Basis:
+        return build_basis(request.X, dtype=precision, device=request.device, order=order)
 
-    def refit(C: float) -> LogisticPath:
-        nearest = int(np.abs(np.log(request.Cs / C)).argmin())
-        start = basis.to_weights(coef[nearest], intercept[nearest])
-        return _Fits.solve(request.at([C]), basis, request.whole(), memory, start=start).path(0)
+    def folded(fits: _Fits) -> FoldedPath:
+        oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
+        for k in range(len(fits.weights)):
+            first, last = np.searchsorted(number[order], [k, k + 1])
+            oof[:, order[first:last]] = fits.logits(k, slice(first, last))
+        # On the features, since a refit may rotate the basis.
+        coef, intercept = fits.basis.to_features(fits.weights.mean(0).to(request.device))
 
-    return FoldedPath(oof, (fits.gap <= tol).numpy(), refit)
+        def refit(C: float) -> Job[LogisticPath]:
+            nearest = int(np.abs(np.log(request.Cs / C)).argmin())
+            start = coef[nearest], intercept[nearest]
+            return Job(request.at([C]), lambda: fits.basis, request.whole(), lambda fits: fits.path(0), start)
+
+        return FoldedPath(oof, (fits.gap <= request.tol).numpy(), refit)
+
+    return Job(request, basis, request.without_each(number), folded)
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """Fits of one draw that wait to be solved: each column of ``members`` (rows, folds) at every C of the request.
+
+    ``outcome`` makes of the solutions what was asked for.  ``start`` holds coefficients and intercepts to start from.
+    """
+
+    request: Request
+    basis: Callable[[], Basis]
+    members: Tensor
+    outcome: Callable[[_Fits], T]
+    start: tuple[Tensor, Tensor] | None = None
+
+    def run(self, memory: int | None = None) -> T:
+        """Solve it alone."""
+        outcome: T = solve_jobs([self], memory)[0]
+        return outcome
+
+
+def solve_jobs(jobs: Sequence[Job[Any]], memory: int | None = None) -> list[Any]:
+    """Return the jobs' outcomes, the small ones of one shape solved together as far as memory allows."""
+    draws = [_draw(job) for job in jobs]
+    solved = solve(draws, memory=memory)
+    return [job.outcome(_Fits.of(job, draw, fit)) for job, draw, fit in zip(jobs, draws, solved, strict=True)]
+
+
+def _draw(job: Job[Any]) -> Draw:
+    """Return the problems of a job in the basis of its features."""
+    request, basis, paths = job.request, job.basis(), Paths()
+    groups = request.groups(job.members).ordered(basis.order)
+    if job.start is not None:
+        start = basis.to_weights(*job.start)
+        paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
+    return Draw(basis, groups, request.Cs, paths, request.tol, request.max_iter)
+
+
+def _request(
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str, n_classes: int | None = None,
+    sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None, tol: float = 1e-5, max_iter: int = 1000,
+    device: str = "auto",
+) -> Request:  # fmt: skip
+    return Request.check(
+        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
+        tol=tol, max_iter=max_iter, device=torch_device(device),
+    )  # fmt: skip
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -123,19 +191,12 @@ class _Fits:
     n_iter: Tensor
 
     @classmethod
-    def solve(
-        cls, request: Request, basis: Basis, members: Tensor, memory: int | None, *, start: Tensor | None = None
-    ) -> _Fits:
-        """Fit each column of ``members`` (rows, folds) at every C, from ``start`` (outputs, columns) at the first."""
-        groups = request.groups(members).ordered(basis.order)
-        budget = memory or max(MEMORY, basis.design.nbytes // 4)
-        paths = Paths()
-        if start is not None:
-            paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
-        fits = solve(basis, groups, request.Cs, paths, tol=request.tol, max_iter=request.max_iter, memory=budget)
-        by_label = (members.shape[1], request.targets.shape[1], len(request.Cs))
+    def of(cls, job: Job[Any], draw: Draw, fits: Fit) -> _Fits:
+        request, groups = job.request, draw.groups
+        by_label = (job.members.shape[1], request.targets.shape[1], len(request.Cs))
         weights = fits.weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
-        return cls(request, basis, weights, fits.gap.reshape(by_label).amax(1), fits.n_iter.reshape(by_label).amax(1))
+        gap, n_iter = fits.gap.reshape(by_label), fits.n_iter.reshape(by_label)
+        return cls(request, draw.basis, weights, gap.amax(1), n_iter.amax(1))
 
     def logits(self, k: int, rows: slice) -> np.ndarray:
         """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 PREDICT_ROWS = 8192
+T = TypeVar("T", covariant=True)
+
+
+class Job(Protocol[T]):
+    """Fits that wait: a solver may take several jobs on together."""
+
+    def run(self) -> T:
+        """Solve it alone."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,16 @@ class LogisticPath:
 class FoldedPath:
     """Out-of-fold logits ``oof`` (Cs, rows, outputs), float32, and what fits all rows at the C that they choose.
 
-    ``fold_converged`` is (folds, Cs).  ``refit(C)`` returns the path of that C alone.
+    ``fold_converged`` is (folds, Cs).  ``refit_job(C)`` is to be solved for the path of that C alone.
     """
 
     oof: np.ndarray
     fold_converged: np.ndarray
-    refit: Callable[[float], LogisticPath]
+    refit_job: Callable[[float], Job[LogisticPath]]
+
+    def refit(self, C: float) -> LogisticPath:
+        """Return the path of that C alone."""
+        return self.refit_job(C).run()
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +15,19 @@ import numpy.typing as npt
 from mt.cache.scores import Cases, Fit, ScoreStore
 from mt.errors import FitError, InputError, unknown
 from mt.probe import metrics
-from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
+from mt.probe.fit import Fitted, Labelled, Setting, fit_probes
 from mt.probe.plan import SOLVER_REVISIONS, Pair, Question
 from mt.probe.protocol import Logistic, Protocol
 
 if TYPE_CHECKING:
     from mt.cache.reader import FeatureFile
+    from mt.probe.budget import Draw
     from mt.probe.draw_source import DrawSource
 
 Array = npt.NDArray[Any]
 Keep = Callable[[Question, "Features", Fitted, Fit], None]
+# Draws are fitted together that hold at most so many numbers in all; larger ones gain nothing, and are kept one by one.
+TOGETHER = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,27 @@ class Prober:
         self.fitting, self.store, self.draws, self.keep = fitting, store, draws, keep
         self._loaded: tuple[Features, str, str] | None = None
 
-    def __call__(self, question: Question) -> Fit:
-        """Return the fit that answers a question, with its test probabilities."""
+    def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
+        """Yield the fits that answer the questions, in their order, with their test probabilities.
+
+        Small draws of one budget that follow one another are fitted together.
+        """
+        for _, same in groupby(questions, key=lambda question: (id(question.pair), question.budget)):
+            asked = list(same)
+            features = self._features(asked[0].pair)[0]
+            setting = self.fitting.setting(features.train.task, features.n_classes)
+            drawn = [self.draws.draw(features, question.budget, question.seed) for question in asked]
+            at_once = max(1, TOGETHER // (features.train.dim * max(len(draw.rows) for draw in drawn)))
+            for start in range(0, len(asked), at_once):
+                some = list(zip(asked, drawn, strict=True))[start : start + at_once]
+                budgets = [(features.drawn(draw.rows), question.seed) for question, draw in some]
+                fits = fit_probes(budgets, setting, validation=features.validation)
+                for (question, draw), fitted in zip(some, fits, strict=True):
+                    yield self._fit(question, draw, setting, fitted)
+
+    def _fit(self, question: Question, drawn: Draw, setting: Setting, fitted: Fitted) -> Fit:
+        """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
         features, pool, cases = self._features(question.pair)
-        setting = self.fitting.setting(features.train.task, features.n_classes)
-        drawn = self.draws.draw(features, question.budget, question.seed)
-        budget = features.drawn(drawn.rows)
-        fitted = fit_probe(budget, setting, seed=question.seed, validation=features.validation)
         probabilities = fitted.probe.probabilities(features.test.embeddings)
         n_val = 0 if features.validation is None else len(features.validation.y)
         outcome = {

@@ -17,10 +17,10 @@ import torch
 
 from mt.errors import FitError, InputError, MissingExtraError, unknown
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
-from mt.probe._one_by_one import FitOne, OneFit, folds_one_by_one, path_one_by_one
+from mt.probe._one_by_one import FitOne, OneFit, OneJob, folds_one_by_one, path_one_by_one
 from mt.probe._request import Request
-from mt.probe.logistic import DTYPES, fit_logistic, fit_path_folds
-from mt.probe.paths import FoldedPath, LogisticPath
+from mt.probe.logistic import DTYPES, folds_job, path_job, solve_jobs
+from mt.probe.paths import FoldedPath, Job, LogisticPath
 
 # scikit-learn stops on the largest entry of the gradient of the mean loss.
 REFERENCE_TOL = 1e-8
@@ -28,15 +28,17 @@ REFERENCE_TOL = 1e-8
 
 @dataclass(frozen=True)
 class Solver:
-    """Fits logistic regressions along C: ``path`` as fit_logistic, ``folds`` as fit_path_folds.
+    """Fits logistic regressions along C: ``path`` makes a job of fit_logistic's work, ``folds`` of fit_path_folds'.
 
-    ``revision`` is raised whenever its numbers change; scores remember it.
+    ``solve`` does several jobs and returns what each gives.  ``revision`` is raised whenever the solver's numbers
+    change; scores remember it.
     """
 
     name: str
     revision: int
-    path: Callable[..., LogisticPath]
-    folds: Callable[..., FoldedPath]
+    path: Callable[..., Job[LogisticPath]]
+    folds: Callable[..., Job[FoldedPath]]
+    solve: Callable[[Sequence[Any]], list[Any]]
 
 
 def get_solver(name: str) -> Solver:
@@ -98,23 +100,24 @@ def _one_by_one(name: str, fit: Callable[[np.ndarray, np.ndarray, np.ndarray, fl
             raise FitError("Features must be finite, found NaN or infinity.")
         return checked, lambda X, y, weight, C: fit(X, y, weight, C, max_iter)
 
-    def path(X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, **options: Any) -> LogisticPath:
+    def path(X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, **options: Any) -> OneJob[LogisticPath]:
         checked, fit_one = request(X, y, Cs, **options)
         if checked.task == "multilabel":
             refuse_constant_labels(checked.targets[checked.sample_weight > 0].numpy())
-        return path_one_by_one(checked, fit_one)
+        return OneJob(lambda: path_one_by_one(checked, fit_one))
 
     def folds(
         X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, **options: Any
-    ) -> FoldedPath:
+    ) -> OneJob[FoldedPath]:
         checked, fit_one = request(X, y, Cs, **options)
-        return folds_one_by_one(checked, fit_one, check_folds(fold, len(checked.X)))
+        number = check_folds(fold, len(checked.X))
+        return OneJob(lambda: folds_one_by_one(checked, fit_one, number))
 
-    return Solver(name, 1, path, folds)
+    return Solver(name, 1, path, folds, lambda jobs: [job.run() for job in jobs])
 
 
 SOLVERS = {
-    "torch": Solver("torch", 6, fit_logistic, fit_path_folds),
+    "torch": Solver("torch", 7, path_job, folds_job, solve_jobs),
     "sklearn": _one_by_one("sklearn", _fit_sklearn),
     "cuml": _one_by_one("cuml", _fit_cuml),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,10 +302,10 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
     write_pair(tmp_path)
     original = prober.Prober.__call__
 
-    def late(self: prober.Prober, question: plan.Question) -> Fit:
-        fit = original(self, question)
-        self.store.add_fit(replace(fit, probabilities=fit.probabilities[::-1].copy()))
-        return fit
+    def late(self: prober.Prober, questions: Sequence[plan.Question]) -> Iterator[Fit]:
+        for fit in original(self, questions):
+            self.store.add_fit(replace(fit, probabilities=fit.probabilities[::-1].copy()))
+            yield fit
 
     monkeypatch.setattr(prober.Prober, "__call__", late)
     study = run_probe(tmp_path, **QUICK)
@@ -316,7 +317,7 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
 
 def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path)
-    original, calls = prober.fit_probe, []
+    original, calls = prober.fit_probes, []
 
     def interrupted(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -324,7 +325,8 @@ def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return original(*args, **options)
 
-    monkeypatch.setattr(prober, "fit_probe", interrupted)
+    monkeypatch.setattr(prober, "fit_probes", interrupted)
+    monkeypatch.setattr(prober, "TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
         run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)
     study = run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)

@@ -91,7 +91,8 @@ def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: st
     assert (permuted != y).any()
     X = Scaling.learn(X, "standardize").apply(X)
     options = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu", "max_iter": 10_000}
-    before, after = (get_solver(solver).folds(X, labels, [0.1, 10.0], fold, **options).oof for labels in (y, permuted))
+    job = get_solver(solver).folds
+    before, after = (job(X, labels, [0.1, 10.0], fold, **options).run().oof for labels in (y, permuted))
     # Fits solved side by side differ by rounding when one of them takes another number of steps; by no more.
     np.testing.assert_allclose(after[:, held], before[:, held], rtol=1e-5, atol=1e-5)
     assert np.abs(after - before).max() > 0.01
@@ -197,8 +198,8 @@ def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkey
     fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
     monkeypatch.setattr(fit, "carve", lambda *_: fold)
     seen: list[np.ndarray] = []
-    original = fit._Problem.held_out
-    monkeypatch.setattr(fit._Problem, "held_out", lambda *a: seen.append(original(*a)) or seen[-1])
+    original = fit._Problem.logits
+    monkeypatch.setattr(fit._Problem, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
     permuted = np.where(fold == 0, (y + 1) % 3, y)
     for labels in (y, permuted):
         fit_probe(Labelled(X, labels), setting_of(name, "multiclass"), seed=0)

@@ -62,9 +62,9 @@ def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, t
     fold = rng.integers(0, 5, 700)
     rows, split = [], _lbfgs._Block.split
 
-    def watched(*args):
-        blocks = split(*args)
-        rows.append(sum(len(block.design) * len(block.problems) for block in blocks) / (700 * len(args[2])))
+    def watched(batch):
+        blocks = split(batch)
+        rows.append(sum(len(block.design) * len(block.problems) for block in blocks) / (700 * len(batch.start)))
         return blocks
 
     monkeypatch.setattr(_lbfgs._Block, "split", watched)

@@ -49,7 +49,7 @@ def other(request, monkeypatch):
 def test_solvers_agree(other, task, class_weight):
     options = {"task": task, "class_weight": class_weight, "sample_weight": np.linspace(0.5, 1.5, 90)}
     y = TARGETS[task]
-    ours, theirs = get_solver("torch").path(X, y, CS, **options), other.path(X, y, CS, **options)
+    ours, theirs = (s.path(X, y, CS, **options).run() for s in (get_solver("torch"), other))
     assert theirs.coef.shape == ours.coef.shape
     assert theirs.intercept.shape == ours.intercept.shape
     assert theirs.converged.all()
@@ -61,7 +61,7 @@ def test_solvers_agree(other, task, class_weight):
 @pytest.mark.parametrize("task", TARGETS)
 def test_folds_agree(other, task):
     y, n_classes = TARGETS[task], 5 if task == "ordinal" else None
-    ours, theirs = (s.folds(X, y, CS, FOLD, task=task, n_classes=n_classes) for s in (get_solver("torch"), other))
+    ours, theirs = (s.folds(X, y, CS, FOLD, task=task, n_classes=n_classes).run() for s in (get_solver("torch"), other))
     assert theirs.fold_converged.shape == ours.fold_converged.shape
     assert theirs.oof.shape == ours.oof.shape
     for c in range(3):
@@ -72,14 +72,14 @@ def test_folds_agree(other, task):
 
 def test_two_classes_of_many_are_the_softmax_of_both(other):
     y = np.where(TARGETS["binary"] == 1, 3, 0)
-    ours, theirs = (s.path(X, y, CS, task="multiclass", n_classes=4) for s in (get_solver("torch"), other))
+    ours, theirs = (s.path(X, y, CS, task="multiclass", n_classes=4).run() for s in (get_solver("torch"), other))
     np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-5)
     assert (theirs.predict_proba(X, 1)[:, [1, 2]] == 0).all()
 
 
 def test_a_constant_label_predicts_its_smoothed_base_rate(other):
     y = np.column_stack([TARGETS["binary"], np.zeros(90, dtype=int)])
-    ours, theirs = (s.folds(X, y, CS, FOLD, task="multilabel") for s in (get_solver("torch"), other))
+    ours, theirs = (s.folds(X, y, CS, FOLD, task="multilabel").run() for s in (get_solver("torch"), other))
     np.testing.assert_allclose(theirs.oof[:, :, 1], ours.oof[:, :, 1], rtol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_the_reference_is_cold_tight_and_double(monkeypatch):
         return fit(self, X, y, sample_weight)
 
     monkeypatch.setattr(LogisticRegression, "fit", watched)
-    get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", dtype="float32")
+    get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", dtype="float32").run()
     assert [parameters["C"] for parameters, _, _ in seen] == CS
     for parameters, dtype, warm in seen:
         assert (parameters["warm_start"], parameters["tol"], dtype, warm) == (False, 1e-8, np.float64, False)
@@ -102,7 +102,7 @@ def test_an_unconverged_reference_warns():
     from sklearn.exceptions import ConvergenceWarning
 
     with pytest.warns(ConvergenceWarning, match="after 2 iterations"):
-        path = get_solver("sklearn").path(X, TARGETS["binary"], [100.0], task="binary", max_iter=2)
+        path = get_solver("sklearn").path(X, TARGETS["binary"], [100.0], task="binary", max_iter=2).run()
     assert not path.converged[0]
 
 
@@ -112,7 +112,7 @@ def test_every_solver_refuses_what_cannot_be_fitted(name):
     spoiled = X.copy()
     spoiled[3, 2] = np.nan
     with pytest.raises(FitError, match="must be finite"):
-        solver.path(spoiled, TARGETS["binary"], CS, task="binary")
+        solver.path(spoiled, TARGETS["binary"], CS, task="binary").run()
     with pytest.raises(FitError, match="one class only"):
         solver.path(X, np.zeros(90, dtype=int), CS, task="binary")
     with pytest.raises(FitError, match="one class only"):

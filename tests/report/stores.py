@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,7 @@ def filled(
         for budget in budgets
         for seed in range(1 if budget == 1 else seeds)
     ]
-    ask(questions, answer, store, metrics=metrics)
+    ask(questions, partial(map, answer), store, metrics=metrics)
     return store
 
 

@@ -133,10 +133,7 @@ def _study(
 ) -> Study:
     """Return all scores in one study; every fit is in the store by now."""
 
-    def answer(question: Question) -> Any:
-        return store.fit(question.identity)
-
-    tuned = ask(questions, answer, store, metrics=metrics)
+    tuned = ask(questions, lambda tuned: (store.fit(question.identity) for question in tuned), store, metrics=metrics)
     return Study(
         [score for study in (*cached, tuned) for score in study.scores],
         n_fitted + sum(study.n_fitted for study in cached),
