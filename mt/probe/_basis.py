@@ -26,6 +26,9 @@ BLOCK = 384
 # A direction with at least so much of the rows' mean square is left to the design's precision: rounding, which is
 # relative to a row's length, is then as small beside the direction's spread as a step of the tolerance.
 STRONG = 1e-6
+# The eigenvectors of a design that is not rotated only scale: so many rows a column, evenly spaced, tell them well
+# enough (with half as many, fits take a fifth more iterations).
+SAMPLED = 16
 # With so many rows a column, turning every step costs less than rotating the rows.
 TALL = 4
 
@@ -97,19 +100,28 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     for chunk in _centred(features, mean, CACHE_BYTES):
         design[place[start : start + len(chunk)], :-1] = chunk.to(dtype)
         start += len(chunk)
-    gram = design.new_zeros(dim, dim)
-    add_gram(gram, design[:, :-1], design[:, :-1])
-    weak = STRONG * gram.diagonal().sum() * torch.eye(dim, dtype=dtype, device=mean.device)
-    if int(torch.linalg.cholesky_ex(gram - weak, upper=True).info) != 0:
+    for spacing in sorted({max(1, rows // (SAMPLED * dim)), 1}, reverse=True):
+        sample = design[::spacing, :-1]
+        gram = design.new_zeros(dim, dim)
+        add_gram(gram, sample, sample)
+        if _is_strong(gram):
+            break
+    else:
         return None
     squares, vectors = torch.linalg.eigh(gram, UPLO="U")
-    eigenvalues = torch.cat([squares.double() / rows, mean.new_ones(1)])
+    eigenvalues = torch.cat([squares.double() / len(sample), mean.new_ones(1)])
     eigenvectors = torch.eye(dim + 1, dtype=dtype, device=mean.device)
     eigenvectors[:-1, :-1] = vectors
     basis = Basis(mean, None, eigenvalues, eigenvectors, design, wanted)
     if rows < TALL * dim:
         basis.rotate()
     return basis
+
+
+def _is_strong(gram: Tensor) -> bool:
+    """Tell whether every direction holds at least STRONG of the sum of squares."""
+    least = STRONG * gram.diagonal().sum() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return int(torch.linalg.cholesky_ex(gram - least, upper=True).info) == 0
 
 
 def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mt.probe import _basis
-from mt.probe._basis import BLOCK, TALL, build_basis
+from mt.probe._basis import BLOCK, SAMPLED, TALL, build_basis
+from mt.probe.logistic import fit_logistic
 
 
 def steep(n: int, d: int, decades: float) -> np.ndarray:
@@ -66,3 +67,35 @@ def test_strong_features_need_no_double_precision(n):
 def test_a_weak_direction_is_rotated_in_double_precision():
     X = steep(TALL * 50, 50, 4)
     assert build_basis(X, dtype=torch.float32, device=torch.device("cpu")).eigenvectors is None
+
+
+def test_of_many_rows_an_even_sample_tells_the_scale():
+    X = steep(4 * SAMPLED * 50, 50, 1).astype(np.float32)
+    basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"))
+    squares = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
+    off = (squares / basis.eigenvalues - 1).abs()[:-1]
+    assert 0.01 < off.max() < 1
+
+
+def test_a_sample_that_misleads_leads_to_the_optimum_all_the_same():
+    n, d = 4 * SAMPLED * 50, 50
+    X = steep(n, d, 1)
+    far = np.arange(n) % 4 == 3  # rows that no even sample of every fourth has
+    X[far] = (X[far] - 3) @ np.diag(np.logspace(2, -2, d)) + 3
+    y = (X[:, 0] + X[:, 1:9].sum(axis=1) + np.random.default_rng(1).logistic(size=n) > 27).astype(int)
+    Cs = [1e-3, 1.0, 1e3]
+    found = fit_logistic(X, y, Cs, task="binary")
+    best = fit_logistic(X, y, Cs, task="binary", dtype="float64", tol=1e-9)
+    assert found.converged.all()
+    assert (found.objective <= best.objective * (1 + 1e-5)).all()
+
+
+def test_a_direction_that_the_sample_lacks_is_seen_by_all_rows():
+    n, d = 2 * SAMPLED * 50, 50
+    X = steep(n, d, 1)
+    X[:, 7] = np.where(np.arange(n) % 2, np.sign(np.sin(np.arange(n))), 0.0)
+    X[:, 7] -= X[:, 7].sum() / (n // 2) * (np.arange(n) % 2)
+    basis = build_basis(X.astype(np.float32), dtype=torch.float32, device=torch.device("cpu"))
+    assert basis.axes is None
+    gram = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
+    torch.testing.assert_close(gram, basis.eigenvalues, rtol=1e-3, atol=1e-5)
