@@ -26,6 +26,8 @@ BLOCK = 384
 # A direction with at least so much of the rows' mean square is left to the design's precision: rounding, which is
 # relative to a row's length, is then as small beside the direction's spread as a step of the tolerance.
 STRONG = 1e-6
+# The same of a direction that is told by the rows' inner products in double precision.
+DOUBLE = 1e-9
 # The eigenvectors of a design that is not rotated only scale: so many rows a column, evenly spaced, tell them well
 # enough (with half as many, fits take a fifth more iterations).
 SAMPLED = 16
@@ -85,8 +87,8 @@ def build_basis(
     rows, dim = features.shape
     mean = _mean(features, device)
     wanted = torch.from_numpy(np.arange(rows) if order is None else order).to(device)
-    if rows > dim and dtype != torch.float64:
-        basis = _strong(features, mean, wanted, dtype)
+    if dtype != torch.float64:
+        basis = (_strong if rows > dim else _of_kernel)(features, mean, wanted, dtype)
         if basis is not None:
             return basis
     return _rotated(features, mean, wanted, dtype)
@@ -104,7 +106,7 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
         sample = design[::spacing, :-1]
         gram = design.new_zeros(dim, dim)
         add_gram(gram, sample, sample)
-        if _is_strong(gram):
+        if _is_strong(gram, STRONG):
             break
     else:
         return None
@@ -118,9 +120,27 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     return basis
 
 
-def _is_strong(gram: Tensor) -> bool:
-    """Tell whether every direction holds at least STRONG of the sum of squares."""
-    least = STRONG * gram.diagonal().sum() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+def _of_kernel(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis | None:
+    """Return the basis of no more rows than columns from the rows' inner products, or None if a direction is too weak.
+
+    With K = U Λ Uᵀ the rows lie at U Λ^½ on the axes Xᵀ U Λ^-½.
+    """
+    whole = torch.cat(list(_centred(features, mean)))
+    kernel = whole @ whole.T
+    # Centred rows add up to zero: that direction is none of the features'.
+    if not _is_strong(kernel + kernel.diagonal().sum() / len(kernel) ** 2, DOUBLE):
+        return None
+    squares, vectors = torch.linalg.eigh(kernel)
+    squares, vectors = squares[1:], vectors[:, 1:]
+    design = torch.ones(len(whole), len(kernel), dtype=dtype, device=mean.device)
+    design[:, :-1] = (vectors * squares.sqrt())[wanted].to(dtype)
+    eigenvalues = torch.cat([squares / len(whole), mean.new_ones(1)])
+    return Basis(mean, whole.T @ (vectors * squares.rsqrt()), eigenvalues, None, design, wanted)
+
+
+def _is_strong(gram: Tensor, share: float) -> bool:
+    """Tell whether every direction holds at least that share of the sum of squares."""
+    least = share * gram.diagonal().sum() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return int(torch.linalg.cholesky_ex(gram - least, upper=True).info) == 0
 
 

@@ -99,3 +99,19 @@ def test_a_direction_that_the_sample_lacks_is_seen_by_all_rows():
     assert basis.axes is None
     gram = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
     torch.testing.assert_close(gram, basis.eigenvalues, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("repeated", [0, 1])
+def test_few_rows_are_told_by_their_inner_products_where_none_repeats(monkeypatch, repeated):
+    X = steep(120, 300, 2)
+    X[:repeated] = X[-1]
+    told, of_kernel = [], _basis._of_kernel
+    monkeypatch.setattr(_basis, "_of_kernel", lambda *given: told.append(of_kernel(*given)) or told[-1])
+    order = np.random.default_rng(0).permutation(120)
+    basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"), order=order)
+    assert (told[0] is None) == bool(repeated)
+    axes, centred = basis.axes.numpy(), X - X.mean(axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(119 - repeated), atol=1e-9)
+    np.testing.assert_allclose(basis.design[:, :-1].numpy(), (centred @ axes)[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(axes @ (axes.T @ centred.T), centred.T, atol=1e-9)
+    np.testing.assert_allclose(basis.eigenvalues[:-1].numpy(), np.square(centred @ axes).mean(axis=0), rtol=1e-6)
