@@ -7,7 +7,7 @@ weights, so a line search needs no product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -118,10 +118,20 @@ class _Block:
     """
 
     def __init__(self, batch: Batch, rows: slice, problems: Tensor) -> None:
-        self.design, self.loss, self.problems = batch.design[rows], batch.loss.rows(rows).select(problems), problems
-        self.logits = self._logits(times(self.design, self._rows(batch.start)), batch.start.shape[1])
-        # The logits of a move, and after it the residual at its end.
-        self.scratch = torch.empty_like(self.logits)
+        self.design, self.problems = batch.design[rows], problems
+        logits = times(self.design, self._rows(batch.start))
+        self._hold(batch.loss.rows(rows).select(problems), self._logits(logits, batch.start.shape[1]))
+        for rows, loss in self.chunks:
+            self.residual[rows] = loss.residual(self.logits[rows])
+
+    def _hold(self, loss: Loss, logits: Tensor) -> None:
+        """Take loss and logits of the problems, with room for the logits of a move and for the residual at its end."""
+        self.loss, self.logits = loss, logits
+        self.move, self.residual = torch.empty_like(logits), torch.empty_like(logits)
+        step = max(1, AT_ONCE // logits[0].numel())
+        starts = range(0, len(logits), step)
+        # A few rows at a time.
+        self.chunks = [(slice(start, start + step), loss.rows(slice(start, start + step))) for start in starts]
 
     @classmethod
     def split(cls, batch: Batch) -> list[_Block]:
@@ -148,37 +158,30 @@ class _Block:
         """Return logits as they lie in memory: (rows, outputs · problems)."""
         return logits.transpose(1, 2).flatten(1)
 
-    def _chunks(self) -> Iterator[tuple[slice, Loss]]:
-        """Yield the rows, a few at a time, with their losses."""
-        step = max(1, AT_ONCE // self.logits[0].numel())
-        for start in range(0, len(self.logits), step):
-            rows = slice(start, start + step)
-            yield rows, self.loss.rows(rows)
-
     def differentiate(self, value: Tensor, gradient: Tensor) -> None:
         """Add the rows' losses to all problems' values, and their slopes by the weights to the gradients."""
-        for rows, loss in self._chunks():
+        for rows, loss in self.chunks:
             value.index_add_(0, self.problems, loss.value(self.logits[rows]).to(value.dtype))
-            self.scratch[rows] = loss.residual(self.logits[rows])
-        residual = self._flat(self.scratch)
+        residual = self._flat(self.residual)
         slope = residual.T @ self.design if residual.shape[1] < THIN else (self.design.T @ residual).T
         gradient.index_add_(0, self.problems, slope.reshape(*self.logits.mT.shape[1:], -1).transpose(0, 1))
 
     def aim(self, move: Tensor) -> None:
         """Take the logits of a move of all problems' weights."""
-        torch.mm(self.design, self._rows(move).T, out=self._flat(self.scratch))
+        torch.mm(self.design, self._rows(move).T, out=self._flat(self.move))
 
     def add_slope(self, slope: Tensor, length: Tensor) -> None:
-        """Add the losses' slopes along the move at these lengths."""
+        """Add the losses' slopes along the move at these lengths, and keep the residual there."""
         at = length[self.problems][:, None]
-        for rows, loss in self._chunks():
-            move = self.scratch[rows]
-            now = loss.residual(torch.addcmul(self.logits[rows], at, move)).mul_(move).sum((0, 2))
-            slope.index_add_(0, self.problems, now)
+        for rows, loss in self.chunks:
+            move = self.move[rows]
+            residual = loss.residual(torch.addcmul(self.logits[rows], at, move))
+            self.residual[rows] = residual
+            slope.index_add_(0, self.problems, residual.mul_(move).sum((0, 2)))
 
     def go(self, length: Tensor) -> None:
-        """Make the move by these lengths."""
-        self.logits.addcmul_(length[self.problems][:, None], self.scratch)
+        """Make the move by these lengths, the last ones tried."""
+        self.logits.addcmul_(length[self.problems][:, None], self.move)
 
     def keep(self, kept: Tensor, problems: int) -> bool:
         """Go on with the kept ones of so many problems, renumbered; tell if the block has any."""
@@ -186,10 +189,11 @@ class _Block:
         number[kept] = torch.arange(len(kept), device=kept.device)
         moved = number[self.problems]
         here = torch.nonzero(moved >= 0)[:, 0]
-        self.problems, self.loss = moved[here], self.loss.select(here)
-        self.logits = self.logits.transpose(1, 2)[..., here].transpose(1, 2)
-        self.scratch = torch.empty_like(self.logits)
-        return len(here) > 0
+        if len(here) == 0:
+            return False
+        self.problems = moved[here]
+        self._hold(self.loss.select(here), self.logits.transpose(1, 2)[..., here].transpose(1, 2))
+        return True
 
 
 class _State:
@@ -276,7 +280,7 @@ class _State:
         self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
 
     def _line_search(self, move: Tensor, slope: Tensor) -> Tensor:
-        """Return lengths at which the slope has at most half its size.
+        """Return lengths at which the slope has at most half its size; the blocks then hold the residuals there.
 
         Bracketed false position, on logits alone.
         """
@@ -285,12 +289,12 @@ class _State:
         low, low_slope = torch.zeros_like(slope), slope
         high, high_slope = torch.full_like(slope, torch.inf), torch.full_like(slope, torch.inf)
         length = torch.ones_like(slope)
-        for _ in range(LINE_STEPS):
+        for step in range(LINE_STEPS):
             now = linear + length * square
             for block in self.blocks:
                 block.add_slope(now, length)
             flat = now.abs() <= 0.5 * slope.abs()
-            if flat.all():
+            if flat.all() or step == LINE_STEPS - 1:
                 break
             falling = now < 0
             low, low_slope = torch.where(falling, length, low), torch.where(falling, now, low_slope)
