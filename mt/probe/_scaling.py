@@ -28,7 +28,7 @@ class Scaling(Protocol):
         """Return Tᵀ g."""
 
     def select(self, problems: Tensor) -> Scaling:
-        """Return the scaling of these problems only."""
+        """Return the scaling of these problems only; their numbers ascend."""
 
 
 @dataclass(frozen=True)
