@@ -27,8 +27,13 @@ def main() -> None:
             lambda draws=draws, setting=setting: [fit_probe(budget, setting, seed=seed) for budget, seed in draws],
             rounds=ROUNDS,
         )  # fmt: skip
-        note = f"{together:.2f} s, one after another {apart:.2f} s"
-        row(f"{rows} x {dim}, {classes} classes", ratio, reach="-", note=note)
+        same = [
+            np.array_equal(one.probe.coef, fit_probe(budget, setting, seed=seed).probe.coef)
+            for one, (budget, seed) in zip(fit_probes(draws, setting), draws, strict=True)
+        ]
+        numbers = "the same numbers" if all(same) else "OTHER NUMBERS"
+        note = f"{together:.2f} s, one after another {apart:.2f} s; {numbers}"
+        row(f"{rows} x {dim}, {classes} classes", ratio, reach="> 1", note=note)
 
 
 def drawn(rows: int, dim: int, classes: int, seed: int) -> Labelled:

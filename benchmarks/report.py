@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -51,7 +52,7 @@ def large(folder: Path) -> Report:
         write_features(cache, model=name, split="test", n=CASES, dim=4)
     catalog = Catalog(cache)
     with ScoreStore(folder / "scores.sqlite") as store:
-        ask(_questions(catalog), _Guess(store), store)
+        ask(_questions(catalog), partial(map, _Guess(store)), store)
         # Positions take minutes and are remembered; what they cost is no part of opening the page.
         with mock.patch("mt.report.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
             return write_report(store, folder / "report.html", maps=Maps(catalog), export=False)

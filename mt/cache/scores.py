@@ -281,13 +281,19 @@ class ScoreStore:
 
 def _is_ours(sql: sqlite3.Connection, path: Path) -> bool:
     """Tell whether the tables are there; raises when the file is someone else's or newer."""
-    size = path.stat().st_size if path.exists() else 0
-    (application,) = sql.execute("PRAGMA application_id").fetchone()
-    (version,) = sql.execute("PRAGMA user_version").fetchone()
-    tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    # SQLite takes a few bytes of something else for an empty database, and would write over them.  Ours grows between
-    # these two looks where another process makes it, and shrinks to nothing where one was killed while making it.
-    if tables == 0 and not (size and path.stat().st_size):
+    own = not sql.in_transaction
+    if own:
+        sql.execute("BEGIN")  # all of it in one look: another process may be making the tables
+    try:
+        (application,) = sql.execute("PRAGMA application_id").fetchone()
+        (version,) = sql.execute("PRAGMA user_version").fetchone()
+        (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        size = path.stat().st_size if path.exists() else 0
+    finally:
+        if own and sql.in_transaction:
+            sql.execute("ROLLBACK")
+    # SQLite takes a few bytes of something else for an empty database, and would write over them.
+    if tables == 0 and size == 0:
         return False
     if application != _APPLICATION_ID:
         raise CacheError(f"{path} is not a score database of mt. Name another file with --scores FILE.")

@@ -4,8 +4,9 @@ A minimiser of an L2-penalised linear model lies in the row space of the centred
 coordinates leaves the penalty as it is.  So the features are rotated once, exactly, into the eigenvectors of their
 covariance; there the curvature of every problem is close to diagonal, whatever its C, label or fold.
 
-Where no direction is weak, single precision holds them all in the features' own coordinates as well.  Then nothing is
-rotated: the eigenvectors only scale, for which single precision does, and take a third of the time.
+With more rows than columns and no weak direction, single precision holds them all in the features' own coordinates as
+well.  Then nothing is rotated: the eigenvectors only scale, for which single precision and a sample of very many rows
+do, and take a third of the time.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Basis:
     ``design`` (n, rank + 1) holds the centred rows in the coordinates of ``axes`` (dim, rank), which are orthonormal
     (None: the features' own), and ends in a column of ones, the intercept's; ``order`` (n,) says which row of the
     features each of its rows is.  ``eigenvectors`` (rank + 1, rank + 1) of the design are columns, the intercept's
-    among them (None: its own axes are), ``eigenvalues`` (rank + 1,) the mean squares along them.  ``mean`` (dim,),
-    axes and eigenvalues are float64.
+    among them (None: its own axes are), ``eigenvalues`` (rank + 1,) the mean squares along them, of an even sample of
+    the rows where they only scale.  ``mean`` (dim,), axes and eigenvalues are float64.
     """
 
     mean: Tensor
@@ -80,9 +81,9 @@ class Basis:
 def build_basis(
     features: np.ndarray, *, dtype: torch.dtype, device: torch.device, order: np.ndarray | None = None
 ) -> Basis:
-    """Centre the features and find their eigenbasis: a pass each for mean, Gram matrix and design.
+    """Centre the features and find their eigenbasis; a weak direction takes another way there than strong ones.
 
-    ``order`` (rows,) holds the rows' numbers in the order wanted.  With a weak direction the design is rotated.
+    ``order`` (rows,) holds the rows' numbers in the order wanted.
     """
     rows, dim = features.shape
     mean = _mean(features, device)
@@ -102,11 +103,12 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     for chunk in _centred(features, mean, CACHE_BYTES):
         design[place[start : start + len(chunk)], :-1] = chunk.to(dtype)
         start += len(chunk)
+    mean_square = float(torch.linalg.vector_norm(design[:, :-1])) ** 2 / rows
     for spacing in sorted({max(1, rows // (SAMPLED * dim)), 1}, reverse=True):
         sample = design[::spacing, :-1]
         gram = design.new_zeros(dim, dim)
         add_gram(gram, sample, sample)
-        if _is_strong(gram, STRONG):
+        if _holds(gram, STRONG * mean_square * len(sample)):
             break
     else:
         return None
@@ -127,8 +129,9 @@ def _of_kernel(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.
     """
     whole = torch.cat(list(_centred(features, mean)))
     kernel = whole @ whole.T
+    total = float(kernel.diagonal().sum())
     # Centred rows add up to zero: that direction is none of the features'.
-    if not _is_strong(kernel + kernel.diagonal().sum() / len(kernel) ** 2, DOUBLE):
+    if not _holds(kernel + total / len(kernel) ** 2, DOUBLE * total):
         return None
     squares, vectors = torch.linalg.eigh(kernel)
     squares, vectors = squares[1:], vectors[:, 1:]
@@ -138,10 +141,10 @@ def _of_kernel(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.
     return Basis(mean, whole.T @ (vectors * squares.rsqrt()), eigenvalues, None, design, wanted)
 
 
-def _is_strong(gram: Tensor, share: float) -> bool:
-    """Tell whether every direction holds at least that share of the sum of squares."""
-    least = share * gram.diagonal().sum() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return int(torch.linalg.cholesky_ex(gram - least, upper=True).info) == 0
+def _holds(gram: Tensor, least: float) -> bool:
+    """Tell whether the sum of squares along every direction is above `least`."""
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return int(torch.linalg.cholesky_ex(gram - least * identity, upper=True).info) == 0
 
 
 def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis:

@@ -32,8 +32,12 @@ SMALL = 30_000_000
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Fits of one draw: every group at every C, in the draw's basis, from where its paths point to."""
+class Grid:
+    """Fits of one draw: every group at every C, in the draw's basis, from where its paths point to.
+
+    ``memory`` is the bytes that problems solved at once may take: None for MEMORY, or a quarter of the design if that
+    is more.
+    """
 
     basis: Basis
     groups: Groups
@@ -41,20 +45,21 @@ class Draw:
     paths: Paths
     tol: float
     max_iter: int
+    memory: int | None
 
 
-def solve(draws: Sequence[Draw], *, memory: int | None) -> list[Fit]:
-    """Solve every group of every draw at every C, as many problems at once as ``memory`` bytes allow.
+def solve(grids: Sequence[Grid]) -> list[Fit]:
+    """Solve the grids, of bases of their own; as many problems at once as memory allows.
 
-    Returns each draw's weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.
+    Returns each grid's weights (groups, Cs, outputs, columns) float64, gaps and iterations (groups, Cs), on the CPU.
     A label with one class in its rows is not fitted: it predicts its smoothed base rate.  A class without rows gets
-    intercept -inf.  Without ``memory`` it is MEMORY, or a quarter of the design if that is more.
+    intercept -inf.
     """
-    solving = [_Solving(draw, memory) for draw in draws]
+    solving = [_Solving(grid) for grid in grids]
     for some in _together(solving):
         for step in zip(*(one.steps for one in some), strict=True):
             problems, starts = zip(*(one.problems(at) for one, at in zip(some, step, strict=True)), strict=True)
-            fits = begin(problems, starts, tol=some[0].draw.tol, max_iter=some[0].draw.max_iter)
+            fits = begin(problems, starts, tol=some[0].grid.tol, max_iter=some[0].grid.max_iter)
             for one, at, fit in zip(some, step, fits, strict=True):
                 one.add(at, fit)
         for one in some:
@@ -63,7 +68,7 @@ def solve(draws: Sequence[Draw], *, memory: int | None) -> list[Fit]:
 
 
 def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
-    """Yield the draws in groups that take the same steps and are small enough together."""
+    """Yield the grids in groups that take the same steps and are small enough together."""
     by_shape: dict[tuple[object, ...], list[_Solving]] = {}
     for one in solving:
         by_shape.setdefault(one.shape, []).append(one)
@@ -78,18 +83,18 @@ def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
 
 
 class _Solving:
-    """A draw's fits on their way.
+    """A grid's fits on their way.
 
     ``steps`` are the group and C numbers (2, problems) to begin at once.  They go along waves of C, small ones first,
     each started where the paths then point to; the problems that are left of all waves are then taken on together, in
     a basis that is then rotated.
     """
 
-    def __init__(self, draw: Draw, memory: int | None) -> None:
-        self.draw, groups, design = draw, draw.groups, draw.basis.design
-        self.memory = memory or max(MEMORY, design.nbytes // 4)
+    def __init__(self, grid: Grid) -> None:
+        self.grid, groups, design = grid, grid.groups, grid.basis.design
+        self.memory = grid.memory or max(MEMORY, design.nbytes // 4)
         rows, columns = design.shape
-        shape = groups.count, len(draw.Cs)
+        shape = groups.count, len(grid.Cs)
         self.fits = Fit(
             torch.zeros(*shape, groups.outputs, columns, dtype=torch.float64),
             torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
@@ -101,40 +106,40 @@ class _Solving:
         a_problem = groups.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * design.element_size()
         self.at_once = max(1, self.memory // a_problem)
         wide = max(WIDE, SMALL // (rows * columns))
-        waves = max(1, len(draw.Cs) // -(-wide // max(1, len(fitted) * groups.outputs)))
+        waves = max(1, len(grid.Cs) // -(-wide // max(1, len(fitted) * groups.outputs)))
         self.steps: list[Tensor] = []
-        for wave in np.array_split(np.argsort(draw.Cs, kind="stable"), waves):
+        for wave in np.array_split(np.argsort(grid.Cs, kind="stable"), waves):
             every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
             self.steps += _parts(every, self.at_once)
         self.bytes = a_problem * max((at.shape[1] for at in self.steps), default=0)
-        self.shape = groups.outputs, columns, len(self.steps), draw.tol, draw.max_iter, design.dtype, design.device
+        self.shape = groups.outputs, columns, len(self.steps), grid.tol, grid.max_iter, design.dtype, design.device
 
     def problems(self, at: Tensor) -> tuple[Problems, Tensor]:
         """Return the problems of a step, and where they start."""
-        group, penalties = at[0], self.draw.Cs[at[1].numpy()]
-        problems, base_rates = _problems(self.draw.basis, self.draw.groups, group, penalties)
-        return problems, self.draw.paths.towards(group.tolist(), penalties, base_rates)
+        group, penalties = at[0], self.grid.Cs[at[1].numpy()]
+        problems, base_rates = _problems(self.grid.basis, self.grid.groups, group, penalties)
+        return problems, self.grid.paths.towards(group.tolist(), penalties, base_rates)
 
     def add(self, at: Tensor, fit: Fit) -> None:
         """Take a step's fits in."""
-        self.draw.paths.add(at[0].tolist(), self.draw.Cs[at[1].numpy()], fit.weights)
+        self.grid.paths.add(at[0].tolist(), self.grid.Cs[at[1].numpy()], fit.weights)
         self._put(at, fit)
 
     def finish(self) -> None:
         """Take what is left to the tolerance."""
-        fits, draw = self.fits, self.draw
-        late = torch.nonzero(~(fits.gap <= draw.tol) & (fits.n_iter < draw.max_iter)).T
-        turn = draw.basis.rotate() if late.shape[1] else None
+        fits, grid = self.fits, self.grid
+        late = torch.nonzero(~(fits.gap <= grid.tol) & (fits.n_iter < grid.max_iter)).T
+        turn = grid.basis.rotate() if late.shape[1] else None
         if turn is not None:
             fits = self.fits = replace(fits, weights=fits.weights @ turn.cpu())
         for at in _parts(late, self.at_once):
             group, c = at
-            problems, _ = _problems(draw.basis, draw.groups, group, draw.Cs[c.numpy()])
+            problems, _ = _problems(grid.basis, grid.groups, group, grid.Cs[c.numpy()])
             device = problems.design.device
             fit = Fit(fits.weights[group, c].to(device), fits.gap[group, c].to(device), fits.n_iter[group, c])
-            finish(problems, fit, tol=draw.tol, max_iter=draw.max_iter, memory=self.memory)
+            finish(problems, fit, tol=grid.tol, max_iter=grid.max_iter, memory=self.memory)
             self._put(at, fit)
-        if draw.groups.softmax:
+        if grid.groups.softmax:
             fits.weights[..., -1] += torch.where(self.counts > 0, 0.0, -torch.inf)[:, None]
 
     def _put(self, at: Tensor, fit: Fit) -> None:

@@ -89,12 +89,12 @@ def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: i
     """
     design, coefs = problems.design, fit.weights[0].numel()
     numbers = _hessian_size(fit.weights[:1])
-    together = memory // (numbers * design.element_size()) - HESSIAN_COPIES
-    dense = len(design) >= TALL * design.shape[1] and coefs > CHEAP and together > 0
+    at_once = memory // (numbers * design.element_size()) - HESSIAN_COPIES
+    dense = len(design) >= TALL * design.shape[1] and coefs > CHEAP and at_once > 0
     _more(fit, _late(fit, tol, max_iter), problems, ROUNDS[1:BEFORE_HESSIANS] if dense else ROUNDS[1:], tol, max_iter)
     if dense:
         late = _late(fit, tol, max_iter)
-        for paths in _parts(torch.from_numpy(np.unique(problems.path[late])), together):
+        for paths in _parts(torch.from_numpy(np.unique(problems.path[late])), at_once):
             _go_on(fit, late[torch.isin(problems.path[late], paths)], problems, tol=tol, max_iter=max_iter)
     easy = max_iter if dense else EASY + design.shape[1] // EASY_COLUMNS
     hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]

@@ -55,6 +55,11 @@ class Setting:
     def multilabel(self) -> bool:
         return self.task == "multilabel"
 
+    @property
+    def batched(self) -> bool:
+        """Whether several draws fitted together are less work than one after another."""
+        return self.solver is not None and self.solver.batched
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -85,8 +90,9 @@ def fit_probes(
     method = setting.protocol.method
     if isinstance(method, Logistic):
         assert setting.solver is not None
-        fits = [_fit_logistic(budget, setting, method, seed, validation) for budget, seed in draws]
-        return _side_by_side(fits, setting.solver)
+        solver = setting.solver
+        fits = [_fit_logistic(budget, setting, method, solver, seed, validation) for budget, seed in draws]
+        return _side_by_side(fits, solver)
     if isinstance(method, Neighbours):
         from mt.probe.knn import fit_neighbours
 
@@ -136,10 +142,9 @@ def carve(budget: Labelled, setting: Setting, seed: int) -> Array | None:
 
 
 def _fit_logistic(
-    budget: Labelled, setting: Setting, method: Logistic, seed: int, validation: Labelled | None
+    budget: Labelled, setting: Setting, method: Logistic, solver: Solver, seed: int, validation: Labelled | None
 ) -> Steps:
     """Fit every C at once, choose one on held-out rows of the budget, and keep its fit on the whole budget."""
-    assert setting.solver is not None
     outputs, base = known_outputs(budget.y, setting.task, setting.n_classes)
     scaling = Scaling.learn(budget.X, setting.protocol.scaling)
     probe = LinearProbe(
@@ -149,7 +154,7 @@ def _fit_logistic(
         return Fitted(probe, {"C": None}, {}, ("one_class",))
     X = scaling.apply(budget.X, method.dtype)
     y = budget.y[:, outputs] if setting.multilabel else np.searchsorted(outputs, budget.y)
-    problem = _Problem(X, y, len(outputs), setting, method, setting.solver)
+    problem = _Problem(X, y, len(outputs), setting, method, solver)
     Cs, selection = np.asarray(method.Cs), dict[str, Any]()
     flags, ties = list[str](), setting.protocol.validation.ties
     if len(Cs) == 1:

@@ -19,7 +19,7 @@ from mt.probe._basis import Basis, build_basis
 from mt.probe._checks import ClassWeight, check_folds, refuse_constant_labels
 from mt.probe._continuation import Paths
 from mt.probe._lbfgs import Fit
-from mt.probe._problems import Draw, solve
+from mt.probe._problems import Grid, solve
 from mt.probe._request import Request
 from mt.probe.paths import FoldedPath, LogisticPath, probabilities
 
@@ -47,27 +47,27 @@ def fit_logistic(
     """
     job = path_job(
         X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight, tol=tol,
-        max_iter=max_iter, device=device, dtype=dtype,
+        max_iter=max_iter, device=device, dtype=dtype, memory=memory,
     )  # fmt: skip
-    return job.run(memory)
+    return job.run()
 
 
 def fit_path_folds(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, memory: int | None = None,
-    **options: Any,
-) -> FoldedPath:  # fmt: skip
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, **options: Any
+) -> FoldedPath:
     """Fit every C on the rows outside each fold and predict that fold; what is returned refits all rows at one C.
 
     ``fold`` (rows,) numbers the folds from 0.  One basis serves all; it uses all rows and no label.  Each fold's fits
     see the labels of their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.
-    The rest is as in fit_logistic.
+    The options are those of fit_logistic.
     """
-    return folds_job(X, y, Cs, fold, **options).run(memory)
+    return folds_job(X, y, Cs, fold, **options).run()
 
 
 def path_job(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, dtype: str = "float32", **options: Any
-) -> Job[LogisticPath]:
+    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, dtype: str = "float32",
+    memory: int | None = None, **options: Any,
+) -> BatchedJob[LogisticPath]:  # fmt: skip
     """Return what fit_logistic does as a job, to be solved with others; all but NaN is checked now."""
     request = _request(X, y, Cs, **options)
     if request.task == "multilabel":
@@ -77,13 +77,13 @@ def path_job(
     def basis() -> Basis:
         return build_basis(request.X, dtype=precision, device=request.device)
 
-    return Job(request, basis, request.whole(), lambda fits: fits.path(0))
+    return BatchedJob(request, basis, request.whole(), memory, lambda fits: fits.path(0))
 
 
 def folds_job(
     X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, dtype: str = "float32",
-    **options: Any,
-) -> Job[FoldedPath]:  # fmt: skip
+    memory: int | None = None, **options: Any,
+) -> BatchedJob[FoldedPath]:  # fmt: skip
     """Return what fit_path_folds does as a job, to be solved with others; all but NaN is checked now."""
     request, precision = _request(X, y, Cs, **options), _dtype(dtype)
     number = check_folds(fold, len(request.X))
@@ -99,20 +99,22 @@ def folds_job(
             first, last = np.searchsorted(number[order], [k, k + 1])
             oof[:, order[first:last]] = fits.logits(k, slice(first, last))
         # On the features, since a refit may rotate the basis.
-        coef, intercept = fits.basis.to_features(fits.weights.mean(0).to(request.device))
+        basis, (coef, intercept) = fits.basis, fits.basis.to_features(fits.weights.mean(0).to(request.device))
 
-        def refit(C: float) -> Job[LogisticPath]:
+        def refit(C: float) -> BatchedJob[LogisticPath]:
             nearest = int(np.abs(np.log(request.Cs / C)).argmin())
             start = coef[nearest], intercept[nearest]
-            return Job(request.at([C]), lambda: fits.basis, request.whole(), lambda fits: fits.path(0), start)
+            return BatchedJob(
+                request.at([C]), lambda: basis, request.whole(), memory, lambda refitted: refitted.path(0), start
+            )
 
         return FoldedPath(oof, (fits.gap <= request.tol).numpy(), refit)
 
-    return Job(request, basis, request.without_each(number), folded)
+    return BatchedJob(request, basis, request.without_each(number), memory, folded)
 
 
 @dataclass(frozen=True)
-class Job(Generic[T]):
+class BatchedJob(Generic[T]):
     """Fits of one draw that wait to be solved: each column of ``members`` (rows, folds) at every C of the request.
 
     ``outcome`` makes of the solutions what was asked for.  ``start`` holds coefficients and intercepts to start from.
@@ -121,30 +123,36 @@ class Job(Generic[T]):
     request: Request
     basis: Callable[[], Basis]
     members: Tensor
+    memory: int | None
     outcome: Callable[[_Fits], T]
     start: tuple[Tensor, Tensor] | None = None
 
-    def run(self, memory: int | None = None) -> T:
+    def run(self) -> T:
         """Solve it alone."""
-        outcome: T = solve_jobs([self], memory)[0]
+        outcome: T = solve_jobs([self])[0]
         return outcome
 
 
-def solve_jobs(jobs: Sequence[Job[Any]], memory: int | None = None) -> list[Any]:
-    """Return the jobs' outcomes, the small ones of one shape solved together as far as memory allows."""
-    draws = [_draw(job) for job in jobs]
-    solved = solve(draws, memory=memory)
-    return [job.outcome(_Fits.of(job, draw, fit)) for job, draw, fit in zip(jobs, draws, solved, strict=True)]
+def solve_jobs(jobs: Sequence[BatchedJob[Any]]) -> list[Any]:
+    """Return the jobs' outcomes, the small ones of one shape solved together as far as memory allows.
+
+    All their features are held at once, centred.
+    """
+    grids = [_grid(job) for job in jobs]
+    if len({id(grid.basis) for grid in grids}) < len(grids):
+        return [job.run() for job in jobs]  # one may rotate the basis of another
+    solved = solve(grids)
+    return [job.outcome(_Fits.of(job, grid, fit)) for job, grid, fit in zip(jobs, grids, solved, strict=True)]
 
 
-def _draw(job: Job[Any]) -> Draw:
+def _grid(job: BatchedJob[Any]) -> Grid:
     """Return the problems of a job in the basis of its features."""
     request, basis, paths = job.request, job.basis(), Paths()
     groups = request.groups(job.members).ordered(basis.order)
     if job.start is not None:
         start = basis.to_weights(*job.start)
         paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
-    return Draw(basis, groups, request.Cs, paths, request.tol, request.max_iter)
+    return Grid(basis, groups, request.Cs, paths, request.tol, request.max_iter, job.memory)
 
 
 def _request(
@@ -191,12 +199,12 @@ class _Fits:
     n_iter: Tensor
 
     @classmethod
-    def of(cls, job: Job[Any], draw: Draw, fits: Fit) -> _Fits:
-        request, groups = job.request, draw.groups
+    def of(cls, job: BatchedJob[Any], grid: Grid, fits: Fit) -> _Fits:
+        request, groups = job.request, grid.groups
         by_label = (job.members.shape[1], request.targets.shape[1], len(request.Cs))
         weights = fits.weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
         gap, n_iter = fits.gap.reshape(by_label), fits.n_iter.reshape(by_label)
-        return cls(request, draw.basis, weights, gap.amax(1), n_iter.amax(1))
+        return cls(request, grid.basis, weights, gap.amax(1), n_iter.amax(1))
 
     def logits(self, k: int, rows: slice) -> np.ndarray:
         """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""

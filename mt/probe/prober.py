@@ -140,17 +140,23 @@ class Prober:
         Small draws of one budget that follow one another are fitted together.
         """
         for _, same in groupby(questions, key=lambda question: (id(question.pair), question.budget)):
-            asked = list(same)
-            features = self._features(asked[0].pair)[0]
-            setting = self.fitting.setting(features.train.task, features.n_classes)
-            drawn = [self.draws.draw(features, question.budget, question.seed) for question in asked]
-            at_once = max(1, TOGETHER // (features.train.dim * max(len(draw.rows) for draw in drawn)))
-            for start in range(0, len(asked), at_once):
-                some = list(zip(asked, drawn, strict=True))[start : start + at_once]
-                budgets = [(features.drawn(draw.rows), question.seed) for question, draw in some]
-                fits = fit_probes(budgets, setting, validation=features.validation)
-                for (question, draw), fitted in zip(some, fits, strict=True):
-                    yield self._fit(question, draw, setting, fitted)
+            yield from self._fits(list(same))
+
+    def _fits(self, questions: list[Question]) -> Iterator[Fit]:
+        """Yield the fits of one budget's draws."""
+        features = self._features(questions[0].pair)[0]
+        setting = self.fitting.setting(features.train.task, features.n_classes)
+        draws = [self.draws.draw(features, question.budget, question.seed) for question in questions]
+        numbers = features.train.dim * max(len(draw.rows) for draw in draws)
+        at_once = max(1, TOGETHER // numbers) if setting.batched else 1
+        for start in range(0, len(questions), at_once):
+            some = list(zip(questions, draws, strict=True))[start : start + at_once]
+            fits = fit_probes(
+                [(features.drawn(draw.rows), question.seed) for question, draw in some], setting,
+                validation=features.validation,
+            )  # fmt: skip
+            for (question, draw), fitted in zip(some, fits, strict=True):
+                yield self._fit(question, draw, setting, fitted)
 
     def _fit(self, question: Question, drawn: Draw, setting: Setting, fitted: Fitted) -> Fit:
         """Return what is kept of a fitted probe: its test probabilities, and how they came about."""

@@ -30,8 +30,8 @@ REFERENCE_TOL = 1e-8
 class Solver:
     """Fits logistic regressions along C: ``path`` makes a job of fit_logistic's work, ``folds`` of fit_path_folds'.
 
-    ``solve`` does several jobs and returns what each gives.  ``revision`` is raised whenever the solver's numbers
-    change; scores remember it.
+    ``solve`` does several jobs and returns what each gives; ``batched`` says whether that is less work than one after
+    another.  ``revision`` is raised whenever the solver's numbers change; scores remember it.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Solver:
     path: Callable[..., Job[LogisticPath]]
     folds: Callable[..., Job[FoldedPath]]
     solve: Callable[[Sequence[Any]], list[Any]]
+    batched: bool
 
 
 def get_solver(name: str) -> Solver:
@@ -113,11 +114,11 @@ def _one_by_one(name: str, fit: Callable[[np.ndarray, np.ndarray, np.ndarray, fl
         number = check_folds(fold, len(checked.X))
         return OneJob(lambda: folds_one_by_one(checked, fit_one, number))
 
-    return Solver(name, 1, path, folds, lambda jobs: [job.run() for job in jobs])
+    return Solver(name, 1, path, folds, lambda jobs: [job.run() for job in jobs], batched=False)
 
 
 SOLVERS = {
-    "torch": Solver("torch", 7, path_job, folds_job, solve_jobs),
+    "torch": Solver("torch", 7, path_job, folds_job, solve_jobs, batched=True),
     "sklearn": _one_by_one("sklearn", _fit_sklearn),
     "cuml": _one_by_one("cuml", _fit_cuml),
 }

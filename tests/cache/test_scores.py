@@ -185,3 +185,34 @@ def test_a_full_disk_is_one_clear_line(store: ScoreStore, monkeypatch: pytest.Mo
     with pytest.raises(NoSpaceError, match="No space left"):
         store.add_cases(big)
     assert store.has_fits(["fit"]) == {"fit"}
+
+
+class Raced:
+    """A connection during whose look at the tables another process makes them."""
+
+    def __init__(self, sql: sqlite3.Connection, path: Path) -> None:
+        self.sql, self.path, self.made = sql, path, False
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.sql.in_transaction
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        if "sqlite_master" in statement:
+            other = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            module._prepare(other, self.path)
+            try:
+                other.execute("COMMIT")
+                self.made = True
+            except sqlite3.OperationalError:
+                other.execute("ROLLBACK")
+        return self.sql.execute(statement)
+
+
+def test_a_database_that_is_being_made_is_no_stranger(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    raced = Raced(sqlite3.connect(path, isolation_level=None), path)
+    assert module._is_ours(raced, path) == raced.made
+    ScoreStore(path).add_cases(Cases(["a"], np.zeros(1)))
+    assert module._is_ours(sqlite3.connect(path, isolation_level=None), path)

@@ -77,11 +77,14 @@ def test_of_many_rows_an_even_sample_tells_the_scale():
     assert 0.01 < off.max() < 1
 
 
-def test_a_sample_that_misleads_leads_to_the_optimum_all_the_same():
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_sample_that_misleads_leads_to_the_optimum_all_the_same(size):
     n, d = 4 * SAMPLED * 50, 50
     X = steep(n, d, 1)
     far = np.arange(n) % 4 == 3  # rows that no even sample of every fourth has
-    X[far] = (X[far] - 3) @ np.diag(np.logspace(2, -2, d)) + 3
+    X[far] = (X[far] - 3) @ np.diag(np.logspace(size, -2, d)) + 3
+    basis = build_basis(X.astype(np.float32), dtype=torch.float32, device=torch.device("cpu"))
+    assert (basis.axes is None) == (size == 1)  # larger ones make the weakest direction weak beside all rows
     y = (X[:, 0] + X[:, 1:9].sum(axis=1) + np.random.default_rng(1).logistic(size=n) > 27).astype(int)
     Cs = [1e-3, 1.0, 1e3]
     found = fit_logistic(X, y, Cs, task="binary")
@@ -115,3 +118,13 @@ def test_few_rows_are_told_by_their_inner_products_where_none_repeats(monkeypatc
     np.testing.assert_allclose(basis.design[:, :-1].numpy(), (centred @ axes)[order], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(axes @ (axes.T @ centred.T), centred.T, atol=1e-9)
     np.testing.assert_allclose(basis.eigenvalues[:-1].numpy(), np.square(centred @ axes).mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("X", [np.ones((5, 9)), np.eye(7), np.arange(8.0).reshape(2, 4) ** 2, np.zeros((3, 3))])
+def test_the_fewest_rows_and_constant_ones(X):
+    centred = X - X.mean(axis=0)
+    basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"))
+    axes = basis.axes.numpy()
+    assert axes.shape[1] == np.linalg.matrix_rank(centred)
+    np.testing.assert_allclose(axes @ (axes.T @ centred.T), centred.T, atol=1e-9)
+    np.testing.assert_allclose(basis.design[:, :-1].numpy(), centred @ axes, atol=1e-5)

@@ -315,7 +315,10 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
         assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
 
-def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("protocol", "together"), [("clip", 1), ("dino-knn", prober.TOGETHER)])
+def test_what_was_scored_before_an_interruption_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, together: int
+) -> None:
     write_pair(tmp_path)
     original, calls = prober.fit_probes, []
 
@@ -326,10 +329,10 @@ def test_what_was_scored_before_an_interruption_stays(tmp_path: Path, monkeypatc
         return original(*args, **options)
 
     monkeypatch.setattr(prober, "fit_probes", interrupted)
-    monkeypatch.setattr(prober, "TOGETHER", 1)
+    monkeypatch.setattr(prober, "TOGETHER", together)
     with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
-        run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)
-    study = run_probe(tmp_path, protocol="clip", fractions=[0.5], seeds=5)
+        run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
+    study = run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
     assert (study.n_stored, study.n_fitted) == (2, 3)
 
 

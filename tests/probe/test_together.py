@@ -71,14 +71,46 @@ def test_draws_of_other_shapes_are_solved_apart(begun):
 
 
 def test_memory_decides_how_many_draws_are_solved_at_once(begun, monkeypatch):
-    jobs = [path_job(X, y, CS, task="binary") for X, y, _ in map(draw, range(4))]
     a_draw = len(CS) * 4 * (_problems.LOGIT_COPIES * 60 + _problems.WEIGHT_COPIES * 60)
-    solve_jobs(jobs, memory=2 * a_draw)
+    draws = [draw(seed) for seed in range(4)]
+    solve_jobs([path_job(X, y, CS, task="binary", memory=2 * a_draw) for X, y, _ in draws])
     assert begun == [2, 2]
     begun.clear()
     monkeypatch.setattr(_problems, "SHARED", 3 * a_draw)
-    solve_jobs(jobs)
+    solve_jobs([path_job(X, y, CS, task="binary") for X, y, _ in draws])
     assert begun == [3, 1]
+
+
+def test_a_refit_keeps_to_the_memory_of_its_folds():
+    X, y, fold = draw(0)
+    assert folds_job(X, y, CS, fold, task="binary", memory=12345).run().refit_job(1.0).memory == 12345
+
+
+def test_refits_on_one_basis_are_those_of_each_alone(begun):
+    """At C = 1e5 iterations go on after the first round, in a basis that is then rotated."""
+    X, y, fold = draw(0, n=400, dim=20)
+    jobs = folds_job(X, y, CS, fold, task="binary").run()
+    alone = folds_job(X, y, CS, fold, task="binary").run()
+    begun.clear()
+    for together, C in zip(solve_jobs([jobs.refit_job(C) for C in (1e5, 1.0)]), (1e5, 1.0), strict=True):
+        np.testing.assert_allclose(together.coef, alone.refit(C).coef, rtol=1e-3, atol=1e-4)
+    assert set(begun) == {1}
+
+
+def test_many_coefficients_get_their_own_numbers_too(begun):
+    """Beyond 32,768 numbers torch may add them up on several threads."""
+    classes, dim, n = 90, 400, 300
+    draws = []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        centres, y = rng.standard_normal((classes, dim)), rng.integers(0, classes, n)
+        y[:classes] = np.arange(classes)
+        draws.append(((centres[y] + rng.standard_normal((n, dim))).astype(np.float32), y))
+    jobs = [path_job(X, y, [1e-2], task="multiclass") for X, y in draws]
+    together = solve_jobs(jobs)
+    assert begun[0] == 2
+    for path, job in zip(together, jobs, strict=True):
+        same_path(path, job.run())
 
 
 @pytest.mark.parametrize("name", ["default", "clip", "ssl-transfer"])

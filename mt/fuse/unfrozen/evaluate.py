@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -133,7 +133,10 @@ def _study(
 ) -> Study:
     """Return all scores in one study; every fit is in the store by now."""
 
-    tuned = ask(questions, lambda tuned: (store.fit(question.identity) for question in tuned), store, metrics=metrics)
+    def answer(asked: Sequence[Question]) -> Iterator[Any]:
+        return (store.fit(question.identity) for question in asked)
+
+    tuned = ask(questions, answer, store, metrics=metrics)
     return Study(
         [score for study in (*cached, tuned) for score in study.scores],
         n_fitted + sum(study.n_fitted for study in cached),
