@@ -41,7 +41,9 @@ class History:
         if not curved.all():
             new[:, :2] *= curved[:, None, None]
         self.pairs[:, slot], self.pairs[:, HISTORY + slot] = new[:, 0], new[:, 1]
-        products = torch.bmm(self.pairs, new.mT).double()
+        # One problem is multiplied as two: alone its sums would be shared among threads, and be rounded otherwise.
+        batch = max(2, len(new)), -1, -1
+        products = torch.bmm(self.pairs.expand(batch), new.expand(batch).mT)[: len(new)].double()
         self.inner = products[..., 2:]
         self.sy[:, slot], self.sy[:, :, slot] = products[:, HISTORY:, 0], products[:, :HISTORY, 1]
         self.yy[:, slot], self.yy[:, :, slot] = products[:, HISTORY:, 1], products[:, HISTORY:, 1]

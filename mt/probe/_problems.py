@@ -22,6 +22,8 @@ MEMORY = 512 << 20
 # Draws are solved together whose problems take at most so many bytes in all: with more, memory takes the time, and the
 # operations that they could share none.
 SHARED = 16 << 20
+# And whose problems have fewer coefficients: the sums of a single larger one are shared among threads, and rounded so.
+LONG = 1 << 14
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
@@ -75,7 +77,7 @@ def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
     for alike in by_shape.values():
         some: list[_Solving] = []
         for one in alike:
-            if some and sum(other.bytes for other in (*some, one)) > min(SHARED, one.memory):
+            if some and sum(other.bytes for other in (*some, one)) > one.shared:
                 yield some
                 some = []
             some.append(one)
@@ -112,6 +114,7 @@ class _Solving:
             every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
             self.steps += _parts(every, self.at_once)
         self.bytes = a_problem * max((at.shape[1] for at in self.steps), default=0)
+        self.shared = min(SHARED, self.memory) if groups.outputs * columns < LONG else 0
         self.shape = groups.outputs, columns, len(self.steps), grid.tol, grid.max_iter, design.dtype, design.device
 
     def problems(self, at: Tensor) -> tuple[Problems, Tensor]:

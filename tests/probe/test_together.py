@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mt.probe import _problems, prober
 from mt.probe.evaluate import run_probe
@@ -29,6 +30,14 @@ def begun(monkeypatch):
 
     monkeypatch.setattr(_problems, "begin", watched)
     return sizes
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def draw(seed, *, n=60, dim=90, task="binary"):
@@ -97,9 +106,10 @@ def test_refits_on_one_basis_are_those_of_each_alone(begun):
     assert set(begun) == {1}
 
 
-def test_many_coefficients_get_their_own_numbers_too(begun):
-    """Beyond 32,768 numbers torch may add them up on several threads."""
-    classes, dim, n = 90, 400, 300
+@pytest.mark.parametrize(("classes", "together"), [(10, 2), (40, 2), (90, 1)])
+def test_many_coefficients_get_their_own_numbers_too(begun, two_threads, classes, together):
+    """Beyond 32,768 numbers torch adds up those of a single problem on several threads."""
+    dim, n = 400, 300
     draws = []
     for seed in range(2):
         rng = np.random.default_rng(seed)
@@ -107,9 +117,9 @@ def test_many_coefficients_get_their_own_numbers_too(begun):
         y[:classes] = np.arange(classes)
         draws.append(((centres[y] + rng.standard_normal((n, dim))).astype(np.float32), y))
     jobs = [path_job(X, y, [1e-2], task="multiclass") for X, y in draws]
-    together = solve_jobs(jobs)
-    assert begun[0] == 2
-    for path, job in zip(together, jobs, strict=True):
+    paths = solve_jobs(jobs)
+    assert begun[0] == together
+    for path, job in zip(paths, jobs, strict=True):
         same_path(path, job.run())
 
 
