@@ -99,13 +99,13 @@ def folds_job(
             first, last = np.searchsorted(number[order], [k, k + 1])
             oof[:, order[first:last]] = fits.logits(k, slice(first, last))
         # On the features, since a refit may rotate the basis.
-        basis, (coef, intercept) = fits.basis, fits.basis.to_features(fits.weights.mean(0).to(request.device))
+        found_in, (coef, intercept) = fits.basis, fits.basis.to_features(fits.weights.mean(0).to(request.device))
 
         def refit(C: float) -> BatchedJob[LogisticPath]:
             nearest = int(np.abs(np.log(request.Cs / C)).argmin())
             start = coef[nearest], intercept[nearest]
             return BatchedJob(
-                request.at([C]), lambda: basis, request.whole(), memory, lambda refitted: refitted.path(0), start
+                request.at([C]), lambda: found_in, request.whole(), memory, lambda refitted: refitted.path(0), start
             )
 
         return FoldedPath(oof, (fits.gap <= request.tol).numpy(), refit)
