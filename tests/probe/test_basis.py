@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mt.probe import _basis
-from mt.probe._basis import BLOCK, SAMPLED, TALL, build_basis
+from mt.probe._basis import BLOCK, SAMPLED, TALL, build_basis, sample_rows
 from mt.probe.logistic import fit_logistic
 
 
@@ -69,7 +69,7 @@ def test_a_weak_direction_is_rotated_in_double_precision():
     assert build_basis(X, dtype=torch.float32, device=torch.device("cpu")).eigenvectors is None
 
 
-def test_of_many_rows_an_even_sample_tells_the_scale():
+def test_of_many_rows_a_sample_tells_the_scale():
     X = steep(4 * SAMPLED * 50, 50, 1).astype(np.float32)
     basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"))
     squares = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
@@ -77,11 +77,16 @@ def test_of_many_rows_an_even_sample_tells_the_scale():
     assert 0.01 < off.max() < 1
 
 
+def outside_the_sample(n: int, d: int) -> np.ndarray:
+    """Return which rows of so many the sample leaves out."""
+    return ~np.isin(np.arange(n), sample_rows(n, SAMPLED * d).numpy())
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_sample_that_misleads_leads_to_the_optimum_all_the_same(size):
     n, d = 4 * SAMPLED * 50, 50
     X = steep(n, d, 1)
-    far = np.arange(n) % 4 == 3  # rows that no even sample of every fourth has
+    far = np.flatnonzero(outside_the_sample(n, d))[: n // 4]
     X[far] = (X[far] - 3) @ np.diag(np.logspace(size, -2, d)) + 3
     basis = build_basis(X.astype(np.float32), dtype=torch.float32, device=torch.device("cpu"))
     assert (basis.axes is None) == (size == 1)  # larger ones make the weakest direction weak beside all rows
@@ -96,12 +101,13 @@ def test_a_sample_that_misleads_leads_to_the_optimum_all_the_same(size):
 def test_a_direction_that_the_sample_lacks_is_seen_by_all_rows():
     n, d = 2 * SAMPLED * 50, 50
     X = steep(n, d, 1)
-    X[:, 7] = np.where(np.arange(n) % 2, np.sign(np.sin(np.arange(n))), 0.0)
-    X[:, 7] -= X[:, 7].sum() / (n // 2) * (np.arange(n) % 2)
+    there = np.flatnonzero(outside_the_sample(n, d))
+    X[:, 7] = 0
+    X[there, 7] = np.resize([1.0, -1.0], len(there))
     basis = build_basis(X.astype(np.float32), dtype=torch.float32, device=torch.device("cpu"))
     assert basis.axes is None
-    gram = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
-    torch.testing.assert_close(gram, basis.eigenvalues, rtol=1e-3, atol=1e-5)
+    squares = (basis.design.double() @ basis.eigenvectors.double()).square().mean(0)
+    torch.testing.assert_close(squares, basis.eigenvalues, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("repeated", [0, 1])
