@@ -29,8 +29,8 @@ BLOCK = 384
 STRONG = 1e-6
 # The same of a direction that is told by the rows' inner products in double precision.
 DOUBLE = 1e-9
-# The eigenvectors of a design that is not rotated only scale: so many rows a column, taken at random since rows may have
-# an order of their own, tell them well enough (with half as many, fits take a tenth more iterations).
+# The eigenvectors of a design that is not rotated only scale: so many rows a column tell them well enough (with half as
+# many, fits take a tenth more iterations), taken at random since rows may have an order of their own.
 SAMPLED = 32
 # Rows of a sample taken at once.
 CHUNK = 8192
