@@ -1,7 +1,7 @@
 """The score database: every fit's predictions and every score made from them, in one SQLite file.
 
-It lies beside the feature files and is shared by processes, on network file systems too: rollback journal, a busy
-timeout, one short transaction a fit, and unique keys with INSERT OR IGNORE, so that no row is lost or doubled.
+It lies beside the feature files and is shared by processes: one short transaction a fit, and unique keys with INSERT OR
+IGNORE, so that no row is lost or doubled.
 What it holds makes reports and comparisons possible without a feature file, and without fitting anything.
 
     cases       digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -28,13 +26,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from mt.cache._database import Database
 from mt.cache.fingerprint import digest
-from mt.errors import CacheError, LockedError, NoSpaceError
+from mt.errors import CacheError
 
-FORMAT_VERSION = 1
-_APPLICATION_ID = 0x6D742D73  # "mt-s"
-_BUSY_SECONDS = 60.0
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE cases (digest TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE fits (identity TEXT PRIMARY KEY, pool TEXT NOT NULL, cases TEXT NOT NULL, rows BLOB NOT NULL,
                    probabilities BLOB NOT NULL, outputs INTEGER, outcome TEXT NOT NULL);
@@ -135,7 +131,7 @@ class ScoreStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection: sqlite3.Connection | None = None
+        self._database = Database(path, _TABLES.format(columns=_COLUMNS))
 
     def __enter__(self) -> Self:
         return self
@@ -146,15 +142,13 @@ class ScoreStore:
         self.close()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._database.close()
 
     def add_cases(self, cases: Cases) -> str:
         """Keep the rows of a split once; returns their digest."""
         content = cases.content()
         key = digest(content)
-        with self._writing() as sql:
+        with self._database.writing() as sql:
             if not sql.execute("SELECT 1 FROM cases WHERE digest = ?", [key]).fetchone():
                 blob = zlib.compress(json.dumps(content).encode(), 6)
                 sql.execute("INSERT OR IGNORE INTO cases VALUES (?, ?)", [key, blob])
@@ -177,7 +171,7 @@ class ScoreStore:
             probabilities.shape[1] if probabilities.ndim == 2 else None,
             json.dumps(fit.outcome),
         ]  # fmt: skip
-        with self._writing() as sql:
+        with self._database.writing() as sql:
             added = sql.execute("INSERT OR IGNORE INTO fits VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
         return bool(added)
 
@@ -204,7 +198,7 @@ class ScoreStore:
     def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
         """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
         marks = ", ".join("?" * len(_FIELDS))
-        with self._writing() as sql:
+        with self._database.writing() as sql:
             for score, replicates in scores:
                 sql.execute(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", _values(score))
                 blob = zlib.compress(np.ascontiguousarray(replicates, dtype="<f4").tobytes(), 1)
@@ -217,7 +211,7 @@ class ScoreStore:
 
     def scores(self) -> list[Score]:
         """Return all kept scores, in the order they were made."""
-        return list(map(_score, self._rows(f"SELECT {_COLUMNS} FROM scores ORDER BY rowid", [])))
+        return list(map(_score, self._database.rows(f"SELECT {_COLUMNS} FROM scores ORDER BY rowid", [])))
 
     def scores_of(self, fits: Iterable[str]) -> list[Score]:
         """Return the kept scores of these fits: in every metric, level and subgroup, made by any revision."""
@@ -226,93 +220,26 @@ class ScoreStore:
 
     def recall(self, key: str) -> Any:
         """Return the answer kept under a key, or None."""
-        rows = self._rows("SELECT value FROM answers WHERE key = ?", [key])
+        rows = self._database.rows("SELECT value FROM answers WHERE key = ?", [key])
         return json.loads(rows[0][0]) if rows else None
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a JSON value that is a pure function of what its key digests."""
-        with self._writing() as sql:
+        with self._database.writing() as sql:
             sql.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", [key, json.dumps(value)])
 
     def _in(self, query: str, values: list[str]) -> list[Any]:
         found: list[Any] = []
         for start in range(0, len(values), 500):
             part = values[start : start + 500]
-            found += self._rows(query.format(",".join("?" * len(part))), part)
+            found += self._database.rows(query.format(",".join("?" * len(part))), part)
         return found
 
     def _one(self, query: str, key: str) -> Any:
-        rows = self._rows(query, [key])
+        rows = self._database.rows(query, [key])
         if not rows:
             raise CacheError(f"{self.path}: nothing is kept under {key[:12]}. Run the same `mt probe` again.")
         return rows[0]
-
-    def _rows(self, query: str, values: list[str]) -> list[Any]:
-        if self._connection is None and not self.path.exists():
-            return []
-        with _translated(self.path):
-            return self._connect().execute(query, values).fetchall()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with _translated(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            sql = self._connect()
-            sql.execute("BEGIN IMMEDIATE")
-            try:
-                _prepare(sql, self.path)
-                yield sql
-                sql.execute("COMMIT")
-            except BaseException:
-                if sql.in_transaction:
-                    sql.execute("ROLLBACK")
-                raise
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._connection.execute("PRAGMA synchronous = FULL")
-            if _is_ours(self._connection, self.path):
-                return self._connection
-            with self._writing():  # an empty file: the tables are made under the write lock
-                pass
-        return self._connection
-
-
-def _is_ours(sql: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the tables are there; raises when the file is someone else's or newer."""
-    own = not sql.in_transaction
-    if own:
-        sql.execute("BEGIN")  # all of it in one look: another process may be making the tables
-    try:
-        (application,) = sql.execute("PRAGMA application_id").fetchone()
-        (version,) = sql.execute("PRAGMA user_version").fetchone()
-        (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        size = path.stat().st_size if path.exists() else 0
-    finally:
-        if own and sql.in_transaction:
-            sql.execute("ROLLBACK")
-    # SQLite takes a few bytes of something else for an empty database, and would write over them.
-    if tables == 0 and size == 0:
-        return False
-    if application != _APPLICATION_ID:
-        raise CacheError(f"{path} is not a score database of mt. Name another file with --scores FILE.")
-    if version > FORMAT_VERSION:
-        raise CacheError(
-            f"{path} has format {version}, this mt reads up to {FORMAT_VERSION}. "
-            "Install a newer mt, or name another file with --scores FILE."
-        )
-    return True
-
-
-def _prepare(sql: sqlite3.Connection, path: Path) -> None:
-    """Make the tables inside the open write transaction unless another process just did."""
-    if _is_ours(sql, path):
-        return
-    for statement in _SCHEMA.format(columns=_COLUMNS).strip().split(";\n"):
-        sql.execute(statement.rstrip(";"))
-    sql.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    sql.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def _values(score: Score) -> list[Any]:
@@ -336,20 +263,3 @@ def _json_number(value: Any) -> Any:
 
 def _plain(values: Sequence[Any]) -> list[Any]:
     return [_json_number(value) for value in np.asarray(values).tolist()]
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours: what happened to which file, and what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        text = str(error)
-        other = "name a file on a local disk with --scores FILE or MT_SCORES"
-        if "locked" in text:
-            raise LockedError(f"{path} stayed locked by another process for {_BUSY_SECONDS:.0f} s; {other}.") from error
-        if "full" in text:
-            raise NoSpaceError(f"No space left for {path}. Free some and run the same command again.") from error
-        if "not a database" in text:
-            raise CacheError(f"{path} is not a score database of mt; {other}.") from error
-        raise CacheError(f"{path} cannot be used ({text}); {other}.") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.cache import scores as module
+from mt.cache import _database
 from mt.cache.scores import Cases, Fit, Score, ScoreStore
 from mt.errors import CacheError, LockedError, NoSpaceError
 
@@ -120,7 +120,8 @@ def test_real_processes_lose_and_double_no_row(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_what_it_had_committed(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     script = (
-        WRITER + "\nstore._connection.execute('BEGIN IMMEDIATE')\nstore._connection.execute('DELETE FROM scores')\n"
+        WRITER
+        + "\nsql = store._database.connection\nsql.execute('BEGIN IMMEDIATE')\nsql.execute('DELETE FROM scores')\n"
     )
     script += "print('ready', flush=True)\nsys.stdin.readline()\n"
     command = [sys.executable, "-c", script, str(path)]
@@ -144,7 +145,7 @@ def test_journal_suits_network_file_systems(store: ScoreStore) -> None:
 
 def test_a_lock_that_stays_is_an_error_that_says_what_to_do(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_fit(a_fit())
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.05)
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(LockedError, match="--scores"):
@@ -165,7 +166,7 @@ def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
     newer.add_fit(a_fit())
     newer.close()
     with sqlite3.connect(newer.path) as sql:
-        sql.execute(f"PRAGMA user_version = {module.FORMAT_VERSION + 1}")
+        sql.execute(f"PRAGMA user_version = {_database.FORMAT_VERSION + 1}")
     sql.close()
     for path in (text, short):
         with pytest.raises(CacheError, match="not a score database"):
@@ -178,7 +179,7 @@ def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_clear_line(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_fit(a_fit())
-    sql = store._connect()
+    sql = store._database.connect()
     (pages,) = sql.execute("PRAGMA page_count").fetchone()
     sql.execute(f"PRAGMA max_page_count = {pages}")
     big = Cases([f"{n}-{os.urandom(20).hex()}" for n in range(2000)], np.arange(2000))
@@ -201,7 +202,7 @@ class Raced:
         if "sqlite_master" in statement:
             other = sqlite3.connect(self.path, timeout=0, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
-            module._prepare(other, self.path)
+            _database.make_tables(other, self.path, "CREATE TABLE ours (x)")
             try:
                 other.execute("COMMIT")
                 self.made = True
@@ -213,6 +214,6 @@ class Raced:
 def test_a_database_that_is_being_made_is_no_stranger(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     raced = Raced(sqlite3.connect(path, isolation_level=None), path)
-    assert module._is_ours(raced, path) == raced.made
+    assert _database.is_ours(raced, path) == raced.made
     ScoreStore(path).add_cases(Cases(["a"], np.zeros(1)))
-    assert module._is_ours(sqlite3.connect(path, isolation_level=None), path)
+    assert _database.is_ours(sqlite3.connect(path, isolation_level=None), path)
