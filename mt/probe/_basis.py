@@ -32,7 +32,7 @@ DOUBLE = 1e-9
 # The eigenvectors of a design that is not rotated only scale: so many rows a column tell them well enough (with half as
 # many, fits take a tenth more iterations), taken at random since rows may have an order of their own.
 SAMPLED = 32
-# Rows of a sample taken at once.
+# Rows taken out of a design at once.
 CHUNK = 8192
 # With so many rows a column, turning every step costs less than rotating the rows.
 TALL = 4
@@ -107,7 +107,7 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
         start += len(chunk)
     mean_square = float(torch.linalg.vector_norm(design[:, :-1])) ** 2 / rows
     for taken in dict.fromkeys((min(rows, SAMPLED * dim), rows)):
-        gram = _gram_of(design, taken)
+        gram = gram_of(design[:, :-1], sample_rows(rows, taken).to(design.device) if taken < rows else None)
         if _holds(gram, STRONG * mean_square * taken):
             break
     else:
@@ -120,20 +120,6 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
     if rows < TALL * dim:
         basis.rotate()
     return basis
-
-
-def _gram_of(design: Tensor, few: int) -> Tensor:
-    """Return the Gram matrix of all columns but the last over so many rows, on and above its diagonal."""
-    rows, columns = design.shape
-    gram = design.new_zeros(columns - 1, columns - 1)
-    if few == rows:
-        add_gram(gram, design[:, :-1], design[:, :-1])
-    else:
-        drawn = sample_rows(rows, few).to(design.device)
-        for start in range(0, few, CHUNK):
-            part = design[drawn[start : start + CHUNK], :-1]
-            add_gram(gram, part, part)
-    return gram
 
 
 def sample_rows(rows: int, few: int) -> Tensor:
@@ -201,6 +187,19 @@ def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dt
         start += len(chunk)
     axes = vectors if frame is None else frame @ vectors
     return _cut_rank(mean, axes, squares / rows, design, wanted)
+
+
+def gram_of(design: Tensor, some: Tensor | None, weight: Tensor | None = None) -> Tensor:
+    """Return Σ weight z zᵀ over some rows z (None: all), on and above its diagonal; below only in part."""
+    gram = design.new_zeros(design.shape[1], design.shape[1])
+    if some is None:
+        add_gram(gram, design, design)
+        return gram
+    for start in range(0, len(some), CHUNK):
+        rows = some[start : start + CHUNK]
+        part = design[rows]
+        add_gram(gram, part, part if weight is None else part * weight[rows, None])
+    return gram
 
 
 def add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.probe._basis import Basis, add_gram
+from mt.probe._basis import Basis, gram_of
 from mt.probe._continuation import Paths
 from mt.probe._lbfgs import AT_ONCE, Batch, Fit, minimise, times
 from mt.probe._losses import Loss
@@ -29,8 +29,8 @@ EASY, EASY_COLUMNS = 50, 16
 FLOOR = 1e-6
 # Up to so many outputs are turned into the axes of their mean Hessian.
 COUPLED = 32
-# Rows of a design that are weighted at once, and how few at least.
-CHUNK, MIN_ROWS = 8192, 512
+# How few rows of a design are weighted at once at least.
+MIN_ROWS = 512
 # Live copies of one Hessian while it is factorised.
 HESSIAN_COPIES = 4
 # The Hessian is taken anew after so many iterations.
@@ -319,10 +319,7 @@ def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:
     order = weight.argsort(descending=True)
     total = weight[order].cumsum(0)
     kept = order[: 1 + int((total < (1 - negligible) * total[-1]).sum())].sort().values
-    gram = design.new_zeros(design.shape[1], design.shape[1])
-    for rows in _parts(kept, CHUNK):
-        part = design[rows]
-        add_gram(gram, part, part * weight[rows, None])
+    gram = gram_of(design, kept, weight)
     return gram.triu() + gram.triu(1).T
 
 
