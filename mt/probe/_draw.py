@@ -22,7 +22,8 @@ class Draw:
     `rows` are row numbers of the training split, in the order they were drawn.  `realised` says what the draw got:
     its `unit` and the `n_units` drawn, `n_rows`, `n_groups` (None without groups), `rows` and `groups` a class (a
     label's positives in multilabel), the classes `forced` (proportion alone would have left them out), the classes
-    `missing` and the multilabel labels that are `constant`, as class numbers; and whether it got `everything`.
+    `missing` and the multilabel labels that are `constant`, as class numbers; whether it got `everything`; and whether
+    a draw file `listed` it.
     """
 
     rows: Ints

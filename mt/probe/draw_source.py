@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ class DrawFile(DrawSource):
                 self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
                 dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
             )  # fmt: skip
-            self._read = features, {(Budget(d.fraction, d.shots), d.seed): d for d in draws}
+            listed = [replace(found, realised={**found.realised, "listed": True}) for found in draws]
+            self._read = features, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
         return self._read[1][budget, seed]
 
     @cached_property

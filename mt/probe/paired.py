@@ -12,6 +12,7 @@ import numpy as np
 from mt.cache.fingerprint import digest
 from mt.cache.scores import ScoreStore
 from mt.probe.cells import Cell, Grid, scored
+from mt.probe.metrics import METRICS
 from mt.probe.plan import Budget
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Paired:
         return {name: None if value != value else value for name, value in found.items()}
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Of the rows that can be compared at a budget: those with the best mean, and others not significantly worse."""
+
+    best: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
+
+
 def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
     """Return the rows that can be compared at a budget: defined, on the same test cases and the same draws.
 
@@ -69,17 +78,20 @@ def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
     return {row: cell for (row, cell), origin in zip(cells.items(), origins, strict=True) if origin == common}
 
 
-def not_worse_than_best(grid: Grid, budget: Budget, store: ScoreStore) -> set[str]:
-    """Return the rows that are not significantly worse than the best by max-T."""
+def standing(grid: Grid, budget: Budget, store: ScoreStore) -> Standing:
+    """Return which rows lead at a budget, by their means and by max-T; none where there is nothing to compare."""
     cells = competing(grid, budget, store)
     if len(cells) < 2:
-        return set(cells)
+        return Standing()
     key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
     found = store.recall(key)
     if found is None:
         found = list(_replicates(grid.metric, cells, store, n_resamples=QUICK_RESAMPLES).not_worse_than_best())
         store.remember(key, found)
-    return set(found)
+    means = {row: cell.spread.mean for row, cell in cells.items()}
+    top = (max if METRICS[grid.metric].greater_is_better else min)(means.values())
+    best = frozenset(row for row, mean in means.items() if mean == top)
+    return Standing(best, frozenset(found) - best)
 
 
 def comparisons(grids: Iterable[Grid], store: ScoreStore) -> list[Paired]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mt import progress
 from mt.probe.cells import Cell, Grid, grids, left_out
 from mt.probe.metrics import METRICS
-from mt.probe.paired import Paired, comparisons, competing, not_worse_than_best
+from mt.probe.paired import Paired, Standing, comparisons, competing, standing
 from mt.probe.plan import Budget
 from mt.probe.protocol import describe, stated
 from mt.probe.protocols import PROTOCOLS
@@ -42,13 +42,13 @@ def print_study(study: Study, *, compare: bool = False) -> None:
     out = console()
     with ScoreStore(study.store) as store:
         found = grids(study.scores, store)
-        level: list[dict[Budget, set[str]]] = []
+        standings: list[dict[Budget, Standing]] = []
         with progress.bar("comparing", len(found), unit="tables") as advance:
             for grid in found:
-                level.append({budget: not_worse_than_best(grid, budget, store) for budget in grid.budgets})
+                standings.append({budget: standing(grid, budget, store) for budget in grid.budgets})
                 advance(1)
-        for grid, marks in zip(found, level, strict=True):
-            print_grid(out, grid, marks, _exceptions(grid, store))
+        for grid, standing_at in zip(found, standings, strict=True):
+            print_grid(out, grid, standing_at, _exceptions(grid, store))
         if compare:
             print_comparisons(out, comparisons(found, store))
 
@@ -66,7 +66,7 @@ def _exceptions(grid: Grid, store: ScoreStore) -> list[str]:
 
 
 def print_grid(
-    out: Console, grid: Grid, level_with_best: Mapping[Budget, set[str]], exceptions: Sequence[str] = ()
+    out: Console, grid: Grid, standing_at: Mapping[Budget, Standing], exceptions: Sequence[str] = ()
 ) -> None:
     """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`.
 
@@ -79,15 +79,14 @@ def print_grid(
     table.add_column("model", overflow="fold")
     for budget in grid.budgets:
         table.add_column(_heading(grid, budget), justify="left", overflow="fold")
-    best = {budget: _best(grid, budget) for budget in grid.budgets}
     letters = _letters(grid)
     for row in grid.rows:
         cells = [grid.cells.get((row, budget)) for budget in grid.budgets]
         texts = [
             _text(
                 cell,
-                bold=row in best[budget],
-                mark=_mark(row, best[budget], level_with_best[budget]),
+                bold=row in standing_at[budget].best,
+                mark=" =" if row in standing_at[budget].tied else "",
                 letters=letters,
                 stacked=stacked,
             )
@@ -113,20 +112,6 @@ def _heading(grid: Grid, budget: Budget) -> str:
     labels = sorted({score.n_labels for (_, b), cell in grid.cells.items() if b == budget for score in cell.scores})
     count = f"{labels[0]:,}" if labels[0] == labels[-1] else f"{labels[0]:,}-{labels[-1]:,}"
     return f"{budget}\n({count} labels)"
-
-
-def _best(grid: Grid, budget: Budget) -> set[str]:
-    """Return the rows with the best mean; none where there is nothing to compare."""
-    means = {row: cell.spread.mean for (row, b), cell in grid.cells.items() if b == budget}
-    means = {row: mean for row, mean in means.items() if mean == mean}
-    if len(means) < 2:
-        return set()
-    top = (max if METRICS[grid.metric].greater_is_better else min)(means.values())
-    return {row for row, mean in means.items() if mean == top}
-
-
-def _mark(row: str, best: set[str], level_with_best: set[str]) -> str:
-    return " =" if best and row in level_with_best and row not in best else ""
 
 
 def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], stacked: bool) -> Text:

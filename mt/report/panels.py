@@ -172,14 +172,11 @@ def _marked(store: ScoreStore, found: Sequence[Cell]) -> list[Cell]:
     for metric in dict.fromkeys(cell.metric for cell in found):
         mine = [cell for cell in found if cell.metric == metric]
         grid = as_grid(mine)
-        for budget in grid.budgets:
-            here = [cell for cell in mine if cell.budget == budget]
-            tied = paired.not_worse_than_best(grid, budget, store) if len(here) > 1 else set()
-            sign = 1 if METRICS[metric].greater_is_better else -1
-            best = max((sign * cell.mean for cell in here if not math.isnan(cell.mean)), default=math.nan)
-            for cell in here:
-                is_best = len(here) > 1 and sign * cell.mean == best
-                marked.append(replace(cell, mark="best" if is_best else "tied" if cell.name in tied else ""))
+        standings = {budget: paired.standing(grid, budget, store) for budget in grid.budgets}
+        for cell in mine:
+            here = standings[cell.budget]
+            mark = "best" if cell.name in here.best else "tied" if cell.name in here.tied else ""
+            marked.append(replace(cell, mark=mark))
     return marked
 
 
@@ -191,14 +188,14 @@ def as_grid(some: Sequence[Cell]) -> cells.Grid:
 
 
 def _latest(scores: Sequence[Score]) -> list[Score]:
-    """Return one score a seed, all of the same features and revisions: those that were scored last.
+    """Return one score a seed, all of the same features, revisions and source of draws: those that were scored last.
 
     Library versions may differ between draws, as they may where a stored answer is used again.
     """
     by_origin: dict[str, dict[int, Score]] = {}
     for score in scores:
         revisions = {name: score.versions.get(name) for name in _REVISIONS}
-        origin = digest([score.fingerprints, revisions])
+        origin = digest([score.fingerprints, revisions, score.realised.get("listed", False)])
         by_origin[origin] = {**by_origin.pop(origin, {}), score.seed: score}
     draws = list(by_origin.values())[-1]
     return [draws[seed] for seed in sorted(draws)]

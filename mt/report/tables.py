@@ -46,6 +46,8 @@ class Row:
         for what in ("forced", "missing"):
             if realised.get(what):
                 parts.append(f"{what}: {', '.join(names[k] for k in realised[what])}")
+        if realised.get("listed"):
+            parts.append("as a draw file lists them")
         return "; ".join(part for part in parts if part)
 
 

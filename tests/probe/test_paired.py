@@ -11,21 +11,24 @@ from mt.probe import paired
 from mt.probe.cells import grids
 from mt.probe.compare import holm
 from mt.probe.evaluate import run_probe
-from mt.probe.paired import comparisons, competing, not_worse_than_best
+from mt.probe.paired import comparisons, competing, standing
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 
 def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> None:
-    for model in ("m1", "m2", "fewer-tested", "fewer-trained"):
-        write_pair(tmp_path, model=model)
-    write_features(tmp_path, model="fewer-tested", split="test", n=60)
-    write_features(tmp_path, model="fewer-trained", n=100)
+    for model, signal in (("m1", 0.7), ("m2", 0.7), ("fewer-tested", 3.0), ("fewer-trained", 3.0)):
+        write_pair(tmp_path, model=model, signal=signal)
+    write_features(tmp_path, model="fewer-tested", split="test", n=60, signal=3.0)
+    write_features(tmp_path, model="fewer-trained", n=100, signal=3.0)
     study = run_probe(tmp_path, **QUICK)
     store = store_of(study)
     ((grid),) = grids(study.scores, store)
     (budget,) = grid.budgets
     assert set(competing(grid, budget, store)) == {"m1", "m2"}
-    assert not_worse_than_best(grid, budget, store) <= {"m1", "m2"}
+    assert max(grid.rows, key=lambda row: grid.cells[row, budget].spread.mean).startswith("fewer")
+    found = standing(grid, budget, store)
+    assert found.best < {"m1", "m2"}
+    assert found.tied <= {"m1", "m2"} - found.best
     assert [(pair.a, pair.b) for pair in comparisons([grid], store)] == [("m1", "m2")]
 
 

@@ -23,8 +23,8 @@ from mt.report.needed import Needed, _reached
 from mt.report.palette import looks_of
 from mt.report.panels import Cell
 from mt.report.provenance import provenance
-from mt.report.tables import as_csv, as_latex, latex
-from tests.report.stores import filled
+from mt.report.tables import Row, as_csv, as_latex, latex
+from tests.report.stores import filled, outcome_of
 
 
 def of_cell(table: Table, cell: Cell) -> list[dict[str, Any]]:
@@ -60,6 +60,15 @@ def test_draws_of_different_library_versions_are_one_cell(tmp_path: Path) -> Non
     newer = {"mt": "0.2.0", "torch": "2.14.0", "solver": 1}
     store = filled(tmp_path / "s.sqlite", seeds=3, outcome={"versions": newer})
     assert len(collect(store)[0].curve("dino")[0].scores) == 3
+
+
+def test_listed_draws_do_not_mix_with_our_own_of_the_same_seeds(tmp_path: Path) -> None:
+    filled(tmp_path / "s.sqlite", seeds=3)
+    listed = {**outcome_of("binary", ("normal", "tumour"), 3)["realised"], "listed": True}
+    store = filled(tmp_path / "s.sqlite", seeds=2, code=2, outcome={"realised": listed})
+    (panel,) = collect(store)
+    assert len(panel.curve("dino")[0].scores) == 2
+    assert all(Row(panel, cell).realised.endswith("; as a draw file lists them") for cell in panel.cells)
 
 
 def test_one_method_of_each_budget_is_best_and_only_near_ones_are_tied(tmp_path: Path) -> None:
