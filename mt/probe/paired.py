@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mt.probe.plan import Budget
 if TYPE_CHECKING:
     from mt.probe.compare import Replicates
 
+Mark = Literal["best", "tied", ""]
 RESAMPLES = 10_000
 QUICK_RESAMPLES = 1_000  # for the marks in a table, which are wanted at once
 
@@ -56,14 +57,6 @@ class Paired:
         return {name: None if value != value else value for name, value in found.items()}
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Of the rows that can be compared at a budget: those with the best mean, and others not significantly worse."""
-
-    best: frozenset[str] = frozenset()
-    tied: frozenset[str] = frozenset()
-
-
 def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
     """Return the rows that can be compared at a budget: defined, on the same test cases and the same draws.
 
@@ -78,20 +71,22 @@ def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
     return {row: cell for (row, cell), origin in zip(cells.items(), origins, strict=True) if origin == common}
 
 
-def standing(grid: Grid, budget: Budget, store: ScoreStore) -> Standing:
-    """Return which rows lead at a budget, by their means and by max-T; none where there is nothing to compare."""
+def marks(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Mark]:
+    """Return of each row that can be compared at a budget whether its mean is best or, by max-T, tied with the best.
+
+    Nothing where there is nothing to compare.
+    """
     cells = competing(grid, budget, store)
     if len(cells) < 2:
-        return Standing()
+        return {}
     key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
-    found = store.recall(key)
-    if found is None:
-        found = list(_replicates(grid.metric, cells, store, n_resamples=QUICK_RESAMPLES).not_worse_than_best())
-        store.remember(key, found)
+    tied = store.recall(key)
+    if tied is None:
+        tied = list(_replicates(grid.metric, cells, store, n_resamples=QUICK_RESAMPLES).not_worse_than_best())
+        store.remember(key, tied)
     means = {row: cell.spread.mean for row, cell in cells.items()}
-    top = (max if METRICS[grid.metric].greater_is_better else min)(means.values())
-    best = frozenset(row for row, mean in means.items() if mean == top)
-    return Standing(best, frozenset(found) - best)
+    best = (max if METRICS[grid.metric].greater_is_better else min)(means.values())
+    return {row: "best" if mean == best else "tied" if row in tied else "" for row, mean in means.items()}
 
 
 def comparisons(grids: Iterable[Grid], store: ScoreStore) -> list[Paired]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mt import progress
 from mt.probe.cells import Cell, Grid, grids, left_out
 from mt.probe.metrics import METRICS
-from mt.probe.paired import Paired, Standing, comparisons, competing, standing
+from mt.probe.paired import Mark, Paired, comparisons, competing, marks
 from mt.probe.plan import Budget
 from mt.probe.protocol import describe, stated
 from mt.probe.protocols import PROTOCOLS
@@ -42,13 +42,13 @@ def print_study(study: Study, *, compare: bool = False) -> None:
     out = console()
     with ScoreStore(study.store) as store:
         found = grids(study.scores, store)
-        standings: list[dict[Budget, Standing]] = []
+        marked: list[dict[Budget, dict[str, Mark]]] = []
         with progress.bar("comparing", len(found), unit="tables") as advance:
             for grid in found:
-                standings.append({budget: standing(grid, budget, store) for budget in grid.budgets})
+                marked.append({budget: marks(grid, budget, store) for budget in grid.budgets})
                 advance(1)
-        for grid, standing_at in zip(found, standings, strict=True):
-            print_grid(out, grid, standing_at, _exceptions(grid, store))
+        for grid, marks_at in zip(found, marked, strict=True):
+            print_grid(out, grid, marks_at, _exceptions(grid, store))
         if compare:
             print_comparisons(out, comparisons(found, store))
 
@@ -66,7 +66,7 @@ def _exceptions(grid: Grid, store: ScoreStore) -> list[str]:
 
 
 def print_grid(
-    out: Console, grid: Grid, standing_at: Mapping[Budget, Standing], exceptions: Sequence[str] = ()
+    out: Console, grid: Grid, marks_at: Mapping[Budget, Mapping[str, Mark]], exceptions: Sequence[str] = ()
 ) -> None:
     """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`.
 
@@ -85,8 +85,8 @@ def print_grid(
         texts = [
             _text(
                 cell,
-                bold=row in standing_at[budget].best,
-                mark=" =" if row in standing_at[budget].tied else "",
+                bold=marks_at[budget].get(row) == "best",
+                mark=" =" if marks_at[budget].get(row) == "tied" else "",
                 letters=letters,
                 stacked=stacked,
             )

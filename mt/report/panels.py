@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 from mt.cache.fingerprint import digest
 from mt.cache.scores import Score, ScoreStore
@@ -54,7 +53,7 @@ class Cell:
     metric: str
     scores: tuple[Score, ...]
     summary: cells.Cell
-    mark: Literal["best", "tied", ""] = ""
+    mark: paired.Mark = ""
 
     @property
     def mean(self) -> float:
@@ -172,11 +171,8 @@ def _marked(store: ScoreStore, found: Sequence[Cell]) -> list[Cell]:
     for metric in dict.fromkeys(cell.metric for cell in found):
         mine = [cell for cell in found if cell.metric == metric]
         grid = as_grid(mine)
-        standings = {budget: paired.standing(grid, budget, store) for budget in grid.budgets}
-        for cell in mine:
-            here = standings[cell.budget]
-            mark = "best" if cell.name in here.best else "tied" if cell.name in here.tied else ""
-            marked.append(replace(cell, mark=mark))
+        marks = {budget: paired.marks(grid, budget, store) for budget in grid.budgets}
+        marked += [replace(cell, mark=marks[cell.budget].get(cell.name, "")) for cell in mine]
     return marked
 
 

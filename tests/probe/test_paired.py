@@ -11,7 +11,7 @@ from mt.probe import paired
 from mt.probe.cells import grids
 from mt.probe.compare import holm
 from mt.probe.evaluate import run_probe
-from mt.probe.paired import comparisons, competing, standing
+from mt.probe.paired import comparisons, competing, marks
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 
@@ -26,9 +26,9 @@ def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> Non
     (budget,) = grid.budgets
     assert set(competing(grid, budget, store)) == {"m1", "m2"}
     assert max(grid.rows, key=lambda row: grid.cells[row, budget].spread.mean).startswith("fewer")
-    found = standing(grid, budget, store)
-    assert found.best < {"m1", "m2"}
-    assert found.tied <= {"m1", "m2"} - found.best
+    found = marks(grid, budget, store)
+    assert set(found) == {"m1", "m2"}
+    assert found[max(found, key=lambda row: grid.cells[row, budget].spread.mean)] == "best"
     assert [(pair.a, pair.b) for pair in comparisons([grid], store)] == [("m1", "m2")]
 
 
