@@ -74,11 +74,11 @@ def competing(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
 def marks(grid: Grid, budget: Budget, store: ScoreStore) -> dict[str, Mark]:
     """Return of each row that can be compared at a budget whether its mean is best or, by max-T, tied with the best.
 
-    Nothing where there is nothing to compare.
+    One row alone is neither.
     """
     cells = competing(grid, budget, store)
     if len(cells) < 2:
-        return {}
+        return dict.fromkeys(cells, "")
     key = digest({"not worse than best": {row: _identities(cell) for row, cell in cells.items()}})
     tied = store.recall(key)
     if tied is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mt import progress
 from mt.probe.cells import Cell, Grid, grids, left_out
 from mt.probe.metrics import METRICS
-from mt.probe.paired import Mark, Paired, comparisons, competing, marks
+from mt.probe.paired import Mark, Paired, comparisons, marks
 from mt.probe.plan import Budget
 from mt.probe.protocol import describe, stated
 from mt.probe.protocols import PROTOCOLS
@@ -48,18 +48,18 @@ def print_study(study: Study, *, compare: bool = False) -> None:
                 marked.append({budget: marks(grid, budget, store) for budget in grid.budgets})
                 advance(1)
         for grid, marks_at in zip(found, marked, strict=True):
-            print_grid(out, grid, marks_at, _exceptions(grid, store))
+            print_grid(out, grid, marks_at, _exceptions(grid, marks_at, store))
         if compare:
             print_comparisons(out, comparisons(found, store))
 
 
-def _exceptions(grid: Grid, store: ScoreStore) -> list[str]:
+def _exceptions(grid: Grid, marks_at: Mapping[Budget, Mapping[str, Mark]], store: ScoreStore) -> list[str]:
     """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
     lines = []
     if names := left_out(grid, store):
         lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(names)}.")
-    defined = {place for place, cell in grid.cells.items() if cell.spread.mean == cell.spread.mean}
-    apart = {row for row, budget in defined if row not in competing(grid, budget, store)}
+    defined = [place for place, cell in grid.cells.items() if cell.spread.mean == cell.spread.mean]
+    apart = {row for row, budget in defined if row not in marks_at[budget]}
     if apart:
         lines.append(f"Not compared, on other draws or test cases than most: {', '.join(sorted(apart))}.")
     return lines
