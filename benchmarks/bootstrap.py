@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mt.probe.compare import compare
-from mt.probe.intervals import bootstrap_interval
-from mt.probe.metrics import METRICS
+from mt.probe.scores.comparisons import compare
+from mt.probe.scores.intervals import bootstrap_interval
+from mt.probe.scores.metrics import METRICS
 
 CASES = 32_768
 GROUPS = 57

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._pairs import machine, paired, row, seconds
-from mt.featurize.datasets.images import decode
-from mt.featurize.datasets.synthetic import Patches
-from mt.featurize.preprocess import Preprocess
+from mt.backbones.preprocess import Preprocess
+from mt.datasets.decoding.images import decode
+from mt.datasets.readers.synthetic import Patches
 
 # Side in pixels -> how many files.
 SIDES = {224: 200, 1024: 20}

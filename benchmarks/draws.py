@@ -6,9 +6,9 @@ import numpy as np
 
 from benchmarks._pairs import machine, paired, row
 from benchmarks._spectra import features, labels
-from mt.probe.fit import Labelled, Setting, fit_probe, fit_probes
-from mt.probe.protocols import get_protocol
-from mt.probe.solvers import get_solver
+from mt.probe.methods.fit import Labelled, Setting, fit_probe, fit_probes
+from mt.probe.protocols.registry import get_protocol
+from mt.probe.solver.registry import get_solver
 
 # Rows of a 1 % draw, columns, task and classes (labels): of APTOS, of pneumonia, of PCam cut to 20,000 rows twice.
 CASES = ((29, 1536, "ordinal", 5), (47, 2048, "multiclass", 3), (200, 1536, "binary", 2), (200, 384, "binary", 2))

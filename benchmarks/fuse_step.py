@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mt.fuse.recipes import RECIPES
-from mt.fuse.training import Rows, Shape, build, loss, shuffled
+from mt.fuse.dvme.recipes import RECIPES
+from mt.fuse.dvme.training import Rows, Shape, build, loss, shuffled
 
 ROWS, DIMS, CLASSES, STEPS, TARGET = 20_000, (2048, 2048, 1536), 5, 60, 1.15
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks._pairs import machine, paired, row
 from mt import open_features
-from mt.cache.status import Status
-from mt.cache.writer import FeatureWriter, Rows
+from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.write import FeatureWriter, Rows
 
 DIM = 2048
 ROWS = 2**30 // (4 * DIM)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._pairs import machine, paired, row
-from mt.featurize.batches import TASK_ROWS
-from mt.featurize.datasets.hdf5 import Hdf5Rows
-from mt.featurize.datasets.synthetic import Patches
+from mt.datasets.packed.hdf5 import Hdf5Rows
+from mt.datasets.readers.synthetic import Patches
+from mt.featurize.reading import TASK_ROWS
 
 ROWS = 4000
 WORKERS = 2

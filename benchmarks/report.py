@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks._pairs import machine, row
 from mt.cache.catalog import Catalog
-from mt.cache.scores import Cases, Fit, ScoreStore
-from mt.probe.evaluate import ask
-from mt.probe.plan import Question, budgets, find_pairs
-from mt.report.embedding import Maps
+from mt.probe.questions import Question, budgets, find_pairs
+from mt.probe.run import ask
+from mt.report.charts.embedding import Maps
 from mt.report.write import Report, write_report
+from mt.results.store import Cases, Fit, ScoreStore
 from tests.probe.features import write_features
 from tests.report.conftest import FLAGS
 from tests.report.stores import outcome_of
@@ -54,7 +54,7 @@ def large(folder: Path) -> Report:
     with ScoreStore(folder / "scores.sqlite") as store:
         ask(_questions(catalog), partial(map, _Guess(store)), store)
         # Positions take minutes and are remembered; what they cost is no part of opening the page.
-        with mock.patch("mt.report.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
+        with mock.patch("mt.report.charts.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
             return write_report(store, folder / "report.html", maps=Maps(catalog), export=False)
 
 

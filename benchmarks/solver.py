@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks._pairs import machine
 from benchmarks._scikit import Clock, Told, WarmPath, objectives, seconds, time_told, warm_path
 from benchmarks._spectra import features, labels
-from mt.probe.logistic import LogisticPath, fit_logistic, fit_path_folds, folds_job
+from mt.probe.solver.api import LogisticPath, fit_logistic, fit_path_folds, folds_job
 
 CS = np.logspace(-3, 3, 13)
 FOLDS = 5

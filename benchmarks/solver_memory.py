@@ -42,7 +42,7 @@ def measure(rows: int) -> tuple[int, float]:
 
 def fit(rows: int) -> None:
     """Make features a block at a time, so that only the fit can set the peak; fit; print peak bytes and CPU seconds."""
-    from mt.probe.logistic import fit_logistic
+    from mt.probe.solver.api import fit_logistic
 
     block = min(rows, 8_192)
     X, factors = features(block, DIM)

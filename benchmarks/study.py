@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks._pairs import machine, row, seconds
 from benchmarks._spectra import features, labels
 from mt.cache.catalog import Catalog, feature_path
+from mt.cache.feature_file.write import FeatureWriter, Rows
 from mt.cache.fingerprint import digest
-from mt.cache.writer import FeatureWriter, Rows
-from mt.probe.budget import draw
-from mt.probe.evaluate import run_probe
-from mt.probe.linear import Scaling
+from mt.probe.budgets.draw import draw
+from mt.probe.methods.linear import Scaling
+from mt.probe.run import run_probe
 
 FRACTIONS = (0.01, 0.1, 1.0)
 SEEDS = 5
@@ -95,7 +95,7 @@ def imports() -> None:
     """Import what a probe imports."""
     import sklearn.metrics  # noqa: F401
 
-    import mt.probe.solvers  # noqa: F401
+    import mt.probe.solver.registry  # noqa: F401
 
 
 def timed(*, full: bool) -> dict[str, int]:

@@ -16,17 +16,18 @@ import numpy as np
 import torch
 
 from benchmarks._pairs import machine, row, seconds
-from mt.featurize import load_backbone, load_dataset
-from mt.fuse.training import loss
-from mt.fuse.unfrozen.augment import AUGMENTATIONS
-from mt.fuse.unfrozen.checkpoint import Checkpoints
-from mt.fuse.unfrozen.images import Images
-from mt.fuse.unfrozen.network import EndToEnd, LinearHead, Standardize
-from mt.fuse.unfrozen.ranks import Ranks
-from mt.fuse.unfrozen.settings import Machine, Settings
-from mt.fuse.unfrozen.training import Kept, Run
-from mt.fuse.unfrozen.work import Part, Work
-from mt.probe.linear import CLIP
+from mt.backbones import load_backbone
+from mt.datasets import load_dataset
+from mt.fuse.dvme.training import loss
+from mt.fuse.end_to_end.augment import AUGMENTATIONS
+from mt.fuse.end_to_end.checkpoint import Checkpoints
+from mt.fuse.end_to_end.images import Images
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.work import Part, Work
+from mt.probe.methods.linear import CLIP
 
 BACKBONE, BATCH, STEPS, ROUNDS, TARGET = "supervised", 8, 6, 5, 0.9
 

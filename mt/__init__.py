@@ -10,29 +10,29 @@ The public names of all stages are here, imported when first used: `import mt` c
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
+    from mt.backbones import Backbone as Backbone
+    from mt.backbones import Preprocess as Preprocess
+    from mt.backbones import load_backbone as load_backbone
     from mt.cache import Catalog as Catalog
     from mt.cache import FeatureFile as FeatureFile
-    from mt.cache import ScoreStore as ScoreStore
     from mt.cache import open_features as open_features
-    from mt.featurize import Backbone as Backbone
-    from mt.featurize import Dataset as Dataset
-    from mt.featurize import Preprocess as Preprocess
+    from mt.datasets import Dataset as Dataset
+    from mt.datasets import load_dataset as load_dataset
     from mt.featurize import extract as extract
-    from mt.featurize import load_backbone as load_backbone
-    from mt.featurize import load_dataset as load_dataset
     from mt.fuse import DVME as DVME
     from mt.fuse import AverageProbe as AverageProbe
     from mt.fuse import ConcatProbe as ConcatProbe
     from mt.fuse import DVMEClassifier as DVMEClassifier
     from mt.fuse import fit_dvme as fit_dvme
-    from mt.fuse import load_model as load_model
-    from mt.fuse import predict_dataset as predict_dataset
-    from mt.fuse import predict_images as predict_images
     from mt.fuse import run_fuse as run_fuse
+    from mt.fuse.saved import load_model as load_model
+    from mt.predict import predict_dataset as predict_dataset
+    from mt.predict import predict_images as predict_images
     from mt.probe import METRICS as METRICS
     from mt.probe import PROTOCOLS as PROTOCOLS
     from mt.probe import LogisticProbe as LogisticProbe
@@ -42,46 +42,20 @@ if TYPE_CHECKING:
     from mt.probe import load_probe as load_probe
     from mt.probe import run_probe as run_probe
     from mt.report import write_report as write_report
+    from mt.results import ScoreStore as ScoreStore
 
-_STAGES = {
-    "Catalog": "mt.cache",
-    "FeatureFile": "mt.cache",
-    "ScoreStore": "mt.cache",
-    "open_features": "mt.cache",
-    "Backbone": "mt.featurize",
-    "Dataset": "mt.featurize",
-    "Preprocess": "mt.featurize",
-    "extract": "mt.featurize",
-    "load_backbone": "mt.featurize",
-    "load_dataset": "mt.featurize",
-    "AverageProbe": "mt.fuse",
-    "ConcatProbe": "mt.fuse",
-    "DVME": "mt.fuse",
-    "DVMEClassifier": "mt.fuse",
-    "fit_dvme": "mt.fuse",
-    "load_model": "mt.fuse",
-    "predict_dataset": "mt.fuse",
-    "predict_images": "mt.fuse",
-    "run_fuse": "mt.fuse",
-    "LogisticProbe": "mt.probe",
-    "METRICS": "mt.probe",
-    "PROTOCOLS": "mt.probe",
-    "draw": "mt.probe",
-    "fit_logistic": "mt.probe",
-    "folds": "mt.probe",
-    "load_probe": "mt.probe",
-    "run_probe": "mt.probe",
-    "write_report": "mt.report",
-}
-
-__all__ = sorted(_STAGES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _STAGES:
-        raise AttributeError(f"module 'mt' has no attribute '{name}'")
-    return getattr(importlib.import_module(_STAGES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_STAGES]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "backbones": ["Backbone", "Preprocess", "load_backbone"],
+        "cache": ["Catalog", "FeatureFile", "open_features"],
+        "datasets": ["Dataset", "load_dataset"],
+        "featurize": ["extract"],
+        "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "fit_dvme", "run_fuse"],
+        "fuse.saved": ["load_model"],
+        "predict": ["predict_dataset", "predict_images"],
+        "probe": ["LogisticProbe", "METRICS", "PROTOCOLS", "draw", "fit_logistic", "folds", "load_probe", "run_probe"],
+        "report": ["write_report"],
+        "results": ["ScoreStore"],
+    },
+)

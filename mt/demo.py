@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mt import options, progress
+from mt.terminal import options, progress
 
 
 @click.command(epilog="Example: mt demo --cache-dir ./features")
@@ -22,8 +22,8 @@ def demo(cache_dir: str | None, out: str | None, as_json: bool) -> None:
     weights from the package index; linear probes on 1 %, 10 % and 100 % of the labels show what few labels buy, their
     fusion with DVME what several models add.
     """
-    from mt.report.study import parse_study, shipped
-    from mt.report.study_run import places, print_ran, run_study
+    from mt.study.run import places, print_ran, run_study
+    from mt.study.study_file import parse_study, shipped
 
     began = time.monotonic()
     where = places(cache_dir)

@@ -16,7 +16,8 @@ from typing import Literal
 
 import click
 
-from mt import folders, options, screen
+from mt.system import folders
+from mt.terminal import options, tables
 
 State = Literal["ok", "note", "bad"]
 # An optional package, what it is for, and how to get it.
@@ -63,7 +64,7 @@ def doctor(cache_dir: str | None, as_json: bool) -> None:
 
 
 def _margined(text: str, *, first: str) -> str:
-    return screen.indented(text, first=first, rest=_MARGIN, cut_words=False)
+    return tables.indented(text, first=first, rest=_MARGIN, cut_words=False)
 
 
 def look(cache: Path) -> Iterator[Finding]:

@@ -2,8 +2,21 @@
 
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 # A job in the background, and all it starts, ignores interrupts; processes that tests start are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Workers are told the width of their starter's terminal; tables are as wide as tests say.
 os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home of its own, so that nothing is remembered between tests."""
+    place = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(place))
+    for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return place

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mt.featurize.datasets import DATASETS, load_dataset
-from mt.featurize.registry import REGISTRY
+from mt.backbones.registry import REGISTRY
+from mt.datasets import DATASETS, load_dataset
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -58,7 +58,7 @@ def test_each_example_is_under_20_lines() -> None:
 
 
 def test_the_example_backbone_loads(example: Any) -> None:
-    from mt.featurize.backbones import load_backbone
+    from mt.backbones.load import load_backbone
 
     backbone = load_backbone("our-resnet50", weights="random")
     assert backbone.dim == 2048

@@ -1,75 +1,42 @@
-"""Feature files, their catalog, and the scores beside them."""
+"""Feature files and their catalog."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from mt.cache._peek import Summary, is_complete, peek, status_counts
-    from mt.cache.catalog import Catalog, Entry, feature_path
-    from mt.cache.content import ContentIndex
-    from mt.cache.fingerprint import digest, slug
-    from mt.cache.reader import FeatureFile, open_features
-    from mt.cache.rows import Rows
-    from mt.cache.scores import ScoreStore
-    from mt.cache.status import Status
-    from mt.cache.stratify import stratified_parts
-    from mt.cache.verify import Damage, Report, verify_file
-    from mt.cache.writer import FeatureWriter
+    from mt.cache.catalog import Catalog as Catalog
+    from mt.cache.catalog import Entry as Entry
+    from mt.cache.catalog import feature_path as feature_path
+    from mt.cache.content import ContentIndex as ContentIndex
+    from mt.cache.feature_file.read import FeatureFile as FeatureFile
+    from mt.cache.feature_file.read import open_features as open_features
+    from mt.cache.feature_file.rows import Rows as Rows
+    from mt.cache.feature_file.status import Status as Status
+    from mt.cache.feature_file.summary import Summary as Summary
+    from mt.cache.feature_file.summary import is_complete as is_complete
+    from mt.cache.feature_file.summary import peek as peek
+    from mt.cache.feature_file.summary import status_counts as status_counts
+    from mt.cache.feature_file.verify import Damage as Damage
+    from mt.cache.feature_file.verify import Report as Report
+    from mt.cache.feature_file.verify import verify_file as verify_file
+    from mt.cache.feature_file.write import FeatureWriter as FeatureWriter
+    from mt.cache.fingerprint import digest as digest
+    from mt.cache.fingerprint import slug as slug
 
-_EXPORTS = {
-    "Catalog": "mt.cache.catalog",
-    "ContentIndex": "mt.cache.content",
-    "Damage": "mt.cache.verify",
-    "Entry": "mt.cache.catalog",
-    "FeatureFile": "mt.cache.reader",
-    "FeatureWriter": "mt.cache.writer",
-    "Report": "mt.cache.verify",
-    "Rows": "mt.cache.rows",
-    "ScoreStore": "mt.cache.scores",
-    "Status": "mt.cache.status",
-    "Summary": "mt.cache._peek",
-    "digest": "mt.cache.fingerprint",
-    "feature_path": "mt.cache.catalog",
-    "is_complete": "mt.cache._peek",
-    "open_features": "mt.cache.reader",
-    "peek": "mt.cache._peek",
-    "slug": "mt.cache.fingerprint",
-    "status_counts": "mt.cache._peek",
-    "stratified_parts": "mt.cache.stratify",
-    "verify_file": "mt.cache.verify",
-}
-
-__all__ = [
-    "Catalog",
-    "ContentIndex",
-    "Damage",
-    "Entry",
-    "FeatureFile",
-    "FeatureWriter",
-    "Report",
-    "Rows",
-    "ScoreStore",
-    "Status",
-    "Summary",
-    "digest",
-    "feature_path",
-    "is_complete",
-    "open_features",
-    "peek",
-    "slug",
-    "status_counts",
-    "stratified_parts",
-    "verify_file",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "catalog": ["Catalog", "Entry", "feature_path"],
+        "content": ["ContentIndex"],
+        "feature_file.read": ["FeatureFile", "open_features"],
+        "feature_file.rows": ["Rows"],
+        "feature_file.status": ["Status"],
+        "feature_file.summary": ["Summary", "is_complete", "peek", "status_counts"],
+        "feature_file.verify": ["Damage", "Report", "verify_file"],
+        "feature_file.write": ["FeatureWriter"],
+        "fingerprint": ["digest", "slug"],
+    },
+)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache._peek import peek
+from mt.cache.feature_file.summary import peek
 from mt.cache.fingerprint import JSON, slug
 from mt.errors import CacheError
 
 if TYPE_CHECKING:
-    from mt.cache.reader import FeatureFile
+    from mt.cache.feature_file.read import FeatureFile
 
 LEFT_OUT = ("superseded", "limited", "random")  # by default, and what `prune` removes
 SUFFIXES = (".h5", ".partial")
@@ -50,7 +50,7 @@ class Entry:
 
     def open(self, *, verify: bool = False) -> FeatureFile:
         """Open the file for reading."""
-        from mt.cache.reader import open_features
+        from mt.cache.feature_file.read import open_features
 
         return open_features(self.path, verify=verify)
 

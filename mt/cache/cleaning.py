@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mt.cache import _io
-from mt.cache._lock import acquire, lock_path
 from mt.cache.catalog import LEFT_OUT, SUFFIXES, Catalog
+from mt.cache.feature_file.lock import acquire, lock_path
 from mt.errors import LockedError
+from mt.system import files
 
 
 def prunable(catalog: Catalog) -> list[tuple[Path, str]]:
@@ -37,13 +37,13 @@ def remove_file(path: Path, cache_dir: Path) -> int:
         lock = acquire(final, 0.0)
         try:
             size = path.stat().st_size if path.exists() else 0
-            _io.remove(path)
+            files.remove(path)
             if not any(final.with_suffix(suffix).exists() for suffix in SUFFIXES):
-                _io.remove(lock_path(final))
+                files.remove(lock_path(final))
         finally:
             lock.release()
     except OSError as error:
-        raise _io.explained(error, path) from error
+        raise files.explained(error, path) from error
     for folder in (path.parent, path.parent.parent):
         if cache_dir in folder.parents:
             with contextlib.suppress(OSError):  # not empty

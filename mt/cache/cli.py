@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from mt import folders, options, progress
 from mt.cache import show
 from mt.cache.catalog import LEFT_OUT, Catalog, Entry, read_entry
 from mt.errors import DamagedError, InputError, LockedError
+from mt.system import folders
+from mt.terminal import options, progress
 
 
 def selection(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +102,7 @@ def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filte
 
     Incomplete files are checked as far as they go.
     """
-    from mt.cache.verify import verify_file
+    from mt.cache.feature_file.verify import verify_file
 
     blocks = sum(entry.n_blocks for entry in entries)
     with progress.bar("verifying", blocks, unit="blocks") as advance:
@@ -159,8 +160,8 @@ def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
 
 def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
     """Remove files but those that are being written, say how much that frees, and return those that are gone."""
-    from mt.cache._io import megabytes
     from mt.cache.cleaning import remove_file
+    from mt.system.files import megabytes
 
     freed, gone = 0, set()
     for path in paths:
@@ -191,7 +192,7 @@ def export(catalog: Catalog, entries: list[Entry], filtered: bool, form: str, ou
 
     Every block is verified on the way.
     """
-    from mt.cache.export import export as write
+    from mt.cache.exporting import export as write
 
     usable = entries if filtered else [entry for entry in entries if not entry.flags]
     if not usable:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mt import folders, progress
 from mt.cache.fingerprint import JSON, canonical
 from mt.errors import InputError
+from mt.system import folders
+from mt.terminal import progress
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS content (

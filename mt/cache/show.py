@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt import screen
-from mt.cache._io import megabytes
-from mt.cache._peek import status_counts
 from mt.cache.catalog import Entry
+from mt.cache.feature_file.summary import status_counts
 from mt.errors import CacheError
+from mt.system.files import megabytes
+from mt.terminal import tables
 
 if TYPE_CHECKING:
-    from mt.cache.verify import Report
+    from mt.cache.feature_file.verify import Report
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> None:
@@ -77,7 +77,7 @@ def table(entries: Sequence[Entry]) -> None:
             ", ".join(state) or "complete",
         ))  # fmt: skip
     headings = ("dataset", "split", "model", "rows", "dim", "size", "state")
-    screen.print_table(headings, rows, numbers=headings[3:6])
+    tables.print_table(headings, rows, numbers=headings[3:6])
 
 
 def info(entry: Entry) -> None:

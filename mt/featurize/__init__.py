@@ -1,35 +1,17 @@
-"""Images to embeddings: backbones, weights, datasets, preprocessing, and the extraction loop."""
+"""Images to embeddings: the extraction loop over a dataset's images and frozen backbones."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from mt.featurize.backbones import Backbone, load_backbone
-    from mt.featurize.datasets import Dataset, Split, load_dataset
-    from mt.featurize.extraction import extract
-    from mt.featurize.preprocess import Preprocess
+    from mt.featurize.extraction import extract as extract
 
-__all__ = ["Backbone", "Dataset", "Preprocess", "Split", "extract", "load_backbone", "load_dataset"]
-
-_EXPORTS = {
-    "Backbone": "mt.featurize.backbones",
-    "Dataset": "mt.featurize.datasets",
-    "Preprocess": "mt.featurize.preprocess",
-    "Split": "mt.featurize.datasets",
-    "extract": "mt.featurize.extraction",
-    "load_backbone": "mt.featurize.backbones",
-    "load_dataset": "mt.featurize.datasets",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_EXPORTS[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "extraction": ["extract"],
+    },
+)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt import options, progress
 from mt.featurize.plan import Compute, Result
+from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.featurize.datasets import Task
-    from mt.featurize.datasets.registry import OnError
+    from mt.datasets import Task
+    from mt.datasets.registry import OnError
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -92,7 +92,7 @@ def featurize(
     run goes on where it stopped when the same command is given again.
     """
     from mt.cache.content import ContentIndex
-    from mt.featurize.datasets import load_dataset
+    from mt.datasets import load_dataset
     from mt.featurize.extraction import extract
 
     options.required(models, "--model", see="mt models")

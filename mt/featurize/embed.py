@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mt.backbones.load import Backbone
 from mt.errors import InputError, MtError
-from mt.featurize.backbones import Backbone
 
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}

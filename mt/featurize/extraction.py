@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt import folders, progress
 from mt.cache import status_counts
 from mt.cache.content import ContentIndex
+from mt.datasets import Dataset, load_dataset
 from mt.errors import InputError
 from mt.featurize import plan
-from mt.featurize.datasets import Dataset, load_dataset
 from mt.featurize.plan import Compute, Result
+from mt.system import folders
+from mt.terminal import progress
 
 if TYPE_CHECKING:
-    from mt.featurize.backbones import Backbone
+    from mt.backbones.load import Backbone
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 DTYPES = ("float32", "float16")
@@ -90,7 +91,7 @@ class _Shelf:
         self, models: Sequence[str], weights: Sequence[str], image_size: int | None,
         compute: Compute, index: ContentIndex,
     ) -> None:  # fmt: skip
-        from mt.featurize.backbones import find_spec
+        from mt.backbones.load import find_spec
 
         self.models = plan.unique(models, find_spec)
         self.weights = plan.weights_by_model(self.models, weights)
@@ -99,7 +100,7 @@ class _Shelf:
 
     def identity(self, model: str) -> plan.Identity:
         """Return what names the backbone's numbers, without torch where an earlier run left it."""
-        from mt.featurize.backbones import resolve_backbone
+        from mt.backbones.load import resolve_backbone
 
         known = resolve_backbone(
             model, self.weights[model], self._image_size, precision=self._compute.precision, index=self._index
@@ -109,7 +110,7 @@ class _Shelf:
     def load(self, model: str) -> Backbone:
         """Return the backbone, on the run's device."""
         if model not in self._loaded:
-            from mt.featurize.backbones import load_backbone
+            from mt.backbones.load import load_backbone
             from mt.featurize.embed import pick_device
 
             self._loaded[model] = load_backbone(

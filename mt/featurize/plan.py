@@ -11,9 +11,9 @@ from mt.cache import is_complete
 from mt.cache.catalog import feature_path
 from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
+from mt.datasets import Dataset
+from mt.datasets.registry import OnError
 from mt.errors import InputError, unknown
-from mt.featurize.datasets import Dataset
-from mt.featurize.datasets.registry import OnError
 
 Json = dict[str, Any]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from mt import progress
+from mt.backbones.load import Backbone
+from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
-from mt.cache.writer import FeatureWriter, Rows
-from mt.featurize.backbones import Backbone
-from mt.featurize.datasets import Dataset
+from mt.cache.feature_file.write import FeatureWriter, Rows
+from mt.datasets import Dataset
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
     compute_description,
@@ -24,9 +24,9 @@ from mt.featurize.embed import (
     embedders,
     pick_device,
 )
-from mt.featurize.passes import Job, missing_rows, run_pass
+from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Compute, Result, Target
-from mt.featurize.weights import RANDOM
+from mt.terminal import progress
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
 BLOCK_ROWS = 256

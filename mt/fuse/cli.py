@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt import options, progress
-from mt.fuse.methods import METHODS
-from mt.fuse.unfrozen.options import taken_from, unfrozen
+from mt.fuse.end_to_end.cli import taken_from, unfrozen
+from mt.fuse.rivals import METHODS
+from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.probe.evaluate import Study
+    from mt.probe.run import Study
 
 
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
@@ -51,11 +51,11 @@ def fuse(as_json: bool, **asked: Any) -> None:
     """
     training = taken_from(asked)
     if training is None:
-        from mt.fuse.evaluate import run_fuse
+        from mt.fuse.run import run_fuse
 
         study: Study | None = run_fuse(**asked)
     else:
-        from mt.fuse.unfrozen.evaluate import run_unfrozen
+        from mt.fuse.end_to_end.run import run_unfrozen
 
         study = run_unfrozen(**asked, **training)
     if study is None:  # not the first process of a torchrun
@@ -71,9 +71,9 @@ def _print_tables(study: Study) -> None:
 
 
 def _print_json(study: Study) -> None:
-    from mt.cache.scores import ScoreStore
     from mt.fuse.tables import attentions, differences
-    from mt.probe.cells import json_row
+    from mt.probe.scores.cells import json_row
+    from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:

@@ -12,11 +12,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mt.errors import FitError, InputError
-from mt.fuse.fit import FittedDVME, fit_dvme
-from mt.fuse.recipes import CHOICES, recipes_of
-from mt.probe.fit import Labelled, Probe, Setting, fit_probe
-from mt.probe.protocols import get_protocol
-from mt.probe.solvers import get_solver
+from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.dvme.recipes import CHOICES, recipes_of
+from mt.probe.methods.fit import Labelled, Probe, Setting, fit_probe
+from mt.probe.protocols.registry import get_protocol
+from mt.probe.solver.registry import get_solver
 
 Array = npt.NDArray[Any]
 Columns = Sequence[Sequence[int] | slice]

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.scores import Fit, ScoreStore
 from mt.errors import InputError
-from mt.fuse.fit import FittedDVME, fit_dvme
-from mt.fuse.joined import Joined
-from mt.fuse.recipes import CHOICES, recipes_of
-from mt.probe.draw_source import DrawSource
-from mt.probe.fit import Labelled, fit_probe
-from mt.probe.plan import Pair, Question
-from mt.probe.prober import Fitting, row_flags, versions
+from mt.fuse.aligned import Joined
+from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.dvme.recipes import CHOICES, recipes_of
+from mt.probe.answer import Fitting, row_flags, versions
+from mt.probe.budgets.source import DrawSource
+from mt.probe.methods.fit import Labelled, fit_probe
+from mt.probe.questions import Pair, Question
+from mt.results.store import Fit, ScoreStore
 
 Array = npt.NDArray[Any]
 Keep = Callable[[Question, Joined, FittedDVME, Fit], None]

@@ -1,4 +1,4 @@
-"""Fitted DVMEs on disk, as `mt.probe.model_files` writes them: the network, and the scaling of its inputs."""
+"""Fitted DVMEs on disk, as `mt.results.model_files` writes them: the network, and the scaling of its inputs."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mt.backbones.recorded import described
 from mt.errors import InputError
-from mt.fuse.backbones import described
-from mt.fuse.choice import Choice
-from mt.fuse.fit import FittedDVME
-from mt.fuse.inputs import Inputs
-from mt.fuse.recipes import Recipe
-from mt.fuse.training import Shape, build
-from mt.probe.linear import CLIP, Scaling
-from mt.probe.model_files import (
+from mt.fuse.dvme.fit import FittedDVME
+from mt.fuse.dvme.inputs import Inputs
+from mt.fuse.dvme.recipes import Recipe
+from mt.fuse.dvme.selection import Choice
+from mt.fuse.dvme.training import Shape, build
+from mt.probe.methods.linear import CLIP, Scaling
+from mt.probe.saved import FORMAT as PROBE_FORMAT
+from mt.probe.saved import facts_of, load_probe, stem_of
+from mt.results.model_files import (
     check_classes,
     check_format,
-    facts_of,
     read_about,
     read_tensors,
-    stem_of,
     whole,
     write_model,
 )
-from mt.probe.saved import FORMAT as PROBE_FORMAT
-from mt.probe.saved import load_probe
 
 if TYPE_CHECKING:
-    from mt.cache.scores import Fit
-    from mt.fuse.joined import Joined
-    from mt.probe.plan import Question
+    from mt.fuse.aligned import Joined
+    from mt.probe.questions import Question
+    from mt.results.store import Fit
 
 FORMAT = "mt-fusion"
 FORMAT_VERSION = 1
-END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.unfrozen.saved`, which reads images, not embeddings
+END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.end_to_end.saved`, which reads images, not embeddings
 Array = npt.NDArray[Any]
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.cache.scores import ScoreStore
-from mt.probe.cells import grids
-from mt.probe.paired import Paired, comparisons
-from mt.probe.plan import Budget
+from mt.probe.questions import Budget
+from mt.probe.scores.cells import grids
+from mt.probe.scores.paired import Paired, comparisons
 from mt.probe.tables import console, print_comparisons, print_study
+from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
-    from mt.probe.evaluate import Study
+    from mt.probe.run import Study
 
 
 def print_fusion(study: Study) -> None:

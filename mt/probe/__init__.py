@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from mt.probe.budget import Draw as Draw
-    from mt.probe.budget import draw as draw
-    from mt.probe.budget import folds as folds
+    from mt.probe.budgets.draw import Draw as Draw
+    from mt.probe.budgets.draw import draw as draw
+    from mt.probe.budgets.draw import folds as folds
     from mt.probe.estimator import LogisticProbe as LogisticProbe
-    from mt.probe.evaluate import Study as Study
-    from mt.probe.evaluate import run_probe as run_probe
-    from mt.probe.logistic import fit_logistic as fit_logistic
-    from mt.probe.metrics import METRICS as METRICS
-    from mt.probe.protocols import PROTOCOLS as PROTOCOLS
+    from mt.probe.protocols.registry import PROTOCOLS as PROTOCOLS
+    from mt.probe.run import Study as Study
+    from mt.probe.run import run_probe as run_probe
     from mt.probe.saved import load_probe as load_probe
+    from mt.probe.scores.metrics import METRICS as METRICS
+    from mt.probe.solver.api import fit_logistic as fit_logistic
 
-_EXPORTS = {
-    "Draw": "mt.probe.budget",
-    "LogisticProbe": "mt.probe.estimator",
-    "METRICS": "mt.probe.metrics",
-    "PROTOCOLS": "mt.probe.protocols",
-    "Study": "mt.probe.evaluate",
-    "draw": "mt.probe.budget",
-    "fit_logistic": "mt.probe.logistic",
-    "folds": "mt.probe.budget",
-    "load_probe": "mt.probe.saved",
-    "run_probe": "mt.probe.evaluate",
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'mt.probe' has no attribute '{name}'")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "budgets.draw": ["Draw", "draw", "folds"],
+        "estimator": ["LogisticProbe"],
+        "protocols.registry": ["PROTOCOLS"],
+        "run": ["Study", "run_probe"],
+        "saved": ["load_probe"],
+        "scores.metrics": ["METRICS"],
+        "solver.api": ["fit_logistic"],
+    },
+)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt import options, progress
+from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.probe.evaluate import Study
+    from mt.probe.run import Study
 
 NAMES = ("torch", "sklearn", "cuml")
 
@@ -67,7 +67,7 @@ def probe(list_protocols: bool, as_json: bool, compare: bool, **asked: Any) -> N
 
 def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) -> None:
     """Run probes as `mt.run_probe` does, and print the scores to stdout: a table a dataset, or JSON lines."""
-    from mt.probe.evaluate import run_probe
+    from mt.probe.run import run_probe
 
     study = run_probe(**asked)
     progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
@@ -80,9 +80,9 @@ def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) 
 
 
 def _print_json(study: Study, *, compare: bool) -> None:
-    from mt.cache.scores import ScoreStore
-    from mt.probe.cells import grids, json_row
-    from mt.probe.paired import comparisons
+    from mt.probe.scores.cells import grids, json_row
+    from mt.probe.scores.paired import comparisons
+    from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:

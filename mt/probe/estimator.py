@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mt.probe.paths import probabilities
-from mt.probe.solvers import get_solver
+from mt.probe.solver.paths import probabilities
+from mt.probe.solver.registry import get_solver
 
 # scikit-learn's estimator checks that LogisticProbe is known to fail, with the reason of each.
 EXPECTED_FAILED_CHECKS = {
@@ -113,7 +113,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {i: self.class_weight[c] for i, c in enumerate(self.classes_.tolist()) if c in self.class_weight}
 
     def _folds(self, number: np.ndarray, groups: Sequence[object] | None) -> np.ndarray | None:
-        from mt.probe.budget import folds
+        from mt.probe.budgets.draw import folds
 
         classes = len(self.classes_)
         task = "binary" if classes <= 2 else "multiclass"

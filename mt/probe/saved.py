@@ -1,4 +1,4 @@
-"""Fitted probes on disk, as `mt.probe.model_files` writes them: scaling and weights, or neighbours, and what to do."""
+"""Fitted probes on disk, as `mt.results.model_files` writes them: scaling and weights, or neighbours."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mt.cache.fingerprint import slug
 from mt.errors import InputError
-from mt.probe.heads import AveragedProbe
-from mt.probe.knn import NeighbourProbe
-from mt.probe.linear import LinearProbe, Scaling
-from mt.probe.model_files import (
+from mt.probe.methods.gradient_heads import AveragedProbe
+from mt.probe.methods.linear import LinearProbe, Scaling
+from mt.probe.methods.neighbours import NeighbourProbe
+from mt.probe.scores.scoring import View, headline, score_fit
+from mt.results.model_files import (
     Tensors,
     check_classes,
     check_format,
-    facts_of,
     read_about,
     read_tensors,
-    stem_of,
     whole,
     write_model,
 )
 
 if TYPE_CHECKING:
-    from mt.cache.scores import Fit
-    from mt.probe.fit import Fitted, Probe
-    from mt.probe.plan import Question
-    from mt.probe.prober import Features
+    from mt.probe.answer import Features
+    from mt.probe.methods.fit import Fitted, Probe
+    from mt.probe.questions import Question
+    from mt.results.store import Cases, Fit
 
 FORMAT = "mt-probe"
 FORMAT_VERSION = 1
@@ -68,6 +68,30 @@ class ProbeFolder:
             "backbone": features.train.manifest.get("inputs", {}).get("backbone"),
             **facts_of(question, fit, features.cases),
         })  # fmt: skip
+
+
+def stem_of(question: Question) -> str:
+    """Return the name of a fit's files, without suffix."""
+    pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
+    names = "-".join(slug(name) for name in (pair.dataset, pair.model, question.method))
+    return f"{names}-{budget}-seed{question.seed}-{question.identity[:8]}"
+
+
+def facts_of(question: Question, fit: Fit, cases: Cases) -> dict[str, Any]:
+    """Return what every saved model says of its fit: data, budget, choice, and the scores on the test cases."""
+    pair, outcome = question.pair, fit.outcome
+    scores = [score for score, _ in score_fit(question, fit, cases, headline(pair), View())]
+    return {
+        "dataset": pair.dataset, "test_dataset": pair.test_dataset, "method": question.method,
+        "fraction": question.budget.fraction, "shots": question.budget.shots, "seed": question.seed,
+        "n_labels": outcome["n_labels"], "class_names": list(outcome["class_names"]), "fit": question.identity,
+        "settings": outcome["settings"], "selection": outcome["selection"], "flags": list(outcome["flags"]),
+        "scores": [
+            {name: score.row()[name] for name in ("metric", "value", "low", "high", "interval", "n_test")}
+            for score in scores
+        ],
+        "versions": outcome["versions"],
+    }  # fmt: skip
 
 
 def load_probe(path: str | os.PathLike[str]) -> SavedProbe:

@@ -8,20 +8,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mt import progress
-from mt.probe.cells import Cell, Grid, grids, left_out
-from mt.probe.metrics import METRICS
-from mt.probe.paired import Mark, Paired, comparisons, marks
-from mt.probe.plan import Budget
-from mt.probe.protocol import describe, stated
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols.base import describe, stated
+from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.questions import Budget
+from mt.probe.scores.cells import Cell, Grid, grids, left_out
+from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.paired import Mark, Paired, comparisons, marks
+from mt.terminal import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from mt.cache.scores import ScoreStore
-    from mt.probe.evaluate import Study
+    from mt.probe.run import Study
+    from mt.results.store import ScoreStore
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
 _CELL = 32  # columns of a cell on one line
@@ -37,7 +37,7 @@ def console() -> Console:
 
 def print_study(study: Study, *, compare: bool = False) -> None:
     """Print every table of a study to stdout, with its notes."""
-    from mt.cache.scores import ScoreStore
+    from mt.results.store import ScoreStore
 
     out = console()
     with ScoreStore(study.store) as store:

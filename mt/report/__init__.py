@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from mt.report.panels import Panel as Panel
     from mt.report.panels import collect as collect
+    from mt.report.write import Report as Report
     from mt.report.write import write_report as write_report
 
-_EXPORTS = {
-    "Panel": "mt.report.panels",
-    "collect": "mt.report.panels",
-    "write_report": "mt.report.write",
-}
-
-__all__ = ["Panel", "collect", "write_report"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'mt.report' has no attribute '{name}'")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "panels": ["Panel", "collect"],
+        "write": ["Report", "write_report"],
+    },
+)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from mt import folders, options
+from mt.system import folders
+from mt.terminal import options
 
 
 @click.command(epilog="Example: mt report --dataset pcam --out pcam.html")
@@ -49,9 +50,9 @@ def report(
     Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.
     """
     from mt.cache.catalog import Catalog
-    from mt.cache.scores import ScoreStore
-    from mt.report.embedding import Maps
+    from mt.report.charts.embedding import Maps
     from mt.report.write import write_report
+    from mt.results.store import ScoreStore
 
     cache = folders.cache_dir(cache_dir)
     maps = Maps(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mt.probe.metrics import METRICS
+from mt.probe.scores.metrics import METRICS
 from mt.report.panels import Panel
 
 

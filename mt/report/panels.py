@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mt.cache.fingerprint import digest
-from mt.cache.scores import Score, ScoreStore
 from mt.errors import InputError
-from mt.probe import cells, paired
-from mt.probe.metrics import HEADLINE, METRICS
-from mt.probe.plan import Budget
+from mt.probe.questions import Budget
+from mt.probe.scores import cells, paired
+from mt.probe.scores.metrics import HEADLINE, METRICS
+from mt.results.store import Score, ScoreStore
 
 # What of a score's versions is ours and changes its numbers.
 _REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")

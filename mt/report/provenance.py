@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import MtError
-from mt.probe.protocol import stated
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols.base import stated
+from mt.probe.protocols.registry import PROTOCOLS
 from mt.report import reproduce
 from mt.report.panels import Cell, Panel
 from mt.report.reproduce import models_of
@@ -62,7 +62,7 @@ def _weights(panels: Sequence[Panel]) -> Block:
 
 
 def _weight(name: str) -> list[str]:
-    from mt.featurize.registry import find_spec
+    from mt.backbones.registry import find_spec
 
     try:
         spec = find_spec(name)

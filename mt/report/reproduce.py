@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mt.fuse.unfrozen.settings import Settings
+from mt.fuse.end_to_end.request import Settings
 from mt.report.panels import Cell, Panel
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
-    from mt.probe.plan import Budget
+    from mt.probe.questions import Budget
 
 _END_TO_END = "end-to-end"  # the protocol of what was trained from images
 

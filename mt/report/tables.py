@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mt.probe.metrics import METRICS
+from mt.probe.scores.metrics import METRICS
 from mt.report import needed
 from mt.report.panels import Cell, Panel
 
 if TYPE_CHECKING:
-    from mt.report.figures import SideTable
+    from mt.report.charts.figures import SideTable
 
 INTERVAL = "95 % interval over test cases"
 SPREAD = "sd over draws"

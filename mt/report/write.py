@@ -11,16 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt import progress
 from mt.cache.fingerprint import digest, slug
-from mt.cache.scores import ScoreStore
 from mt.report import tables
 from mt.report.panels import Panel, collect
+from mt.results.store import ScoreStore
+from mt.terminal import progress
 
 if TYPE_CHECKING:
-    from mt.report.embedding import Maps
-    from mt.report.figures import Group
-    from mt.report.palette import Looks
+    from mt.report.charts.embedding import Maps
+    from mt.report.charts.figures import Group
+    from mt.report.charts.palette import Looks
 
 
 REVISION = 1  # of the page; raised whenever it shows something else of the same scores
@@ -86,8 +86,8 @@ def _draw(
     store: ScoreStore, out: Path, folder: Path, panels: Sequence[Panel], maps: Maps | None, *, export: bool
 ) -> list[Path]:
     """Write page, tables and charts, the page first."""
-    from mt.report.html import page, vega_script
-    from mt.report.palette import looks_of
+    from mt.report.charts.palette import looks_of
+    from mt.report.page.html import page, vega_script
     from mt.report.provenance import provenance
 
     looks = looks_of(name for panel in panels for name in panel.names)
@@ -118,7 +118,7 @@ def _charts(
     panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path, threads: ThreadPoolExecutor
 ) -> list[Path]:
     """Write every chart as SVG and PNG."""
-    from mt.report.export import images
+    from mt.report.charts.chart_files import images
 
     figures = [
         (panel.title, figure)
@@ -136,10 +136,10 @@ def _charts(
 
 def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) -> list[Group]:
     """Return the charts of one dataset, in the order of the page."""
-    from mt.report.close_up import close_up
-    from mt.report.efficiency import label_efficiency
-    from mt.report.embedding import embedding_map
-    from mt.report.fusion import fusion
+    from mt.report.charts.close_up import close_up
+    from mt.report.charts.efficiency import label_efficiency
+    from mt.report.charts.embedding import embedding_map
+    from mt.report.charts.fusion import fusion
 
     found = [label_efficiency(panel, looks), fusion(store, panel), close_up(store, panel, looks)]
     if maps is not None:

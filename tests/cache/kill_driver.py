@@ -15,7 +15,7 @@ from pathlib import Path
 
 import h5py  # noqa: F401  (imported once, before forking)
 
-from mt.cache import _io
+from mt.system import files
 from tests.cache import samples
 from tests.cache.operations import Killer
 
@@ -32,7 +32,7 @@ def _killed(path: Path, k: int, *, torn: bool) -> bool:
     path.parent.parent.mkdir()
     child = os.fork()
     if child == 0:
-        _io.os = Killer(k, torn=torn)
+        files.os = Killer(k, torn=torn)
         samples.write(path)
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""Stand-ins for `os` in `mt.cache._io`: one kills the process before an operation, one records them all."""
+"""Stand-ins for `os` in `mt.system.files`: one kills the process before an operation, one records them all."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from mt import cli
 from mt.cache import open_features
-from mt.cache._io import megabytes
 from mt.errors import CacheError, InputError, MissingExtraError, MtError
+from mt.system.files import megabytes
 from tests.cache import samples
 from tests.cache.test_catalog import put
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.cache import FeatureWriter, is_complete, open_features, verify_file
-from mt.cache._layout import DIGEST, USER_BLOCK, Layout, read_layout
+from mt.cache.feature_file.format import DIGEST, USER_BLOCK, Layout, read_layout
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from tests.cache import samples
 
@@ -200,7 +200,7 @@ class TestOtherFiles:
 
     def test_a_newer_format_version(self, complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         layout = _layout(complete)
-        monkeypatch.setattr("mt.cache._layout.VERSION", 2)
+        monkeypatch.setattr("mt.cache.feature_file.format.VERSION", 2)
         newer = layout.pack()
         monkeypatch.undo()
         _overwrite(complete, newer + complete.read_bytes()[USER_BLOCK:])

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mt.cache import FeatureWriter, _io, is_complete, open_features
+from mt.cache import FeatureWriter, is_complete, open_features
 from mt.errors import CacheError, NoSpaceError
+from mt.system import files
 from tests.cache import samples
 
 DIM = 2048
@@ -53,7 +54,7 @@ def fill(writer: FeatureWriter) -> Path:
     return writer.finish()
 
 
-def files(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
@@ -66,9 +67,9 @@ def test_a_full_disk_shows_before_the_first_row(small_disk: Path) -> None:
             NoSpaceError, match=r"^c-0\.h5 needs 3\.\d MB and .* has [\d.]+ MB free\. Free some space .*again\.$"
         ):
             open_wide(third)
-        assert files(small_disk) == ["a-0.h5", "b-0.partial"]
+        assert file_names(small_disk) == ["a-0.h5", "b-0.partial"]
         writer.discard()  # what a run does with its other models' files
-    assert files(small_disk) == ["a-0.h5"]
+    assert file_names(small_disk) == ["a-0.h5"]
     assert open_features(first, verify=True).n_rows == WIDE
     first.unlink()
     with open_wide(third) as writer:
@@ -120,7 +121,7 @@ def test_space_that_runs_out_in_the_middle_keeps_the_finished_blocks(
     """Copy-on-write file systems do not keep what they reserved."""
     with samples.open_writer(path) as writer:
         samples.fill(writer, [0])
-        monkeypatch.setattr(_io, operation, _full)
+        monkeypatch.setattr(files, operation, _full)
         with pytest.raises(NoSpaceError, match="run the same command again"):
             samples.fill(writer, [1])
         monkeypatch.undo()
@@ -136,10 +137,10 @@ def _full(*_: object) -> None:
 
 
 def test_hdf5_running_out_of_space_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_io, "write", _full)
+    monkeypatch.setattr(files, "write", _full)
     with pytest.raises(NoSpaceError):
         samples.open_writer(path)
-    assert files(path.parent) == []
+    assert file_names(path.parent) == []
 
 
 class TestWithoutFallocate:
@@ -165,7 +166,7 @@ class TestWithoutFallocate:
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
         with pytest.raises(NoSpaceError, match=r"has 1\.0 kB free"):
             samples.open_writer(path)
-        assert files(path.parent) == []
+        assert file_names(path.parent) == []
 
 
 def _raiser(error: Exception) -> object:

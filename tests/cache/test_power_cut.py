@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mt.cache import FeatureWriter, _io, _layout, open_features
+from mt.cache import FeatureWriter, open_features
+from mt.cache.feature_file import format
+from mt.system import files
 from tests.cache import samples
 from tests.cache.disk import Disk
 from tests.cache.operations import Operation, Recorder
@@ -70,8 +72,8 @@ def test_a_power_cut_leaves_only_true_checksums_and_resumes_to_the_same_bytes(
     trace = _record(monkeypatch, lambda: run(path))
     final = path.read_bytes()
     tried = set()
-    monkeypatch.setattr(_io, "sync", lambda descriptor: None)  # the replay itself meets no power cut
-    monkeypatch.setattr(_io, "sync_folder", lambda folder: None)
+    monkeypatch.setattr(files, "sync", lambda descriptor: None)  # the replay itself meets no power cut
+    monkeypatch.setattr(files, "sync_folder", lambda folder: None)
     for number, folder in enumerate(_folders(disk, trace)):
         state = frozenset((name, content) for name, content in folder.items() if not name.endswith(".lock"))
         if state not in tried:
@@ -90,9 +92,9 @@ def _check(path: Path, final: bytes, options: dict[str, object], damaged_before:
     if partial.exists():
         layout = _layout_of(partial)
         descriptor = os.open(partial, os.O_RDONLY)
-        _layout.check_seal(descriptor, layout, partial)
-        there = _layout.present(_layout.read_digests(descriptor, layout))
-        wrong = list(_layout.wrong_blocks(descriptor, layout, there))
+        format.check_seal(descriptor, layout, partial)
+        there = format.present(format.read_digests(descriptor, layout))
+        wrong = list(format.wrong_blocks(descriptor, layout, there))
         os.close(descriptor)
         assert wrong == [] or wrong == damaged_before
     if path.exists():
@@ -106,8 +108,8 @@ def _check(path: Path, final: bytes, options: dict[str, object], damaged_before:
 def _record(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[Operation]:
     recorder = Recorder()
     with monkeypatch.context() as patch:
-        patch.setattr(_io, "os", recorder)
-        patch.setattr(_io, "_FULL_SYNC", None)
+        patch.setattr(files, "os", recorder)
+        patch.setattr(files, "_FULL_SYNC", None)
         run()
     return recorder.trace
 
@@ -119,11 +121,11 @@ def _folders(disk: Disk, trace: list[Operation]) -> Iterator[dict[str, bytes]]:
         yield from disk.crashes()
 
 
-def _layout_of(path: Path) -> _layout.Layout:
+def _layout_of(path: Path) -> format.Layout:
     descriptor = os.open(path, os.O_RDONLY)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, descriptor)
-        return _layout.read_layout(descriptor, path)
+        return format.read_layout(descriptor, path)
 
 
 def test_the_replay_notices_a_checksum_written_before_its_rows_are_on_the_disk(
@@ -136,7 +138,7 @@ def test_the_replay_notices_a_checksum_written_before_its_rows_are_on_the_disk(
 
     def put_unsynced(writer: FeatureWriter, *block: object) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(_io, "sync", lambda descriptor: None)
+            patch.setattr(files, "sync", lambda descriptor: None)
             put(writer, *block)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FeatureWriter, "_put", put_unsynced)
@@ -150,7 +152,7 @@ def test_the_replay_notices_a_checksum_written_before_its_rows_are_on_the_disk(
                 partial.write_bytes(content)
                 layout = _layout_of(partial)
                 descriptor = os.open(partial, os.O_RDONLY)
-                there = _layout.present(_layout.read_digests(descriptor, layout))
-                untrue += bool(list(_layout.wrong_blocks(descriptor, layout, there)))
+                there = format.present(format.read_digests(descriptor, layout))
+                untrue += bool(list(format.wrong_blocks(descriptor, layout, there)))
                 os.close(descriptor)
     assert untrue > 0

@@ -13,17 +13,6 @@ TINY = "timm:test_resnet"
 OTHER = "timm:test_efficientnet"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a home of its own, so that nothing is remembered between tests."""
-    place = tmp_path / "home"
-    place.mkdir()
-    monkeypatch.setenv("HOME", str(place))
-    for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    return place
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Write 50 training and 14 test images of two classes and return their folder."""

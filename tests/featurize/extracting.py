@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mt import extract, load_dataset
-from mt.featurize.datasets import Dataset
+from mt.datasets import Dataset
 from mt.featurize.plan import Compute, Result
 from tests.featurize.conftest import TINY
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mt import load_backbone, load_dataset, open_features
-from mt.cache.status import Status
+from mt.cache.feature_file.status import Status
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize import run as run_module
 from mt.featurize.embed import Embedder

@@ -104,7 +104,7 @@ def test_an_unfinished_file_names_the_command_that_finishes_it(weights: str, pho
 HOLD = """
 import sys
 from pathlib import Path
-from mt.cache._lock import acquire
+from mt.cache.feature_file.lock import acquire
 lock = acquire(Path(sys.argv[1]), 0.0)
 print(flush=True)
 sys.stdin.read()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mt import open_features
-from tests.cache.test_full_disk import files, mount
+from tests.cache.test_full_disk import file_names, mount
 from tests.featurize.conftest import TINY
 from tests.featurize.extracting import featurize
 
@@ -34,7 +34,7 @@ def test_a_full_disk_shows_before_anything_is_computed(photos: Path, small_disk:
     used = sum(file.stat().st_blocks * 512 for file in small_disk.rglob("*"))
     filler = small_disk / "filler"
     filler.write_bytes(bytes(DISK - used - FREE))
-    before = files(small_disk)
+    before = file_names(small_disk)
 
     def run() -> subprocess.CompletedProcess[str]:
         command = [
@@ -48,7 +48,7 @@ def test_a_full_disk_shows_before_anything_is_computed(photos: Path, small_disk:
     (line,) = stopped.stderr.splitlines()
     assert "needs" in line
     assert "kB free. Free some space or choose another --cache-dir. Then run the same command again." in line
-    assert files(small_disk) == before
+    assert file_names(small_disk) == before
     assert finished.read_bytes() == kept
     filler.unlink()
     resumed = run()

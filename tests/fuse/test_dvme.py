@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mt.errors import InputError
-from mt.fuse.dvme import DVME
-from mt.fuse.start import start_from_linear
+from mt.fuse.dvme.module import DVME
+from mt.fuse.dvme.start import start_from_linear
 
 DIMS = (7, 5, 9)
 

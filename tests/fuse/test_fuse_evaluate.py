@@ -14,17 +14,17 @@ import torch
 from click.testing import CliRunner
 
 from mt.cache.catalog import Catalog
-from mt.cache.scores import ScoreStore
 from mt.errors import InputError, MtError
-from mt.fuse import fit as fit_module
-from mt.fuse import recipes
+from mt.fuse.aligned import Joined, _rows_like, join_pairs
 from mt.fuse.cli import fuse
-from mt.fuse.evaluate import run_fuse
+from mt.fuse.dvme import fit as fit_module
+from mt.fuse.dvme import recipes
 from mt.fuse.fuser import attention_by_class
-from mt.fuse.joined import Joined, _rows_like, join_pairs
+from mt.fuse.run import run_fuse
 from mt.fuse.saved import load_model
-from mt.probe.evaluate import run_probe
-from mt.probe.plan import find_pairs
+from mt.probe.questions import find_pairs
+from mt.probe.run import run_probe
+from mt.results.store import ScoreStore
 from tests.probe.features import write_features
 
 

@@ -8,14 +8,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mt.errors import InputError
-from mt.fuse.choice import MIN_ROWS, choose_recipe, clearly_best
-from mt.fuse.fit import fit_dvme
-from mt.fuse.inputs import Inputs
-from mt.fuse.problem import Problem, logistic_start
-from mt.fuse.race import Candidate, Fitting, out_of_fold
-from mt.fuse.recipes import RECIPES, Recipe, recipes_of
-from mt.fuse.training import Linear, Rows, Shape, build, loss, predict, shuffled, train
-from mt.probe.linear import CLIP
+from mt.fuse.dvme.fit import fit_dvme
+from mt.fuse.dvme.inputs import Inputs
+from mt.fuse.dvme.problem import Problem, logistic_start
+from mt.fuse.dvme.race import Candidate, Fitting, out_of_fold
+from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
+from mt.fuse.dvme.selection import MIN_ROWS, choose_recipe, clearly_best
+from mt.fuse.dvme.training import Linear, Rows, Shape, build, loss, predict, shuffled, train
+from mt.probe.methods.linear import CLIP
 from tests.fuse.gated import gated
 
 SMALL = {"width": 32, "heads": 4}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mt.probe.protocol import Head, Protocol
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols.base import Head, Protocol
+from mt.probe.protocols.registry import PROTOCOLS
 
 
 def brief(name: str) -> Protocol:

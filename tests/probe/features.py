@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mt.cache.catalog import feature_path
+from mt.cache.feature_file.write import FeatureWriter, Rows
 from mt.cache.fingerprint import digest
-from mt.cache.scores import ScoreStore
-from mt.cache.writer import FeatureWriter, Rows
-from mt.probe.evaluate import Study
+from mt.probe.run import Study
+from mt.results.store import ScoreStore
 
 HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
 BLOCK = 64

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from mt.cache import catalog
-from mt.cache.scores import Fit
 from mt.errors import CacheError, InputError
-from mt.probe import draw_source, metrics, plan, prober
-from mt.probe.cells import grids
-from mt.probe.evaluate import run_probe
-from mt.probe.protocol import ALL_TASKS
-from mt.probe.solvers import SOLVERS
+from mt.probe import answer, questions
+from mt.probe.budgets import source
+from mt.probe.protocols.base import ALL_TASKS
+from mt.probe.run import run_probe
+from mt.probe.scores import metrics
+from mt.probe.scores.cells import grids
+from mt.probe.solver.registry import SOLVERS
+from mt.results.store import Fit
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
@@ -93,7 +95,7 @@ def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
 
 
 def test_the_revisions_that_planning_knows_are_the_solvers_own() -> None:
-    assert {name: solver.revision for name, solver in SOLVERS.items()} == plan.SOLVER_REVISIONS
+    assert {name: solver.revision for name, solver in SOLVERS.items()} == questions.SOLVER_REVISIONS
 
 
 def test_a_score_says_what_it_is(tmp_path: Path) -> None:
@@ -127,11 +129,11 @@ def test_predictions_that_collapse_are_flagged(tmp_path: Path) -> None:
 
 
 def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mt.probe import evaluate
-    from mt.probe.protocols import PROTOCOLS
+    from mt.probe import run
+    from mt.probe.protocols.registry import PROTOCOLS
 
     hasty = replace(PROTOCOLS["clip"], method=replace(PROTOCOLS["clip"].method, max_iter=1, tol=1e-12))
-    monkeypatch.setattr(evaluate, "get_protocol", lambda name: hasty)
+    monkeypatch.setattr(run, "get_protocol", lambda name: hasty)
     write_pair(tmp_path)
     assert "unconverged" in run_probe(tmp_path, fractions=[1.0], solver="sklearn").scores[0].flags
 
@@ -210,8 +212,8 @@ def test_a_draw_file_is_read_once_a_pair_of_feature_files(tmp_path: Path, monkey
     file = tmp_path / "draws.json"
     run_probe(tmp_path, **QUICK, draw_file=file)
     calls = []
-    original = draw_source.read_draws
-    monkeypatch.setattr(draw_source, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = source.read_draws
+    monkeypatch.setattr(source, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
     assert run_probe(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
     assert len(calls) == 2
 
@@ -260,9 +262,9 @@ def test_groups_in_train_and_test_are_flagged(tmp_path: Path, monkeypatch: pytes
     write_pair(tmp_path, grouped=True)
     flag = "groups shared with the test split"
     assert flag not in run_probe(tmp_path, **QUICK).scores[0].flags
-    pool = prober.Features.pool
+    pool = answer.Features.pool
     everywhere = property(lambda self: replace(pool.func(self), groups=["test-patient-3"] * 120))
-    monkeypatch.setattr(prober.Features, "pool", everywhere)
+    monkeypatch.setattr(answer.Features, "pool", everywhere)
     assert flag in run_probe(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags
 
 
@@ -301,14 +303,14 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pair(tmp_path)
-    original = prober.Prober.__call__
+    original = answer.Prober.__call__
 
-    def late(self: prober.Prober, questions: Sequence[plan.Question]) -> Iterator[Fit]:
+    def late(self: answer.Prober, questions: Sequence[questions.Question]) -> Iterator[Fit]:
         for fit in original(self, questions):
             self.store.add_fit(replace(fit, probabilities=fit.probabilities[::-1].copy()))
             yield fit
 
-    monkeypatch.setattr(prober.Prober, "__call__", late)
+    monkeypatch.setattr(answer.Prober, "__call__", late)
     study = run_probe(tmp_path, **QUICK)
     for score in study.scores:
         kept = store_of(study).fit(score.fit)
@@ -316,12 +318,12 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
         assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
 
-@pytest.mark.parametrize(("protocol", "together"), [("clip", 1), ("dino-knn", prober.TOGETHER)])
+@pytest.mark.parametrize(("protocol", "together"), [("clip", 1), ("dino-knn", answer.TOGETHER)])
 def test_what_was_scored_before_an_interruption_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, together: int
 ) -> None:
     write_pair(tmp_path)
-    original, calls = prober.fit_probes, []
+    original, calls = answer.fit_probes, []
 
     def interrupted(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -329,8 +331,8 @@ def test_what_was_scored_before_an_interruption_stays(
             raise KeyboardInterrupt
         return original(*args, **options)
 
-    monkeypatch.setattr(prober, "fit_probes", interrupted)
-    monkeypatch.setattr(prober, "TOGETHER", together)
+    monkeypatch.setattr(answer, "fit_probes", interrupted)
+    monkeypatch.setattr(answer, "TOGETHER", together)
     with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
         run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
     study = run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)

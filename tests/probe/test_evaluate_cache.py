@@ -8,7 +8,7 @@ import pytest
 
 from mt.cache import catalog
 from mt.errors import CacheError, DamagedError, InputError
-from mt.probe.evaluate import run_probe
+from mt.probe.run import run_probe
 from tests.probe.features import BLOCK, QUICK, write_features, write_pair
 
 
@@ -83,7 +83,7 @@ def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> Non
 
 
 def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mt import folders
+    from mt.system import folders
 
     cache = tmp_path / "cache"
     write_pair(cache)

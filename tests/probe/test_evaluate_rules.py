@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mt.cache.scores import Fit, ScoreStore
 from mt.errors import FitError, InputError
-from mt.probe import choose, evaluate, fit, knn
-from mt.probe.budget import draw, folds
-from mt.probe.evaluate import run_probe
-from mt.probe.fit import Fitted, Labelled, Setting, fit_probe
-from mt.probe.linear import CLIP, LinearProbe, Scaling
-from mt.probe.protocol import ALL_TASKS
-from mt.probe.protocols import PROTOCOLS
-from mt.probe.solvers import get_solver
+from mt.probe import run
+from mt.probe.budgets.draw import draw, folds
+from mt.probe.methods import fit, neighbours, selection
+from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probe
+from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
+from mt.probe.protocols.base import ALL_TASKS
+from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.run import run_probe
+from mt.probe.solver.registry import get_solver
+from mt.results.store import Fit, ScoreStore
 from tests.probe.brief import brief
 from tests.probe.features import embeddings_and_labels, write_features, write_pair
 
@@ -51,7 +52,7 @@ def rewrite(cache: Path, split: str, labels: np.ndarray, **options: Any) -> None
 def test_the_test_splits_labels_never_influence_a_prediction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    monkeypatch.setattr(run, "get_protocol", brief)
     write_pair(tmp_path)
     before = fit_of(tmp_path, protocol=name, fractions=[0.5], seeds=1)
     _, labels = embeddings_and_labels("toy", "m1", "test", n=80, dim=8, task="binary", n_classes=2, signal=0.7)
@@ -66,7 +67,7 @@ def test_the_test_splits_labels_never_influence_a_prediction(
 def test_labels_and_features_outside_the_draw_never_influence_a_prediction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    monkeypatch.setattr(run, "get_protocol", brief)
     write_pair(tmp_path)
     drawn = tmp_path / "draws.json"
     before = fit_of(tmp_path, protocol=name, fractions=[0.5], seeds=1, draw_file=drawn)
@@ -103,15 +104,15 @@ def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str, monkey
     X, y = data_of("multiclass")
     fold = folds(y, task="multiclass", n_classes=3, seed=0)
     assert fold is not None
-    monkeypatch.setattr(knn, "carve", lambda *_: fold)
+    monkeypatch.setattr(neighbours, "carve", lambda *_: fold)
     voted: list[np.ndarray] = []
-    shares = knn.NeighbourProbe.shares
+    shares = neighbours.NeighbourProbe.shares
 
     def kept(*asked: Any) -> np.ndarray:
         voted.append(shares(*asked))
         return voted[-1]
 
-    monkeypatch.setattr(knn.NeighbourProbe, "shares", kept)
+    monkeypatch.setattr(neighbours.NeighbourProbe, "shares", kept)
     held = np.flatnonzero(fold == 0)
     permuted = y.copy()
     permuted[held] = (y[held] + 1) % 3
@@ -182,8 +183,8 @@ def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, 
 
 
 def test_ties_go_to_the_smaller_setting() -> None:
-    assert choose.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
-    assert choose.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
+    assert selection.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
+    assert selection.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
 
 
 @pytest.mark.parametrize(("name", "C"), [("dinov2-logreg", 1e-6), ("ssl-transfer", 1e6)])
@@ -278,7 +279,7 @@ def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
 
 def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
     y, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 0])
-    known = choose.teachable(y, fold, 3, multilabel=False)
+    known = selection.teachable(y, fold, 3, multilabel=False)
     assert known.tolist() == [True, True, True, True, False, False]
 
 
@@ -298,7 +299,7 @@ def test_a_selection_records_every_candidate_and_fold() -> None:
 
 
 def test_groups_of_a_draw_stay_in_one_fold() -> None:
-    from mt.probe.fit import carve
+    from mt.probe.methods.fit import carve
 
     X, y = data_of("binary")
     groups = np.array([f"g{row // 6}" for row in range(len(y))])

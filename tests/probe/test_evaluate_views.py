@@ -9,8 +9,8 @@ import pytest
 
 from mt.cache import catalog
 from mt.errors import InputError
-from mt.probe import metrics
-from mt.probe.evaluate import run_probe
+from mt.probe.run import run_probe
+from mt.probe.scores import metrics
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 

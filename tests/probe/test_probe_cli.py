@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from mt.cache.scores import ScoreStore
 from mt.cli import group
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols.registry import PROTOCOLS
+from mt.results.store import ScoreStore
 from tests.probe.features import write_features, write_pair
 
 QUICK = ["--protocol", "clip", "--fraction", "0.2", "--fraction", "0.5", "--seeds", "3"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
-from mt.probe.evaluate import run_probe
-from mt.probe.metrics import METRICS
-from mt.probe.protocol import ALL_TASKS, Head, Logistic, Neighbours, describe
-from mt.probe.protocols import PROTOCOLS, get_protocol
+from mt.probe.protocols.base import ALL_TASKS, Head, Logistic, Neighbours, describe
+from mt.probe.protocols.registry import PROTOCOLS, get_protocol
+from mt.probe.run import run_probe
+from mt.probe.scores.metrics import METRICS
 from tests.probe.features import write_pair
 
 NAMES = [

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from mt.cache.catalog import Catalog
-from mt.cache.scores import ScoreStore
 from mt.errors import InputError
-from mt.probe import evaluate
-from mt.probe.evaluate import run_probe
-from mt.probe.protocols import PROTOCOLS
+from mt.probe import run
+from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.run import run_probe
 from mt.probe.saved import FORMAT_VERSION, load_probe
+from mt.results.store import ScoreStore
 from tests.probe.brief import brief
 from tests.probe.features import write_pair
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(evaluate, "get_protocol", brief)
+    monkeypatch.setattr(run, "get_protocol", brief)
     write_pair(tmp_path, task="multiclass", n_classes=3, n=60)
     run_probe(tmp_path, protocol=name, fractions=[1.0])
     study = run_probe(tmp_path, protocol=name, fractions=[1.0], save=tmp_path / "saved")

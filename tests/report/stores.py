@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mt.cache.scores import Cases, Fit, ScoreStore
-from mt.probe.evaluate import ask
-from mt.probe.plan import Budget, Pair, Question
+from mt.probe.questions import Budget, Pair, Question
+from mt.probe.run import ask
+from mt.results.store import Cases, Fit, ScoreStore
 
 BUDGETS = (0.01, 0.1, 1.0)
 MODELS = {"simclr": 0.6, "swav": 0.9, "dino": 1.4}

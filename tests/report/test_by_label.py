@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mt.report import collect, write_report
-from mt.report.by_label import by_label, label_scores
-from mt.report.curves import predictions
+from mt.report.charts.by_label import by_label, label_scores
+from mt.report.charts.curves import predictions
 from tests.report.stores import filled
 
 FINDINGS = ("Mass", "Nodule", "Hernia")

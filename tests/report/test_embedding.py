@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from mt.cache.catalog import Catalog
-from mt.cache.scores import ScoreStore
-from mt.probe.evaluate import run_probe
-from mt.report import collect, embedding
-from mt.report.embedding import Maps, embedding_map
-from mt.report.figures import records
-from mt.report.palette import colours_of_class
+from mt.probe.run import run_probe
+from mt.report import collect
+from mt.report.charts import embedding
+from mt.report.charts.embedding import Maps, embedding_map
+from mt.report.charts.figures import records
+from mt.report.charts.palette import colours_of_class
+from mt.results.store import ScoreStore
 from tests.probe.features import QUICK, write_pair
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt.probe import paired
+from mt.probe.scores import paired
 from mt.report import collect, write_report
-from mt.report.figures import records
-from mt.report.fusion import fusion
+from mt.report.charts.figures import records
+from mt.report.charts.fusion import fusion
 from mt.report.panels import as_grid
 from tests.report.stores import filled
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from mt.report import collect
-from mt.report.close_up import close_up
-from mt.report.efficiency import label_efficiency
-from mt.report.embedding import MOST, _chart
-from mt.report.figures import Choice, Figure, Group
-from mt.report.html import page, vega_script
-from mt.report.palette import looks_of
+from mt.report.charts.close_up import close_up
+from mt.report.charts.efficiency import label_efficiency
+from mt.report.charts.embedding import MOST, _chart
+from mt.report.charts.figures import Choice, Figure, Group
+from mt.report.charts.palette import looks_of
+from mt.report.page.html import page, vega_script
 from mt.report.panels import Panel
 from mt.report.provenance import provenance
 from tests.report.stores import filled

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mt.cache.scores import ScoreStore
 from mt.report import collect, write_report
+from mt.results.store import ScoreStore
 from tests.report.stores import filled
 
 HOSTILE = "<script>alert(1)</script>"

@@ -14,13 +14,13 @@ import pytest
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
 from mt.errors import InputError
-from mt.probe.metrics import metrics_for
+from mt.probe.scores.metrics import metrics_for
 from mt.report import collect, write_report
-from mt.report.curves import confusion, predictions, reliability, roc
-from mt.report.efficiency import label_efficiency
-from mt.report.figures import Table, records
+from mt.report.charts.curves import confusion, predictions, reliability, roc
+from mt.report.charts.efficiency import label_efficiency
+from mt.report.charts.figures import Table, records
+from mt.report.charts.palette import looks_of
 from mt.report.needed import Needed, _reached
-from mt.report.palette import looks_of
 from mt.report.panels import Cell
 from mt.report.provenance import provenance
 from mt.report.tables import Row, as_csv, as_latex, latex
@@ -224,7 +224,7 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
 
 
 def test_asking_for_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
-    from mt.cache.scores import ScoreStore
+    from mt.results.store import ScoreStore
 
     with pytest.raises(InputError, match=r"No scores in .* Make some: mt probe"):
         collect(ScoreStore(tmp_path / "none.sqlite"))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mt.cache.catalog import Catalog
-from mt.cache.scores import ScoreStore
-from mt.fuse.unfrozen.settings import Settings
-from mt.probe.evaluate import run_probe
+from mt.fuse.end_to_end.request import Settings
+from mt.probe.run import run_probe
 from mt.report import collect
 from mt.report.provenance import provenance
+from mt.results.store import ScoreStore
 from tests.probe.features import write_pair
 from tests.report.stores import filled
 from tests.test_readme import check_parses

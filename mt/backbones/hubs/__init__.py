@@ -1,0 +1,1 @@
+"""Networks that other libraries build, one module per library."""

@@ -1,0 +1,1 @@
+"""The networks that this project builds itself, as their authors published them."""

@@ -1,0 +1,54 @@
+"""Networks by name, built without initialising weights that a checkpoint will replace."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import cast
+
+import torch
+from torch import nn
+
+from mt.backbones.checkpoints import State
+from mt.backbones.networks.resnet import ResNet50
+from mt.backbones.networks.vit import Rule, VisionTransformer, VitConfig
+
+VITS = {
+    "vit_small_patch16": VitConfig(patch=16, width=384, heads=6, side=14),
+    "vit_small_patch8": VitConfig(patch=8, width=384, heads=6, side=28),
+    "vit_base_patch16": VitConfig(patch=16, width=768, heads=12, side=14),
+    "vit_small_patch14_dinov2": VitConfig(
+        patch=14, width=384, heads=6, side=37, layer_scale=True, positions_in_float32=True
+    ),
+}
+
+
+def build(network: str, embedding: str) -> nn.Module:
+    """Return a network with no weights yet (torch's meta device), whose forward gives the embedding."""
+    with torch.device("meta"):
+        if network == "resnet50":
+            return ResNet50()
+        if network in VITS:
+            return VisionTransformer(VITS[network], cast(Rule, embedding))
+        import timm
+
+        model: nn.Module = timm.create_model(network, num_classes=0)
+        return model
+
+
+def random_state(network: nn.Module, seed: str) -> State:
+    """Return seeded random weights: norms at identity, weights normal with variance 1 / fan-in, the rest small."""
+    return {name: _random(name, like, f"{seed}/{name}") for name, like in network.state_dict().items()}
+
+
+def _random(name: str, like: torch.Tensor, seed: str) -> torch.Tensor:
+    last = name.rsplit(".", 1)[-1]
+    if last == "num_batches_tracked":
+        return torch.zeros(like.shape, dtype=like.dtype)
+    if last in ("running_var", "gamma") or (last == "weight" and like.dim() == 1):
+        return torch.ones(like.shape)
+    if last in ("bias", "running_mean"):
+        return torch.zeros(like.shape)
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big"))
+    spread = 1 / math.sqrt(math.prod(like.shape[1:])) if last == "weight" else 0.02
+    return torch.randn(like.shape, generator=generator) * spread

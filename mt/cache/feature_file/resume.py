@@ -1,0 +1,94 @@
+"""May a partial file be continued?  Only by a run that computes the same numbers for the same rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mt.cache.feature_file import format
+from mt.cache.feature_file.create import create
+from mt.cache.feature_file.rows import Rows, hash_of
+from mt.cache.fingerprint import JSON
+from mt.errors import CacheError
+from mt.system import files
+
+ADOPTED = {"batch_size", "threads"}  # a resumed run takes these from the file
+MIXED = "mixed_compute"
+
+
+def agree(
+    partial: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype: str, allow_mixed: bool
+) -> bool:
+    """Say whether the run may write into the file as it is; False if its other compute must be recorded first.
+
+    Raises CacheError where the file is of other rows or another fingerprint, and where device or versions differ
+    without `allow_mixed`, naming what differs.
+    """
+    there, layout = _read(partial)
+    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(rows.arrays()), "dim": dim, "dtype": dtype}
+    theirs = {
+        "fingerprints": there.get("fingerprints"), "rows": there["rows"], "dim": layout.dim, "dtype": layout.dtype
+    }  # fmt: skip
+    if other := list(_differences(theirs, ours)):
+        raise CacheError(
+            f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite."
+        )
+    here = manifest.get("compute", {})
+    differing = "; ".join(_differences(there.get("compute", {}), here))
+    if not differing:
+        return True
+    if not allow_mixed:
+        raise CacheError(
+            f"{partial} was begun with other settings ({differing}). Resume where it began, mix knowingly with "
+            "--allow-mixed, or make it anew with --overwrite."
+        )
+    return any(not list(_differences(known, here)) for known in there.get(MIXED, []))
+
+
+def with_other_compute(partial: Path, temporary: Path, rows: Rows, compute: JSON) -> None:
+    """Record in the manifest that further rows are computed otherwise: a new sealed file with the same blocks."""
+    manifest, old = _read(partial)
+    warning = "Rows were computed on different devices or versions (--allow-mixed)."
+    manifest[MIXED] = [*manifest.get(MIXED, []), compute]
+    manifest["warnings"] = [*(text for text in manifest.get("warnings", []) if text != warning), warning]
+    create(temporary, rows, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
+    source, target = files.open_existing(partial), files.open_existing(temporary, writable=True)
+    try:
+        new = format.read_layout(target, temporary)
+        for (start, stop), (into, _) in zip(_parts(old), _parts(new), strict=True):
+            for at in range(start, stop, files.CHUNK):
+                files.write(target, files.read(source, min(files.CHUNK, stop - at), at), into + at - start)
+        files.sync(target)
+    finally:
+        os.close(source)
+        os.close(target)
+    files.rename(temporary, partial)
+
+
+def _parts(layout: format.Layout) -> list[tuple[int, int]]:
+    """Return the byte ranges of status, embeddings and checksums, in the same order for every file."""
+    sizes = {
+        layout.status: layout.n_rows,
+        layout.embeddings: layout.n_rows * layout.row_bytes,
+        layout.blocks: layout.n_blocks * format.DIGEST,
+    }
+    return [(start, start + size) for start, size in sizes.items()]
+
+
+def _read(partial: Path) -> tuple[dict[str, JSON], format.Layout]:
+    descriptor = format.open_for_reading(partial)
+    try:
+        layout = format.read_layout(descriptor, partial)
+        return format.read_manifest(descriptor, layout, partial), layout
+    finally:
+        os.close(descriptor)
+
+
+def _differences(there: JSON, here: JSON, at: str = "") -> Iterator[str]:
+    """Yield each leaf in which two values differ, as `name: in the file, here`."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here} - ADOPTED):
+            yield from _differences(there.get(key), here.get(key), f"{at}.{key}" if at else key)
+    elif there != here:
+        yield f"{at}: {there} in the file, {here} here"

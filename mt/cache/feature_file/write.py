@@ -1,0 +1,216 @@
+"""Writing a feature file: created whole, filled block by block, and never under its final name until complete.
+
+    created under a temporary name -> synced -> `.partial` -> blocks -> synced -> `.h5`
+
+A block's checksum is written only after the block's rows are on the disk, so whatever is killed, a checksum that
+is there is true; what has none is computed again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mt.cache.feature_file import format
+from mt.cache.feature_file.create import create
+from mt.cache.feature_file.lock import acquire
+from mt.cache.feature_file.resume import agree, with_other_compute
+from mt.cache.feature_file.rows import Rows
+from mt.cache.feature_file.status import Status
+from mt.cache.fingerprint import JSON
+from mt.errors import CacheError, InputError
+from mt.system import files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from filelock import BaseFileLock
+
+__all__ = ["FeatureWriter", "Rows"]
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name of a feature file that is not complete yet."""
+    return path.with_suffix(".partial")
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name of a feature file that is being created: what is under it is worth nothing."""
+    return path.with_suffix(".tmp")
+
+
+class FeatureWriter:
+    """The one writer of a feature file.  Use as a context manager: leaving it early keeps what is written.
+
+    missing: numbers of the blocks still to be written.  resumed_manifest: the manifest in the file; on resume its
+    batch size and thread count are the ones to use, so that the rows are those of an uninterrupted run.
+    created: this call made the file.
+    """
+
+    def __init__(self, path: Path, lock: BaseFileLock, *, created: bool, complete: bool = False) -> None:
+        self.path = path
+        self.created = created
+        self._lock = lock
+        self._file = path if complete else partial_path(path)
+        self._descriptor: int | None = files.open_existing(self._file, writable=not complete)
+        self._layout = format.read_layout(self._descriptor, self._file)
+        self.resumed_manifest = format.read_manifest(self._descriptor, self._layout, self._file)
+        self.n_rows, self.dim = self._layout.n_rows, self._layout.dim
+        self.n_blocks, self.block_rows = self._layout.n_blocks, self._layout.block_rows
+        if complete:
+            format.count_done(self._descriptor, self._layout, path)
+        self.missing = [] if complete else list(range(self.n_blocks)) if created else self._verified()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        rows: Rows,
+        manifest: dict[str, JSON],
+        *,
+        dim: int,
+        dtype: str = "float32",
+        block_rows: int,
+        overwrite: bool = False,
+        allow_mixed: bool = False,
+        lock_timeout: float = 0.0,
+    ) -> Self:
+        """Create the file with its space reserved, or resume the partial one after verifying what is there.
+
+        Where the complete file is there already (another run has made it meanwhile) nothing is missing of it.
+        dtype: float32 or float16.  block_rows: rows a checksum, for a new file; a resumed one keeps its own.
+        overwrite: start anew; an existing file stays until the new one is complete.  allow_mixed: resume although
+        the device or versions in `manifest["compute"]` are not those of the rows that are there.
+        lock_timeout: seconds to wait for another writer.
+        Raises LockedError, NoSpaceError (nothing is left behind), DamagedError, CacheError and InputError.
+        """
+        if dtype not in ("float32", "float16"):
+            raise InputError(f"No dtype '{dtype}' for features. Use float32 or float16.")
+        partial = partial_path(path)
+        try:
+            files.make_folder(path.parent)
+            lock = acquire(path, lock_timeout)
+            try:
+                if path.exists() and not overwrite:
+                    agree(path, rows, manifest, dim=dim, dtype=dtype, allow_mixed=True)
+                    return cls(path, lock, created=False, complete=True)
+                files.remove(temporary_path(path))
+                created = overwrite or not partial.exists()
+                if created:
+                    create(temporary_path(path), rows, manifest, dim=dim, dtype=dtype, block_rows=block_rows)
+                    files.rename(temporary_path(path), partial)
+                elif not agree(partial, rows, manifest, dim=dim, dtype=dtype, allow_mixed=allow_mixed):
+                    with_other_compute(partial, temporary_path(path), rows, manifest["compute"])
+                return cls(path, lock, created=created)
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            raise files.explained(error, path) from error
+
+    def write_block(self, block: int, embeddings: np.ndarray, status: np.ndarray) -> None:
+        """Write one whole block and, once it is on the disk, its checksum.
+
+        embeddings: (rows of the block, dim).  status: one `Status` a row; rows that are not OK are stored as zeros.
+        Raises InputError for another shape and for values that are not finite, naming the ids of their rows.
+        """
+        import numpy as np
+
+        if self._file == self.path:
+            raise CacheError(f"{self.path} is complete and takes no more rows. To make it anew use --overwrite.")
+        start, stop = self._layout.rows(block)
+        if embeddings.shape != (stop - start, self.dim) or status.shape != (stop - start,):
+            raise InputError(
+                f"Block {block} of {self.path.name} takes embeddings of shape {(stop - start, self.dim)} and "
+                f"{stop - start} statuses; got {embeddings.shape} and {status.shape}."
+            )
+        ok = status == Status.OK
+        if not np.isin(status, [known for known in Status if known != Status.MISSING]).all():
+            raise InputError(f"Block {block} of {self.path.name} has rows of status MISSING or unknown.")
+        with np.errstate(over="ignore"):
+            data = np.asarray(embeddings if ok.all() else np.where(ok[:, None], embeddings, 0), dtype=self._dtype())
+        self._refuse_not_finite(data, start)
+        self._put(block, np.ascontiguousarray(data), np.ascontiguousarray(status, dtype="u1"))
+
+    def finish(self) -> Path:
+        """Give the complete file its final name, all of it on the disk first, and return that name."""
+        if self.missing:
+            raise CacheError(f"{self.path.name} still lacks {len(self.missing)} of {self.n_blocks} blocks.")
+        descriptor = self._open()
+        try:
+            if self._file != self.path:
+                files.sync(descriptor)
+                files.rename(self._file, self.path)
+        except OSError as error:
+            raise files.explained(error, self.path) from error
+        self.close()
+        return self.path
+
+    def discard(self) -> None:
+        """Remove the file if this call created it, and let go of it."""
+        if self._descriptor is not None and self.created:
+            files.remove(self._file)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file and its lock; what is written stays and can be resumed."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise CacheError(f"The writer of {self.path.name} is closed.")
+        return self._descriptor
+
+    def _dtype(self) -> str:
+        return "<f4" if self._layout.dtype == "float32" else "<f2"
+
+    def _put(self, block: int, data: np.ndarray, status: np.ndarray) -> None:
+        """Rows, sync, checksum: in this order a checksum on the disk is always true."""
+        descriptor, layout = self._open(), self._layout
+        start, _ = layout.rows(block)
+        rows, states = data.data, status.data
+        try:
+            files.write(descriptor, rows, layout.embeddings + start * layout.row_bytes)
+            files.write(descriptor, states, layout.status + start)
+            files.sync(descriptor)
+            checksum = format.block_digest(block, states, rows)
+            files.write(descriptor, checksum, layout.blocks + block * format.DIGEST)
+        except OSError as error:
+            raise files.explained(error, self.path) from error
+        self.missing = [other for other in self.missing if other != block]  # a new list: callers loop over the old
+
+    def _refuse_not_finite(self, data: np.ndarray, start: int) -> None:
+        import numpy as np
+
+        bad = np.flatnonzero(~np.isfinite(data).all(axis=1))
+        if len(bad):
+            from mt.cache.feature_file.arrays import row_ids
+
+            ids = row_ids(self._open(), self._layout)
+            named = ", ".join(ids[start + row] for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+            raise InputError(
+                f"{len(bad)} embeddings for {self.path.name} are NaN or infinite in {self._layout.dtype}: "
+                f"{named}. Look at these images, or use --precision float32 and --dtype float32."
+            )
+
+    def _verified(self) -> list[int]:
+        """Return the blocks without a true checksum, taking back the checksums that are not."""
+        descriptor, layout = self._open(), self._layout
+        format.check_seal(descriptor, layout, self._file)
+        there = format.present(format.read_digests(descriptor, layout))
+        wrong = list(format.wrong_blocks(descriptor, layout, there))
+        for block in wrong:
+            files.write(descriptor, bytes(format.DIGEST), layout.blocks + block * format.DIGEST)
+        return sorted(set(range(self.n_blocks)) - set(there) | set(wrong))

@@ -1,0 +1,94 @@
+"""Datasets: what each publisher lays out, read as splits of images with labels, ids and groups.
+
+To add one, write a module with `load(request: Request) -> Dataset` and add its entry to `DATASETS`: docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt.datasets.base import Dataset, ImageError, ImageSource, Split, Task, validated
+from mt.datasets.grouping import crossing_groups
+from mt.datasets.listing import some
+from mt.datasets.registry import DATASETS, DatasetSpec, OnError, Request
+from mt.errors import InputError, unknown
+from mt.system import folders
+
+if TYPE_CHECKING:
+    from mt.cache.content import ContentIndex
+
+__all__ = [
+    "DATASETS", "Dataset", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split", "Task", "load_dataset",
+]  # fmt: skip
+
+
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    download: bool = False,
+    task: Task | None = None,
+    group_regex: str | None = None,
+    seed: int = 0,
+    on_error: OnError = "raise",
+    index: ContentIndex | None = None,
+) -> Dataset:
+    """Return a dataset by the name it is registered under; no image is opened.
+
+    `name` may carry an argument: `medmnist:pathmnist@64`, `folder:PATH`, `table:CSV`, `synthetic@10000`.
+    `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
+    draws their splits and the synthetic images (the published datasets' drawn splits have a seed of their own, part
+    of their definition).  With `on_error="skip"` a label whose image does not exist keeps its row, which then loads
+    as an `ImageError`.
+
+    Raises:
+        InputError: no such dataset, or an option it does not take.
+        DatasetError: its files are missing, malformed or contradict each other.
+    """
+    family, argument = split_name(name)
+    spec = DATASETS[family]
+    if task is not None and not spec.infers:
+        raise InputError(f"--task does not apply to '{family}' ({spec.task}). It applies to folder: and table:")
+    if group_regex is not None and not spec.infers:
+        raise InputError(f"--group-regex does not apply to '{family}'. It applies to folder: and table:")
+    if download and not spec.downloads:
+        raise InputError(f"'{family}' cannot be downloaded for you. {spec.obtain}")
+    request = Request(
+        name=name, argument=argument, spec=spec, data_dir=folders.data_dir(data_dir), download=download, task=task,
+        group_regex=group_regex, seed=seed, on_error=on_error, index=index,
+    )  # fmt: skip
+    module, function = spec.loader.split(":")
+    dataset: Dataset = getattr(importlib.import_module(module), function)(request)
+    typed = {"--task": task, "--group-regex": group_regex, "--seed": seed or None}
+    options = tuple(str(word) for pair in typed.items() if pair[1] is not None for word in pair)
+    return _with_crossing_groups_noted(replace(validated(dataset), options=options))
+
+
+def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:
+    """Return the dataset with a warning when a published split separates what belongs together."""
+    crossing = crossing_groups(dataset.splits)
+    if not crossing:
+        return dataset
+    warning = f"{len(crossing):,} groups ({dataset.grouping}) are in more than one split: {some(list(crossing))}"
+    return replace(dataset, warnings=(*dataset.warnings, warning))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return a dataset's registered name and its argument: `folder:PATH` is `folder` and `PATH`.
+
+    Raises:
+        InputError: no such dataset; or an argument is missing, or given where none is taken.
+    """
+    family, colon, argument = name.partition(":")
+    if not colon:
+        family, _, argument = name.partition("@")
+    if family not in DATASETS:
+        raise unknown("dataset", name, [spec.usage for spec in DATASETS.values()], see="mt datasets")
+    spec = DATASETS[family]
+    wrong_mark = bool(argument) and colon != (":" if ":" in spec.usage else "")
+    if wrong_mark or (argument and spec.argument == "none") or (not argument and spec.argument == "required"):
+        raise InputError(f"'{name}' is no dataset: expected {spec.usage}. See: mt datasets")
+    return family, argument

@@ -1,0 +1,221 @@
+"""What a dataset is: splits of images by index, with labels, ids and groups, and a fingerprint of their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from mt.cache.content import ContentIndex
+from mt.cache.feature_file.status import Status
+from mt.cache.fingerprint import digest
+from mt.errors import DatasetError
+from mt.stratification import stratified_order
+
+Json: TypeAlias = Any
+Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
+
+# Raised whenever the images, labels or rows that this package yields for the same files change.
+REVISION = 1
+# The metric that a task is judged by, where a dataset's publisher names no other.
+HEADLINE: dict[Task, str] = {
+    "binary": "roc_auc",
+    "multiclass": "accuracy",
+    "ordinal": "quadratic_kappa",
+    "multilabel": "mean_auc",
+}
+# Metadata that travels into the feature file where a dataset knows it, for scores by subgroup.
+METADATA = ("sex", "age", "site", "view", "patient", "slide")
+
+
+class ImageError(DatasetError):
+    """One image cannot be used: returned in its place, so that its row can be skipped or the run stopped."""
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+Pixels: TypeAlias = Image.Image | np.ndarray
+Loaded: TypeAlias = Pixels | ImageError
+
+
+class ImageSource(Protocol):
+    """The images of one split, by index."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, start: int, stop: int) -> list[Loaded]:
+        """Return images `start` to `stop` as RGB: PIL images or uint8 arrays (H, W, 3).
+
+        May be called by several threads at once.  An unreadable image is an `ImageError` in its place; what is raised
+        concerns the whole source.
+        """
+        ...
+
+    def content(self, index: ContentIndex) -> Json:
+        """Return what determines the pixels: content hashes or parameters, never paths or times."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A source of separate files: a part of it is a source that knows nothing of the other files."""
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        """Return the images at these places."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Some images of a source whose content is one file, by their places in it, in rising order."""
+
+    source: ImageSource
+    places: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def load(self, start: int, stop: int) -> list[Loaded]:
+        return [image for place in self.places[start:stop] for image in self.source.load(place, place + 1)]
+
+    def content(self, index: ContentIndex) -> Json:
+        return {"places": digest(list(self.places)), "of": self.source.content(index)}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a dataset that are used together.
+
+    `labels` is (n,) int64 class numbers, or (n, L) int8 zeros and ones for a multilabel task.  `groups` names what
+    must stay together, usually the patient.  `columns` holds optional metadata, one value a row.
+    """
+
+    name: str
+    ids: list[str]
+    labels: np.ndarray
+    images: ImageSource
+    groups: list[str] | None = None
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def limited(self, count: int) -> Split:
+        """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""
+        if count >= len(self):
+            return self
+        if self.labels.ndim == 1:
+            places = tuple(np.sort(stratified_order(self.labels, seed=0)[:count]).tolist())
+        else:
+            places = tuple(number * len(self) // count for number in range(count))
+        return replace(
+            self,
+            ids=[self.ids[place] for place in places],
+            labels=self.labels[list(places)],
+            images=self.images.only(places)
+            if isinstance(self.images, Divisible)
+            else ChosenImages(self.images, places),
+            groups=None if self.groups is None else [self.groups[place] for place in places],
+            columns={name: [values[place] for place in places] for name, values in self.columns.items()},
+        )
+
+    def describe(self, index: ContentIndex) -> dict[str, Json]:
+        """Return what determines this split's rows, as JSON of fixed size."""
+        return {
+            "rows": len(self),
+            "ids": digest(self.ids),
+            "labels": digest(self.labels.tolist()),
+            "groups": None if self.groups is None else digest(self.groups),
+            "columns": {name: digest(values) for name, values in sorted(self.columns.items())},
+            "images": self.images.content(index),
+        }
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled image dataset, with its task and its splits.
+
+    `location` is the folder or file it was read from, none for generated ones.  `budget_unit` says what a labelling
+    budget counts (rows or groups), `grouping` what a group is.  `drawn` records the splits that we drew: algorithm,
+    fractions, seed, counts and the sha256 of each id list.  `options` are the words that, typed after the name, load
+    the same dataset again.
+    """
+
+    name: str
+    location: str | None
+    task: Task
+    class_names: tuple[str, ...]
+    licence: str
+    kind: str
+    splits: Mapping[str, Split]
+    metric: str = ""
+    budget_unit: Literal["row", "group"] = "row"
+    grouping: str | None = None
+    warnings: tuple[str, ...] = ()
+    drawn: Mapping[str, Json] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    _described: dict[str, Json] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", self.metric or HEADLINE[self.task])
+
+    def describe(self, index: ContentIndex) -> dict[str, Json]:
+        """Return the input of the dataset's fingerprint: the content of all splits, hashed once and remembered."""
+        if not self._described:
+            self._described.update(
+                revision=REVISION,
+                task=self.task,
+                class_names=list(self.class_names),
+                budget_unit=self.budget_unit,
+                grouping=self.grouping,
+                drawn=dict(self.drawn),
+                splits={name: split.describe(index) for name, split in self.splits.items()},
+            )
+        return dict(self._described)
+
+    def fingerprint(self, index: ContentIndex) -> str:
+        """Return the sha256 of all that determines the dataset's images, labels, ids and groups."""
+        return digest(self.describe(index))
+
+    def split_fingerprint(self, split: str, index: ContentIndex) -> str:
+        """Return the sha256 of all that determines the rows of one split."""
+        description = self.describe(index)
+        return digest({**description, "splits": {split: description["splits"][split]}, "drawn": None})
+
+
+def validated(dataset: Dataset) -> Dataset:
+    """Return the dataset as it is, once its rows are known to make sense together.
+
+    Raises:
+        DatasetError: no image at all, an id that stands for two images, or a single class.
+    """
+    where = f" in {dataset.location}" if dataset.location else ""
+    for name, split in dataset.splits.items():
+        if not len(split):
+            raise DatasetError(f"{dataset.name}: the {name} split holds no images{where}. Expected at least one.")
+    if not dataset.splits:
+        raise DatasetError(f"{dataset.name}: no images found{where}.")
+    _refuse_duplicates(dataset, [id_ for split in dataset.splits.values() for id_ in split.ids])
+    present = {int(label) for split in dataset.splits.values() for label in np.unique(split.labels)}
+    if len(present) < 2:
+        only = dataset.class_names[present.pop()] if dataset.task != "multilabel" else "the same label values"
+        raise DatasetError(
+            f"{dataset.name}: all images{where} are of one class, '{only}'. A classifier needs at least two."
+        )
+    return dataset
+
+
+def _refuse_duplicates(dataset: Dataset, ids: Sequence[str]) -> None:
+    if len(set(ids)) == len(ids):
+        return
+    seen: set[str] = set()
+    repeated = [id_ for id_ in ids if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value]
+    raise DatasetError(
+        f"{dataset.name}: {len(repeated)} duplicated ids, first '{repeated[0]}'. "
+        "Expected each image to be listed once."
+    )

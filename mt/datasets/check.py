@@ -1,0 +1,122 @@
+"""Looking at a whole dataset before trusting it: counts, crossing groups, duplicates, unreadable images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mt.datasets.base import Dataset, ImageError, Loaded, Split
+from mt.datasets.grouping import crossing_groups
+from mt.terminal import progress
+
+_ROWS_A_TASK = 16
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: its kind, the image or group, and the rest of the sentence."""
+
+    kind: str
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; `splits` holds counts by split name."""
+
+    dataset: Dataset
+    splits: dict[str, dict[str, Any]]
+    problems: list[Problem]
+
+
+def check_dataset(dataset: Dataset) -> Report:
+    """Decode every image and return what is in the dataset and what is wrong with it.
+
+    Duplicates are images of equal pixels: across splits they are a problem, within one only with different labels.
+    """
+    crossing = [
+        Problem("group in several splits", group, f"is in {' and '.join(names)}")
+        for group, names in crossing_groups(dataset.splits).items()
+    ]
+    unreadable: list[Problem] = []
+    copies: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
+    with progress.bar(f"checking {dataset.name}", sum(map(len, dataset.splits.values()))) as advance:
+        for name, split in dataset.splits.items():
+            for row, image in enumerate(_images(split)):
+                advance(1)
+                if isinstance(image, ImageError):
+                    unreadable.append(Problem("unreadable image", split.ids[row], str(image)))
+                else:
+                    copies[image].append((name, row))
+    return Report(dataset, _counts(dataset), [*unreadable, *crossing, *_duplicates(dataset, copies)])
+
+
+def _images(split: Split) -> Iterator[bytes | ImageError]:
+    """Yield the hash of each image's pixels, or what is wrong with it, in order."""
+    starts = range(0, len(split), _ROWS_A_TASK)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        window = 8 * _ROWS_A_TASK * (os.cpu_count() or 1)
+        for low in range(0, len(split), window):
+            tasks = [start for start in starts if low <= start < low + window]
+            for hashes in pool.map(lambda start: _hashes(split, start), tasks):
+                yield from hashes
+
+
+def _hashes(split: Split, start: int) -> list[bytes | ImageError]:
+    images = split.images.load(start, min(start + _ROWS_A_TASK, len(split)))
+    return [image if isinstance(image, ImageError) else _hash(image) for image in images]
+
+
+def _hash(image: Loaded) -> bytes:
+    pixels = np.ascontiguousarray(np.asarray(image))
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+
+
+def _duplicates(dataset: Dataset, copies: dict[bytes, list[tuple[str, int]]]) -> Iterator[Problem]:
+    for places in copies.values():
+        if len(places) < 2:
+            continue
+        (first_split, first_row), *others = places
+        first = dataset.splits[first_split]
+        for name, row in others:
+            other = dataset.splits[name]
+            twin = f"has the same pixels as {first.ids[first_row]} ({first_split})"
+            if not np.array_equal(other.labels[row], first.labels[first_row]):
+                names = f"{_words(dataset, other.labels[row])}, not {_words(dataset, first.labels[first_row])}"
+                yield Problem("conflicting labels", other.ids[row], f"{twin} but is labelled {names}")
+            if name != first_split:
+                yield Problem("image in several splits", other.ids[row], f"({name}) {twin}")
+
+
+def _words(dataset: Dataset, label: np.ndarray) -> str:
+    if dataset.task != "multilabel":
+        return dataset.class_names[int(label)]
+    return "|".join(name for name, present in zip(dataset.class_names, label, strict=True) if present) or "none"
+
+
+def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Return rows, groups and rows a class of each split."""
+    return {
+        name: {
+            "rows": len(split),
+            "groups": None if split.groups is None else len(set(split.groups)),
+            "classes": _balance(dataset, split),
+        }
+        for name, split in dataset.splits.items()
+    }
+
+
+def _balance(dataset: Dataset, split: Split) -> dict[str, int]:
+    if split.labels.ndim == 2:
+        counts = split.labels.sum(axis=0, dtype=np.int64)
+    else:
+        counts = np.bincount(split.labels, minlength=len(dataset.class_names))
+    return dict(zip(dataset.class_names, counts.tolist(), strict=True))

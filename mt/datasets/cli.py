@@ -1,0 +1,104 @@
+"""`mt datasets`: what there is, and whether one's copy of it is sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mt.terminal import options, tables
+from mt.terminal.progress import note
+
+if TYPE_CHECKING:
+    from mt.datasets.check import Report
+
+# Problems of one kind that are printed in full; `--json` prints all.
+SHOWN = 20
+
+
+@click.group(invoke_without_command=True, epilog="Example: mt datasets check folder:photos")
+@click.pass_context
+def datasets(ctx: click.Context) -> None:
+    """List the datasets; check one before using it."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_, as_json=False)
+
+
+@datasets.command("list", epilog="Example: mt datasets list --json")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List the datasets: name, task, licence, and the files expected."""
+    from mt.datasets import DATASETS
+
+    if as_json:
+        for family, spec in DATASETS.items():
+            facts = {"name": family, "usage": spec.usage, "task": spec.task, "licence": spec.licence}
+            click.echo(json.dumps({**facts, "layout": spec.layout, "obtain": spec.obtain, "paper": spec.paper}))
+        return
+    width = max(len(spec.usage) for spec in DATASETS.values()) + 2
+    for spec in DATASETS.values():
+        margin = " " * width
+        click.echo(tables.indented(f"{spec.task}; {spec.licence}", first=spec.usage.ljust(width), rest=margin))
+        click.echo(tables.indented(spec.layout, first=margin, rest=margin))
+    last = "Where to get them: mt datasets list --json. Is a copy sound? mt datasets check NAME"
+    click.echo(f"\n{tables.indented(last)}")
+
+
+@datasets.command(epilog="Example: mt datasets check folder:photos --group-regex 'patient[0-9]+'")
+@click.argument("name")
+@options.dataset_settings
+@options.as_json
+@click.pass_context
+def check(
+    ctx: click.Context, name: str, data_dir: str | None, download: bool, task: str | None, group_regex: str | None,
+    seed: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Read every image of NAME: counts, class balance, crossing groups, duplicates, unreadable files.
+
+    Exits with status 1 when something is wrong.
+    """
+    from mt.datasets import load_dataset
+    from mt.datasets.check import check_dataset
+
+    dataset = load_dataset(
+        name, Path(data_dir) if data_dir else None, download=download, task=task, group_regex=group_regex,  # type: ignore[arg-type]
+        seed=seed, on_error="skip",
+    )  # fmt: skip
+    report = check_dataset(dataset)
+    (_print_json if as_json else _print)(report)
+    if report.problems:
+        ctx.exit(1)
+
+
+def _print_json(report: Report) -> None:
+    name = report.dataset.name
+    for split, counts in report.splits.items():
+        click.echo(json.dumps({"dataset": name, "split": split, **counts}))
+    for warning in report.dataset.warnings:
+        click.echo(json.dumps({"dataset": name, "warning": warning}))
+    for problem in report.problems:
+        found = {"problem": problem.kind, "id": problem.id, "detail": problem.detail}
+        click.echo(json.dumps({"dataset": name, **found}))
+
+
+def _print(report: Report) -> None:
+    dataset = report.dataset
+    click.echo(f"{dataset.name}: {dataset.task}, {dataset.metric}, licence {dataset.licence}")
+    for split, counts in report.splits.items():
+        groups = "" if counts["groups"] is None else f", {counts['groups']:,} groups ({dataset.grouping})"
+        click.echo(f"\n{split}: {counts['rows']:,} images{groups}")
+        for class_name, count in counts["classes"].items():
+            click.echo(f"  {count:>9,}  {count / counts['rows']:6.1%}  {class_name}")
+    for warning in dataset.warnings:
+        note(f"Warning: {warning}")
+    kinds = {kind: [problem for problem in report.problems if problem.kind == kind]
+             for kind in dict.fromkeys(problem.kind for problem in report.problems)}  # fmt: skip
+    for kind, problems in kinds.items():
+        click.echo(f"\n{kind}: {len(problems):,}")
+        for problem in problems[:SHOWN]:
+            click.echo(f"  {problem.id}: {problem.detail}")
+        if len(problems) > SHOWN:
+            click.echo(f"  ... and {len(problems) - SHOWN:,} more (--json shows all)")
+    click.echo("\nSomething is wrong: see above." if kinds else "\nNothing wrong found.")

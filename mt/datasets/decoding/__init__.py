@@ -1,0 +1,1 @@
+"""From image files to 8-bit RGB pixels."""

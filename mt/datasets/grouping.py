@@ -1,0 +1,43 @@
+"""Which rows belong together where only file names tell: `--group-regex`, and groups that cross splits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mt.datasets.base import Split
+from mt.datasets.listing import some
+from mt.errors import InputError
+
+NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--group-regex tells them apart)"
+
+
+def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
+    """Return the group of each id: the pattern's first parenthesis, or else its whole match.
+
+    Raises:
+        InputError: not a regular expression, or one that an id does not match.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--group-regex '{pattern}' is no regular expression: {error}.") from error
+    matches = [compiled.search(id_) for id_ in ids]
+    unmatched = [id_ for id_, match in zip(ids, matches, strict=True) if match is None]
+    if unmatched:
+        raise InputError(
+            f"--group-regex '{pattern}' does not match {len(unmatched):,} of {len(ids):,} images: {some(unmatched)}. "
+            "Expected it to find the patient in every one."
+        )
+    return [(match[1] if compiled.groups else match[0]) or "" for match in matches if match is not None]
+
+
+def crossing_groups(splits: Mapping[str, Split]) -> dict[str, list[str]]:
+    """Return the groups that are in more than one split, and in which."""
+    members = {name: set(split.groups) for name, split in splits.items() if split.groups is not None}
+    count = Counter(group for groups in members.values() for group in groups)
+    return {
+        group: [name for name, groups in members.items() if group in groups]
+        for group in sorted(group for group, splits_held in count.items() if splits_held > 1)
+    }

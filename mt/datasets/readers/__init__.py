@@ -1,0 +1,1 @@
+"""A reader per dataset: what its publisher lays out, read as splits."""

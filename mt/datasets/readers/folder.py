@@ -1,0 +1,175 @@
+"""`folder:PATH`: one's own images in class folders, with or without split folders around them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt.datasets.base import Dataset, Split, Task
+from mt.datasets.decoding.images import ImageFiles
+from mt.datasets.grouping import NO_GROUPING, groups_by_regex
+from mt.datasets.listing import list_images, natural, some, subfolders
+from mt.datasets.registry import Request
+from mt.datasets.splitting import draw_splits
+from mt.errors import DatasetError, InputError
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+FRACTIONS = {"train": 0.8, "test": 0.2}
+FEW_TEST_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """One image file: where, of which split (none where there are no split folders) and of which class."""
+
+    id: str
+    path: str
+    split: str | None
+    class_name: str
+
+
+def load(request: Request) -> Dataset:
+    """Return the images of `[split/]class/image`; without split folders, a stratified 80/20 drawn with the seed.
+
+    A split folder is `train`, `val`, `valid`, `validation` or `test` beside a `train`.  Classes are the folders'
+    names in natural order (2 before 10): two make a binary task whose second class is the positive one.
+    """
+    root = Path(request.argument).expanduser().absolute()
+    if not root.is_dir():
+        raise DatasetError(f"{request.name}: no folder {root}. Expected one that holds a folder of images a class.")
+    found, warnings = _find(root)
+    class_names = tuple(dict.fromkeys(image.class_name for image in found))
+    number = {name: label for label, name in enumerate(class_names)}
+    ids = [image.id for image in found]
+    labels = np.array([number[image.class_name] for image in found], dtype=np.int64)
+    groups = None if request.group_regex is None else groups_by_regex(ids, request.group_regex)
+    rows, drawn = _split_rows(found, ids, labels, groups, request.seed)
+    splits = {
+        name: Split(
+            name,
+            [ids[row] for row in chosen],
+            labels[chosen],
+            ImageFiles([found[row].path for row in chosen]),
+            None if groups is None else [groups[row] for row in chosen],
+        )
+        for name, chosen in rows.items()
+    }
+    return Dataset(
+        name=f"folder:{root.resolve().name}",
+        location=str(root),
+        task=_task(request.task, class_names),
+        class_names=class_names,
+        licence=request.spec.licence,
+        kind="photo",
+        splits=splits,
+        grouping=None if groups is None else "patient",
+        drawn=drawn,
+        warnings=(*warnings, *warnings_about(splits, class_names)),
+    )
+
+
+def warnings_about(splits: dict[str, Split], class_names: tuple[str, ...]) -> list[str]:
+    """Return what a user of images of their own should know before believing a score."""
+    warnings = [] if next(iter(splits.values())).groups is not None else [NO_GROUPING]
+    if "test" not in splits:
+        return [*warnings, f"no test split, only {', '.join(splits)}: probes are scored on a split called test"]
+    test = splits["test"]
+    if len(test) < FEW_TEST_IMAGES:
+        warnings.append(f"only {len(test)} test images: scores will be uncertain (below {FEW_TEST_IMAGES})")
+    if test.labels.ndim == 1:
+        absent = [name for label, name in enumerate(class_names) if not (test.labels == label).any()]
+        if absent:
+            warnings.append(f"no test image of {some(absent)}")
+    return warnings
+
+
+def _find(root: Path) -> tuple[list[Found], list[str]]:
+    """Return all images, ordered by class, and warnings about what was passed over."""
+    top = subfolders(root)
+    splits = [name for name in top if name.lower() in SPLIT_NAMES]
+    if not any(SPLIT_NAMES[name.lower()] == "train" for name in splits):
+        splits = []
+    others = [name for name in top if name not in splits]
+    if splits and any(list_images(root / name, inside=root).images for name in others):
+        raise DatasetError(
+            f"{root} mixes split folders ({', '.join(splits)}) with others that hold images ({some(others)}). "
+            "Expected either split folders or class folders."
+        )
+    found: list[Found] = []
+    ignored: list[str] = []
+    empty: list[str] = []
+    for split in splits or [""]:
+        for name in subfolders(root / split):
+            place = f"{split}/{name}" if split else name
+            listing = list_images(root / place, inside=root)
+            ignored += [f"{place}/{other}" for other in listing.ignored]
+            if not listing.images:
+                empty.append(name)
+            split_name = SPLIT_NAMES.get(split.lower())
+            found += [
+                Found(f"{place}/{image}", os.path.join(root, place, image), split_name, name)
+                for image in listing.images
+            ]
+    if not found:
+        raise _nothing(root)
+    return _by_class(found), _passed_over(ignored, empty)
+
+
+def _by_class(found: list[Found]) -> list[Found]:
+    """Return the images with their classes in natural order, whatever split showed a class first."""
+    order = {name: rank for rank, name in enumerate(sorted({image.class_name for image in found}, key=natural))}
+    return sorted(found, key=lambda image: order[image.class_name])
+
+
+def _nothing(root: Path) -> DatasetError:
+    loose = sum(entry.is_file() for entry in os.scandir(root))
+    lying = f" {loose:,} files lie directly in it." if loose else ""
+    return DatasetError(
+        f"No images found in {root}.{lying} Expected class/image.png or train/class/image.png below it."
+    )
+
+
+def _passed_over(ignored: list[str], empty: list[str]) -> list[str]:
+    warnings = []
+    if ignored:
+        warnings.append(f"{len(ignored):,} files that are no images were ignored: {some(sorted(ignored))}")
+    if empty:
+        warnings.append(f"folders without images were ignored: {some(list(dict.fromkeys(empty)))}")
+    return warnings
+
+
+def _split_rows(
+    found: list[Found], ids: list[str], labels: np.ndarray, groups: list[str] | None, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the rows of each split, as laid out or, where only training images are, as drawn."""
+    names = np.array([image.split or "" for image in found])
+    laid_out = [name for name in dict.fromkeys(SPLIT_NAMES.values()) if (names == name).any()]
+    if laid_out in ([], ["train"]):
+        rows, record = draw_splits(ids, labels, fractions=FRACTIONS, groups=groups, seed=seed)
+        return {name: chosen for name, chosen in rows.items() if len(chosen)}, {"splits": record}
+    rows = {name: np.flatnonzero(names == name) for name in laid_out}
+    untrained = set(labels.tolist()) - set(labels[rows["train"]].tolist()) if "train" in rows else set()
+    if untrained:
+        example = next(image for image, label in zip(found, labels, strict=True) if label in untrained)
+        raise DatasetError(
+            f"Unknown class '{example.class_name}' ({example.id}): the train split holds no image of it. "
+            "Expected the same class folders in every split."
+        )
+    return rows, {}
+
+
+def _task(asked: Task | None, class_names: tuple[str, ...]) -> Task:
+    """Return the task: as asked where it fits, else by the number of classes."""
+    if asked == "multilabel":
+        raise InputError("--task multilabel does not fit folder:, where an image has one class. Use table:CSV.")
+    if asked == "binary" and len(class_names) != 2:
+        raise InputError(f"--task binary needs two classes, found {len(class_names)}: {some(class_names)}.")
+    return asked or ("binary" if len(class_names) == 2 else "multiclass")

@@ -1,0 +1,46 @@
+"""The splits that we draw: stratified, never through a group, and stated so that anyone can draw them again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mt.stratification import stratified_parts
+
+ALGORITHM = "mt.stratification.stratified_parts, revision 1"
+
+
+def draw_splits(
+    ids: Sequence[str],
+    labels: np.ndarray,
+    *,
+    fractions: Mapping[str, float],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the rows of each split, ascending, and the record of how they were drawn.
+
+    Rows go in by sorted id, so that the order in which a disk lists files changes nothing.  `labels` is (n,) or (n, L).
+    The record holds algorithm, fractions, seed, rows a split and the sha256 of each id list.
+    """
+    by_id = np.argsort(np.asarray(ids))
+    kept_together = None if groups is None else [groups[int(row)] for row in by_id]
+    parts = np.empty(len(ids), dtype=np.int64)
+    parts[by_id] = stratified_parts(labels[by_id], kept_together, list(fractions.values()), seed)
+    rows = {name: np.flatnonzero(parts == part) for part, name in enumerate(fractions)}
+    record = {
+        "algorithm": ALGORITHM,
+        "fractions": dict(fractions),
+        "seed": seed,
+        "rows": {name: len(chosen) for name, chosen in rows.items()},
+        "ids_sha256": {name: ids_sha256([ids[int(row)] for row in chosen]) for name, chosen in rows.items()},
+    }
+    return rows, record
+
+
+def ids_sha256(ids: Sequence[str]) -> str:
+    """Return the sha256 of the sorted ids, one a line in UTF-8: `sort ids.txt | sha256sum` in the C locale."""
+    return hashlib.sha256("".join(f"{id_}\n" for id_ in sorted(ids)).encode()).hexdigest()

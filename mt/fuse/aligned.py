@@ -1,0 +1,143 @@
+"""The features of several models on the same cases: files joined by id, refused where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.errors import InputError
+from mt.probe.answer import Features
+from mt.probe.questions import Pair
+
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
+
+Array = npt.NDArray[Any]
+_SHOWN = 3  # differences that a message names
+
+
+def join_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return one pair of several models for each dataset among pairs of one model each.
+
+    Raises InputError for a dataset with one model only, or with the same backbone twice.
+    """
+
+    def dataset(pair: Pair) -> tuple[str, str]:
+        return pair.dataset, pair.test_dataset
+
+    return [_join(list(models)) for _, models in groupby(sorted(pairs, key=dataset), key=dataset)]
+
+
+def _join(pairs: list[Pair]) -> Pair:
+    first = pairs[0]
+    if len(pairs) == 1:
+        raise InputError(
+            f"Fusion needs at least two models on '{first.dataset}', and only '{first.model}' has features. "
+            f"One model is a probe: mt probe --model {first.model}; or add one: mt featurize --model dino "
+            f"--dataset {first.dataset}"
+        )
+    backbones = [pair.train[0].fingerprints["backbone"] for pair in pairs]
+    for number, backbone in enumerate(backbones):
+        if backbone in backbones[:number]:
+            twin = pairs[backbones.index(backbone)].model
+            raise InputError(
+                f"'{pairs[number].model}' and '{twin}' are the same model on '{first.dataset}'. Name others."
+            )
+    return Pair(
+        first.dataset, first.test_dataset, " + ".join(pair.model for pair in pairs),
+        tuple(pair.train[0] for pair in pairs), tuple(pair.test[0] for pair in pairs),
+    )  # fmt: skip
+
+
+def leave_one_out(pair: Pair) -> list[Pair]:
+    """Return the pairs that lack one model each; of two models none is left to fuse."""
+    models = pair.model.split(" + ")
+    if len(models) < 3:
+        return []
+
+    def without(number: int) -> Pair:
+        kept = [other for other in range(len(models)) if other != number]
+        return Pair(
+            pair.dataset, pair.test_dataset, " + ".join(models[k] for k in kept),
+            tuple(pair.train[k] for k in kept), tuple(pair.test[k] for k in kept),
+        )  # fmt: skip
+
+    return [without(number) for number in range(len(models))]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The opened files of several models: the first one's `Features` for rows and labels, embeddings in its order."""
+
+    first: Features
+    train: tuple[Array, ...]
+    test: tuple[Array, ...]
+
+    @classmethod
+    def load(cls, pair: Pair) -> Joined:
+        """Open every file, checksums verified, and join them by id.
+
+        Raises InputError, with the first differences, for files whose ids or labels disagree; DamagedError.
+        """
+        first = Features.load(Pair(pair.dataset, pair.test_dataset, pair.model, pair.train[:1], pair.test[:1]))
+        train = [first.train, *(entry.open(verify=True) for entry in pair.train[1:])]
+        test = [first.test, *(entry.open(verify=True) for entry in pair.test[1:])]
+        return cls(first, in_first_order(train), in_first_order(test))
+
+    @property
+    def task(self) -> str:
+        return self.first.train.task
+
+    @cached_property
+    def concatenated_test(self) -> Array:
+        return np.concatenate(self.test, axis=1)
+
+    def drawn(self, rows: Array) -> tuple[list[Array], Array, Array | None]:
+        """Return a budget, in file order: one embedding matrix a model, labels and groups."""
+        rows = np.sort(rows)
+        pool = self.first.pool
+        groups = None if pool.groups is None else np.asarray(pool.groups)[rows]
+        return [X[rows] for X in self.train], pool.labels[rows], groups
+
+
+def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:
+    """Return each file's embeddings, rows in the order of the first file's ids."""
+    first = files[0]
+    return (first.embeddings, *(_rows_like(first, other) for other in files[1:]))
+
+
+def _rows_like(first: FeatureFile, other: FeatureFile) -> Array:
+    names = f"'{first.backbone}' and '{other.backbone}' features of '{first.dataset}' ({first.split})"
+    for what, one, two in (("tasks", first.task, other.task), ("classes", first.class_names, other.class_names)):
+        if one != two:
+            raise InputError(f"{names} have other {what}: {one} and {two}. Make both from the same files.")
+    if list(first.ids) == list(other.ids):
+        order = np.arange(len(first.ids))
+    else:
+        place = {name: row for row, name in enumerate(other.ids)}
+        ours = set(first.ids)
+        lacking = [name for name in first.ids if name not in place]
+        extra = [name for name in other.ids if name not in ours]
+        if lacking or extra:
+            raise InputError(f"{names} hold other cases: {_some('only in the first', lacking)}"
+                             f"{_some('only in the second', extra)}Make both from the same files.")  # fmt: skip
+        order = np.array([place[name] for name in first.ids])
+    labels = other.labels[order]
+    different = np.flatnonzero((first.labels != labels).reshape(len(labels), -1).any(axis=1))
+    if len(different):
+        shown = ", ".join(f"{first.ids[r]}: {first.labels[r]} and {labels[r]}" for r in different[:_SHOWN])
+        raise InputError(f"{names} disagree on {len(different)} labels: {shown}. Make both from the same files.")
+    embeddings: Array = other.embeddings
+    return embeddings if (np.diff(order) == 1).all() and order[0] == 0 else embeddings[order]
+
+
+def _some(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}). "

@@ -1,0 +1,107 @@
+"""One budget -> a fitted DVME.  Everything here sees the budget and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mt.errors import InputError
+from mt.fuse.dvme.inputs import Inputs
+from mt.fuse.dvme.module import DVME
+from mt.fuse.dvme.problem import Problem, logistic_start
+from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
+from mt.fuse.dvme.selection import Choice, choose_recipe, trained
+from mt.fuse.dvme.training import Rows, Shape, predict
+from mt.probe.methods.linear import known_outputs, sigmoid, softmax
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+_BLOCK = 4096  # rows turned into float64 at once
+
+
+@dataclass(frozen=True)
+class FittedDVME:
+    """A network with its inputs' scaling, for the outputs that the draw could teach.
+
+    outputs (m,): the classes, or labels of a multilabel task, that the network speaks of; base (K,): what others get.
+    model is None where the draw holds one class only.  It computes in float64, rounded once at the end.
+    """
+
+    model: DVME | None
+    inputs: Inputs
+    task: str
+    n_classes: int
+    outputs: npt.NDArray[np.int64]
+    base: Floats
+    choice: Choice
+
+    def predict(self, embeddings: Sequence[Array]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return probabilities, (n,) of class 1 for binary, else (n, K), and the attention each model gets (n, M)."""
+        n, n_models = len(embeddings[0]), len(self.inputs.scalings)
+        out, received = np.tile(self.base, (n, 1)), np.full((n, n_models), 1 / n_models)
+        for start in range(0, n, _BLOCK) if self.model is not None else ():
+            rows = slice(start, start + _BLOCK)
+            assert self.model is not None
+            logits, attention = predict(self.model, self.inputs.apply([X[rows] for X in embeddings], "float64"))
+            out[rows, self.outputs] = link(logits.numpy(), self.task)
+            received[rows] = attention.numpy()
+        return (out[:, 1] if self.task == "binary" else out).astype(np.float32), received.astype(np.float32)
+
+    def probabilities(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
+        """Return float32 probabilities, (n,) of class 1 for binary, else (n, K)."""
+        return self.predict(embeddings)[0]
+
+
+def fit_dvme(
+    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Array | None = None,
+    recipes: Sequence[Recipe] | None = None, class_weight: Literal["balanced"] | None = None, seed: int = 0,
+    width: int = 512, heads: int = 8, device: str = "cpu",
+) -> FittedDVME:  # fmt: skip
+    """Fit DVME on a budget: M embeddings (n, d_m) with labels y (n,) or (n, L), their groups where known.
+
+    The recipe is chosen inside the budget, then trained on all of it for the median of the folds' epochs.
+    `class_weight`: "balanced" weighs classes inversely to their rows.  Deterministic in `seed` on one device.
+    """
+    recipes = recipes or recipes_of(CHOICES["dvme"])
+    where = torch_device(device)
+    outputs, base = known_outputs(y, task, n_classes)
+    inputs = Inputs.learn(embeddings)
+    if not len(outputs):
+        return FittedDVME(
+            None, inputs, task, n_classes, outputs, base, Choice(recipes[0], 0, 1.0, flags=("one_class",))
+        )
+    numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
+    rows = Rows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
+    n_outputs = 1 if task == "binary" else len(outputs)
+    wide = max(width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
+    shape = Shape(inputs.dims, n_outputs, task, wide, heads)
+    problem = Problem(rows, groups, shape, len(outputs), seed, class_weight)
+    choice = choose_recipe(problem, recipes)
+    model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
+    return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the first GPU, else the CPU.  Raises InputError for one not there."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"No device '{name}' here: {str(error).splitlines()[0]} Use --device cpu.") from error
+    return device
+
+
+def link(logits: Floats, task: str) -> Floats:
+    """Return probabilities (n, outputs) of logits; one logit is the log-odds of class 1 of two."""
+    if task == "multilabel":
+        return sigmoid(logits)
+    if logits.shape[1] == 1:
+        positive = sigmoid(logits)
+        return np.hstack([1 - positive, positive])
+    return softmax(logits)

@@ -1,0 +1,39 @@
+"""What DVME reads: each model's embeddings, scaled on the budget's rows as the probes of protocol `default` are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from mt.probe.methods.linear import Scaling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The scaling of each model's embeddings, learned from the budget's rows; it looks at no label."""
+
+    scalings: tuple[Scaling, ...]
+
+    @classmethod
+    def learn(cls, embeddings: Sequence[Array]) -> Inputs:
+        """Learn mean and scale of every column of M embeddings (n, d_m)."""
+        return cls(tuple(Scaling.learn(X, "standardize") for X in embeddings))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(len(scaling.mean) for scaling in self.scalings)
+
+    def apply(self, embeddings: Sequence[Array], dtype: str = "float32") -> list[Tensor]:
+        """Return M tensors (n, d_m), standardised and clipped."""
+        import torch
+
+        parts = zip(self.scalings, embeddings, strict=True)
+        return [torch.from_numpy(scaling.apply(X, dtype)) for scaling, X in parts]

@@ -1,0 +1,152 @@
+"""Checkpoints of a training run: written aside, synced, renamed, verified when read; the last two good ones stay.
+
+FOLDER/<n>.safetensors    network, optimizer, random states; other facts as JSON in its header
+FOLDER/kept.json          format, version, and the files with their sha256, oldest first
+
+Reading executes no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mt.cache.feature_file.lock import acquire
+from mt.errors import InputError, LockedError
+from mt.system import files
+
+FORMAT = "mt-checkpoint"
+FORMAT_VERSION = 1
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and everything else as JSON."""
+
+    tensors: Mapping[str, Tensor]
+    facts: dict[str, Any]
+
+
+class Checkpoints:
+    """The folder of one run's checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._index = folder / "kept.json"
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint, or None."""
+        kept = self._kept()
+        return self.folder / kept[-1]["file"] if kept else None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; a process killed at any moment leaves the ones before."""
+        files.make_folder(self.folder)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+        content = save(tensors, {"facts": json.dumps(checkpoint.facts)})
+        kept = self._kept()
+        number = int(Path(kept[-1]["file"]).stem) + 1 if kept else 0
+        entry = {"file": f"{number}.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
+        _replace(self.folder / entry["file"], content)
+        now = [*kept, entry][-KEPT:]
+        facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "kept": now}
+        _replace(self._index, json.dumps(facts, indent=1).encode())
+        for old in self.folder.glob("*.safetensors"):
+            if old.name not in {one["file"] for one in now}:
+                files.remove(old)
+
+    def read(self) -> Checkpoint | None:
+        """Return the newest checkpoint whose bytes are those that were written; None where there is none.
+
+        Raises InputError for checkpoints of another version.
+        """
+        for entry in reversed(self._kept()):
+            file = self.folder / entry["file"]
+            content = file.read_bytes() if file.exists() else b""
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                return Checkpoint(load(content), json.loads(_header(content)["facts"]))
+        return None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the folder.  Raises LockedError naming the one that trains the same."""
+        files.make_folder(self.folder.parent)
+        lock = acquire(self.folder, timeout=0)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        """Remove the folder: the run is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_left(self) -> None:
+        """Remove what a run left that was killed once its fit was stored; the folder of a run in progress stays."""
+        if self.folder.is_dir():
+            with contextlib.suppress(LockedError), self.alone():
+                self.remove()
+
+    def _kept(self) -> list[dict[str, str]]:
+        try:
+            found = json.loads(self._index.read_text(encoding="utf-8"))
+            known = (found["format"], found["format_version"]) == (FORMAT, FORMAT_VERSION)
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._index} is damaged. Remove {self.folder} to begin again.") from error
+        if not known:
+            raise InputError(f"{self._index} is of another version of mt. Remove {self.folder} to begin again.")
+        kept: list[dict[str, str]] = found["kept"]
+        return kept
+
+
+def _header(content: bytes) -> dict[str, str]:
+    """Return the strings in a safetensors file's header: eight bytes of length, then JSON."""
+    size = int.from_bytes(content[:8], "little")
+    header: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return header
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file aside, sync it, and give it its name."""
+    aside = path.with_name(path.name + ".tmp")
+    files.remove(aside)
+    descriptor = files.create(aside)
+    try:
+        files.write(descriptor, content, 0)
+        files.sync(descriptor)
+    except OSError as error:
+        raise files.explained(error, aside, needed=len(content)) from error
+    finally:
+        os.close(descriptor)
+    files.rename(aside, path)
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of torch's generators on the CPU and on a GPU, uint8, one after the other."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Go on from a state that `random_state` returned."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size])
+    if device.type == "cuda" and len(state) > size:
+        torch.cuda.set_rng_state(state[size:], device)

@@ -1,0 +1,206 @@
+"""The training loop: AdamW with a rate a block, warm-up and cosine, mixed precision, accumulation, several ranks.
+
+Everything that decides a run's numbers is in its state: weights, optimizer, scaler, random states and the position in
+the global order of samples.  That order depends on seed and epoch alone; a batch is divided among the ranks and each
+rank's share into parts that fit the device, so neither ranks nor parts change what a step sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mt.errors import FitError, InputError
+from mt.fuse.dvme.training import loss, schedule
+from mt.fuse.end_to_end.augment import Moves
+from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
+from mt.fuse.end_to_end.images import ahead
+from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks, rates
+from mt.fuse.end_to_end.work import Part, Work, batches
+
+Array = npt.NDArray[Any]
+_MOST_NORM = 1.0  # gradients are clipped at this length
+
+
+class Run:
+    """One network in training, from its start or from a checkpoint, an epoch at a time.
+
+    lr: the rate of the head.  epochs: how long the schedule is, whether or not all of it is run.
+    """
+
+    def __init__(self, network: EndToEnd, work: Work, part: Part, *, lr: float, epochs: int) -> None:
+        self.network, self.work, self.part, self.lr = network, work, part, lr
+        with work.watching_memory():
+            network.to(work.device)
+        self.n_steps = epochs * -(-len(part.rows) // work.settings.batch)
+        groups = rates(network, layer_decay=work.settings.layer_decay, weight_decay=work.settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=work.device.type in ("cpu", "cuda"))
+        self.scaler = torch.amp.GradScaler(work.device.type, enabled=work.settings.precision == "float16")
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.epoch = self.step = self.place = 0
+        torch.manual_seed(work.seed * 1000 + work.ranks.rank)
+        if work.machine.checkpoint_grad:
+            checkpoint_blocks(network)
+
+    def train_epoch(self, kept: Kept) -> None:
+        """Train from where the epoch stands to its end; checkpoints at the interval.
+
+        Raises FitError where the loss or its gradient is not a number, MtError where memory does not hold a batch.
+        """
+        self.network.train()
+        order = batches(len(self.part.rows), self.work.settings.batch, seed=self.work.seed, epoch=self.epoch)
+        todo = [(batch, part) for batch in order[self.place :] for part in self._parts(batch)]
+        total = torch.zeros((), device=self.work.device)
+        for (batch, part), (pixels, moves) in ahead(todo, self._made, workers=self.work.workers):
+            if part.begins:
+                self.optimizer.zero_grad()
+                total.zero_()
+            total += self._backward(pixels, moves, part.places, len(batch))
+            if part.ends:
+                self._finish_step(total, batch, kept)
+        self.epoch, self.place = self.epoch + 1, 0
+
+    def _parts(self, batch: Array) -> Iterator[_Part]:
+        share = self.work.ranks.share(batch)
+        size = self.work.machine.batch_size
+        cuts = range(0, max(1, len(share)), size)
+        for start in cuts:
+            yield _Part(share[start : start + size], begins=start == 0, ends=start == cuts[-1])
+
+    def _made(self, item: tuple[Array, _Part]) -> tuple[list[Array], Moves]:
+        """Decode and turn the images of one part, on a thread."""
+        places = item[1].places
+        pixels = self.work.images.pixels(self.part.rows[places])
+        moves = self.work.augmentation.draw(self.work.seed, self.epoch, self.part.rows[places])
+        for array in pixels:
+            moves.turn(array)
+        return pixels, moves
+
+    def _backward(self, pixels: list[Array], moves: Moves, places: Array, n: int) -> Tensor:
+        """Add the gradient of a part's share of the batch's mean loss; returns that share."""
+        if not len(places):
+            return torch.zeros((), device=self.work.device)
+        y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
+        with self.work.watching_memory():
+            with self.work.autocast():
+                logits = self.network(self.work.inputs(pixels, moves))
+            share = loss(logits.float(), y, self.work.task).sum() / n
+            torch.autograd.backward(self.scaler.scale(share))
+        return share.detach()
+
+    def _finish_step(self, total: Tensor, batch: Array, kept: Kept) -> None:
+        here = f"at epoch {self.epoch + 1}, step {self.step + 1}"
+        self.work.ranks.sum_([total])
+        if not torch.isfinite(total):
+            raise FitError(self.not_a_number(f"loss is not a number {here}", self.part.rows[batch], kept))
+        self.work.ranks.sum_([_gradient(parameter) for parameter in self.parameters])
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, _MOST_NORM)
+        if not (self.scaler.is_enabled() or torch.isfinite(norm)):  # the scaler leaves such a step out, and scales less
+            raise FitError(self.not_a_number(f"gradient is not a number {here}", self.part.rows[batch], kept))
+        share = schedule(self.step, self.n_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * group["share"] * share
+        with self.work.watching_memory():
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step, self.place = self.step + 1, self.place + 1
+        if self.step % self.work.machine.checkpoint_every == 0:
+            kept.write(self)
+
+    def not_a_number(self, what: str, rows: Array, kept: Kept) -> str:
+        """Return the line that says what is not a number on some rows, and where to go on from."""
+        ids = ", ".join(self.work.images.ids[row] for row in rows)
+        last = kept.files.last
+        where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
+        return (
+            f"The {what}, on the images {ids}. {where} "
+            f"Look at these images, or lower the rate: --lr {self.lr / 10:g}"
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights and optimizer as tensors by name."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
+        return tensors
+
+    def position(self) -> dict[str, Any]:
+        """Return where the run stands, as JSON; the learning rates follow from the step."""
+        return {"epoch": self.epoch, "step": self.step, "place": self.place, "scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        """Go on from what `state` and `position` returned."""
+        network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        self.network.load_state_dict(network)
+        held: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".", 2)
+                held.setdefault(int(number), {})[key] = _laid_out_like(self.parameters[int(number)], tensor)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        self.scaler.load_state_dict(position["scaler"])
+        self.epoch, self.step, self.place = position["epoch"], position["step"], position["place"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one device computes at a time: places in the training set, the first or last of a step or neither."""
+
+    places: Array
+    begins: bool
+    ends: bool
+
+
+class Kept:
+    """Writes a run's checkpoints, with what is known of the fit around it, and goes on from them.
+
+    facts: JSON that the fit adds (which run of it this is, what earlier runs found).
+    """
+
+    def __init__(self, files: Checkpoints, work: Work) -> None:
+        self.files, self.work = files, work
+        self.facts: dict[str, Any] = {}
+
+    def write(self, run: Run) -> None:
+        """Write a checkpoint from the first rank, with the random states of all."""
+        states = self.work.ranks.gathered(random_state(self.work.device))
+        if self.work.ranks.first:
+            random = {f"random.{rank}": state for rank, state in enumerate(states)}
+            facts = {**self.facts, "position": run.position(), "world": self.work.ranks.world}
+            self.files.write(Checkpoint({**run.state(), **random}, facts))
+
+    def read(self) -> Checkpoint | None:
+        """Return the newest good checkpoint.  Raises InputError for one of another number of processes."""
+        found = self.files.read()
+        if found and found.facts["world"] != self.work.ranks.world:
+            raise InputError(
+                f"{self.files.folder} was begun by {found.facts['world']} processes, and there are "
+                f"{self.work.ranks.world}. Start as many, or remove that folder to begin again."
+            )
+        return found
+
+    def restore(self, run: Run, found: Checkpoint) -> None:
+        """Bring a run and the random generators to where a checkpoint was written."""
+        run.restore(dict(found.tensors), found.facts["position"])
+        set_random_state(found.tensors[f"random.{self.work.ranks.rank}"], self.work.device)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Return a parameter's gradient; zeros where no image of this rank reached it, so that ranks sum the same."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return a saved moment in its parameter's memory layout, which the fused optimizer expects."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)

@@ -1,0 +1,153 @@
+"""Networks trained end to end on disk, as `mt.results.model_files` writes them: tuned backbones, scaling, head."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mt.backbones import Preprocess
+from mt.backbones.recorded import described, load_untrained
+from mt.datasets import Dataset, Split, load_dataset
+from mt.datasets.decoding.images import ImageFiles
+from mt.errors import InputError
+from mt.featurize.embed import default_workers
+from mt.fuse.dvme.fit import link, torch_device
+from mt.fuse.dvme.module import DVME
+from mt.fuse.end_to_end.augment import AUGMENTATIONS
+from mt.fuse.end_to_end.images import Images
+from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.work import Work, predict
+from mt.fuse.saved import END_TO_END
+from mt.probe.saved import facts_of, stem_of
+from mt.results.model_files import (
+    check_classes,
+    check_format,
+    read_about,
+    read_tensors,
+    whole,
+    write_model,
+)
+
+if TYPE_CHECKING:
+    from mt.fuse.aligned import Joined
+    from mt.fuse.end_to_end.fit import Fitted
+    from mt.probe.questions import Question
+    from mt.results.store import Fit
+
+FORMAT_VERSION = 1
+Array = npt.NDArray[Any]
+Found = tuple[list[str], npt.NDArray[np.float32]]
+
+
+class TunedFolder:
+    """The folder that `--save` fills, one pair of files a fit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, question: Question, joined: Joined, fitted: Fitted, fit: Fit) -> None:
+        """Write a tuned network with all that is needed to predict later."""
+        write_tuned(self.folder / stem_of(question), fitted, {
+            **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
+            "backbones": described(question.pair.train),
+        })  # fmt: skip
+
+
+def write_tuned(stem: Path, fitted: Fitted, about: Mapping[str, Any]) -> None:
+    """Write a tuned network as stem.safetensors and stem.json; `about` needs class_names and backbones."""
+    network, start = fitted.network, fitted.start
+    assert network is not None
+    tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    write_model(stem, {**tensors, "outputs": start.outputs, "base": start.base}, {
+        "format": END_TO_END, "format_version": FORMAT_VERSION, "task": start.task, "n_classes": start.n_classes,
+        "head": _head_shape(network.head), "clip": network.clip, **about,
+    })  # fmt: skip
+
+
+def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
+    """Read what `mt fuse --unfreeze --save` wrote: a folder that holds one model, or the path of its .json.
+
+    Raises InputError for other files, newer versions, and files that do not fit together.
+    """
+    file, about = read_about(path)
+    check_format(file, about, END_TO_END, FORMAT_VERSION)
+    with whole(file):
+        check_classes(about)
+        tensors = read_tensors(file, about)
+        outputs, base = tensors.pop("outputs"), tensors.pop("base")
+        backbones = [load_untrained(one) for one in about["backbones"]]
+        scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
+        dims = [one.dim for one in backbones]
+        network = EndToEnd([one.model for one in backbones], scalings, _head(dims, about["head"]))
+        network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+        precision = about["settings"]["recipe"]["precision"]
+    return TunedModel(about, network.eval(), [one.preprocess for one in backbones], outputs, base, precision)
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A network trained end to end that was read back.  about: what the JSON says; precision: it is evaluated in."""
+
+    about: dict[str, Any]
+    network: EndToEnd
+    preprocessing: Sequence[Preprocess]
+    outputs: Array
+    base: Array
+    precision: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.about["class_names"])
+
+    @property
+    def task(self) -> str:
+        return str(self.about["task"])
+
+    def predict_files(self, files: Sequence[Path], *, device: str = "auto") -> Found:
+        """Return the paths of image files and a probability a class (or label) of each, (n, K)."""
+        ids = [str(file) for file in files]
+        split = Split("files", ids, np.zeros(len(ids), np.int64), ImageFiles(ids))
+        dataset = Dataset("files", None, "multiclass", self.class_names, "", "photo", {"files": split})
+        return self._predict(dataset, "files", device)
+
+    def predict_split(self, name: str, split: str, *, data_dir: Path | None = None, device: str = "auto") -> Found:
+        """Return the ids of a dataset's split and a probability a class (or label) of each, (n, K)."""
+        dataset = load_dataset(name, data_dir, on_error="skip")
+        if split not in dataset.splits:
+            raise InputError(f"'{name}' has no split '{split}'. It has: {', '.join(dataset.splits)}")
+        return self._predict(dataset, split, device)
+
+    def _predict(self, dataset: Dataset, split: str, device: str) -> Found:
+        ids = dataset.splits[split].ids
+        work = Work(
+            Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
+            Machine(), torch_device(device), Ranks(), default_workers(), self.task, seed=0,
+        )  # fmt: skip
+        logits, _ = predict(self.network, work, np.arange(len(ids)))
+        out = np.tile(self.base, (len(ids), 1))
+        out[:, self.outputs] = link(logits, self.task)
+        return list(ids), out.astype(np.float32)
+
+
+def _head_shape(head: DVME | LinearHead) -> dict[str, Any]:
+    """Return what builds the head again, beside its weights."""
+    if isinstance(head, LinearHead):
+        return {"kind": "linear", "n_outputs": head.n_outputs}
+    return {
+        "kind": "dvme", "n_outputs": head.n_outputs, "width": head.width, "heads": head.attention.heads,
+        "residual": head.residual, "uniform": head.attention.uniform,
+    }  # fmt: skip
+
+
+def _head(dims: Sequence[int], shape: Mapping[str, Any]) -> DVME | LinearHead:
+    options = {name: value for name, value in shape.items() if name != "kind"}
+    return DVME(dims, **options) if shape["kind"] == "dvme" else LinearHead(dims[0], shape["n_outputs"], dropout=0.0)

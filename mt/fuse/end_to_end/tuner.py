@@ -1,0 +1,177 @@
+"""Answers a question with end-to-end training: finds the images behind its features, fits, predicts the test cases."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mt.backbones import Backbone
+from mt.backbones.recorded import described, load_described
+from mt.datasets import Dataset
+from mt.errors import InputError
+from mt.featurize.embed import default_workers
+from mt.fuse.aligned import Joined
+from mt.fuse.dvme.fit import link
+from mt.fuse.dvme.recipes import recipes_of
+from mt.fuse.end_to_end.augment import augmentation_for
+from mt.fuse.end_to_end.checkpoint import Checkpoints
+from mt.fuse.end_to_end.fit import Fitted, Fitter
+from mt.fuse.end_to_end.images import Images, dataset_of
+from mt.fuse.end_to_end.loop import Kept
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.saved import TunedFolder
+from mt.fuse.end_to_end.warm_start import Budget, recipe_names
+from mt.fuse.end_to_end.work import Work, predict
+from mt.fuse.fuser import REVISION as FUSE_REVISION
+from mt.fuse.fuser import attention_by_class
+from mt.probe.answer import Fitting, row_flags, versions
+from mt.probe.budgets.source import DrawSource
+from mt.probe.questions import Pair, Question
+from mt.results.store import Fit, ScoreStore
+from mt.terminal import progress
+
+Array = npt.NDArray[Any]
+REVISION = 1  # of end-to-end training; raised whenever its numbers change
+_COMPARED = 4  # images whose embeddings are compared with the cached ones
+_CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the questions on one dataset share: features, backbones, images' source."""
+
+    joined: Joined
+    backbones: list[Backbone]
+    dataset: Dataset
+
+
+class Tuner:
+    """Trains one network a question.
+
+    checkpoints: a folder for one folder a fit, removed when the fit is in the store.  save: keeps the tuned networks.
+    weights: by model's name, where they are not the published ones.
+    """
+
+    def __init__(
+        self, settings: Settings, machine: Machine, ranks: Ranks, device: torch.device, *, fitting: Fitting,
+        store: ScoreStore, draws: DrawSource, checkpoints: Path, data_dir: str | None = None,
+        weights: Mapping[str, str | None] | None = None, save: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.machine, self.ranks, self.device = settings, machine, ranks, device
+        self.fitting, self.store, self.draws, self.checkpoints = fitting, store, draws, checkpoints
+        self.data_dir, self.weights = data_dir, weights or {}
+        self.save = TunedFolder(save) if save else None
+        self._loaded: tuple[Pair, Loaded] | None = None
+
+    def __call__(self, question: Question) -> None:
+        """Train, predict, and keep the fit; the first rank alone writes."""
+        loaded = self._load(question.pair)
+        first = loaded.joined.first
+        drawn = self.draws.draw(first, question.budget, question.seed)
+        rows = np.sort(drawn.rows)
+        work = self._work(question, loaded, [first.pool.ids[row] for row in rows])
+        X, y, groups = loaded.joined.drawn(drawn.rows)
+        budget = Budget(X, y, groups, first.train.task, first.n_classes)
+        _check_images(work, loaded.backbones, X)
+        kept = Kept(checkpoints_of(self.checkpoints, question.identity), work)
+        with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
+            fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
+        probabilities, received = self._predict(fitted, work, loaded)
+        if not self.ranks.first:
+            return
+        outcome = {
+            **self._facts(question, loaded, probabilities, fitted), "n_labels": len(drawn.rows),
+            "realised": drawn.realised, "attention": attention_by_class(question.pair, loaded.joined, received),
+        }  # fmt: skip
+        pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.save and fitted.network is not None:
+            self.save.keep(question, loaded.joined, fitted, fit)
+        self.store.add_fit(fit)
+        kept.files.remove()
+
+    def _load(self, pair: Pair) -> Loaded:
+        if self._loaded is None or self._loaded[0] is not pair:
+            self._loaded = None
+            joined = Joined.load(pair)
+            backbones = [load_described(about, self.weights.get(about["name"])) for about in described(pair.train)]
+            for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
+                progress.note(line)
+            self._loaded = pair, Loaded(joined, backbones, dataset_of(pair.train[0], self.data_dir))
+        return self._loaded[1]
+
+    def _work(self, question: Question, loaded: Loaded, ids: Sequence[str]) -> Work:
+        recipes = [backbone.preprocess for backbone in loaded.backbones]
+        return Work(
+            images=Images(loaded.dataset, ids, recipes, memory=self.machine.memory),
+            augmentation=augmentation_for(self.settings.augment, loaded.dataset.kind),
+            settings=self.settings, machine=self.machine, device=self.device, ranks=self.ranks,
+            workers=self.machine.workers or default_workers(), task=loaded.joined.task, seed=question.seed,
+        )  # fmt: skip
+
+    def _predict(self, fitted: Fitted, work: Work, loaded: Loaded) -> tuple[Array, Array]:
+        """Return the test cases' probabilities, (n,) for binary, else (n, K), and the attention (n, M)."""
+        cases, start = loaded.joined.first.cases, fitted.start
+        out = np.tile(start.base, (len(cases.ids), 1))
+        received = np.full((len(out), len(loaded.backbones)), 1 / len(loaded.backbones))
+        if fitted.network is not None:
+            test = replace(work, images=Images(loaded.dataset, cases.ids, work.images.recipes))
+            logits, received = predict(fitted.network, test, np.arange(len(out)))
+            out[:, start.outputs] = link(logits, start.task)
+        return (out[:, 1] if start.task == "binary" else out).astype(np.float32), received
+
+    def _facts(self, question: Question, loaded: Loaded, p: Array, fitted: Fitted) -> dict[str, Any]:
+        """Return what a score says of its fit, beside the draw."""
+        first = loaded.joined.first
+        setting = self.fitting.setting(first.train.task, first.n_classes)
+        return {
+            "task": setting.task, "class_names": list(first.train.class_names), "protocol": "end-to-end",
+            "solver": self.fitting.solver_name, "select": "holdout" if fitted.selection else "fixed",
+            "settings": fitted.settings, "selection": fitted.selection,
+            "flags": [*fitted.flags, *row_flags(first.pair, first, p)],
+            "versions": {**versions(setting), "fuse": FUSE_REVISION, "unfrozen": REVISION},
+        }  # fmt: skip
+
+
+def checkpoints_of(folder: Path, identity: str) -> Checkpoints:
+    """Return the checkpoints of the fit with this identity, below a folder of many fits' checkpoints."""
+    return Checkpoints(folder / identity[:16])
+
+
+def method_name(n_models: int, last: int | None) -> str:
+    """Return what tables call the method: one model is the paper's fine-tuning baseline."""
+    if n_models == 1:
+        return "fine-tune" + (f", last {last}" if last else "")
+    return "dvme, " + (f"last {last} unfrozen" if last else "unfrozen")
+
+
+def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str, Any]:
+    """Return what enters a question's identity: everything of training and warm start that changes a number."""
+    recipes = [recipe.settings() for recipe in recipes_of(recipe_names(n_models))]
+    return {
+        "unfrozen": REVISION, "settings": settings.recipe(), "fuse": FUSE_REVISION, "recipes": recipes,
+        "solver": fitting.identity()["solver"],
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def _check_images(work: Work, backbones: Sequence[Backbone], embeddings: Sequence[Array]) -> None:
+    """Refuse images that are not those the features were made from, whatever their ids say."""
+    rows = np.arange(min(_COMPARED, len(embeddings[0])))
+    cpu = replace(work, device=torch.device("cpu"))
+    for backbone, images, X in zip(backbones, cpu.inputs(work.images.pixels(rows), None), embeddings, strict=True):
+        cached = torch.from_numpy(X[rows].astype(np.float32))
+        distance = float((backbone.model(images) - cached).norm() / cached.norm().clamp_min(1e-12))
+        if distance > _CLOSE.get(str(backbone.description["precision"]), 0.05):
+            raise InputError(
+                f"The images in {work.images.source} are not those that the '{backbone.name}' features were made from: "
+                f"embeddings differ by {distance:.0%}. Name the right files with --data-dir, or run mt featurize again."
+            )

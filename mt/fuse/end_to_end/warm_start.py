@@ -1,0 +1,75 @@
+"""The warm start: the cached stage fitted on a budget's embeddings, and the network that begins where it ends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from mt.errors import InputError
+from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.dvme.module import DVME
+from mt.fuse.dvme.recipes import recipes_of
+from mt.fuse.end_to_end.network import EndToEnd, LinearHead, scalings_of
+from mt.fuse.end_to_end.request import Settings
+
+Array = npt.NDArray[Any]
+RECIPES = {"one": ("start",), "several": ("start", "gentle", "bold")}  # one model: logistic regression; else DVME
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The labelled rows that a fit may use: an embedding matrix a model, labels (n,) or (n, L), groups where known."""
+
+    embeddings: Sequence[Array]
+    y: Array
+    groups: Array | None
+    task: str
+    n_classes: int
+
+    def take(self, rows: Array) -> Budget:
+        groups = None if self.groups is None else self.groups[rows]
+        return Budget([X[rows] for X in self.embeddings], self.y[rows], groups, self.task, self.n_classes)
+
+
+def recipe_names(n_models: int) -> tuple[str, ...]:
+    """Return the recipes that the cached stage chooses among."""
+    return RECIPES["one" if n_models == 1 else "several"]
+
+
+def cached_stage(budget: Budget, *, seed: int, device: str) -> FittedDVME:
+    """Fit the cached stage on a budget: DVME on several models; on one, logistic regression on the same inputs."""
+    return fit_dvme(
+        budget.embeddings, budget.y, task=budget.task, n_classes=budget.n_classes, groups=budget.groups,
+        recipes=recipes_of(recipe_names(len(budget.embeddings))), seed=seed, device=device,
+    )  # fmt: skip
+
+
+def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: Settings) -> EndToEnd:
+    """Return the network that computes what `fitted` does, from images; the backbones are copied."""
+    if fitted.model is None:
+        raise InputError("A budget of one class trains no network.")
+    head = copy.deepcopy(fitted.model).float()
+    head.input_dropout.p = settings.dropout
+    return EndToEnd(
+        [copy.deepcopy(backbone) for backbone in backbones], scalings_of(fitted.inputs),
+        head if len(backbones) > 1 else linear_of(fitted.model, dropout=settings.dropout),
+        last=settings.last, train_batch_norm=settings.train_batch_norm,
+    ).to(memory_format=torch.channels_last)  # fmt: skip
+
+
+@torch.no_grad()
+def linear_of(model: DVME, *, dropout: float) -> LinearHead:
+    """Return the linear layer that a DVME on one model computes: with one token there is nothing to attend to."""
+    (dim,) = model.dims
+    model = copy.deepcopy(model).double().eval()
+    intercept = model([torch.zeros(1, dim, dtype=torch.float64)])
+    head = LinearHead(dim, model.n_outputs, dropout=dropout).double()
+    head.linear.weight.copy_((model([torch.eye(dim, dtype=torch.float64)]) - intercept).T)
+    head.linear.bias.copy_(intercept[0])
+    return head.float()

@@ -1,0 +1,113 @@
+"""What every run of a fit shares: images on their way to a device, the global order of samples, predicting together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mt.errors import MtError
+from mt.fuse.end_to_end.augment import Augmentation, Moves
+from mt.fuse.end_to_end.images import Images, ahead
+from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.fuse.end_to_end.request import Machine, Settings
+
+Array = npt.NDArray[Any]
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every run of a fit shares: images, how and where to train.  workers: threads that make batches."""
+
+    images: Images
+    augmentation: Augmentation
+    settings: Settings
+    machine: Machine
+    device: torch.device
+    ranks: Ranks
+    workers: int
+    task: str
+    seed: int
+
+    def inputs(self, pixels: list[Array], moves: Moves | None) -> list[Tensor]:
+        """Return one normalised image tensor (n, 3, S, S) a backbone on the device."""
+        found = []
+        for recipe, array in zip(self.images.recipes, pixels, strict=True):
+            tensor = torch.from_numpy(array)
+            if self.device.type == "cuda":
+                tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+            images = recipe.normalize(tensor.to(self.device))
+            images = moves.warp(images) if moves else images
+            found.append(images.contiguous(memory_format=torch.channels_last))
+        return found
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        dtype = _AUTOCAST.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    @contextlib.contextmanager
+    def watching_memory(self) -> Iterator[None]:
+        """Turn what a device without memory raises into one line that says which settings need less."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not _no_memory(error):
+                raise
+            raise MtError(memory_advice(self.settings, self.machine, self.device)) from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows to train on: their places among the images, and their labels as the network numbers them."""
+
+    rows: Array
+    y: Array
+
+
+def batches(n: int, batch: int, *, seed: int, epoch: int) -> list[Array]:
+    """Return the order of an epoch: the places 0 ... n - 1 shuffled, in equally large batches of at most `batch`."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return np.array_split(order, -(-n // batch))
+
+
+@torch.no_grad()
+def predict(network: EndToEnd, work: Work, rows: Array) -> tuple[Array, Array]:
+    """Return logits (n, outputs) and the attention each model receives (n, M), float64; ranks share the work."""
+    network.to(work.device).eval()
+    n, n_outputs, size = len(rows), network.n_outputs, work.machine.batch_size
+    found = torch.zeros(n, n_outputs + len(network.backbones), dtype=torch.float64)
+    mine = work.ranks.share(np.arange(n))
+    cuts = [mine[start : start + size] for start in range(0, len(mine), size)]
+    for places, pixels in ahead(cuts, lambda places: work.images.pixels(rows[places]), workers=work.workers):
+        with work.watching_memory(), work.autocast():
+            logits, attention = network.with_attention(work.inputs(pixels, None))
+        both = torch.cat([logits.float(), attention.float().mean(dim=(1, 2))], dim=1)
+        found[torch.from_numpy(places)] = both.cpu().double()
+    work.ranks.sum_([found])
+    return found[:, :n_outputs].numpy(), found[:, n_outputs:].numpy()
+
+
+def _no_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def memory_advice(settings: Settings, machine: Machine, device: torch.device) -> str:
+    """Return the line for a batch that does not fit: the settings that need less, those already in use left out."""
+    half, odd = divmod(machine.batch_size, 2)
+    same = f"--accumulate {2 * machine.accumulate} (the same steps)" if not odd else "--accumulate 2"
+    ways = [f"--batch-size {half} {same}"] * (machine.batch_size > 1)
+    ways += ["--checkpoint-grad"] * (not machine.checkpoint_grad)
+    ways += ["--precision bfloat16"] * (settings.precision == "float32" and device.type == "cuda")
+    ways += [f"--unfreeze-last {max(1, settings.last // 2) if settings.last else 2}"] * (settings.last != 1)
+    return (
+        f"{device} has no memory for a step on {machine.batch_size} images. Use less: {', or '.join(ways)}. "
+        "The same steps go on from the last checkpoint."
+    )

@@ -1,0 +1,67 @@
+"""`mt predict`: probabilities for new images from what `mt fuse --save` or `mt probe --save` kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mt.errors import InputError
+from mt.terminal import options
+
+if TYPE_CHECKING:
+    from mt.predict.run import Predictions
+
+
+@click.command(epilog="Example: mt predict models images/ --out predictions.csv")
+@click.argument("model", type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option("--dataset", metavar="NAME", help="Predict for a dataset instead of image files. See: mt datasets")
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split of the dataset.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write here.  [default: stdout]")
+@click.option(
+    "--weights", metavar="FILE|random", help="Weights of the backbones, where they were not the published ones."
+)
+@options.data_dir
+@options.cache_dir
+@options.device
+def predict(
+    model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, data_dir: str | None,
+    cache_dir: str | None, **compute: Any,
+) -> None:  # fmt: skip
+    """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
+
+    A row an image: its id, a probability a class, and the prediction.  PATHS are images, or folders of images.
+    Features of a --dataset come from the cache; what is not there is featurized.
+    """
+    if bool(paths) == bool(dataset):
+        raise InputError("Name image files or folders, or a dataset with --dataset NAME: exactly one of both.")
+    if out and not Path(out).absolute().parent.is_dir():
+        folder = Path(out).absolute().parent
+        raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")
+    from mt.predict.run import predict_dataset, predict_images
+
+    if dataset:
+        found = predict_dataset(model, dataset, split=split, cache_dir=cache_dir, data_dir=data_dir, **compute)
+    else:
+        found = predict_images(model, paths, **compute)
+    if out:
+        _write(found, Path(out))
+    else:
+        found.write_csv(sys.stdout)
+
+
+def _write(found: Predictions, output: Path) -> None:
+    """Write aside and rename; a pipe or a device is written to as it is."""
+    aside = output.with_name(f"{output.name}.{os.getpid()}.tmp") if output.is_file() or not output.exists() else output
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            found.write_csv(file)
+        if aside != output:
+            aside.replace(output)
+    finally:
+        if aside != output:
+            aside.unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""Answers questions with probes: features are read once a (dataset, backbone), then drawn, fitted, predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.errors import FitError, InputError, unknown
+from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probes
+from mt.probe.protocols.base import Logistic, Protocol
+from mt.probe.questions import SOLVER_REVISIONS, Pair, Question
+from mt.probe.scores import metrics
+from mt.results.store import Cases, Fit, ScoreStore
+
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
+    from mt.probe.budgets.draw import Draw
+    from mt.probe.budgets.source import DrawSource
+
+Array = npt.NDArray[Any]
+Keep = Callable[[Question, "Features", Fitted, Fit], None]
+# Draws are fitted together that hold at most so many numbers in all; larger ones gain nothing, and are kept one by one.
+TOGETHER = 4 << 20
+
+
+@dataclass(frozen=True)
+class Features:
+    """The opened feature files of a pair: verified once, mapped into memory, shared by all of its draws."""
+
+    pair: Pair
+    train: FeatureFile
+    test: FeatureFile
+    val: FeatureFile | None
+
+    @classmethod
+    def load(cls, pair: Pair) -> Features:
+        """Open the files and check every block's checksum.
+
+        Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
+        """
+        val = pair.val[0].open(verify=True) if pair.val else None
+        features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
+        labels = features.pool.labels
+        if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
+            raise FitError(
+                f"'{pair.dataset}' has one class only in its {len(labels)} train labels: nothing to tell apart. "
+                "See: mt datasets check"
+            )
+        return features
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.train.class_names)
+
+    @cached_property
+    def pool(self) -> Cases:
+        """The rows that draws are taken from."""
+        return Cases(self.train.ids, self.train.labels, self.train.groups)
+
+    @cached_property
+    def cases(self) -> Cases:
+        """The test cases, with the columns that subgroups are made of."""
+        return Cases(self.test.ids, self.test.labels, self.test.groups, self.test.columns)
+
+    @cached_property
+    def validation(self) -> Labelled | None:
+        """The validation split's rows, where they were asked to choose."""
+        return None if self.val is None else Labelled(self.val.embeddings, self.val.labels)
+
+    @cached_property
+    def _groups(self) -> Array | None:
+        return None if self.pool.groups is None else np.asarray(self.pool.groups)
+
+    @cached_property
+    def shared_groups(self) -> int:
+        """How many groups of the test split are also in the split that trains, or that chooses."""
+        if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
+            return 0  # other datasets count their patients anew
+        used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
+        return len(used & set(self.cases.groups))
+
+    def drawn(self, rows: Array) -> Labelled:
+        """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
+        rows = np.sort(rows)
+        if len(rows) == len(self.pool.labels):
+            return Labelled(self.train.embeddings, self.pool.labels, self._groups)
+        return Labelled(self.train.embeddings, self.pool.labels, self._groups).take(rows)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a run fits: its protocol, the solver where the protocol is a logistic regression, the device."""
+
+    protocol: Protocol
+    solver_name: str
+    device: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return what enters the identity of a question; imports no solver."""
+        if self.solver_name not in SOLVER_REVISIONS:
+            raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
+        solver = None
+        if isinstance(self.protocol.method, Logistic):
+            solver = [self.solver_name, SOLVER_REVISIONS[self.solver_name]]
+        elif self.solver_name != "torch":
+            raise InputError(
+                f"Protocol '{self.protocol.name}' is no logistic regression, so --solver {self.solver_name} has no "
+                "use. Leave it out, or take another: mt probe --list-protocols"
+            )
+        return {"protocol": self.protocol.fingerprint, "solver": solver}
+
+    def setting(self, task: str, n_classes: int) -> Setting:
+        """Return how to fit one dataset's draws."""
+        from mt.probe.solver.registry import get_solver
+
+        solver = get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+        return Setting(self.protocol, task, n_classes, solver, self.device)
+
+
+class Prober:
+    """Fits one protocol on every question it is asked; holds one pair's features at a time.
+
+    keep: called with every fitted probe (`--save`).
+    """
+
+    def __init__(self, fitting: Fitting, store: ScoreStore, draws: DrawSource, keep: Keep | None = None) -> None:
+        self.fitting, self.store, self.draws, self.keep = fitting, store, draws, keep
+        self._loaded: tuple[Features, str, str] | None = None
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
+        """Yield the fits that answer the questions, in their order, with their test probabilities.
+
+        Small draws of one budget that follow one another are fitted together.
+        """
+        for _, same in groupby(questions, key=lambda question: (id(question.pair), question.budget)):
+            yield from self._fits(list(same))
+
+    def _fits(self, questions: list[Question]) -> Iterator[Fit]:
+        """Yield the fits of one budget's draws."""
+        features = self._features(questions[0].pair)[0]
+        setting = self.fitting.setting(features.train.task, features.n_classes)
+        draws = [self.draws.draw(features, question.budget, question.seed) for question in questions]
+        numbers = features.train.dim * max(len(draw.rows) for draw in draws)
+        at_once = max(1, TOGETHER // numbers) if setting.batched else 1
+        for start in range(0, len(questions), at_once):
+            some = list(zip(questions, draws, strict=True))[start : start + at_once]
+            fits = fit_probes(
+                [(features.drawn(draw.rows), question.seed) for question, draw in some], setting,
+                validation=features.validation,
+            )  # fmt: skip
+            for (question, draw), fitted in zip(some, fits, strict=True):
+                yield self._fit(question, draw, setting, fitted)
+
+    def _fit(self, question: Question, drawn: Draw, setting: Setting, fitted: Fitted) -> Fit:
+        """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
+        features, pool, cases = self._features(question.pair)
+        probabilities = fitted.probe.probabilities(features.test.embeddings)
+        n_val = 0 if features.validation is None else len(features.validation.y)
+        outcome = {
+            "task": setting.task,
+            "class_names": list(features.train.class_names),
+            "protocol": setting.protocol.name,
+            "solver": setting.solver.name if setting.solver else setting.protocol.name,
+            "select": "val" if n_val else setting.protocol.validation.kind,
+            "settings": fitted.settings,
+            "selection": fitted.selection,
+            "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
+            "realised": drawn.realised,
+            "n_labels": len(drawn.rows) + n_val,
+            "versions": versions(setting),
+        }
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.keep:
+            self.keep(question, features, fitted, fit)
+        return fit
+
+    def _features(self, pair: Pair) -> tuple[Features, str, str]:
+        if self._loaded is None or self._loaded[0].pair is not pair:
+            self._loaded = None
+            features = Features.load(pair)
+            self._loaded = features, self.store.add_cases(features.pool), self.store.add_cases(features.cases)
+        return self._loaded
+
+
+def versions(setting: Setting) -> dict[str, Any]:
+    """Return what computed a fit: our revisions, and the libraries' versions."""
+    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": setting.protocol.fingerprint[:12]}
+    if setting.solver:
+        ours["solver"] = setting.solver.revision
+    return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
+
+
+def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
+    """Return what a reader of the score should know about its data and its predictions."""
+    flags = [
+        word for flag, word in (("random", "random weights"), ("limited", "limited")) if flag in pair.train[0].flags
+    ]
+    if features.pool.groups is None:
+        flags.append("no patient grouping known")
+    if features.shared_groups:
+        flags.append("groups shared with the test split")
+    labels = features.cases.labels
+    if metrics.collapsed(labels, p) and (labels != labels[0]).any():
+        flags.append("collapsed")
+    return flags

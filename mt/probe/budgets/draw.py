@@ -1,0 +1,136 @@
+"""Label budgets: which rows a probe may look at, and how it divides them into folds.
+
+A draw is a prefix of one seeded order, so that the 1 % draw of a seed lies inside its 10 % draw, and 5 shots inside 10.
+Draws, folds and splits are stratified by class; several labels, and groups as units, by iterative stratification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mt.errors import InputError
+from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
+from mt.probe.budgets.draw_file import read_draws, write_draws
+from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
+
+__all__ = ["Draw", "draw", "folds", "read_draws", "stratified_split", "write_draws"]
+
+
+def draw(
+    labels: ArrayLike, *, task: str, n_classes: int, fraction: float | None = None, shots: int | None = None,
+    seed: int = 0, groups: Sequence[object] | None = None, unit: str = "row",
+) -> Draw:  # fmt: skip
+    """Return the draw of one seed: a fraction of the units, or `shots` units of every class.
+
+    Units are rows, or groups with `unit="group"` (then a fraction is one of groups, and a shot a group that holds the
+    class).  A fraction is rounded to whole units and takes at least one unit of every class there is; the first unit of
+    each class is at the front of the order.  In multilabel a shot of a label is a positive, and as many rows with no
+    label at all are added.  A draw of all units is the same whatever the seed, and recorded under seed 0.
+
+    Raises InputError on labels outside the task, or when not exactly one of fraction and shots is given.
+    """
+    matrix = class_matrix(labels, task=task, n_classes=n_classes)
+    _check_budget(fraction, shots, groups, unit)
+    group_of_row = None if groups is None else np.asarray(groups)
+    counts, unit_of_row = unit_counts(_strata(labels, matrix), groups if unit == "group" else None)
+    order = _order(counts, seed, by_row=task != "multilabel" and unit == "row")
+    held = counts[order] > 0
+    if fraction is not None:
+        places, forced = _fraction_places(held[:, :n_classes], fraction)
+    else:
+        places, forced = _shot_places(held, shots or 0), []
+    if len(places) == len(order):
+        rows, seed, forced = np.arange(len(matrix)), 0, []
+    else:
+        rows = _rows_of(order[places], unit_of_row)
+    realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
+    return Draw(rows, fraction, shots, seed, realised)
+
+
+def folds(
+    labels: ArrayLike, *, task: str, n_classes: int, k: int = 5, groups: Sequence[object] | None = None, seed: int = 0
+) -> Ints | None:
+    """Return the fold number of each row of a draw, or None where fewer than two folds are possible.
+
+    There are min(k, units of the rarest class) folds, a unit being a group, or a row without groups; classes absent
+    from the draw do not count.  In multilabel each label is a problem of its own: its rarest class is the smaller of
+    the units with a positive and those with a negative row, and labels that have fewer than two of either, which no
+    fold can test, do not count.
+    """
+    matrix = class_matrix(labels, task=task, n_classes=n_classes)
+    counts, _ = unit_counts(matrix, groups)
+    rarest = (counts > 0).sum(axis=0)
+    if task == "multilabel":
+        negatives, _ = unit_counts(1 - matrix, groups)
+        rarest = np.minimum(rarest, (negatives > 0).sum(axis=0))
+        testable = rarest >= 2
+    else:
+        testable = rarest >= 1
+    n_folds = min(k, int(rarest[testable].min(initial=k))) if testable.any() else 0
+    if n_folds < 2:
+        return None
+    return stratified_parts(labels, groups, [1 / n_folds] * n_folds, seed)
+
+
+def stratified_split(
+    labels: ArrayLike, *, task: str, n_classes: int, fractions: Mapping[str, float],
+    groups: Sequence[object] | None = None, seed: int = 0,
+) -> dict[str, Ints]:  # fmt: skip
+    """Return the row numbers, ascending, of each named part; no group is in two parts."""
+    class_matrix(labels, task=task, n_classes=n_classes)
+    part = stratified_parts(labels, groups, list(fractions.values()), seed)
+    return {name: np.flatnonzero(part == number) for number, name in enumerate(fractions)}
+
+
+def _check_budget(fraction: float | None, shots: int | None, groups: Sequence[object] | None, unit: str) -> None:
+    if (fraction is None) == (shots is None):
+        raise InputError("a budget is either a fraction or a number of shots: give exactly one of them")
+    if fraction is not None and not 0 < fraction <= 1:
+        raise InputError(f"a fraction lies in (0, 1], found {fraction}")
+    if shots is not None and shots < 1:
+        raise InputError(f"shots are at least 1 per class, found {shots}")
+    if unit not in UNITS:
+        raise InputError(f"No budget unit '{unit}'. Expected one of: {', '.join(UNITS)}")
+    if unit == "group" and groups is None:
+        raise InputError("a budget in groups needs the group of each row, and this dataset declares none")
+
+
+def _strata(labels: ArrayLike, matrix: Ints) -> Ints:
+    """Return the columns to stratify by: the classes, and in multilabel a last one for rows without any label."""
+    return matrix if np.asarray(labels).ndim == 1 else label_matrix(labels)
+
+
+def _order(counts: Ints, seed: int, *, by_row: bool) -> Ints:
+    return stratified_order(counts.argmax(axis=1), seed) if by_row else iterative_order(counts, seed)
+
+
+def _fraction_places(held: NDArray[np.bool_], fraction: float) -> tuple[Ints, list[int]]:
+    """Return the places in the order that a fraction takes, and the classes it would have missed but for forcing.
+
+    `held` is (n_units, n_classes), in the order.  The order proper starts with the first unit of each class, so that
+    every prefix long enough holds them all; a shorter prefix is lengthened.
+    """
+    size = max(1, int(np.floor(fraction * len(held) + 0.5)))
+    present = np.flatnonzero(held.any(axis=0))
+    first = held[:, present].argmax(axis=0)
+    front = np.unique(first)
+    behind = np.setdiff1d(np.arange(len(held)), front)
+    places = np.concatenate([front, behind[: max(0, size - len(front))]])
+    return places, present[first >= size].tolist()
+
+
+def _shot_places(held: NDArray[np.bool_], shots: int) -> Ints:
+    """Return the places in the order of the first `shots` units of every class."""
+    return np.flatnonzero((held & (np.cumsum(held, axis=0) <= shots)).any(axis=1))
+
+
+def _rows_of(units: Ints, unit_of_row: Ints) -> Ints:
+    """Return the rows of `units`, unit after unit, ascending inside a unit."""
+    rank = np.full(int(unit_of_row.max()) + 1, len(units))
+    rank[units] = np.arange(len(units))
+    rank_of_row = rank[unit_of_row]
+    by_rank = np.argsort(rank_of_row, kind="stable")
+    return by_rank[: int((rank_of_row < len(units)).sum())]

@@ -1,0 +1,166 @@
+"""Draw files: the very same rows for others, by id (JSON, format `mt-draws`).
+
+    {"format": "mt-draws", "format_version": 1, "dataset": "pcam", "fingerprint": "<of the dataset>", "unit": "row",
+     "draws": [{"fraction": 0.01, "shots": null, "seed": 0, "ids": ["...", ...], "realised": {...}}, ...]}
+
+`fingerprint`, `unit` and `realised` may be left out by hand, and so may `fraction`, `shots` and `seed`: a draw needs
+no more than its ids, and two draws of a file differ in one of the three.  What a draw realised is counted again when it
+is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mt.cache.fingerprint import digest
+from mt.errors import InputError
+from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
+from mt.stratification import Ints
+
+FORMAT = "mt-draws"
+FORMAT_VERSION = 1
+Name = tuple[float | None, int | None, int]  # fraction, shots, seed: what tells the draws of a file apart
+
+
+def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:
+    """Write draws by the ids of their rows; `ids` are those of the training split, which draws index."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": dataset,
+        "fingerprint": fingerprint,
+        "unit": draws[0].realised["unit"] if draws else "row",
+        "draws": [
+            {
+                "fraction": draw.fraction,
+                "shots": draw.shots,
+                "seed": draw.seed,
+                "ids": [str(ids[row]) for row in draw.rows],
+                "realised": draw.realised,
+            }
+            for draw in draws
+        ],
+    }
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def read_draws(
+    path: Path, *, ids: Sequence[str], labels: ArrayLike, task: str, n_classes: int, dataset: str, fingerprint: str,
+    groups: Sequence[object] | None = None,
+) -> list[Draw]:  # fmt: skip
+    """Read the draws of a file against the training split that `ids`, `labels` and `groups` describe.
+
+    Raises InputError when the file is not a draw file, is newer than this version, belongs to another dataset or other
+    content of it, or names an id twice or one that the split lacks.
+    """
+    content = _content(path)
+    _check_origin(path, content, dataset, fingerprint)
+    unit = content.get("unit", "row")
+    if unit not in UNITS:
+        raise InputError(f"{path}: 'unit' is one of {', '.join(UNITS)}, found {unit!r}")
+    matrix = class_matrix(labels, task=task, n_classes=n_classes)
+    row_of_id = {str(name): row for row, name in enumerate(ids)}
+    group_of_row = None if groups is None else np.asarray(groups)
+    found = []
+    for number, entry in enumerate(content["draws"]):
+        where = f"{path}, draw {number}"
+        rows, (fraction, shots, seed) = _rows(where, entry, row_of_id), _name(where, entry)
+        realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=_forced(where, entry))
+        found.append(Draw(rows, fraction, shots, seed, realised))
+    return found
+
+
+def list_draws(path: Path) -> dict[Name, str]:
+    """Return the digest of the ids of every draw of a file, by its name; needs no split.
+
+    Raises InputError when the file is not a draw file, or gives two draws one name.
+    """
+    found: dict[Name, str] = {}
+    for number, entry in enumerate(_content(path)["draws"]):
+        where = f"{path}, draw {number}"
+        ids, name = _ids(where, entry), _name(where, entry)
+        if name in found:
+            raise InputError(f"{where}: another draw has its fraction, shots and seed too. Give each its own 'seed'")
+        found[name] = digest(ids)
+    return found
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"No draw file {path}. Write one with: mt probe --draw-file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a draw file: expected JSON, found {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is not a draw file: expected a JSON object with format '{FORMAT}'")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has draw-file version {version}, this program reads {FORMAT_VERSION}")
+    if not isinstance(content.get("draws"), list) or not content["draws"]:
+        raise InputError(f"{path} holds no draw: expected a list 'draws' with at least one entry")
+    return content
+
+
+def _check_origin(path: Path, content: dict[str, Any], dataset: str, fingerprint: str) -> None:
+    if content.get("dataset") != dataset:
+        raise InputError(f"{path} was drawn from dataset '{content.get('dataset')}', not from '{dataset}'")
+    written = content.get("fingerprint")
+    if written not in (None, fingerprint):
+        raise InputError(
+            f"{path} was drawn from other content of '{dataset}': fingerprint {str(written)[:12]}, "
+            f"here {fingerprint[:12]}. See: mt datasets check"
+        )
+
+
+def _ids(where: str, entry: Any) -> list[str]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("ids"), list) or not entry["ids"]:
+        raise InputError(f"{where}: expected an object with a non-empty list 'ids'")
+    return [str(name) for name in entry["ids"]]
+
+
+def _name(where: str, entry: dict[str, Any]) -> Name:
+    fraction, shots, seed = entry.get("fraction"), entry.get("shots"), entry.get("seed", 0)
+    if fraction is not None and not (type(fraction) in (int, float) and 0 < fraction <= 1):
+        raise InputError(f"{where}: 'fraction' is null or a number in (0, 1], found {fraction!r}")
+    if shots is not None and not (type(shots) is int and shots >= 1):
+        raise InputError(f"{where}: 'shots' is null or a whole number of at least 1, found {shots!r}")
+    if fraction is not None and shots is not None:
+        raise InputError(f"{where}: a draw has a 'fraction' or 'shots', found both")
+    if not (type(seed) is int and seed >= 0):
+        raise InputError(f"{where}: 'seed' is a whole number of at least 0, found {seed!r}")
+    return fraction, shots, seed
+
+
+def _forced(where: str, entry: dict[str, Any]) -> list[int]:
+    """Return the classes that the file says were forced: the one thing about a draw that its rows do not tell."""
+    realised = entry.get("realised", {})
+    forced = realised.get("forced", []) if isinstance(realised, dict) else None
+    if not isinstance(forced, list) or not all(type(number) is int for number in forced):
+        raise InputError(f"{where}: 'realised' is an object whose 'forced' lists class numbers; leave it out by hand")
+    return forced
+
+
+def _rows(where: str, entry: Any, row_of_id: dict[str, int]) -> Ints:
+    names = _ids(where, entry)
+    unknown = [name for name in names if name not in row_of_id]
+    if unknown:
+        raise InputError(f"{where}: the training split lacks {len(unknown)} of {len(names)} ids: '{unknown[0]}'")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{where}: id '{twice}' is named twice")
+    return np.array([row_of_id[name] for name in names], dtype=np.int64)

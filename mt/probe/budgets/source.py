@@ -1,0 +1,107 @@
+"""Where draws come from: our seeded orders, or a draw file that others wrote (`--draw-file`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.errors import InputError
+from mt.probe.budgets.draw import Draw, draw, read_draws, write_draws
+from mt.probe.budgets.draw_file import list_draws
+from mt.probe.questions import Budget, Pair, Question, budgets, seeds_of
+from mt.results.store import ScoreStore
+
+if TYPE_CHECKING:
+    from mt.probe.answer import Features
+
+REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
+Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
+
+
+class DrawSource:
+    """Draws as prefixes of our seeded orders."""
+
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
+        """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
+        if seeds < 1:
+            raise InputError(f"--seeds must be at least 1, got {seeds}.")
+        here = {"order": REVISION}
+        return [(budget, seed, here) for budget in budgets(fractions, shots) for seed in seeds_of(budget, seeds)]
+
+    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
+        """Return the rows of one draw."""
+        pool, manifest = features.pool, features.train.manifest
+        return draw(
+            pool.labels, task=features.train.task, n_classes=features.n_classes, fraction=budget.fraction,
+            shots=budget.shots, seed=seed, groups=pool.groups, unit=manifest["budget_unit"],
+        )  # fmt: skip
+
+
+class DrawFile(DrawSource):
+    """Draws as a file lists them, whatever seeds were asked for; read once a pair of feature files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: tuple[Features, dict[tuple[Budget, int], Draw]] | None = None
+
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
+        """Return the draws that the file holds; their rows are part of the identity.
+
+        Raises InputError where other budgets are asked for.
+        """
+        listed, wanted = [budget for budget, _ in self._listed], budgets(fractions, shots)
+        if (fractions or shots) and set(listed) != set(wanted):
+            there, other = (", ".join(map(str, dict.fromkeys(found))) for found in (listed, wanted))
+            raise InputError(
+                f"{self.path} lists draws of {there}; asked for were {other}. Leave --fraction and --shots out, or "
+                "write others to a new file: mt probe --draw-file FILE"
+            )
+        return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
+
+    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
+        if self._read is None or self._read[0] is not features:
+            pool, train = features.pool, features.train
+            draws = read_draws(
+                self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
+                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
+            )  # fmt: skip
+            listed = [replace(found, realised={**found.realised, "listed": True}) for found in draws]
+            self._read = features, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
+        return self._read[1][budget, seed]
+
+    @cached_property
+    def _listed(self) -> dict[tuple[Budget, int], str]:
+        """The digest of the ids of each (budget, seed), read without the features."""
+        return {(Budget(fraction, shots), seed): ids for (fraction, shots, seed), ids in list_draws(self.path).items()}
+
+
+def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
+    """Refuse a draw file for several datasets, since it lists the rows of one, and one whose folder is not there."""
+    if not path.parent.is_dir():
+        raise InputError(f"No folder {path.parent} to write the draws to. Make it: mkdir -p {path.parent}")
+    names = sorted({pair.dataset for pair in pairs})
+    if len(names) > 1:
+        raise InputError(
+            f"--draw-file holds the draws of one dataset, and there are {', '.join(names)}. Name one: --dataset"
+        )
+
+
+def save_draws(path: Path, questions: Sequence[Question], store: ScoreStore) -> None:
+    """Write the rows of every draw that was asked for, as the store keeps them."""
+    draws: dict[tuple[Budget, int], Draw] = {}
+    pool = ""
+    for question in questions:
+        if (question.budget, question.seed) not in draws:
+            fit = store.fit(question.identity)
+            realised, pool = dict(fit.outcome["realised"]), fit.pool
+            draws[question.budget, question.seed] = Draw(
+                fit.rows, question.budget.fraction, question.budget.shots, question.seed, realised
+            )
+    train = questions[0].pair.train[0]
+    write_draws(
+        path, list(draws.values()), ids=store.cases(pool).ids, dataset=train.dataset,
+        fingerprint=train.fingerprints["dataset"],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How a protocol is fitted on a budget: logistic regression, gradient heads, nearest neighbours."""

@@ -1,0 +1,105 @@
+"""k nearest neighbours by cosine similarity, in blocks: never an n x n matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.probe.methods.fit import Fitted, Labelled, Setting, carve
+from mt.probe.methods.linear import Scaling
+from mt.probe.methods.selection import agreement, best
+from mt.probe.protocols.base import Neighbours
+
+Array = npt.NDArray[Any]
+_ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class NeighbourProbe:
+    """Votes of the k nearest rows of a bank: (n_bank, dim) float32 of unit length, labels (n_bank,).
+
+    "weighted" votes with exp(similarity / temperature) (facebookresearch/dino, eval_knn.py), "majority" with one.
+    """
+
+    task: str
+    n_classes: int
+    scaling: Scaling
+    bank: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    k: int
+    vote: str
+    temperature: float
+    device: str = "cpu"
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
+        """Return each class's share of the votes: (n,) of class 1 for binary, else (n, K)."""
+        shares = self.shares(X, [self.k])[0]
+        return np.asarray(shares[:, 1] if self.task == "binary" else shares)
+
+    def shares(self, X: Array, ks: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return the share of the votes (len(ks), n, K) for several k at once; k is cut to the rows of the bank."""
+        out = np.zeros((len(ks), len(X), self.n_classes), dtype=np.float32)
+        queries = self.scaling.apply(X)
+        for rows, similarity, nearest in _nearest(queries, self.bank, max(ks), self.device):
+            weight = np.exp(similarity / self.temperature) if self.vote == "weighted" else np.ones_like(similarity)
+            voters = self.labels[nearest]
+            for place, k in enumerate(ks):
+                for c in range(self.n_classes):
+                    out[place, rows, c] = (weight[:, :k] * (voters[:, :k] == c)).sum(axis=1)
+        return np.asarray(out / np.maximum(out.sum(axis=2, keepdims=True), np.finfo(np.float32).tiny))
+
+
+def fit_neighbours(
+    budget: Labelled, setting: Setting, method: Neighbours, seed: int, validation: Labelled | None
+) -> Fitted:
+    """Choose k on held-out rows of the budget (or the validation split), then vote with the whole budget."""
+    scaling = Scaling.learn(budget.X, setting.protocol.scaling)
+    y = np.asarray(budget.y, dtype=np.int64)
+
+    def probe(rows: Array, k: int) -> NeighbourProbe:
+        return NeighbourProbe(
+            setting.task, setting.n_classes, scaling, scaling.apply(budget.X[rows]), y[rows],
+            min(k, len(rows)), method.vote, method.temperature, setting.device,
+        )  # fmt: skip
+
+    def scores_on(rows: Array) -> Array:
+        return agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, setting.n_classes)
+
+    everything = np.arange(len(y))
+    metric = setting.protocol.selection_metric or "accuracy"
+    source, fold = "val", None
+    if validation is not None:
+        shares, truth = probe(everything, 1).shares(validation.X, method.ks), np.asarray(validation.y)
+    elif (fold := carve(budget, setting, seed)) is not None:
+        source, truth = "folds", y
+        shares = np.empty((len(method.ks), len(y), setting.n_classes), dtype=np.float32)
+        for number in np.unique(fold):
+            held, fitting = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            shares[:, held] = probe(fitting, 1).shares(budget.X[held], method.ks)
+    else:
+        return Fitted(probe(everything, method.ks[0]), {"k": min(method.ks[0], len(y))}, {}, ("fixed_k",))
+    scores = scores_on(np.arange(len(truth)))
+    k = method.ks[best(scores, setting.protocol.validation.ties)]
+    selection = {"metric": metric, "source": source, "scores": scores.tolist()}
+    if fold is not None:
+        selection["folds"] = [scores_on(np.flatnonzero(fold == number)).tolist() for number in np.unique(fold)]
+    return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection)
+
+
+def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield, a block of queries at a time, the similarities (b, k) of the nearest rows, greatest first, and which."""
+    import torch
+
+    from mt.probe.solver.api import torch_device
+
+    k, where = min(k, len(bank)), torch_device(device)
+    targets = torch.from_numpy(bank).to(where)
+    step = max(1, _ENTRIES // max(1, len(bank)))
+    for start in range(0, len(queries), step):
+        rows = slice(start, min(start + step, len(queries)))
+        similarity, nearest = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
+        yield rows, similarity.cpu().numpy(), nearest.cpu().numpy()

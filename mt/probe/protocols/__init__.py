@@ -1,0 +1,1 @@
+"""What a protocol is, and all of them by name."""

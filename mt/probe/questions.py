@@ -1,0 +1,248 @@
+"""What a run asks: which feature files belong together, which budgets, and the identity of every question.
+
+Planning opens no feature file and imports nothing heavy, so a run whose answers are all stored stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mt.cache.catalog import Catalog, Entry
+from mt.cache.fingerprint import digest
+from mt.errors import CacheError, InputError
+
+# What `mt.probe.solver.registry` gives its solvers; planning must not import them (a test compares).
+SOLVER_REVISIONS = {"torch": 7, "sklearn": 1, "cuml": 1}
+REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The feature files of one method on one dataset: train and test of one model, or of several in order.
+
+    dataset and model are the names that tables show; val is there where the validation split chooses.
+    """
+
+    dataset: str
+    test_dataset: str
+    model: str
+    train: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+    val: tuple[Entry, ...] = ()
+
+    @property
+    def task(self) -> str:
+        return str(self.train[0].manifest["task"])
+
+    @cached_property
+    def fingerprints(self) -> dict[str, Any]:
+        """The fingerprints of every file that a fit or its predictions come from, by split."""
+        parts = {"train": self.train, "test": self.test, "val": self.val}
+        return {split: [_identity_of(entry) for entry in entries] for split, entries in parts.items() if entries}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many labels a draw may use: a fraction of the train split, or a number of shots a class.
+
+    Neither for rows that a draw file lists without saying.
+    """
+
+    fraction: float | None = None
+    shots: int | None = None
+
+    def __str__(self) -> str:
+        if self.fraction is not None:
+            return f"{100 * self.fraction:g} %"
+        return "listed rows" if self.shots is None else f"{self.shots} shots"
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether there is only one draw of it."""
+        return self.fraction == 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """One fit: a method with its recipe on a pair's features, one budget, one seed.
+
+    recipe: JSON that holds everything of the method that changes a number (protocol hash, solver revision, ...).
+    draw: JSON that identifies how the rows are drawn: the revision of the algorithm, or the digest of a draw file.
+    """
+
+    pair: Pair
+    budget: Budget
+    seed: int
+    method: str
+    recipe: Mapping[str, Any]
+    draw: Any
+
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 of everything that determines the predictions."""
+        return digest(
+            {
+                "revision": REVISION,
+                "method": self.method,
+                "recipe": dict(self.recipe),
+                "features": self.pair.fingerprints,
+                "budget": {"fraction": self.budget.fraction, "shots": self.budget.shots},
+                "seed": self.seed,
+                "draw": self.draw,
+            }
+        )
+
+
+def budgets(fractions: Sequence[float], shots: Sequence[int]) -> list[Budget]:
+    """Return the budgets asked for, small ones first, each once; 1, 10 and 100 % by default."""
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise InputError(f"--fraction must be above 0 and at most 1 (0.01 is 1 %), got {fraction:g}.")
+    for shot in shots:
+        if shot < 1:
+            raise InputError(f"--shots must be at least 1 label a class, got {shot}.")
+    asked = [Budget(fraction=float(f)) for f in sorted(set(fractions))] + [Budget(shots=s) for s in sorted(set(shots))]
+    return asked or [Budget(fraction=f) for f in (0.01, 0.1, 1.0)]
+
+
+def seeds_of(budget: Budget, seeds: int) -> range:
+    """Return the seeds of a budget's draws: all of the labels can be drawn in one way only."""
+    return range(1 if budget.is_everything else seeds)
+
+
+def find_pairs(
+    catalog: Catalog,
+    *,
+    models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    test_dataset: str | None = None,
+    select_val: bool = False,
+    everything: bool = False,
+) -> list[Pair]:
+    """Return train and test features that belong together: same backbone and, without test_dataset, dataset content.
+
+    Raises InputError when the cache holds nothing that was asked for or the classes of the test dataset differ,
+    CacheError for a train split without its test.
+    """
+    _check_asked(catalog, models, datasets, everything=everything)
+
+    def features(split: str, names: Sequence[str]) -> list[Entry]:
+        found = catalog.entries(datasets=names, models=models, splits=[split], everything=everything)
+        return [entry for entry in found if entry.complete]
+
+    trains = features("train", datasets)
+    tests = features("test", [test_dataset] if test_dataset else datasets)
+    if test_dataset:
+        trains = [train for train in trains if train.dataset != test_dataset] or trains
+    vals = features("val", datasets) if select_val else []
+    names = _names(trains)
+    pairs = []
+    for train in trains:
+        test = _partner(train, tests, "test", test_dataset)
+        if test_dataset:
+            _check_same_classes(train, test)
+        val = (_partner(train, vals, "val", None),) if select_val else ()
+        dataset, model = names[train.path]
+        pairs.append(Pair(dataset, test.dataset if test_dataset else dataset, model, (train,), (test,), val))
+    return sorted(pairs, key=lambda pair: (pair.dataset, pair.model))
+
+
+def _identity_of(entry: Entry) -> dict[str, Any]:
+    """Return what names a file's numbers: its fingerprints, and how many rows it has (`--limit`)."""
+    return {**entry.fingerprints, "rows": entry.n_rows}
+
+
+def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | None) -> Entry:
+    """Return the same backbone's features of another split; of the same dataset content, or of a named dataset."""
+
+    def belongs(entry: Entry) -> bool:
+        same = dataset is not None or entry.fingerprints["dataset"] == train.fingerprints["dataset"]
+        limits = ("limited" in entry.flags) == ("limited" in train.flags)
+        return same and limits and entry.fingerprints["backbone"] == train.fingerprints["backbone"]
+
+    found = [entry for entry in entries if belongs(entry)]
+    if not found:
+        wanted = dataset or train.dataset
+        raise CacheError(
+            f"The '{train.backbone}' features of '{train.dataset}' (train) have no finished '{split}' features of "
+            f"'{wanted}' by the same backbone. Make them: {_featurize(train, dataset)}"
+        )
+    return found[-1]
+
+
+def _featurize(train: Entry, other: str | None) -> str:
+    """Return the command that makes features like these, of their own dataset or another."""
+    command = str(train.manifest.get("command") or f"mt featurize --model {train.backbone} --dataset {train.dataset}")
+    return f"mt featurize --model {train.backbone} --dataset {other}" if other else command
+
+
+def _check_same_classes(train: Entry, test: Entry) -> None:
+    """Refuse a test dataset of another task or other classes."""
+    ours, theirs = ([entry.manifest[key] for key in ("task", "class_names")] for entry in (train, test))
+    if ours != theirs:
+        raise InputError(
+            f"--test-dataset {test.dataset} needs the task and classes of {train.dataset}: "
+            f"expected {ours[0]} {', '.join(ours[1])}; found {theirs[0]} {', '.join(theirs[1])}."
+        )
+
+
+def _names(entries: Sequence[Entry]) -> dict[Any, tuple[str, str]]:
+    """Return the dataset's and the model's name of each file; equal names are told apart by their fingerprints."""
+    contents: dict[str, set[str]] = {}
+    backbones: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        contents.setdefault(entry.dataset, set()).add(entry.fingerprints["dataset"])
+        key = (entry.fingerprints["dataset"], entry.backbone)
+        backbones.setdefault(key, set()).add(entry.fingerprints["backbone"])
+    names = {}
+    for entry in entries:
+        dataset, model = entry.dataset, entry.backbone
+        if len(contents[dataset]) > 1:
+            dataset += f"@{entry.fingerprints['dataset'][:8]}"
+        if len(backbones[entry.fingerprints["dataset"], entry.backbone]) > 1:
+            model += f"@{entry.fingerprints['backbone'][:8]}"
+        if "limited" in entry.flags:
+            model += f" ({entry.n_rows} rows)"
+        names[entry.path] = (dataset, model)
+    return names
+
+
+def _check_asked(catalog: Catalog, models: Sequence[str], datasets: Sequence[str], *, everything: bool) -> None:
+    """Raise unless every name that was asked for has finished train features, naming the command that makes them."""
+
+    def has(**names: Sequence[str]) -> list[Entry]:
+        return [e for e in catalog.entries(splits=["train"], everything=everything, **names) if e.complete]
+
+    if not has():
+        raise _nothing(catalog, models, datasets, everything=everything)
+    for name in datasets:
+        if not has(datasets=[name]):
+            raise _absent(catalog, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {name}")
+    for name in models:
+        if not has(models=[name], datasets=datasets):
+            where = (datasets or [has()[0].dataset])[0]
+            raise _absent(catalog, "--model", name, f"--model {name} --dataset {where}")
+
+
+def _absent(catalog: Catalog, option: str, name: str, arguments: str) -> InputError:
+    return InputError(
+        f"No finished train features for {option} {name} in {catalog.cache_dir}. "
+        f"Make them: mt featurize {arguments}  See: mt cache list"
+    )
+
+
+def _nothing(catalog: Catalog, models: Sequence[str], datasets: Sequence[str], *, everything: bool) -> InputError:
+    """Return the error for a cache without anything to probe, naming the command that fills it."""
+    model, dataset = (*models, "dino")[0], (*datasets, "pcam")[0]
+    command = f"mt featurize --model {model} --dataset {dataset}"
+    left_out = [] if everything else [e for e in catalog.entries(splits=["train"], everything=True) if e.complete]
+    if left_out:
+        flags = ", ".join(sorted({flag for entry in left_out for flag in entry.flags}))
+        return InputError(
+            f"{catalog.cache_dir} holds only features that are left out by default ({flags}). "
+            f"Take them with --everything, or make others: {command}"
+        )
+    return InputError(f"No finished train features in {catalog.cache_dir}. Make some: {command}")

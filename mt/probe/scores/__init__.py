@@ -1,0 +1,1 @@
+"""Metrics, their intervals over cases and draws, and paired comparisons."""

@@ -1,0 +1,139 @@
+"""The cells of a table: the draws of one method at one budget, with the two uncertainties apart.
+
+Works for any method whose scores are in the store; what takes long is remembered there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mt.cache.fingerprint import digest
+from mt.probe.questions import Budget
+from mt.probe.scores import metrics
+from mt.probe.scores.intervals import Spread, over_draws
+from mt.probe.scores.scoring import Scored, View, bounds, views
+from mt.results.store import Score, ScoreStore
+
+_MEANS = frozenset({"macro_auc", "mean_auc", "mean_ap"})  # metrics that are means over classes or labels
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and standard deviation over draws, and the interval of the mean over test cases."""
+
+    scores: tuple[Score, ...]
+    spread: Spread
+    low: float | None
+    high: float | None
+    interval: str
+
+    @property
+    def flags(self) -> set[str]:
+        return {flag for score in self.scores for flag in score.flags}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table: the cells of one dataset, metric and subgroup by (row, budget), in the order they were asked."""
+
+    dataset: str
+    test_dataset: str
+    metric: str
+    level: str
+    by: str | None
+    subgroup: str | None
+    cells: dict[tuple[str, Budget], Cell]
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.cells))
+
+    @property
+    def budgets(self) -> list[Budget]:
+        return list(dict.fromkeys(budget for _, budget in self.cells))
+
+
+def grids(scores: Iterable[Score], store: ScoreStore) -> list[Grid]:
+    """Return the tables that these scores make.
+
+    Draws that took every row there is (a fraction that rounds up to all of them, enough shots) are one draw.
+    """
+    tables: dict[tuple[str, str, str, str, str | None, str | None], dict[tuple[str, Budget], list[Score]]] = {}
+    for score in scores:
+        table = score.dataset, score.test_dataset, score.metric, score.level, score.by, score.subgroup
+        place = row_name(score), Budget(score.fraction, score.shots)
+        tables.setdefault(table, {}).setdefault(place, []).append(score)
+    return [
+        Grid(*names, {place: _cell(_distinct(draws), store) for place, draws in cells.items()})
+        for names, cells in tables.items()
+    ]
+
+
+def row_name(score: Score) -> str:
+    """Return what the row of a table is called: the model, or the method on several models."""
+    return score.model if score.method == "probe" else f"{score.method}: {score.model}"
+
+
+def scored(scores: Sequence[Score], store: ScoreStore) -> list[Scored]:
+    """Return the test cases and kept predictions that these scores, all of one view, were made from."""
+    found = []
+    for score in scores:
+        fit = store.fit(score.fit)
+        view = View(score.level, score.by)
+        parts = dict(views(fit.probabilities, store.cases(fit.cases), fit.outcome["task"], view))
+        found.append(parts[score.subgroup])
+    return found
+
+
+def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
+    """Return a score as one JSON object; a mean over classes with the score of each (null: left out of the mean)."""
+    if score.metric not in _MEANS:
+        return score.row()
+    key = digest({"per class": score.identity})
+    found = store.recall(key)
+    if found is None:
+        (cases,) = scored([score], store)
+        values = metrics.per_class(score.metric, cases.y, cases.p).tolist()
+        names = store.fit(score.fit).outcome["class_names"]
+        found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
+        store.remember(key, found)
+    return score.row() | {"per_class": found}
+
+
+def left_out(grid: Grid, store: ScoreStore) -> list[str]:
+    """Return the names of the classes or labels that a mean leaves out: absent from the test cases, or in all."""
+    if grid.metric not in _MEANS:
+        return []
+    (score, *_), *_ = (cell.scores for cell in grid.cells.values())
+    key = digest({"left out": score.identity})
+    found = store.recall(key)
+    if found is None:
+        (cases,) = scored([score], store)
+        names = store.fit(score.fit).outcome["class_names"]
+        found = [names[k] for k in metrics.left_out(cases.y, cases.p)]
+        store.remember(key, found)
+    return list(found)
+
+
+def _distinct(draws: list[Score]) -> list[Score]:
+    return draws[:1] if all(score.realised.get("everything") for score in draws) else draws
+
+
+def _cell(draws: list[Score], store: ScoreStore) -> Cell:
+    spread = over_draws([score.value for score in draws])
+    if len(draws) == 1:
+        (score,) = draws
+        return Cell((score,), spread, score.low, score.high, score.interval)
+    first = draws[0]
+    key = digest({"interval of the mean": [score.identity for score in draws]})
+    answer = store.recall(key)
+    if answer is None:
+        values = [store.replicates(score.identity) for score in draws]
+        low, high = bounds(np.mean(values, axis=0), first.n_units) if all(map(len, values)) else (None, None)
+        answer = {"low": low, "high": high}
+        store.remember(key, answer)
+    return Cell(tuple(draws), spread, answer["low"], answer["high"], first.interval)

@@ -1,0 +1,194 @@
+"""From kept predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.fingerprint import digest
+from mt.errors import InputError
+from mt.probe.questions import Pair, Question
+from mt.probe.scores import intervals, metrics
+from mt.probe.scores.bootstrap import replicate, units_of, whole
+from mt.probe.scores.bootstrap_metrics import weighted
+from mt.results.store import Cases, Fit, Score
+
+Array = npt.NDArray[Any]
+RESAMPLES = 1000
+LEVEL = 0.95
+REVISION = 2  # of views, intervals and flags; raised whenever their numbers change
+Resampled = tuple[Score, Array]
+_BINS = 4  # a numeric column with many values is cut at its quartiles
+
+
+@dataclass(frozen=True)
+class View:
+    """Which predictions are scored: one a row or one a group, and apart for every value of a column."""
+
+    level: str = "row"
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Test cases and what a fit says of them: y (n,) or (n, L); p (n,), (n, K) or (n, L); the group of each case."""
+
+    y: Array
+    p: Array
+    groups: Sequence[str] | None
+    flags: tuple[str, ...] = field(default=())
+
+
+def revision() -> dict[str, int]:
+    """Return the revisions of our code that enter a score's identity beside those of its fit."""
+    return {"metrics": metrics.REVISION, "scoring": REVISION, "resamples": RESAMPLES}
+
+
+def headline(pair: Pair) -> str:
+    """Return the metric that a dataset is judged by."""
+    defined = metrics.metrics_for(pair.task)
+    named = str(pair.train[0].manifest.get("metric"))
+    return named if named in defined else defined[0]
+
+
+def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Resampled]:
+    """Return the scores of one fit in one metric: one, or one a subgroup; each with its values on the resamples."""
+    parts = views(fit.probabilities, cases, fit.outcome["task"], view)
+    return [_score(question, fit, metric, view, name, part) for name, part in parts]
+
+
+def views(p: Array, cases: Cases, task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
+    """Yield each subgroup's name (None for all cases) with its cases."""
+    independent = () if cases.groups is not None else ("cases assumed independent",)
+    whole = Scored(cases.labels, p, cases.groups, independent)
+    if view.by is None:
+        yield None, by_group(whole, task) if view.level == "group" else whole
+        return
+    for name, rows in subgroups(cases, view.by):
+        groups = None if cases.groups is None else [cases.groups[row] for row in rows]
+        part = Scored(cases.labels[rows], p[rows], groups, independent)
+        yield name, by_group(part, task) if view.level == "group" else part
+
+
+def by_group(cases: Scored, task: str) -> Scored:
+    """Return one case a group: the mean probability, and the highest label among its cases (any positive).
+
+    Raises InputError without groups, or where classes without an order differ inside a group.
+    """
+    if cases.groups is None:
+        raise InputError("--level group needs the patient or slide of every test case, and none is known here.")
+    names, group = np.unique(np.asarray(cases.groups), return_inverse=True)
+    counts = np.bincount(group).astype(np.float64)
+    p = np.zeros((len(names), *cases.p.shape[1:]))
+    np.add.at(p, group, cases.p.astype(np.float64))
+    p /= counts.reshape(-1, *[1] * (p.ndim - 1))
+    y = np.zeros((len(names), *cases.y.shape[1:]), dtype=cases.y.dtype)
+    np.maximum.at(y, group, cases.y)
+    if task == "multiclass" and (y[group] != cases.y).any():
+        mixed = len(np.unique(group[y[group] != cases.y]))
+        raise InputError(f"--level group needs one class a group; {mixed} of {len(names)} groups have several.")
+    return Scored(y, p.astype(np.float32), names.tolist())
+
+
+def subgroups(cases: Cases, column: str) -> list[tuple[str, Array]]:
+    """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
+    if column not in cases.columns:
+        known = ", ".join(sorted(cases.columns)) or "none"
+        raise InputError(f"No column '{column}' in the test features. Columns: {known}")
+    values = cases.columns[column]
+    numeric = [value for value in values if isinstance(value, (int, float))]
+    if len(set(numeric)) > 2 * _BINS and len(numeric) == sum(value is not None for value in values):
+        return _quartiles(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+    names = np.array(["unknown" if value is None or value == "" else str(value) for value in values])
+    return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
+
+
+def resample(metric: str, cases: Scored) -> tuple[Array, intervals.Interval]:
+    """Return a metric's values on resamples of the test groups (or cases), and the percentile interval they make.
+
+    The resamples depend on the cases alone, so the values of several fits on the same cases are paired.
+    """
+    y, p = metrics.checked(cases.y, cases.p)
+    unit = units_of(len(y), cases.groups)
+    statistic, n_units = weighted(metric, y, p, unit), int(unit.max()) + 1
+    values, redrawn = np.zeros((0, 1)), 0
+    if n_units > 1 and not np.isnan(statistic(whole(n_units))[0]):
+        values, redrawn = replicate([statistic], y, unit, n_resamples=RESAMPLES, seed=0)
+    values = values[:, 0].astype(np.float32)
+    low, high = bounds(values, n_units)
+    return values, intervals.Interval(
+        low, high, LEVEL, "bootstrap", redrawn, independent=cases.groups is None, n_units=n_units
+    )
+
+
+def bounds(values: Array, n_units: int) -> tuple[float, float]:
+    """Return the percentile interval of resampled values; NaN where there are none."""
+    if not len(values):
+        return np.nan, np.nan
+    return intervals.percentile_bounds(values.astype(np.float64), n_units=n_units, level=LEVEL)
+
+
+def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
+    """Return what the draw lacked: a class, or for some label of a multilabel task one of its two values."""
+    several = outcome["task"] == "multilabel"
+    lacked = outcome["realised"].get("constant" if several else "missing")
+    return ["constant_label" if several else "missing_class"] if lacked else []
+
+
+def _redrawn(interval: intervals.Interval) -> list[str]:
+    """Return how many resamples were drawn again, where there were any."""
+    return [f"{interval.redrawn:,} of {RESAMPLES:,} resamples redrawn"] if interval.redrawn else []
+
+
+def _quartiles(values: Array) -> list[tuple[str, Array]]:
+    edges = np.unique(np.nanquantile(values, np.linspace(0, 1, _BINS + 1)))
+    parts = []
+    for low, high in itertools.pairwise(edges):
+        last = high == edges[-1]
+        inside = (values >= low) & ((values <= high) if last else (values < high))
+        parts.append((f"{low:g} to {high:g}" if last else f"{low:g} to < {high:g}", np.flatnonzero(inside)))
+    if np.isnan(values).any():
+        parts.append(("unknown", np.flatnonzero(np.isnan(values))))
+    return parts
+
+
+def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: Scored) -> Resampled:
+    outcome = fit.outcome
+    values, interval = resample(metric, cases)
+    versions = {**outcome["versions"], **revision()}
+    score = Score(
+        identity=digest({"fit": fit.identity, "metric": metric, **vars(view), "subgroup": subgroup, **revision()}),
+        fit=fit.identity,
+        dataset=question.pair.dataset,
+        test_dataset=question.pair.test_dataset,
+        model=question.pair.model,
+        method=question.method,
+        protocol=str(outcome["protocol"]),
+        fraction=question.budget.fraction,
+        shots=question.budget.shots,
+        seed=question.seed,
+        metric=metric,
+        value=metrics.score(metric, cases.y, cases.p),
+        low=None if np.isnan(interval.low) else interval.low,
+        high=None if np.isnan(interval.high) else interval.high,
+        interval=interval.note,
+        n_labels=int(outcome["n_labels"]),
+        n_test=len(cases.y),
+        n_units=interval.n_units,
+        solver=str(outcome["solver"]),
+        select=str(outcome["select"]),
+        level=view.level,
+        by=view.by,
+        subgroup=subgroup,
+        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_redrawn(interval)),
+        settings=outcome["settings"],
+        realised=outcome["realised"],
+        fingerprints=question.pair.fingerprints,
+        versions=versions,
+    )
+    return score, values

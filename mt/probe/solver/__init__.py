@@ -1,0 +1,1 @@
+"""Logistic regression with an L2 penalty, every C, label and fold at once."""

@@ -1,0 +1,328 @@
+"""First all problems in the design's precision, rescaled as they go; hard ones by Hessians along C, last in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.probe.solver.basis import Basis, gram_of
+from mt.probe.solver.continuation import Paths
+from mt.probe.solver.lbfgs import AT_ONCE, Batch, Fit, minimise, times
+from mt.probe.solver.losses import Loss
+from mt.probe.solver.preconditioner import Dense, Diagonal, together
+
+# Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
+# with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
+ROUNDS = (30, 40, 80, 80, 80, 80)
+# Where a design has so many rows a column, an iteration of a few problems takes as long as a Hessian or longer: so many
+# rounds come before Hessians, and so many with them, before float64.
+TALL, BEFORE_HESSIANS, WITH_HESSIANS = 4, 2, 4
+# The share of a block's weight that may be left out in single precision: where classes separate, most rows have little.
+NEGLIGIBLE = 1e-3
+# Past so many iterations the gap estimate is not to be trusted either; more where there are many columns.
+EASY, EASY_COLUMNS = 50, 16
+# The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
+FLOOR = 1e-6
+# Up to so many outputs are turned into the axes of their mean Hessian.
+COUPLED = 32
+# How few rows of a design are weighted at once at least.
+MIN_ROWS = 512
+# Live copies of one Hessian while it is factorised.
+HESSIAN_COPIES = 4
+# The Hessian is taken anew after so many iterations.
+ROUND = 30
+# Up to so many coefficients a problem's Hessian costs no more than a few iterations.
+CHEAP = 500
+# Up to so many coefficients a problem's whole Hessian is taken, beyond it each output's own block.
+WHOLE = 2500
+# What the estimated gap of a hard problem has to reach of the tolerance: it under-estimates there.
+SHARP = 0.1
+# A problem that ends in the first round is well posed: there this fraction settles probabilities to 1e-3.
+SETTLED = 0.001
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Problems of one basis, each a C on some path.
+
+    ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
+    both are float64.  ``path`` and ``C`` (problems,) are on the CPU.
+    """
+
+    basis: Basis
+    loss: Loss
+    penalty: Tensor
+    curvature: Tensor
+    path: Tensor
+    C: np.ndarray
+
+    @property
+    def design(self) -> Tensor:
+        return self.basis.design
+
+    def select(self, problems: Tensor) -> Problems:
+        """Return these problems only."""
+        at = problems.to(self.design.device)
+        cpu = problems.cpu()
+        return Problems(
+            self.basis, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
+        )
+
+
+def begin(each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Fit]:
+    """Minimise every problem of each basis for one round, in the design's precision; returns float64 weights.
+
+    Few problems are left after it, too few for products to be efficient: collect them for `finish`.
+    """
+    fits = _round(each, starts, tol=tol, max_iter=min(ROUNDS[0], max_iter), sharp=SETTLED)
+    return [Fit(fit.weights.double(), fit.gap.double(), fit.n_iter) for fit in fits]
+
+
+def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: int) -> None:
+    """Take what `begin` left on to the tolerance, in place, in a design that is rotated.
+
+    ``memory`` is what Hessians may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    """
+    design, coefs = problems.design, fit.weights[0].numel()
+    numbers = _hessian_size(fit.weights[:1])
+    at_once = memory // (numbers * design.element_size()) - HESSIAN_COPIES
+    dense = len(design) >= TALL * design.shape[1] and coefs > CHEAP and at_once > 0
+    _more(fit, _late(fit, tol, max_iter), problems, ROUNDS[1:BEFORE_HESSIANS] if dense else ROUNDS[1:], tol, max_iter)
+    if dense:
+        late = _late(fit, tol, max_iter)
+        for paths in _parts(torch.from_numpy(np.unique(problems.path[late])), at_once):
+            _go_on(fit, late[torch.isin(problems.path[late], paths)], problems, tol=tol, max_iter=max_iter)
+    easy = max_iter if dense else EASY + design.shape[1] // EASY_COLUMNS
+    hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
+    hard = hard[fit.n_iter[hard] < max_iter]
+    if len(hard) and coefs > CHEAP:
+        # A Hessian costs more than many iterations together.
+        _more(fit, hard, problems, ROUNDS, SHARP * tol, max_iter)
+        hard = _late(fit, tol, max_iter)
+    if len(hard) == 0:
+        return
+    exact = design.double()
+    for problem in hard[:, None]:
+        left = max_iter - int(fit.n_iter[problem])
+        alone, at = problems.select(problem), fit.weights[problem]
+        loss, penalty = alone.loss.to(torch.float64), alone.penalty
+        if HESSIAN_COPIES * numbers * exact.element_size() <= memory:
+            again = _by_hessians(exact, loss, penalty, at, tol=SHARP * tol, max_iter=left)
+        else:
+            batch = Batch(exact, loss, penalty, Diagonal.of(alone.curvature), at)
+            [again] = minimise([batch], tol=SHARP * tol, max_iter=left, sharp=SETTLED)
+        fit.weights[problem], fit.gap[problem] = again.weights, again.gap
+        fit.n_iter[problem] += again.n_iter
+
+
+def _late(fit: Fit, tol: float, max_iter: int) -> Tensor:
+    """Return the numbers of the problems that have not ended."""
+    return torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
+
+
+def _more(fit: Fit, some: Tensor, problems: Problems, rounds: Sequence[int], tol: float, max_iter: int) -> None:
+    """Take some problems on by so many rounds, in place."""
+    if len(some) == 0 or len(rounds) == 0:
+        return
+    at = some.to(fit.weights.device)
+    left = max_iter - int(fit.n_iter[some].max())
+    more = _by_diagonals(problems.select(some), fit.weights[at], rounds, tol=tol, max_iter=left, sharp=SHARP)
+    fit.weights[at], fit.gap[at] = more.weights, more.gap
+    fit.n_iter[some] += more.n_iter
+
+
+def _by_diagonals(
+    problems: Problems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
+) -> Fit:  # fmt: skip
+    """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
+    fit = Fit(
+        start.to(problems.design.dtype), start.new_full((len(start),), torch.inf),
+        torch.zeros(len(start), dtype=torch.int64),
+    )  # fmt: skip
+    active = torch.arange(len(start), device=start.device)
+    for steps in rounds:
+        left = max_iter - int(fit.n_iter[active.cpu()].max())
+        part = problems.select(active)
+        [done] = _round([part], [fit.weights[active]], tol=tol, max_iter=min(steps, left), sharp=sharp)
+        fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
+        fit.n_iter[active.cpu()] += done.n_iter
+        active = active[~(done.gap <= tol)]
+        if len(active) == 0 or steps >= left:
+            break
+    return Fit(fit.weights.double(), fit.gap, fit.n_iter)
+
+
+def _round(
+    each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int, sharp: float
+) -> list[Fit]:  # fmt: skip
+    """Minimise in the designs' precision, scaled by the diagonals of the Hessians at the start."""
+    batches = []
+    for part, start in zip(each, starts, strict=True):
+        low = part.design.dtype
+        penalty, at = part.penalty.to(low), start.to(low)
+        scaling = _diagonal(part.basis, part.loss, penalty, at, FLOOR * part.curvature.to(low))
+        batches.append(Batch(part.design, part.loss, penalty, scaling, at))
+    return minimise(batches, tol=tol, max_iter=max_iter, sharp=sharp)
+
+
+def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
+    """Return the scaling by the diagonals of the problems' Hessians, at least ``least`` (problems, outputs, columns).
+
+    A few coupled outputs are first turned into the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  In a design that
+    is not rotated, each output's mean curvature stands for its rows'.
+    """
+    design = basis.design
+    problems, outputs, columns = weights.shape
+    flat = weights.reshape(-1, columns)
+    step = max(MIN_ROWS, AT_ONCE // len(flat))
+    chunks = [slice(first, first + step) for first in range(0, len(design), step)]
+
+    def probabilities(rows: slice) -> tuple[Tensor, Tensor]:
+        here = loss.rows(rows)
+        p = here.probabilities(times(design[rows], flat).reshape(-1, problems, outputs))
+        return p.transpose(0, 1), here.weights.reshape(-1, problems, 1).transpose(0, 1)
+
+    axes = None
+    if 1 < outputs <= COUPLED:
+        mean = torch.zeros(problems, outputs, outputs, dtype=torch.float64, device=weights.device)
+        for rows in chunks:
+            p, w = probabilities(rows)
+            mean += torch.diag_embed((w * p).sum(1)) - (w * p).mT @ p
+        axes = torch.linalg.eigh(mean).eigenvectors.to(weights.dtype)
+    diagonal = torch.zeros_like(flat)
+    for rows in chunks:
+        p, w = probabilities(rows)
+        spread = w * (p * (1 - p) if axes is None else _variance(p, axes))
+        by_row = spread.transpose(0, 1).flatten(1)
+        if basis.eigenvectors is None:
+            diagonal.addmm_(by_row.T, design[rows].square())
+        else:
+            diagonal += by_row.sum(0)[:, None] * basis.eigenvalues.to(diagonal)
+    curvature = torch.maximum(diagonal.reshape(weights.shape) + penalty[:, None, :], least)
+    if axes is not None:
+        # Along the first axis all outputs move together, which a softmax does not feel: nothing there but rounding.
+        curvature[:, 0] = curvature[:, 1:].amax(1)
+    return Diagonal.of(curvature, basis.eigenvectors, axes)
+
+
+def _variance(p: Tensor, axes: Tensor) -> Tensor:
+    """Return the variances (problems, rows, outputs) of each axis' entries under probabilities p of the same shape."""
+    mean = p @ axes
+    return sum((p[..., k, None] * (axes[:, None, k] - mean).square() for k in range(p.shape[2])), torch.zeros_like(p))
+
+
+def _go_on(fit: Fit, late: Tensor, problems: Problems, *, tol: float, max_iter: int) -> None:
+    """Take some problems on by Hessians in the design's precision, in place, the next one of every path at a time.
+
+    Each starts where its path now points to, if that is better than where it is.  A Hessian serves its path for as
+    long as ROUND iterations suffice.
+    """
+    design, paths = problems.design, Paths()
+    scalings: dict[int, Dense] = {}
+    late = late[np.argsort(problems.C[late.numpy()], kind="stable")]
+    while len(late):
+        first = np.unique(problems.path[late], return_index=True)[1]
+        some, late = late[first], late[np.setdiff1d(np.arange(len(late)), first)]
+        on, Cs, at = problems.path[some].tolist(), problems.C[some.numpy()], some.to(design.device)
+        here = fit.weights[at]
+        fit.weights[at] = _better(problems.select(some), here, paths.towards(on, Cs, here))
+        _round_by_round(fit, some, problems, scalings, tol=tol, max_iter=max_iter)
+        paths.add(on, Cs, fit.weights[at])
+
+
+def _round_by_round(
+    fit: Fit, some: Tensor, problems: Problems, scalings: dict[int, Dense], *, tol: float, max_iter: int
+) -> None:  # fmt: skip
+    """Take problems of different paths on, in place, by their paths' scalings, renewed after each round."""
+    design = problems.design
+    for _ in range(WITH_HESSIANS):
+        part, at = problems.select(some), some.to(design.device)
+        penalty, start = part.penalty.to(design.dtype), fit.weights[at].to(design.dtype)
+        for k, path in enumerate(part.path.tolist()):
+            if path not in scalings:
+                one = torch.tensor([k], device=design.device)
+                scalings[path] = _dense(design, part.loss.select(one), penalty[one], start[one])
+        scaling = together([scalings[path] for path in part.path.tolist()])
+        steps = min(ROUND, max_iter - int(fit.n_iter[some].max()))
+        batch = Batch(design, part.loss, penalty, scaling, start)
+        [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SHARP)
+        fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
+        fit.n_iter[some] += done.n_iter
+        some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (fit.n_iter[some] < max_iter)]
+        if len(some) == 0:
+            return
+        for path in problems.path[some].tolist():
+            del scalings[path]
+
+
+def _better(problems: Problems, here: Tensor, there: Tensor) -> Tensor:
+    """Return of two weights of each problem (problems, outputs, columns) those of the lower objective."""
+
+    def objective(weights: Tensor) -> Tensor:
+        logits = problems.design @ weights.to(problems.design.dtype).flatten(0, 1).T
+        data_loss = problems.loss.value(logits.reshape(len(logits), *weights.shape[:2]))
+        return data_loss + 0.5 * (problems.penalty[:, None] * weights.square()).sum((1, 2))
+
+    return torch.where((objective(there) < objective(here))[:, None, None], there, here)
+
+
+def _dense(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Dense:
+    """Return the scaling of one problem by its Hessian."""
+    return Dense.of(_hessian(design, loss, penalty, weights), design.shape[1])
+
+
+def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Fit:
+    """Go on with one problem in rounds, each scaled by the Hessian at its start."""
+    fit = Fit(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
+    while bool(fit.gap > tol) and int(fit.n_iter) < max_iter:
+        batch = Batch(design, loss, penalty, _dense(design, loss, penalty, fit.weights), fit.weights)
+        steps = min(ROUND, max_iter - int(fit.n_iter))
+        [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SETTLED)
+        fit = Fit(done.weights, done.gap, fit.n_iter + done.n_iter)
+        if int(done.n_iter) == 0:
+            break
+    return fit
+
+
+def _hessian_size(weights: Tensor) -> int:
+    """Return how many numbers the Hessian of weights (1, outputs, columns) holds."""
+    outputs, columns = weights.shape[1:]
+    return weights.numel() ** 2 if weights.numel() <= WHOLE else outputs * columns**2
+
+
+def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
+    """Return the Hessian of one problem: whole (1, size, size), or its blocks (outputs, columns, columns)."""
+    outputs, columns = weights.shape[1:]
+    p = loss.probabilities((design @ weights[0].T)[:, None])[:, 0]
+    weight = loss.weights.reshape(-1, 1)
+    alone = outputs == 1 or weights.numel() > WHOLE
+    negligible = NEGLIGIBLE if alone and design.dtype != torch.float64 else 0.0
+    blocks = torch.stack([_weighted_gram(design, column, negligible) for column in (weight * p * (1 - p)).T])
+    blocks += torch.diag(penalty[0])
+    if alone:
+        return blocks
+    # Σ w (diag(p) - p pᵀ) ⊗ z zᵀ: what couples two outputs is the product of both probabilities.
+    coupled = (weight.sqrt() * p)[:, :, None] * design[:, None, :]
+    whole = -(coupled.flatten(1).T @ coupled.flatten(1))
+    for k in range(outputs):
+        own = slice(k * columns, (k + 1) * columns)
+        whole[own, own] = blocks[k]
+    return whole[None]
+
+
+def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:
+    """Return Σ weight z zᵀ over the rows that hold all but a negligible share of the weight."""
+    order = weight.argsort(descending=True)
+    total = weight[order].cumsum(0)
+    kept = order[: 1 + int((total < (1 - negligible) * total[-1]).sum())].sort().values
+    gram = gram_of(design, kept, weight)
+    return gram.triu() + gram.triu(1).T
+
+
+def _parts(tensor: Tensor, size: int) -> list[Tensor]:
+    """Return the tensor in consecutive parts of at most so many entries."""
+    return [tensor[start : start + size] for start in range(0, len(tensor), size)]

@@ -1,0 +1,1 @@
+"""The charts of the report, and the numbers they draw."""

@@ -1,0 +1,151 @@
+"""What stored predictions look like up close: ROC, precision-recall, reliability and confusion, as points to draw.
+
+Each is of a method's first draw at a budget, on the test cases.  Curves are thinned to what a screen can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.probe.scores import metrics
+from mt.report.panels import Cell, Panel
+from mt.results.store import Cases, ScoreStore
+
+Array = npt.NDArray[Any]
+Table = dict[str, list[Any]]
+MOST = 8  # methods a budget that are shown up close, the best ones
+_POINTS = 80  # of a curve
+_BINS = 10  # of a reliability diagram
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of one cell's first draw: y (n,) or (n, L), p (n,), (n, K) or (n, L)."""
+
+    cell: Cell
+    y: Array
+    p: Array
+
+
+def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
+    """Return the first draws of the best methods at every budget."""
+    known: dict[str, Cases] = {}
+    found = []
+    for cell in close_up(panel):
+        fit = store.fit(cell.scores[0].fit)
+        if fit.cases not in known:
+            known[fit.cases] = store.cases(fit.cases)
+        found.append(Predicted(cell, known[fit.cases].labels, fit.probabilities.astype(np.float64)))
+    return found
+
+
+def close_up(panel: Panel) -> list[Cell]:
+    """Return the cells whose predictions are shown: the best few methods of each budget."""
+    sign = -1 if metrics.METRICS[panel.metric].greater_is_better else 1
+    chosen = []
+    for budget in dict.fromkeys(cell.budget for cell in panel.headline):
+        cells = [cell for cell in panel.headline if cell.budget == budget and not np.isnan(cell.mean)]
+        chosen += sorted(cells, key=lambda cell: sign * cell.mean)[:MOST]
+    return chosen
+
+
+def roc(panel: Panel, predicted: list[Predicted]) -> Table:
+    """Return ROC curves: of class 1 for binary, of every label for multilabel."""
+    from sklearn.metrics import roc_curve
+
+    def points(y: Array, p: Array) -> tuple[Array, Array]:
+        false_positive, true_positive, _ = roc_curve(y, p)
+        return false_positive, true_positive
+
+    return _curves(panel, predicted, points)
+
+
+def precision_recall(panel: Panel, predicted: list[Predicted]) -> Table:
+    """Return precision against recall, likewise."""
+    from sklearn.metrics import precision_recall_curve
+
+    def points(y: Array, p: Array) -> tuple[Array, Array]:
+        precision, recall, _ = precision_recall_curve(y, p)
+        # The last point of scikit-learn's, recall 0 at precision 1, is of no threshold.
+        return recall[-2::-1], precision[-2::-1]
+
+    return _curves(panel, predicted, points)
+
+
+def reliability(panel: Panel, predicted: list[Predicted]) -> Table:
+    """Return how often what was predicted came true, in bins of equal width of the predicted probability.
+
+    Binary and multilabel: of class 1.  Several classes: of the predicted class.
+    """
+
+    def points(y: Array, p: Array) -> tuple[Array, Array, Array]:
+        bins = np.clip((p * _BINS).astype(np.int64), 0, _BINS - 1)
+        count = np.bincount(bins, minlength=_BINS)
+        full = count > 0
+        mean_p, mean_y = (np.bincount(bins, weights=v, minlength=_BINS)[full] / count[full] for v in (p, y))
+        return mean_p, mean_y, count[full]
+
+    table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "n")}
+    for one, label, y, p in _binary_problems(panel, predicted):
+        _extend(table, one.cell, label, **dict(zip(("x", "y", "n"), points(y, p), strict=True)))
+    return table
+
+
+def confusion(panel: Panel, predicted: list[Predicted]) -> Table:
+    """Return the counts of true and predicted classes, and their share of the true class."""
+    names = panel.class_names
+    table: Table = {name: [] for name in ("method", "budget", "truth", "guess", "n", "share")}
+    for one in predicted:
+        places = one.y * len(names) + metrics.predicted(one.p)
+        counts = np.bincount(places, minlength=len(names) ** 2).reshape(len(names), -1)
+        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        for i, j in np.ndindex(counts.shape):
+            row = (one.cell.name, str(one.cell.budget), names[i], names[j], int(counts[i, j]), round(shares[i, j], 4))
+            for column, value in zip(table.values(), row, strict=True):
+                column.append(value)
+    return table
+
+
+def _curves(panel: Panel, predicted: list[Predicted], points: Callable[[Array, Array], tuple[Array, Array]]) -> Table:
+    table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "i")}
+    for one, label, y, p in _binary_problems(panel, predicted):
+        if y.min() == y.max():
+            continue
+        x, height = _thinned(*points(y, p))
+        _extend(table, one.cell, label, x=x, y=height, i=np.arange(len(x)))
+    return table
+
+
+def _binary_problems(panel: Panel, predicted: list[Predicted]) -> Iterator[tuple[Predicted, str, Array, Array]]:
+    """Yield (predictions, label, truth, probability): one a method and label; several classes as "is it right?"."""
+    for one in predicted:
+        if panel.task == "multilabel":
+            for k, name in enumerate(panel.class_names):
+                yield one, name, one.y[:, k], one.p[:, k]
+        elif panel.task == "binary":
+            yield one, panel.class_names[1], one.y, one.p
+        else:
+            yield one, "the predicted class", (metrics.predicted(one.p) == one.y).astype(int), one.p.max(axis=1)
+
+
+def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
+    """Return at most `_POINTS` of a curve's points: the nearest to even steps along its length, ends included."""
+    if len(x) <= _POINTS:
+        return x, y
+    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _POINTS)).clip(0, len(x) - 1))
+    kept = np.union1d(kept, [0, len(x) - 1])
+    return x[kept], y[kept]
+
+
+def _extend(table: Table, cell: Cell, label: str, **columns: Array) -> None:
+    n = len(columns["x"])
+    for name, value in (("method", cell.name), ("budget", str(cell.budget)), ("label", label)):
+        table[name] += [value] * n
+    for name, values in columns.items():
+        table[name] += np.round(values, 4).tolist()

@@ -1,0 +1,117 @@
+"""Figures and groups of them: what the page draws and vl-convert exports, and what all charts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from mt.report.charts.palette import Looks
+from mt.report.panels import Panel
+
+Spec = dict[str, Any]
+Table = Mapping[str, Sequence[Any]]
+HEIGHT = 340
+MOST = 12  # lines that a chart draws at once: the best of those chosen
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart, as a Vega-Lite specification whose data are tables by name, a list a column.
+
+    methods: the names that the page's method filter chooses from, None where it does not apply.
+    renderer: "svg", or "canvas" for many points.
+    """
+
+    name: str
+    title: str
+    caption: str
+    spec: Spec
+    tables: Mapping[str, Table]
+    height: int = HEIGHT
+    methods: Sequence[str] | None = None
+    renderer: str = "svg"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A menu over a group of figures: it sets the parameter of that name in all of them."""
+
+    label: str
+    parameter: str
+    options: Sequence[str]
+    chosen: str
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """A table that goes with a group of figures: text cells, the last columns one a method; file: all of it as CSV."""
+
+    name: str
+    title: str
+    text: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    methods: Sequence[str]
+    file: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures that belong together, under one heading, and the table that goes with them."""
+
+    title: str
+    text: str
+    figures: Sequence[Figure]
+    choices: Sequence[Choice] = ()
+    table: SideTable | None = None
+
+
+def by_method(panel: Panel, looks: Looks, what: str) -> Any:
+    """Return the encoding that gives every method its own look: "colour", "shape" or "dash", the same in all charts."""
+    kinds: dict[str, Any] = {"colour": alt.Color, "shape": alt.Shape, "dash": alt.StrokeDash}
+    names = list(panel.names)
+    scale = alt.Scale(domain=names, range=[getattr(looks[name], what) for name in names])
+    return kinds[what]("method:N", scale=scale, legend=None)
+
+
+def shown(panel: Panel) -> Any:
+    """Return the parameter that the page's method filter sets."""
+    return alt.param("shown", value=list(panel.names[:MOST]))
+
+
+# Shares from none to all, and words on them: white from where it is more legible than ink.
+SHADES = alt.Scale(domain=[0, 1], range=["#eaf2fa", "#00457c"])
+
+
+def on_shade(field: str) -> Any:
+    """Return the colour of words on the shade of a share."""
+    return alt.condition(f"datum.{field} > 0.62", alt.value("#ffffff"), alt.value("#10202f"))
+
+
+IS_SHOWN = "indexof(shown, datum.method) >= 0"
+
+
+def menu(choice: Choice) -> Any:
+    """Return the parameter that a menu sets."""
+    return alt.param(choice.parameter, value=choice.chosen)
+
+
+def as_spec(chart: Any, *, height: int = HEIGHT) -> Spec:
+    """Return a chart as JSON that fills its place on the page; colours of words and axes are left to the page."""
+    spec: Spec = chart.properties(height=height, width="container").to_dict()
+    spec.pop("config", None)
+    spec["autosize"] = {"type": "fit", "contains": "padding"}
+    return spec
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Return a table a row at a time."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return rows a column at a time."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

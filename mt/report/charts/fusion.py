@@ -1,0 +1,134 @@
+"""What fusing gains: DVME less the best single model and less the concatenation, and whom its attention follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+import altair as alt
+
+from mt.probe.scores import paired
+from mt.probe.scores.metrics import METRICS
+from mt.report.charts.figures import SHADES, Choice, Figure, Group, Spec, as_spec, columns, menu, on_shade
+from mt.report.charts.palette import COLOURS, SHAPES
+from mt.report.panels import Cell, Panel, as_grid
+from mt.results.store import ScoreStore
+
+FUSED = "dvme"
+# Methods that DVME must beat, and what the page calls them.
+BASELINES = {
+    "best-single": "best single model",
+    "concat": "concatenation",
+    "average": "averaged probabilities",
+}
+
+
+def fusion(store: ScoreStore, panel: Panel) -> Group | None:
+    """Return the gains and the attention of a panel's DVMEs; None where there is none."""
+    fused = [cell for cell in panel.headline if cell.method.method.startswith(FUSED)]
+    if not fused:
+        return None
+    figures = []
+    gains = _gains(store, panel, fused)
+    if gains:
+        figures.append(_gain_figure(panel, gains))
+    choices = []
+    attention = _attention(store, panel, fused)
+    if attention:
+        names = list(dict.fromkeys(row["place"] for row in attention))
+        choices.append(Choice("attention of", "place", names, names[-1]))
+        figures.append(_attention_figure(panel, attention, choices[0]))
+    return Group("What fusing gains", "", figures, choices) if figures else None
+
+
+def _gains(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a row a difference: DVME less one baseline on the same models, draws and test cases."""
+    sign = 1 if METRICS[panel.metric].greater_is_better else -1
+    rows = []
+    for cell in fused:
+        rivals = [
+            other for other in panel.headline
+            if other.budget == cell.budget and other.method.model == cell.method.model
+            and other.method.method in BASELINES
+        ]  # fmt: skip
+        names = {rival.name: BASELINES[rival.method.method] for rival in rivals}
+        for pair in paired.comparisons([as_grid([cell, *rivals])], store) if rivals else ():
+            if pair.a == cell.name:
+                rows.append(_gain(cell, names[pair.b], pair, sign))
+    return rows
+
+
+def _gain(cell: Cell, over: str, pair: paired.Paired, sign: int) -> dict[str, Any]:
+    """Return one difference, positive where fusing helps."""
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    gain = sign * pair.difference
+    return {
+        "method": cell.name, "over": over, "budget": str(cell.budget), "gain": gain, "low": low, "high": high,
+        "p": pair.p_holm, "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
+    }  # fmt: skip
+
+
+def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    overs = list(dict.fromkeys(row["over"] for row in rows))
+    legend = alt.Legend(orient="bottom", title="gain over", columns=2)
+    colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])), legend=legend)
+    shape = alt.Shape("over:N", scale=alt.Scale(domain=overs, range=list(SHAPES)[: len(overs)]), legend=legend)
+    base = alt.Chart(alt.NamedData(name="gains")).encode(
+        x=alt.X("budget:N", sort=budgets, title="labels used", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("over:N", sort=overs),
+        color=colour,
+    )
+    whisker = base.mark_rule(strokeWidth=2, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
+    point = base.mark_point(filled=True, size=70, opacity=1).encode(
+        y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}"),
+        shape=shape,
+        description="says:N",
+        tooltip=[
+            alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
+            alt.Tooltip("gain:Q", format="+.4f"), alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
+            alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", title="p (Holm)", format=".4f"),
+        ],
+    )  # fmt: skip
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
+    says = "Mean difference over draws on the same test cases; whiskers: its 95 % interval over draws and test cases."
+    return Figure("gain", "Gain of DVME", says, as_spec(alt.layer(zero, whisker, point)), {"gains": columns(rows)})
+
+
+def _attention(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
+    rows = []
+    for cell in fused:
+        draws = [store.fit(score.fit).outcome["attention"] for score in cell.scores]
+        for name in ("all test cases", *panel.class_names):
+            shares = [one["overall"] if name == "all test cases" else one["classes"].get(name) for one in draws]
+            known = [share for share in shares if share]
+            for model, received in zip(draws[0]["models"], zip(*known, strict=True), strict=True) if known else ():
+                rows.append(
+                    {"place": f"{cell.name}, {cell.budget}", "class": name, "model": model, "share": mean(received)}
+                )
+    return rows
+
+
+def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choice) -> Figure:
+    classes = ["all test cases", *panel.class_names]
+    base = (
+        alt.Chart(alt.NamedData(name="attention"))
+        .transform_filter("datum.place === place")
+        .encode(
+            x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=150)),
+            y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
+        )
+    )
+    square = base.mark_rect().encode(
+        color=alt.Color("share:Q", scale=SHADES, legend=None),
+        tooltip=[alt.Tooltip("class:N"), alt.Tooltip("model:N"), alt.Tooltip("share:Q", format=".1%")],
+    )
+    text = base.mark_text(aria=False).encode(
+        text=alt.Text("share:Q", format=".0%"),
+        color=on_shade("share"),
+    )
+    spec: Spec = as_spec(alt.layer(square, text).add_params(menu(choice)))
+    says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."
+    return Figure("attention", "Attention", says, spec, {"attention": columns(rows)})

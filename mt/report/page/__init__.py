@@ -1,0 +1,1 @@
+"""The one offline HTML page."""

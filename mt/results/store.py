@@ -1,0 +1,265 @@
+"""The score database: every fit's predictions and every score made from them, in one SQLite file.
+
+It lies beside the feature files and is shared by processes: one short transaction a fit, and unique keys with INSERT OR
+IGNORE, so that no row is lost or doubled.
+What it holds makes reports and comparisons possible without a feature file, and without fitting anything.
+
+    cases       digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
+    fits        identity -> the draw's rows, what was chosen and why, and the test probabilities (float32)
+    scores      identity -> one number with everything that says what it is
+    replicates  identity of a score -> its values on the resamples of the test cases (float32), equal for all fits
+    answers     key -> a small JSON value derived from the above (an interval of a mean, a comparison)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.fingerprint import digest
+from mt.errors import CacheError
+from mt.results.database import Database
+
+_TABLES = """
+CREATE TABLE cases (digest TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE fits (identity TEXT PRIMARY KEY, pool TEXT NOT NULL, cases TEXT NOT NULL, rows BLOB NOT NULL,
+                   probabilities BLOB NOT NULL, outputs INTEGER, outcome TEXT NOT NULL);
+CREATE TABLE scores ({columns}, PRIMARY KEY (identity));
+CREATE INDEX scores_by_fit ON scores (fit);
+CREATE TABLE replicates (score TEXT PRIMARY KEY, resampled BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The rows of a split that a fit was trained on or tested on, in file order.
+
+    labels: (n,) int64, or (n, L) int8 for multilabel.  columns: metadata by name, one value a row.
+    """
+
+    ids: Sequence[str]
+    labels: npt.NDArray[Any]
+    groups: Sequence[str] | None = None
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "ids": list(self.ids),
+            "labels": self.labels.tolist(),
+            "dtype": str(self.labels.dtype),
+            "groups": None if self.groups is None else list(self.groups),
+            "columns": {name: _plain(values) for name, values in self.columns.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fitted method: which rows it used, what it chose, what it predicts for the test cases.
+
+    pool and cases are digests of `Cases`; rows (n_draw,) index the pool in draw order; probabilities are
+    (n,) for binary and (n, K) otherwise, float32, in the order of the cases.  outcome is JSON: the chosen settings, the
+    fold scores, flags, the realised draw, versions, n_labels.
+    """
+
+    identity: str
+    pool: str
+    cases: str
+    rows: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    outcome: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number and everything that says what it is."""
+
+    identity: str
+    fit: str
+    dataset: str
+    model: str
+    method: str
+    protocol: str
+    fraction: float | None
+    shots: int | None
+    seed: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    interval: str
+    n_labels: int
+    n_test: int
+    n_units: int
+    test_dataset: str
+    solver: str
+    select: str
+    level: str
+    by: str | None
+    subgroup: str | None
+    flags: tuple[str, ...]
+    settings: Mapping[str, Any]
+    realised: Mapping[str, Any]
+    fingerprints: Mapping[str, Any]
+    versions: Mapping[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Return the score as one flat JSON object; a value that is undefined is null."""
+        return {name: _json_number(value) for name, value in vars(self).items()}
+
+
+_FIELDS = tuple(f.name for f in dataclasses.fields(Score))
+_JSON_FIELDS = frozenset({"flags", "settings", "realised", "fingerprints", "versions"})
+_COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
+
+
+class ScoreStore:
+    """The score database at `path`; made on the first write, so asking an absent one finds nothing.
+
+    Raises CacheError where the file is someone else's, newer, or cannot be written; LockedError and NoSpaceError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = Database(path, _TABLES.format(columns=_COLUMNS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def add_cases(self, cases: Cases) -> str:
+        """Keep the rows of a split once; returns their digest."""
+        content = cases.content()
+        key = digest(content)
+        with self._database.writing() as sql:
+            if not sql.execute("SELECT 1 FROM cases WHERE digest = ?", [key]).fetchone():
+                blob = zlib.compress(json.dumps(content).encode(), 6)
+                sql.execute("INSERT OR IGNORE INTO cases VALUES (?, ?)", [key, blob])
+        return key
+
+    def cases(self, key: str) -> Cases:
+        """Return the rows kept under a digest."""
+        (blob,) = self._one("SELECT content FROM cases WHERE digest = ?", key)
+        content = json.loads(zlib.decompress(blob))
+        labels = np.array(content["labels"], dtype=content["dtype"])
+        return Cases(content["ids"], labels, content["groups"], content["columns"])
+
+    def add_fit(self, fit: Fit) -> bool:
+        """Keep a fit; returns False when another process was first."""
+        probabilities = np.ascontiguousarray(fit.probabilities, dtype="<f4")
+        row = [
+            fit.identity, fit.pool, fit.cases,
+            zlib.compress(np.ascontiguousarray(fit.rows, dtype="<i8").tobytes(), 6),
+            zlib.compress(probabilities.tobytes(), 1),
+            probabilities.shape[1] if probabilities.ndim == 2 else None,
+            json.dumps(fit.outcome),
+        ]  # fmt: skip
+        with self._database.writing() as sql:
+            added = sql.execute("INSERT OR IGNORE INTO fits VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
+        return bool(added)
+
+    def has_fits(self, identities: Iterable[str]) -> set[str]:
+        """Return those of the identities that are kept."""
+        rows = self._in("SELECT identity FROM fits WHERE identity IN ({})", list(identities))
+        return {identity for (identity,) in rows}
+
+    def fit(self, identity: str) -> Fit:
+        """Return one kept fit with its predictions."""
+        row = self._one("SELECT * FROM fits WHERE identity = ?", identity)
+        _, pool, cases, rows, probabilities, outputs, outcome = row
+        values = np.frombuffer(zlib.decompress(probabilities), "<f4")
+        if outputs is not None:
+            values = values.reshape(-1, outputs)
+        drawn = np.frombuffer(zlib.decompress(rows), "<i8")
+        return Fit(identity, pool, cases, drawn, values, json.loads(outcome))
+
+    def origins(self, identities: Iterable[str]) -> dict[str, str]:
+        """Return, of each kept fit, a digest of what it can be paired by: its pool, its draw's rows, its cases."""
+        rows = self._in("SELECT identity, pool, cases, rows FROM fits WHERE identity IN ({})", list(identities))
+        return {identity: digest([pool, cases, sha256(drawn).hexdigest()]) for identity, pool, cases, drawn in rows}
+
+    def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
+        """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
+        marks = ", ".join("?" * len(_FIELDS))
+        with self._database.writing() as sql:
+            for score, replicates in scores:
+                sql.execute(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", _values(score))
+                blob = zlib.compress(np.ascontiguousarray(replicates, dtype="<f4").tobytes(), 1)
+                sql.execute("INSERT OR IGNORE INTO replicates VALUES (?, ?)", [score.identity, blob])
+
+    def replicates(self, score: str) -> npt.NDArray[np.float32]:
+        """Return a score's values on the resamples of its test cases; empty where it is undefined."""
+        (blob,) = self._one("SELECT resampled FROM replicates WHERE score = ?", score)
+        return np.frombuffer(zlib.decompress(blob), "<f4")
+
+    def scores(self) -> list[Score]:
+        """Return all kept scores, in the order they were made."""
+        return list(map(_score, self._database.rows(f"SELECT {_COLUMNS} FROM scores ORDER BY rowid", [])))
+
+    def scores_of(self, fits: Iterable[str]) -> list[Score]:
+        """Return the kept scores of these fits: in every metric, level and subgroup, made by any revision."""
+        query = f"SELECT {_COLUMNS} FROM scores WHERE fit IN ({{}}) ORDER BY rowid"
+        return list(map(_score, self._in(query, list(fits))))
+
+    def recall(self, key: str) -> Any:
+        """Return the answer kept under a key, or None."""
+        rows = self._database.rows("SELECT value FROM answers WHERE key = ?", [key])
+        return json.loads(rows[0][0]) if rows else None
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value that is a pure function of what its key digests."""
+        with self._database.writing() as sql:
+            sql.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", [key, json.dumps(value)])
+
+    def _in(self, query: str, values: list[str]) -> list[Any]:
+        found: list[Any] = []
+        for start in range(0, len(values), 500):
+            part = values[start : start + 500]
+            found += self._database.rows(query.format(",".join("?" * len(part))), part)
+        return found
+
+    def _one(self, query: str, key: str) -> Any:
+        rows = self._database.rows(query, [key])
+        if not rows:
+            raise CacheError(f"{self.path}: nothing is kept under {key[:12]}. Run the same `mt probe` again.")
+        return rows[0]
+
+
+def _values(score: Score) -> list[Any]:
+    return [json.dumps(value) if name in _JSON_FIELDS else _json_number(value) for name, value in vars(score).items()]
+
+
+def _score(row: Sequence[Any]) -> Score:
+    values = {
+        name: json.loads(value) if name in _JSON_FIELDS else value for name, value in zip(_FIELDS, row, strict=True)
+    }
+    values["flags"] = tuple(values["flags"])
+    if values["value"] is None:
+        values["value"] = float("nan")
+    return Score(**values)
+
+
+def _json_number(value: Any) -> Any:
+    """Return a value that JSON and SQLite both know: an undefined number is null."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    return [_json_number(value) for value in np.asarray(values).tolist()]

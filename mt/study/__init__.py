@@ -1,0 +1,1 @@
+"""A study: a grid of datasets, models, budgets and methods from one file."""

@@ -1,0 +1,68 @@
+"""`mt study`: a grid of datasets, models, budgets and methods from one file, ending with the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mt.errors import InputError
+from mt.terminal import options
+
+
+@click.command(epilog="Example: mt study --paper && mt study paper.toml --dry-run")
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
+@click.option("--dry-run", is_flag=True, help="Print what would be done and how large it is, and stop.")
+@click.option("--paper", is_flag=True, help="Write the paper's own study to FILE (paper.toml without one), and stop.")
+@click.option("--out", type=click.Path(dir_okay=False), help="The report.  [default: what FILE says, or report.html]")
+@options.cache_dir
+@options.scores
+@options.device
+@options.as_json
+def study(
+    file: str | None,
+    dry_run: bool,
+    paper: bool,
+    out: str | None,
+    cache_dir: str | None,
+    scores: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Run the study that FILE describes: what is missing is done, what is stored is skipped, the report comes last.
+
+    FILE is TOML: datasets, models, methods (probe, concat, average, dvme, fine-tune), fractions or shots, seeds,
+    protocols.  Interrupted, the same command goes on.
+    """
+    from mt.study.run import places, print_ran, run_study
+    from mt.study.size import plan
+    from mt.study.study_file import load_study
+
+    if paper:
+        _write_paper(Path(file or "paper.toml"))
+        return
+    if file is None:
+        raise InputError("FILE is missing: expected a study file. Write the paper's to start from: mt study --paper")
+    asked, where = load_study(Path(file)), places(cache_dir, scores, device)
+    if dry_run:
+        for line in plan(asked, where):
+            stored = f"  ({line.stored})" if line.stored else ""
+            click.echo(json.dumps(asdict(line)) if as_json else f"{line.what}: {line.size}{stored}")
+        return
+    ran = run_study(asked, where, out=Path(out).absolute() if out else None)
+    if not as_json:
+        print_ran(ran, where)
+        return
+    click.echo(json.dumps(ran.facts()))
+
+
+def _write_paper(path: Path) -> None:
+    """Write the paper's study where there is no file yet."""
+    from mt.study.study_file import shipped
+
+    if path.exists():
+        raise InputError(f"{path} is there already: expected a new file. Run it: mt study {path} --dry-run")
+    path.write_text(shipped("paper"), encoding="utf-8")
+    click.echo(f"{path}\n  See what it would do: mt study {path} --dry-run")

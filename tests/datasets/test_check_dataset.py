@@ -1,0 +1,113 @@
+"""`mt datasets list` and `mt datasets check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mt.datasets import DATASETS
+from mt.datasets.cli import datasets
+from mt.errors import DatasetError
+from tests.datasets import layouts
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(datasets, args)
+
+
+def facts(*args: str) -> tuple[int, list[dict[str, Any]]]:
+    result = run("check", *args, "--json")
+    return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def problems(*args: str) -> set[tuple[str, str]]:
+    return {(line["problem"], line["id"]) for line in facts(*args)[1] if "problem" in line}
+
+
+def test_list() -> None:
+    alone, named = run(), run("list")
+    assert alone.output == named.output
+    for spec in DATASETS.values():
+        assert f"\n{spec.usage} " in f"\n{named.output}"
+        assert spec.licence in named.output
+    assert [json.loads(line)["name"] for line in run("list", "--json").output.splitlines()] == list(DATASETS)
+
+
+def test_a_sound_dataset(data: Path) -> None:
+    layouts.write_pcam(data / "pcam")
+    result = run("check", "pcam", "--data-dir", str(data))
+    assert result.exit_code == 0, result.output
+    assert "train: 24 images, 6 groups (slide)" in result.output
+    assert "16   66.7%  normal" in result.output
+    assert "Nothing wrong found" in result.output
+    status, lines = facts("pcam", "--data-dir", str(data))
+    assert status == 0
+    assert lines[2] == {
+        "dataset": "pcam", "split": "test", "rows": 12, "groups": 3, "classes": {"normal": 8, "tumour": 4},
+    }  # fmt: skip
+
+
+def test_conflicting_duplicates_of_aptos(data: Path) -> None:
+    layouts.write_aptos(data / "aptos2019")
+    result = run("check", "aptos2019", "--data-dir", str(data))
+    assert result.exit_code == 1
+    assert "conflicting labels: 2" in result.output
+    assert f"{7 * 7919:012x}: has the same pixels as 000000000000 (" in result.output
+    assert "is labelled moderate, not no retinopathy" in result.output
+    assert "image in several splits" not in result.output
+
+
+def test_groups_and_images_that_cross_splits(data: Path) -> None:
+    folder = layouts.write_folder(data / "pets", splits=["train", "test"])
+    first = (folder / "train" / "cat" / "p0_0.png").read_bytes()
+    (folder / "test" / "cat" / "p1_2.png").write_bytes(first)
+    name = f"folder:{folder}"
+    assert problems(name) == {("image in several splits", "test/cat/p1_2.png")}
+    crossing = {("group in several splits", f"p{n}") for n in range(5)}
+    assert problems(name, "--group-regex", r"(p\d+)_") == {("image in several splits", "test/cat/p1_2.png"), *crossing}
+
+
+def test_unreadable_and_absent_images(data: Path) -> None:
+    folder = layouts.write_folder(data / "pets")
+    (folder / "cat" / "p0_0.png").write_bytes(b"")
+    (folder / "dog" / "p0_0.png").write_bytes((folder / "dog" / "p0_1.png").read_bytes()[:200])
+    result = run("check", f"folder:{folder}")
+    assert result.exit_code == 1
+    assert "unreadable image: 2" in result.output
+    assert "the file is empty (0 bytes)" in result.output
+    assert "cut short" in result.output
+    (data / "mine.csv").write_text("image,label\npets/cat/p0_1.png,0\npets/dog/p0_1.png,1\npets/no.png,1\n")
+    assert problems(f"table:{data / 'mine.csv'}") == {("unreadable image", "pets/no.png")}
+
+
+def test_conflicting_labels_of_a_multilabel_dataset(data: Path) -> None:
+    layouts.write_folder(data / "pets")
+    (data / "pets" / "cat" / "p0_1.png").write_bytes((data / "pets" / "cat" / "p0_0.png").read_bytes())
+    lines = ["cat/p0_0.png,1,0", "cat/p0_1.png,0,0", "dog/p0_0.png,0,1", "dog/p0_1.png,1,1"]
+    (data / "pets" / "m.csv").write_text("\n".join(["image,a,b", *lines]))
+    printed = facts(f"table:{data / 'pets' / 'm.csv'}")[1]
+    (found,) = [line["detail"] for line in printed if line.get("problem") == "conflicting labels"]
+    assert found.endswith(("is labelled none, not a", "is labelled a, not none"))
+
+
+def test_many_problems_are_cut_in_print_not_in_json(data: Path) -> None:
+    folder = layouts.write_folder(data / "pets", count=15)
+    for file in folder.rglob("*.png"):
+        if file.name != "p0_0.png":
+            file.write_bytes(b"")
+    result = run("check", f"folder:{folder}")
+    assert "unreadable image: 28" in result.output
+    assert "... and 8 more" in result.output
+    assert len(problems(f"folder:{folder}")) == 28
+
+
+def test_bad_input_is_one_line(data: Path) -> None:
+    result = run("check", "pcam", "--data-dir", str(data))
+    assert isinstance(result.exception, DatasetError)
+    assert "\n" not in str(result.exception)
+    with pytest.raises(DatasetError):
+        raise result.exception

@@ -1,0 +1,53 @@
+"""A small cache that is trained on end to end: generated patches at 32 pixels through tiny networks, random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mt.backbones.recorded import described, load_described
+from mt.cache.catalog import Catalog
+from mt.featurize import extract
+from mt.fuse.aligned import Joined, join_pairs
+from mt.fuse.end_to_end.augment import AUGMENTATIONS
+from mt.fuse.end_to_end.images import Images, dataset_of
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.warm_start import Budget
+from mt.fuse.end_to_end.work import Work
+from mt.probe.questions import Pair, find_pairs
+
+RESNET, VIT = "timm:test_resnet", "timm:test_vit"
+DATASET, SIZE = "synthetic@40", 32
+
+
+def make_cache(folder: Path) -> Path:
+    """Featurize 40 patches to train on and 20 to test with both networks."""
+    extract(DATASET, [RESNET, VIT], cache_dir=folder, weights=["random"], image_size=SIZE)
+    return folder
+
+
+class Bench:
+    """A dataset's parts as the Tuner puts them together, for tests of single parts."""
+
+    def __init__(self, cache: Path, *models: str, settings: Settings | None = None, **machine: Any) -> None:
+        pairs = find_pairs(Catalog(cache), models=models, everything=True)
+        self.pair: Pair = pairs[0] if len(pairs) == 1 else join_pairs(pairs)[0]
+        self.joined = Joined.load(self.pair)
+        self.backbones = [load_described(about, None) for about in described(self.pair.train)]
+        self.networks = [backbone.model for backbone in self.backbones]
+        first = self.joined.first
+        self.budget = Budget(self.joined.train, first.pool.labels, None, first.train.task, first.n_classes)
+        self.settings = settings or Settings(batch=8, dropout=0.0)
+        self.machine = Machine(device="cpu", **{"batch_size": 8, "workers": 1, **machine})
+        self.dataset = dataset_of(self.pair.train[0])
+
+    def work(self, ids: Any = None, *, augment: str = "none", memory: int = 1 << 30) -> Work:
+        recipes = [backbone.preprocess for backbone in self.backbones]
+        images = Images(self.dataset, self.joined.first.pool.ids if ids is None else ids, recipes, memory=memory)
+        return Work(
+            images, AUGMENTATIONS[augment], self.settings, self.machine, torch.device("cpu"), Ranks(), 1,
+            self.joined.task, seed=0,
+        )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Checkpoints: the last good one is kept whatever happens to the newest, and reading runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+
+import pytest
+import torch
+
+from mt.errors import InputError, LockedError
+from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
+from mt.system import files as disk
+from tests.cache.operations import Killer
+
+
+def _checkpoint(value: float) -> Checkpoint:
+    return Checkpoint({"weight": torch.full((3, 4), value), "steps": torch.tensor(7)}, {"place": value, "ids": ["å"]})
+
+
+def _value(files: Checkpoints) -> float:
+    found = files.read()
+    assert found is not None
+    assert (found.tensors["weight"] == found.facts["place"]).all()
+    return found.facts["place"]
+
+
+def test_reads_back_what_was_written_and_keeps_two(tmp_path):
+    files = Checkpoints(tmp_path / "run")
+    assert files.read() is files.last is None
+    for value in range(4):
+        files.write(_checkpoint(value))
+        assert _value(files) == value
+    assert len(list((tmp_path / "run").glob("*.safetensors"))) == 2
+    files.remove()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
+    files = Checkpoints(tmp_path)
+    files.write(_checkpoint(1))
+    files.write(_checkpoint(2))
+    content = bytearray(files.last.read_bytes())
+    content[-1] ^= 1
+    if damage == "gone":
+        files.last.unlink()
+    else:
+        files.last.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-9]))
+    assert _value(files) == 1
+    files.write(_checkpoint(3))
+    assert _value(files) == 3
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_killed_before_any_change_of_the_disk_the_last_good_one_is_there(tmp_path, torn):
+    for k in range(1, 60):
+        files = Checkpoints(tmp_path / str(k))
+        files.write(_checkpoint(1))
+        files.write(_checkpoint(2))
+        child = os.fork()
+        if child == 0:
+            disk.os = Killer(k, torn=torn)
+            files.write(_checkpoint(3))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert _value(files) in (2, 3)
+        if not os.WIFSIGNALED(status):
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        files.write(_checkpoint(4))
+        assert _value(files) == 4
+    assert k > 8
+    assert _value(files) == 3
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    files = Checkpoints(tmp_path)
+    files.write(_checkpoint(1))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert _value(files) == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"format": "mt-checkpoint", "format_version": 99})])
+def test_other_files_are_said_in_one_line(tmp_path, content):
+    (tmp_path / "kept.json").write_text(content)
+    with pytest.raises(InputError, match=r"Remove .* to begin again"):
+        Checkpoints(tmp_path).read()
+
+
+def test_two_runs_of_one_fit_do_not_share_a_folder(tmp_path):
+    with Checkpoints(tmp_path / "run").alone(), pytest.raises(LockedError), Checkpoints(tmp_path / "run").alone():
+        pass
+
+
+def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_path):
+    files = Checkpoints(tmp_path / "run")
+    files.remove_left()  # nothing there
+    files.write(_checkpoint(1))
+    with files.alone():
+        Checkpoints(tmp_path / "run").remove_left()
+        assert _value(files) == 1
+    files.remove_left()
+    assert not files.folder.exists()
+
+
+def test_random_numbers_go_on():
+    cpu = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        state, expected = random_state(cpu), torch.rand(5)
+        torch.rand(3)
+        set_random_state(state, cpu)
+        assert torch.equal(torch.rand(5), expected)

@@ -1,0 +1,127 @@
+"""The network before and while it trains: the cached stage's start, rates, what stays frozen, memory for time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mt.backbones import load_backbone
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.network import blocks, checkpoint_blocks, rates
+from mt.fuse.end_to_end.request import Settings
+from mt.fuse.end_to_end.warm_start import cached_stage, network_from
+from mt.fuse.end_to_end.work import Part, predict
+from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+
+
+def start(bench: Bench, **settings: object):
+    fitted = cached_stage(bench.budget, seed=0, device="cpu")
+    return fitted, network_from(fitted, bench.networks, Settings(dropout=0.0, **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("models", [(RESNET,), (VIT,), (RESNET, VIT)])
+def test_warm_start_reproduces_the_cached_stage(cache, models):
+    bench = Bench(cache, *models)
+    fitted, network = start(bench)
+    logits, received = predict(network, bench.work(bench.joined.first.cases.ids), np.arange(20))
+    expected, attention = fitted.predict(bench.joined.test)
+    cached = np.log(expected / (1 - expected.astype(np.float64)))
+    np.testing.assert_allclose(logits[:, 0], cached, atol=1e-3 * cached.std())
+    np.testing.assert_allclose(received, attention, atol=1e-4)
+
+
+@pytest.mark.parametrize("train_batch_norm", [False, True])
+def test_batch_norms_keep_their_statistics_unless_asked(cache, train_batch_norm):
+    bench = Bench(cache, RESNET, settings=Settings(batch=8, learning_rates=(1e-3,)))
+    _, network = start(bench, train_batch_norm=train_batch_norm)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    weights = [norm.weight.detach().clone() for norm in norms]
+    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), lr=1e-3, epochs=1)
+    run.train_epoch(Kept(None, run.work))
+    moved = [not torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True)]
+    assert all(moved) if train_batch_norm else not any(moved)
+    assert any(not torch.equal(norm.weight, weight) for norm, weight in zip(norms, weights, strict=True))
+
+
+@pytest.mark.parametrize("model", [RESNET, VIT])
+def test_unfreeze_last_trains_the_last_blocks_alone(cache, model):
+    bench = Bench(cache, model)
+    _, network = start(bench, last=2)
+    parts = blocks(network.backbones[0])
+    before = [[p.detach().clone() for p in part.parameters] for part in parts]
+    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), lr=1e-3, epochs=1)
+    run.train_epoch(Kept(None, run.work))
+    changed = [
+        any(not torch.equal(a, b) for a, b in zip(old, part.parameters, strict=True))
+        for old, part in zip(before, parts, strict=True)
+    ]
+    assert changed == [False] * (len(parts) - 2) + [True] * 2
+    assert not any(module.training for part in parts[:-2] for one in part.modules for module in one.modules())
+
+
+@pytest.mark.parametrize("name", [RESNET, VIT, "dino", "supervised", "efficientnet-lite0", "timm:convnext_atto"])
+def test_blocks_hold_every_parameter_once_in_order(name):
+    backbone = load_backbone(name, "random").model
+    parts = blocks(backbone)
+    held = [id(parameter) for part in parts for parameter in part.parameters]
+    assert sorted(held) == sorted(id(parameter) for parameter in backbone.parameters())
+    expected = {"dino": 1 + 12, "supervised": 1 + 16, RESNET: 1 + 4, "efficientnet-lite0": 1 + 16}
+    assert len(parts) == expected.get(name, len(parts)) > 4
+
+
+def test_rates_fall_towards_the_images_and_vectors_do_not_decay(cache):
+    _, network = start(Bench(cache, RESNET, VIT))
+    groups = rates(network, layer_decay=0.5, weight_decay=0.01)
+    share = {id(p): group["share"] for group in groups for p in group["params"]}
+    assert len(share) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    for backbone in network.backbones:
+        found = [{share[id(p)] for p in part.parameters} for part in blocks(backbone)]
+        assert found == [{0.5 ** (len(found) - 1 - depth)} for depth in range(len(found))]
+    assert {share[id(p)] for p in network.head.parameters()} == {1.0}
+    assert all((p.ndim > 1) == (group["weight_decay"] > 0) for group in groups for p in group["params"])
+
+
+def test_gradient_checkpointing_computes_blocks_again_to_the_same_gradients(cache):
+    bench = Bench(cache, RESNET, VIT)
+    work = bench.work()
+    found = []
+    for again in (False, True):
+        _, network = start(bench)
+        calls: list[object] = []
+        if again:
+            network.backbones[1].blocks[0].register_forward_hook(lambda module, *_, to=calls: to.append(module))
+            network.backbones[1].blocks[0].attn.register_forward_hook(lambda module, *_, to=calls: to.append(module))
+            checkpoint_blocks(network)
+        network.train()(work.inputs(work.images.pixels(np.arange(4)), None)).square().sum().backward()
+        found.append([p.grad.clone() for p in network.parameters()])
+        assert len(calls) == (3 if again else 0)  # the block once, what is inside it twice
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_batch_norms_count_a_batch_once_though_blocks_are_computed_twice(cache):
+    bench = Bench(cache, RESNET)
+    work, found = bench.work(), []
+    for again in (False, True):
+        _, network = start(bench, train_batch_norm=True)
+        if again:
+            checkpoint_blocks(network)
+        network.train()(work.inputs(work.images.pixels(np.arange(8)), None)).square().sum().backward()
+        found.append(dict(network.named_buffers()))
+    assert any("running_mean" in name for name in found[0])
+    for name, buffer in found[0].items():
+        torch.testing.assert_close(found[1][name], buffer, msg=name)
+
+
+def test_images_and_weights_are_channels_last(cache):
+    bench = Bench(cache, RESNET)
+    _, network = start(bench)
+    convs = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convs)
+    work = bench.work(augment="mild")
+    moves = work.augmentation.draw(0, 0, [0, 1])
+    (images,) = work.inputs(work.images.pixels(np.arange(2)), moves)
+    assert images.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,70 @@
+"""Two processes under torchrun do what one does with twice the batch, and share one validation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mt.fuse.end_to_end.ranks import Ranks
+from mt.results.store import Fit, ScoreStore
+from tests.fuse.end_to_end.small import RESNET, VIT
+
+COMMON = ("fuse", "--unfreeze", "--model", RESNET, "--model", VIT, "--fraction", "1", "--everything", "--dropout", "0",
+          "--lr", "1e-3", "--lr", "1e-4", "--epochs", "2", "--device", "cpu", "--workers", "1")  # fmt: skip
+TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d",
+       "--rdzv-endpoint", "localhost:0")  # fmt: skip
+
+
+def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> tuple[dict[str, Any], Fit, str]:
+    """Run the command in processes of its own; returns the saved weights, the stored fit and what was printed."""
+    command = [sys.executable, *launcher, "-m", "mt", *COMMON, "--batch-size", str(batch), "--cache-dir", str(cache),
+               "--scores", str(folder / "scores.sqlite"), "--save", str(folder / "model")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    (tensors,) = (folder / "model").glob("*.safetensors")
+    about = json.loads(tensors.with_suffix(".json").read_text())
+    with ScoreStore(folder / "scores.sqlite") as store:
+        return load_file(tensors), store.fit(about["fit"]), done.stdout
+
+
+def test_two_processes_are_one_with_twice_the_batch(cache, tmp_path):
+    one, alone, shown = result(cache, tmp_path / "one", (), 8)
+    two, together, both = result(cache, tmp_path / "two", TWO, 4)
+    assert alone.identity == together.identity  # 8 images a step either way
+    assert len(shown.splitlines()) == len(both.splitlines())  # the second process prints nothing
+    np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-3)
+    ours, theirs = (fit.outcome["selection"]["epochs"] for fit in (together, alone))
+    assert ours.keys() == theirs.keys()
+    for rate in ours:
+        np.testing.assert_allclose(ours[rate], theirs[rate], atol=1e-3)
+    # Adam turns rounding into steps where a gradient is nothing else: a few weights may differ by a step or two.
+    differences = torch.cat([(one[name].double() - two[name].double()).abs().flatten() for name in one])
+    assert differences.quantile(0.99) < 1e-4
+
+
+def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself():
+    batch = np.arange(7)
+    shares = [Ranks(rank, 3).share(batch) for rank in range(3)]
+    assert sorted(np.concatenate(shares)) == list(batch)
+    tensor = torch.ones(3)
+    Ranks().sum_([tensor])
+    assert torch.equal(tensor, torch.ones(3))
+    assert Ranks().told("x") == "x"
+
+
+@pytest.mark.parametrize("large", [10, 1 << 24])
+def test_buckets_hold_every_tensor_once(large):
+    from mt.fuse.end_to_end.ranks import _buckets
+
+    tensors = [torch.empty(size, device="meta") for size in (3, large, 5, large, 1)]
+    found = [tensor for bucket in _buckets(tensors) for tensor in bucket]
+    assert [id(tensor) for tensor in found] == [id(tensor) for tensor in tensors]

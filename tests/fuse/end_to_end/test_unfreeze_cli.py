@@ -1,0 +1,181 @@
+"""`mt fuse --unfreeze` from the command line: rows beside the cached methods, the store, saved networks, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mt.cli import main
+from mt.errors import DatasetError, InputError
+from mt.featurize import extract
+from mt.fuse.cli import fuse
+from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
+from mt.fuse.end_to_end.saved import load_tuned
+from mt.fuse.saved import load_model
+from mt.predict.run import predict_dataset, predict_images
+from mt.results.store import ScoreStore
+from tests.fuse.end_to_end.small import DATASET, RESNET, VIT
+
+QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-3", "--fixed")
+
+
+def run(cache: Path, *arguments: str) -> str:
+    command = ["--cache-dir", str(cache), "--unfreeze", *QUICK, *arguments]
+    return CliRunner().invoke(fuse, command, catch_exceptions=False).stdout
+
+
+@pytest.fixture(scope="module")
+def study(cache, tmp_path_factory):
+    """One model and two, two draws of half the labels, saved."""
+    folder = tmp_path_factory.mktemp("study")
+    common = ("--fraction", "0.5", "--seeds", "2", "--scores", str(folder / "scores.sqlite"), "--batch-size", "8")
+    one = run(cache, "--model", RESNET, *common, "--save", str(folder / "one"))
+    two = run(cache, "--model", RESNET, "--model", VIT, *common, "--save", str(folder / "two"))
+    with ScoreStore(folder / "scores.sqlite") as store:
+        fits = {(score.method, score.seed): store.fit(score.fit) for score in store.scores()}
+        scores = store.scores()
+    return folder, {"one": one, "two": two}, fits, scores, common
+
+
+def test_one_model_is_reported_as_fine_tuning_and_several_as_unfrozen_dvme(study):
+    _, shown, _, scores, _ = study
+    assert f"fine-tune: {RESNET}" in shown["one"]
+    assert f"fine-tune: {RESNET} - {RESNET}" in shown["one"]  # paired with its probe
+    both = f"{RESNET} + {VIT}"
+    for row in ("best-single", "average", "concat", "dvme"):
+        assert f"dvme, unfrozen: {both} - {row}: {both}" in shown["two"]
+    assert "dvme, unfrozen, 50 %: attention received by each model" in shown["two"]
+    assert {"fine-tune", "dvme, unfrozen", "dvme", "probe"} <= {score.method for score in scores}
+
+
+def test_every_method_saw_the_same_draws_and_test_cases(study):
+    _, _, fits, _, _ = study
+    for seed in (0, 1):
+        drawn = [fit for (_, number), fit in fits.items() if number == seed]
+        assert len({fit.cases for fit in drawn}) == 1
+        assert all(np.array_equal(fit.rows, drawn[0].rows) for fit in drawn)
+
+
+def test_what_was_trained_is_answered_from_the_store(cache, study):
+    folder, _, _, scores, common = study
+    again = run(cache, "--model", RESNET, *common, "--json")
+    values = {row["identity"]: row["value"] for row in map(json.loads, again.splitlines()) if "identity" in row}
+    kept = {score.identity: score.value for score in scores}
+    assert values
+    assert values.items() <= kept.items()
+    assert not list((folder / "checkpoints").glob("*/*"))
+
+
+def test_what_a_run_left_that_was_killed_after_its_fit_was_stored_is_removed(cache, study):
+    folder, _, fits, _, common = study
+    left = Checkpoints(folder / "checkpoints" / fits["fine-tune", 0].identity[:16])
+    left.write(Checkpoint({}, {}))
+    others = Checkpoints(folder / "checkpoints" / "another")
+    others.write(Checkpoint({}, {}))
+    run(cache, "--model", RESNET, *common)
+    assert not left.folder.exists()
+    assert others.folder.exists()
+    others.remove()
+
+
+def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_preprocessing_changed(study, tmp_path):
+    folder, _, _, scores, _ = study
+    (file,) = (folder / "two").glob("*-seed0-*.json")
+    about = json.loads(file.read_text())
+    (score,) = (one for one in scores if (one.method, one.seed) == ("dvme, unfrozen", 0))
+    assert (about["scores"][0]["metric"], about["scores"][0]["value"]) == (score.metric, score.value)
+    assert load_tuned(file).precision == "float32"
+    about["settings"]["recipe"]["precision"] = "bfloat16"
+    (tmp_path / "m.json").write_text(json.dumps(about))
+    shutil.copy(file.with_suffix(".safetensors"), tmp_path / "m.safetensors")
+    low, full = (predict_dataset(path, DATASET).probabilities for path in (tmp_path, file))
+    assert 0 < np.abs(low - full).max() < 0.1
+    about["backbones"][0]["description"]["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
+    (tmp_path / "m.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=f"fitted on '{RESNET}' with preprocessing .* Predict with the mt"):
+        load_tuned(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(about | {"head": {"kind": "dvme"}}))
+    with pytest.raises(InputError):
+        load_tuned(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(about | {"format_version": 99}))
+    with pytest.raises(InputError, match="Install a newer mt"):
+        load_tuned(tmp_path)
+
+
+@pytest.mark.parametrize(("which", "method"), [("one", "fine-tune"), ("two", "dvme, unfrozen")])
+def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, which, method):
+    folder, _, fits, _, _ = study
+    (about,) = (path for path in (folder / which).glob("*.json") if json.loads(path.read_text())["seed"] == 1)
+    found = predict_dataset(about, DATASET)
+    np.testing.assert_allclose(found.probabilities[:, 1], fits[method, 1].probabilities, atol=1e-6)
+    assert {path.suffix for path in (folder / which).iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(InputError, match="reads images: mt predict"):
+        load_model(about)
+    copy = folder / "copy"
+    copy.mkdir(exist_ok=True)
+    shutil.copy(about, copy / "m.json")
+    (copy / "m.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match="does not belong to"):
+        load_tuned(copy)
+
+
+def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 12), ("test", 4)):
+        for number, name in enumerate(("bright", "dark")):
+            for i in range(n):
+                path = tmp_path / "images" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
+    cache, images = tmp_path / "cache", tmp_path / "images"
+    extract(f"folder:{images}", [RESNET], cache_dir=cache, weights=["random"], image_size=32)
+    run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
+    found = predict_images(tmp_path / "model", [images / "test"])
+    assert found.predicted == ["bright"] * 4 + ["dark"] * 4
+    for path in (images / "train").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path))[::-1, :, ::-1] // 2 + np.uint8(rng.integers(0, 99))).save(path)
+    with pytest.raises(InputError, match="are not those that the 'timm:test_resnet' features were made from"):
+        run(cache, "--model", RESNET, "--shots", "3")
+    shutil.rmtree(images)
+    with pytest.raises(DatasetError, match="images"):
+        run(cache, "--model", RESNET, "--shots", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--epochs", "3"), "--epochs is for end-to-end training: add --unfreeze"),
+        (("--unfreeze", "--ablations"), "leave out --unfreeze, or --ablations"),
+        (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
+        (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
+        (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
+        (("--unfreeze", "--batch-size", "0"), "--batch-size takes a number of at least 1"),
+        (("--unfreeze", "--dropout", "1"), "--dropout must be at least 0 and below 1"),
+        (("--unfreeze", "--model", RESNET, "--model", RESNET), "is named twice"),
+        (("--unfreeze", "--model", RESNET, "--method", "dvme"), "--method is for several models, and one is named"),
+        (("--model", RESNET), r"One model is a probe: .* to fine-tune it: --unfreeze"),
+    ],
+)
+def test_wrong_use_is_said_in_one_line(cache, arguments, words):
+    with pytest.raises(InputError, match=words) as caught:
+        CliRunner().invoke(fuse, ["--cache-dir", str(cache), "--everything", *arguments], catch_exceptions=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_diverging_run_ends_with_one_line_and_status_1(cache, tmp_path, capsys):
+    command = ["fuse", "--unfreeze", "--model", RESNET, "--fraction", "1", "--everything", "--fixed", "--lr", "1e30",
+               "--cache-dir", str(cache), "--scores", str(tmp_path / "s"), "--batch-size", "8", "--workers", "1",
+               "--checkpoint-every", "1", "--device", "cpu"]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("Error: The loss is not a number at epoch 1")
+    assert str(tmp_path / "checkpoints") in last

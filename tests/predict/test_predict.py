@@ -1,0 +1,154 @@
+"""`mt predict` with saved probes and DVMEs: from the cache bit for bit, from images within rounding."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import mt.fuse
+import mt.predict
+from mt.errors import DatasetError, InputError
+from mt.featurize import extract
+from mt.fuse.run import run_fuse
+from mt.predict.cli import predict
+from mt.predict.run import Predictions, predict_dataset, predict_images
+from mt.probe.run import run_probe
+from mt.results.store import ScoreStore
+
+MODELS = ("efficientnet-lite0", "efficientnet-lite1")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A folder of tiny images through two networks with random weights, fused at all labels, saved."""
+    root = tmp_path_factory.mktemp("predict")
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 12), ("test", 5)):
+        for number, name in enumerate(("bright", "dark")):
+            for i in range(n):
+                path = root / "images" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 120, (40, 40, 3), dtype=np.uint8) + np.uint8(120 * number)).save(path)
+    dataset = f"folder:{root / 'images'}"
+    extract(dataset, MODELS, cache_dir=root / "cache", weights=["random"], image_size=32)
+    fused = run_fuse(root / "cache", fractions=[1.0], save=root / "fused", everything=True)
+    run_probe(root / "cache", models=MODELS[:1], fractions=[1.0], save=root / "probed", everything=True)
+    with ScoreStore(fused.store) as store:
+        found = {s.method: store.fit(s.fit) for s in fused.scores if s.method == "dvme" or s.model == MODELS[0]}
+        ids = store.cases(found["dvme"].cases).ids
+    return root, {"fused": found["dvme"].probabilities, "probed": found["probe"].probabilities}, ids
+
+
+@pytest.mark.parametrize("folder", ["fused", "probed"])
+def test_the_cache_gives_the_same_bits(study, folder):
+    root, kept, ids = study
+    found = predict_dataset(root / folder, "folder:images", cache_dir=root / "cache")
+    assert found.ids == list(ids)
+    np.testing.assert_array_equal(found.probabilities[:, 1], kept[folder])
+
+
+@pytest.mark.parametrize("folder", ["fused", "probed"])
+def test_images_give_the_same_within_rounding(study, folder):
+    root, kept, ids = study
+    files = [root / "images" / "test" / Path(name).relative_to("test") if name.startswith("test")
+             else root / "images" / "test" / name for name in ids]  # fmt: skip
+    found = predict_images(root / folder, files)
+    np.testing.assert_allclose(found.probabilities[:, 1], kept[folder], atol=1e-5)
+    alone = predict_images(root / folder, files[3:4])
+    np.testing.assert_allclose(alone.probabilities, found.probabilities[3:4], atol=1e-6)
+
+
+def test_what_is_not_cached_is_featurized(study, tmp_path):
+    root, kept, _ = study
+    found = predict_dataset(root / "fused", f"folder:{root / 'images'}", cache_dir=tmp_path)
+    np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
+    assert list(tmp_path.rglob("*.h5"))
+
+
+def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
+    root, kept, ids = study
+    arguments = [str(root / "fused"), "--dataset", "folder:images", "--cache-dir", str(root / "cache")]
+    shown = CliRunner().invoke(predict, arguments, catch_exceptions=False).stdout
+    rows = list(csv.DictReader(io.StringIO(shown)))
+    assert [row["id"] for row in rows] == list(ids)
+    dark = np.array([row["dark"] for row in rows], dtype=np.float32)
+    np.testing.assert_array_equal(dark, kept["fused"])
+    assert [row["prediction"] for row in rows] == ["dark" if p > 0.5 else "bright" for p in dark]
+    CliRunner().invoke(predict, [*arguments, "--out", str(tmp_path / "p.csv")], catch_exceptions=False)
+    assert (tmp_path / "p.csv").read_text() == shown
+
+
+@pytest.mark.parametrize("folder", ["fused", "probed"])
+def test_other_backbones_are_refused(study, tmp_path, folder):
+    root, _, _ = study
+    (source,) = (root / folder).glob("*.json")
+    shutil.copytree(root / folder, tmp_path / "model")
+    text = source.read_text()
+    about = json.loads(text)
+    backbone = about["backbones"][0] if folder == "fused" else about["fingerprints"]["train"][0]
+    found = backbone["fingerprint" if folder == "fused" else "backbone"]
+    (tmp_path / "model" / source.name).write_text(text.replace(found, "0" * 64))
+    words = rf"fitted on 'efficientnet-lite0' with fingerprint 0{{12}}, found {found[:12]}: .*--weights"
+    with pytest.raises(InputError, match=words):
+        predict_images(tmp_path / "model", [root / "images" / "test"])
+    with pytest.raises(InputError, match=words):
+        predict_dataset(tmp_path / "model", f"folder:{root / 'images'}", cache_dir=tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.h5"))  # refused before anything is featurized
+
+
+def test_a_folder_is_its_images_without_what_systems_leave_behind(study, tmp_path):
+    root, _, _ = study
+    (tmp_path / "more.png").mkdir()
+    shutil.copy(root / "images" / "test" / "dark" / "0.png", tmp_path / "more.png" / "b.PNG")
+    shutil.copy(root / "images" / "test" / "dark" / "1.png", tmp_path / "a.ppm")
+    for litter in ("._a.png", "notes.txt"):
+        (tmp_path / litter).write_bytes(b"no image")
+    found = predict_images(root / "probed", [tmp_path])
+    assert found.ids == [str(tmp_path / "a.ppm"), str(tmp_path / "more.png" / "b.PNG")]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"broken\.png"):
+        predict_images(root / "probed", [tmp_path])
+
+
+def test_output_is_renamed_into_place_and_its_folder_must_be_there(study, tmp_path):
+    root, _, _ = study
+    arguments = [str(root / "probed"), "--dataset", "folder:images", "--cache-dir", str(root / "cache"), "--out"]
+    with pytest.raises(InputError, match="mkdir -p"):
+        CliRunner().invoke(predict, [*arguments, str(tmp_path / "no" / "p.csv")], catch_exceptions=False)
+    (tmp_path / "p.csv").write_text("old")
+    CliRunner().invoke(predict, [*arguments, str(tmp_path / "p.csv")], catch_exceptions=False)
+    assert (tmp_path / "p.csv").read_text().startswith("id,bright,dark,prediction")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+def test_labels_of_a_multilabel_task_are_joined():
+    p = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3]], dtype=np.float32)
+    assert Predictions(["a", "b"], p, ("x", "y", "z"), "multilabel").predicted == ["x;y", ""]
+    assert Predictions(["a", "b"], p, ("x", "y", "z"), "multiclass").predicted == ["x", "z"]
+
+
+def test_wrong_use_is_said_in_one_line(study, tmp_path):
+    root, _, _ = study
+    with pytest.raises(InputError, match="exactly one of both"):
+        CliRunner().invoke(predict, [str(root / "fused")], catch_exceptions=False)
+    with pytest.raises(InputError, match="No file"):
+        predict_images(root / "fused", [tmp_path / "absent.png"])
+    with pytest.raises(InputError, match="No image in"):
+        predict_images(root / "fused", [tmp_path])
+    with pytest.raises(InputError, match="No saved model"):
+        predict_images(tmp_path, [tmp_path])
+
+
+def test_public_names():
+    assert mt.fuse.__all__ == ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "fit_dvme", "run_fuse"]
+    assert mt.predict.__all__ == ["predict_dataset", "predict_images"]
+    for name in mt.fuse.__all__:
+        assert getattr(mt.fuse, name).__name__ == name

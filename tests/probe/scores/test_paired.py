@@ -1,0 +1,60 @@
+"""Comparisons of the rows of a table: what may be paired, Holm's family, and what p rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.probe.run import run_probe
+from mt.probe.scores import paired
+from mt.probe.scores.cells import grids
+from mt.probe.scores.comparisons import holm
+from mt.probe.scores.paired import comparisons, competing, marks
+from tests.probe.features import QUICK, store_of, write_features, write_pair
+
+
+def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> None:
+    for model, signal in (("m1", 0.7), ("m2", 0.7), ("fewer-tested", 3.0), ("fewer-trained", 3.0)):
+        write_pair(tmp_path, model=model, signal=signal)
+    write_features(tmp_path, model="fewer-tested", split="test", n=60, signal=3.0)
+    write_features(tmp_path, model="fewer-trained", n=100, signal=3.0)
+    study = run_probe(tmp_path, **QUICK)
+    store = store_of(study)
+    ((grid),) = grids(study.scores, store)
+    (budget,) = grid.budgets
+    assert set(competing(grid, budget, store)) == {"m1", "m2"}
+    assert max(grid.rows, key=lambda row: grid.cells[row, budget].spread.mean).startswith("fewer")
+    found = marks(grid, budget, store)
+    assert set(found) == {"m1", "m2"}
+    assert found[max(found, key=lambda row: grid.cells[row, budget].spread.mean)] == "best"
+    assert [(pair.a, pair.b) for pair in comparisons([grid], store)] == [("m1", "m2")]
+
+
+def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paired, "RESAMPLES", 200)
+    sex = {"columns": {"sex": ["F", "M"] * 40}}
+    for model, signal in (("m1", 0.7), ("m2", 0.2), ("m3", 0.4)):
+        write_features(tmp_path, model=model, signal=signal)
+        write_features(tmp_path, model=model, split="test", n=80, signal=signal, **sex)
+    study = run_probe(tmp_path, protocol="clip", fractions=[0.2, 0.5], seeds=1, metrics=["roc_auc", "brier"], by="sex")
+    found = comparisons(grids(study.scores, store_of(study)), store_of(study))
+    assert len(found) == 2 * 2 * 2 * 3
+    for metric in ("roc_auc", "brier"):
+        for fraction in (0.2, 0.5):
+            family = [pair for pair in found if (pair.metric, pair.fraction) == (metric, fraction)]
+            assert {pair.subgroup for pair in family} == {"F", "M"}
+            np.testing.assert_allclose([pair.p_holm for pair in family], holm([pair.p for pair in family]))
+
+
+def test_p_counts_among_ten_thousand_joint_resamples(tmp_path: Path) -> None:
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+    study = run_probe(tmp_path, **QUICK)
+    (pair,) = comparisons(grids(study.scores, store_of(study)), store_of(study))
+    assert (pair.n_resamples, pair.n_draws, pair.redrawn) == (10_000, 2, 0)
+    assert pair.p * 10_001 == pytest.approx(round(pair.p * 10_001))
+    assert pair.p >= 1 / 10_001

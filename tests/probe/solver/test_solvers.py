@@ -1,0 +1,139 @@
+"""Every solver of the registry answers the same interface with the same optimum."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from mt.errors import FitError, InputError, MissingExtraError
+from mt.probe.solver import registry
+from mt.probe.solver.paths import probabilities
+from mt.probe.solver.registry import SOLVERS, get_solver
+
+CS = [1e-3, 0.3, 30.0]
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((90, 7)).astype(np.float32)
+FOLD = np.arange(90) % 3
+TARGETS = {
+    "binary": (X[:, 0] + RNG.standard_normal(90) > 0).astype(int),
+    "multiclass": (X[:, :3] + RNG.standard_normal((90, 3))).argmax(1),
+    "ordinal": np.clip(np.round(X[:, 0] + 1.5 + RNG.standard_normal(90) / 2), 0, 3).astype(int),
+    "multilabel": (X[:, :4] + RNG.standard_normal((90, 4)) > 0).astype(int),
+}
+
+
+@pytest.fixture(params=["sklearn", "cuml"])
+def other(request, monkeypatch):
+    """The solvers that fit one problem at a time; cuML is played by scikit-learn, whose interface it copies."""
+    if request.param == "cuml":
+
+        class Stand(LogisticRegression):
+            def __init__(self, C=1.0, tol=1e-4, max_iter=1000, output_type=None):
+                super().__init__(C=C, tol=tol, max_iter=max_iter)
+                self.output_type = output_type
+
+        module = types.ModuleType("cuml.linear_model")
+        module.LogisticRegression = Stand
+        monkeypatch.setitem(sys.modules, "cuml", types.ModuleType("cuml"))
+        monkeypatch.setitem(sys.modules, "cuml.linear_model", module)
+        monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name)
+    return get_solver(request.param)
+
+
+@pytest.mark.parametrize("task", TARGETS)
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 0.5, 1: 2.0}], ids=["none", "balanced", "mapping"])
+def test_solvers_agree(other, task, class_weight):
+    options = {"task": task, "class_weight": class_weight, "sample_weight": np.linspace(0.5, 1.5, 90)}
+    y = TARGETS[task]
+    ours, theirs = (s.path(X, y, CS, **options).run() for s in (get_solver("torch"), other))
+    assert theirs.coef.shape == ours.coef.shape
+    assert theirs.intercept.shape == ours.intercept.shape
+    assert theirs.converged.all()
+    np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-5)
+    for c in range(3):
+        np.testing.assert_allclose(ours.predict_proba(X, c), theirs.predict_proba(X, c), atol=2e-3)
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_folds_agree(other, task):
+    y, n_classes = TARGETS[task], 5 if task == "ordinal" else None
+    ours, theirs = (s.folds(X, y, CS, FOLD, task=task, n_classes=n_classes).run() for s in (get_solver("torch"), other))
+    assert theirs.fold_converged.shape == ours.fold_converged.shape
+    assert theirs.oof.shape == ours.oof.shape
+    for c in range(3):
+        np.testing.assert_allclose(probabilities(ours.oof[c], task), probabilities(theirs.oof[c], task), atol=2e-3)
+        refits = [folded.refit(CS[c]).objective for folded in (ours, theirs)]
+        np.testing.assert_allclose(*refits, rtol=1e-5)
+
+
+def test_two_classes_of_many_are_the_softmax_of_both(other):
+    y = np.where(TARGETS["binary"] == 1, 3, 0)
+    ours, theirs = (s.path(X, y, CS, task="multiclass", n_classes=4).run() for s in (get_solver("torch"), other))
+    np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-5)
+    assert (theirs.predict_proba(X, 1)[:, [1, 2]] == 0).all()
+
+
+def test_a_constant_label_predicts_its_smoothed_base_rate(other):
+    y = np.column_stack([TARGETS["binary"], np.zeros(90, dtype=int)])
+    ours, theirs = (s.folds(X, y, CS, FOLD, task="multilabel").run() for s in (get_solver("torch"), other))
+    np.testing.assert_allclose(theirs.oof[:, :, 1], ours.oof[:, :, 1], rtol=1e-5)
+
+
+def test_the_reference_is_cold_tight_and_double(monkeypatch):
+    seen = []
+    fit = LogisticRegression.fit
+
+    def watched(self, X, y, sample_weight=None):
+        seen.append((self.get_params(), X.dtype, hasattr(self, "coef_")))
+        return fit(self, X, y, sample_weight)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", dtype="float32").run()
+    assert [parameters["C"] for parameters, _, _ in seen] == CS
+    for parameters, dtype, warm in seen:
+        assert (parameters["warm_start"], parameters["tol"], dtype, warm) == (False, 1e-8, np.float64, False)
+
+
+def test_an_unconverged_reference_warns():
+    from sklearn.exceptions import ConvergenceWarning
+
+    with pytest.warns(ConvergenceWarning, match="after 2 iterations"):
+        path = get_solver("sklearn").path(X, TARGETS["binary"], [100.0], task="binary", max_iter=2).run()
+    assert not path.converged[0]
+
+
+@pytest.mark.parametrize("name", ["torch", "sklearn"])
+def test_every_solver_refuses_what_cannot_be_fitted(name):
+    solver = get_solver(name)
+    spoiled = X.copy()
+    spoiled[3, 2] = np.nan
+    with pytest.raises(FitError, match="must be finite"):
+        solver.path(spoiled, TARGETS["binary"], CS, task="binary").run()
+    with pytest.raises(FitError, match="one class only"):
+        solver.path(X, np.zeros(90, dtype=int), CS, task="binary")
+    with pytest.raises(FitError, match="one class only"):
+        solver.path(X, np.zeros((90, 2), dtype=int), CS, task="multilabel")
+    with pytest.raises(FitError, match=r"[Ff]old"):
+        solver.folds(X, TARGETS["binary"], CS, np.zeros(90, dtype=int), task="binary")
+
+
+def test_names():
+    assert list(SOLVERS) == ["torch", "sklearn", "cuml"]
+    assert [solver.name for solver in SOLVERS.values()] == list(SOLVERS)
+    with pytest.raises(InputError, match=r"No solver 'sklaern'\. Did you mean 'sklearn'"):
+        get_solver("sklaern")
+
+
+def test_a_missing_cuml_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'medical-transfer\[gpu\]'"):
+        get_solver("cuml")
+
+
+def test_a_solver_refuses_a_device_it_does_not_run_on():
+    with pytest.raises(InputError, match="'sklearn' does not run on 'cuda'"):
+        get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", device="cuda")

@@ -1,0 +1,219 @@
+"""The score database: rows survive, are never doubled, and errors say what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.errors import CacheError, LockedError, NoSpaceError
+from mt.results import database
+from mt.results.store import Cases, Fit, Score, ScoreStore
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.results.test_scores import a_fit, a_score
+from mt.results.store import ScoreStore
+store = ScoreStore(Path(sys.argv[1]))
+sys.stdin.readline()
+for number in range(40):
+    store.add_fit(a_fit(str(number)))
+    store.add_scores([(a_score(str(number)), [0.5, 0.6])])
+"""
+
+
+def a_fit(name: str = "fit") -> Fit:
+    return Fit(name, "pool", "cases", np.array([3, 1, 2]), np.array([0.25, 0.75], dtype=np.float32), {"task": "binary"})
+
+
+def a_score(name: str = "score") -> Score:
+    texts = {f.name: "x" for f in dataclasses.fields(Score) if f.type == "str"}
+    return Score(
+        **{**texts, "identity": name, "fit": name},
+        fraction=0.1, shots=None, seed=0, value=0.8, low=0.7, high=0.9, n_labels=3, n_test=2, n_units=2, by=None,
+        subgroup=None, flags=("fixed_C",), settings={"C": 1.0}, realised={"rows": [1, 2]}, fingerprints={}, versions={},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ScoreStore:
+    return ScoreStore(tmp_path / "scores.sqlite")
+
+
+def test_an_absent_database_answers_nothing_and_is_not_made(store: ScoreStore) -> None:
+    assert store.scores() == []
+    assert store.has_fits(["a"]) == set()
+    assert store.recall("a") is None
+    assert not store.path.exists()
+
+
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_a_fit_comes_back_bit_for_bit(store: ScoreStore, outputs: int | None) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(7 if outputs is None else (7, outputs)).astype(np.float32)
+    fit = dataclasses.replace(a_fit(), probabilities=p)
+    assert store.add_fit(fit)
+    again = ScoreStore(store.path).fit("fit")
+    assert again.probabilities.tobytes() == p.tobytes()
+    assert again.probabilities.shape == p.shape
+    assert again.rows.tolist() == [3, 1, 2]
+    assert again.outcome == {"task": "binary"}
+
+
+def test_a_score_and_its_replicates_come_back(store: ScoreStore) -> None:
+    store.add_scores([(a_score(), np.array([0.25, 0.5]))])
+    (score,) = ScoreStore(store.path).scores()
+    assert score == a_score()
+    assert store.replicates("score").tolist() == [0.25, 0.5]
+    assert store.scores_of(["score"]) == [score]
+    assert store.scores_of(["other"]) == []
+
+
+def test_an_undefined_score_is_null_in_json(store: ScoreStore) -> None:
+    store.add_scores([(dataclasses.replace(a_score(), value=float("nan"), low=None, high=None), np.zeros(0))])
+    (score,) = store.scores()
+    assert np.isnan(score.value)
+    assert json.loads(json.dumps(score.row()))["value"] is None
+
+
+def test_ids_are_stored_once_however_many_fits_use_them(store: ScoreStore) -> None:
+    cases = Cases(["a", "b"], np.array([0, 1]), ["p", "q"], {"age": [40.0, float("nan")], "sex": ["F", "M"]})
+    keys = {store.add_cases(cases) for _ in range(3)}
+    assert len(keys) == 1
+    (count,) = sqlite3.connect(store.path).execute("SELECT count(*) FROM cases").fetchone()
+    again = store.cases(keys.pop())
+    assert count == 1
+    assert again.ids == ["a", "b"]
+    assert again.groups == ["p", "q"]
+    assert again.labels.tolist() == [0, 1]
+    assert again.columns == {"age": [40.0, None], "sex": ["F", "M"]}
+
+
+def test_the_same_row_again_changes_nothing(store: ScoreStore) -> None:
+    assert store.add_fit(a_fit())
+    assert not store.add_fit(dataclasses.replace(a_fit(), outcome={"task": "other"}))
+    for value in (0.8, 0.1):
+        store.add_scores([(dataclasses.replace(a_score(), value=value), np.zeros(2))])
+    assert store.fit("fit").outcome == {"task": "binary"}
+    assert [s.value for s in store.scores()] == [0.8]
+
+
+def test_real_processes_lose_and_double_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    failures = [writer.communicate("go\n")[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4, failures
+    store = ScoreStore(path)
+    assert sorted(int(score.identity) for score in store.scores()) == list(range(40))
+    assert store.has_fits(map(str, range(50))) == set(map(str, range(40)))
+
+
+def test_a_killed_writer_leaves_what_it_had_committed(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    script = (
+        WRITER
+        + "\nsql = store._database.connection\nsql.execute('BEGIN IMMEDIATE')\nsql.execute('DELETE FROM scores')\n"
+    )
+    script += "print('ready', flush=True)\nsys.stdin.readline()\n"
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin
+        assert writer.stdout
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "ready\n"
+        writer.kill()
+    store = ScoreStore(path)
+    assert len(store.scores()) == 40
+    store.add_scores([(a_score("after"), np.zeros(1))])
+    assert len(store.scores()) == 41
+
+
+def test_journal_suits_network_file_systems(store: ScoreStore) -> None:
+    store.add_fit(a_fit())
+    assert sqlite3.connect(store.path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_lock_that_stays_is_an_error_that_says_what_to_do(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_fit(a_fit())
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LockedError, match="--scores"):
+        ScoreStore(store.path).add_fit(a_fit("another"))
+    other.close()
+
+
+def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.sqlite"
+    text.write_text("not a database, but long enough to look at" * 30)
+    short = tmp_path / "short.sqlite"
+    short.write_text("x")  # SQLite takes so short a file for an empty database
+    foreign = tmp_path / "foreign.sqlite"
+    with sqlite3.connect(foreign) as sql:
+        sql.execute("CREATE TABLE theirs (x)")
+    sql.close()
+    newer = ScoreStore(tmp_path / "newer.sqlite")
+    newer.add_fit(a_fit())
+    newer.close()
+    with sqlite3.connect(newer.path) as sql:
+        sql.execute(f"PRAGMA user_version = {database.FORMAT_VERSION + 1}")
+    sql.close()
+    for path in (text, short):
+        with pytest.raises(CacheError, match="not a score database"):
+            ScoreStore(path).add_fit(a_fit())
+    assert short.read_text() == "x"
+    for path, message in ((text, "not a score database"), (foreign, "not a score database"), (newer.path, "newer mt")):
+        with pytest.raises(CacheError, match=message):
+            ScoreStore(path).scores()
+
+
+def test_a_full_disk_is_one_clear_line(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_fit(a_fit())
+    sql = store._database.connect()
+    (pages,) = sql.execute("PRAGMA page_count").fetchone()
+    sql.execute(f"PRAGMA max_page_count = {pages}")
+    big = Cases([f"{n}-{os.urandom(20).hex()}" for n in range(2000)], np.arange(2000))
+    with pytest.raises(NoSpaceError, match="No space left"):
+        store.add_cases(big)
+    assert store.has_fits(["fit"]) == {"fit"}
+
+
+class Raced:
+    """A connection during whose look at the tables another process makes them."""
+
+    def __init__(self, sql: sqlite3.Connection, path: Path) -> None:
+        self.sql, self.path, self.made = sql, path, False
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.sql.in_transaction
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        if "sqlite_master" in statement:
+            other = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            database.make_tables(other, self.path, "CREATE TABLE ours (x)")
+            try:
+                other.execute("COMMIT")
+                self.made = True
+            except sqlite3.OperationalError:
+                other.execute("ROLLBACK")
+        return self.sql.execute(statement)
+
+
+def test_a_database_that_is_being_made_is_no_stranger(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    raced = Raced(sqlite3.connect(path, isolation_level=None), path)
+    assert database.is_ours(raced, path) == raced.made
+    ScoreStore(path).add_cases(Cases(["a"], np.zeros(1)))
+    assert database.is_ours(sqlite3.connect(path, isolation_level=None), path)

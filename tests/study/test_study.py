@@ -1,0 +1,191 @@
+"""A study file: what it asks for, what is wrong with it, what it does, and that a second run does nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mt.errors import InputError
+from mt.probe.run import Study as Scored
+from mt.report.cli import report
+from mt.results.store import ScoreStore
+from mt.study.cli import study as command
+from mt.study.run import places, steps
+from mt.study.study_file import SHIPPED, Draws, load_study, shipped
+
+SOUND = "datasets = ['pcam']\nmodels = ['dino']"
+SMALL = """
+datasets = ["synthetic@60"]
+models = ["efficientnet-lite0", "efficientnet-lite1"]
+fractions = [0.5, 1.0]
+seeds = 2
+[featurize]
+image_size = 32
+[report]
+out = "small.html"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(*args: str, cache: Path) -> Any:
+    return CliRunner().invoke(command, [*args, "--cache-dir", str(cache)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, shipped(name)))
+    assert len(study.models) >= 3
+    assert "dvme" in study.methods
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("models = ['dino']", "'datasets' is missing: expected a list of names of datasets."),
+        ("datasets = 'pcam'\nmodels = ['dino']", "datasets: expected a list of names of datasets, found 'pcam'."),
+        ("datasets = []\nmodels = ['dino']", "datasets: expected a list of names of datasets, found []."),
+        ("datasets = ['pcam']\nmodels = ['dinno']", "models, value 1: No backbone 'dinno'. Did you mean 'dino'?"),
+        ("datasets = ['pcma']\nmodels = ['dino']", "datasets, value 1: No dataset 'pcma'. Did you mean 'pcam'?"),
+        ("datasets = ['pcam']\nmodels = ['dino', 3]", "models, value 2: expected names of backbones, found 3."),
+        (f"{SOUND}\nfractions = [1, 2]", "fractions, value 2: expected a number above 0"),
+        (f"{SOUND}\nshots = [0]", "shots, value 1: expected a whole number of at least 1"),
+        (f"{SOUND}\nseeds = true", "seeds: expected a whole number of at least 1, found True"),
+        (f"{SOUND}\nmethod = ['probe']", "method: No key 'method'. Did you mean 'methods'?"),
+        (f"{SOUND}\nmethods = ['dvm']", "methods, value 1: No method 'dvm'. Did you mean"),
+        (f"{SOUND}\nmethods = ['dvme']", "models: expected at least two backbones for dvme"),
+        (f"{SOUND}\nprotocols = ['x']", "protocols, value 1: No protocol 'x'."),
+        (f"{SOUND}\n[fuse]\nseed = 1", "fuse.seed: No key 'seed'. Did you mean 'seeds'?"),
+        (f"{SOUND}\n[fuse]\nfractions = [3]", "fuse.fractions, value 1: expected a number above 0"),
+        (f"{SOUND}\nfuse = 1", "fuse: expected a table [fuse], found 1"),
+        (f"{SOUND}\n[featurize]\nimage_size = 'big'", "featurize.image_size: expected a whole"),
+        (f"{SOUND}\n[report]\nfile = 'x'", "report.file: No key 'file'."),
+        ("datasets = [", "expected TOML, found an error in it"),
+    ],
+)  # fmt: skip
+def test_an_error_names_file_key_and_what_was_expected(text: str, says: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        load_study(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert says in str(error.value)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mt study --paper"):
+        load_study(tmp_path / "none.toml")
+
+
+def test_fusing_uses_the_draws_of_the_probes_unless_it_has_its_own(tmp_path: Path) -> None:
+    text = f"{SOUND}\nfractions = [0.1, 1.0]\nseeds = 4"
+    study = load_study(written(tmp_path, text))
+    assert study.fused == study.draws == Draws((0.1, 1.0), (), 4)
+    assert study.draws.count == 5
+    fewer = load_study(written(tmp_path, f"{text}\n[fuse]\nseeds = 1"))
+    assert (fewer.draws, fewer.fused) == (study.draws, Draws((0.1, 1.0), (), 1))
+    other = load_study(written(tmp_path, f"{text}\n[fuse]\nshots = [5]"))
+    assert other.fused == Draws((), (5,), 4)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, "datasets = ['folder:photos']\nmodels = ['dino']"))
+    assert study.datasets == (f"folder:{tmp_path / 'photos'}",)
+
+
+def test_the_paper_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    assert run("--paper", str(path), cache=tmp_path / "cache").exit_code == 0
+    assert set(load_study(path).datasets) == {"pcam", "aptos2019", "pneumonia", "nih-cxr14"}
+    with pytest.raises(InputError, match="is there already"):
+        run("--paper", str(path), cache=tmp_path / "cache")
+
+
+def test_a_dry_run_says_how_large_it_is_and_does_nothing(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    ran = run(str(written(tmp_path, SMALL + "\n")), "--dry-run", cache=cache)
+    features, probes = ran.stdout.splitlines()
+    assert features.startswith("featurize synthetic@60: 2 backbones x ")
+    assert features.endswith("(0 of 2 backbones in the cache)")
+    assert probes == "probe synthetic@60, default: 6 fits"
+    assert not cache.exists()
+
+
+def test_a_dataset_that_is_not_here_is_said_by_the_dry_run(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{SOUND}\n[featurize]\ndata_dir = 'nowhere'")
+    assert "not here yet: " in run(str(path), "--dry-run", cache=tmp_path / "cache").stdout
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A small real study, run twice."""
+    folder = tmp_path_factory.mktemp("study")
+    path = written(folder, SMALL)
+    return folder, [run(str(path), "--json", cache=folder / "cache") for _ in range(2)]
+
+
+def test_it_runs_what_is_missing_and_skips_what_is_stored(small: tuple[Path, list[Any]]) -> None:
+    _, (first, second) = small
+    assert "2 made now" not in second.stderr
+    assert "6 fitted, 0 stored" in first.stderr
+    assert "0 fitted, 6 stored" in second.stderr
+    assert "[1/3] featurize synthetic@60" in first.stderr
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+
+
+def test_it_ends_with_the_report_and_its_maps(small: tuple[Path, list[Any]], look: Any) -> None:
+    folder, (first, _) = small
+    page = look(Path(json.loads(first.stdout)["page"]))
+    assert page.url.endswith("small.html")
+    page.locator("#p0-map").scroll_into_view_if_needed()
+    page.wait_for_selector("#p0-map canvas.marks")
+    script = "JSON.parse(document.getElementById('charts').textContent)['p0-map'].tables.map"
+    table = page.evaluate(script)
+    n_test = len(set(table["case"]))
+    assert len(table["x"]) == 2 * n_test
+    assert all(len(name) == 8 for name in table["case"])
+    assert {path.suffix for path in (folder / "small").iterdir()} == {".csv", ".tex", ".svg", ".png", ".json"}
+    reproduce = page.locator("#provenance pre").inner_text()
+    assert "--image-size 32" in reproduce
+
+
+def test_ids_and_pictures_are_there_only_when_asked_for(small: tuple[Path, list[Any]], look: Any) -> None:
+    folder, _ = small
+    private = (folder / "small.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in private
+    scores, out = folder / "cache" / "scores.sqlite", folder / "open.html"
+    args = ["--scores", str(scores), "--cache-dir", str(folder / "cache"), "--out", str(out)]
+    CliRunner().invoke(report, [*args, "--show-ids", "--thumbnails"], catch_exceptions=False)
+    page = look(out)
+    table = page.evaluate("JSON.parse(document.getElementById('charts').textContent)['p0-map'].tables.map")
+    with ScoreStore(scores) as store:
+        ids = set(store.cases(store.fit(store.scores()[0].fit).cases).ids)
+    assert set(table["case"]) <= ids
+    assert not any(name in private for name in ids)
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in table["image"])
+
+
+def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def trained(cache: Path, **options: Any) -> Scored:
+        asked.append(options)
+        return Scored([], 2, 1, tmp_path / "scores.sqlite")
+
+    monkeypatch.setattr("mt.fuse.end_to_end.run.run_unfrozen", trained)
+    named = "datasets = ['digits']\nmodels = ['dino', 'swav']\nmethods = ['dvme', 'fine-tune']"
+    text = f"{named}\n[fuse]\nshots = [3]\nseeds = 2"
+    *_, step = steps(load_study(written(tmp_path, text)), places(str(tmp_path)))
+    assert (step.what, step.work) == ("fine-tune digits", 6)
+    assert step.run().said == "6 fitted, 3 stored"
+    assert [one["models"] for one in asked] == [("dino",), ("swav",), ("dino", "swav")]
+    assert all((one["shots"], one["seeds"], one["datasets"]) == ((3,), 2, ["digits"]) for one in asked)
