@@ -16,7 +16,7 @@ PACKAGE = Path(mt.__file__).parent
 
 # Floors from the ground up; a stage imports its own floor's package or lower ones.
 FLOORS = {
-    "errors": 0, "stratification": 0,
+    "errors": 0, "types": 0, "stratification": 0,
     "terminal": 1, "system": 2,
     "cache": 3, "results": 4,
     "datasets": 5, "backbones": 5,

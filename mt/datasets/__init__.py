@@ -10,18 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.datasets.base import Dataset, ImageError, ImageSource, Split, Task, validated
+from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetSpec, OnError, Request
 from mt.errors import InputError, unknown
 from mt.system import folders
+from mt.types import Task
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
 
 __all__ = [
-    "DATASETS", "Dataset", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split", "Task", "load_dataset",
+    "DATASETS", "Dataset", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split", "load_dataset",
 ]  # fmt: skip
 
 

@@ -14,19 +14,12 @@ from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import digest
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
+from mt.types import HEADLINE, Task
 
 Json: TypeAlias = Any
-Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
 
 # Raised whenever the images, labels or rows that this package yields for the same files change.
 REVISION = 1
-# The metric that a task is judged by, where a dataset's publisher names no other.
-HEADLINE: dict[Task, str] = {
-    "binary": "roc_auc",
-    "multiclass": "accuracy",
-    "ordinal": "quadratic_kappa",
-    "multilabel": "mean_auc",
-}
 # Metadata that travels into the feature file where a dataset knows it, for scores by subgroup.
 METADATA = ("sex", "age", "site", "view", "patient", "slide")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mt.datasets.base import Task
+from mt.types import Task
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex

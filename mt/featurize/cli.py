@@ -13,8 +13,8 @@ from mt.featurize.plan import Compute, Result
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.datasets import Task
     from mt.datasets.registry import OnError
+    from mt.types import Task
 
 
 class BatchSize(click.ParamType[int | None]):

@@ -15,8 +15,9 @@ from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores import cells, paired
-from mt.probe.scores.metrics import HEADLINE, METRICS
+from mt.probe.scores.metrics import METRICS
 from mt.results.store import Score, ScoreStore
+from mt.types import HEADLINE
 
 # What of a score's versions is ours and changes its numbers.
 _REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")

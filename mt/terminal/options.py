@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from mt.errors import InputError
+from mt.types import TASKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
@@ -54,7 +55,6 @@ metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",
 )  # fmt: skip
-TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 
 
 def dataset_settings(command: F) -> F:

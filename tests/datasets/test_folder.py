@@ -11,9 +11,9 @@ import pytest
 
 from mt.cache.content import ContentIndex
 from mt.datasets import Dataset, ImageError, load_dataset
-from mt.datasets.base import Task
 from mt.datasets.listing import natural
 from mt.errors import DatasetError, InputError
+from mt.types import Task
 from tests.datasets.layouts import write_folder, write_image
 
 

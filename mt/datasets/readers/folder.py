@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from mt.datasets.base import Dataset, Split, Task
+from mt.datasets.base import Dataset, Split
 from mt.datasets.decoding.images import ImageFiles
 from mt.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.datasets.listing import list_images, natural, some, subfolders
 from mt.datasets.registry import Request
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError, InputError
+from mt.types import Task
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",

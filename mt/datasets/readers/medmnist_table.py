@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mt.datasets.base import Task
+from mt.types import Task
 
 SIZES = (28, 64, 128, 224)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mt.datasets.base import Task
 from mt.datasets.listing import natural, some
 from mt.errors import DatasetError, InputError
+from mt.types import Task
 
 # Between the labels of one image where `--task multilabel` reads a single column.
 SEPARATOR = "|"

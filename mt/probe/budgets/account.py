@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError
 from mt.stratification import Ints, unit_counts
+from mt.types import TASKS
 
-TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 UNITS = ("row", "group")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError, unknown
+from mt.types import HEADLINE
 
 Array = NDArray[Any]
 
@@ -252,9 +253,3 @@ METRICS: dict[str, Metric] = {
         Metric("ece", SINGLE_LABEL, ece, False, "expected calibration error (15 bins)"),
     )
 }  # fmt: skip
-HEADLINE: dict[str, str] = {
-    "binary": "roc_auc",
-    "multiclass": "accuracy",
-    "ordinal": "quadratic_kappa",
-    "multilabel": "mean_auc",
-}
