@@ -15,10 +15,25 @@ from mt.probe.run import run_probe
 from mt.probe.scores.metrics import METRICS
 from tests.probe.features import write_pair
 
-NAMES = [
-    "default", "dinov2-logreg", "ssl-transfer", "clip", "prism", "patho-bench", "eva", "thunder", "dino-linear",
-    "dino-knn", "thunder-knn",
-]  # fmt: skip
+# What every protocol's fingerprint was at protocol revision 3: a change here orphans all stored scores.
+FINGERPRINTS = {
+    "default": "d66b100493376184e4f0d42f64802679b89fc82f2041c3cfb8671d9ccaa02901",
+    "dinov2-logreg": "26ebfcb888192d8b2cc5cfce86f03610cbc48625ee49d044d9bea92a24fefe16",
+    "ssl-transfer": "f378919b1e24ce791d373dc0dcdc4862d4b3012308737b03ca4710812e4a99db",
+    "clip": "c46e6139b73d7abc215897a1476c28684ed1fd9282264d8089bb75217e9733e7",
+    "prism": "f4d2597df37d20976009864f0a9dc489fc4535c3eb2758a0b7d81f3f1518c5fd",
+    "patho-bench": "f34c9453b66e4affa46cef61696c8124848b7c4859eb98bdf8939d169817c52b",
+    "eva": "b9630fd67e8e7a44922bc08cbac5e6915d58230c10ab6788d31051d89820e186",
+    "thunder": "1c2a9f49ce7a9e934ed9c067f088facfdac0a691aad3460f5f87168bc9b4fa41",
+    "dino-linear": "45aa7562f6791bbf186cb2ad03e474c0dedb1e893545d657df6a8bdb660b47c0",
+    "dino-knn": "193c44b9b4a6dacded252061ef95380aaf914ed979c497cb19f216eed77ffe1d",
+    "thunder-knn": "b89de0e99f65fd6bfb832934180f695acbb0d1b21db1fa70753faf4b91ec8926",
+}
+NAMES = list(FINGERPRINTS)
+
+
+def test_the_fingerprints_are_those_that_stored_scores_carry() -> None:
+    assert {name: protocol.fingerprint for name, protocol in PROTOCOLS.items()} == FINGERPRINTS
 
 
 def test_the_presets_by_name() -> None:

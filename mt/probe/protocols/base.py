@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
@@ -18,6 +18,7 @@ SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 class Logistic:
     """L2 logistic regression over one or more C, ascending; `C * sum(loss) + 0.5 * ||w||^2`."""
 
+    kind: ClassVar[str] = "Logistic"
     Cs: tuple[float, ...]
     max_iter: int = 1000
     tol: float = 1e-5
@@ -32,6 +33,7 @@ class Head:
     start_sd: weights start normal with this standard deviation and without bias; None is torch.nn.Linear's own start.
     """
 
+    kind: ClassVar[str] = "Head"
     optimizer: Literal["adam", "adamw", "sgd"]
     learning_rates: tuple[float, ...]
     batch: int
@@ -49,6 +51,7 @@ class Head:
 class Neighbours:
     """A vote of the k nearest training rows by cosine similarity."""
 
+    kind: ClassVar[str] = "Neighbours"
     ks: tuple[int, ...]
     vote: Literal["weighted", "majority"]
     temperature: float = 0.07
@@ -88,11 +91,14 @@ class Protocol:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of every setting that changes a number, and of the revision of our code."""
+        """The sha256 of every setting that changes a number, and of the revision of our code.
+
+        The method enters by its `kind`, which must not change when its class is renamed.
+        """
         settings = dataclasses.asdict(self)
         for prose in ("title", "source", "validation_source", "embedding", "published", "deviations"):
             del settings[prose]
-        return digest({"revision": REVISION, "kind": type(self.method).__name__, **settings})
+        return digest({"revision": REVISION, "kind": self.method.kind, **settings})
 
     def check_select(self, select: str) -> None:
         """Refuse a validation split where nothing is chosen: its labels would be counted and never looked at."""
@@ -115,7 +121,7 @@ def describe(protocol: Protocol) -> dict[str, Any]:
     """Return everything a protocol states, as JSON, settings included."""
     return {
         **dataclasses.asdict(protocol),
-        "kind": type(protocol.method).__name__.lower(),
+        "kind": protocol.method.kind.lower(),
         "hash": protocol.fingerprint,
     }
 
@@ -127,7 +133,7 @@ def stated(protocol: Protocol) -> list[tuple[str, str]]:
     lines = [
         ("what", protocol.title),
         ("source", protocol.source),
-        ("method", f"{type(protocol.method).__name__}: {settings}"),
+        ("method", f"{protocol.method.kind}: {settings}"),
         ("validation source", protocol.validation_source),
         ("selection metric", protocol.selection_metric or "none"),
         ("embedding", protocol.embedding),

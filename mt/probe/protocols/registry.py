@@ -12,6 +12,9 @@ def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
     return tuple(10.0 ** (start + step * i) for i in range(count))
 
 
+# The values of C of protocol `default`. Fusion sweeps the same values, equal to the last bit.
+DEFAULT_CS = _powers(-3, 3, 13)
+
 _OUR_CARVE = "its own validation split became a stratified, group-aware fifth of the budget (or --select val)"
 _OUR_LIMITS = (
     "C = 1, flagged fixed_C, where a class has too few rows or groups to hold any out",
@@ -26,7 +29,7 @@ PROTOCOLS: dict[str, Protocol] = {
             name="default",
             title="L2 logistic regression, features clipped at 5 standard deviations, C chosen inside the budget",
             source="mt, docs/protocols.md",
-            method=Logistic(Cs=_powers(-3, 3, 13)),
+            method=Logistic(Cs=DEFAULT_CS),
             validation=Validation("folds", folds=5),
             scaling="standardize",
             selection_metric="log_loss",
