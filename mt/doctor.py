@@ -17,6 +17,7 @@ from typing import Literal
 import click
 
 from mt.system import folders
+from mt.system.threads import cores
 from mt.terminal import options, tables
 
 State = Literal["ok", "note", "bad"]
@@ -106,7 +107,7 @@ def _torch() -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("torch", "bad", f"cannot be imported: {error}", "pip install torch torchvision")
         return
-    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads, {cores()} cores")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names += ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
     if names:

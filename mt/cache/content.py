@@ -14,6 +14,7 @@ from pathlib import Path
 from mt.cache.fingerprint import JSON, canonical
 from mt.errors import InputError
 from mt.system import folders
+from mt.system.threads import cores
 from mt.terminal import progress
 
 _SCHEMA = """
@@ -93,7 +94,7 @@ class ContentIndex:
 
     def _hash(self, keys: Sequence[_Key]) -> Iterator[_Known]:
         """Hash files on all processors and remember each, unless it changed meanwhile."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for start in range(0, len(keys), _BATCH):
                 batch = keys[start : start + _BATCH]
                 hashes = pool.map(lambda key: _sha256(key[0]), batch)

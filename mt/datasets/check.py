@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 
 from mt.datasets.base import Dataset, ImageError, Loaded, Split
 from mt.datasets.grouping import crossing_groups
+from mt.system.threads import cores
 from mt.terminal import progress
 
 _ROWS_A_TASK = 16
@@ -62,8 +62,8 @@ def check_dataset(dataset: Dataset) -> Report:
 def _images(split: Split) -> Iterator[bytes | ImageError]:
     """Yield the hash of each image's pixels, or what is wrong with it, in order."""
     starts = range(0, len(split), _ROWS_A_TASK)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        window = 8 * _ROWS_A_TASK * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(cores()) as pool:
+        window = 8 * _ROWS_A_TASK * cores()
         for low in range(0, len(split), window):
             tasks = [start for start in starts if low <= start < low + window]
             for hashes in pool.map(lambda start: _hashes(split, start), tasks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -11,28 +10,13 @@ import numpy as np
 import torch
 
 from mt.backbones.load import Backbone
-from mt.errors import InputError, MtError
+from mt.errors import MtError
+from mt.system.device import tf32
 
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Packages whose version can change an embedding's last bits.
 _VERSIONED = ("medical-transfer", "torch", "torchvision", "timm", "numpy", "pillow")
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is CUDA, then MPS, then the CPU.
-
-    Raises:
-        InputError: the name is no device's, or the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError here
-        raise InputError(f"No device '{name}' here. Use --device cpu, or --device auto.") from error
-    return device
 
 
 def compute_description(device: torch.device, *, precision: str, batch_size: int) -> dict[str, Any]:
@@ -60,6 +44,7 @@ class Embedder:
         self.device = device
         self.chunk = batch_size
         self._autocast = _AUTOCAST.get(precision)
+        self._tf32 = precision == "tf32"
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         while True:
@@ -80,6 +65,7 @@ class Embedder:
         images = self.backbone.preprocess.normalize(pixels.to(self.device, non_blocking=True))
         with (
             torch.inference_mode(),
+            tf32(self._tf32),
             torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None),
         ):
             embeddings: torch.Tensor = self.backbone.model(images)
@@ -93,16 +79,9 @@ def embedders(
 
     One batch of zeros goes through each, so that a batch too large shows before the first file is made.
     """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     made = [Embedder(backbone, device, precision=precision, batch_size=batch_size) for backbone in backbones]
     if device.type != "cpu":
         for embedder in made:
             size = embedder.backbone.preprocess.crop
             embedder(np.zeros((batch_size, size, size, 3), np.uint8))
     return made, min(embedder.chunk for embedder in made)
-
-
-def default_workers() -> int:
-    """Return how many threads decode images: one a core that this process may use, 16 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)

@@ -111,7 +111,7 @@ class _Shelf:
         """Return the backbone, on the run's device."""
         if model not in self._loaded:
             from mt.backbones.load import load_backbone
-            from mt.featurize.embed import pick_device
+            from mt.system.device import pick_device
 
             self._loaded[model] = load_backbone(
                 model, self.weights[model], pick_device(self._compute.device), self._image_size,

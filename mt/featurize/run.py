@@ -20,12 +20,12 @@ from mt.datasets import Dataset
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
     compute_description,
-    default_workers,
     embedders,
-    pick_device,
 )
 from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Compute, Result, Target
+from mt.system.device import pick_device
+from mt.system.threads import decoders
 from mt.terminal import progress
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
@@ -193,7 +193,7 @@ def _one_pass(
     try:
         run_pass(
             split, list(jobs.values()),
-            workers=compute.workers or default_workers(), on_error=compute.on_error, advance=advance,
+            workers=compute.workers or decoders(), on_error=compute.on_error, advance=advance,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

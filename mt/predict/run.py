@@ -132,7 +132,8 @@ def _featurized(
 
 def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
     from mt.datasets.decoding.images import decode
-    from mt.featurize.embed import Embedder, pick_device
+    from mt.featurize.embed import Embedder
+    from mt.system.device import pick_device
 
     where = pick_device(device)
     backbone.model.to(where)

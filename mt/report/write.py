@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mt.cache.fingerprint import digest, slug
 from mt.report import tables
 from mt.report.panels import Panel, collect
 from mt.results.store import ScoreStore
+from mt.system.threads import cores
 from mt.terminal import progress
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _draw(
     from mt.report.provenance import provenance
 
     looks = looks_of(name for panel in panels for name in panel.names)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
+    with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
         vega = threads.submit(vega_script)
         groups = [_groups(store, panel, looks, maps) for panel in panels]
         origin = provenance(panels, maps.catalog if maps else None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from mt.system import files
+from mt.system.threads import cores
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -215,7 +216,7 @@ def wrong_blocks(
         except OSError:  # a failing disk
             return True
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for block, wrong in zip(blocks, pool.map(is_wrong, blocks), strict=True):
             advance(1)
             if wrong:

@@ -17,7 +17,6 @@ from mt.backbones.recorded import described, load_untrained
 from mt.datasets import Dataset, Split, load_dataset
 from mt.datasets.decoding.images import ImageFiles
 from mt.errors import InputError
-from mt.featurize.embed import default_workers
 from mt.fuse.dvme.fit import link, torch_device
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
@@ -36,6 +35,7 @@ from mt.results.model_files import (
     whole,
     write_model,
 )
+from mt.system.threads import decoders
 
 if TYPE_CHECKING:
     from mt.fuse.aligned import Joined
@@ -130,7 +130,7 @@ class TunedModel:
         ids = dataset.splits[split].ids
         work = Work(
             Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
-            Machine(), torch_device(device), Ranks(), default_workers(), self.task, seed=0,
+            Machine(), torch_device(device), Ranks(), decoders(), self.task, seed=0,
         )  # fmt: skip
         logits, _ = predict(self.network, work, np.arange(len(ids)))
         out = np.tile(self.base, (len(ids), 1))

@@ -16,7 +16,6 @@ from mt.backbones import Backbone
 from mt.backbones.recorded import described, load_described
 from mt.datasets import Dataset
 from mt.errors import InputError
-from mt.featurize.embed import default_workers
 from mt.fuse.aligned import Joined
 from mt.fuse.dvme.fit import link
 from mt.fuse.dvme.recipes import recipes_of
@@ -36,6 +35,7 @@ from mt.probe.answer import Fitting, row_flags, versions
 from mt.probe.budgets.source import DrawSource
 from mt.probe.questions import Pair, Question
 from mt.results.store import Fit, ScoreStore
+from mt.system.threads import decoders
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]
@@ -114,7 +114,7 @@ class Tuner:
             images=Images(loaded.dataset, ids, recipes, memory=self.machine.memory),
             augmentation=augmentation_for(self.settings.augment, loaded.dataset.kind),
             settings=self.settings, machine=self.machine, device=self.device, ranks=self.ranks,
-            workers=self.machine.workers or default_workers(), task=loaded.joined.task, seed=question.seed,
+            workers=self.machine.workers or decoders(), task=loaded.joined.task, seed=question.seed,
         )  # fmt: skip
 
     def _predict(self, fitted: Fitted, work: Work, loaded: Loaded) -> tuple[Array, Array]:

@@ -5,7 +5,6 @@ Replicates come in chunks with a random stream each, so that the numbers do not 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +13,7 @@ import numpy as np
 from mt.errors import InputError
 from mt.probe.scores.bootstrap_metrics import Array, Statistic
 from mt.stratification import Ints, label_matrix, unit_counts
+from mt.system.threads import cores
 
 # Multiplicities in a chunk.
 _CHUNK_NUMBERS = 2**17
@@ -59,7 +59,7 @@ def replicate(
         return values, int(undefined.sum())
 
     step = max(1, _TOGETHER // chunk_size)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         parts = list(threads.map(together, range(0, n_chunks, step)))
     return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)
 

@@ -122,7 +122,7 @@ def test_intervals_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypat
     y, p = _cases(np.random.default_rng(5), 3000)
     monkeypatch.setattr(bootstrap, "_CHUNK_NUMBERS", 20 * 3000)
     first = bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=1)
-    monkeypatch.setattr(bootstrap.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(bootstrap, "cores", lambda: 1)
     assert bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=1) == first
     assert bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=2) != first
 

@@ -1,0 +1,84 @@
+"""Where to compute, and how exactly: the one device rule and the TF32 switches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from mt.errors import InputError
+
+T = TypeVar("T")
+
+
+def pick_device(name: str, *, float64: bool = False, small: bool = False) -> torch.device:
+    """Return the device called `name`; `auto` is CUDA, then MPS, then the CPU.
+
+    float64: the caller computes in float64, which MPS lacks.
+    small: the work does not pay for a GPU, so `auto` is the CPU.
+
+    Raises:
+        InputError: the name is unknown, the device is absent, or it lacks float64 where that is needed.
+    """
+    if name == "auto":
+        return torch.device(_best(float64=float64, small=small))
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError here
+        raise InputError(f"No device '{name}' here. Use --device cpu, or --device auto.") from error
+    if float64 and device.type == "mps":
+        raise InputError(f"Device '{name}' does not compute in float64, which is needed here. Use --device cpu.")
+    return device
+
+
+def _best(*, float64: bool, small: bool) -> str:
+    if small:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() and not float64 else "cpu"
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Round the inputs of float32 products to TF32 while inside, or do not; restore the previous state on leaving.
+
+    TF32 belongs to CUDA.  Products on the CPU stay float32, whatever the process has set.
+    """
+    backends: Any = torch.backends
+    matmul, cudnn = _legacy(torch.get_float32_matmul_precision), _legacy(lambda: backends.cudnn.allow_tf32)
+    parts = _parts()
+    before = [part.fp32_precision for part in parts]
+    try:
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
+        for part in parts:
+            on_cuda = part not in (backends.mkldnn.matmul, backends.mkldnn.conv)
+            part.fp32_precision = "tf32" if allowed and on_cuda else "ieee"
+        yield
+    finally:
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if cudnn is not None:
+            backends.cudnn.allow_tf32 = cudnn
+        for part, value in zip(parts, before, strict=True):
+            part.fp32_precision = value
+
+
+def _parts() -> list[Any]:
+    """Return the operations that have a precision of their own since torch 2.9."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        return []
+    mkldnn, cudnn = backends.mkldnn, backends.cudnn
+    return [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]
+
+
+def _legacy(read: Callable[[], T]) -> T | None:
+    """Return a switch's state by its old name; None if a new name set it, so that torch refuses to say."""
+    try:
+        return read()
+    except RuntimeError:
+        return None

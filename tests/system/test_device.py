@@ -1,0 +1,101 @@
+"""The one device rule, and TF32 for as long as something computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from mt.errors import InputError
+from mt.system.device import _parts, pick_device, tf32
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "needs", "expected"),
+    [
+        (True, True, {}, "cuda"),
+        (True, False, {"float64": True}, "cuda"),
+        (True, True, {"small": True}, "cpu"),
+        (False, True, {}, "mps"),
+        (False, True, {"float64": True}, "cpu"),
+        (False, True, {"small": True}, "cpu"),
+        (False, False, {}, "cpu"),
+    ],
+)
+def test_auto_is_cuda_then_mps_then_the_cpu(
+    cuda: bool, mps: bool, needs: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto", **needs).type == expected
+
+
+@pytest.mark.parametrize("name", ["cpu", "meta"])
+def test_a_named_device_is_taken_even_for_small_work(name: str) -> None:
+    assert pick_device(name, small=True) == torch.device(name)
+
+
+@pytest.mark.parametrize("name", ["warp", "", "cuda:99", "cpu:x"])
+def test_an_absent_device_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"No device '{name}' here. Use --device cpu"):
+        pick_device(name)
+
+
+def test_mps_is_refused_where_float64_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *args, **named: None)
+    assert pick_device("mps").type == "mps"
+    with pytest.raises(InputError, match="'mps' does not compute in float64"):
+        pick_device("mps", float64=True)
+
+
+def state() -> list[object]:
+    """Return every TF32 switch by its old names and, where torch has them, by its new ones."""
+    old = [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
+    return [*old, torch.backends.cuda.matmul.allow_tf32, *(part.fp32_precision for part in _parts())]
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("convolutions", [True, False])
+@pytest.mark.parametrize("matmul", ["highest", "high", "medium"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_set_while_something_computes_and_restored(matmul: str, convolutions: bool, allowed: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolutions
+    before = state()
+    with tf32(allowed):
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
+        assert [part.fp32_precision for part in _parts()][3:] in ([], ["ieee", "ieee"])
+        with tf32(not allowed):
+            assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is not allowed
+        assert torch.backends.cudnn.allow_tf32 is allowed
+    assert state() == before
+
+
+def test_tf32_is_restored_after_an_error() -> None:
+    before = state()
+    with pytest.raises(ZeroDivisionError), tf32(not torch.backends.cudnn.allow_tf32):
+        _ = 1 / 0
+    assert state() == before
+
+
+@pytest.mark.skipif(not _parts(), reason="before torch 2.9")
+def test_a_state_set_by_new_names_is_restored_too() -> None:
+    matmul: Any = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        with tf32(False):
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
