@@ -16,7 +16,7 @@ from mt.errors import FitError, InputError, unknown
 from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probes
 from mt.probe.protocols.base import Logistic, Protocol
 from mt.probe.questions import SOLVER_REVISIONS, Pair, Question
-from mt.probe.scores import metrics
+from mt.probe.scores.predictions import collapsed
 from mt.results.store import Cases, Fit, ScoreStore
 
 if TYPE_CHECKING:
@@ -207,6 +207,6 @@ def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
     if features.shared_groups:
         flags.append("groups shared with the test split")
     labels = features.cases.labels
-    if metrics.collapsed(labels, p) and (labels != labels[0]).any():
+    if collapsed(labels, p) and (labels != labels[0]).any():
         flags.append("collapsed")
     return flags

@@ -21,6 +21,7 @@ from mt.probe.scores import metrics
 from mt.probe.scores.cells import grids
 from mt.probe.solver.registry import SOLVERS
 from mt.results.store import Fit
+from mt.types import HEADLINE
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
@@ -32,7 +33,7 @@ def test_every_task_is_scored_by_its_headline(tmp_path: Path, task: str) -> None
     study = run_probe(tmp_path, fractions=[0.5, 1.0], seeds=2)
     assert [(s.fraction, s.seed) for s in study.scores] == [(0.5, 0), (0.5, 1), (1.0, 0)]
     for score in study.scores:
-        assert score.metric == metrics.HEADLINE[task]
+        assert score.metric == HEADLINE[task]
         fit = store_of(study).fit(score.fit)
         cases = store_of(study).cases(fit.cases)
         assert score.value == pytest.approx(metrics.score(score.metric, cases.labels, fit.probabilities))

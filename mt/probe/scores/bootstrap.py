@@ -5,15 +5,21 @@ Replicates come in chunks with a random stream each, so that the numbers do not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from mt.errors import InputError
-from mt.probe.scores.bootstrap_metrics import Array, Statistic
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.threads import cores
+from mt.types import Array
+
+# (resamples, n_units) multiplicities -> (resamples,) values, NaN where the metric is not defined.  A resample is never
+# built: a statistic is a function of how often the resample holds each unit (a group, or a case without groups).
+Statistic = Callable[[Array], Array]
+# Labels, probabilities and the unit number of each case -> the metric as a function of multiplicities.
+Resampled = Callable[[Array, Array, Ints], Statistic]
 
 # Multiplicities in a chunk.
 _CHUNK_NUMBERS = 2**17
@@ -67,6 +73,22 @@ def replicate(
 def whole(n_units: int) -> Array:
     """Return the multiplicities of the sample itself: one resample in which every unit occurs once."""
     return np.ones((1, n_units), dtype=np.uint16)
+
+
+def repeated(function: Callable[[Array, Array], float], y: Array, p: Array, unit: Ints) -> Statistic:
+    """Return any function of labels and probabilities as a function of multiplicities: its rows are repeated."""
+
+    def one(w: Array) -> float:
+        rows = np.repeat(np.arange(len(unit)), w[unit])
+        return float(function(y[rows], p[rows])) if len(rows) else np.nan
+
+    return lambda weights: np.array([one(w) for w in weights])
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """Return the quotient, NaN where the denominator is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
 def _strata(y: Array, unit: Ints) -> Ints:

@@ -13,12 +13,11 @@ import numpy as np
 
 from mt.cache.fingerprint import digest
 from mt.probe.questions import Budget
-from mt.probe.scores import metrics
+from mt.probe.scores import predictions
 from mt.probe.scores.intervals import Spread, over_draws
+from mt.probe.scores.metrics import METRICS, per_class
 from mt.probe.scores.scoring import Scored, View, bounds, views
 from mt.results.store import Score, ScoreStore
-
-_MEANS = frozenset({"macro_auc", "mean_auc", "mean_ap"})  # metrics that are means over classes or labels
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,13 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[Scored]:
 
 def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     """Return a score as one JSON object; a mean over classes with the score of each (null: left out of the mean)."""
-    if score.metric not in _MEANS:
+    if METRICS[score.metric].mean_of is None:
         return score.row()
     key = digest({"per class": score.identity})
     found = store.recall(key)
     if found is None:
         (cases,) = scored([score], store)
-        values = metrics.per_class(score.metric, cases.y, cases.p).tolist()
+        values = per_class(score.metric, cases.y, cases.p).tolist()
         names = store.fit(score.fit).outcome["class_names"]
         found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
         store.remember(key, found)
@@ -106,7 +105,7 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
 
 def left_out(grid: Grid, store: ScoreStore) -> list[str]:
     """Return the names of the classes or labels that a mean leaves out: absent from the test cases, or in all."""
-    if grid.metric not in _MEANS:
+    if METRICS[grid.metric].mean_of is None:
         return []
     (score, *_), *_ = (cell.scores for cell in grid.cells.values())
     key = digest({"left out": score.identity})
@@ -114,7 +113,7 @@ def left_out(grid: Grid, store: ScoreStore) -> list[str]:
     if found is None:
         (cases,) = scored([score], store)
         names = store.fit(score.fit).outcome["class_names"]
-        found = [names[k] for k in metrics.left_out(cases.y, cases.p)]
+        found = [names[k] for k in predictions.left_out(cases.y, cases.p)]
         store.remember(key, found)
     return list(found)
 

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mt.errors import InputError
-from mt.probe.scores.bootstrap import replicate, units_of, whole
-from mt.probe.scores.bootstrap_metrics import Array, MetricLike, Statistic, weighted
-from mt.probe.scores.metrics import METRICS, checked
+from mt.probe.scores.bootstrap import Statistic, replicate, units_of, whole
+from mt.probe.scores.metrics import METRICS, MetricLike, weighted
+from mt.probe.scores.predictions import checked
 from mt.stratification import Ints
+from mt.types import Array
 
 
 @dataclass(frozen=True)

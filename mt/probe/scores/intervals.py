@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from mt.errors import InputError
 from mt.probe.scores.bootstrap import replicate, units_of, whole
-from mt.probe.scores.bootstrap_metrics import Array, MetricLike, weighted
-from mt.probe.scores.metrics import checked
+from mt.probe.scores.metrics import MetricLike, weighted
+from mt.probe.scores.predictions import checked
+from mt.types import Array
 
 
 @dataclass(frozen=True)

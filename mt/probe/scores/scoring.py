@@ -15,7 +15,8 @@ from mt.errors import InputError
 from mt.probe.questions import Pair, Question
 from mt.probe.scores import intervals, metrics
 from mt.probe.scores.bootstrap import replicate, units_of, whole
-from mt.probe.scores.bootstrap_metrics import weighted
+from mt.probe.scores.metrics import weighted
+from mt.probe.scores.predictions import checked
 from mt.results.store import Cases, Fit, Score
 
 Array = npt.NDArray[Any]
@@ -113,7 +114,7 @@ def resample(metric: str, cases: Scored) -> tuple[Array, intervals.Interval]:
 
     The resamples depend on the cases alone, so the values of several fits on the same cases are paired.
     """
-    y, p = metrics.checked(cases.y, cases.p)
+    y, p = checked(cases.y, cases.p)
     unit = units_of(len(y), cases.groups)
     statistic, n_units = weighted(metric, y, p, unit), int(unit.max()) + 1
     values, redrawn = np.zeros((0, 1)), 0

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.scores import metrics
+from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.predictions import predicted_class
 from mt.report.panels import Cell, Panel
 from mt.results.store import Cases, ScoreStore
 
@@ -46,7 +47,7 @@ def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
 
 def close_up(panel: Panel) -> list[Cell]:
     """Return the cells whose predictions are shown: the best few methods of each budget."""
-    sign = -1 if metrics.METRICS[panel.metric].greater_is_better else 1
+    sign = -1 if METRICS[panel.metric].greater_is_better else 1
     chosen = []
     for budget in dict.fromkeys(cell.budget for cell in panel.headline):
         cells = [cell for cell in panel.headline if cell.budget == budget and not np.isnan(cell.mean)]
@@ -101,7 +102,7 @@ def confusion(panel: Panel, predicted: list[Predicted]) -> Table:
     names = panel.class_names
     table: Table = {name: [] for name in ("method", "budget", "truth", "guess", "n", "share")}
     for one in predicted:
-        places = one.y * len(names) + metrics.predicted(one.p)
+        places = one.y * len(names) + predicted_class(one.p)
         counts = np.bincount(places, minlength=len(names) ** 2).reshape(len(names), -1)
         shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
         for i, j in np.ndindex(counts.shape):
@@ -130,7 +131,7 @@ def _binary_problems(panel: Panel, predicted: list[Predicted]) -> Iterator[tuple
         elif panel.task == "binary":
             yield one, panel.class_names[1], one.y, one.p
         else:
-            yield one, "the predicted class", (metrics.predicted(one.p) == one.y).astype(int), one.p.max(axis=1)
+            yield one, "the predicted class", (predicted_class(one.p) == one.y).astype(int), one.p.max(axis=1)
 
 
 def _thinned(x: Array, y: Array) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.fingerprint import digest
-from mt.probe.scores import metrics
+from mt.probe.scores.predictions import predicted_class
 from mt.report.charts.figures import Choice, Figure, Group, as_spec, menu
 from mt.report.charts.palette import colours_of_class
 from mt.report.charts.thumbnails import thumbnails
@@ -164,7 +164,7 @@ def _classes(panel: Panel, labels: Array) -> list[str]:
 
 
 def _wrong(panel: Panel, labels: Array, p: Array) -> list[int]:
-    guess = (p > 0.5).astype(int) if panel.task == "multilabel" else metrics.predicted(p)
+    guess = (p > 0.5).astype(int) if panel.task == "multilabel" else predicted_class(p)
     wrong = guess != labels
     return [int(one) for one in (wrong.any(axis=1) if wrong.ndim == 2 else wrong)]
 

@@ -7,7 +7,6 @@ import pytest
 
 from mt.errors import InputError
 from mt.probe.scores import bootstrap
-from mt.probe.scores.bootstrap_metrics import weighted
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.intervals import (
     auc_interval,
@@ -17,6 +16,7 @@ from mt.probe.scores.intervals import (
     obuchowski,
     over_draws,
 )
+from mt.probe.scores.metrics import weighted
 
 N_SIMULATIONS = 600
 

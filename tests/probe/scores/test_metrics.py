@@ -11,8 +11,12 @@ import pytest
 import sklearn.metrics as reference
 
 from mt.errors import InputError
-from mt.probe.scores import metrics
-from mt.probe.scores.metrics import HEADLINE, METRICS, collapsed, left_out, metrics_for, per_class, score
+from mt.probe.scores import sum_metrics
+from mt.probe.scores.comparisons import compare
+from mt.probe.scores.intervals import bootstrap_interval
+from mt.probe.scores.metrics import METRICS, Metric, metrics_for, per_class, score
+from mt.probe.scores.predictions import collapsed, left_out
+from mt.types import HEADLINE
 
 RNG = np.random.default_rng(0)
 Y2 = RNG.integers(0, 2, 300)
@@ -104,7 +108,7 @@ def test_kappa_counts_every_declared_grade() -> None:
 
 
 def test_ece_has_15_bins_and_binary_counts_as_two_classes() -> None:
-    assert metrics.ECE_BINS == 15
+    assert sum_metrics.ECE_BINS == 15
     assert score("ece", Y2, P2) == pytest.approx(score("ece", Y2, np.column_stack([1 - P2, P2])), abs=1e-9)
     assert score("ece", [1, 1, 0, 0], [0.9, 0.9, 0.1, 0.1]) == pytest.approx(0.1)
     # 0.6 and 0.65 lie in the bins (9/15, 10/15] and below: their errors do not cancel with 0.7's.
@@ -177,3 +181,47 @@ def test_importing_the_metrics_imports_no_heavy_library() -> None:
     code = f"import sys, {', '.join(f'mt.probe.{m}' for m in modules)}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2, 2], "class numbers 0 to 1 of these predictions, found 2"),
+        ([0, 1, -1], "found -1"),
+        ([0, 0.5, 1], "found 0.5"),
+        ([0, np.nan, 1], "1 labels are NaN"),
+        (["a", "b", "a"], "class numbers 0 to 1, found"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(labels: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        score("roc_auc", labels, [0.1, 0.5, 0.9])
+
+
+@pytest.mark.parametrize("labels", [[True, False, True], [1.0, 0.0, 1.0], np.array([1, 0, 1], dtype=np.int8)])
+def test_labels_of_any_number_type_are_accepted(labels: object) -> None:
+    assert score("roc_auc", labels, [0.9, 0.1, 0.8]) == 1
+
+
+def test_logits_are_refused_where_probabilities_are_needed() -> None:
+    assert score("roc_auc", [0, 1, 1], [-3, 2, 4]) == 1
+    with pytest.raises(InputError, match="Brier score needs probabilities from 0 to 1, found -3 to 4"):
+        score("brier", [0, 1, 1], [-3, 2, 4])
+
+
+def _youden(y: np.ndarray, p: np.ndarray) -> float:
+    return float((p > 0.5)[y == 1].mean() - (p > 0.5)[y == 0].mean()) if 0 < y.mean() < 1 else np.nan
+
+
+def test_a_metric_that_is_registered_works_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "youden", Metric("youden", ("binary",), _youden, True, "Youden's J"))
+    assert "youden" in metrics_for("binary")
+    assert score("youden", Y2, P2) == pytest.approx(_youden(Y2, P2))
+    found = bootstrap_interval("youden", Y2, P2, n_resamples=100)
+    assert found.low < _youden(Y2, P2) < found.high
+    assert compare("youden", Y2, [P2], [P2[::-1]], n_resamples=100).difference > 0.1
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_has_one_implementation(name: str) -> None:
+    assert (METRICS[name].function is None) != (METRICS[name].resampled is None)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.probe.scores import bootstrap_metrics, metrics
-from mt.probe.scores.bootstrap_metrics import weighted
+from mt.probe.scores import metrics, rank_metrics
+from mt.probe.scores.metrics import weighted
 
 N = 120
 
@@ -36,7 +36,7 @@ CASES = [(name, task) for name, metric in metrics.METRICS.items() for task in me
 def test_a_resample_scores_as_its_rows_do(
     name: str, task: str, n_groups: int | None, levels: int, paired_units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap_metrics, "PAIRED_UNITS", paired_units)
+    monkeypatch.setattr(rank_metrics, "PAIRED_UNITS", paired_units)
     rng = np.random.default_rng(1)
     y, p = _cases(task, rng, N, levels)
     unit = np.arange(N) if n_groups is None else rng.permutation(np.arange(N) % n_groups)
@@ -59,10 +59,10 @@ def test_auc_by_running_sums_is_exact_for_rare_classes_and_ties(seed: int, n: in
     p = np.floor(rng.random(n) * levels) / levels
     w = rng.integers(0, 4, (3, n)).astype(np.uint16)
     w[:, :2] += 1
-    expected = [metrics.roc_auc(*(np.repeat(v, one) for v in (y, p))) for one in w]
+    expected = [metrics.score("roc_auc", *(np.repeat(v, one) for v in (y, p))) for one in w]
     positives, negatives = (np.flatnonzero(y == k)[np.argsort(p[y == k], kind="stable")] for k in (1, 0))
     lower, upper = (np.searchsorted(p[negatives], p[positives], side=side) for side in ("left", "right"))
-    found = bootstrap_metrics._auc_of_running_sums(positives, negatives, lower, upper)(w)
+    found = rank_metrics._auc_of_running_sums(positives, negatives, lower, upper)(w)
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -1,0 +1,147 @@
+"""Metrics of the order of scores (ROC AUC, average precision, sensitivity) as functions of multiplicities.
+
+With w the multiplicity of each unit (a group, or a case without groups):
+
+AUC = Σ_ij w_i w_j ψ(p_i, p_j) / (Σ_i w_i Σ_j w_j) over positives i and negatives j, ψ one, or one half in a tie.
+The scores are sorted once; then a resample is two sparse products, which count the positives and the negatives between
+two neighbouring scores, and a running sum.  With few units ψ is summed over pairs of units beforehand, and a resample
+is a quadratic form.  All are exact: equal to the metric on the resample's rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mt.probe.scores.bootstrap import Resampled, Statistic, ratio
+from mt.probe.scores.predictions import indicator
+from mt.stratification import Ints
+from mt.types import Array
+
+SPECIFICITY = 0.95
+# Up to this many units the AUC is a quadratic form; beyond, running sums are cheaper.
+PAIRED_UNITS = 256
+# Numbers taken at once where every resample has one or more a case: they stay in a core's cache.
+_AT_ONCE = 2**17
+
+
+def mean_over_classes(one: Resampled) -> Resampled:
+    """Return the mean of a binary metric over the classes or labels that the cases hold, each against the rest."""
+
+    def resampled(y: Array, p: Array, unit: Ints) -> Statistic:
+        truth = indicator(y, p)
+        kept = [k for k in range(truth.shape[1]) if truth[:, k].min() != truth[:, k].max()]
+        statistics = [one(truth[:, k], p[:, k], unit) for k in kept]
+        if not statistics:
+            return lambda w: np.full(len(w), np.nan)
+        return lambda w: np.asarray(np.mean([statistic(w) for statistic in statistics], axis=0))
+
+    return resampled
+
+
+def roc_auc(y: Array, p: Array, unit: Ints) -> Statistic:
+    positives, negatives = _sorted_by_score(p, y == 1), _sorted_by_score(p, y == 0)
+    lower = np.searchsorted(p[negatives], p[positives], side="left")
+    upper = np.searchsorted(p[negatives], p[positives], side="right")
+    n_units = int(unit.max()) + 1
+    if n_units <= PAIRED_UNITS:
+        return _auc_of_unit_pairs(unit[positives], unit[negatives], lower, upper, n_units)
+    return _auc_of_running_sums(unit[positives], unit[negatives], lower, upper)
+
+
+def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints, n_units: int) -> Statistic:
+    """Σ_gh w_g w_h Ψ_gh with Ψ_gh = Σ ψ over the positives of unit g and the negatives of unit h."""
+    pairs = np.empty((n_units, n_units))
+    below = np.zeros(len(negative) + 1)
+    for other in range(n_units):
+        np.cumsum(negative == other, out=below[1:])
+        pairs[:, other] = np.bincount(positive, weights=(below[lower] + below[upper]) / 2, minlength=n_units)
+    totals = np.outer(np.bincount(positive, minlength=n_units), np.bincount(negative, minlength=n_units))
+
+    def statistic(weights: Array) -> Array:
+        w = weights.astype(np.float64)
+        return ratio(((w @ pairs) * w).sum(axis=1), ((w @ totals) * w).sum(axis=1))
+
+    return statistic
+
+
+def _auc_of_running_sums(positive: Ints, negative: Ints, lower: Ints, upper: Ints) -> Statistic:
+    """Σ_i w_i (weight of the negatives below i + half of those tied with i), positives and negatives sorted.
+
+    `lower` and `upper` are how many negatives lie below each positive, without and with those tied.
+    """
+    from scipy.sparse import csr_array
+
+    n_units = int(max(positive.max(initial=0), negative.max(initial=0))) + 1
+    firsts = np.unique(np.concatenate([lower, upper]))
+    # Row k counts the negatives among firsts[k - 1] ... firsts[k]; the last row those above all positives.
+    between = csr_array(
+        (np.ones(len(negative)), negative, np.concatenate([[0], firsts, [len(negative)]])),
+        shape=(len(firsts) + 1, n_units),
+    )
+    # Row k holds the positives that have firsts[k] negatives below, by halves: without and with those tied.
+    places = np.searchsorted(firsts, np.concatenate([lower, upper]))
+    halves, units = np.full(len(places), 0.5), np.concatenate([positive, positive])
+    here = csr_array((halves, (places, units)), shape=(len(firsts), n_units))
+
+    def statistic(weights: Array) -> Array:
+        w = np.ascontiguousarray(weights[:, :n_units].T, dtype=np.float64)
+        below = np.cumsum(between @ w, axis=0)
+        found = here @ w
+        return ratio(np.einsum("kb,kb->b", found, below[:-1]), found.sum(axis=0) * below[-1])
+
+    return _piecewise(statistic, len(firsts) + n_units)
+
+
+def _piecewise(statistic: Statistic, numbers: int) -> Statistic:
+    """Return the same statistic, taken of so few resamples at once that `numbers` numbers each stay in the cache."""
+    step = max(1, _AT_ONCE // numbers)
+    return lambda w: np.concatenate([statistic(w[first : first + step]) for first in range(0, len(w), step)])
+
+
+def average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
+    """Σ_t (recall_t - recall_{t-1}) precision_t over the distinct scores t, from the highest down."""
+    descending, ends = _descending(p)
+    units, positive = unit[descending], y[descending].astype(np.float64)
+
+    def statistic(weights: Array) -> Array:
+        w = _take(weights, units).astype(np.float64)
+        found = _take(np.cumsum(w * positive, axis=1), ends)
+        returned = _take(np.cumsum(w, axis=1), ends)
+        gained = np.diff(found, axis=1, prepend=0)
+        precision = found / np.maximum(returned, 1)
+        values = ratio(np.einsum("bt,bt->b", gained, precision), found[:, -1])
+        return np.where(found[:, -1] < returned[:, -1], values, np.nan)
+
+    return _piecewise(statistic, len(units))
+
+
+def sensitivity_at_95_specificity(y: Array, p: Array, unit: Ints) -> Statistic:
+    """The positives found at the lowest score above which at most 5 % of the negatives lie."""
+    descending, ends = _descending(p)
+    units, positive = unit[descending], y[descending].astype(np.float64)
+
+    def statistic(weights: Array) -> Array:
+        w = _take(weights, units).astype(np.float64)
+        found = _take(np.cumsum(w * positive, axis=1), ends)
+        alarms = _take(np.cumsum(w * (1 - positive), axis=1), ends)
+        allowed = (alarms <= (1 - SPECIFICITY + 1e-12) * alarms[:, -1:]).sum(axis=1)
+        at_threshold = np.hstack([np.zeros((len(w), 1)), found])[np.arange(len(w)), allowed]
+        return np.where(alarms[:, -1] > 0, ratio(at_threshold, found[:, -1]), np.nan)
+
+    return _piecewise(statistic, len(units))
+
+
+def _sorted_by_score(p: Array, chosen: Array) -> Ints:
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(p[rows], kind="stable")]
+
+
+def _descending(p: Array) -> tuple[Ints, Ints]:
+    """Return the cases from the highest score down, and the last place of each distinct score."""
+    order = np.argsort(-p, kind="stable")
+    return order, np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
+
+
+def _take(table: Array, columns: Ints) -> Array:
+    # mode="clip" spares numpy the check of every index, which would take longer than the copy.
+    return np.take(table, columns, axis=1, mode="clip")
