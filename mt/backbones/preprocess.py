@@ -23,6 +23,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a recipe's crop lies in a resized picture of `width` x `height` pixels.
+
+    `left` and `top` are where the crop begins, negative where it is padded; `columns` and `rows` are the pixels of the
+    resized picture that it keeps.  `box` (left, top, right, bottom) is set for a sliver, of which only a part is
+    resized: what it shows of the original, in pixels; `width` and `height` are then the crop's.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+    crop: int
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def columns(self) -> slice:
+        return slice(max(self.left, 0), min(self.left + self.crop, self.width))
+
+    @property
+    def rows(self) -> slice:
+        return slice(max(self.top, 0), min(self.top + self.crop, self.height))
+
+
+@dataclass(frozen=True)
 class Preprocess:
     """Resize the short side (antialiased, as PIL does), crop the centre, scale to [0, 1], normalise each channel.
 
@@ -71,15 +96,22 @@ class Preprocess:
             image = Image.fromarray(image)
         if image.mode != "RGB":
             image = image.convert("RGB")
-        width, height = self._resized(*image.size)
-        left, top = _offset(width, self.crop), _offset(height, self.crop)
-        if width * height <= _MOST_PIXELS:
-            resized = image.resize((width, height), _RESAMPLE[self.interpolation])
-            return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
+        place = self.placement(*image.size)
+        resized = image.resize((place.width, place.height), _RESAMPLE[self.interpolation], box=place.box)
+        return np.asarray(
+            resized.crop((place.left, place.top, place.left + self.crop, place.top + self.crop))
+        )
+
+    def placement(self, width: int, height: int) -> Placement:
+        """Return where the crop lies in a picture of this size, once it is resized."""
+        wide, high = self._resized(width, height)
+        left, top = _offset(wide, self.crop), _offset(high, self.crop)
+        if wide * high <= _MOST_PIXELS:
+            return Placement(wide, high, left, top, self.crop)
         # A sliver of an image: only what the crop keeps.  Elsewhere the filter's rounding made this differ by 2 levels.
-        across, down = image.width / width, image.height / height
+        across, down = width / wide, height / high
         box = (left * across, top * down, (left + self.crop) * across, (top + self.crop) * down)
-        return np.asarray(image.resize((self.crop, self.crop), _RESAMPLE[self.interpolation], box=box))
+        return Placement(self.crop, self.crop, 0, 0, self.crop, box)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the network's input, float32 (N, 3, H, W), for uint8 pixels (N, H, W, 3) on any device.
