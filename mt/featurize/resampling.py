@@ -30,7 +30,7 @@ _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 
 
 @dataclass(frozen=True)
-class Part:
+class Summand:
     """One summand of a weight matrix: `matrix` (outputs, inputs) times 2^`shift`."""
 
     matrix: Tensor
@@ -50,8 +50,8 @@ class Resampler:
         place = recipe.placement(width, height)
         dtype = dtype or exact_dtype(device)
         across, down = _matrices(place, recipe.interpolation, height, width)
-        self._across = [Part(part.matrix.to(device), part.shift) for part in split(across, dtype)]
-        self._down = [Part(part.matrix.to(device), part.shift) for part in split(down, dtype)]
+        self._across = [Summand(part.matrix.to(device), part.shift) for part in split(across, dtype)]
+        self._down = [Summand(part.matrix.to(device), part.shift) for part in split(down, dtype)]
         self._down_first = down_first(height, width, place)
         self._crop, self._left, self._top = recipe.crop, max(0, -place.left), max(0, -place.top)
 
@@ -86,8 +86,8 @@ def _pillow_chooses_the_order() -> bool:
     """Return whether the installed Pillow resizes a tall picture down first; the two orders round differently."""
     picture = np.random.default_rng(0).integers(0, 256, (60, 8), dtype=np.uint8)
     found = np.asarray(Image.fromarray(picture).resize((5, 9), Image.Resampling.BILINEAR))
-    rows = [Part(torch.from_numpy(weights(60, 9, "bilinear")).double(), 0)]
-    columns = [Part(torch.from_numpy(weights(8, 5, "bilinear")).double(), 0)]
+    rows = [Summand(torch.from_numpy(weights(60, 9, "bilinear")).double(), 0)]
+    columns = [Summand(torch.from_numpy(weights(8, 5, "bilinear")).double(), 0)]
     planes = torch.from_numpy(picture)[None, None]
     return bool((_across(_down(planes, rows), columns)[0, 0].numpy() == found).all())
 
@@ -123,7 +123,7 @@ def weights(n_in: int, n_out: int, interpolation: Interpolation, box: tuple[floa
     return matrix
 
 
-def split(matrix: Integers | None, dtype: torch.dtype) -> list[Part]:
+def split(matrix: Integers | None, dtype: torch.dtype) -> list[Summand]:
     """Return parts that add up to the matrix, each of whose products with pixels is exact in `dtype`.
 
     A product is exact whatever the order of its sums if the absolute weights of each output, times 255, add up to at
@@ -133,7 +133,7 @@ def split(matrix: Integers | None, dtype: torch.dtype) -> list[Part]:
     if matrix is None:
         return []
     if dtype == torch.float64:
-        return [Part(torch.from_numpy(matrix).to(dtype), 0)]
+        return [Summand(torch.from_numpy(matrix).to(dtype), 0)]
     for n_parts in range(1, BITS):
         for bits in range(1, BITS):
             parts, rest = [], matrix
@@ -143,7 +143,7 @@ def split(matrix: Integers | None, dtype: torch.dtype) -> list[Part]:
                 rest = higher
             parts.append(rest)
             if all(_is_exact(part) for part in parts):
-                return [Part(torch.from_numpy(part).to(dtype), number * bits) for number, part in enumerate(parts)]
+                return [Summand(torch.from_numpy(part).to(dtype), number * bits) for number, part in enumerate(parts)]
     raise AssertionError("a part of one bit is exact for 65,793 taps and more")
 
 
@@ -165,15 +165,15 @@ def _matrices(
     return found[0], found[1]
 
 
-def _across(planes: Tensor, parts: list[Part]) -> Tensor:
+def _across(planes: Tensor, parts: list[Summand]) -> Tensor:
     return _product(planes, parts) if parts else planes
 
 
-def _down(planes: Tensor, parts: list[Part]) -> Tensor:
+def _down(planes: Tensor, parts: list[Summand]) -> Tensor:
     return _product(planes.transpose(2, 3), parts).transpose(2, 3) if parts else planes
 
 
-def _product(pixels: Tensor, parts: list[Part]) -> Tensor:
+def _product(pixels: Tensor, parts: list[Summand]) -> Tensor:
     """Return `clip((2^21 + pixels @ weights) >> 22)` along the last dimension, uint8."""
     dtype = parts[0].matrix.dtype
     if dtype == torch.float64:
