@@ -21,7 +21,8 @@ from mt.probe.questions import Question, budgets, find_pairs
 from mt.probe.run import ask
 from mt.report.charts.embedding import Maps
 from mt.report.write import Report, write_report
-from mt.results.store import Cases, Fit, ScoreStore
+from mt.results.store import Fit, ScoreStore
+from mt.types import LabelledRows
 from tests.probe.features import write_features
 from tests.report.conftest import FLAGS
 from tests.report.stores import outcome_of
@@ -73,7 +74,8 @@ class _Guess:
 
     def __call__(self, question: Question) -> Fit:
         train, test = question.pair.train[0].open(), question.pair.test[0].open()
-        pool, cases = (self._store.add_cases(Cases(list(f.ids), np.asarray(f.labels))) for f in (train, test))
+        splits = (LabelledRows(None, np.asarray(split.labels), ids=split.ids) for split in (train, test))
+        pool, cases = map(self._store.add_cases, splits)
         rng = np.random.default_rng(list(question.identity.encode()))
         strength = 1 + (question.budget.fraction or 0)
         logits = strength * (2 * np.asarray(test.labels) - 1) + rng.normal(0, 2, len(test.labels))

@@ -18,13 +18,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mt.types import Groups
+
 Ints = NDArray[np.int64]
 
 # Inside an order, halving stops at pieces this much smaller than what comes before them.
 _RESOLUTION = 64
 
 
-def stratified_parts(labels: ArrayLike, groups: Sequence[object] | None, fractions: Sequence[float], seed: int) -> Ints:
+def stratified_parts(labels: ArrayLike, groups: Groups | None, fractions: Sequence[float], seed: int) -> Ints:
     """Return the part number of every row, parts holding the given fractions of every label and no group split.
 
     `labels` is (n,) classes or (n, L) zeros and ones; `groups` names the group of each row.  Fractions are
@@ -85,7 +87,7 @@ def label_matrix(labels: ArrayLike) -> Ints:
     return np.hstack([positive, 1 - positive.max(axis=1, initial=0, keepdims=True)])
 
 
-def unit_counts(matrix: Ints, groups: Sequence[object] | None) -> tuple[Ints, Ints]:
+def unit_counts(matrix: Ints, groups: Groups | None) -> tuple[Ints, Ints]:
     """Return the label counts of each unit (n_units, L) and the unit of each row: the groups, or else the rows."""
     if groups is None:
         return matrix, np.arange(len(matrix))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, get
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# A string, so that `mt --help` need not import numpy.
+# Strings, so that `mt --help` need not import numpy.
 Array: TypeAlias = "npt.NDArray[Any]"
+# For each row what must not be split across train and test: usually its patient.
+Groups: TypeAlias = "Sequence[Any] | npt.NDArray[Any]"
 
 Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
 TASKS: tuple[str, ...] = get_args(Task)
@@ -39,7 +41,7 @@ class LabelledRows(Generic[F]):
 
     X: F
     y: Array
-    groups: Sequence[Any] | Array | None = None
+    groups: Groups | None = None
     ids: Sequence[str] = ()
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -81,7 +83,7 @@ class ScoredRows:
         return self.rows.y
 
     @property
-    def groups(self) -> Sequence[Any] | Array | None:
+    def groups(self) -> Groups | None:
         return self.rows.groups
 
     def take(self, rows: Array) -> ScoredRows:

@@ -103,7 +103,7 @@ class Joined:
         rows = np.sort(rows)
         pool = self.first.pool
         groups = None if pool.groups is None else np.asarray(pool.groups)[rows]
-        return [X[rows] for X in self.train], pool.labels[rows], groups
+        return [X[rows] for X in self.train], pool.y[rows], groups
 
 
 def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:

@@ -10,21 +10,20 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.errors import FitError, InputError, unknown
 from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probes
 from mt.probe.protocols.base import Logistic, Protocol
 from mt.probe.questions import SOLVER_REVISIONS, Pair, Question
 from mt.probe.scores.predictions import collapsed
-from mt.results.store import Cases, Fit, ScoreStore
+from mt.results.store import Fit, ScoreStore
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
     from mt.probe.budgets.draw import Draw
     from mt.probe.budgets.source import DrawSource
 
-Array = npt.NDArray[Any]
 Keep = Callable[[Question, "Features", Fitted, Fit], None]
 # Draws are fitted together that hold at most so many numbers in all; larger ones gain nothing, and are kept one by one.
 TOGETHER = 4 << 20
@@ -47,7 +46,7 @@ class Features:
         """
         val = pair.val[0].open(verify=True) if pair.val else None
         features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
-        labels = features.pool.labels
+        labels = features.pool.y
         if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
             raise FitError(
                 f"'{pair.dataset}' has one class only in its {len(labels)} train labels: nothing to tell apart. "
@@ -60,14 +59,14 @@ class Features:
         return len(self.train.class_names)
 
     @cached_property
-    def pool(self) -> Cases:
+    def pool(self) -> LabelledRows[None]:
         """The rows that draws are taken from."""
-        return Cases(self.train.ids, self.train.labels, self.train.groups)
+        return LabelledRows(None, self.train.labels, self.train.groups, self.train.ids)
 
     @cached_property
-    def cases(self) -> Cases:
+    def cases(self) -> LabelledRows[None]:
         """The test cases, with the columns that subgroups are made of."""
-        return Cases(self.test.ids, self.test.labels, self.test.groups, self.test.columns)
+        return LabelledRows(None, self.test.labels, self.test.groups, self.test.ids, self.test.columns)
 
     @cached_property
     def validation(self) -> Labelled | None:
@@ -76,7 +75,7 @@ class Features:
 
     @cached_property
     def _groups(self) -> Array | None:
-        return None if self.pool.groups is None else np.asarray(self.pool.groups)
+        return None if self.train.groups is None else np.asarray(self.train.groups)
 
     @cached_property
     def shared_groups(self) -> int:
@@ -89,9 +88,8 @@ class Features:
     def drawn(self, rows: Array) -> Labelled:
         """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
         rows = np.sort(rows)
-        if len(rows) == len(self.pool.labels):
-            return Labelled(self.train.embeddings, self.pool.labels, self._groups)
-        return Labelled(self.train.embeddings, self.pool.labels, self._groups).take(rows)
+        every = Labelled(self.train.embeddings, self.pool.y, self._groups)
+        return every if len(rows) == len(self.pool) else every.take(rows)
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
         flags.append("no patient grouping known")
     if features.shared_groups:
         flags.append("groups shared with the test split")
-    labels = features.cases.labels
+    labels = features.cases.y
     if collapsed(labels, p) and (labels != labels[0]).any():
         flags.append("collapsed")
     return flags

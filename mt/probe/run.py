@@ -20,9 +20,10 @@ from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.saved import ProbeFolder
 from mt.probe.scores import metrics as known
 from mt.probe.scores.scoring import View, headline, revision, score_fit
-from mt.results.store import Cases, Fit, Score, ScoreStore
+from mt.results.store import Fit, Score, ScoreStore
 from mt.system import folders
 from mt.terminal import progress
+from mt.types import LabelledRows
 
 # Gives the questions' fits, in their order, each as soon as it is there.
 Answer = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -80,7 +81,7 @@ class _Scorer:
 
     def __init__(self, store: ScoreStore, metrics: Sequence[str], view: View, identities: Sequence[str]) -> None:
         self.store, self.metrics, self.view = store, metrics, view
-        self.cases: dict[str, Cases] = {}
+        self.cases: dict[str, LabelledRows[None]] = {}
         self.stored: dict[tuple[str, str], list[Score]] = {}
         current = revision()
         for score in store.scores_of(identities):

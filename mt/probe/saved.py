@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mt.probe.answer import Features
     from mt.probe.methods.fit import Fitted, Probe
     from mt.probe.questions import Question
-    from mt.results.store import Cases, Fit
+    from mt.results.store import Fit
+    from mt.types import LabelledRows
 
 FORMAT = "mt-probe"
 FORMAT_VERSION = 1
@@ -77,7 +78,7 @@ def stem_of(question: Question) -> str:
     return f"{names}-{budget}-seed{question.seed}-{question.identity[:8]}"
 
 
-def facts_of(question: Question, fit: Fit, cases: Cases) -> dict[str, Any]:
+def facts_of(question: Question, fit: Fit, cases: LabelledRows[None]) -> dict[str, Any]:
     """Return what every saved model says of its fit: data, budget, choice, and the scores on the test cases."""
     pair, outcome = question.pair, fit.outcome
     scores = [score for score, _ in score_fit(question, fit, cases, headline(pair), View())]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from mt.results.store import Cases as Cases
     from mt.results.store import Fit as Fit
     from mt.results.store import Score as Score
     from mt.results.store import ScoreStore as ScoreStore
@@ -15,6 +14,6 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "store": ["Cases", "Fit", "Score", "ScoreStore"],
+        "store": ["Fit", "Score", "ScoreStore"],
     },
 )

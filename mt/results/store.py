@@ -17,7 +17,7 @@ import dataclasses
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from mt.cache.fingerprint import digest
 from mt.errors import CacheError
 from mt.results.database import Database
+from mt.types import LabelledRows
 
 _TABLES = """
 CREATE TABLE cases (digest TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
@@ -42,34 +43,13 @@ CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 
 @dataclass(frozen=True)
-class Cases:
-    """The rows of a split that a fit was trained on or tested on, in file order.
-
-    labels: (n,) int64, or (n, L) int8 for multilabel.  columns: metadata by name, one value a row.
-    """
-
-    ids: Sequence[str]
-    labels: npt.NDArray[Any]
-    groups: Sequence[str] | None = None
-    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def content(self) -> dict[str, Any]:
-        return {
-            "ids": list(self.ids),
-            "labels": self.labels.tolist(),
-            "dtype": str(self.labels.dtype),
-            "groups": None if self.groups is None else list(self.groups),
-            "columns": {name: _plain(values) for name, values in self.columns.items()},
-        }
-
-
-@dataclass(frozen=True)
 class Fit:
     """One fitted method: which rows it used, what it chose, what it predicts for the test cases.
 
-    pool and cases are digests of `Cases`; rows (n_draw,) index the pool in draw order; probabilities are
-    (n,) for binary and (n, K) otherwise, float32, in the order of the cases.  outcome is JSON: the chosen settings, the
-    fold scores, flags, the realised draw, versions, n_labels.
+    pool: digest of the rows that budgets are drawn from.  cases: digest of the test cases.
+    rows: (n_draw,) row numbers of the pool, in draw order.
+    probabilities: float32, (n,) for binary and (n, K) otherwise, in the order of the cases.
+    outcome: JSON with the chosen settings, the fold scores, flags, the realised draw, versions and n_labels.
     """
 
     identity: str
@@ -144,9 +124,9 @@ class ScoreStore:
     def close(self) -> None:
         self._database.close()
 
-    def add_cases(self, cases: Cases) -> str:
-        """Keep the rows of a split once; returns their digest."""
-        content = cases.content()
+    def add_cases(self, rows: LabelledRows[None]) -> str:
+        """Keep the ids, labels, groups and columns of a split once; returns their digest."""
+        content = content_of(rows)
         key = digest(content)
         with self._database.writing() as sql:
             if not sql.execute("SELECT 1 FROM cases WHERE digest = ?", [key]).fetchone():
@@ -154,12 +134,12 @@ class ScoreStore:
                 sql.execute("INSERT OR IGNORE INTO cases VALUES (?, ?)", [key, blob])
         return key
 
-    def cases(self, key: str) -> Cases:
+    def cases(self, key: str) -> LabelledRows[None]:
         """Return the rows kept under a digest."""
         (blob,) = self._one("SELECT content FROM cases WHERE digest = ?", key)
         content = json.loads(zlib.decompress(blob))
         labels = np.array(content["labels"], dtype=content["dtype"])
-        return Cases(content["ids"], labels, content["groups"], content["columns"])
+        return LabelledRows(None, labels, content["groups"], content["ids"], content["columns"])
 
     def add_fit(self, fit: Fit) -> bool:
         """Keep a fit; returns False when another process was first."""
@@ -240,6 +220,17 @@ class ScoreStore:
         if not rows:
             raise CacheError(f"{self.path}: nothing is kept under {key[:12]}. Run the same `mt probe` again.")
         return rows[0]
+
+
+def content_of(rows: LabelledRows[Any]) -> dict[str, Any]:
+    """Return rows as the JSON whose digest names them, features left out."""
+    return {
+        "ids": list(rows.ids),
+        "labels": rows.y.tolist(),
+        "dtype": str(rows.y.dtype),
+        "groups": None if rows.groups is None else np.asarray(rows.groups).tolist(),
+        "columns": {name: _plain(values) for name, values in rows.columns.items()},
+    }
 
 
 def _values(score: Score) -> list[Any]:

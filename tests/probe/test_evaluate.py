@@ -36,7 +36,7 @@ def test_every_task_is_scored_by_its_headline(tmp_path: Path, task: str) -> None
         assert score.metric == HEADLINE[task]
         fit = store_of(study).fit(score.fit)
         cases = store_of(study).cases(fit.cases)
-        assert score.value == pytest.approx(metrics.score(score.metric, cases.labels, fit.probabilities))
+        assert score.value == pytest.approx(metrics.score(score.metric, cases.y, fit.probabilities))
         assert fit.probabilities.dtype == np.float32
         assert len(cases.ids) == len(fit.probabilities) == score.n_test == 80
         assert score.n_labels == len(fit.rows) == (60 if score.fraction == 0.5 else 120)
@@ -284,7 +284,7 @@ def test_what_a_draw_lacked_is_flagged(tmp_path: Path) -> None:
     assert "constant_label" in score.flags
     values = store_of(run_probe(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1))
     cases = values.cases(values.fit(score.fit).cases)
-    each = metrics.per_class("mean_auc", cases.labels, values.fit(score.fit).probabilities)
+    each = metrics.per_class("mean_auc", cases.y, values.fit(score.fit).probabilities)
     assert each[1:].tolist() == [0.5, 0.5]  # kept in the mean
     assert score.value == pytest.approx(each.mean())
 
@@ -315,7 +315,7 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
     study = run_probe(tmp_path, **QUICK)
     for score in study.scores:
         kept = store_of(study).fit(score.fit)
-        labels = store_of(study).cases(kept.cases).labels
+        labels = store_of(study).cases(kept.cases).y
         assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
 

@@ -24,7 +24,7 @@ def test_scores_by_subgroup(tmp_path: Path) -> None:
     fit = store_of(study).fit(study.scores[1].fit)
     cases = store_of(study).cases(fit.cases)
     rows = np.flatnonzero(np.array(cases.columns["sex"]) == "M")
-    expected = metrics.score("roc_auc", cases.labels[rows], fit.probabilities[rows])
+    expected = metrics.score("roc_auc", cases.y[rows], fit.probabilities[rows])
     assert study.scores[1].value == pytest.approx(expected)
     quarters = run_probe(tmp_path, **QUICK, by="age")
     assert (quarters.n_fitted, [s.n_test for s in quarters.scores[:4]]) == (0, [20] * 4)
@@ -50,7 +50,7 @@ def test_one_prediction_a_patient(tmp_path: Path) -> None:
     names = sorted(set(cases.groups or []))
     member = np.array(cases.groups)
     p = [fit.probabilities[member == name].astype(float).mean() for name in names]
-    y = [cases.labels[member == name].max() for name in names]
+    y = [cases.y[member == name].max() for name in names]
     assert (score.level, score.n_test, score.n_units) == ("group", 20, 20)
     assert score.interval == "95 % interval over 20 test groups of cases (bootstrap)"
     assert "cases assumed independent" not in score.flags

@@ -12,7 +12,8 @@ import numpy as np
 
 from mt.probe.questions import Budget, Pair, Question
 from mt.probe.run import ask
-from mt.results.store import Cases, Fit, ScoreStore
+from mt.results.store import Fit, ScoreStore
+from mt.types import LabelledRows
 
 BUDGETS = (0.01, 0.1, 1.0)
 MODELS = {"simclr": 0.6, "swav": 0.9, "dino": 1.4}
@@ -40,8 +41,8 @@ def filled(
     k = len(class_names)
     labels = _labels(task, k, n_test) * (0 if one_class else 1)
     groups = [f"patient{i // 3}" for i in range(n_test)]
-    cases = store.add_cases(Cases([f"case{i:05d}" for i in range(n_test)], labels, groups))
-    pool = store.add_cases(Cases([f"train{i}" for i in range(N_TRAIN)], _labels(task, k, N_TRAIN)))
+    cases = store.add_cases(LabelledRows(None, labels, groups, [f"case{i:05d}" for i in range(n_test)]))
+    pool = store.add_cases(LabelledRows(None, _labels(task, k, N_TRAIN), ids=[f"train{i}" for i in range(N_TRAIN)]))
 
     def answer(question: Question) -> Fit:
         fraction = question.budget.fraction or 0

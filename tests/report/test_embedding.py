@@ -43,7 +43,7 @@ def test_every_test_case_of_every_model_is_a_point_and_wrong_ones_are_marked(cac
         for cell in panel.headline:
             fit = store.fit(cell.scores[0].fit)
             cases = store.cases(fit.cases)
-            answers = zip(cases.ids, cases.labels, fit.probabilities > 0.5, strict=True)
+            answers = zip(cases.ids, cases.y, fit.probabilities > 0.5, strict=True)
             wrong = {name for name, y, guess in answers if y != guess}
             assert {row["case"] for row in rows if row["model"] == cell.name and row["wrong"]} == wrong
             assert wrong

@@ -6,7 +6,7 @@ Draws, folds and splits are stratified by class; several labels, and groups as u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,13 +15,14 @@ from mt.errors import InputError
 from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
 from mt.probe.budgets.draw_file import read_draws, write_draws
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
+from mt.types import Groups
 
 __all__ = ["Draw", "draw", "folds", "read_draws", "stratified_split", "write_draws"]
 
 
 def draw(
     labels: ArrayLike, *, task: str, n_classes: int, fraction: float | None = None, shots: int | None = None,
-    seed: int = 0, groups: Sequence[object] | None = None, unit: str = "row",
+    seed: int = 0, groups: Groups | None = None, unit: str = "row",
 ) -> Draw:  # fmt: skip
     """Return the draw of one seed: a fraction of the units, or `shots` units of every class.
 
@@ -51,7 +52,7 @@ def draw(
 
 
 def folds(
-    labels: ArrayLike, *, task: str, n_classes: int, k: int = 5, groups: Sequence[object] | None = None, seed: int = 0
+    labels: ArrayLike, *, task: str, n_classes: int, k: int = 5, groups: Groups | None = None, seed: int = 0
 ) -> Ints | None:
     """Return the fold number of each row of a draw, or None where fewer than two folds are possible.
 
@@ -77,7 +78,7 @@ def folds(
 
 def stratified_split(
     labels: ArrayLike, *, task: str, n_classes: int, fractions: Mapping[str, float],
-    groups: Sequence[object] | None = None, seed: int = 0,
+    groups: Groups | None = None, seed: int = 0,
 ) -> dict[str, Ints]:  # fmt: skip
     """Return the row numbers, ascending, of each named part; no group is in two parts."""
     class_matrix(labels, task=task, n_classes=n_classes)
@@ -85,7 +86,7 @@ def stratified_split(
     return {name: np.flatnonzero(part == number) for number, name in enumerate(fractions)}
 
 
-def _check_budget(fraction: float | None, shots: int | None, groups: Sequence[object] | None, unit: str) -> None:
+def _check_budget(fraction: float | None, shots: int | None, groups: Groups | None, unit: str) -> None:
     if (fraction is None) == (shots is None):
         raise InputError("a budget is either a fraction or a number of shots: give exactly one of them")
     if fraction is not None and not 0 < fraction <= 1:

@@ -23,6 +23,7 @@ from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
 from mt.stratification import Ints
+from mt.types import Groups
 
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
@@ -58,7 +59,7 @@ def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], datase
 
 def read_draws(
     path: Path, *, ids: Sequence[str], labels: ArrayLike, task: str, n_classes: int, dataset: str, fingerprint: str,
-    groups: Sequence[object] | None = None,
+    groups: Groups | None = None,
 ) -> list[Draw]:  # fmt: skip
     """Read the draws of a file against the training split that `ids`, `labels` and `groups` describe.
 

@@ -35,7 +35,7 @@ class DrawSource:
         """Return the rows of one draw."""
         pool, manifest = features.pool, features.train.manifest
         return draw(
-            pool.labels, task=features.train.task, n_classes=features.n_classes, fraction=budget.fraction,
+            pool.y, task=features.train.task, n_classes=features.n_classes, fraction=budget.fraction,
             shots=budget.shots, seed=seed, groups=pool.groups, unit=manifest["budget_unit"],
         )  # fmt: skip
 
@@ -65,7 +65,7 @@ class DrawFile(DrawSource):
         if self._read is None or self._read[0] is not features:
             pool, train = features.pool, features.train
             draws = read_draws(
-                self.path, ids=pool.ids, labels=pool.labels, task=train.task, n_classes=features.n_classes,
+                self.path, ids=pool.ids, labels=pool.y, task=train.task, n_classes=features.n_classes,
                 dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
             )  # fmt: skip
             listed = [replace(found, realised={**found.realised, "listed": True}) for found in draws]

@@ -13,7 +13,7 @@ import numpy as np
 from mt.errors import InputError
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.threads import cores
-from mt.types import Array
+from mt.types import Array, Groups
 
 # (resamples, n_units) multiplicities -> (resamples,) values, NaN where the metric is not defined.  A resample is never
 # built: a statistic is a function of how often the resample holds each unit (a group, or a case without groups).
@@ -27,7 +27,7 @@ _CHUNK_NUMBERS = 2**17
 _TOGETHER = 64
 
 
-def units_of(n_cases: int, groups: Sequence[object] | None) -> Ints:
+def units_of(n_cases: int, groups: Groups | None) -> Ints:
     """Return the unit number of each case: its group, or itself."""
     if groups is None:
         return np.arange(n_cases)

@@ -27,7 +27,7 @@ from mt.probe.scores.bootstrap import Statistic, replicate, units_of, whole
 from mt.probe.scores.metrics import METRICS, MetricLike, weighted
 from mt.probe.scores.predictions import checked
 from mt.stratification import Ints
-from mt.types import Array
+from mt.types import Array, Groups
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Replicates:
 
 def replicate_scores(
     metric: MetricLike, y: ArrayLike, predictions: Mapping[str, Sequence[ArrayLike]], *,
-    groups: Sequence[object] | None = None, n_resamples: int = 10_000, seed: int = 0,
+    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0,
 ) -> Replicates:  # fmt: skip
     """Score all methods on the same joint resamples; `predictions` holds one array a draw of each method.
 
@@ -162,7 +162,7 @@ def replicate_scores(
 
 def compare(
     metric: MetricLike, y: ArrayLike, pa: Sequence[ArrayLike], pb: Sequence[ArrayLike], *,
-    groups: Sequence[object] | None = None, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95,
+    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95,
 ) -> Comparison:  # fmt: skip
     """Compare two methods, `pa` and `pb` holding one array of predictions a draw: (draws, n) or (draws, n, classes)."""
     predictions = {"a": pa, "b": pb}

@@ -15,7 +15,7 @@ from mt.errors import InputError
 from mt.probe.scores.bootstrap import replicate, units_of, whole
 from mt.probe.scores.metrics import MetricLike, weighted
 from mt.probe.scores.predictions import checked
-from mt.types import Array
+from mt.types import Array, Groups
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def over_draws(values: Sequence[float]) -> Spread:
 
 
 def bootstrap_interval(
-    metric: MetricLike, y: ArrayLike, p: ArrayLike, *, groups: Sequence[object] | None = None,
+    metric: MetricLike, y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None,
     n_resamples: int = 1000, seed: int = 0, level: float = 0.95,
 ) -> Interval:  # fmt: skip
     """Return the percentile bootstrap interval of a metric over test groups, or over cases without groups."""
@@ -67,7 +67,7 @@ def bootstrap_interval(
 
 
 def bootstrap_mean_interval(
-    metric: MetricLike, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Sequence[object] | None = None,
+    metric: MetricLike, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None,
     n_resamples: int = 1000, seed: int = 0, level: float = 0.95,
 ) -> Interval:  # fmt: skip
     """Return the interval over test cases of the mean of a metric over draws, `ps` holding the predictions of each.
@@ -112,7 +112,7 @@ def delong(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     return obuchowski(y, scores, groups=None)
 
 
-def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Sequence[object] | None) -> tuple[Array, Array]:
+def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Groups | None) -> tuple[Array, Array]:
     """Return the AUCs (m,) of `scores` (m, n) or (n,) and their covariance (m, m) when cases are clustered in groups.
 
     Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53, 1997; without groups it is
@@ -143,7 +143,7 @@ def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Sequence[object] | None)
 
 
 def auc_interval(
-    y: ArrayLike, p: ArrayLike, *, groups: Sequence[object] | None = None, level: float = 0.95
+    y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95
 ) -> Interval:
     """Return the interval of one ROC AUC by DeLong's variance, with groups by Obuchowski's, within [0, 1]."""
     from scipy.stats import t

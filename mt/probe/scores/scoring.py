@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from mt.probe.scores import intervals, metrics
 from mt.probe.scores.bootstrap import replicate, units_of, whole
 from mt.probe.scores.metrics import weighted
 from mt.probe.scores.predictions import checked
-from mt.results.store import Cases, Fit, Score
+from mt.results.store import Fit, Score
+from mt.types import Groups, LabelledRows
 
 Array = npt.NDArray[Any]
 RESAMPLES = 1000
@@ -41,7 +42,7 @@ class Scored:
 
     y: Array
     p: Array
-    groups: Sequence[str] | None
+    groups: Groups | None
     flags: tuple[str, ...] = field(default=())
 
 
@@ -57,22 +58,22 @@ def headline(pair: Pair) -> str:
     return named if named in defined else defined[0]
 
 
-def score_fit(question: Question, fit: Fit, cases: Cases, metric: str, view: View) -> list[Resampled]:
+def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: str, view: View) -> list[Resampled]:
     """Return the scores of one fit in one metric: one, or one a subgroup; each with its values on the resamples."""
     parts = views(fit.probabilities, cases, fit.outcome["task"], view)
     return [_score(question, fit, metric, view, name, part) for name, part in parts]
 
 
-def views(p: Array, cases: Cases, task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
+def views(p: Array, cases: LabelledRows[None], task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
     """Yield each subgroup's name (None for all cases) with its cases."""
     independent = () if cases.groups is not None else ("cases assumed independent",)
-    whole = Scored(cases.labels, p, cases.groups, independent)
+    whole = Scored(cases.y, p, cases.groups, independent)
     if view.by is None:
         yield None, by_group(whole, task) if view.level == "group" else whole
         return
     for name, rows in subgroups(cases, view.by):
         groups = None if cases.groups is None else [cases.groups[row] for row in rows]
-        part = Scored(cases.labels[rows], p[rows], groups, independent)
+        part = Scored(cases.y[rows], p[rows], groups, independent)
         yield name, by_group(part, task) if view.level == "group" else part
 
 
@@ -96,7 +97,7 @@ def by_group(cases: Scored, task: str) -> Scored:
     return Scored(y, p.astype(np.float32), names.tolist())
 
 
-def subgroups(cases: Cases, column: str) -> list[tuple[str, Array]]:
+def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
     """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
     if column not in cases.columns:
         known = ", ".join(sorted(cases.columns)) or "none"

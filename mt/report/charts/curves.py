@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.predictions import predicted_class
 from mt.report.panels import Cell, Panel
-from mt.results.store import Cases, ScoreStore
+from mt.results.store import ScoreStore
+from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
 Table = dict[str, list[Any]]
@@ -35,13 +36,13 @@ class Predicted:
 
 def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
     """Return the first draws of the best methods at every budget."""
-    known: dict[str, Cases] = {}
+    known: dict[str, LabelledRows[None]] = {}
     found = []
     for cell in close_up(panel):
         fit = store.fit(cell.scores[0].fit)
         if fit.cases not in known:
             known[fit.cases] = store.cases(fit.cases)
-        found.append(Predicted(cell, known[fit.cases].labels, fit.probabilities.astype(np.float64)))
+        found.append(Predicted(cell, known[fit.cases].y, fit.probabilities.astype(np.float64)))
     return found
 
 
