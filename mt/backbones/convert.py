@@ -6,7 +6,6 @@ is replaced by an empty stand-in, named on stderr, and left out of the result.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import click
 
+from mt.system import files
 from mt.terminal.progress import note
 
 
@@ -35,9 +35,8 @@ def convert(file: Path, out: Path | None = None) -> Path:
     for name in objects:
         note(f"Left out: {name}")
     out = out or converted_path(file)
-    aside = out.with_name(f"{out.name}.tmp")
-    save_file(tensors, aside)
-    os.replace(aside, out)
+    with files.whole(out) as aside:
+        save_file(tensors, aside)
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,20 +54,11 @@ def columns(features: FeatureFile) -> dict[str, list[Any]]:
 
 
 def _written(target: Path, write: Callable[[Path], None]) -> Path:
-    """Write aside, sync, rename."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        write(aside)
-        descriptor = files.open_existing(aside, writable=True)
-        try:
-            files.sync(descriptor)
-        finally:
-            os.close(descriptor)
-        files.rename(aside, target)
+        with files.whole(target) as aside:
+            write(aside)
     except OSError as error:
         raise files.explained(error, target) from error
-    finally:
-        files.remove(aside)
     return target
 
 

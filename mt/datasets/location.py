@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import IO
 from mt.cache.fingerprint import digest
 from mt.datasets.registry import Request
 from mt.errors import DatasetError
-from mt.system import folders
+from mt.system import files, folders
 from mt.terminal import progress
 
 _BLOCK = 2**22
@@ -54,7 +53,7 @@ def gunzipped(packed: Path) -> Path:
     if not target.exists():
         try:
             with gzip.open(packed, "rb") as stream:
-                write_whole(stream, target, label=f"decompressing {packed.name}", size=_unpacked_size(packed))
+                copy_whole(stream, target, label=f"decompressing {packed.name}", size=_unpacked_size(packed))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DatasetError(f"{packed} is damaged or cut short ({error}). Download it again.") from error
     return target
@@ -76,19 +75,14 @@ def unpacked_path(packed: Path, name: str) -> Path:
     return folders.user_dir() / "unpacked" / key[:16] / name
 
 
-def write_whole(stream: IO[bytes] | gzip.GzipFile, target: Path, *, label: str, size: int) -> None:
+def copy_whole(stream: IO[bytes] | gzip.GzipFile, target: Path, *, label: str, size: int) -> None:
     """Copy a stream of about `size` bytes into a file that appears under its name only once it is whole and on disk."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, progress.bar(label, size // _BLOCK, unit="blocks of 4 MiB") as advance:
-            while block := stream.read(_BLOCK):
-                file.write(block)
-                advance(1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, target)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    files.make_folder(target.parent)
+    with (
+        files.whole(target) as aside,
+        aside.open("wb") as file,
+        progress.bar(label, size // _BLOCK, unit="blocks of 4 MiB") as advance,
+    ):
+        while block := stream.read(_BLOCK):
+            file.write(block)
+            advance(1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mt.errors import InputError
+from mt.system import files
 from mt.terminal import options
 
 if TYPE_CHECKING:
@@ -56,12 +57,9 @@ def predict(
 
 def _write(found: Predictions, output: Path) -> None:
     """Write aside and rename; a pipe or a device is written to as it is."""
-    aside = output.with_name(f"{output.name}.{os.getpid()}.tmp") if output.is_file() or not output.exists() else output
-    try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            found.write_csv(file)
-        if aside != output:
-            aside.replace(output)
-    finally:
-        if aside != output:
-            aside.unlink(missing_ok=True)
+    ordinary = output.is_file() or not output.exists()
+    with (
+        files.whole(output) if ordinary else nullcontext(output) as path,
+        path.open("w", encoding="utf-8", newline="") as file,
+    ):
+        found.write_csv(file)

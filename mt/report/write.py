@@ -14,6 +14,7 @@ from mt.cache.fingerprint import digest, slug
 from mt.report import tables
 from mt.report.panels import Panel, collect
 from mt.results.store import ScoreStore
+from mt.system import files
 from mt.system.threads import cores
 from mt.terminal import progress
 
@@ -148,12 +149,6 @@ def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) ->
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write a file aside and rename it, so that no half page stands under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    files.make_folder(path.parent)
+    files.write_whole(path, content)
     return path

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.errors import InputError, MtError
+from mt.system import files
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -29,19 +30,11 @@ def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
     """
     from safetensors.numpy import save
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     numbers = save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     hashed = {**about, "tensors_sha256": hashlib.sha256(numbers).hexdigest()}
     for suffix, data in ((".safetensors", numbers), (".json", json.dumps(hashed, indent=1).encode())):
-        aside = stem.with_name(f"{stem.name}{suffix}.{os.getpid()}.tmp")
-        try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(stem.with_name(stem.name + suffix))
-        finally:
-            aside.unlink(missing_ok=True)
+        files.write_whole(stem.with_name(stem.name + suffix), data)
 
 
 def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mt.errors import InputError
+from mt.system import files
 from mt.terminal import options
 
 
@@ -64,5 +65,5 @@ def _write_paper(path: Path) -> None:
 
     if path.exists():
         raise InputError(f"{path} is there already: expected a new file. Run it: mt study {path} --dry-run")
-    path.write_text(shipped("paper"), encoding="utf-8")
+    files.write_whole(path, shipped("paper").encode())
     click.echo(f"{path}\n  See what it would do: mt study {path} --dry-run")

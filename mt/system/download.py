@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from mt.errors import WeightsError
+from mt.system import files
 from mt.terminal import progress
 
 TIMEOUT = 30.0
@@ -76,9 +76,8 @@ def download(
             part.unlink()
             _part_facts(path).unlink(missing_ok=True)
             raise
-        _write(_record(path), f"{sha256}  {path.name}\n")
-        os.replace(part, path)
-        _sync(path.parent)
+        files.write_whole(_record(path), f"{sha256}  {path.name}\n".encode())
+        files.rename(part, path)
         _part_facts(path).unlink(missing_ok=True)
 
 
@@ -142,7 +141,7 @@ def _transfer(url: str, part: Path, facts: Path, timeout: float) -> None:
         length = response.headers.get("Content-Length")
         start = have if resumes else 0
         total = start + int(length) if length is not None and length.isdigit() else None
-        _write(facts, json.dumps(asdict(_Known(url, _validator(response), total))))
+        files.write_whole(facts, json.dumps(asdict(_Known(url, _validator(response), total))).encode())
         with open(part, "ab" if resumes else "wb") as file:
             _copy(response, file, start, total, part.name)
     size = part.stat().st_size
@@ -158,7 +157,7 @@ def _copy(response: Any, file: IO[bytes], start: int, total: int | None, label: 
                 advance(len(chunk))
         finally:
             file.flush()
-            os.fsync(file.fileno())
+            files.sync(file.fileno())
 
 
 class _HttpsStays(urllib.request.HTTPRedirectHandler):
@@ -238,19 +237,3 @@ def _part_facts(path: Path) -> Path:
 def _hash(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file aside and put it in place at once."""
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in `folder` last, where the system can."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

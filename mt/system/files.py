@@ -1,4 +1,4 @@
-"""Every change that `mt.cache` makes to a feature file on disk goes through these few functions.
+"""Every change that `mt` makes to a file on disk goes through these few functions.
 
 They use `os` and nothing else, so that a test can put itself in its place: to kill the process before any one of
 the operations, or to record them and replay a power cut.
@@ -10,7 +10,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +127,36 @@ def make_folder(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder)
     sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that gets the name `path` once it is whole: write aside, sync, rename.
+
+    Until then `path` is what it was.  After an error, or an interrupt, nothing is left aside.
+    """
+    aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield aside
+        descriptor = open_existing(aside, writable=True)
+        try:
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+        rename(aside, path)
+    except BaseException:
+        remove(aside)
+        raise
+
+
+def write_whole(path: Path, content: ReadableBuffer) -> None:
+    """Write a file that appears under its name only once it is whole and on the disk."""
+    with whole(path) as aside:
+        descriptor = create(aside)
+        try:
+            write(descriptor, content, 0)
+        finally:
+            os.close(descriptor)
 
 
 def explained(error: OSError, path: Path, *, needed: int | None = None) -> CacheError:

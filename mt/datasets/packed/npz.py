@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.datasets.location import unpacked_path, write_whole
+from mt.datasets.location import copy_whole, unpacked_path
 from mt.errors import DatasetError
 
 # An array up to this size is held in memory; a larger one is unpacked once into a file and mapped.
@@ -70,7 +70,7 @@ class NpzRows:
         if not target.exists():
             try:
                 with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
-                    write_whole(member, target, label=f"unpacking {self.path.name}", size=self.bytes)
+                    copy_whole(member, target, label=f"unpacking {self.path.name}", size=self.bytes)
             except _BROKEN as error:
                 raise _unreadable(self.path, self.key, error) from error
         rows: np.ndarray[Any, Any] = np.load(target, mmap_mode="r", allow_pickle=False)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,10 +59,10 @@ class Checkpoints:
         kept = self._kept()
         number = int(Path(kept[-1]["file"]).stem) + 1 if kept else 0
         entry = {"file": f"{number}.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
-        _replace(self.folder / entry["file"], content)
+        _write(self.folder / entry["file"], content)
         now = [*kept, entry][-KEPT:]
         facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "kept": now}
-        _replace(self._index, json.dumps(facts, indent=1).encode())
+        _write(self._index, json.dumps(facts, indent=1).encode())
         for old in self.folder.glob("*.safetensors"):
             if old.name not in {one["file"] for one in now}:
                 files.remove(old)
@@ -121,19 +120,11 @@ def _header(content: bytes) -> dict[str, str]:
     return header
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file aside, sync it, and give it its name."""
-    aside = path.with_name(path.name + ".tmp")
-    files.remove(aside)
-    descriptor = files.create(aside)
+def _write(path: Path, content: bytes) -> None:
     try:
-        files.write(descriptor, content, 0)
-        files.sync(descriptor)
+        files.write_whole(path, content)
     except OSError as error:
-        raise files.explained(error, aside, needed=len(content)) from error
-    finally:
-        os.close(descriptor)
-    files.rename(aside, path)
+        raise files.explained(error, path, needed=len(content)) from error
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -11,7 +11,6 @@ is read.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
 from mt.stratification import Ints
+from mt.system import files
 from mt.types import Groups
 
 FORMAT = "mt-draws"
@@ -49,12 +49,7 @@ def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], datase
             for draw in draws
         ],
     }
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    files.write_whole(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def read_draws(
