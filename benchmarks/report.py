@@ -20,11 +20,12 @@ from mt.cache.catalog import Catalog
 from mt.probe.questions import Question, budgets, find_pairs
 from mt.probe.run import ask
 from mt.report.charts.embedding import Maps
-from mt.report.write import Report, write_report
+from mt.report.request import ReportRequest
+from mt.report.writing import WrittenReport, write_report
 from mt.results.store import Fit, ScoreStore
 from mt.types import LabelledRows
+from tests.browser import FLAGS
 from tests.probe.features import write_features
-from tests.report.conftest import FLAGS
 from tests.report.stores import outcome_of
 
 METHODS, CASES = 200, 250
@@ -44,7 +45,7 @@ def main() -> None:
         row("seconds from scrolling to the maps to their points", mapped, reach="reported")
 
 
-def large(folder: Path) -> Report:
+def large(folder: Path) -> WrittenReport:
     """Write the report of many made-up methods, all with features at hand."""
     cache = folder / "cache"
     names = [f"timm:network_{i:03d}.some_pretraining" for i in range(METHODS)]
@@ -56,7 +57,7 @@ def large(folder: Path) -> Report:
         ask(_questions(catalog), partial(map, _Guess(store)), store)
         # Positions take minutes and are remembered; what they cost is no part of opening the page.
         with mock.patch("mt.report.charts.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
-            return write_report(store, folder / "report.html", maps=Maps(catalog), export=False)
+            return write_report(store, ReportRequest(folder / "report.html", maps=Maps(catalog), export=False))
 
 
 def _questions(catalog: Catalog) -> list[Question]:

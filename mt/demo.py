@@ -22,15 +22,16 @@ def demo(cache_dir: str | None, out: str | None, as_json: bool) -> None:
     weights from the package index; linear probes on 1 %, 10 % and 100 % of the labels show what few labels buy, their
     fusion with DVME what several models add.
     """
-    from mt.study.run import places, print_ran, run_study
+    from mt.study.request import StudyRequest
+    from mt.study.run import print_finished, run_study
     from mt.study.study_file import parse_study, shipped
 
     began = time.monotonic()
-    where = places(cache_dir)
     study = parse_study(shipped("demo"), Path("demo.toml"))
-    ran = run_study(study, where, out=Path(out).absolute() if out else None)
+    request = StudyRequest.of(study, cache_dir=cache_dir, out=out)
+    ran = run_study(request)
     if as_json:
         click.echo(json.dumps(ran.facts()))
     else:
-        print_ran(ran, where)
+        print_finished(ran, request)
     progress.note(f"Done in {time.monotonic() - began:.0f} s.")

@@ -167,7 +167,7 @@ def test_the_rules_see_what_they_look_for() -> None:
     assert house.n_parameters(named["mt.probe.solver.api.fit_logistic"]) == 12
 
 
-HEAVY = ("torch", "torchvision", "timm", "h5py", "sklearn", "pandas", "scipy", "numpy")
+HEAVY = ("torch", "torchvision", "timm", "h5py", "sklearn", "pandas", "scipy", "pydantic", "numpy")
 
 
 def modules_after(code: str) -> set[str]:

@@ -51,7 +51,8 @@ def report(
     """
     from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps
-    from mt.report.write import write_report
+    from mt.report.request import ReportRequest
+    from mt.report.writing import write_report
     from mt.results.store import ScoreStore
 
     cache = folders.cache_dir(cache_dir)
@@ -63,7 +64,7 @@ def report(
         data_dir=Path(data_dir) if data_dir else None,
     )
     with ScoreStore(folders.scores_path(scores, cache)) as store:
-        written = write_report(store, Path(out).absolute(), datasets=datasets, maps=maps)
+        written = write_report(store, ReportRequest(Path(out).absolute(), datasets=datasets, maps=maps))
     if as_json:
         facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
         click.echo(json.dumps(facts | {"n_scores": written.n_scores}))

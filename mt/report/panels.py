@@ -45,7 +45,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PanelCell:
     """One method at one budget in one metric: its draws in the order of their seeds."""
 
     name: str
@@ -95,7 +95,7 @@ class Panel:
     task: str
     class_names: tuple[str, ...]
     metric: str
-    cells: tuple[Cell, ...]
+    cells: tuple[PanelCell, ...]
 
     @property
     def title(self) -> str:
@@ -106,7 +106,7 @@ class Panel:
         return METRICS[self.metric].label
 
     @cached_property
-    def headline(self) -> tuple[Cell, ...]:
+    def headline(self) -> tuple[PanelCell, ...]:
         """The cells of the task's headline metric, which charts show."""
         return tuple(cell for cell in self.cells if cell.metric == self.metric)
 
@@ -117,7 +117,7 @@ class Panel:
         sign = -1 if METRICS[self.metric].greater_is_better else 1
         return tuple(sorted(last, key=lambda name: (sign * _sortable(last[name].mean), name)))
 
-    def curve(self, name: str) -> list[Cell]:
+    def curve(self, name: str) -> list[PanelCell]:
         """Return a method's headline cells, few labels first."""
         return sorted((cell for cell in self.headline if cell.name == name), key=lambda cell: cell.n_labels)
 
@@ -150,7 +150,7 @@ def _panel(store: ScoreStore, scores: list[Score]) -> Panel:
     return Panel(dataset, test_dataset, task, classes, HEADLINE[task], _cells(store, scores))
 
 
-def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[Cell, ...]:
+def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[PanelCell, ...]:
     """Group scores into cells, small budgets first."""
     places: dict[tuple[Method, Budget, str], list[Score]] = {}
     for score in scores:
@@ -161,12 +161,12 @@ def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[Cell, ...]:
         draws = _latest(answers)
         name = ", ".join([cells.row_name(draws[0]), *method.differs(methods)])
         ((summary,),) = (grid.cells.values() for grid in cells.grids(draws, store))
-        found.append(Cell(name, method, budget, metric, tuple(draws), summary))
+        found.append(PanelCell(name, method, budget, metric, tuple(draws), summary))
     marked = _marked(store, found)
     return tuple(sorted(marked, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
 
 
-def _marked(store: ScoreStore, found: Sequence[Cell]) -> list[Cell]:
+def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
     """Mark the best cell of each budget and metric, and those that are not significantly worse than it."""
     marked = []
     for metric in dict.fromkeys(cell.metric for cell in found):
@@ -177,7 +177,7 @@ def _marked(store: ScoreStore, found: Sequence[Cell]) -> list[Cell]:
     return marked
 
 
-def as_grid(some: Sequence[Cell]) -> cells.Grid:
+def as_grid(some: Sequence[PanelCell]) -> cells.Grid:
     """Return cells of one dataset and metric as the table that comparisons work on."""
     first = some[0].scores[0]
     places = {(cell.name, cell.budget): cell.summary for cell in some}

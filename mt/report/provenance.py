@@ -11,7 +11,7 @@ from mt.errors import MtError
 from mt.probe.protocols.base import stated
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.report import reproduce
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel, PanelCell
 from mt.report.reproduce import models_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ NON_COMMERCIAL = "no commercial use"
 
 
 @dataclass(frozen=True)
-class Block:
+class ProvenancePart:
     """One part of the provenance: words, a table, or commands."""
 
     title: str
@@ -32,7 +32,7 @@ class Block:
     commands: Sequence[str] = field(default=())
 
 
-def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[Block]:
+def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[ProvenancePart]:
     """Return everything that is needed to trust the page, and to make it again.
 
     catalog: where the feature files are, which state the very commands that made them.
@@ -44,21 +44,22 @@ def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[
     ]  # fmt: skip
 
 
-def _cells(panels: Sequence[Panel]) -> list[Cell]:
+def _cells(panels: Sequence[Panel]) -> list[PanelCell]:
     return [cell for panel in panels for cell in panel.cells]
 
 
-def _commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> Block:
+def _commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> ProvenancePart:
     text = "What was asked is answered from the score database; on another machine these commands make it anew."
-    return Block("Reproduce", text, commands=reproduce.commands(panels, entries))
+    return ProvenancePart("Reproduce", text, commands=reproduce.commands(panels, entries))
 
 
-def _weights(panels: Sequence[Panel]) -> Block:
+def _weights(panels: Sequence[Panel]) -> ProvenancePart:
     names = dict.fromkeys(name.partition("@")[0] for cell in _cells(panels) for name in models_of(cell))
     rows = [_weight(name.partition(" (")[0]) for name in names]
     marked = [row[0] for row in rows if NON_COMMERCIAL in row[1]]
     text = f"Weights that allow {NON_COMMERCIAL}: {', '.join(marked)}." if marked else ""
-    return Block("Backbones and licences", text, ("backbone", "licence of its weights", "paper", "source"), rows)
+    columns = ("backbone", "licence of its weights", "paper", "source")
+    return ProvenancePart("Backbones and licences", text, columns, rows)
 
 
 def _weight(name: str) -> list[str]:
@@ -72,7 +73,7 @@ def _weight(name: str) -> list[str]:
     return [name, licence, spec.paper, spec.source]
 
 
-def _features(panels: Sequence[Panel]) -> Block:
+def _features(panels: Sequence[Panel]) -> ProvenancePart:
     rows = dict.fromkeys(
         (panel.dataset if split != "test" else panel.test_dataset, split, model, str(kept["rows"]), *_prints(kept))
         for panel in panels
@@ -90,10 +91,10 @@ def _features(panels: Sequence[Panel]) -> Block:
         "file fingerprint",
     )
     text = "Fingerprints are sha256 of all that determines the numbers; their first twelve characters are shown."
-    return Block("Features", text, columns, sorted(rows))
+    return ProvenancePart("Features", text, columns, sorted(rows))
 
 
-def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Block]:
+def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[ProvenancePart]:
     """Return what determined the features that are at hand: preprocessing, precision, weights, dataset, machine."""
     used = {
         str(kept["file"])
@@ -112,14 +113,14 @@ def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Block]:
     ]
     text = "What was hashed into the fingerprints, and the machine that made the features."
     rows = sorted(dict.fromkeys(stated))
-    return [Block("Settings of the features", text, ("of", "which", "settings"), rows)] if rows else []
+    return [ProvenancePart("Settings of the features", text, ("of", "which", "settings"), rows)] if rows else []
 
 
 def _prints(kept: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(kept.get(name, ""))[:_SHORT] for name in ("backbone", "dataset", "file"))
 
 
-def _recipes(panels: Sequence[Panel]) -> Block:
+def _recipes(panels: Sequence[Panel]) -> ProvenancePart:
     rows = dict.fromkeys(
         (
             panel.title, cell.name, str(cell.budget), cell.method.protocol, cell.method.solver, cell.method.select,
@@ -128,17 +129,17 @@ def _recipes(panels: Sequence[Panel]) -> Block:
         for panel in panels for cell in panel.headline
     )  # fmt: skip
     columns = ("dataset", "method", "budget", "protocol", "solver", "chosen on", "chosen settings, a draw each")
-    return Block("Recipes", "", columns, list(rows))
+    return ProvenancePart("Recipes", "", columns, list(rows))
 
 
-def _protocols(panels: Sequence[Panel]) -> list[Block]:
+def _protocols(panels: Sequence[Panel]) -> list[ProvenancePart]:
     """Return every line of the protocols that were used."""
     names = dict.fromkeys(cell.method.protocol for cell in _cells(panels))
     rows = [(name, what, value) for name in names if name in PROTOCOLS for what, value in stated(PROTOCOLS[name])]
-    return [Block("Protocols", "", ("protocol", "what", "value"), rows)] if rows else []
+    return [ProvenancePart("Protocols", "", ("protocol", "what", "value"), rows)] if rows else []
 
 
-def _settings(cell: Cell) -> str:
+def _settings(cell: PanelCell) -> str:
     return "; ".join(dict.fromkeys(_words(score.settings) for score in cell.scores))
 
 
@@ -155,10 +156,11 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
-def _versions(panels: Sequence[Panel]) -> Block:
+def _versions(panels: Sequence[Panel]) -> ProvenancePart:
     found: dict[str, dict[str, None]] = {}
     for cell in _cells(panels):
         for score in cell.scores:
             for name, value in score.versions.items():
                 found.setdefault(name, {})[str(value)] = None
-    return Block("Versions", "", ("what", "version"), [[name, ", ".join(values)] for name, values in found.items()])
+    rows = [[name, ", ".join(values)] for name, values in found.items()]
+    return ProvenancePart("Versions", "", ("what", "version"), rows)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mt.fuse.end_to_end.request import Settings
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel, PanelCell
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
@@ -24,7 +24,7 @@ def commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[str]:
     return [*dict.fromkeys(lines), "mt report"]
 
 
-def models_of(cell: Cell) -> list[str]:
+def models_of(cell: PanelCell) -> list[str]:
     """Return the backbones of a method, in order."""
     return [part.strip() for part in cell.method.model.split(" + ")]
 
@@ -54,19 +54,19 @@ def _scored(panel: Panel) -> list[str]:
     ]
 
 
-def _alike(cells: Iterable[Cell], of: Callable[[Cell], Any]) -> list[list[Cell]]:
+def _alike(cells: Iterable[PanelCell], of: Callable[[PanelCell], Any]) -> list[list[PanelCell]]:
     """Return cells in groups of which one command makes all."""
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[PanelCell]] = {}
     for cell in cells:
         groups.setdefault(repr(of(cell)), []).append(cell)
     return list(groups.values())
 
 
-def _recipe(cell: Cell) -> tuple[str, str, str]:
+def _recipe(cell: PanelCell) -> tuple[str, str, str]:
     return cell.method.protocol, cell.method.solver, cell.method.select
 
 
-def _probed(panel: Panel, probes: Sequence[Cell], cells: Sequence[Cell]) -> str:
+def _probed(panel: Panel, probes: Sequence[PanelCell], cells: Sequence[PanelCell]) -> str:
     """Return the command for probes of one recipe; it names models only where not all have that recipe."""
     protocol, solver, select = _recipe(cells[0])
     models = dict.fromkeys(cell.method.model for cell in cells)
@@ -83,7 +83,7 @@ def _probed(panel: Panel, probes: Sequence[Cell], cells: Sequence[Cell]) -> str:
     return " ".join(parts)
 
 
-def _fused(panel: Panel, cells: Sequence[Cell]) -> str:
+def _fused(panel: Panel, cells: Sequence[PanelCell]) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
     kinds = {cell.method.method for cell in cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
@@ -97,17 +97,17 @@ def _fused(panel: Panel, cells: Sequence[Cell]) -> str:
     return " ".join(parts)
 
 
-def _tuned(panel: Panel, cells: Sequence[Cell]) -> str:
+def _tuned(panel: Panel, cells: Sequence[PanelCell]) -> str:
     """Return the command for end-to-end training with the same settings."""
     return " ".join([*_fuse(panel, cells), *_training(cells[0])])
 
 
-def _fuse(panel: Panel, cells: Sequence[Cell]) -> list[str]:
+def _fuse(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
     models = _flags("--model", models_of(cells[0]))
     return ["mt fuse", models, shlex.join(["--dataset", panel.dataset]), _asked(panel, cells)]
 
 
-def _training(cell: Cell) -> list[str]:
+def _training(cell: PanelCell) -> list[str]:
     """Return the options of training: those that are not at their default, and the precision, which machines choose."""
     recipe, usual = cell.scores[0].settings["recipe"], asdict(Settings())
     parts = [f"--unfreeze-last {recipe['last']}" if recipe.get("last") else "--unfreeze"]
@@ -128,7 +128,7 @@ def _flags(option: str, values: Iterable[str]) -> str:
     return " ".join(shlex.join([option, value.partition("@")[0].partition(" (")[0]]) for value in values)
 
 
-def _asked(panel: Panel, cells: Sequence[Cell]) -> str:
+def _asked(panel: Panel, cells: Sequence[PanelCell]) -> str:
     """Return the options for the budgets, the number of draws, and metrics beside the headline."""
     budgets = dict.fromkeys(cell.budget for cell in cells)
     parts = list(dict.fromkeys(map(_option, budgets)))

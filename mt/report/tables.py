@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mt.probe.scores.metrics import METRICS
-from mt.report import needed
-from mt.report.panels import Cell, Panel
+from mt.report import labels_needed
+from mt.report.panels import Panel, PanelCell
 
 if TYPE_CHECKING:
     from mt.report.charts.figures import SideTable
@@ -21,11 +21,11 @@ SPREAD = "sd over draws"
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of the main table."""
 
     panel: Panel
-    cell: Cell
+    cell: PanelCell
 
     @property
     def headline(self) -> bool:
@@ -51,9 +51,9 @@ class Row:
         return "; ".join(part for part in parts if part)
 
 
-def rows(panels: Iterable[Panel]) -> list[Row]:
+def rows(panels: Iterable[Panel]) -> list[ScoreRow]:
     """Return the main table: every method, budget and metric of every dataset, headline metrics first."""
-    every = [Row(panel, cell) for panel in panels for cell in panel.cells]
+    every = [ScoreRow(panel, cell) for panel in panels for cell in panel.cells]
     return sorted(every, key=lambda row: not row.headline)
 
 
@@ -100,7 +100,7 @@ def side_latex(panel: Panel, side: SideTable) -> str:
 
 def needed_files(panel: Panel) -> dict[str, str]:
     """Return the table of labels needed by its files' endings; nothing where it says nothing."""
-    rows = needed.rows(panel, panel.names)
+    rows = labels_needed.rows(panel, panel.names)
     if not rows:
         return {}
     columns = ["to match", *panel.names]
@@ -135,7 +135,7 @@ def latex(text: str) -> str:
     return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _latex_cell(cell: Cell | None) -> str:
+def _latex_cell(cell: PanelCell | None) -> str:
     if cell is None:
         return "--"
     mean = f"{cell.mean:.3f}"

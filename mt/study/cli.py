@@ -37,8 +37,9 @@ def study(
     FILE is TOML: datasets, models, methods (probe, concat, average, dvme, fine-tune), fractions or shots, seeds,
     protocols.  Interrupted, the same command goes on.
     """
-    from mt.study.run import places, print_ran, run_study
-    from mt.study.size import plan
+    from mt.study.dry_run import plan
+    from mt.study.request import StudyRequest
+    from mt.study.run import print_finished, run_study
     from mt.study.study_file import load_study
 
     if paper:
@@ -46,15 +47,15 @@ def study(
         return
     if file is None:
         raise InputError("FILE is missing: expected a study file. Write the paper's to start from: mt study --paper")
-    asked, where = load_study(Path(file)), places(cache_dir, scores, device)
+    request = StudyRequest.of(load_study(Path(file)), cache_dir=cache_dir, scores=scores, device=device, out=out)
     if dry_run:
-        for line in plan(asked, where):
+        for line in plan(request):
             stored = f"  ({line.stored})" if line.stored else ""
             click.echo(json.dumps(asdict(line)) if as_json else f"{line.what}: {line.size}{stored}")
         return
-    ran = run_study(asked, where, out=Path(out).absolute() if out else None)
+    ran = run_study(request)
     if not as_json:
-        print_ran(ran, where)
+        print_finished(ran, request)
         return
     click.echo(json.dumps(ran.facts()))
 

@@ -8,192 +8,53 @@ seeds = 5                                 draws of each budget                  
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
+[data."folder:photos"]                    task, group_regex, seed of one dataset, as `mt featurize` takes them
 [report]                                  out
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
 
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
+from mt.study.complaints import complaint
+from mt.types import TASKS
 
 METHODS = ("probe", *FUSING, "fine-tune")
 SHIPPED = ("paper", "demo")
+DEFAULT_FRACTIONS = (0.01, 0.1, 1.0)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Which label budgets, and how many draws of each; 1, 10 and 100 % without any."""
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that asks a registry; the registry's own sentence becomes the complaint."""
 
-    fractions: tuple[float, ...] = ()
-    shots: tuple[int, ...] = ()
-    seeds: int = 5
+    def validated(name: str) -> str:
+        try:
+            check(name)
+        except MtError as error:
+            raise PydanticCustomError("mt", "{said}", {"said": str(error)}) from error
+        return name
 
-    @property
-    def count(self) -> int:
-        """Draws of all budgets together: all labels can be drawn in one way only."""
-        fractions = self.fractions or (() if self.shots else (0.01, 0.1, 1.0))
-        return sum(1 if fraction == 1 else self.seeds for fraction in fractions) + len(self.shots) * self.seeds
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study file asks for, checked.  draws: of the probes; fused: of fusing and fine-tuning."""
-
-    path: Path
-    datasets: tuple[str, ...]
-    models: tuple[str, ...]
-    methods: tuple[str, ...]
-    draws: Draws
-    fused: Draws
-    protocols: tuple[str, ...] = ("default",)
-    featurize: Mapping[str, Any] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def fusing(self) -> tuple[str, ...]:
-        """The methods that need several models."""
-        return tuple(method for method in self.methods if method in FUSING)
-
-
-def shipped(name: str) -> str:
-    """Return the text of a study that comes with mt: "paper" or "demo"."""
-    return (files("mt.study") / "studies" / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def load_study(path: Path) -> Study:
-    """Read a study file.  Raises InputError naming the file, the key, what was expected and what was found."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"No study file {path}. Write the paper's to start from: mt study --paper") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected TOML in UTF-8, found other bytes ({error.reason}).") from error
-    return parse_study(text, path)
-
-
-def parse_study(text: str, path: Path) -> Study:
-    """Read a study's text; paths in it are meant from the folder of `path`.  Raises InputError likewise."""
-    try:
-        asked = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: expected TOML, found an error in it: {error}. See: https://toml.io") from error
-    return _Reader(path, asked).study()
-
-
-class _Reader:
-    """Checks a study's keys and values one by one, so that every complaint names its place."""
-
-    def __init__(self, path: Path, asked: Mapping[str, Any], where: str = "") -> None:
-        self.path, self.asked, self.where = path, asked, where
-
-    def study(self) -> Study:
-        self._known_keys(_KEYS)
-        draws = self._draws(Draws())
-        study = Study(
-            path=self.path,
-            datasets=tuple(map(self._located, self._several("datasets", str, "names of datasets", check=_dataset))),
-            models=self._several("models", str, "names of backbones", check=_model),
-            methods=self._several("methods", str, "names of methods", default=("probe",), check=_method),
-            draws=draws,
-            fused=self._fused(draws),
-            protocols=self._several("protocols", str, "names of protocols", default=("default",), check=_protocol),
-            featurize=self._table("featurize", _FEATURIZE),
-            report=self._table("report", _REPORT),
-        )
-        if study.fusing and len(study.models) < 2:
-            raise self._wrong("models", f"at least two backbones for {', '.join(study.fusing)}", list(study.models))
-        return study
-
-    def _draws(self, default: Draws) -> Draws:
-        """Return the budgets and seeds; naming fractions or shots replaces both of the default."""
-        fractions = self._several("fractions", float, "numbers above 0 and at most 1", default=(), check=_fraction)
-        shots = self._several("shots", int, "whole numbers of at least 1", default=(), check=_count)
-        if not fractions and not shots:
-            fractions, shots = default.fractions, default.shots
-        return Draws(fractions, shots, self._seeds(default.seeds))
-
-    def _fused(self, draws: Draws) -> Draws:
-        table = self.asked.get("fuse", {})
-        if not isinstance(table, dict):
-            raise self._wrong("fuse", "a table [fuse]", table)
-        reader = _Reader(self.path, table, where="fuse.")
-        reader._known_keys(_DRAWS)
-        return reader._draws(draws)
-
-    def _several(
-        self,
-        key: str,
-        kind: type,
-        expected: str,
-        *,
-        default: tuple[Any, ...] | None = None,
-        check: Callable[[Any], None],
-    ) -> tuple[Any, ...]:
-        """Return a list's values, once each; a key without a default must be there and hold something."""
-        if key not in self.asked:
-            if default is None:
-                raise InputError(f"{self.path}: '{key}' is missing: expected a list of {expected}.")
-            return default
-        values = self.asked[key]
-        if not isinstance(values, list) or (not values and default is None):
-            raise self._wrong(key, f"a list of {expected}", values)
-        for place, value in enumerate(values, start=1):
-            numeric = kind is float and isinstance(value, int)
-            if isinstance(value, bool) or not (isinstance(value, kind) or numeric):
-                raise self._wrong(f"{key}, value {place}", expected, value)
-            try:
-                check(value)
-            except MtError as error:
-                raise InputError(f"{self.path}: {self.where}{key}, value {place}: {error}") from error
-        return tuple(dict.fromkeys(kind(value) for value in values))
-
-    def _seeds(self, default: int) -> int:
-        value = self.asked.get("seeds", default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self._wrong("seeds", "a whole number of at least 1", value)
-        return value
-
-    def _table(self, name: str, known: Mapping[str, type]) -> dict[str, Any]:
-        table = self.asked.get(name, {})
-        if not isinstance(table, dict):
-            raise self._wrong(name, f"a table [{name}]", table)
-        _Reader(self.path, table, where=f"{name}.")._known_keys(known)
-        for key, value in table.items():
-            if isinstance(value, bool) or not isinstance(value, known[key]):
-                expected = {int: "a whole number", str: "text in quotes"}[known[key]]
-                raise self._wrong(f"{name}.{key}", expected, value)
-            if isinstance(value, int) and value < 1:
-                raise self._wrong(f"{name}.{key}", "a whole number of at least 1", value)
-        return dict(table)
-
-    def _known_keys(self, known: Collection[str]) -> None:
-        for key in self.asked:
-            if key not in known:
-                said = unknown("key", key, known, see="mt study --help")
-                raise InputError(f"{self.path}: {self.where}{key}: {said}")
-
-    def _located(self, name: str) -> str:
-        """Return a dataset's name with its path, if it has one, relative to the study file."""
-        kind, colon, place = name.partition(":")
-        if not colon or kind not in ("folder", "table"):
-            return name
-        return f"{kind}:{(self.path.absolute().parent / Path(place).expanduser())}"
-
-    def _wrong(self, key: str, expected: str, found: Any) -> InputError:
-        return InputError(f"{self.path}: {self.where}{key}: expected {expected}, found {found!r}.")
-
-
-_DRAWS = ("fractions", "shots", "seeds")
-_KEYS = ("datasets", "models", "methods", *_DRAWS, "protocols", "fuse", "featurize", "report")
-_FEATURIZE = {"image_size": int, "data_dir": str, "precision": str}
-_REPORT = {"out": str}
+    return AfterValidator(validated)
 
 
 def _dataset(name: str) -> None:
@@ -208,22 +69,181 @@ def _model(name: str) -> None:
     find_spec(name)
 
 
-def _method(name: str) -> None:
-    if name not in METHODS:
-        raise unknown("method", name, METHODS, see="mt study --help")
-
-
 def _protocol(name: str) -> None:
     from mt.probe.protocols.registry import get_protocol
 
     get_protocol(name)
 
 
-def _fraction(value: float) -> None:
-    if not 0 < value <= 1:
-        raise InputError(f"expected a number above 0 and at most 1 (0.01 is 1 %), found {value:g}.")
+def _one_of(kind: str, known: tuple[str, ...], name: str) -> None:
+    if name not in known:
+        raise unknown(kind, name, known, see="mt study --help")
 
 
-def _count(value: int) -> None:
-    if value < 1:
-        raise InputError(f"expected a whole number of at least 1, found {value}.")
+def _number(value: Any) -> Any:
+    """Refuse `true` and text where a number is meant; TOML's whole numbers are numbers too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("number", "a number")
+    return value
+
+
+def _path(place: str, info: ValidationInfo) -> str:
+    """Return a path of the file as an absolute one: it is relative to the study file."""
+    file: Path = info.context["path"]  # type: ignore[index]  # `parse_study` gives it
+    return str(file.absolute().parent / Path(place).expanduser())
+
+
+def _located(name: str, info: ValidationInfo) -> str:
+    """Return a dataset's name with its path, if it has one, as an absolute one."""
+    kind, colon, place = name.partition(":")
+    return f"{kind}:{_path(place, info)}" if colon and kind in ("folder", "table") else name
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+DatasetName = Annotated[StrictStr, _checked(_dataset), AfterValidator(_located)]
+ModelName = Annotated[StrictStr, _checked(_model)]
+MethodName = Annotated[StrictStr, _checked(partial(_one_of, "method", METHODS))]
+ProtocolName = Annotated[StrictStr, _checked(_protocol)]
+TaskName = Annotated[StrictStr, _checked(partial(_one_of, "task", TASKS))]
+FilePath = Annotated[StrictStr, AfterValidator(_path), Field(description="a path in quotes")]
+Fraction = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+Count = Annotated[StrictInt, Field(ge=1)]
+ONCE = AfterValidator(_once)
+# Descriptions are what a complaint says was expected.
+Fractions = Annotated[tuple[Fraction, ...], ONCE, Field(description="numbers above 0 and at most 1 (0.01 is 1 %)")]
+Shots = Annotated[tuple[Count, ...], ONCE, Field(description="whole numbers of at least 1")]
+Seeds = Annotated[Count, Field(description="a whole number of at least 1")]
+
+
+class TomlTable(BaseModel):
+    """A table of the file: unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Draws(TomlTable):
+    """Which label budgets, and how many draws of each; 1, 10 and 100 % without any."""
+
+    fractions: Fractions = ()
+    shots: Shots = ()
+    seeds: Seeds = 5
+
+    @property
+    def count(self) -> int:
+        """The number of draws over all budgets: all labels can be drawn in one way only."""
+        fractions = self.fractions or (() if self.shots else DEFAULT_FRACTIONS)
+        return sum(1 if fraction == 1 else self.seeds for fraction in fractions) + len(self.shots) * self.seeds
+
+
+class FusingDraws(TomlTable):
+    """The budgets of fusing and fine-tuning, where they differ from those of the probes."""
+
+    fractions: Fractions = ()
+    shots: Shots = ()
+    seeds: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
+
+
+class FeaturizeSettings(TomlTable):
+    """How features are made, for every dataset of the study."""
+
+    image_size: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
+    data_dir: Annotated[FilePath | None, Field(description="a path in quotes")] = None
+    precision: Annotated[StrictStr, Field(description="text in quotes")] = "float32"
+
+
+class DatasetSettings(TomlTable):
+    """How one dataset is read, as `mt featurize` takes it: a key for each of its options for a dataset."""
+
+    task: Annotated[TaskName | None, Field(description=f"one of {', '.join(TASKS)}")] = None
+    group_regex: Annotated[StrictStr | None, Field(description="a regular expression in quotes")] = None
+    seed: Annotated[StrictInt, Field(description="a whole number")] = 0
+    data_dir: Annotated[FilePath | None, Field(description="a path in quotes")] = None
+    download: Annotated[bool, Field(strict=True, description="true or false")] = False
+
+
+class ReportSettings(TomlTable):
+    """Where the report goes."""
+
+    out: Annotated[FilePath, Field(validate_default=True)] = "report.html"
+
+
+class StudyFile(TomlTable):
+    """What a study file asks for, checked."""
+
+    datasets: Annotated[tuple[DatasetName, ...], ONCE, Field(min_length=1, description="names of datasets")]
+    models: Annotated[tuple[ModelName, ...], ONCE, Field(min_length=1, description="names of backbones")]
+    methods: Annotated[tuple[MethodName, ...], ONCE, Field(min_length=1, description="names of methods")] = ("probe",)
+    fractions: Fractions = ()
+    shots: Shots = ()
+    seeds: Seeds = 5
+    protocols: Annotated[tuple[ProtocolName, ...], ONCE, Field(min_length=1, description="names of protocols")] = (
+        "default",
+    )
+    fuse: FusingDraws = FusingDraws()
+    featurize: FeaturizeSettings = FeaturizeSettings()
+    data: Annotated[Mapping[DatasetName, DatasetSettings], Field(description='tables [data."NAME"]')] = Field(
+        default_factory=dict
+    )
+    report: ReportSettings
+
+    @property
+    def draws(self) -> Draws:
+        """The draws of the probes."""
+        return Draws(fractions=self.fractions, shots=self.shots, seeds=self.seeds)
+
+    @property
+    def fused(self) -> Draws:
+        """The draws of fusing and fine-tuning; naming fractions or shots replaces both of the probes'."""
+        own = self.fuse if self.fuse.fractions or self.fuse.shots else self.draws
+        return Draws(fractions=own.fractions, shots=own.shots, seeds=self.fuse.seeds or self.seeds)
+
+    def settings_of(self, dataset: str) -> DatasetSettings:
+        """Return how one of the datasets is read; what it does not set is as for all."""
+        own = self.data.get(dataset, DatasetSettings())
+        return own.model_copy(update={"data_dir": own.data_dir or self.featurize.data_dir})
+
+    @property
+    def fusing(self) -> tuple[str, ...]:
+        """The methods that need several models."""
+        return tuple(method for method in self.methods if method in FUSING)
+
+
+def shipped(name: str) -> str:
+    """Return the text of a study that comes with mt: "paper" or "demo"."""
+    return (files("mt.study") / "studies" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_study(path: Path) -> StudyFile:
+    """Read a study file.  Raises InputError naming the file, the key, what was expected and what was found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"No study file {path}. Write the paper's to start from: mt study --paper") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a study file, found a folder. See: mt study --help") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected TOML in UTF-8, found other bytes ({error.reason}).") from error
+    return parse_study(text, path)
+
+
+def parse_study(text: str, path: Path) -> StudyFile:
+    """Read a study's text; paths in it are relative to the folder of `path`.  Raises InputError likewise."""
+    try:
+        asked = {"report": {}, **tomllib.loads(text)}
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: expected TOML, found an error in it: {error}. See: https://toml.io") from error
+    try:
+        study = StudyFile.model_validate(asked, context={"path": path})
+    except ValidationError as error:
+        raise InputError(f"{path}: {complaint(StudyFile, error.errors()[0])}") from error
+    if study.fusing and len(study.models) < 2:
+        needed = f"at least two backbones for {', '.join(study.fusing)}"
+        raise InputError(f"{path}: models: expected {needed}, found {list(study.models)!r}.")
+    for name in study.data:
+        if name not in study.datasets:
+            said = unknown("dataset of this study", name, study.datasets, see="'datasets' in the file")
+            raise InputError(f"{path}: data: {said}")
+    return study

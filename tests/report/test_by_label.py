@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mt.report import collect, write_report
+from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.by_label import by_label, label_scores
 from mt.report.charts.curves import predictions
 from tests.report.stores import filled
@@ -58,7 +58,7 @@ def test_a_binary_task_has_no_such_table(tmp_path: Path) -> None:
 
 def test_the_page_shows_it_and_the_folder_holds_it(tmp_path: Path, look: Any) -> None:
     store = filled(tmp_path / "s.sqlite", task="multilabel", class_names=FINDINGS, seeds=1)
-    written = write_report(store, tmp_path / "r.html", export=False)
+    written = write_report(store, ReportRequest(tmp_path / "r.html", export=False))
     (panel,) = collect(store)
     best = next(score for score in label_scores(panel, predictions(store, panel))[::-1] if score.label == "Mass")
     page = look(written.page)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.probe.scores import paired
-from mt.report import collect, write_report
+from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.figures import records
 from mt.report.charts.fusion import fusion
 from mt.report.panels import as_grid
@@ -45,7 +45,7 @@ def test_gains_are_the_stores_comparisons(tmp_path: Path) -> None:
 
 def test_attention_is_shown_per_class(tmp_path: Path, look: Any) -> None:
     store = fused(tmp_path / "scores.sqlite")
-    written = write_report(store, tmp_path / "report.html")
+    written = write_report(store, ReportRequest(tmp_path / "report.html"))
     page = look(written.page)
     page.locator("#p0-attention").scroll_into_view_if_needed()
     page.wait_for_selector("#p0-attention svg.marks")

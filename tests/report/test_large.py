@@ -12,7 +12,7 @@ from mt.report import collect
 from mt.report.charts.close_up import close_up
 from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.embedding import MOST, _chart
-from mt.report.charts.figures import Choice, Figure, Group
+from mt.report.charts.figures import Figure, Menu, Section
 from mt.report.charts.palette import looks_of
 from mt.report.page.html import page, vega_script
 from mt.report.panels import Panel
@@ -22,7 +22,7 @@ from tests.report.stores import filled
 NAMES = [f"timm:some_network_{i:03d}.its_pretraining" for i in range(200)]
 
 
-def maps(panel: Panel) -> Group:
+def maps(panel: Panel) -> Section:
     """Return maps of all methods, with as many points as they may share, in full length."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 40, (2, MOST)).round(2).tolist()
@@ -33,9 +33,9 @@ def maps(panel: Panel) -> Group:
         "case": [f"{i:08x}" for i in range(MOST)],
         "wrong": [int(i % 9 == 0) for i in range(MOST)],
     }  # fmt: skip
-    choice = Choice("backbone", "model", NAMES, NAMES[0])
+    choice = Menu("backbone", "model", NAMES, NAMES[0])
     figure = Figure("map", "Embedding map", "", _chart(panel, choice, table), {"map": table}, 460, renderer="canvas")
-    return Group("Embedding map", "", [figure], [choice])
+    return Section("Embedding map", "", [figure], [choice])
 
 
 def test_200_methods_and_50_000_points_are_one_page_under_15_mb(tmp_path: Path, look: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mt.report import collect, write_report
+from mt.report import ReportRequest, collect, write_report
 from mt.results.store import ScoreStore
 from tests.report.stores import filled
 
@@ -27,7 +27,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreStore, Path]
         task="multilabel",
         class_names=("Mass", HOSTILE, "Nodule"),
     )
-    return store, write_report(store, folder / "report.html").page
+    return store, write_report(store, ReportRequest(folder / "report.html")).page
 
 
 def rows(page: Any) -> list[list[str]]:
@@ -116,7 +116,7 @@ def test_methods_that_share_a_budget_are_set_apart(
     """Also the best dozen of many methods, and again after the filter has taken some away."""
     models = {f"model{i:02d}": 0.3 + i / 10 for i in range(14)}
     store = filled(tmp_path / "s.sqlite", models=models, budgets=budgets, seeds=2, n_test=60)
-    page = look(write_report(store, tmp_path / "r.html", export=False).page, width=width)
+    page = look(write_report(store, ReportRequest(tmp_path / "r.html", export=False)).page, width=width)
     assert gap(page, budgets, 12) > 2
     for name in ("model13", "model12", "model11", "model01", "model00"):
         page.get_by_role("checkbox", name=name).uncheck()

@@ -15,19 +15,19 @@ from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
 from mt.errors import InputError
 from mt.probe.scores.metrics import metrics_for
-from mt.report import collect, write_report
+from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.curves import confusion, predictions, reliability, roc
 from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.figures import Table, records
 from mt.report.charts.palette import looks_of
-from mt.report.needed import Needed, _reached
-from mt.report.panels import Cell
+from mt.report.labels_needed import Needed, _reached
+from mt.report.panels import PanelCell
 from mt.report.provenance import provenance
-from mt.report.tables import Row, as_csv, as_latex, latex
+from mt.report.tables import ScoreRow, as_csv, as_latex, latex
 from tests.report.stores import filled, outcome_of
 
 
-def of_cell(table: Table, cell: Cell) -> list[dict[str, Any]]:
+def of_cell(table: Table, cell: PanelCell) -> list[dict[str, Any]]:
     """Return a cell's rows of a chart's table."""
     return [row for row in records(table) if (row["method"], row["budget"]) == (cell.name, str(cell.budget))]
 
@@ -68,7 +68,7 @@ def test_listed_draws_do_not_mix_with_our_own_of_the_same_seeds(tmp_path: Path) 
     store = filled(tmp_path / "s.sqlite", seeds=2, code=2, outcome={"realised": listed})
     (panel,) = collect(store)
     assert len(panel.curve("dino")[0].scores) == 2
-    assert all(Row(panel, cell).realised.endswith("; as a draw file lists them") for cell in panel.cells)
+    assert all(ScoreRow(panel, cell).realised.endswith("; as a draw file lists them") for cell in panel.cells)
 
 
 def test_one_method_of_each_budget_is_best_and_only_near_ones_are_tied(tmp_path: Path) -> None:
@@ -122,13 +122,14 @@ def test_labels_needed(curve: Sequence[tuple[int, float]], target: float, needed
 
 
 def test_labels_needed_is_in_the_folder_too_and_says_nothing_of_a_single_budget(tmp_path: Path) -> None:
-    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), tmp_path / "r.html", export=False)
+    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), ReportRequest(tmp_path / "r.html", export=False))
     head, first, *_ = csv.reader(io.StringIO((written.folder / "pcam-needed.csv").read_text(encoding="utf-8")))
     assert (head, first[:2]) == (["to match", "dino", "swav", "simclr"], ["dino", "300"])
     tex = (written.folder / "pcam-needed.tex").read_text(encoding="utf-8")
     assert r"dino & 300 & $>$ 300" in tex
     assert "Labels needed" in written.page.read_text(encoding="utf-8")
-    one = write_report(filled(tmp_path / "1.sqlite", budgets=(0.1,)), tmp_path / "one.html", export=False)
+    alone = filled(tmp_path / "1.sqlite", budgets=(0.1,))
+    one = write_report(alone, ReportRequest(tmp_path / "one.html", export=False))
     assert not list(one.folder.glob("*needed*"))
     assert "Labels needed" not in one.page.read_text(encoding="utf-8")
 
@@ -177,13 +178,13 @@ def test_non_commercial_weights_are_marked(tmp_path: Path) -> None:
 
 def test_an_undefined_score_is_shown_as_such(tmp_path: Path) -> None:
     store = filled(tmp_path / "s.sqlite", one_class=True, seeds=2)
-    written = write_report(store, tmp_path / "r.html", export=False)
+    written = write_report(store, ReportRequest(tmp_path / "r.html", export=False))
     assert "NaN" not in written.page.read_text(encoding="utf-8").partition('id="charts"')[2].partition("</script>")[0]
     assert next(csv.DictReader(io.StringIO((written.folder / "scores.csv").read_text())))["mean"] == ""
 
 
 def test_every_chart_is_exported_with_its_legend(tmp_path: Path) -> None:
-    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), tmp_path / "r.html")
+    written = write_report(filled(tmp_path / "s.sqlite", seeds=1), ReportRequest(tmp_path / "r.html"))
     pictures = {path.name: path for path in written.files if path.suffix in (".svg", ".png")}
     assert {f"pcam-{name}.{kind}" for name in ("labels", "roc", "pr", "reliability") for kind in ("svg", "png")} == set(
         pictures
@@ -201,12 +202,12 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
     store = filled(tmp_path / "s.sqlite", seeds=1)
 
     def drawn_again(**options: Any) -> bool:
-        return write_report(store, out, **{"export": False, "again": False, **options}).drawn
+        return write_report(store, ReportRequest(out, **{"export": False, "again": False, **options})).drawn
 
-    first = write_report(store, out, export=False)
+    first = write_report(store, ReportRequest(out, export=False))
     assert first.drawn
     assert not drawn_again()
-    assert write_report(store, out, export=False, again=False).files == first.files
+    assert write_report(store, ReportRequest(out, export=False, again=False)).files == first.files
     assert drawn_again(export=True)
     assert drawn_again()
     (first.folder / "scores.csv").unlink()
@@ -215,7 +216,7 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
     assert drawn_again()
     store = filled(tmp_path / "more.sqlite", seeds=2)
     with monkeypatch.context() as patch:
-        patch.setattr("mt.report.write._tables", lambda *_: 1 / 0)  # interrupted after the page
+        patch.setattr("mt.report.writing._tables", lambda *_: 1 / 0)  # interrupted after the page
         with pytest.raises(ZeroDivisionError):
             drawn_again()
     store = filled(tmp_path / "s.sqlite", seeds=1)

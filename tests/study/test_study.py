@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -14,8 +15,10 @@ from mt.probe.run import Study as Scored
 from mt.report.cli import report
 from mt.results.store import ScoreStore
 from mt.study.cli import study as command
-from mt.study.run import places, steps
-from mt.study.study_file import SHIPPED, Draws, load_study, shipped
+from mt.study.request import StudyRequest
+from mt.study.run import load, steps
+from mt.study.study_file import SHIPPED, DatasetSettings, Draws, load_study, shipped
+from mt.terminal.options import dataset_settings
 
 SOUND = "datasets = ['pcam']\nmodels = ['dino']"
 SMALL = """
@@ -55,7 +58,7 @@ def test_the_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
         ("datasets = []\nmodels = ['dino']", "datasets: expected a list of names of datasets, found []."),
         ("datasets = ['pcam']\nmodels = ['dinno']", "models, value 1: No backbone 'dinno'. Did you mean 'dino'?"),
         ("datasets = ['pcma']\nmodels = ['dino']", "datasets, value 1: No dataset 'pcma'. Did you mean 'pcam'?"),
-        ("datasets = ['pcam']\nmodels = ['dino', 3]", "models, value 2: expected names of backbones, found 3."),
+        ("datasets = ['pcam']\nmodels = ['dino', 3]", "models, value 2: expected the name of a backbone, found 3."),
         (f"{SOUND}\nfractions = [1, 2]", "fractions, value 2: expected a number above 0"),
         (f"{SOUND}\nshots = [0]", "shots, value 1: expected a whole number of at least 1"),
         (f"{SOUND}\nseeds = true", "seeds: expected a whole number of at least 1, found True"),
@@ -67,7 +70,18 @@ def test_the_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
         (f"{SOUND}\n[fuse]\nfractions = [3]", "fuse.fractions, value 1: expected a number above 0"),
         (f"{SOUND}\nfuse = 1", "fuse: expected a table [fuse], found 1"),
         (f"{SOUND}\n[featurize]\nimage_size = 'big'", "featurize.image_size: expected a whole"),
+        (f"{SOUND}\n[featurize]\nimage_size = 0", "image_size: expected a whole number of at least 1, found 0"),
         (f"{SOUND}\n[report]\nfile = 'x'", "report.file: No key 'file'."),
+        (f"{SOUND}\n[report]\nout = 3", "report.out: expected a path in quotes, found 3"),
+        (f"{SOUND}\npath = 'x'", "path: No key 'path'."),
+        (f"{SOUND}\nmethods = []", "methods: expected a list of names of methods, found []"),
+        (f"{SOUND}\ndata = 1", 'data: expected tables [data."NAME"], found 1'),
+        (f"{SOUND}\n[data]\npcam = 1", "data.pcam: expected a table [data.pcam], found 1"),
+        (f"{SOUND}\n[data.pcan]\nseed = 1", "data.pcan: No dataset 'pcan'. Did you mean 'pcam'?"),
+        (f"{SOUND}\n[data.digits]\nseed = 1", "data: No dataset of this study 'digits'."),
+        (f"{SOUND}\n[data.pcam]\ngroup_rgx = 1", "group_rgx: No key 'group_rgx'. Did you mean 'group_regex'?"),
+        (f"{SOUND}\n[data.pcam]\ntask = 'binry'", "data.pcam.task: No task 'binry'. Did you mean 'binary'?"),
+        (f"{SOUND}\n[data.pcam]\ndownload = 1", "data.pcam.download: expected true or false, found 1"),
         ("datasets = [", "expected TOML, found an error in it"),
     ],
 )  # fmt: skip
@@ -87,17 +101,44 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
 def test_fusing_uses_the_draws_of_the_probes_unless_it_has_its_own(tmp_path: Path) -> None:
     text = f"{SOUND}\nfractions = [0.1, 1.0]\nseeds = 4"
     study = load_study(written(tmp_path, text))
-    assert study.fused == study.draws == Draws((0.1, 1.0), (), 4)
+    assert study.fused == study.draws == Draws(fractions=(0.1, 1.0), seeds=4)
     assert study.draws.count == 5
     fewer = load_study(written(tmp_path, f"{text}\n[fuse]\nseeds = 1"))
-    assert (fewer.draws, fewer.fused) == (study.draws, Draws((0.1, 1.0), (), 1))
+    assert (fewer.draws, fewer.fused) == (study.draws, Draws(fractions=(0.1, 1.0), seeds=1))
     other = load_study(written(tmp_path, f"{text}\n[fuse]\nshots = [5]"))
-    assert other.fused == Draws((), (5,), 4)
+    assert other.fused == Draws(shots=(5,), seeds=4)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, "datasets = ['folder:photos']\nmodels = ['dino']"))
     assert study.datasets == (f"folder:{tmp_path / 'photos'}",)
+
+
+def test_a_dataset_has_a_key_for_each_of_its_options() -> None:
+    options = dataset_settings(click.command()(lambda: None)).params
+    assert set(DatasetSettings.model_fields) == {option.name for option in options}
+
+
+def test_a_datasets_own_settings_reach_it(tmp_path: Path) -> None:
+    for patient in range(8):
+        for label in ("sick", "well"):
+            place = tmp_path / "ihc" / label / f"pt{patient}_{label}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"no image is opened")
+    text = "datasets = ['folder:ihc']\nmodels = ['dino']\n[data.'folder:ihc']\ngroup_regex = 'pt(\\d+)'\nseed = 3"
+    study = load_study(written(tmp_path, text))
+    (name,) = study.datasets
+    read = load(StudyRequest.of(study, cache_dir=str(tmp_path)), name)
+    assert {group for split in read.splits.values() for group in split.groups or ()} == {f"{n}" for n in range(8)}
+    assert read.options == ("--group-regex", r"pt(\d+)", "--seed", "3")
+    assert study.settings_of(name).data_dir is None
+
+
+def test_data_dir_is_that_of_the_study_unless_a_dataset_has_its_own(tmp_path: Path) -> None:
+    named = "datasets = ['pcam', 'digits']\nmodels = ['dino']"
+    text = f"{named}\n[featurize]\ndata_dir = 'a'\n[data.digits]\ndata_dir = 'b'"
+    study = load_study(written(tmp_path, text))
+    assert [study.settings_of(name).data_dir for name in study.datasets] == [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
 def test_the_paper_is_written_once(tmp_path: Path) -> None:
@@ -184,7 +225,7 @@ def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
     monkeypatch.setattr("mt.fuse.end_to_end.run.run_unfrozen", trained)
     named = "datasets = ['digits']\nmodels = ['dino', 'swav']\nmethods = ['dvme', 'fine-tune']"
     text = f"{named}\n[fuse]\nshots = [3]\nseeds = 2"
-    *_, step = steps(load_study(written(tmp_path, text)), places(str(tmp_path)))
+    *_, step = steps(StudyRequest.of(load_study(written(tmp_path, text)), cache_dir=str(tmp_path)))
     assert (step.what, step.work) == ("fine-tune digits", 6)
     assert step.run().said == "6 fitted, 3 stored"
     assert [one["models"] for one in asked] == [("dino",), ("swav",), ("dino", "swav")]

@@ -54,7 +54,7 @@ POINTS = {
     "features": ("mt.cache.feature_file.write", "FeatureWriter.write_block", 1),
     "probes": ("mt.results.store", "ScoreStore.add_fit", 2),
     "fusions": ("mt.results.store", "ScoreStore.add_fit", 7),
-    "report": ("mt.report.write", "_write", 1),
+    "report": ("mt.report.writing", "_write", 1),
 }
 
 

@@ -12,9 +12,9 @@ from mt.report.charts.by_label import by_label
 from mt.report.charts.figures import (
     IS_SHOWN,
     SHADES,
-    Choice,
     Figure,
-    Group,
+    Menu,
+    Section,
     Spec,
     Table,
     as_spec,
@@ -32,15 +32,15 @@ _UNIT = alt.Scale(domain=[0, 1], nice=False)
 _QUARTERS = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f")
 
 
-def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Group | None:
+def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Section | None:
     """Return the charts that a task's predictions make; None where no score is defined."""
     predicted = curves.predictions(store, panel)
     if not predicted:
         return None
     budgets = list(dict.fromkeys(str(one.cell.budget) for one in predicted))
-    choices = [Choice("labels used", "budget", budgets, budgets[-1])]
+    choices = [Menu("labels used", "budget", budgets, budgets[-1])]
     if panel.task == "multilabel":
-        choices.append(Choice("finding", "label", panel.class_names, panel.class_names[0]))
+        choices.append(Menu("finding", "label", panel.class_names, panel.class_names[0]))
     figures = []
     if panel.task in ("binary", "multilabel"):
         figures += [
@@ -50,12 +50,12 @@ def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Group | None:
     else:
         names = list(dict.fromkeys(one.cell.name for one in predicted if str(one.cell.budget) == budgets[-1]))
         every = list(dict.fromkeys([*names, *(one.cell.name for one in predicted)]))
-        choices.append(Choice("confusion of", "method", every, every[0]))
+        choices.append(Menu("confusion of", "method", every, every[0]))
         figures.append(_confusion(panel, choices, curves.confusion(panel, predicted)))
     figures.append(_reliability(panel, looks, choices, curves.reliability(panel, predicted)))
     most = f"the {curves.MOST} best methods" if len(panel.names) > curves.MOST else "each method"
     text = f"Predictions for the test cases by {most} at a budget, from the first draw of the labels."
-    return Group("A closer look", text, figures, choices, by_label(panel, predicted))
+    return Section("A closer look", text, figures, choices, by_label(panel, predicted))
 
 
 _AXES = {
@@ -68,7 +68,7 @@ _SAYS = {
 }
 
 
-def _curve(panel: Panel, looks: Looks, choices: Sequence[Choice], name: str, title: str, table: Table) -> Figure:
+def _curve(panel: Panel, looks: Looks, choices: Sequence[Menu], name: str, title: str, table: Table) -> Figure:
     x, y = _AXES[name]
     line = (
         _chosen(alt.Chart(alt.NamedData(name=name)), choices)
@@ -87,7 +87,7 @@ def _curve(panel: Panel, looks: Looks, choices: Sequence[Choice], name: str, tit
     return _figure(panel, chart, choices, name, title, _SAYS[name], table)
 
 
-def _reliability(panel: Panel, looks: Looks, choices: Sequence[Choice], table: Table) -> Figure:
+def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], table: Table) -> Figure:
     several = panel.task in ("multiclass", "ordinal")
     x = "confidence in the predicted class" if several else "predicted probability"
     y = "share that was right" if several else "share that was positive"
@@ -108,7 +108,7 @@ def _reliability(panel: Panel, looks: Looks, choices: Sequence[Choice], table: T
     return _figure(panel, alt.layer(_diagonal(), line, point), choices, "reliability", "Reliability", says, table)
 
 
-def _confusion(panel: Panel, choices: Sequence[Choice], table: Table) -> Figure:
+def _confusion(panel: Panel, choices: Sequence[Menu], table: Table) -> Figure:
     names = list(panel.class_names)
     slant = -35 if max(map(len, names)) > _SHORT else 0
     base = (
@@ -135,7 +135,7 @@ def _confusion(panel: Panel, choices: Sequence[Choice], table: Table) -> Figure:
     return Figure("confusion", "Confusion", says, as_spec(chart), {"confusion": table})
 
 
-def _chosen(chart: Any, choices: Sequence[Choice]) -> Any:
+def _chosen(chart: Any, choices: Sequence[Menu]) -> Any:
     """Return the chart, filtered by the page's methods and the group's menus."""
     for choice in choices:
         if choice.parameter != "method":
@@ -144,7 +144,7 @@ def _chosen(chart: Any, choices: Sequence[Choice]) -> Any:
 
 
 def _figure(
-    panel: Panel, chart: Any, choices: Sequence[Choice], name: str, title: str, caption: str, table: Table
+    panel: Panel, chart: Any, choices: Sequence[Menu], name: str, title: str, caption: str, table: Table
 ) -> Figure:
     parameters = [menu(choice) for choice in choices if choice.parameter != "method"]
     spec: Spec = as_spec(chart.add_params(shown(panel), *parameters))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.predictions import predicted_class
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
 from mt.types import LabelledRows
 
@@ -29,7 +29,7 @@ _BINS = 10  # of a reliability diagram
 class Predicted:
     """The predictions of one cell's first draw: y (n,) or (n, L), p (n,), (n, K) or (n, L)."""
 
-    cell: Cell
+    cell: PanelCell
     y: Array
     p: Array
 
@@ -46,7 +46,7 @@ def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
     return found
 
 
-def close_up(panel: Panel) -> list[Cell]:
+def close_up(panel: Panel) -> list[PanelCell]:
     """Return the cells whose predictions are shown: the best few methods of each budget."""
     sign = -1 if METRICS[panel.metric].greater_is_better else 1
     chosen = []
@@ -145,7 +145,7 @@ def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
     return x[kept], y[kept]
 
 
-def _extend(table: Table, cell: Cell, label: str, **columns: Array) -> None:
+def _extend(table: Table, cell: PanelCell, label: str, **columns: Array) -> None:
     n = len(columns["x"])
     for name, value in (("method", cell.name), ("budget", str(cell.budget)), ("label", label)):
         table[name] += [value] * n

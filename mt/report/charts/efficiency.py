@@ -7,9 +7,9 @@ from typing import Any
 
 import altair as alt
 
-from mt.report.charts.figures import IS_SHOWN, MOST, Figure, Group, as_spec, by_method, columns, shown
+from mt.report.charts.figures import IS_SHOWN, MOST, Figure, Section, as_spec, by_method, columns, shown
 from mt.report.charts.palette import Looks
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel, PanelCell
 
 _TICKS = 6
 _FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fainter
@@ -18,7 +18,7 @@ _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
 
 
-def label_efficiency(panel: Panel, looks: Looks) -> Group:
+def label_efficiency(panel: Panel, looks: Looks) -> Section:
     """Return the curves of a panel: a line a method, a band over draws, whiskers over test cases."""
     rows = [row for name in panel.names for row in _rows(panel, name)]
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
@@ -28,7 +28,7 @@ def label_efficiency(panel: Panel, looks: Looks) -> Group:
     )
     spec = _chart(panel, looks, rows)
     figure = Figure("labels", "Label efficiency", caption, spec, {"curves": columns(rows)}, methods=panel.names)
-    return Group("Label efficiency", "", [figure])
+    return Section("Label efficiency", "", [figure])
 
 
 def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _row(panel: Panel, cell: Cell) -> dict[str, Any]:
+def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
     """Return one point."""
     mean, sd = _defined(cell.mean), cell.sd
     return {

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.fingerprint import digest
 from mt.probe.scores.predictions import predicted_class
-from mt.report.charts.figures import Choice, Figure, Group, as_spec, menu
+from mt.report.charts.figures import Figure, Menu, Section, as_spec, menu
 from mt.report.charts.palette import colours_of_class
 from mt.report.charts.thumbnails import thumbnails
-from mt.report.panels import Cell, Panel
+from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Maps:
     data_dir: Path | None = None
 
 
-def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Group | None:
+def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Section | None:
     """Return the maps of a panel's backbones whose features are still at hand; None where there are none."""
     at_hand = [(cell, entry) for cell in _single_models(panel) if (entry := _test_features(cell, maps.catalog))]
     if not at_hand or not maps.points:
@@ -63,7 +63,7 @@ def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Group | None:
         pictures = thumbnails(at_hand[0][1], chosen_rows(at_hand[0][1].n_rows, maps.points), maps.data_dir)
     tables = [_table(store, panel, cell, entry, maps, pictures) for cell, entry in at_hand]
     names = list(dict.fromkeys(table["model"][0] for table in tables))
-    choice = Choice("backbone", "model", names, names[0])
+    choice = Menu("backbone", "model", names, names[0])
     merged = {name: [value for table in tables for value in table[name]] for name in tables[0]}
     part = f"{len(tables[0]['x']):,} test cases"
     ids = "Cases carry their names" if maps.show_ids else "Names of cases are hashed"
@@ -74,7 +74,7 @@ def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Group | None:
     figure = Figure(
         "map", "Embedding map", caption, _chart(panel, choice, merged), {"map": merged}, _HEIGHT, renderer="canvas"
     )
-    return Group("Embedding map", "", [figure], [choice])
+    return Section("Embedding map", "", [figure], [choice])
 
 
 def project(X: Array, *, seed: int = 0) -> Array:
@@ -101,16 +101,16 @@ def project(X: Array, *, seed: int = 0) -> Array:
     return np.asarray(positions, dtype=np.float64)
 
 
-def _single_models(panel: Panel) -> list[Cell]:
+def _single_models(panel: Panel) -> list[PanelCell]:
     """Return each model's probe at its largest budget."""
-    last: dict[str, Cell] = {}
+    last: dict[str, PanelCell] = {}
     for cell in panel.headline:
         if cell.method.method == "probe":
             last[cell.method.model] = max(cell, last.get(cell.method.model, cell), key=lambda one: one.n_labels)
     return list(last.values())
 
 
-def _test_features(cell: Cell, catalog: Catalog) -> Entry | None:
+def _test_features(cell: PanelCell, catalog: Catalog) -> Entry | None:
     """Return the very file that the cell's predictions were made from, where it is still in the cache."""
     (kept,) = cell.scores[0].fingerprints["test"]
     for entry in catalog.entries(splits=["test"], everything=True):
@@ -120,7 +120,7 @@ def _test_features(cell: Cell, catalog: Catalog) -> Entry | None:
 
 
 def _table(
-    store: ScoreStore, panel: Panel, cell: Cell, entry: Entry, maps: Maps, pictures: Mapping[str, str]
+    store: ScoreStore, panel: Panel, cell: PanelCell, entry: Entry, maps: Maps, pictures: Mapping[str, str]
 ) -> dict[str, list[Any]]:
     features = entry.open()
     fit = store.fit(cell.scores[0].fit)
@@ -169,7 +169,7 @@ def _wrong(panel: Panel, labels: Array, p: Array) -> list[int]:
     return [int(one) for one in (wrong.any(axis=1) if wrong.ndim == 2 else wrong)]
 
 
-def _chart(panel: Panel, choice: Choice, table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _chart(panel: Panel, choice: Menu, table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     names = [name for name in (*panel.class_names, "several findings", "no finding") if name in set(table["class"])]
     edges, fills = zip(*map(colours_of_class, range(len(names))), strict=True)
     legend = alt.Legend(orient="bottom", columns=3, title=None, labelLimit=110, symbolLimit=30)

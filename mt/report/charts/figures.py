@@ -36,7 +36,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Menu:
     """A menu over a group of figures: it sets the parameter of that name in all of them."""
 
     label: str
@@ -59,13 +59,13 @@ class SideTable:
 
 
 @dataclass(frozen=True)
-class Group:
+class Section:
     """Figures that belong together, under one heading, and the table that goes with them."""
 
     title: str
     text: str
     figures: Sequence[Figure]
-    choices: Sequence[Choice] = ()
+    choices: Sequence[Menu] = ()
     table: SideTable | None = None
 
 
@@ -94,7 +94,7 @@ def on_shade(field: str) -> Any:
 IS_SHOWN = "indexof(shown, datum.method) >= 0"
 
 
-def menu(choice: Choice) -> Any:
+def menu(choice: Menu) -> Any:
     """Return the parameter that a menu sets."""
     return alt.param(choice.parameter, value=choice.chosen)
 

@@ -10,9 +10,9 @@ import altair as alt
 
 from mt.probe.scores import paired
 from mt.probe.scores.metrics import METRICS
-from mt.report.charts.figures import SHADES, Choice, Figure, Group, Spec, as_spec, columns, menu, on_shade
+from mt.report.charts.figures import SHADES, Figure, Menu, Section, Spec, as_spec, columns, menu, on_shade
 from mt.report.charts.palette import COLOURS, SHAPES
-from mt.report.panels import Cell, Panel, as_grid
+from mt.report.panels import Panel, PanelCell, as_grid
 from mt.results.store import ScoreStore
 
 FUSED = "dvme"
@@ -24,7 +24,7 @@ BASELINES = {
 }
 
 
-def fusion(store: ScoreStore, panel: Panel) -> Group | None:
+def fusion(store: ScoreStore, panel: Panel) -> Section | None:
     """Return the gains and the attention of a panel's DVMEs; None where there is none."""
     fused = [cell for cell in panel.headline if cell.method.method.startswith(FUSED)]
     if not fused:
@@ -37,12 +37,12 @@ def fusion(store: ScoreStore, panel: Panel) -> Group | None:
     attention = _attention(store, panel, fused)
     if attention:
         names = list(dict.fromkeys(row["place"] for row in attention))
-        choices.append(Choice("attention of", "place", names, names[-1]))
+        choices.append(Menu("attention of", "place", names, names[-1]))
         figures.append(_attention_figure(panel, attention, choices[0]))
-    return Group("What fusing gains", "", figures, choices) if figures else None
+    return Section("What fusing gains", "", figures, choices) if figures else None
 
 
-def _gains(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
     """Return a row a difference: DVME less one baseline on the same models, draws and test cases."""
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
     rows = []
@@ -59,7 +59,7 @@ def _gains(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[
     return rows
 
 
-def _gain(cell: Cell, over: str, pair: paired.Paired, sign: int) -> dict[str, Any]:
+def _gain(cell: PanelCell, over: str, pair: paired.Paired, sign: int) -> dict[str, Any]:
     """Return one difference, positive where fusing helps."""
     low, high = sorted((sign * pair.low, sign * pair.high))
     gain = sign * pair.difference
@@ -96,7 +96,7 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     return Figure("gain", "Gain of DVME", says, as_spec(alt.layer(zero, whisker, point)), {"gains": columns(rows)})
 
 
-def _attention(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[dict[str, Any]]:
+def _attention(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
     """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
     rows = []
     for cell in fused:
@@ -111,7 +111,7 @@ def _attention(store: ScoreStore, panel: Panel, fused: Sequence[Cell]) -> list[d
     return rows
 
 
-def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Choice) -> Figure:
+def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Menu) -> Figure:
     classes = ["all test cases", *panel.class_names]
     base = (
         alt.Chart(alt.NamedData(name="attention"))

@@ -11,11 +11,11 @@ from importlib.resources import files
 from typing import Any
 
 from mt.probe.scores.metrics import METRICS
-from mt.report import needed, tables
-from mt.report.charts.figures import MOST, Figure, Group
+from mt.report import labels_needed, tables
+from mt.report.charts.figures import MOST, Figure, Section
 from mt.report.charts.palette import Look, Looks
 from mt.report.panels import Panel
-from mt.report.provenance import Block
+from mt.report.provenance import ProvenancePart
 from mt.report.tables import number
 
 TITLE = "Which pretrained features, with how many labels?"
@@ -26,8 +26,9 @@ _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
 def page(
-    panels: Sequence[Panel], groups: Sequence[Sequence[Group]], looks: Looks, provenance: Sequence[Block], vega: str
-) -> str:
+    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
+    provenance: Sequence[ProvenancePart], vega: str,
+) -> str:  # fmt: skip
     """Return the whole page; groups: the charts of each panel, vega: the script that draws them.
 
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
@@ -74,7 +75,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _panel(name: str, panel: Panel, groups: Sequence[Group]) -> dict[str, Any]:
+def _panel(name: str, panel: Panel, groups: Sequence[Section]) -> dict[str, Any]:
     return {
         "id": name,
         "title": panel.title,
@@ -96,11 +97,11 @@ def _needed(panel: Panel) -> list[dict[str, Any]]:
             "goal": f"{number(panel.curve(goal)[-1].mean)} with {panel.curve(goal)[-1].n_labels:,}",
             "cells": [{"name": name, "text": text} for name, text in zip(names, texts, strict=True)],
         }
-        for goal, texts in needed.rows(panel, names)
+        for goal, texts in labels_needed.rows(panel, names)
     ]
 
 
-def _figure(figure: Figure, group: Group) -> dict[str, Any]:
+def _figure(figure: Figure, group: Section) -> dict[str, Any]:
     """Return what the page's script needs to draw a figure."""
     known = {parameter["name"] for parameter in figure.spec.get("params", ())}
     return {
@@ -145,7 +146,7 @@ def _flags(panels: Sequence[Panel]) -> list[str]:
     return list(dict.fromkeys(flag for row in tables.rows(panels) for flag in row.cell.flags))
 
 
-def _row(row: tables.Row) -> dict[str, Any]:
+def _row(row: tables.ScoreRow) -> dict[str, Any]:
     cell = row.cell
     bounds = cell.low, cell.high
     return {

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mt.errors import MtError
-from mt.study.run import Places, Step, data_dir, steps
-from mt.study.study_file import Study
+from mt.study.request import StudyRequest
+from mt.study.run import Step, load, steps
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
 
 
 @dataclass(frozen=True)
-class Size:
+class StepSize:
     """A line of the plan: a step and how large it is, as far as that is known before it runs."""
 
     what: str
@@ -23,39 +23,37 @@ class Size:
     stored: str
 
 
-def plan(study: Study, where: Places) -> list[Size]:
+def plan(request: StudyRequest) -> list[StepSize]:
     """Return every step with its size; nothing is computed, and no image is opened."""
     lines = []
-    for step in steps(study, where):
+    for step in steps(request):
         if step.unit == "backbones":
-            lines.append(_features_size(study, step, where))
+            lines.append(_features_size(request, step))
         else:
-            lines.append(Size(step.what, f"{step.work:,} fits", ""))
+            lines.append(StepSize(step.what, f"{step.work:,} fits", ""))
     return lines
 
 
-def _features_size(study: Study, step: Step, where: Places) -> Size:
+def _features_size(request: StudyRequest, step: Step) -> StepSize:
     from mt.cache.catalog import Catalog
 
     dataset = step.what.partition(" ")[2]
-    entries = [e for e in Catalog(where.cache).entries(datasets=[dataset], models=study.models) if e.complete]
+    entries = [e for e in Catalog(request.cache).entries(datasets=[dataset], models=request.study.models) if e.complete]
     done = f"{len({entry.backbone for entry in entries})} of {step.work} backbones in the cache"
-    rows = _rows(study, dataset, entries)
+    rows = _rows(request, dataset, entries)
     if isinstance(rows, str):
-        return Size(step.what, f"{step.work} backbones; not here yet: {rows}", done)
-    size = sum(_width(model, entries) for model in study.models) * 4 * rows
-    return Size(step.what, f"{step.work} backbones x {rows:,} images, about {size / 1e6:,.0f} MB", done)
+        return StepSize(step.what, f"{step.work} backbones; not here yet: {rows}", done)
+    size = sum(_width(model, entries) for model in request.study.models) * 4 * rows
+    return StepSize(step.what, f"{step.work} backbones x {rows:,} images, about {size / 1e6:,.0f} MB", done)
 
 
-def _rows(study: Study, dataset: str, entries: Sequence[Entry]) -> int | str:
+def _rows(request: StudyRequest, dataset: str, entries: Sequence[Entry]) -> int | str:
     """Return the images of a dataset, from its features or its files; or why they cannot be counted."""
     if entries:
         splits = {(entry.split, entry.fingerprints["split"]): entry.n_rows for entry in entries}
         return sum(splits.values())
-    from mt.datasets import load_dataset
-
     try:
-        found = load_dataset(dataset, data_dir(study))
+        found = load(request, dataset)
     except MtError as error:
         return str(error)
     return sum(len(split) for split in found.splits.values())

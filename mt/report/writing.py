@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mt.cache.fingerprint import digest, slug
 from mt.report import tables
 from mt.report.panels import Panel, collect
+from mt.report.request import ReportRequest
 from mt.results.store import ScoreStore
 from mt.system import files
 from mt.system.threads import cores
@@ -20,7 +21,7 @@ from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.report.charts.embedding import Maps
-    from mt.report.charts.figures import Group
+    from mt.report.charts.figures import Section
     from mt.report.charts.palette import Looks
 
 
@@ -29,7 +30,7 @@ _DRAWN = "drawn.json"  # beside the charts: what they were drawn from, and their
 
 
 @dataclass(frozen=True)
-class Report:
+class WrittenReport:
     """What was written.  drawn: now, and not by an earlier call."""
 
     page: Path
@@ -39,37 +40,32 @@ class Report:
     drawn: bool = True
 
 
-def write_report(
-    store: ScoreStore, out: Path, *, datasets: Collection[str] = (), maps: Maps | None = None, export: bool = True,
-    again: bool = True,
-) -> Report:  # fmt: skip
+def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
     """Draw the report of a score database; returns what was written.
 
-    out: the page; charts and tables go to the folder of the same name without its suffix.  maps: what embedding maps
-    may show, none without.  export: also write every chart as SVG and PNG.  again: also where all of it is there
-    already, drawn from the same scores.
     Raises InputError where the store holds nothing that was asked for.
     """
-    panels = collect(store, datasets=datasets)
-    folder = out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
-    state = digest([out.name, _state(panels, maps, export=export)])
-    written = [] if again else _found(out, folder, state)
+    panels = collect(store, datasets=request.datasets)
+    out, folder, state = request.out, request.folder, _state(panels, request)
+    written = [] if request.again else _found(out, folder, state)
     drawn = not written
     if drawn:
         (folder / _DRAWN).unlink(missing_ok=True)  # what an interruption leaves is not whole
-        written = _draw(store, out, folder, panels, maps, export=export)
+        written = _draw(store, panels, request)
         _write(folder / _DRAWN, json.dumps({"state": state, "files": [path.name for path in written[1:]]}).encode())
     n_scores = sum(len(cell.scores) for panel in panels for cell in panel.cells)
-    return Report(out, folder, tuple(written), n_scores, drawn)
+    return WrittenReport(out, folder, tuple(written), n_scores, drawn)
 
 
-def _state(panels: Sequence[Panel], maps: Maps | None, *, export: bool) -> str:
+def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
     """Return the hash of all that a report is drawn from."""
+    maps = request.maps
     cells = [cell for panel in panels for cell in panel.cells]
     scores = [[score.identity, repr(score.value), score.fit] for cell in cells for score in cell.scores]
     features = sorted(str(entry.fingerprints.get("file")) for entry in maps.catalog.entries()) if maps else []
     asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
-    return digest([REVISION, version("medical-transfer"), export, asked, scores, features])
+    whole = digest([REVISION, version("medical-transfer"), request.export, asked, scores, features])
+    return digest([request.out.name, whole])
 
 
 def _found(out: Path, folder: Path, state: str) -> list[Path]:
@@ -83,26 +79,25 @@ def _found(out: Path, folder: Path, state: str) -> list[Path]:
     return files if names and all(file.exists() for file in files) else []
 
 
-def _draw(
-    store: ScoreStore, out: Path, folder: Path, panels: Sequence[Panel], maps: Maps | None, *, export: bool
-) -> list[Path]:
+def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> list[Path]:
     """Write page, tables and charts, the page first."""
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import page, vega_script
     from mt.report.provenance import provenance
 
+    folder, maps = request.folder, request.maps
     looks = looks_of(name for panel in panels for name in panel.names)
     with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
         vega = threads.submit(vega_script)
         groups = [_groups(store, panel, looks, maps) for panel in panels]
         origin = provenance(panels, maps.catalog if maps else None)
-        written = [_write(out, page(panels, groups, looks, origin, vega.result()).encode())]
+        written = [_write(request.out, page(panels, groups, looks, origin, vega.result()).encode())]
         written += _tables(panels, groups, folder)
-        written += _charts(panels, groups, folder, threads) if export else []
+        written += _charts(panels, groups, folder, threads) if request.export else []
     return written
 
 
-def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path) -> list[Path]:
+def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Section]], folder: Path) -> list[Path]:
     """Write every table as CSV and LaTeX; the main one is one CSV, and LaTeX a dataset."""
     written = [_write(folder / "scores.csv", tables.as_csv(panels).encode())]
     for panel, some in zip(panels, groups, strict=True):
@@ -116,7 +111,7 @@ def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: 
 
 
 def _charts(
-    panels: Sequence[Panel], groups: Sequence[Sequence[Group]], folder: Path, threads: ThreadPoolExecutor
+    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], folder: Path, threads: ThreadPoolExecutor
 ) -> list[Path]:
     """Write every chart as SVG and PNG."""
     from mt.report.charts.chart_files import images
@@ -135,7 +130,7 @@ def _charts(
     return written
 
 
-def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) -> list[Group]:
+def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) -> list[Section]:
     """Return the charts of one dataset, in the order of the page."""
     from mt.report.charts.close_up import close_up
     from mt.report.charts.efficiency import label_efficiency

@@ -1,0 +1,31 @@
+"""What `mt report` is asked: where the page goes, and what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mt.report.charts.embedding import Maps
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """A report to draw.
+
+    out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: all without any.
+    maps: what embedding maps may show, none without.  export: also write every chart as SVG and PNG.  again: also draw
+    where all of it is there already, drawn from the same scores.
+    """
+
+    out: Path
+    datasets: tuple[str, ...] = ()
+    maps: Maps | None = None
+    export: bool = True
+    again: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """The folder of charts and tables."""
+        return self.out.with_suffix("") if self.out.suffix else self.out.with_name(f"{self.out.name}-files")

@@ -1,0 +1,34 @@
+"""What `mt study` is asked: a study, and where it reads, writes and computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.study.study_file import StudyFile
+from mt.system import folders
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """A study to run.  out: the report's page, where the study's own place for it is not wanted."""
+
+    study: StudyFile
+    cache: Path
+    scores: Path
+    device: str = "auto"
+    out: Path | None = None
+
+    @classmethod
+    def of(
+        cls, study: StudyFile, *, cache_dir: str | None = None, scores: str | None = None, device: str = "auto",
+        out: str | None = None,
+    ) -> StudyRequest:  # fmt: skip
+        """Return the request, with the folders as every command finds them."""
+        cache = folders.cache_dir(cache_dir)
+        return cls(study, cache, folders.scores_path(scores, cache), device, Path(out).absolute() if out else None)
+
+    @property
+    def page(self) -> Path:
+        """Where the report goes."""
+        return self.out or Path(self.study.report.out)
