@@ -45,8 +45,6 @@ OPEN: dict[str, set[str]] = {
         "Batch",
         "Block",
         "Budget",
-        "Cell",
-        "Choice",
         "Fit",
         "Fitted",
         "Fitting",
@@ -61,14 +59,10 @@ OPEN: dict[str, set[str]] = {
         "Request",
         "Rows",
         "Scaling",
-        "Study",
         "_Block",
     },
     "Groups": {
         "mt.probe.solver.fits",
-    },
-    "file names": {
-        "write",
     },
     "parameters": {
         "mt.cache.feature_file.write.FeatureWriter.open",
