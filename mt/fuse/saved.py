@@ -133,8 +133,7 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
     tensors = read_tensors(file, about)
     recipe = Recipe(**about["recipe"])
     scalings = [
-        Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"])
-        for n in range(len(about["backbones"]))
+        Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"]) for n in range(len(about["backbones"]))
     ]
     widths = [backbone["dim"] for backbone in about["backbones"]]
     if [len(scaling.mean) for scaling in scalings] != widths or f"mean.{len(widths)}" in tensors:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mt.probe.questions import Budget
-from mt.probe.scores.cells import grids
-from mt.probe.scores.paired import Paired, comparisons
-from mt.probe.tables import console, print_comparisons, print_study
+from mt.probe.scores.cells import score_tables
+from mt.probe.scores.comparisons import Comparison
+from mt.probe.scores.paired import comparisons, judged
+from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
 
 def print_fusion(study: Study) -> None:
     """Print every table of a fusion study to stdout."""
-    print_study(study)
-    out = console()
     with ScoreStore(study.store) as store:
-        found = differences(study, store)
-        if found:
-            print_comparisons(out, found)
-        for row in attentions(study, store):
-            print_attention(row)
+        tables, pairs, attention = judged(study.scores, store), differences(study, store), attentions(study, store)
+    print_tables(tables)
+    if pairs:
+        print_comparisons(pairs)
+    for row in attention:
+        print_attention(row)
 
 
-def differences(study: Study, store: ScoreStore) -> list[Paired]:
+def differences(study: Study, store: ScoreStore) -> list[Comparison]:
     """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows."""
-    found = comparisons(grids(study.scores, store), store)
+    found = comparisons(score_tables(study.scores, store), store)
     fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
-    return sorted(fused, key=lambda pair: (pair.dataset, pair.metric, pair.fraction or 0, pair.shots or 0, pair.a))
+    return sorted(fused, key=_order)
+
+
+def _order(pair: Comparison) -> tuple[str, str, float, int, str]:
+    row = pair.row()
+    return row["dataset"], row["metric"], row["fraction"] or 0, row["shots"] or 0, pair.a
 
 
 def _rank(row: str) -> int:
@@ -40,12 +45,9 @@ def _rank(row: str) -> int:
     return 2 if row.startswith(("fine-tune", "dvme, ")) else int(row.startswith("dvme: "))
 
 
-def _turned(pair: Paired) -> Paired:
+def _turned(pair: Comparison) -> Comparison:
     """Return the comparison as the row of higher rank less the other."""
-    if _rank(pair.a) >= _rank(pair.b):
-        return pair
-    named = {**vars(pair), "a": pair.b, "b": pair.a, "difference": -pair.difference}
-    return Paired(**{**named, "low": -pair.high, "high": -pair.low})
+    return pair if _rank(pair.a) >= _rank(pair.b) else pair.turned()
 
 
 def attentions(study: Study, store: ScoreStore) -> list[dict[str, Any]]:

@@ -74,18 +74,29 @@ def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) 
     if as_json:
         _print_json(study, compare=compare)
     else:
-        from mt.probe.tables import print_study
+        _print_tables(study, compare=compare)
 
-        print_study(study, compare=compare)
+
+def _print_tables(study: Study, *, compare: bool) -> None:
+    from mt.probe.scores.paired import comparisons, judged
+    from mt.probe.tables import print_comparisons, print_tables
+    from mt.results.store import ScoreStore
+
+    with ScoreStore(study.store) as store:
+        tables = judged(study.scores, store)
+        pairs = comparisons([one.table for one in tables], store) if compare else None
+    print_tables(tables)
+    if pairs is not None:
+        print_comparisons(pairs)
 
 
 def _print_json(study: Study, *, compare: bool) -> None:
-    from mt.probe.scores.cells import grids, json_row
+    from mt.probe.scores.cells import json_row, score_tables
     from mt.probe.scores.paired import comparisons
     from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:
             click.echo(json.dumps(json_row(score, store)))
-        for pair in comparisons(grids(study.scores, store), store) if compare else ():
+        for pair in comparisons(score_tables(study.scores, store), store) if compare else ():
             click.echo(json.dumps(pair.row()))

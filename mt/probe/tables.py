@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.probe.protocols.base import describe, stated
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.questions import Budget
-from mt.probe.scores.cells import Cell, Grid, grids, left_out
+from mt.probe.scores.cells import Cell, ScoreTable
+from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.paired import Mark, Paired, comparisons, marks
-from mt.terminal import progress
+from mt.probe.scores.paired import JudgedTable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-    from mt.probe.run import Study
-    from mt.results.store import ScoreStore
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
 _CELL = 32  # columns of a cell on one line
@@ -35,81 +32,52 @@ def console() -> Console:
     return Console(highlight=False, width=_WIDE if piped else None)
 
 
-def print_study(study: Study, *, compare: bool = False) -> None:
-    """Print every table of a study to stdout, with its notes."""
-    from mt.results.store import ScoreStore
-
+def print_tables(tables: Sequence[JudgedTable]) -> None:
+    """Print score tables to stdout, each with its notes."""
     out = console()
-    with ScoreStore(study.store) as store:
-        found = grids(study.scores, store)
-        marked: list[dict[Budget, dict[str, Mark]]] = []
-        with progress.bar("comparing", len(found), unit="tables") as advance:
-            for grid in found:
-                marked.append({budget: marks(grid, budget, store) for budget in grid.budgets})
-                advance(1)
-        for grid, marks_at in zip(found, marked, strict=True):
-            print_grid(out, grid, marks_at, _exceptions(grid, marks_at, store))
-        if compare:
-            print_comparisons(out, comparisons(found, store))
+    for one in tables:
+        print_table(out, one)
 
 
-def _exceptions(grid: Grid, marks_at: Mapping[Budget, Mapping[str, Mark]], store: ScoreStore) -> list[str]:
-    """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
-    lines = []
-    if names := left_out(grid, store):
-        lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(names)}.")
-    defined = [place for place, cell in grid.cells.items() if cell.spread.mean == cell.spread.mean]
-    apart = {row for row, budget in defined if row not in marks_at[budget]}
-    if apart:
-        lines.append(f"Not compared, on other draws or test cases than most: {', '.join(sorted(apart))}.")
-    return lines
-
-
-def print_grid(
-    out: Console, grid: Grid, marks_at: Mapping[Budget, Mapping[str, Mark]], exceptions: Sequence[str] = ()
-) -> None:
-    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`.
-
-    exceptions: lines that go under it, after its own notes.
-    """
+def print_table(out: Console, judged: JudgedTable) -> None:
+    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`."""
     from rich.table import Table
 
-    stacked = out.width < max(map(len, grid.rows)) + 4 + (_CELL + 3) * len(grid.budgets)
-    table = Table(title=_title(grid), title_justify="left", title_style="bold", box=table_box(out))
+    shown, marks = judged.table, judged.marks
+    stacked = out.width < max(map(len, shown.rows)) + 4 + (_CELL + 3) * len(shown.budgets)
+    table = Table(title=_title(shown), title_justify="left", title_style="bold", box=table_box(out))
     table.add_column("model", overflow="fold")
-    for budget in grid.budgets:
-        table.add_column(_heading(grid, budget), justify="left", overflow="fold")
-    letters = _letters(grid)
-    for row in grid.rows:
-        cells = [grid.cells.get((row, budget)) for budget in grid.budgets]
+    for budget in shown.budgets:
+        table.add_column(_heading(shown, budget), justify="left", overflow="fold")
+    letters = _letters(shown)
+    for row in shown.rows:
+        cells = [shown.cells.get((row, budget)) for budget in shown.budgets]
         texts = [
             _text(
                 cell,
-                bold=marks_at[budget].get(row) == "best",
-                mark=" =" if marks_at[budget].get(row) == "tied" else "",
+                bold=marks[budget].get(row) == "best",
+                mark=" =" if marks[budget].get(row) == "tied" else "",
                 letters=letters,
                 stacked=stacked,
             )
-            for budget, cell in zip(grid.budgets, cells, strict=True)
+            for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
         table.add_row(row, *texts)
     out.print(table)
-    for line in [*_notes(grid, letters), *exceptions]:
+    for line in [*_notes(shown, letters), *_exceptions(judged)]:
         out.print(line, style="dim", markup=False)
     out.print()
 
 
-def _title(grid: Grid) -> str:
+def _title(shown: ScoreTable) -> str:
     """Return what the table shows of what."""
-    name = grid.dataset if grid.test_dataset == grid.dataset else f"{grid.dataset}, tested on {grid.test_dataset}"
-    first = next(iter(grid.cells.values())).scores[0]
-    cases = "groups" if grid.level == "group" else "test cases"
-    part = f", {grid.by} = {grid.subgroup}" if grid.by else ""
-    return f"{name}{part}: {METRICS[grid.metric].label} on {first.n_test:,} {cases}"
+    first = next(iter(shown.cells.values())).scores[0]
+    cases = "groups" if shown.subject.level == "group" else "test cases"
+    return f"{shown.subject.title}: {METRICS[shown.subject.metric].label} on {first.n_test:,} {cases}"
 
 
-def _heading(grid: Grid, budget: Budget) -> str:
-    labels = sorted({score.n_labels for (_, b), cell in grid.cells.items() if b == budget for score in cell.scores})
+def _heading(shown: ScoreTable, budget: Budget) -> str:
+    labels = sorted({score.n_labels for (_, b), cell in shown.cells.items() if b == budget for score in cell.scores})
     count = f"{labels[0]:,}" if labels[0] == labels[-1] else f"{labels[0]:,}-{labels[-1]:,}"
     return f"{budget}\n({count} labels)"
 
@@ -131,47 +99,64 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], 
     return text
 
 
-def _letters(grid: Grid) -> dict[str, str]:
+def _letters(shown: ScoreTable) -> dict[str, str]:
     """Return the footnote letter of each flag that does not hold for every cell."""
-    flags = sorted({flag for cell in grid.cells.values() for flag in cell.flags})
-    everywhere = set.intersection(*(cell.flags for cell in grid.cells.values()))
-    return {flag: chr(ord("a") + number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
+    flags = sorted({flag for cell in shown.cells.values() for flag in cell.flags})
+    everywhere = set.intersection(*(cell.flags for cell in shown.cells.values()))
+    return {flag: _letter(number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
 
 
-def _notes(grid: Grid, letters: dict[str, str]) -> list[str]:
+def _letter(number: int) -> str:
+    """Return the footnote letter of a number from 0 on: a ... z, aa, ab, ..."""
+    before, last = divmod(number, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("a") + last)
+
+
+def _notes(shown: ScoreTable, letters: dict[str, str]) -> list[str]:
     """Return the lines under a table: which uncertainty is which, and what flags mean."""
-    cells = list(grid.cells.values())
+    cells = list(shown.cells.values())
     notes = []
     draws = sorted({cell.spread.n_draws for cell in cells if cell.spread.sd is not None})
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
     notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
-    if len(grid.rows) > 1:
+    if len(shown.rows) > 1:
         notes.append("Bold: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
     first = cells[0].scores[0]
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
         notes.append(f"All: {flag}.")
-    return notes + [f"{letter}  {flag}: {_count(grid, flag)}." for flag, letter in letters.items()]
+    return notes + [f"{letter}  {flag}: {_count(shown, flag)}." for flag, letter in letters.items()]
 
 
-def _count(grid: Grid, flag: str) -> str:
-    hit = sum(flag in score.flags for cell in grid.cells.values() for score in cell.scores)
-    return f"{hit} of {sum(len(cell.scores) for cell in grid.cells.values())} fits"
+def _exceptions(judged: JudgedTable) -> list[str]:
+    """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
+    lines = []
+    if judged.left_out:
+        lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(judged.left_out)}.")
+    if judged.apart:
+        lines.append(f"Not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
+    return lines
 
 
-def print_comparisons(out: Console, pairs: Sequence[Paired]) -> None:
+def _count(shown: ScoreTable, flag: str) -> str:
+    hit = sum(flag in score.flags for cell in shown.cells.values() for score in cell.scores)
+    return f"{hit} of {sum(len(cell.scores) for cell in shown.cells.values())} fits"
+
+
+def print_comparisons(pairs: Sequence[Comparison]) -> None:
     """Print the paired differences between the models."""
     from rich.table import Table
 
+    out = console()
     title = "Paired differences on the same draws and test cases"
     table = Table(title=title, title_justify="left", title_style="bold", box=table_box(out))
     for name in ("dataset", "metric", "budget", "difference of", "mean [95 % interval]", "p", "p (Holm)"):
         table.add_column(name, overflow="fold")
     for pair in pairs:
-        part = f" {pair.by}={pair.subgroup}" if pair.by else ""
+        about = ("", "") if pair.subject is None else (pair.subject.title, METRICS[pair.subject.metric].label)
         table.add_row(
-            pair.dataset + part, METRICS[pair.metric].label, str(Budget(pair.fraction, pair.shots)),
+            *about, str(pair.budget),
             f"{pair.a} - {pair.b}", f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
             f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
         )  # fmt: skip

@@ -16,6 +16,7 @@ from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores import cells, paired
 from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.subject import Subject
 from mt.results.store import Score, ScoreStore
 from mt.types import HEADLINE
 
@@ -160,7 +161,7 @@ def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[PanelCell, ...]:
     for (method, budget, metric), answers in places.items():
         draws = _latest(answers)
         name = ", ".join([cells.row_name(draws[0]), *method.differs(methods)])
-        ((summary,),) = (grid.cells.values() for grid in cells.grids(draws, store))
+        ((summary,),) = (grid.cells.values() for grid in cells.score_tables(draws, store))
         found.append(PanelCell(name, method, budget, metric, tuple(draws), summary))
     marked = _marked(store, found)
     return tuple(sorted(marked, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
@@ -177,11 +178,11 @@ def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
     return marked
 
 
-def as_grid(some: Sequence[PanelCell]) -> cells.Grid:
+def as_grid(some: Sequence[PanelCell]) -> cells.ScoreTable:
     """Return cells of one dataset and metric as the table that comparisons work on."""
     first = some[0].scores[0]
     places = {(cell.name, cell.budget): cell.summary for cell in some}
-    return cells.Grid(first.dataset, first.test_dataset, first.metric, first.level, first.by, first.subgroup, places)
+    return cells.ScoreTable(Subject.of(first), places)
 
 
 def _latest(scores: Sequence[Score]) -> list[Score]:

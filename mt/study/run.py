@@ -76,12 +76,13 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     """Print a study's tables, one a dataset and protocol, and last where its report is."""
-    from mt.probe.run import Study as Scored
-    from mt.probe.tables import print_study
+    from mt.probe.scores.paired import judged
+    from mt.probe.tables import print_tables
+    from mt.results.store import ScoreStore
 
-    for protocol in dict.fromkeys(score.protocol for score in ran.scores):
-        scores = [score for score in ran.scores if score.protocol == protocol]
-        print_study(Scored(scores, 0, len(scores), request.scores))
+    with ScoreStore(request.scores) as store:
+        for protocol in dict.fromkeys(score.protocol for score in ran.scores):
+            print_tables(judged([score for score in ran.scores if score.protocol == protocol], store))
     print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 

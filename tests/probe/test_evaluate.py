@@ -18,7 +18,7 @@ from mt.probe.budgets import source
 from mt.probe.protocols.base import ALL_TASKS
 from mt.probe.run import run_probe
 from mt.probe.scores import metrics
-from mt.probe.scores.cells import grids
+from mt.probe.scores.cells import score_tables
 from mt.probe.solver.registry import SOLVERS
 from mt.results.store import Fit
 from mt.types import HEADLINE
@@ -227,7 +227,7 @@ def test_rows_listed_by_hand_need_nothing_but_their_ids(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     study = run_probe(tmp_path, protocol="clip", draw_file=file)
     assert [(score.seed, score.n_labels) for score in study.scores] == [(0, 20), (1, 21)]
-    ((grid),) = grids(study.scores, store_of(study))
+    ((grid),) = score_tables(study.scores, store_of(study))
     assert [str(budget) for budget in grid.budgets] == ["listed rows"]
     content["draws"] = [{"ids": draw["ids"]} for draw in draws]
     file.write_text(json.dumps(content))
@@ -238,7 +238,7 @@ def test_rows_listed_by_hand_need_nothing_but_their_ids(tmp_path: Path) -> None:
 def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
     write_pair(tmp_path)
     study = run_probe(tmp_path, protocol="clip", fractions=[0.999, 0.5], shots=[500], seeds=3)
-    (grid,) = grids(study.scores, store_of(study))
+    (grid,) = score_tables(study.scores, store_of(study))
     spreads = {str(budget): cell.spread for (_, budget), cell in grid.cells.items()}
     assert spreads["50 %"].n_draws == 3
     for budget in ("99.9 %", "500 shots"):

@@ -71,9 +71,7 @@ class Fitter:
                 return Fitted(None, start, {"recipe": recipe, "lr": None, "epochs": 0}, {}, start.choice.flags)
             chosen = self._choose()
             everything = np.arange(len(self.budget.y))
-            network, _ = self._run(
-                len(chosen.histories), start, everything, None, lr=chosen.lr, until=chosen.epochs
-            )
+            network, _ = self._run(len(chosen.histories), start, everything, None, lr=chosen.lr, until=chosen.epochs)
         settings = {"recipe": recipe, "lr": chosen.lr, "epochs": chosen.epochs, "C": start.choice.C}
         rates = self.work.settings.learning_rates
         selection = {

@@ -119,8 +119,7 @@ class Run:
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
         return (
-            f"The {what}, on the images {ids}. {where} "
-            f"Look at these images, or lower the rate: --lr {self.lr / 10:g}"
+            f"The {what}, on the images {ids}. {where} Look at these images, or lower the rate: --lr {self.lr / 10:g}"
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from mt.probe.scores import predictions
 from mt.probe.scores.intervals import Spread, over_draws
 from mt.probe.scores.metrics import METRICS, per_class
 from mt.probe.scores.scoring import Scored, View, bounds, views
+from mt.probe.scores.subject import Subject
 from mt.results.store import Score, ScoreStore
 
 
@@ -36,15 +37,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """One table: the cells of one dataset, metric and subgroup by (row, budget), in the order they were asked."""
+class ScoreTable:
+    """One table: the cells of one subject by (row, budget), in the order they were asked."""
 
-    dataset: str
-    test_dataset: str
-    metric: str
-    level: str
-    by: str | None
-    subgroup: str | None
+    subject: Subject
     cells: dict[tuple[str, Budget], Cell]
 
     @property
@@ -56,19 +52,18 @@ class Grid:
         return list(dict.fromkeys(budget for _, budget in self.cells))
 
 
-def grids(scores: Iterable[Score], store: ScoreStore) -> list[Grid]:
+def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]:
     """Return the tables that these scores make.
 
     Draws that took every row there is (a fraction that rounds up to all of them, enough shots) are one draw.
     """
-    tables: dict[tuple[str, str, str, str, str | None, str | None], dict[tuple[str, Budget], list[Score]]] = {}
+    tables: dict[Subject, dict[tuple[str, Budget], list[Score]]] = {}
     for score in scores:
-        table = score.dataset, score.test_dataset, score.metric, score.level, score.by, score.subgroup
         place = row_name(score), Budget(score.fraction, score.shots)
-        tables.setdefault(table, {}).setdefault(place, []).append(score)
+        tables.setdefault(Subject.of(score), {}).setdefault(place, []).append(score)
     return [
-        Grid(*names, {place: _cell(_distinct(draws), store) for place, draws in cells.items()})
-        for names, cells in tables.items()
+        ScoreTable(subject, {place: _cell(_distinct(draws), store) for place, draws in cells.items()})
+        for subject, cells in tables.items()
     ]
 
 
@@ -103,11 +98,11 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     return score.row() | {"per_class": found}
 
 
-def left_out(grid: Grid, store: ScoreStore) -> list[str]:
+def left_out(table: ScoreTable, store: ScoreStore) -> list[str]:
     """Return the names of the classes or labels that a mean leaves out: absent from the test cases, or in all."""
-    if METRICS[grid.metric].mean_of is None:
+    if METRICS[table.subject.metric].mean_of is None:
         return []
-    (score, *_), *_ = (cell.scores for cell in grid.cells.values())
+    (score, *_), *_ = (cell.scores for cell in table.cells.values())
     key = digest({"left out": score.identity})
     found = store.recall(key)
     if found is None:

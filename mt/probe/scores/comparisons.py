@@ -17,28 +17,38 @@ degrees of freedom (Behrens and Fisher's distribution, which errs on the side of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mt.errors import InputError
+from mt.probe.questions import Budget
 from mt.probe.scores.bootstrap import Statistic, replicate, units_of, whole
 from mt.probe.scores.metrics import METRICS, MetricLike, weighted
 from mt.probe.scores.predictions import checked
+from mt.probe.scores.subject import Subject
 from mt.stratification import Ints
 from mt.types import Array, Groups
+
+# Raised whenever the numbers of a comparison change: stored ones of another revision are computed again.
+REVISION = 1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean difference a - b over draws, its interval, and the two-sided p of no difference.
+    """Method a minus method b on the same draws and test cases: the mean difference over draws, its interval, and p.
 
-    `redrawn` counts resamples that were undefined at first; `independent` is True where no groups were known and cases
-    are assumed independent; `n_units` counts the test groups, or else the cases.
-    All is NaN where a score is undefined; one group alone gives no interval.
+    p is two-sided, of no difference; p_holm is p adjusted for its family, NaN outside of one.  `level` is the
+    interval's, `n_resamples` the joint resamples that interval and p rest on, `redrawn` those that were undefined at
+    first.  `n_units` counts the test groups, or the cases where no groups are known and cases are assumed independent.
+    Numbers are NaN where a score is undefined; one group alone gives no interval.
+    subject, budget: where the rows of a table are compared, which table and which of its columns.
     """
 
+    a: str
+    b: str
     difference: float
     low: float
     high: float
@@ -49,6 +59,21 @@ class Comparison:
     n_resamples: int
     redrawn: int
     independent: bool
+    p_holm: float = float("nan")
+    subject: Subject | None = None
+    budget: Budget | None = None
+
+    def turned(self) -> Comparison:
+        """Return the same comparison as b minus a."""
+        return replace(self, a=self.b, b=self.a, difference=-self.difference, low=-self.high, high=-self.low)
+
+    def row(self) -> dict[str, Any]:
+        """Return the comparison as one flat JSON object; a number that is undefined is null."""
+        where = {} if self.subject is None else vars(self.subject)
+        budget = {} if self.budget is None else vars(self.budget)
+        numbers = {name: value for name, value in vars(self).items() if name not in ("subject", "budget", "level")}
+        found = {"comparison": f"{self.a} - {self.b}", **where, **budget, **numbers}
+        return {name: None if value != value else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,8 @@ class Replicates:
             # Equal to rounding is equal: methods that agree on every resample have p = 1.
             p = (1 + int((deviation >= abs(difference) - 1e-12).sum())) / (1 + len(deviation))
         return Comparison(
+            a=a,
+            b=b,
             difference=difference,
             low=difference - half,
             high=difference + half,

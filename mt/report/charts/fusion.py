@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from mt.probe.scores import paired
+from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.report.charts.figures import SHADES, Figure, Menu, Section, Spec, as_spec, columns, menu, on_shade
 from mt.report.charts.palette import COLOURS, SHAPES
@@ -59,7 +60,7 @@ def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[
     return rows
 
 
-def _gain(cell: PanelCell, over: str, pair: paired.Paired, sign: int) -> dict[str, Any]:
+def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, Any]:
     """Return one difference, positive where fusing helps."""
     low, high = sorted((sign * pair.low, sign * pair.high))
     gain = sign * pair.difference

@@ -9,8 +9,8 @@ import pytest
 
 from mt.probe.run import run_probe
 from mt.probe.scores import paired
-from mt.probe.scores.cells import grids
-from mt.probe.scores.comparisons import holm
+from mt.probe.scores.cells import score_tables
+from mt.probe.scores.comparisons import compare, holm
 from mt.probe.scores.paired import comparisons, competing, marks
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
@@ -22,7 +22,7 @@ def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> Non
     write_features(tmp_path, model="fewer-trained", n=100, signal=3.0)
     study = run_probe(tmp_path, **QUICK)
     store = store_of(study)
-    ((grid),) = grids(study.scores, store)
+    ((grid),) = score_tables(study.scores, store)
     (budget,) = grid.budgets
     assert set(competing(grid, budget, store)) == {"m1", "m2"}
     assert max(grid.rows, key=lambda row: grid.cells[row, budget].spread.mean).startswith("fewer")
@@ -41,12 +41,12 @@ def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
         write_features(tmp_path, model=model, signal=signal)
         write_features(tmp_path, model=model, split="test", n=80, signal=signal, **sex)
     study = run_probe(tmp_path, protocol="clip", fractions=[0.2, 0.5], seeds=1, metrics=["roc_auc", "brier"], by="sex")
-    found = comparisons(grids(study.scores, store_of(study)), store_of(study))
+    found = comparisons(score_tables(study.scores, store_of(study)), store_of(study))
     assert len(found) == 2 * 2 * 2 * 3
     for metric in ("roc_auc", "brier"):
         for fraction in (0.2, 0.5):
-            family = [pair for pair in found if (pair.metric, pair.fraction) == (metric, fraction)]
-            assert {pair.subgroup for pair in family} == {"F", "M"}
+            family = [pair for pair in found if (pair.subject.metric, pair.budget.fraction) == (metric, fraction)]
+            assert {pair.subject.subgroup for pair in family} == {"F", "M"}
             np.testing.assert_allclose([pair.p_holm for pair in family], holm([pair.p for pair in family]))
 
 
@@ -54,7 +54,35 @@ def test_p_counts_among_ten_thousand_joint_resamples(tmp_path: Path) -> None:
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
     study = run_probe(tmp_path, **QUICK)
-    (pair,) = comparisons(grids(study.scores, store_of(study)), store_of(study))
+    (pair,) = comparisons(score_tables(study.scores, store_of(study)), store_of(study))
     assert (pair.n_resamples, pair.n_draws, pair.redrawn) == (10_000, 2, 0)
     assert pair.p * 10_001 == pytest.approx(round(pair.p * 10_001))
     assert pair.p >= 1 / 10_001
+
+
+def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "RESAMPLES", 200)
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+    store = store_of(study := run_probe(tmp_path, **QUICK))
+    (table,) = score_tables(study.scores, store)
+    (budget,) = table.budgets
+    before = comparisons([table], store), marks(table, budget, store)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(paired, "replicate_scores", refuse)
+    assert (comparisons([table], store), marks(table, budget, store)) == before
+    monkeypatch.setattr(paired.comparing, "REVISION", paired.comparing.REVISION + 1)
+    for ask in (lambda: comparisons([table], store), lambda: marks(table, budget, store)):
+        with pytest.raises(AssertionError, match="computed again"):
+            ask()
+
+
+def test_a_comparison_turned_is_the_other_difference() -> None:
+    found = compare("brier", [0, 1, 1, 0], [[0.2, 0.6, 0.9, 0.3]], [[0.1, 0.9, 0.9, 0.2]], n_resamples=200)
+    turned = found.turned()
+    assert (turned.a, turned.b) == (found.b, found.a)
+    assert (turned.difference, turned.low, turned.high) == (-found.difference, -found.high, -found.low)
+    assert turned.turned() == found
