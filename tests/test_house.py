@@ -48,7 +48,6 @@ OPEN: dict[str, set[str]] = {
         "Fit",
         "Fitted",
         "Fitting",
-        "Grid",
         "Job",
         "Joined",
         "Layout",
