@@ -64,7 +64,7 @@ def test_group_level_needs_groups_of_one_class(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--level group"):
         run_probe(tmp_path, **QUICK, level="group")
     write_pair(tmp_path, "mixed", task="multiclass", n_classes=3, grouped=True)
-    with pytest.raises(InputError, match="one class a group"):
+    with pytest.raises(InputError, match="one class per group"):
         run_probe(tmp_path, **QUICK, datasets=["mixed"], level="group")
 
 

@@ -16,9 +16,10 @@ from mt.probe.questions import Budget
 from mt.probe.scores import predictions
 from mt.probe.scores.intervals import Spread, over_draws
 from mt.probe.scores.metrics import METRICS, per_class
-from mt.probe.scores.scoring import Scored, View, bounds, views
+from mt.probe.scores.scoring import View, bounds, views
 from mt.probe.scores.subject import Subject
 from mt.results.store import Score, ScoreStore
+from mt.types import ScoredRows
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def row_name(score: Score) -> str:
     return score.model if score.method == "probe" else f"{score.method}: {score.model}"
 
 
-def scored(scores: Sequence[Score], store: ScoreStore) -> list[Scored]:
+def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
     """Return the test cases and kept predictions that these scores, all of one view, were made from."""
     found = []
     for score in scores:

@@ -142,9 +142,7 @@ def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Groups | None) -> tuple[
     return auc, covariance
 
 
-def auc_interval(
-    y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95
-) -> Interval:
+def auc_interval(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95) -> Interval:
     """Return the interval of one ROC AUC by DeLong's variance, with groups by Obuchowski's, within [0, 1]."""
     from scipy.stats import t
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
@@ -18,9 +17,8 @@ from mt.probe.scores.bootstrap import replicate, units_of, whole
 from mt.probe.scores.metrics import weighted
 from mt.probe.scores.predictions import checked
 from mt.results.store import Fit, Score
-from mt.types import Groups, LabelledRows
+from mt.types import Array, LabelledRows, ScoredRows
 
-Array = npt.NDArray[Any]
 RESAMPLES = 1000
 LEVEL = 0.95
 REVISION = 2  # of views, intervals and flags; raised whenever their numbers change
@@ -34,16 +32,6 @@ class View:
 
     level: str = "row"
     by: str | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Test cases and what a fit says of them: y (n,) or (n, L); p (n,), (n, K) or (n, L); the group of each case."""
-
-    y: Array
-    p: Array
-    groups: Groups | None
-    flags: tuple[str, ...] = field(default=())
 
 
 def revision() -> dict[str, int]:
@@ -64,21 +52,16 @@ def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: s
     return [_score(question, fit, metric, view, name, part) for name, part in parts]
 
 
-def views(p: Array, cases: LabelledRows[None], task: str, view: View) -> Iterator[tuple[str | None, Scored]]:
+def views(p: Array, cases: LabelledRows[None], task: str, view: View) -> Iterator[tuple[str | None, ScoredRows]]:
     """Yield each subgroup's name (None for all cases) with its cases."""
-    independent = () if cases.groups is not None else ("cases assumed independent",)
-    whole = Scored(cases.y, p, cases.groups, independent)
-    if view.by is None:
-        yield None, by_group(whole, task) if view.level == "group" else whole
-        return
-    for name, rows in subgroups(cases, view.by):
-        groups = None if cases.groups is None else [cases.groups[row] for row in rows]
-        part = Scored(cases.y[rows], p[rows], groups, independent)
+    every = ScoredRows(cases, p, () if cases.groups is not None else ("cases assumed independent",))
+    parts = [(None, every)] if view.by is None else [(n, every.take(rows)) for n, rows in subgroups(cases, view.by)]
+    for name, part in parts:
         yield name, by_group(part, task) if view.level == "group" else part
 
 
-def by_group(cases: Scored, task: str) -> Scored:
-    """Return one case a group: the mean probability, and the highest label among its cases (any positive).
+def by_group(cases: ScoredRows, task: str) -> ScoredRows:
+    """Return one case per group: the mean probability, and the highest label among its cases (any positive).
 
     Raises InputError without groups, or where classes without an order differ inside a group.
     """
@@ -93,8 +76,8 @@ def by_group(cases: Scored, task: str) -> Scored:
     np.maximum.at(y, group, cases.y)
     if task == "multiclass" and (y[group] != cases.y).any():
         mixed = len(np.unique(group[y[group] != cases.y]))
-        raise InputError(f"--level group needs one class a group; {mixed} of {len(names)} groups have several.")
-    return Scored(y, p.astype(np.float32), names.tolist())
+        raise InputError(f"--level group needs one class per group; {mixed} of {len(names)} groups have several.")
+    return ScoredRows(LabelledRows(None, y, names.tolist()), p.astype(np.float32))
 
 
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
@@ -110,7 +93,7 @@ def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]
     return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
 
 
-def resample(metric: str, cases: Scored) -> tuple[Array, intervals.Interval]:
+def resample(metric: str, cases: ScoredRows) -> tuple[Array, intervals.Interval]:
     """Return a metric's values on resamples of the test groups (or cases), and the percentile interval they make.
 
     The resamples depend on the cases alone, so the values of several fits on the same cases are paired.
@@ -159,7 +142,7 @@ def _quartiles(values: Array) -> list[tuple[str, Array]]:
     return parts
 
 
-def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: Scored) -> Resampled:
+def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: ScoredRows) -> Resampled:
     outcome = fit.outcome
     values, interval = resample(metric, cases)
     versions = {**outcome["versions"], **revision()}
