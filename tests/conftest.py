@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.browser import chromium, look
 
@@ -24,3 +25,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     return place
+
+
+@pytest.fixture(scope="session")
+def pretend() -> "torch.device":
+    """Return a device that computes on the CPU and refuses tensors of the CPU, as a GPU would."""
+    from tests import pretend_device
+
+    return pretend_device.install()

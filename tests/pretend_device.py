@@ -1,0 +1,198 @@
+"""A pretend accelerator: tensors that say they are on another device, compute on the CPU, and refuse to mix.
+
+It finds, without a GPU, what a GPU would refuse: operands on two devices, a factory without a device, `.numpy()` of a
+device tensor.  Numbers are the CPU's.  torch's Python-only backends carry it: `torch.device("pretend")` is a real device
+type, modules move with `.to`, autograd and autocast work.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._pytree import tree_leaves, tree_map
+
+NAME = "pretend"
+# Operations that may read from one device and write to another, and indexing, whose indices may be on the CPU.
+MOVES = {"_to_copy", "copy_", "_copy_from"}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+FACTORIES = (
+    "empty.memory_format", "empty_strided", "zeros", "ones", "full", "arange", "arange.start", "arange.start_step",
+    "eye", "eye.m", "linspace", "randn", "randn.generator", "rand", "rand.generator", "randint", "randint.low",
+    "randint.generator", "randint.low_generator", "randperm", "randperm.generator", "scalar_tensor", "tril_indices",
+    "triu_indices", "_efficientzerotensor",
+)  # fmt: skip
+# What autocast computes in the lower precision, and what it computes in float32, of what our networks use.
+LOWERED = ("linear", "conv2d", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
+RAISED = ("layer_norm", "softmax.int", "log_softmax.int", "cross_entropy_loss", "mse_loss", "exp", "log", "cumsum")
+
+
+class PretendTensor(Tensor):
+    """Wraps a CPU tensor; `on_cpu` holds the numbers."""
+
+    on_cpu: Tensor
+
+    @staticmethod
+    def __new__(cls, on_cpu: Tensor) -> PretendTensor:
+        wrapper: PretendTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, on_cpu.size(), strides=on_cpu.stride(), storage_offset=on_cpu.storage_offset(), dtype=on_cpu.dtype,
+            device=torch.device(NAME, 0), requires_grad=False,
+        )  # fmt: skip
+        wrapper.on_cpu = on_cpu
+        return wrapper
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _computed(function, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        return self.on_cpu.tolist()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"PretendTensor({self.on_cpu!r})"
+
+
+class DeviceModule:
+    """What torch asks of `torch.pretend`; the CPU's random generator is the device's."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def is_initialized() -> bool:
+        return True
+
+    @staticmethod
+    def device_count() -> int:
+        return 1
+
+    @staticmethod
+    def current_device() -> int:
+        return 0
+
+    @staticmethod
+    def _is_in_bad_fork() -> bool:
+        return False
+
+    @staticmethod
+    def manual_seed_all(seed: int) -> None:
+        """Leave it to the CPU's generator, which torch.manual_seed seeds too."""
+
+    @staticmethod
+    def get_amp_supported_dtype() -> list[torch.dtype]:
+        return [torch.float16, torch.bfloat16, torch.float32]
+
+    @staticmethod
+    def get_rng_state(device: Any = None) -> Tensor:
+        return torch.get_rng_state()
+
+    @staticmethod
+    def set_rng_state(state: Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
+
+
+@functools.cache
+def install() -> torch.device:
+    """Register the device with torch, once in a process; there is no way back."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=DeviceModule())
+    library = torch.library.Library("aten", "IMPL")
+    for name in FACTORIES:
+        library.impl(name, _factory(name), "PrivateUse1")
+    library.impl("_copy_from", _copy_from, "PrivateUse1")
+    for name in LOWERED:
+        library.impl(name, _autocast(name, lowered=True), "AutocastPrivateUse1")
+    for name in RAISED:
+        library.impl(name, _autocast(name, lowered=False), "AutocastPrivateUse1")
+    others = torch.library.Library("_", "IMPL")
+    others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    _LIBRARIES.extend((library, others))
+    return torch.device(NAME)
+
+
+_LIBRARIES: list[Any] = []  # a library that is collected takes its registrations with it
+
+
+def _factory(name: str) -> Callable[..., Tensor]:
+    packet, _, overload = name.partition(".")
+    function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+    def made(*args: Any, **kwargs: Any) -> Tensor:
+        kwargs |= {"device": torch.device("cpu"), "pin_memory": False}
+        return PretendTensor(function(*args, **kwargs))
+
+    return made
+
+
+def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+    """Copy between devices, in either direction."""
+    _inside(target).copy_(_inside(source))
+    return target
+
+
+def _autocast(name: str, *, lowered: bool) -> Callable[..., Any]:
+    """Return what autocast does with one operation: cast its floating-point tensors, then run it without autocast."""
+    packet, _, overload = name.partition(".")
+    function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        dtype = torch.get_autocast_dtype(NAME) if lowered else torch.float32
+
+        def cast(value: Any) -> Any:
+            floating = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+            return value.to(dtype) if floating else value
+
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return function(*tree_map(cast, args), **tree_map(cast, kwargs))
+
+    return run
+
+
+def _computed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operation on the CPU's numbers, after checking that its tensors are on one device."""
+    name = function.overloadpacket.__name__
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    ours = [tensor for tensor in tensors if isinstance(tensor, PretendTensor)]
+    if name not in MOVES | INDEXING:
+        _refuse_two_devices(name, tensors)
+    there = bool(ours)
+    if kwargs.get("device") is not None:
+        there = torch.device(kwargs["device"]).type == NAME
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    if kwargs.get("pin_memory"):
+        kwargs = {**kwargs, "pin_memory": False}
+    result = function(*tree_map(_inside, args), **tree_map(_inside, kwargs))
+    if name == "copy_":
+        return args[0]
+    known = {id(tensor.on_cpu): tensor for tensor in ours}
+
+    def outside(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) in known:
+            return known[id(value)]
+        return PretendTensor(value) if there else value
+
+    return tree_map(outside, result)
+
+
+def _refuse_two_devices(name: str, tensors: Sequence[Tensor]) -> None:
+    """Raise as CUDA does where a tensor with dimensions is elsewhere; numbers may come from the CPU."""
+    for tensor in tensors:
+        if not isinstance(tensor, PretendTensor) and tensor.dim() > 0:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but {name} got {NAME}:0 and cpu {tuple(tensor.shape)}"
+            )
+
+
+def _inside(value: Any) -> Any:
+    return value.on_cpu if isinstance(value, PretendTensor) else value
