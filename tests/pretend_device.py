@@ -1,8 +1,8 @@
 """A pretend accelerator: tensors that say they are on another device, compute on the CPU, and refuse to mix.
 
 It finds, without a GPU, what a GPU would refuse: operands on two devices, a factory without a device, `.numpy()` of a
-device tensor.  Numbers are the CPU's.  torch's Python-only backends carry it: `torch.device("pretend")` is a real device
-type, modules move with `.to`, autograd and autocast work.
+device tensor.  Numbers are the CPU's.  torch's Python-only backends carry it: `torch.device("pretend")` is a real
+device type, modules move with `.to`, autograd and autocast work.
 """
 
 from __future__ import annotations

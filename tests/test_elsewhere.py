@@ -1,0 +1,104 @@
+"""Every command computes on a device that refuses tensors of the CPU, and gives the CPU's numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mt.cache import open_features
+from mt.cli import group
+from mt.probe.protocols.registry import PROTOCOLS
+from tests.fuse.end_to_end.small import make_cache
+from tests.probe.features import write_pair
+
+TASKS = {"binary": 2, "multiclass": 4, "multilabel": 3}
+
+
+def run(*words: Any) -> list[dict[str, Any]]:
+    """Run a command with --json and return the objects that it printed."""
+    done = CliRunner().invoke(group, [*map(str, words), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def check_equal(folder: Path, *words: Any, tolerance: float = 1e-5) -> None:
+    """Run a command on the CPU and on the pretend device, each with scores of its own, and compare the values."""
+    here, there = (
+        run(*words, "--scores", folder / f"{device}.sqlite", "--device", device) for device in ("cpu", "pretend")
+    )
+    assert here
+    assert len(here) == len(there)
+    for one, other in zip(here, there, strict=True):
+        if "value" in one:
+            np.testing.assert_allclose(other["value"], one["value"], atol=tolerance, equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    for task, classes in TASKS.items():
+        for model in ("m1", "m2"):
+            write_pair(folder, task, model, task=task, n_classes=classes)
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_probe(cache: Path, tmp_path: Path, pretend: torch.device, protocol: str, task: str) -> None:
+    if task not in PROTOCOLS[protocol].tasks:
+        pytest.skip(f"{protocol} is not for {task}")
+    check_equal(
+        tmp_path, "probe", "--cache-dir", cache, "--dataset", task, "--model", "m1", "--protocol", protocol,
+        "--fraction", 0.5, "--seeds", 1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_fuse(cache: Path, tmp_path: Path, pretend: torch.device, task: str) -> None:
+    words = ("fuse", "--cache-dir", cache, "--dataset", task, "--fraction", 0.5, "--seeds", 1, "--ablations")
+    check_equal(tmp_path, *words, tolerance=1e-3)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cache(tmp_path_factory.mktemp("images"))
+
+
+TUNED = ("--epochs", 1, "--lr", 1e-3, "--fixed", "--batch-size", 8, "--workers", 1, "--augment", "none")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--unfreeze", "--model", "timm:test_resnet"),
+        ("--unfreeze", "--precision", "bfloat16"),
+        ("--unfreeze", "--precision", "float16"),
+        ("--unfreeze-last", 1, "--checkpoint-grad", "--accumulate", 2),
+    ],
+    ids=["one model", "bfloat16", "float16", "last block"],
+)
+def test_end_to_end(images: Path, tmp_path: Path, pretend: torch.device, words: tuple[Any, ...]) -> None:
+    check_equal(
+        tmp_path, "fuse", *words, "--cache-dir", images, "--everything", "--fraction", 1, "--method", "dvme", *TUNED,
+        "--checkpoints", tmp_path / "checkpoints", tolerance=0.05,
+    )  # fmt: skip
+
+
+def test_featurize(tmp_path: Path, pretend: torch.device) -> None:
+    made = {}
+    for device in ("cpu", "pretend"):
+        cache = tmp_path / device
+        run(
+            "featurize", "--dataset", "synthetic@20", "--model", "timm:test_vit", "--weights", "random", "--image-size",
+            32, "--cache-dir", cache, "--device", device,
+        )  # fmt: skip
+        made[device] = [open_features(path).embeddings for path in sorted(cache.rglob("*.h5"))]
+    assert len(made["cpu"]) == 3
+    for here, there in zip(made["cpu"], made["pretend"], strict=True):
+        np.testing.assert_allclose(there, here, atol=1e-5)
