@@ -49,7 +49,7 @@ def run(
     device = pick_device(compute.device)
     made, batch_size = embedders(
         list(backbones.values()), device, precision=compute.precision,
-        batch_size=compute.batch_size or AUTO_BATCH_SIZE[device.type],
+        batch_size=compute.batch_size or AUTO_BATCH_SIZE.get(device.type, AUTO_BATCH_SIZE["cuda"]),
     )  # fmt: skip
     results: dict[Path, Result] = {}
     with ExitStack() as open_files:
