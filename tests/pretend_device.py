@@ -51,7 +51,8 @@ class PretendTensor(Tensor):
     def __torch_dispatch__(
         cls, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return _computed(function, args, kwargs or {})
+        with torch.inference_mode(False), torch.no_grad():  # a wrapper counts versions, which inference leaves out
+            return _computed(function, args, kwargs or {})
 
     def tolist(self) -> Any:
         return self.on_cpu.tolist()
