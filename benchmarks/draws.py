@@ -6,9 +6,10 @@ import numpy as np
 
 from benchmarks._pairs import machine, paired, row
 from benchmarks._spectra import features, labels
-from mt.probe.methods.fit import Labelled, Setting, fit_probe, fit_probes
+from mt.probe.methods.base import Fitting
+from mt.probe.methods.fit import fit_probe, fit_probes
 from mt.probe.protocols.registry import get_protocol
-from mt.probe.solver.registry import get_solver
+from mt.types import Array, LabelledRows
 
 # Rows of a 1 % draw, columns, task and classes (labels): of APTOS, of pneumonia, of PCam cut to 20,000 rows twice.
 CASES = ((29, 1536, "ordinal", 5), (47, 2048, "multiclass", 3), (200, 1536, "binary", 2), (200, 384, "binary", 2))
@@ -20,29 +21,29 @@ def main() -> None:
     """Print how many times faster the draws are together."""
     print(f"  {machine()}; default protocol, {DRAWS} draws")
     for rows, dim, task, classes in CASES:
-        setting = Setting(get_protocol("default"), task, classes, get_solver("torch"))
+        fitting = Fitting(get_protocol("default")).on(task, classes)
         draws = [(drawn(rows, dim, classes, seed), seed) for seed in range(DRAWS)]
         together, apart, ratio = paired(
-            lambda draws=draws, setting=setting: fit_probes(draws, setting),
-            lambda draws=draws, setting=setting: [fit_probe(budget, setting, seed=seed) for budget, seed in draws],
+            lambda draws=draws, fitting=fitting: fit_probes(draws, fitting),
+            lambda draws=draws, fitting=fitting: [fit_probe(budget, fitting, seed=seed) for budget, seed in draws],
             rounds=ROUNDS,
         )  # fmt: skip
         same = [
-            np.array_equal(one.probe.coef, fit_probe(budget, setting, seed=seed).probe.coef)
-            for one, (budget, seed) in zip(fit_probes(draws, setting), draws, strict=True)
+            np.array_equal(one.probe.coef, fit_probe(budget, fitting, seed=seed).probe.coef)
+            for one, (budget, seed) in zip(fit_probes(draws, fitting), draws, strict=True)
         ]
         numbers = "the same numbers" if all(same) else "OTHER NUMBERS"
         note = f"{together:.2f} s, one after another {apart:.2f} s; {numbers}"
         row(f"{rows} x {dim}, {classes} classes", ratio, reach="> 1", note=note)
 
 
-def drawn(rows: int, dim: int, classes: int, seed: int) -> Labelled:
+def drawn(rows: int, dim: int, classes: int, seed: int) -> LabelledRows[Array]:
     """Return a draw that has every class at least twice."""
     shown = features(rows, 64, seed=seed)[1]
     X, _ = features(rows, dim, seed=seed, shared=shown)
     y = labels(shown, "binary") if classes == 2 else labels(shown, "multiclass", classes)
     y[: 2 * classes] = np.repeat(np.arange(classes), 2)
-    return Labelled(X, y)
+    return LabelledRows(X, y)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -14,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
-from mt.probe.methods.fit import Labelled, Probe, Setting, fit_probe
+from mt.probe.methods.base import Fitting, Probe
+from mt.probe.methods.fit import fit_probe
 from mt.probe.protocols.registry import get_protocol
-from mt.probe.solver.registry import get_solver
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
 Columns = Sequence[Sequence[int] | slice]
 
 
@@ -137,8 +136,8 @@ class AverageProbe(_Fused):
         self.seed = seed
 
     def _fit(self, X: list[Array], number: Array, groups: Array | None, task: str) -> None:
-        setting = Setting(get_protocol("default"), task, len(self.classes_), get_solver("torch"))
-        fitted = [fit_probe(Labelled(x, number, groups), setting, seed=self.seed) for x in self._models(X)]
+        fitting = Fitting(get_protocol("default")).on(task, len(self.classes_))
+        fitted = [fit_probe(LabelledRows(x, number, groups), fitting, seed=self.seed) for x in self._models(X)]
         self.probes_: list[Probe] = [one.probe for one in fitted]
         self.C_ = [one.settings["C"] for one in fitted]
 

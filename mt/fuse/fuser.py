@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.errors import InputError
 from mt.fuse.aligned import Joined
 from mt.fuse.dvme.fit import FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
-from mt.probe.answer import Fitting, row_flags, versions
+from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
-from mt.probe.methods.fit import Labelled, fit_probe
+from mt.probe.methods.base import Fitting
+from mt.probe.methods.fit import fit_probe
 from mt.probe.questions import Pair, Question
 from mt.results.store import Fit, ScoreStore
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
 Keep = Callable[[Question, Joined, FittedDVME, Fit], None]
 REVISION = 4  # of fusion; raised whenever its numbers change
 
@@ -40,7 +40,7 @@ class Fuser:
     def __call__(self, question: Question) -> Fit:
         """Return the fit that answers a question, with its test probabilities."""
         joined = self._joined(question.pair)
-        setting = self.fitting.setting(joined.task, joined.first.n_classes)
+        fitting = self.fitting.on(joined.task, joined.first.n_classes)
         drawn = self.draws.draw(joined.first, question.budget, question.seed)
         found = {
             "best-single": self._best_single, "average": self._average, "concat": self._concat,
@@ -48,10 +48,10 @@ class Fuser:
         probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
         flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
         outcome = {
-            "task": setting.task, "class_names": list(joined.first.train.class_names),
-            "protocol": setting.protocol.name, "solver": self.fitting.solver_name, "select": "folds", "flags": flags,
+            "task": fitting.task, "class_names": list(joined.first.train.class_names),
+            "protocol": fitting.protocol.name, "solver": self.fitting.solver_name, "select": "folds", "flags": flags,
             "realised": drawn.realised, "n_labels": len(drawn.rows),
-            "versions": {**versions(setting), "fuse": REVISION}, **found,
+            "versions": {**versions(fitting), "fuse": REVISION}, **found,
         }  # fmt: skip
         pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
@@ -91,8 +91,8 @@ class Fuser:
     def _concat(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings."""
         X, y, groups = joined.drawn(rows)
-        setting = self.fitting.setting(joined.task, joined.first.n_classes)
-        fitted = fit_probe(Labelled(np.concatenate(X, axis=1), y, groups), setting, seed=question.seed)
+        fitting = self.fitting.on(joined.task, joined.first.n_classes)
+        fitted = fit_probe(LabelledRows(np.concatenate(X, axis=1), y, groups), fitting, seed=question.seed)
         return {
             "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
             "selection": fitted.selection, "flags": list(fitted.flags),

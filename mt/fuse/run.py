@@ -14,8 +14,9 @@ from mt.fuse.dvme.fit import torch_device
 from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.rivals import check_of_dvme, needs_probes, rows_of
 from mt.fuse.saved import ModelFolder
-from mt.probe.answer import Fitting, Prober
+from mt.probe.answer import Prober
 from mt.probe.budgets.source import Asked, DrawFile, DrawSource
+from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs
 from mt.probe.run import Study, ask, check_metrics

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.errors import FitError, InputError, unknown
-from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probes
-from mt.probe.protocols.base import Logistic, Protocol
-from mt.probe.questions import SOLVER_REVISIONS, Pair, Question
+from mt.errors import FitError
+from mt.probe.methods.base import Fitted, Fitting
+from mt.probe.methods.fit import fit_probes
+from mt.probe.questions import Pair, Question
 from mt.probe.scores.predictions import collapsed
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array, LabelledRows
@@ -69,9 +69,9 @@ class Features:
         return LabelledRows(None, self.test.labels, self.test.groups, self.test.ids, self.test.columns)
 
     @cached_property
-    def validation(self) -> Labelled | None:
+    def validation(self) -> LabelledRows[Array] | None:
         """The validation split's rows, where they were asked to choose."""
-        return None if self.val is None else Labelled(self.val.embeddings, self.val.labels)
+        return None if self.val is None else LabelledRows(self.val.embeddings, self.val.labels)
 
     @cached_property
     def _groups(self) -> Array | None:
@@ -85,41 +85,11 @@ class Features:
         used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
         return len(used & set(self.cases.groups))
 
-    def drawn(self, rows: Array) -> Labelled:
+    def drawn(self, rows: Array) -> LabelledRows[Array]:
         """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
         rows = np.sort(rows)
-        every = Labelled(self.train.embeddings, self.pool.y, self._groups)
+        every = LabelledRows(self.train.embeddings, self.pool.y, self._groups)
         return every if len(rows) == len(self.pool) else every.take(rows)
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """How a run fits: its protocol, the solver where the protocol is a logistic regression, the device."""
-
-    protocol: Protocol
-    solver_name: str
-    device: str
-
-    def identity(self) -> dict[str, Any]:
-        """Return what enters the identity of a question; imports no solver."""
-        if self.solver_name not in SOLVER_REVISIONS:
-            raise unknown("solver", self.solver_name, SOLVER_REVISIONS, see="mt probe --help")
-        solver = None
-        if isinstance(self.protocol.method, Logistic):
-            solver = [self.solver_name, SOLVER_REVISIONS[self.solver_name]]
-        elif self.solver_name != "torch":
-            raise InputError(
-                f"Protocol '{self.protocol.name}' is no logistic regression, so --solver {self.solver_name} has no "
-                "use. Leave it out, or take another: mt probe --list-protocols"
-            )
-        return {"protocol": self.protocol.fingerprint, "solver": solver}
-
-    def setting(self, task: str, n_classes: int) -> Setting:
-        """Return how to fit one dataset's draws."""
-        from mt.probe.solver.registry import get_solver
-
-        solver = get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
-        return Setting(self.protocol, task, n_classes, solver, self.device)
 
 
 class Prober:
@@ -143,36 +113,36 @@ class Prober:
     def _fits(self, questions: list[Question]) -> Iterator[Fit]:
         """Yield the fits of one budget's draws."""
         features = self._features(questions[0].pair)[0]
-        setting = self.fitting.setting(features.train.task, features.n_classes)
+        fitting = self.fitting.on(features.train.task, features.n_classes)
         draws = [self.draws.draw(features, question.budget, question.seed) for question in questions]
         numbers = features.train.dim * max(len(draw.rows) for draw in draws)
-        at_once = max(1, TOGETHER // numbers) if setting.batched else 1
+        at_once = max(1, TOGETHER // numbers) if fitting.batched else 1
         for start in range(0, len(questions), at_once):
             some = list(zip(questions, draws, strict=True))[start : start + at_once]
             fits = fit_probes(
-                [(features.drawn(draw.rows), question.seed) for question, draw in some], setting,
+                [(features.drawn(draw.rows), question.seed) for question, draw in some], fitting,
                 validation=features.validation,
             )  # fmt: skip
             for (question, draw), fitted in zip(some, fits, strict=True):
-                yield self._fit(question, draw, setting, fitted)
+                yield self._fit(question, draw, fitting, fitted)
 
-    def _fit(self, question: Question, drawn: Draw, setting: Setting, fitted: Fitted) -> Fit:
+    def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:
         """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
         features, pool, cases = self._features(question.pair)
         probabilities = fitted.probe.probabilities(features.test.embeddings)
         n_val = 0 if features.validation is None else len(features.validation.y)
         outcome = {
-            "task": setting.task,
+            "task": fitting.task,
             "class_names": list(features.train.class_names),
-            "protocol": setting.protocol.name,
-            "solver": setting.solver.name if setting.solver else setting.protocol.name,
-            "select": "val" if n_val else setting.protocol.validation.kind,
+            "protocol": fitting.protocol.name,
+            "solver": fitting.solver.name if fitting.solver else fitting.protocol.name,
+            "select": "val" if n_val else fitting.protocol.validation.kind,
             "settings": fitted.settings,
             "selection": fitted.selection,
             "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
             "realised": drawn.realised,
             "n_labels": len(drawn.rows) + n_val,
-            "versions": versions(setting),
+            "versions": versions(fitting),
         }
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
         if self.keep:
@@ -187,11 +157,11 @@ class Prober:
         return self._loaded
 
 
-def versions(setting: Setting) -> dict[str, Any]:
+def versions(fitting: Fitting) -> dict[str, Any]:
     """Return what computed a fit: our revisions, and the libraries' versions."""
-    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": setting.protocol.fingerprint[:12]}
-    if setting.solver:
-        ours["solver"] = setting.solver.revision
+    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": fitting.protocol.fingerprint[:12]}
+    if fitting.solver:
+        ours["solver"] = fitting.solver.revision
     return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mt.probe.solver.paths import probabilities
 from mt.probe.solver.registry import get_solver
+from mt.probe.solver.request import LogisticRequest
 
 # scikit-learn's estimator checks that LogisticProbe is known to fail, with the reason of each.
 EXPECTED_FAILED_CHECKS = {
@@ -63,21 +64,21 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.float16])
         check_classification_targets(y)
         self.classes_, number = np.unique(y, return_inverse=True)
-        options: dict[str, Any] = {
-            "task": "binary" if len(self.classes_) <= 2 else "multiclass", "sample_weight": sample_weight,
-            "class_weight": self._class_weight(), "tol": self.tol, "max_iter": self.max_iter, "device": self.device,
-            "dtype": self.dtype,
-        }  # fmt: skip
-        solver = get_solver(self.solver)
         Cs = np.unique(np.atleast_1d(np.asarray(self.C, dtype=np.float64)))
+        task = "binary" if len(self.classes_) <= 2 else "multiclass"
+        request = LogisticRequest(
+            X, number, Cs, task=task, sample_weight=sample_weight, class_weight=self._class_weight(), tol=self.tol,
+            max_iter=self.max_iter, device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+        solver = get_solver(self.solver)
         fold = self._folds(number, groups) if len(Cs) > 1 else None
         self.log_loss_ = None
         if fold is not None:
-            folded = solver.folds(X, number, Cs, fold, **options).run()
-            self.log_loss_ = [_log_loss(logits, number, options["task"]) for logits in folded.oof]
-            path = folded.refit(Cs[int(np.argmin(self.log_loss_))])
+            folded = solver.folds([request], [fold])
+            self.log_loss_ = [_log_loss(logits, number, task) for logits in folded[0].oof]
+            [path] = solver.refits([request.at(Cs[int(np.argmin(self.log_loss_))])], folded)
         else:
-            path = solver.path(X, number, Cs if len(Cs) == 1 else [1.0], **options).run()
+            [path] = solver.paths([request if len(Cs) == 1 else request.at(1.0)])
         self.C_ = float(path.Cs[0])
         self.coef_, self.intercept_ = path.coef[0], path.intercept[0]
         self.n_iter_ = np.maximum(path.n_iter, 1)

@@ -14,8 +14,6 @@ from mt.cache.catalog import Catalog, Entry
 from mt.cache.fingerprint import digest
 from mt.errors import CacheError, InputError
 
-# What `mt.probe.solver.registry` gives its solvers; planning must not import them (a test compares).
-SOLVER_REVISIONS = {"torch": 7, "sklearn": 1, "cuml": 1}
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
 
 

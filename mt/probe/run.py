@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
-from mt.probe.answer import Fitting, Prober
+from mt.probe.answer import Prober
 from mt.probe.budgets.source import DrawFile, DrawSource, check_draw_file, save_draws
+from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.saved import ProbeFolder

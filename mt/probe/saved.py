@@ -28,7 +28,7 @@ from mt.results.model_files import (
 
 if TYPE_CHECKING:
     from mt.probe.answer import Features
-    from mt.probe.methods.fit import Fitted, Probe
+    from mt.probe.methods.base import Fitted, Probe
     from mt.probe.questions import Question
     from mt.results.store import Fit
     from mt.types import LabelledRows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +17,18 @@ from mt.cache import catalog
 from mt.errors import CacheError, InputError
 from mt.probe import answer, questions
 from mt.probe.budgets import source
-from mt.probe.protocols.base import ALL_TASKS
 from mt.probe.run import run_probe
 from mt.probe.scores import metrics
 from mt.probe.scores.cells import score_tables
 from mt.probe.solver.registry import SOLVERS
 from mt.results.store import Fit
-from mt.types import HEADLINE
+from mt.types import HEADLINE, TASKS
 from tests.probe.features import QUICK, store_of, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
 
 
-@pytest.mark.parametrize("task", ALL_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_scored_by_its_headline(tmp_path: Path, task: str) -> None:
     write_pair(tmp_path, task=task, n_classes=N_CLASSES[task])
     study = run_probe(tmp_path, fractions=[0.5, 1.0], seeds=2)
@@ -95,8 +96,14 @@ def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
     assert len(set(fits)) == len(fits) == 14
 
 
-def test_the_revisions_that_planning_knows_are_the_solvers_own() -> None:
-    assert {name: solver.revision for name, solver in SOLVERS.items()} == questions.SOLVER_REVISIONS
+def test_the_revisions_are_those_that_stored_scores_carry() -> None:
+    assert {name: solver.revision for name, solver in SOLVERS.items()} == {"torch": 7, "sklearn": 1, "cuml": 1}
+
+
+def test_planning_imports_no_solver() -> None:
+    code = "import sys, mt.probe.questions, mt.probe.solver.registry; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"
 
 
 def test_a_score_says_what_it_is(tmp_path: Path) -> None:
@@ -173,7 +180,7 @@ def test_other_protocols_choose_on_validation_labels_too(tmp_path: Path, name: s
 
 def test_a_solver_where_none_is_needed_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    with pytest.raises(InputError, match=r"'dino-knn' is no logistic regression, so --solver sklearn has no use"):
+    with pytest.raises(InputError, match=r"'dino-knn' does not use logistic regression; remove --solver sklearn"):
         run_probe(tmp_path, protocol="dino-knn", solver="sklearn")
     for protocol in ("dino-knn", "clip"):
         with pytest.raises(InputError, match=r"No solver 'sklaern'\. Did you mean 'sklearn'"):

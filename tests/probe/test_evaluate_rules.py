@@ -13,14 +13,16 @@ import pytest
 from mt.errors import FitError, InputError
 from mt.probe import run
 from mt.probe.budgets.draw import draw, folds
-from mt.probe.methods import fit, neighbours, selection
-from mt.probe.methods.fit import Fitted, Labelled, Setting, fit_probe
+from mt.probe.methods import logistic, neighbours, selection
+from mt.probe.methods.base import Fitted, Fitting
+from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
-from mt.probe.protocols.base import ALL_TASKS
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.run import run_probe
 from mt.probe.solver.registry import get_solver
+from mt.probe.solver.request import LogisticRequest
 from mt.results.store import Fit, ScoreStore
+from mt.types import TASKS, LabelledRows
 from tests.probe.brief import brief
 from tests.probe.features import embeddings_and_labels, write_features, write_pair
 
@@ -35,8 +37,8 @@ def fit_of(cache: Path, **asked: Any) -> Fit:
     return ScoreStore(scores).fit(identity)
 
 
-def setting_of(protocol: str = "default", task: str = "binary", solver: str = "torch") -> Setting:
-    return Setting(brief(protocol), task, N_CLASSES[task], get_solver(solver))
+def fitting_of(protocol: str = "default", task: str = "binary", solver: str = "torch") -> Fitting:
+    return Fitting(brief(protocol), solver).on(task, N_CLASSES[task])
 
 
 def data_of(task: str, n: int = 90, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +83,7 @@ def test_labels_and_features_outside_the_draw_never_influence_a_prediction(
 
 
 @pytest.mark.parametrize("solver", ["torch", "sklearn"])
-@pytest.mark.parametrize("task", ALL_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: str, solver: str) -> None:
     X, y = data_of(task)
     fold = folds(y, task=task, n_classes=N_CLASSES[task], seed=0)
@@ -91,9 +93,13 @@ def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: st
     permuted[held] = np.random.default_rng(1).permutation(y[held])
     assert (permuted != y).any()
     X = Scaling.learn(X, "standardize").apply(X)
-    options = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu", "max_iter": 10_000}
-    job = get_solver(solver).folds
-    before, after = (job(X, labels, [0.1, 10.0], fold, **options).run().oof for labels in (y, permuted))
+    requests = [
+        LogisticRequest(
+            X, labels, [0.1, 10.0], task=task, n_classes=N_CLASSES[task], device="cpu", max_iter=10_000
+        )
+        for labels in (y, permuted)
+    ]
+    before, after = (path.oof for path in get_solver(solver).folds(requests, [fold, fold]))
     # Fits solved side by side differ by rounding when one of them takes another number of steps; by no more.
     np.testing.assert_allclose(after[:, held], before[:, held], rtol=1e-5, atol=1e-5)
     assert np.abs(after - before).max() > 0.01
@@ -117,7 +123,7 @@ def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str, monkey
     permuted = y.copy()
     permuted[held] = (y[held] + 1) % 3
     for labels in (y, permuted):
-        fit_probe(Labelled(X, labels), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)
+        fit_probe(LabelledRows(X, labels), Fitting(PROTOCOLS[name]).on("multiclass", 3), seed=0)
     before, after = voted[: len(voted) // 2], voted[len(voted) // 2 :]
     np.testing.assert_array_equal(after[0], before[0])
     assert any((one != other).any() for one, other in zip(after[1:], before[1:], strict=True))
@@ -126,7 +132,7 @@ def test_permuting_held_out_labels_leaves_neighbours_unchanged(name: str, monkey
 def test_scaling_is_learned_from_the_draws_rows_alone() -> None:
     X, y = data_of("binary")
     rows = np.sort(draw(y, task="binary", n_classes=2, fraction=0.3, seed=0).rows)
-    fitted = fit_probe(Labelled(X[rows], y[rows]), setting_of(), seed=0)
+    fitted = fit_probe(LabelledRows(X[rows], y[rows]), fitting_of(), seed=0)
     assert isinstance(fitted.probe, LinearProbe)
     np.testing.assert_allclose(fitted.probe.scaling.mean, X[rows].astype(float).mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(fitted.probe.scaling.scale, X[rows].astype(float).std(axis=0), rtol=1e-9)
@@ -137,17 +143,17 @@ def test_a_unit_that_wakes_up_on_a_test_row_does_not_outvote_the_others() -> Non
     X = X.copy()
     X[:, 0] = 0
     X[0, 0] = 1e-6  # all but silent on the draw
-    probe = fit_probe(Labelled(X, y), setting_of(), seed=0).probe
+    probe = fit_probe(LabelledRows(X, y), fitting_of(), seed=0).probe
     awake = X.copy()
     awake[:, 0] = 1.0
     assert np.abs(probe.probabilities(awake) - probe.probabilities(X)).max() < 0.5
     np.testing.assert_allclose(Scaling.learn(X, "standardize").apply(awake)[:, 0], CLIP)
 
 
-@pytest.mark.parametrize("task", ALL_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_default_is_what_it_says_in_scikit_learn(task: str) -> None:
     X, y = data_of(task)
-    fitted = fit_probe(Labelled(X, y), setting_of(task=task), seed=3)
+    fitted = fit_probe(LabelledRows(X, y), fitting_of(task=task), seed=3)
     C, p = by_hand(X, y, task, seed=3)
     assert fitted.settings["C"] == pytest.approx(C)
     np.testing.assert_allclose(fitted.probe.probabilities(X), p, atol=2e-3)
@@ -190,28 +196,28 @@ def test_ties_go_to_the_smaller_setting() -> None:
 @pytest.mark.parametrize(("name", "C"), [("dinov2-logreg", 1e-6), ("ssl-transfer", 1e6)])
 def test_ties_go_as_each_origin_breaks_them(name: str, C: float) -> None:
     X, y = np.ones((60, 3), dtype=np.float32), np.arange(60) % 2  # every C says the same
-    assert fit_probe(Labelled(X, y), setting_of(name), seed=0).settings["C"] == pytest.approx(C)
+    assert fit_probe(LabelledRows(X, y), fitting_of(name), seed=0).settings["C"] == pytest.approx(C)
 
 
 @pytest.mark.parametrize("name", ["dinov2-logreg", "ssl-transfer"])
 def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("multiclass")
     fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
-    monkeypatch.setattr(fit, "carve", lambda *_: fold)
+    monkeypatch.setattr(logistic, "carve", lambda *_: fold)
     seen: list[np.ndarray] = []
-    original = fit._Problem.logits
-    monkeypatch.setattr(fit._Problem, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
+    original = logistic.ScaledBudget.logits
+    monkeypatch.setattr(logistic.ScaledBudget, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
     permuted = np.where(fold == 0, (y + 1) % 3, y)
     for labels in (y, permuted):
-        fit_probe(Labelled(X, labels), setting_of(name, "multiclass"), seed=0)
+        fit_probe(LabelledRows(X, labels), fitting_of(name, "multiclass"), seed=0)
     assert seen[0].tobytes() == seen[1].tobytes()
 
 
 def test_a_hold_out_that_would_take_all_of_a_class_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("binary")
     parts = {"fit": np.flatnonzero(y == 0), "held": np.flatnonzero(y == 1)}
-    monkeypatch.setattr(fit, "stratified_split", lambda *_, **__: parts)
-    fitted = fit_probe(Labelled(X, y), setting_of("ssl-transfer"), seed=0)
+    monkeypatch.setattr(selection, "stratified_split", lambda *_, **__: parts)
+    fitted = fit_probe(LabelledRows(X, y), fitting_of("ssl-transfer"), seed=0)
     assert (fitted.settings, fitted.flags) == ({"C": 1.0}, ("fixed_C",))
 
 
@@ -225,9 +231,10 @@ def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
     method = dataclasses.replace(protocol.method, **{key: value for key, value in one.items() if key in known})
     if "epochs" in known:
         method = dataclasses.replace(method, epochs=1, steps=None)
-    setting = Setting(dataclasses.replace(protocol, method=method), "multiclass", 3, get_solver("torch"))
-    vals = [Labelled(X[:20], y[:20]), Labelled(X[:20] * 100 + 7, (y[:20] + 1) % 3)]
-    one_way, other = (fit_probe(Labelled(X, y), setting, seed=0, validation=val).probe.probabilities(X) for val in vals)
+    fitting = Fitting(dataclasses.replace(protocol, method=method)).on("multiclass", 3)
+    vals = [LabelledRows(X[:20], y[:20]), LabelledRows(X[:20] * 100 + 7, (y[:20] + 1) % 3)]
+    fits = [fit_probe(LabelledRows(X, y), fitting, seed=0, validation=val) for val in vals]
+    one_way, other = (fitted.probe.probabilities(X) for fitted in fits)
     assert one_way.tobytes() == other.tobytes()
 
 
@@ -242,7 +249,7 @@ def test_too_few_labels_to_hold_out_fix_C_and_say_so(tmp_path: Path) -> None:
 def test_an_absent_class_gets_probability_zero(name: str) -> None:
     X, y = data_of("multiclass")
     kept = y != 1
-    fitted = fit_probe(Labelled(X[kept], y[kept]), setting_of(name, "multiclass"), seed=0)
+    fitted = fit_probe(LabelledRows(X[kept], y[kept]), fitting_of(name, "multiclass"), seed=0)
     p = fitted.probe.probabilities(X)
     assert (p[:, 1] == 0).all()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
@@ -257,13 +264,13 @@ def test_a_draw_with_one_class_predicts_it(name: str) -> None:
 
 
 def one_class(X: np.ndarray, y: np.ndarray, rows: np.ndarray, name: str) -> Fitted:
-    return fit_probe(Labelled(X[rows], y[rows]), setting_of(name, "multiclass"), seed=0)
+    return fit_probe(LabelledRows(X[rows], y[rows]), fitting_of(name, "multiclass"), seed=0)
 
 
 def test_a_constant_label_predicts_its_smoothed_base_rate() -> None:
     X, y = data_of("multilabel")
     y[:, 0], y[:, 2] = 0, 1
-    p = fit_probe(Labelled(X, y), setting_of(task="multilabel"), seed=0).probe.probabilities(X)
+    p = fit_probe(LabelledRows(X, y), fitting_of(task="multilabel"), seed=0).probe.probabilities(X)
     n = len(y)
     np.testing.assert_allclose(p[:, 0], 1 / (n + 2), rtol=1e-6)
     np.testing.assert_allclose(p[:, 2], (n + 1) / (n + 2), rtol=1e-6)
@@ -292,18 +299,16 @@ def test_impossible_budgets_are_refused(tmp_path: Path, fractions: list[float], 
 
 def test_a_selection_records_every_candidate_and_fold() -> None:
     X, y = data_of("binary")
-    fitted = fit_probe(Labelled(X, y), setting_of(), seed=0)
+    fitted = fit_probe(LabelledRows(X, y), fitting_of(), seed=0)
     assert len(fitted.selection["scores"]) == 13
     assert [len(row) for row in fitted.selection["folds"]] == [13] * 5
     json.dumps(fitted.selection, allow_nan=False)
 
 
 def test_groups_of_a_draw_stay_in_one_fold() -> None:
-    from mt.probe.methods.fit import carve
-
     X, y = data_of("binary")
     groups = np.array([f"g{row // 6}" for row in range(len(y))])
     for name in ("default", "ssl-transfer", "thunder"):
-        fold = carve(Labelled(X, y, groups), setting_of(name), seed=0)
+        fold = selection.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
         assert fold is not None
         assert all(len(set(fold[groups == group])) == 1 for group in set(groups))

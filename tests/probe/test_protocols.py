@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
-from mt.probe.protocols.base import ALL_TASKS, Head, Logistic, Neighbours, describe
+from mt.probe.protocols.base import Head, Logistic, Neighbours, describe
 from mt.probe.protocols.registry import PROTOCOLS, get_protocol
 from mt.probe.run import run_probe
 from mt.probe.scores.metrics import METRICS
+from mt.types import TASKS
 from tests.probe.features import write_pair
 
 # What every protocol's fingerprint was at protocol revision 3: a change here orphans all stored scores.
@@ -50,7 +51,7 @@ def test_a_preset_states_everything(name: str) -> None:
     assert protocol.title
     assert protocol.embedding
     assert protocol.validation_source
-    assert set(protocol.tasks) <= set(ALL_TASKS)
+    assert set(protocol.tasks) <= set(TASKS)
     assert (protocol.selection_metric is None) == (protocol.validation.kind == "none")
     assert protocol.selection_metric is None or protocol.selection_metric in METRICS
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -14,7 +14,8 @@ from mt.fuse.dvme.training import Linear, Rows, Shape
 from mt.probe.budgets.draw import folds
 from mt.probe.methods.linear import known_outputs
 from mt.probe.methods.selection import log_loss, teachable
-from mt.probe.solver.api import fit_logistic, fit_path_folds
+from mt.probe.solver.api import fit_logistic, solve_folds
+from mt.probe.solver.request import LogisticRequest
 
 Array = npt.NDArray[Any]
 
@@ -79,10 +80,11 @@ def choose_penalty(problem: Problem, fold: Array, Cs: Array) -> float:
     """Return the C with the lowest pooled out-of-fold log loss of logistic regression on the concatenation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        folded = fit_path_folds(
-            problem.concatenated(), problem.y, Cs, fold, task=problem.task, n_classes=problem.n_classes,
+        request = LogisticRequest(
+            problem.concatenated(), problem.y, Cs, task=problem.task, n_classes=problem.n_classes,
             class_weight=problem.class_weight,
         )  # fmt: skip
+        [folded] = solve_folds([request], [fold])
     known = problem.teachable(fold)
     if not known.any():
         return 1.0

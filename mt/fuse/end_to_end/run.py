@@ -20,7 +20,7 @@ from mt.fuse.end_to_end.ranks import Ranks, joined
 from mt.fuse.end_to_end.request import Machine, Settings, check_settings
 from mt.fuse.end_to_end.tuner import Tuner, checkpoints_of, identity_of, method_name
 from mt.fuse.run import check_models, draws_of, run_fuse
-from mt.probe.answer import Fitting
+from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.run import Study, ask, check_metrics, run_probe

@@ -31,8 +31,9 @@ from mt.fuse.end_to_end.warm_start import Budget, recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.fuser import attention_by_class
-from mt.probe.answer import Fitting, row_flags, versions
+from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
+from mt.probe.methods.base import Fitting
 from mt.probe.questions import Pair, Question
 from mt.results.store import Fit, ScoreStore
 from mt.system.threads import decoders
@@ -131,7 +132,7 @@ class Tuner:
     def _facts(self, question: Question, loaded: Loaded, p: Array, fitted: Fitted) -> dict[str, Any]:
         """Return what a score says of its fit, beside the draw."""
         first = loaded.joined.first
-        setting = self.fitting.setting(first.train.task, first.n_classes)
+        setting = self.fitting.on(first.train.task, first.n_classes)
         return {
             "task": setting.task, "class_names": list(first.train.class_names), "protocol": "end-to-end",
             "solver": self.fitting.solver_name, "select": "holdout" if fitted.selection else "fixed",

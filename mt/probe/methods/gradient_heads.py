@@ -9,21 +9,22 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.methods.fit import Fitted, Labelled, Setting, carve
+from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.linear import LinearProbe, Scaling, known_outputs
+from mt.probe.methods.selection import carve
 from mt.probe.protocols.base import Head
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Array = npt.NDArray[Any]
-_CHECKS = 500  # times that held-out rows are looked at; with few rows eva's 12,500 steps are as many epochs
+_CHECKS = 500  # how often held-out rows are scored at most; with few rows eva's 12,500 steps are as many epochs
 
 
 @dataclass(frozen=True)
@@ -37,36 +38,38 @@ class AveragedProbe:
         return np.asarray(total / len(self.probes), dtype=np.float32)
 
 
-def fit_head(budget: Labelled, setting: Setting, method: Head, seed: int, validation: Labelled | None) -> Fitted:
+def fit_head(
+    budget: LabelledRows[Array], fitting: Fitting, method: Head, seed: int, validation: LabelledRows[Array] | None
+) -> Fitted:
     """Train every run of every setting, keep each at its best epoch on held-out rows, and choose the best setting."""
-    outputs, base = known_outputs(budget.y, setting.task, setting.n_classes)
-    scaling = Scaling.learn(budget.X, setting.protocol.scaling)
+    outputs, base = known_outputs(budget.y, fitting.task, fitting.n_classes)
+    scaling = Scaling.learn(budget.X, fitting.protocol.scaling)
     if not len(outputs):
         nothing = np.zeros((0, budget.X.shape[1]))
-        probe = LinearProbe(setting.task, setting.n_classes, scaling, nothing, np.zeros(0), outputs, base)
+        probe = LinearProbe(fitting.task, fitting.n_classes, scaling, nothing, np.zeros(0), outputs, base)
         return Fitted(probe, {}, {}, ("one_class",))
     held, flags = validation, list[str]()
-    if validation is None and setting.protocol.validation.kind != "none":
-        fold = carve(budget, setting, seed)
+    if validation is None and fitting.protocol.validation.kind != "none":
+        fold = carve(budget, fitting, seed)
         if fold is None:
             flags.append("no_validation")
         else:
             held, budget = budget.take(np.flatnonzero(fold >= 0)), budget.take(np.flatnonzero(fold < 0))
     settings = list(itertools.product(method.learning_rates, method.weight_decays))
-    training = _Training(method, settings, outputs, setting, seed)
+    training = _Training(method, settings, outputs, fitting, seed)
     judged = None if held is None else (scaling.apply(held.X), held.y)
     weights, scores, epochs = training.run(scaling.apply(budget.X), budget.y, judged)
     # Of equally good settings the one that was so good first (as thunder keeps them), then the first.
     chosen = int(np.lexsort((epochs.mean(axis=0), -scores.mean(axis=0)))[0])
     probes = tuple(
-        LinearProbe(setting.task, setting.n_classes, scaling, run[:, :-1], run[:, -1], outputs, base)
+        LinearProbe(fitting.task, fitting.n_classes, scaling, run[:, :-1], run[:, -1], outputs, base)
         for run in weights[:, chosen]
     )
     rate, decay = settings[chosen]
     selection = {}
     if held is not None:
         source = "val" if validation is not None else "holdout"
-        metric = setting.protocol.selection_metric
+        metric = fitting.protocol.selection_metric
         selection = {"metric": metric, "source": source, "scores": scores.mean(axis=0).tolist()}
     averaged = probes[0] if len(probes) == 1 else AveragedProbe(probes)
     return Fitted(averaged, {"learning_rate": rate, "weight_decay": decay}, selection, tuple(flags))
@@ -79,19 +82,19 @@ class _Training:
     method: Head
     settings: list[tuple[float, float]]
     outputs: npt.NDArray[np.int64]
-    setting: Setting
+    fitting: Fitting
     seed: int
 
     def run(self, X: Array, y: Array, held: tuple[Array, Array] | None) -> tuple[Array, Array, Array]:
         """Return weights (S, R, K, d+1) in float64, the best held-out scores (S, R), and their epochs."""
         import torch
 
-        from mt.probe.solver.api import torch_device
+        from mt.system.device import pick_device
 
-        device = torch_device(self.setting.device)
+        device = pick_device(self.fitting.device)
         features = torch.from_numpy(_with_ones(X)).to(device)
         classes = torch.from_numpy(np.searchsorted(self.outputs, y)).to(device)
-        judge = None if held is None else _Judge(*held, self.outputs, self.setting.protocol.selection_metric, device)
+        judge = None if held is None else _Judge(*held, self.outputs, self.fitting.protocol.selection_metric, device)
         batch = min(self.method.batch, len(X))
         steps = math.ceil(len(X) / batch)
         epochs = self.method.epochs or max(1, (self.method.steps or 1) // steps)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from mt.types import Array
+
 Floats = npt.NDArray[np.float64]
 CLIP = 5.0  # standard deviations that a standardised entry reaches at most
 _BLOCK = 128  # rows turned into float64 at once: they stay in a core's cache

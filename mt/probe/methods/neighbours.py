@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.methods.fit import Fitted, Labelled, Setting, carve
+from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.linear import Scaling
-from mt.probe.methods.selection import agreement, best
+from mt.probe.methods.selection import agreement, best, carve
 from mt.probe.protocols.base import Neighbours
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
 _ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
 
 
@@ -54,36 +53,37 @@ class NeighbourProbe:
 
 
 def fit_neighbours(
-    budget: Labelled, setting: Setting, method: Neighbours, seed: int, validation: Labelled | None
-) -> Fitted:
+    budget: LabelledRows[Array], fitting: Fitting, method: Neighbours, seed: int,
+    validation: LabelledRows[Array] | None,
+) -> Fitted:  # fmt: skip
     """Choose k on held-out rows of the budget (or the validation split), then vote with the whole budget."""
-    scaling = Scaling.learn(budget.X, setting.protocol.scaling)
+    scaling = Scaling.learn(budget.X, fitting.protocol.scaling)
     y = np.asarray(budget.y, dtype=np.int64)
 
     def probe(rows: Array, k: int) -> NeighbourProbe:
         return NeighbourProbe(
-            setting.task, setting.n_classes, scaling, scaling.apply(budget.X[rows]), y[rows],
-            min(k, len(rows)), method.vote, method.temperature, setting.device,
+            fitting.task, fitting.n_classes, scaling, scaling.apply(budget.X[rows]), y[rows],
+            min(k, len(rows)), method.vote, method.temperature, fitting.device,
         )  # fmt: skip
 
     def scores_on(rows: Array) -> Array:
-        return agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, setting.n_classes)
+        return agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, fitting.n_classes)
 
     everything = np.arange(len(y))
-    metric = setting.protocol.selection_metric or "accuracy"
+    metric = fitting.protocol.selection_metric or "accuracy"
     source, fold = "val", None
     if validation is not None:
         shares, truth = probe(everything, 1).shares(validation.X, method.ks), np.asarray(validation.y)
-    elif (fold := carve(budget, setting, seed)) is not None:
+    elif (fold := carve(budget, fitting, seed)) is not None:
         source, truth = "folds", y
-        shares = np.empty((len(method.ks), len(y), setting.n_classes), dtype=np.float32)
+        shares = np.empty((len(method.ks), len(y), fitting.n_classes), dtype=np.float32)
         for number in np.unique(fold):
-            held, fitting = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-            shares[:, held] = probe(fitting, 1).shares(budget.X[held], method.ks)
+            held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            shares[:, held] = probe(others, 1).shares(budget.X[held], method.ks)
     else:
         return Fitted(probe(everything, method.ks[0]), {"k": min(method.ks[0], len(y))}, {}, ("fixed_k",))
     scores = scores_on(np.arange(len(truth)))
-    k = method.ks[best(scores, setting.protocol.validation.ties)]
+    k = method.ks[best(scores, fitting.protocol.validation.ties)]
     selection = {"metric": metric, "source": source, "scores": scores.tolist()}
     if fold is not None:
         selection["folds"] = [scores_on(np.flatnonzero(fold == number)).tolist() for number in np.unique(fold)]
@@ -94,9 +94,9 @@ def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple
     """Yield, a block of queries at a time, the similarities (b, k) of the nearest rows, greatest first, and which."""
     import torch
 
-    from mt.probe.solver.api import torch_device
+    from mt.system.device import pick_device
 
-    k, where = min(k, len(bank)), torch_device(device)
+    k, where = min(k, len(bank)), pick_device(device)
     targets = torch.from_numpy(bank).to(where)
     step = max(1, _ENTRIES // max(1, len(bank)))
     for start in range(0, len(queries), step):

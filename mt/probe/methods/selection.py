@@ -1,4 +1,7 @@
-"""Choosing a setting inside the budget: scores of candidates on held-out rows, in the protocol's metric."""
+"""Choosing a setting inside the budget: which rows are held out, and candidates' scores on them.
+
+Scores are in the protocol's metric.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from mt.probe.budgets.draw import folds, stratified_split
+from mt.probe.methods.base import Fitting
+from mt.types import Array, LabelledRows
+
 Floats = npt.NDArray[np.float64]
 
 
+def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | None:
+    """Return the fold of every row, -1 for rows that are never held out; None if there are too few labels to hold out.
+
+    Folds and hold-outs are stratified and keep groups together.
+    """
+    source = fitting.protocol.validation
+    names: dict[str, Any] = {"task": fitting.task, "n_classes": fitting.n_classes, "groups": budget.groups}
+    if source.kind == "none":
+        return None
+    if source.kind == "folds":
+        return folds(budget.y, k=source.folds, seed=seed, **names)
+    if folds(budget.y, k=2, seed=seed, **names) is None:
+        return None
+    shares = {"fit": 1 - source.fraction, "held": source.fraction}
+    parts = stratified_split(budget.y, fractions=shares, seed=seed if source.seed is None else source.seed, **names)
+    if not len(parts["held"]) or len(np.unique(budget.y[parts["fit"]])) < 2:
+        return None  # few groups: one part took them all, or all of a class
+    fold = np.full(len(budget.y), -1)
+    fold[parts["held"]] = 0
+    return fold
+
+
 def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
-    """Return which held-out entries (n,) or (n, L) say anything: those whose class the fold's fitting labels hold.
+    """Return which held-out entries (n,) or (n, L) can be scored: those whose class the fold's fitting labels hold.
 
     For multilabel both values of a label must be among the fitting labels.  A fold that never saw a class predicts 0
     for it whatever the setting, so such rows would only drown the choice.

@@ -10,7 +10,6 @@ from mt.cache.fingerprint import digest
 from mt.errors import InputError
 
 REVISION = 3  # raised whenever the numbers of any protocol change
-ALL_TASKS = ("binary", "multiclass", "ordinal", "multilabel")
 SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 
 

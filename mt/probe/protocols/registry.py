@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mt.errors import unknown
-from mt.probe.protocols.base import ALL_TASKS, Head, Logistic, Neighbours, Protocol, Validation
+from mt.probe.protocols.base import Head, Logistic, Neighbours, Protocol, Validation
+from mt.types import TASKS
 
 
 def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
@@ -33,7 +34,7 @@ PROTOCOLS: dict[str, Protocol] = {
             validation=Validation("folds", folds=5),
             scaling="standardize",
             selection_metric="log_loss",
-            tasks=ALL_TASKS,
+            tasks=TASKS,
             validation_source=(
                 "up to 5 stratified group folds of the budget, pooled out of fold, ties to the smaller C; "
                 "C = 1, flagged fixed_C, where a class has fewer than two groups"

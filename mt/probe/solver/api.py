@@ -1,32 +1,25 @@
 """Logistic regression with an L2 penalty at many C, for every label and fold at once.
 
 The objective is scikit-learn's: ``C · Σ sample_weight · loss + ½ ‖w‖²``, the intercept unpenalised; one weight vector
-for `binary`, one a label for `multilabel`, multinomial for `multiclass` and `ordinal` (with two classes as well).
+for `binary`, one per label for `multilabel`, multinomial for `multiclass` and `ordinal` (with two classes as well).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.errors import InputError, unknown
 from mt.probe.solver.basis import Basis, build_basis
-from mt.probe.solver.batches import Grid, solve
-from mt.probe.solver.checks import ClassWeight, check_folds, refuse_constant_labels
-from mt.probe.solver.continuation import Paths
-from mt.probe.solver.lbfgs import Fit
-from mt.probe.solver.paths import FoldedPath, LogisticPath, probabilities
-from mt.probe.solver.request import Request
-
-__all__ = ["FoldedPath", "LogisticPath", "fit_logistic", "fit_path_folds", "probabilities"]
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-T = TypeVar("T")
+from mt.probe.solver.batches import PenaltyGrid, solve
+from mt.probe.solver.fits import CheckedRequest
+from mt.probe.solver.lbfgs import Minima
+from mt.probe.solver.paths import Continuation, FoldedPath, LogisticPath, RefitStart
+from mt.probe.solver.request import ClassWeight, LogisticRequest, check_dtype, check_folds
+from mt.system.device import pick_device, tf32
 
 
 def fit_logistic(
@@ -45,173 +38,119 @@ def fit_logistic(
     Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
     Warns ConvergenceWarning with the numbers.
     """
-    job = path_job(
+    request = LogisticRequest(
         X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight, tol=tol,
         max_iter=max_iter, device=device, dtype=dtype, memory=memory,
     )  # fmt: skip
-    return job.run()
+    return solve_paths([request])[0]
 
 
-def fit_path_folds(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, **options: Any
-) -> FoldedPath:
-    """Fit every C on the rows outside each fold and predict that fold; what is returned refits all rows at one C.
-
-    ``fold`` (rows,) numbers the folds from 0.  One basis serves all; it uses all rows and no label.  Each fold's fits
-    see the labels of their own rows alone.  A label with one class in a fit's rows predicts its smoothed base rate.
-    The options are those of fit_logistic.
-    """
-    return folds_job(X, y, Cs, fold, **options).run()
-
-
-def path_job(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, dtype: str = "float32",
-    memory: int | None = None, **options: Any,
-) -> BatchedJob[LogisticPath]:  # fmt: skip
-    """Return what fit_logistic does as a job, to be solved with others; all but NaN is checked now."""
-    request = _request(X, y, Cs, **options)
-    if request.task == "multilabel":
-        refuse_constant_labels(request.targets[request.sample_weight > 0].cpu().numpy())
-    precision = _dtype(dtype)
-
-    def basis() -> Basis:
-        return build_basis(request.X, dtype=precision, device=request.device)
-
-    return BatchedJob(request, basis, request.whole(), memory, lambda fits: fits.path(0))
-
-
-def folds_job(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, fold: np.ndarray, *, dtype: str = "float32",
-    memory: int | None = None, **options: Any,
-) -> BatchedJob[FoldedPath]:  # fmt: skip
-    """Return what fit_path_folds does as a job, to be solved with others; all but NaN is checked now."""
-    request, precision = _request(X, y, Cs, **options), _dtype(dtype)
-    number = check_folds(fold, len(request.X))
-    # Fold by fold: so the rows that a fit leaves out lie together, and its products leave them out too.
-    order = np.argsort(number, kind="stable")
-
-    def basis() -> Basis:
-        return build_basis(request.X, dtype=precision, device=request.device, order=order)
-
-    def folded(fits: _Fits) -> FoldedPath:
-        oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
-        for k in range(len(fits.weights)):
-            first, last = np.searchsorted(number[order], [k, k + 1])
-            oof[:, order[first:last]] = fits.logits(k, slice(first, last))
-        # On the features, since a refit may rotate the basis.
-        found_in, (coef, intercept) = fits.basis, fits.basis.to_features(fits.weights.mean(0).to(request.device))
-
-        def refit(C: float) -> BatchedJob[LogisticPath]:
-            nearest = int(np.abs(np.log(request.Cs / C)).argmin())
-            start = coef[nearest], intercept[nearest]
-            return BatchedJob(
-                request.at([C]), lambda: found_in, request.whole(), memory, lambda refitted: refitted.path(0), start
-            )
-
-        return FoldedPath(oof, (fits.gap <= request.tol).numpy(), refit)
-
-    return BatchedJob(request, basis, request.without_each(number), memory, folded)
-
-
-@dataclass(frozen=True)
-class BatchedJob(Generic[T]):
-    """Fits of one draw that wait to be solved: each column of ``members`` (rows, folds) at every C of the request.
-
-    ``outcome`` makes of the solutions what was asked for.  ``start`` holds coefficients and intercepts to start from.
-    """
-
-    request: Request
-    basis: Callable[[], Basis]
-    members: Tensor
-    memory: int | None
-    outcome: Callable[[_Fits], T]
-    start: tuple[Tensor, Tensor] | None = None
-
-    def run(self) -> T:
-        """Solve it alone."""
-        outcome: T = solve_jobs([self])[0]
-        return outcome
-
-
-def solve_jobs(jobs: Sequence[BatchedJob[Any]]) -> list[Any]:
-    """Return the jobs' outcomes, the small ones of one shape solved together as far as memory allows.
+@tf32(allowed=False)
+def solve_paths(requests: Sequence[LogisticRequest]) -> list[LogisticPath]:
+    """Fit all rows of each request at every C; small requests of one shape are solved together, to the same numbers.
 
     All their features are held at once, centred.
     """
-    grids = [_grid(job) for job in jobs]
-    if len({id(grid.basis) for grid in grids}) < len(grids):
-        return [job.run() for job in jobs]  # one may rotate the basis of another
-    solved = solve(grids)
-    return [job.outcome(_Fits.of(job, grid, fit)) for job, grid, fit in zip(jobs, grids, solved, strict=True)]
+    draws = []
+    for request in requests:
+        checked = _checked(request)
+        checked.refuse_constant_labels()
+        draws.append(_Asked(checked, _basis(request, checked), checked.all_rows(), request.memory))
+    return [solutions.path(0) for solutions in _solve(draws)]
 
 
-def _grid(job: BatchedJob[Any]) -> Grid:
-    """Return the problems of a job in the basis of its features."""
-    request, basis, paths = job.request, job.basis(), Paths()
-    groups = request.groups(job.members).ordered(basis.order)
-    if job.start is not None:
-        start = basis.to_weights(*job.start)
-        paths.add(list(range(groups.count)), request.Cs[:1], start.reshape(groups.count, groups.outputs, -1))
-    return Grid(basis, groups, request.Cs, paths, request.tol, request.max_iter, job.memory)
+@tf32(allowed=False)
+def solve_folds(requests: Sequence[LogisticRequest], folds: Sequence[np.ndarray]) -> list[FoldedPath]:
+    """Fit the rows of each request outside each of its folds at every C and predict the fold, solved as in solve_paths.
 
-
-def _request(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str, n_classes: int | None = None,
-    sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None, tol: float = 1e-5, max_iter: int = 1000,
-    device: str = "auto",
-) -> Request:  # fmt: skip
-    return Request.check(
-        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight,
-        tol=tol, max_iter=max_iter, device=torch_device(device),
-    )  # fmt: skip
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise unknown("dtype", name, DTYPES, see="help(mt.fit_logistic)")
-    return DTYPES[name]
-
-
-def torch_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first CUDA device, or the CPU.
-
-    Raises InputError for an unknown device, and for one without float64 (Apple's mps).
+    ``folds`` holds for each request the number of every row's fold (rows,), from 0.  One basis serves all folds of a
+    request; it uses all rows and no label.  Each fold's fits see the labels of their own rows alone.  A label with one
+    class in a fit's rows predicts its smoothed base rate.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, dtype=torch.float64, device=name)
-    except (RuntimeError, TypeError, AssertionError) as reason:
-        raise InputError(
-            f"Logistic regression cannot run on device '{name}': it needs float64 there. Take --device cpu"
-        ) from reason
-    return torch.device(name)
+    draws, numbers, orders = [], [], []
+    for request, fold in zip(requests, folds, strict=True):
+        checked = _checked(request)
+        number = check_folds(fold, len(checked.X))
+        # Fold by fold: so the rows that a fit omits lie together, and its products omit them too.
+        order = np.argsort(number, kind="stable")
+        draws.append(_Asked(checked, _basis(request, checked, order), checked.all_but_each(number), request.memory))
+        numbers.append(number)
+        orders.append(order)
+    return [found.out_of_fold(*rows) for found, *rows in zip(_solve(draws), numbers, orders, strict=True)]
+
+
+@tf32(allowed=False)
+def solve_refits(requests: Sequence[LogisticRequest], folded: Sequence[FoldedPath]) -> list[LogisticPath]:
+    """Fit all rows of each request at its one C, started from its folds' solutions; solved as in solve_paths.
+
+    A label with one class predicts its smoothed base rate, as it does in folds.
+    """
+    starts = [path.start for path in folded if path.start is not None]
+    if len({id(start.basis) for start in starts}) < len(requests):
+        # A fit may rotate the basis that another starts in.
+        return [solve_refits([request], [path])[0] for request, path in zip(requests, folded, strict=True)]
+    draws = []
+    for request, start in zip(requests, starts, strict=True):
+        checked = _checked(request)
+        draws.append(_Asked(checked, start.basis, checked.all_rows(), request.memory, start.at(float(checked.Cs[0]))))
+    return [solutions.path(0) for solutions in _solve(draws)]
 
 
 @dataclass(frozen=True)
-class _Fits:
+class _Asked:
+    """A request to solve in its basis: each column of ``members`` (rows, folds) at every C.
+
+    ``start`` (outputs, columns) are the weights that all fits start from; None for the base rates.
+    """
+
+    request: CheckedRequest
+    basis: Basis
+    members: Tensor
+    memory: int | None
+    start: Tensor | None = None
+
+    def grid(self) -> PenaltyGrid:
+        """Return the fits in the basis."""
+        request = self.request
+        fits, continuation = request.fits(self.members).ordered(self.basis.order), Continuation()
+        if self.start is not None:
+            start = self.start.reshape(fits.count, fits.outputs, -1)
+            continuation.add(list(range(fits.count)), request.Cs[:1], start)
+        return PenaltyGrid(self.basis, fits, request.Cs, continuation, request.tol, request.max_iter, self.memory)
+
+
+def _checked(request: LogisticRequest) -> CheckedRequest:
+    check_dtype(request.dtype)
+    return CheckedRequest.of(request, pick_device(request.device, float64=True))
+
+
+def _basis(request: LogisticRequest, checked: CheckedRequest, order: np.ndarray | None = None) -> Basis:
+    return build_basis(checked.X, dtype=getattr(torch, request.dtype), device=checked.device, order=order)
+
+
+def _solve(draws: Sequence[_Asked]) -> list[_Solutions]:
+    """Solve the draws together; no two have the same basis."""
+    grids = [draw.grid() for draw in draws]
+    return [_Solutions.of(draw, found) for draw, found in zip(draws, solve(grids), strict=True)]
+
+
+@dataclass(frozen=True)
+class _Solutions:
     """Solutions: weights (folds, Cs, outputs, columns); gap and n_iter (folds, Cs), the largest of the labels."""
 
-    request: Request
+    request: CheckedRequest
     basis: Basis
     weights: Tensor
     gap: Tensor
     n_iter: Tensor
 
     @classmethod
-    def of(cls, job: BatchedJob[Any], grid: Grid, fits: Fit) -> _Fits:
-        request, groups = job.request, grid.groups
-        by_label = (job.members.shape[1], request.targets.shape[1], len(request.Cs))
-        weights = fits.weights.reshape(*by_label, groups.outputs, -1).transpose(1, 2).flatten(2, 3)
-        gap, n_iter = fits.gap.reshape(by_label), fits.n_iter.reshape(by_label)
-        return cls(request, grid.basis, weights, gap.amax(1), n_iter.amax(1))
-
-    def logits(self, k: int, rows: slice) -> np.ndarray:
-        """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
-        chosen, weights = self.basis.design[rows], self.weights[k]
-        flat = chosen @ weights.flatten(0, 1).to(chosen).T
-        logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
-        return logits
+    def of(cls, draw: _Asked, found: Minima) -> _Solutions:
+        request = draw.request
+        by_label = (draw.members.shape[1], request.targets.shape[1], len(request.Cs))
+        weights = found.weights.reshape(*by_label, *found.weights.shape[-2:]).transpose(1, 2).flatten(2, 3)
+        gap, n_iter = found.gap.reshape(by_label), found.n_iter.reshape(by_label)
+        return cls(request, draw.basis, weights, gap.amax(1), n_iter.amax(1))
 
     def path(self, k: int) -> LogisticPath:
         """Return fold k's solutions as coefficients on the features."""
@@ -220,3 +159,21 @@ class _Fits:
             coef, intercept, gap=self.gap[k].numpy(), n_iter=self.n_iter[k].numpy(),
             converged=(self.gap[k] <= self.request.tol).numpy(),
         )  # fmt: skip
+
+    def out_of_fold(self, number: np.ndarray, order: np.ndarray) -> FoldedPath:
+        """Return each fold's logits of the rows that it omits; the basis holds the rows in this order."""
+        request = self.request
+        oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
+        for k in range(len(self.weights)):
+            first, last = np.searchsorted(number[order], [k, k + 1])
+            oof[:, order[first:last]] = self._logits(k, slice(first, last))
+        coef, intercept = self.basis.to_features(self.weights.mean(0).to(request.device))
+        start = RefitStart(self.basis, request.Cs, coef, intercept)
+        return FoldedPath(oof, (self.gap <= request.tol).numpy(), start)
+
+    def _logits(self, k: int, rows: slice) -> np.ndarray:
+        """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
+        chosen, weights = self.basis.design[rows], self.weights[k]
+        flat = chosen @ weights.flatten(0, 1).to(chosen).T
+        logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
+        return logits

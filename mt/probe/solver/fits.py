@@ -1,20 +1,116 @@
-"""The fits of one call that differ in their rows or their label, and the row weights of each."""
+"""A checked request on its device, and the fits that it consists of: one for every fold and label."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mt.probe.solver.losses import data_loss
+from mt.probe.solver.paths import LogisticPath
+from mt.probe.solver.request import (
+    LogisticRequest,
+    check_class_weight,
+    check_features,
+    check_penalties,
+    check_sample_weight,
+    check_targets,
+    refuse_constant_labels,
+)
+
 
 @dataclass(frozen=True)
-class Groups:
+class CheckedRequest:
+    """Checked input.  ``targets`` (rows, labels) on ``device``, ``outputs`` as in LogisticPath."""
+
+    X: np.ndarray
+    targets: Tensor
+    outputs: int
+    task: str
+    Cs: np.ndarray
+    sample_weight: Tensor
+    class_weight: Tensor | str | None
+    tol: float
+    max_iter: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, request: LogisticRequest, device: torch.device) -> CheckedRequest:
+        """Check everything that can be checked before computing.  Raises FitError or InputError."""
+        features = check_features(request.X)
+        rows_weight = check_sample_weight(request.sample_weight, len(features))
+        targets, outputs = check_targets(request.y, rows_weight, task=request.task, n_classes=request.n_classes)
+        classes = outputs if request.task in ("multiclass", "ordinal") else 2
+        balance = check_class_weight(request.class_weight, classes)
+        return cls(
+            features, torch.from_numpy(targets).to(device), outputs, request.task, check_penalties(request.Cs),
+            torch.from_numpy(rows_weight).to(device),
+            torch.from_numpy(balance).to(device) if isinstance(balance, np.ndarray) else balance,
+            request.tol, request.max_iter, device,
+        )  # fmt: skip
+
+    def refuse_constant_labels(self) -> None:
+        """Raise FitError when a label of a multilabel task has one class only."""
+        if self.task == "multilabel":
+            refuse_constant_labels(self.targets[self.sample_weight > 0].cpu().numpy())
+
+    def fits(self, members: Tensor) -> FitSet:
+        """Return the fits of each column of ``members`` (rows, folds)."""
+        softmax = self.task in ("multiclass", "ordinal")
+        outputs = self.outputs if softmax else 1
+        return FitSet(softmax, outputs, self.targets, members, self.sample_weight, self.class_weight)
+
+    def all_rows(self) -> Tensor:
+        """Return the members (rows, 1) of a fit on all rows."""
+        return torch.ones(len(self.X), 1, dtype=torch.bool, device=self.device)
+
+    def all_but_each(self, fold: np.ndarray) -> Tensor:
+        """Return the members (rows, folds) of the fits that leave one fold out."""
+        return torch.from_numpy(fold[:, None] != np.arange(fold.max() + 1)).to(self.device)
+
+    def path(
+        self, coef: Tensor, intercept: Tensor, *, gap: np.ndarray, n_iter: np.ndarray, converged: np.ndarray,
+    ) -> LogisticPath:  # fmt: skip
+        """Return the path with float64 objectives; warns of fits that did not converge, with the numbers."""
+        fits = self.fits(self.all_rows())
+        if fits.softmax:
+            # Adding a constant to all intercepts leaves a softmax unchanged; as in scikit-learn they sum to zero.
+            present = torch.isfinite(intercept)
+            mean = torch.where(present, intercept, 0).sum(1, keepdim=True) / present.sum(1, keepdim=True)
+            intercept = intercept - mean
+        weights = torch.stack([fits.weights(label) for label in range(fits.count)], dim=1)
+        loss = data_loss(self.X, coef, intercept, self.targets, weights, softmax=fits.softmax)
+        objective = torch.from_numpy(self.Cs).to(loss) * loss + 0.5 * coef.square().sum((1, 2))
+        self._warn(converged, gap, n_iter)
+        return LogisticPath(
+            self.Cs, self.task, coef.cpu().numpy(), intercept.cpu().numpy(), converged, n_iter,
+            objective.cpu().numpy(), gap,
+        )  # fmt: skip
+
+    def _warn(self, converged: np.ndarray, gap: np.ndarray, n_iter: np.ndarray) -> None:
+        late = np.flatnonzero(~converged)
+        if len(late) == 0:
+            return
+        from sklearn.exceptions import ConvergenceWarning
+
+        numbers = ", ".join(f"C={self.Cs[i]:.4g}: gap {gap[i]:.1e} after {n_iter[i]} iterations" for i in late[:5])
+        warnings.warn(
+            f"{len(late)} of {len(self.Cs)} fits stopped before the relative objective gap {self.tol:g} ({numbers}). "
+            "Raise max_iter or tol, or scale the features.",
+            ConvergenceWarning, stacklevel=5,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FitSet:
     """Fits that differ in their rows or their label; each is to be solved at every C.
 
-    ``targets`` (rows, labels) holds class numbers (one column) or 0/1 a label; ``members`` (rows, folds) says which
-    rows a fold fits; ``sample_weight`` (rows,).  Group g is fold g // labels, label g % labels.  ``class_weight`` is
-    None, "balanced", or a weight a class number.
+    ``targets`` (rows, labels) holds class numbers (one column), or 0/1 per label; ``members`` (rows, folds) is true
+    for the rows that a fold's fits use; ``sample_weight`` (rows,).  Fit number i is of fold i // labels and label
+    i % labels.  ``class_weight`` is None, "balanced", or one weight per class number.
     """
 
     softmax: bool
@@ -24,7 +120,7 @@ class Groups:
     sample_weight: Tensor
     class_weight: Tensor | str | None
 
-    def ordered(self, order: Tensor) -> Groups:
+    def ordered(self, order: Tensor) -> FitSet:
         """Return the same fits with their rows in this order."""
         return replace(
             self, targets=self.targets[order], members=self.members[order], sample_weight=self.sample_weight[order]
@@ -34,19 +130,19 @@ class Groups:
     def count(self) -> int:
         return self.members.shape[1] * self.targets.shape[1]
 
-    def classes(self, group: int) -> Tensor:
-        """Return the group's class number of every row (rows,)."""
-        return self.targets[:, group % self.targets.shape[1]]
+    def classes(self, i: int) -> Tensor:
+        """Return fit i's class number of every row (rows,)."""
+        return self.targets[:, i % self.targets.shape[1]]
 
-    def counts(self, group: int) -> Tensor:
-        """Return how many rows of positive weight each class has in the group."""
-        classes = self.classes(group)[self.weights(group) > 0]
+    def counts(self, i: int) -> Tensor:
+        """Return how many rows of positive weight each class has in fit i."""
+        classes = self.classes(i)[self.weights(i) > 0]
         return torch.bincount(classes, minlength=self.outputs if self.softmax else 2)
 
-    def weights(self, group: int) -> Tensor:
-        """Return each row's weight in the group (rows,), float64, not normalised."""
-        classes = self.classes(group)
-        weight = torch.where(self.members[:, group // self.targets.shape[1]], self.sample_weight, 0)
+    def weights(self, i: int) -> Tensor:
+        """Return each row's weight in fit i (rows,), float64, not normalised."""
+        classes = self.classes(i)
+        weight = torch.where(self.members[:, i // self.targets.shape[1]], self.sample_weight, 0)
         if isinstance(self.class_weight, Tensor):
             return weight * self.class_weight[classes]
         if self.class_weight == "balanced":

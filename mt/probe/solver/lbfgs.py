@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mt.probe.solver.history import History
 from mt.probe.solver.losses import Loss
-from mt.probe.solver.preconditioner import Scaling, together
+from mt.probe.solver.preconditioner import Preconditioner, stacked
 
 LINE_STEPS = 12
 # Half the Newton decrement of L-BFGS under-estimates the gap where its curvature is poor: count it this many times.
@@ -43,7 +43,7 @@ BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Batch:
+class ScaledProblems:
     """Problems on one design (rows, columns), and where they start.
 
     ``penalty`` (problems, columns) is δ, 0 for the intercept; ``start`` (problems, outputs, columns).
@@ -52,12 +52,12 @@ class Batch:
     design: Tensor
     loss: Loss
     penalty: Tensor
-    scaling: Scaling
+    scaling: Preconditioner
     start: Tensor
 
 
 @dataclass(frozen=True)
-class Fit:
+class Minima:
     """Where each problem ended: weights (problems, outputs, columns), estimated relative gap and iterations."""
 
     weights: Tensor
@@ -65,7 +65,7 @@ class Fit:
     n_iter: Tensor
 
 
-def minimise(batches: Sequence[Batch], *, tol: float, max_iter: int, sharp: float) -> list[Fit]:
+def minimise(batches: Sequence[ScaledProblems], *, tol: float, max_iter: int, sharp: float) -> list[Minima]:
     """Minimise every problem until its estimated relative objective gap is below ``tol``, or it stalls.
 
     Within QUICK iterations that is ``sharp`` times ``tol``.  Problems that have ended leave the products.  The batches
@@ -100,7 +100,7 @@ def minimise(batches: Sequence[Batch], *, tol: float, max_iter: int, sharp: floa
                 state.keep(kept)
         state.step(direction * running[:, None, None])
     each = zip(*(result.split_with_sizes(sizes) for result in (weights, gaps, n_iter)), strict=True)
-    return [Fit(*fit) for fit in each]
+    return [Minima(*fit) for fit in each]
 
 
 def times(design: Tensor, weights: Tensor) -> Tensor:
@@ -110,14 +110,14 @@ def times(design: Tensor, weights: Tensor) -> Tensor:
     return design @ weights.T
 
 
-class _Block:
+class RowBlock:
     """Consecutive rows and the problems that fit them, with their logits (rows, those problems, outputs).
 
     In memory the problems lie innermost: so sums over outputs, of which there are few, run over many problems side by
     side.
     """
 
-    def __init__(self, batch: Batch, rows: slice, problems: Tensor) -> None:
+    def __init__(self, batch: ScaledProblems, rows: slice, problems: Tensor) -> None:
         self.design, self.problems = batch.design[rows], problems
         logits = times(self.design, self._rows(batch.start))
         self._hold(batch.loss.rows(rows).select(problems), self._logits(logits, batch.start.shape[1]))
@@ -134,7 +134,7 @@ class _Block:
         self.chunks = [(slice(start, start + step), loss.rows(slice(start, start + step))) for start in starts]
 
     @classmethod
-    def split(cls, batch: Batch) -> list[_Block]:
+    def split(cls, batch: ScaledProblems) -> list[RowBlock]:
         """Return all rows in blocks in which each problem has all rows or none, if such blocks are not too small."""
         design, fitted = batch.design, batch.loss.weights.flatten(1) != 0
         ends = 1 + torch.nonzero((fitted[1:] != fitted[:-1]).any(1))[:, 0]
@@ -199,13 +199,13 @@ class _Block:
 class _State:
     """The problems still running: weights, their logits and gradient, and the curvature seen so far."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.scaling = together([batch.scaling for batch in batches])
+    def __init__(self, batches: Sequence[ScaledProblems]) -> None:
+        self.scaling = stacked([batch.scaling for batch in batches])
         self.penalty = torch.cat([batch.penalty for batch in batches])[:, None, :]
         self.weights = torch.cat([batch.start for batch in batches])
         self.blocks = []
         for first, batch in zip(accumulate((len(batch.start) for batch in batches), initial=0), batches, strict=False):
-            for block in _Block.split(batch):
+            for block in RowBlock.split(batch):
                 block.problems = block.problems + first
                 self.blocks.append(block)
         self.history = History(self.weights)

@@ -1,15 +1,18 @@
-"""Mean losses of many problems at once, as functions of their logits (rows, problems, outputs)."""
+"""Losses of many problems at once, as functions of their logits (rows, problems, outputs), and of found solutions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# An odds below e to this power counts as none: in single precision it ends in subnormal numbers, with which a product
-# takes up to thirty times as long.
+from mt.probe.solver.basis import row_chunks
+
+# Odds below e to this power count as zero: in single precision they are subnormal numbers, with which a product takes
+# up to thirty times as long.
 NOTHING = -60.0
 
 
@@ -108,6 +111,28 @@ class Softmax:
 
     def to(self, dtype: torch.dtype) -> Softmax:
         return replace(self, weights=self.weights.to(dtype), absent=self.absent.to(dtype))
+
+
+def data_loss(
+    features: np.ndarray, coef: Tensor, intercept: Tensor, targets: Tensor, weights: Tensor, *, softmax: bool
+) -> Tensor:
+    """Return ``Σ weight · loss`` (Cs,) for coefficients (Cs, outputs, dim) and intercepts (Cs, outputs).
+
+    For reported objectives: float64, from the features as given, independent of the basis that found the solution.
+    ``targets`` and ``weights`` are (rows, labels): one column of class numbers for softmax, else 0/1 per output.
+    """
+    total = torch.zeros(len(coef), dtype=torch.float64, device=coef.device)
+    for rows, chunk in row_chunks(features, coef.device):
+        logits = torch.addmm(intercept.flatten(), chunk, coef.flatten(0, 1).T).reshape(-1, *intercept.shape)
+        for c in range(len(coef)):
+            total[c] += (_row_losses(logits[:, c], targets[rows], softmax=softmax) * weights[rows]).sum()
+    return total
+
+
+def _row_losses(logits: Tensor, targets: Tensor, *, softmax: bool) -> Tensor:
+    if softmax:
+        return -torch.log_softmax(logits, dim=1).gather(1, targets)
+    return torch.nn.functional.softplus((1 - 2 * targets) * logits, threshold=40)
 
 
 def _cut(logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 ROUNDING = 500
 
 
-class Scaling(Protocol):
+class Preconditioner(Protocol):
     """Weights W = T v; everything is (problems, outputs, columns)."""
 
     @property
@@ -27,7 +27,7 @@ class Scaling(Protocol):
     def gradient(self, gradient: Tensor) -> Tensor:
         """Return Tᵀ g."""
 
-    def select(self, problems: Tensor) -> Scaling:
+    def select(self, problems: Tensor) -> Preconditioner:
         """Return the scaling of these problems only; their numbers ascend."""
 
 
@@ -99,10 +99,10 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Stacked:
     """The scalings of some problems and of those after them."""
 
-    each: tuple[Scaling, ...]
+    each: tuple[Preconditioner, ...]
 
     @cached_property
     def intercept_curvature(self) -> Tensor:
@@ -120,13 +120,13 @@ class Joined:
         parts = zip(self.each, gradient.split_with_sizes(self._sizes), strict=True)
         return torch.cat([scaling.gradient(part) for scaling, part in parts])
 
-    def select(self, problems: Tensor) -> Scaling:
+    def select(self, problems: Tensor) -> Preconditioner:
         chosen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=problems.device)
         chosen[problems] = True
         parts = [torch.nonzero(part)[:, 0] for part in chosen.split_with_sizes(self._sizes)]
-        return together([scaling.select(part) for scaling, part in zip(self.each, parts, strict=True) if len(part)])
+        return stacked([scaling.select(part) for scaling, part in zip(self.each, parts, strict=True) if len(part)])
 
 
-def together(scalings: Sequence[Scaling]) -> Scaling:
+def stacked(scalings: Sequence[Preconditioner]) -> Preconditioner:
     """Return the scaling of all their problems, one after another."""
-    return scalings[0] if len(scalings) == 1 else Joined(tuple(scalings))
+    return scalings[0] if len(scalings) == 1 else Stacked(tuple(scalings))

@@ -1,107 +1,139 @@
-"""One checked request for fits along C, and the path made from what a solver found for it."""
+"""What a solver is asked, and the checks that come before any computation, each with its own message."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mt.probe.solver.checks import (
-    ClassWeight,
-    check_class_weight,
-    check_features,
-    check_penalties,
-    check_sample_weight,
-    check_targets,
-)
-from mt.probe.solver.fits import Groups
-from mt.probe.solver.objective import data_loss
-from mt.probe.solver.paths import LogisticPath
+from mt.errors import FitError, unknown
+from mt.types import TASKS
+
+DTYPES = ("float32", "float64")
+ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 
 
-@dataclass(frozen=True)
-class Request:
-    """Checked input.  ``targets`` (rows, labels) on ``device``, ``outputs`` as in LogisticPath."""
+@dataclass(frozen=True, eq=False)
+class LogisticRequest:
+    """Logistic regressions on the same rows, one per C.  Every field means what fit_logistic says of its argument."""
 
     X: np.ndarray
-    targets: Tensor
-    outputs: int
+    y: np.ndarray
+    Cs: Sequence[float] | np.ndarray
+    _: KW_ONLY
     task: str
-    Cs: np.ndarray
-    sample_weight: Tensor
-    class_weight: Tensor | str | None
-    tol: float
-    max_iter: int
-    device: torch.device
+    n_classes: int | None = None
+    sample_weight: np.ndarray | None = None
+    class_weight: ClassWeight = None
+    tol: float = 1e-5
+    max_iter: int = 1000
+    device: str = "auto"
+    dtype: str = "float32"
+    memory: int | None = None
 
-    @classmethod
-    def check(
-        cls, X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str, n_classes: int | None,
-        sample_weight: np.ndarray | None, class_weight: ClassWeight, tol: float, max_iter: int, device: torch.device,
-    ) -> Request:  # fmt: skip
-        """Check everything that can be checked before computing.  Raises FitError or InputError."""
-        features = check_features(X)
-        rows_weight = check_sample_weight(sample_weight, len(features))
-        targets, outputs = check_targets(y, rows_weight, task=task, n_classes=n_classes)
-        classes = outputs if task in ("multiclass", "ordinal") else 2
-        balance = check_class_weight(class_weight, classes)
-        return cls(
-            features, torch.from_numpy(targets).to(device), outputs, task, check_penalties(Cs),
-            torch.from_numpy(rows_weight).to(device),
-            torch.from_numpy(balance).to(device) if isinstance(balance, np.ndarray) else balance,
-            tol, max_iter, device,
-        )  # fmt: skip
+    def at(self, C: float) -> LogisticRequest:
+        """Return the same request at one C."""
+        return replace(self, Cs=[C])
 
-    def at(self, Cs: Sequence[float]) -> Request:
-        """Return the same request at other C."""
-        return replace(self, Cs=check_penalties(Cs))
 
-    def groups(self, members: Tensor) -> Groups:
-        """Return the fits of each column of ``members`` (rows, folds)."""
-        softmax = self.task in ("multiclass", "ordinal")
-        outputs = self.outputs if softmax else 1
-        return Groups(softmax, outputs, self.targets, members, self.sample_weight, self.class_weight)
+def check_features(X: np.ndarray) -> np.ndarray:
+    """Return the features as a real (rows, dim) array without copying them."""
+    array = np.asanyarray(X)
+    if array.ndim != 2 or 0 in array.shape:
+        raise FitError(f"Features must have shape (rows, dim) with at least one of each, found {array.shape}.")
+    if array.dtype.kind not in "fiub":
+        raise FitError(f"Features must be real numbers, found dtype {array.dtype}.")
+    return array
 
-    def whole(self) -> Tensor:
-        """Return the members (rows, 1) of a fit on all rows."""
-        return torch.ones(len(self.X), 1, dtype=torch.bool, device=self.device)
 
-    def without_each(self, fold: np.ndarray) -> Tensor:
-        """Return the members (rows, folds) of the fits that leave one fold out."""
-        return torch.from_numpy(fold[:, None] != np.arange(fold.max() + 1)).to(self.device)
+def check_penalties(Cs: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return Cs as float64 (Cs,)."""
+    array = np.asarray(Cs, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0:
+        raise FitError(f"Cs must be a non-empty list of numbers, found shape {array.shape}.")
+    if not (np.isfinite(array) & (array > 0)).all():
+        bad = array[~(np.isfinite(array) & (array > 0))][0]
+        raise FitError(f"Every C must be positive and finite, found {bad}.")
+    return array
 
-    def path(
-        self, coef: Tensor, intercept: Tensor, *, gap: np.ndarray, n_iter: np.ndarray, converged: np.ndarray,
-    ) -> LogisticPath:  # fmt: skip
-        """Return the path with float64 objectives; warns of fits that did not converge, with the numbers."""
-        groups = self.groups(self.whole())
-        if groups.softmax:
-            # Softmax does not tell intercepts apart by a constant; as in scikit-learn they sum to zero.
-            present = torch.isfinite(intercept)
-            mean = torch.where(present, intercept, 0).sum(1, keepdim=True) / present.sum(1, keepdim=True)
-            intercept = intercept - mean
-        weights = torch.stack([groups.weights(label) for label in range(groups.count)], dim=1)
-        loss = data_loss(self.X, coef, intercept, self.targets, weights, softmax=groups.softmax)
-        objective = torch.from_numpy(self.Cs).to(loss) * loss + 0.5 * coef.square().sum((1, 2))
-        self._warn(converged, gap, n_iter)
-        return LogisticPath(
-            self.Cs, self.task, coef.cpu().numpy(), intercept.cpu().numpy(), converged, n_iter,
-            objective.cpu().numpy(), gap,
-        )  # fmt: skip
 
-    def _warn(self, converged: np.ndarray, gap: np.ndarray, n_iter: np.ndarray) -> None:
-        late = np.flatnonzero(~converged)
-        if len(late) == 0:
-            return
-        from sklearn.exceptions import ConvergenceWarning
+def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: int | None) -> tuple[np.ndarray, int]:
+    """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary.
 
-        numbers = ", ".join(f"C={self.Cs[i]:.4g}: gap {gap[i]:.1e} after {n_iter[i]} iterations" for i in late[:5])
-        warnings.warn(
-            f"{len(late)} of {len(self.Cs)} fits stopped before the relative objective gap {self.tol:g} ({numbers}). "
-            "Raise max_iter or tol, or scale the features.",
-            ConvergenceWarning, stacklevel=4,
-        )  # fmt: skip
+    A class counts as present if one of its rows has a positive ``weight`` (rows,).
+    """
+    if task not in TASKS:
+        raise unknown("task", task, TASKS, see="mt probe --help")
+    array = np.asarray(y)
+    wanted = 2 if task == "multilabel" else 1
+    if array.ndim != wanted:
+        raise FitError(f"Labels of a {task} task have {wanted} dimension(s), found shape {array.shape}.")
+    if len(array) != len(weight):
+        raise FitError(f"{len(weight)} rows of features, but {len(array)} of labels.")
+    if array.dtype.kind not in "iubf" or not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise FitError(f"Labels of a {task} task must be whole numbers, found dtype {array.dtype}.")
+    targets = array.astype(np.int64).reshape(len(array), -1)
+    limit = 2 if task in ("binary", "multilabel") else (n_classes or int(targets.max()) + 1)
+    outside = targets[(targets < 0) | (targets >= limit)]
+    if outside.size:
+        raise FitError(f"Labels of this {task} task lie in 0 ... {limit - 1}, found {outside[0]}.")
+    counted = targets[weight > 0]
+    if task != "multilabel" and (counted == counted[0]).all():
+        raise FitError(f"Labels of one class only: all {len(counted)} rows are of class {counted[0, 0]}; needed: two.")
+    return targets, {"binary": 1, "multilabel": targets.shape[1]}.get(task, limit)
+
+
+def refuse_constant_labels(targets: np.ndarray) -> None:
+    """Raise FitError when a label of a multilabel task (rows, labels) has one class only."""
+    constant = np.flatnonzero((targets == targets[:1]).all(0))
+    if len(constant):
+        named = ", ".join(map(str, constant[:10]))
+        raise FitError(f"Labels of one class only in column(s) {named} of {targets.shape[1]}.")
+
+
+def check_sample_weight(sample_weight: np.ndarray | None, rows: int) -> np.ndarray:
+    """Return weights (rows,) float64, ones by default."""
+    if sample_weight is None:
+        return np.ones(rows)
+    array = np.asarray(sample_weight, dtype=np.float64)
+    if array.shape != (rows,):
+        raise FitError(f"sample_weight has shape {array.shape}, expected ({rows},).")
+    if not np.isfinite(array).all() or (array < 0).any() or not array.any():
+        raise FitError("sample_weight must be finite, not negative and not all zero.")
+    return array
+
+
+def check_class_weight(class_weight: ClassWeight, classes: int) -> np.ndarray | Literal["balanced"] | None:
+    """Return one weight per class number (classes,), "balanced" or None; a class that a mapping omits weighs 1."""
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise FitError(f"class_weight must be 'balanced' or a mapping, found '{class_weight}'.")
+        return "balanced"
+    weights = np.ones(classes)
+    for number, weight in class_weight.items():
+        if number not in range(classes) or not (np.isfinite(weight) and weight >= 0):
+            raise FitError(f"class_weight maps classes 0 ... {classes - 1} to weights >= 0, found {number}: {weight}.")
+        weights[number] = weight
+    return weights
+
+
+def check_dtype(name: str) -> str:
+    """Return the name if it is a precision to compute in."""
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES, see="help(mt.fit_logistic)")
+    return name
+
+
+def check_folds(fold: np.ndarray, rows: int) -> np.ndarray:
+    """Return fold numbers (rows,) 0 ... K-1, K >= 2, each with rows."""
+    array = np.asarray(fold)
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise FitError(f"fold must number each of {rows} rows, found shape {array.shape}, dtype {array.dtype}.")
+    found = np.unique(array)
+    if len(found) < 2 or not np.array_equal(found, np.arange(len(found))):
+        raise FitError(f"Folds must be numbered 0 ... K-1 with K >= 2, found {found[:10].tolist()}.")
+    return array.astype(np.int64)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mt.probe.solver.basis import Basis, gram_of
-from mt.probe.solver.continuation import Paths
-from mt.probe.solver.lbfgs import AT_ONCE, Batch, Fit, minimise, times
+from mt.probe.solver.lbfgs import AT_ONCE, Minima, ScaledProblems, minimise, times
 from mt.probe.solver.losses import Loss
-from mt.probe.solver.preconditioner import Dense, Diagonal, together
+from mt.probe.solver.paths import Continuation
+from mt.probe.solver.preconditioner import Dense, Diagonal, stacked
 
 # Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
 # with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
@@ -46,7 +46,7 @@ SETTLED = 0.001
 
 
 @dataclass(frozen=True)
-class Problems:
+class PenalisedProblems:
     """Problems of one basis, each a C on some path.
 
     ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
@@ -64,25 +64,25 @@ class Problems:
     def design(self) -> Tensor:
         return self.basis.design
 
-    def select(self, problems: Tensor) -> Problems:
+    def select(self, problems: Tensor) -> PenalisedProblems:
         """Return these problems only."""
         at = problems.to(self.design.device)
         cpu = problems.cpu()
-        return Problems(
+        return PenalisedProblems(
             self.basis, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
         )
 
 
-def begin(each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Fit]:
+def begin(each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Minima]:
     """Minimise every problem of each basis for one round, in the design's precision; returns float64 weights.
 
     Few problems are left after it, too few for products to be efficient: collect them for `finish`.
     """
     fits = _round(each, starts, tol=tol, max_iter=min(ROUNDS[0], max_iter), sharp=SETTLED)
-    return [Fit(fit.weights.double(), fit.gap.double(), fit.n_iter) for fit in fits]
+    return [Minima(fit.weights.double(), fit.gap.double(), fit.n_iter) for fit in fits]
 
 
-def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: int) -> None:
+def finish(problems: PenalisedProblems, fit: Minima, *, tol: float, max_iter: int, memory: int) -> None:
     """Take what `begin` left on to the tolerance, in place, in a design that is rotated.
 
     ``memory`` is what Hessians may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
@@ -113,18 +113,20 @@ def finish(problems: Problems, fit: Fit, *, tol: float, max_iter: int, memory: i
         if HESSIAN_COPIES * numbers * exact.element_size() <= memory:
             again = _by_hessians(exact, loss, penalty, at, tol=SHARP * tol, max_iter=left)
         else:
-            batch = Batch(exact, loss, penalty, Diagonal.of(alone.curvature), at)
+            batch = ScaledProblems(exact, loss, penalty, Diagonal.of(alone.curvature), at)
             [again] = minimise([batch], tol=SHARP * tol, max_iter=left, sharp=SETTLED)
         fit.weights[problem], fit.gap[problem] = again.weights, again.gap
         fit.n_iter[problem] += again.n_iter
 
 
-def _late(fit: Fit, tol: float, max_iter: int) -> Tensor:
+def _late(fit: Minima, tol: float, max_iter: int) -> Tensor:
     """Return the numbers of the problems that have not ended."""
     return torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
 
 
-def _more(fit: Fit, some: Tensor, problems: Problems, rounds: Sequence[int], tol: float, max_iter: int) -> None:
+def _more(
+    fit: Minima, some: Tensor, problems: PenalisedProblems, rounds: Sequence[int], tol: float, max_iter: int
+) -> None:  # fmt: skip
     """Take some problems on by so many rounds, in place."""
     if len(some) == 0 or len(rounds) == 0:
         return
@@ -136,10 +138,10 @@ def _more(fit: Fit, some: Tensor, problems: Problems, rounds: Sequence[int], tol
 
 
 def _by_diagonals(
-    problems: Problems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
-) -> Fit:  # fmt: skip
+    problems: PenalisedProblems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
+) -> Minima:  # fmt: skip
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
-    fit = Fit(
+    fit = Minima(
         start.to(problems.design.dtype), start.new_full((len(start),), torch.inf),
         torch.zeros(len(start), dtype=torch.int64),
     )  # fmt: skip
@@ -153,19 +155,19 @@ def _by_diagonals(
         active = active[~(done.gap <= tol)]
         if len(active) == 0 or steps >= left:
             break
-    return Fit(fit.weights.double(), fit.gap, fit.n_iter)
+    return Minima(fit.weights.double(), fit.gap, fit.n_iter)
 
 
 def _round(
-    each: Sequence[Problems], starts: Sequence[Tensor], *, tol: float, max_iter: int, sharp: float
-) -> list[Fit]:  # fmt: skip
+    each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int, sharp: float
+) -> list[Minima]:  # fmt: skip
     """Minimise in the designs' precision, scaled by the diagonals of the Hessians at the start."""
     batches = []
     for part, start in zip(each, starts, strict=True):
         low = part.design.dtype
         penalty, at = part.penalty.to(low), start.to(low)
         scaling = _diagonal(part.basis, part.loss, penalty, at, FLOOR * part.curvature.to(low))
-        batches.append(Batch(part.design, part.loss, penalty, scaling, at))
+        batches.append(ScaledProblems(part.design, part.loss, penalty, scaling, at))
     return minimise(batches, tol=tol, max_iter=max_iter, sharp=sharp)
 
 
@@ -204,7 +206,7 @@ def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least:
             diagonal += by_row.sum(0)[:, None] * basis.eigenvalues.to(diagonal)
     curvature = torch.maximum(diagonal.reshape(weights.shape) + penalty[:, None, :], least)
     if axes is not None:
-        # Along the first axis all outputs move together, which a softmax does not feel: nothing there but rounding.
+        # Along the first axis all outputs move together, which leaves a softmax unchanged: only rounding is there.
         curvature[:, 0] = curvature[:, 1:].amax(1)
     return Diagonal.of(curvature, basis.eigenvectors, axes)
 
@@ -215,13 +217,13 @@ def _variance(p: Tensor, axes: Tensor) -> Tensor:
     return sum((p[..., k, None] * (axes[:, None, k] - mean).square() for k in range(p.shape[2])), torch.zeros_like(p))
 
 
-def _go_on(fit: Fit, late: Tensor, problems: Problems, *, tol: float, max_iter: int) -> None:
+def _go_on(fit: Minima, late: Tensor, problems: PenalisedProblems, *, tol: float, max_iter: int) -> None:
     """Take some problems on by Hessians in the design's precision, in place, the next one of every path at a time.
 
     Each starts where its path now points to, if that is better than where it is.  A Hessian serves its path for as
     long as ROUND iterations suffice.
     """
-    design, paths = problems.design, Paths()
+    design, paths = problems.design, Continuation()
     scalings: dict[int, Dense] = {}
     late = late[np.argsort(problems.C[late.numpy()], kind="stable")]
     while len(late):
@@ -235,7 +237,7 @@ def _go_on(fit: Fit, late: Tensor, problems: Problems, *, tol: float, max_iter: 
 
 
 def _round_by_round(
-    fit: Fit, some: Tensor, problems: Problems, scalings: dict[int, Dense], *, tol: float, max_iter: int
+    fit: Minima, some: Tensor, problems: PenalisedProblems, scalings: dict[int, Dense], *, tol: float, max_iter: int
 ) -> None:  # fmt: skip
     """Take problems of different paths on, in place, by their paths' scalings, renewed after each round."""
     design = problems.design
@@ -246,9 +248,9 @@ def _round_by_round(
             if path not in scalings:
                 one = torch.tensor([k], device=design.device)
                 scalings[path] = _dense(design, part.loss.select(one), penalty[one], start[one])
-        scaling = together([scalings[path] for path in part.path.tolist()])
+        scaling = stacked([scalings[path] for path in part.path.tolist()])
         steps = min(ROUND, max_iter - int(fit.n_iter[some].max()))
-        batch = Batch(design, part.loss, penalty, scaling, start)
+        batch = ScaledProblems(design, part.loss, penalty, scaling, start)
         [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SHARP)
         fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
         fit.n_iter[some] += done.n_iter
@@ -259,7 +261,7 @@ def _round_by_round(
             del scalings[path]
 
 
-def _better(problems: Problems, here: Tensor, there: Tensor) -> Tensor:
+def _better(problems: PenalisedProblems, here: Tensor, there: Tensor) -> Tensor:
     """Return of two weights of each problem (problems, outputs, columns) those of the lower objective."""
 
     def objective(weights: Tensor) -> Tensor:
@@ -275,14 +277,14 @@ def _dense(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Dens
     return Dense.of(_hessian(design, loss, penalty, weights), design.shape[1])
 
 
-def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Fit:
+def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Minima:
     """Go on with one problem in rounds, each scaled by the Hessian at its start."""
-    fit = Fit(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
+    fit = Minima(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
     while bool(fit.gap > tol) and int(fit.n_iter) < max_iter:
-        batch = Batch(design, loss, penalty, _dense(design, loss, penalty, fit.weights), fit.weights)
+        batch = ScaledProblems(design, loss, penalty, _dense(design, loss, penalty, fit.weights), fit.weights)
         steps = min(ROUND, max_iter - int(fit.n_iter))
         [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SETTLED)
-        fit = Fit(done.weights, done.gap, fit.n_iter + done.n_iter)
+        fit = Minima(done.weights, done.gap, fit.n_iter + done.n_iter)
         if int(done.n_iter) == 0:
             break
     return fit

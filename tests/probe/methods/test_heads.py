@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mt.probe.methods.fit import Labelled, Setting, fit_probe
+from mt.probe.methods.base import Fitting
+from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.gradient_heads import AveragedProbe, _Best, _Judge, _Optimizer, _Training
 from mt.probe.protocols.base import Head
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.scores.metrics import score
+from mt.types import LabelledRows
 from tests.probe.brief import brief
 
 
@@ -55,8 +57,8 @@ def test_steps_are_those_of_torch_with_all_settings_side_by_side(optimizer: str)
     X, y = data()
     method = Head(optimizer, (1e-1, 1e-2), 16, epochs=6, weight_decays=(0.0, 0.1), momentum=0.9, cosine=True)
     settings = [(rate, decay) for rate in method.learning_rates for decay in method.weight_decays]
-    setting = Setting(replace(PROTOCOLS["thunder"], method=method), "multiclass", 3, None)
-    weights, _, _ = _Training(method, settings, np.arange(3), setting, seed=4).run(X, y, None)
+    fitting = Fitting(replace(PROTOCOLS["thunder"], method=method)).on("multiclass", 3)
+    weights, _, _ = _Training(method, settings, np.arange(3), fitting, seed=4).run(X, y, None)
     for number, (rate, decay) in enumerate(settings):
         expected = trained_by_torch(method, rate, decay, X, y, seed=4)
         np.testing.assert_allclose(weights[0, number], expected, atol=2e-5)
@@ -64,7 +66,7 @@ def test_steps_are_those_of_torch_with_all_settings_side_by_side(optimizer: str)
 
 def test_runs_differ_by_their_seed_and_are_averaged() -> None:
     X, y = data()
-    fitted = fit_probe(Labelled(X, y), Setting(brief("eva"), "multiclass", 3, None), seed=0)
+    fitted = fit_probe(LabelledRows(X, y), Fitting(brief("eva")).on("multiclass", 3), seed=0)
     assert isinstance(fitted.probe, AveragedProbe)
     coefs = [probe.coef for probe in fitted.probe.probes]
     assert len(coefs) == 5
@@ -100,7 +102,7 @@ def training_of(protocol: str, **method: object) -> _Training:
     recipe = PROTOCOLS[protocol]
     recipe = replace(recipe, method=replace(recipe.method, **method))
     settings = list(itertools.product(recipe.method.learning_rates, recipe.method.weight_decays))
-    return _Training(recipe.method, settings, np.arange(3), Setting(recipe, "multiclass", 3, None), seed=0)
+    return _Training(recipe.method, settings, np.arange(3), Fitting(recipe).on("multiclass", 3), seed=0)
 
 
 def test_of_equally_good_settings_the_one_that_was_so_good_first_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +112,8 @@ def test_of_equally_good_settings_the_one_that_was_so_good_first_is_kept(monkeyp
     weights = np.zeros((1, 4, 3, 7))
     monkeypatch.setattr(_Training, "run", lambda *_: (weights, scores, epochs))
     method = replace(PROTOCOLS["thunder"].method, learning_rates=(4.0, 3.0, 2.0, 1.0), weight_decays=(0.0,))
-    setting = Setting(replace(PROTOCOLS["thunder"], method=method), "multiclass", 3, None)
-    assert fit_probe(Labelled(X, y), setting, seed=0).settings["learning_rate"] == 2.0
+    fitting = Fitting(replace(PROTOCOLS["thunder"], method=method)).on("multiclass", 3)
+    assert fit_probe(LabelledRows(X, y), fitting, seed=0).settings["learning_rate"] == 2.0
 
 
 def test_dino_starts_from_small_normal_weights_without_bias() -> None:
@@ -150,7 +152,7 @@ def test_held_out_labels_choose_the_epoch_and_teach_nothing(name: str, monkeypat
 
 def test_the_best_setting_is_chosen_on_held_out_rows_of_the_budget() -> None:
     X, y = data()
-    fitted = fit_probe(Labelled(X, y), Setting(brief("thunder"), "multiclass", 3, None), seed=0)
+    fitted = fit_probe(LabelledRows(X, y), Fitting(brief("thunder")).on("multiclass", 3), seed=0)
     scores = fitted.selection["scores"]
     assert len(scores) == 9
     assert fitted.selection["source"] == "holdout"
@@ -163,9 +165,9 @@ def test_the_best_setting_is_chosen_on_held_out_rows_of_the_budget() -> None:
 
 def test_without_rows_to_hold_out_the_last_epoch_is_kept_and_flagged() -> None:
     X, y = data(3)
-    fitted = fit_probe(Labelled(X, y), Setting(brief("thunder"), "multiclass", 3, None), seed=0)
+    fitted = fit_probe(LabelledRows(X, y), Fitting(brief("thunder")).on("multiclass", 3), seed=0)
     assert "no_validation" in fitted.flags
-    assert fit_probe(Labelled(X, y), Setting(brief("dino-linear"), "multiclass", 3, None), seed=0).flags == ()
+    assert fit_probe(LabelledRows(X, y), Fitting(brief("dino-linear")).on("multiclass", 3), seed=0).flags == ()
 
 
 @pytest.mark.parametrize("name", ["eva", "thunder", "dino-linear"])
@@ -173,6 +175,6 @@ def test_a_head_learns(name: str) -> None:
     X, y = data(300)
     protocol = PROTOCOLS[name]
     method = replace(protocol.method, learning_rates=(0.02,), epochs=30)
-    setting = Setting(replace(protocol, method=method), "multiclass", 3, None)
-    p = fit_probe(Labelled(X, y), setting, seed=0).probe.probabilities(X)
+    fitting = Fitting(replace(protocol, method=method)).on("multiclass", 3)
+    p = fit_probe(LabelledRows(X, y), fitting, seed=0).probe.probabilities(X)
     assert score("accuracy", y, p) > 0.7

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from mt.probe.methods import neighbours
-from mt.probe.methods.fit import Labelled, Setting, fit_probe
+from mt.probe.methods.base import Fitting
+from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
 from mt.probe.protocols.registry import PROTOCOLS
+from mt.types import LabelledRows
 
 
 def data(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +58,7 @@ def test_binary_returns_the_share_of_class_one() -> None:
 @pytest.mark.parametrize("name", ["dino-knn", "thunder-knn"])
 def test_k_is_chosen_out_of_fold_and_cut_to_the_rows_there_are(name: str) -> None:
     X, y = data()
-    fitted = fit_probe(Labelled(X, y), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)
+    fitted = fit_probe(LabelledRows(X, y), Fitting(PROTOCOLS[name]).on("multiclass", 3), seed=0)
     scores = fitted.selection["scores"]
     ks = PROTOCOLS[name].method.ks
     by_fold = np.array(fitted.selection["folds"])
@@ -65,7 +67,7 @@ def test_k_is_chosen_out_of_fold_and_cut_to_the_rows_there_are(name: str) -> Non
         np.testing.assert_allclose(by_fold.mean(axis=0), scores)
     assert fitted.settings["k"] == min(ks[int(np.argmax(scores))], 60)
     few = np.concatenate([np.flatnonzero(y == c)[:1] for c in range(3)])
-    alone = fit_probe(Labelled(X[few], y[few]), Setting(PROTOCOLS[name], "multiclass", 3, None), seed=0)
+    alone = fit_probe(LabelledRows(X[few], y[few]), Fitting(PROTOCOLS[name]).on("multiclass", 3), seed=0)
     assert "fixed_k" in alone.flags
     assert alone.settings["k"] <= 3
 
@@ -73,5 +75,5 @@ def test_k_is_chosen_out_of_fold_and_cut_to_the_rows_there_are(name: str) -> Non
 def test_no_row_votes_for_itself_when_k_is_chosen() -> None:
     X, _ = data()
     noise = np.random.default_rng(5).integers(0, 3, len(X))
-    fitted = fit_probe(Labelled(X, noise), Setting(PROTOCOLS["thunder-knn"], "multiclass", 3, None), seed=0)
+    fitted = fit_probe(LabelledRows(X, noise), Fitting(PROTOCOLS["thunder-knn"]).on("multiclass", 3), seed=0)
     assert fitted.selection["scores"][0] < 0.7  # k = 1 would be perfect if it found itself

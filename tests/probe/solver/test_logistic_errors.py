@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mt.errors import FitError, InputError
-from mt.probe.solver.api import fit_logistic, fit_path_folds
+from mt.probe.solver.api import fit_logistic, solve_folds
+from mt.probe.solver.request import LogisticRequest
 
 X = np.random.default_rng(0).standard_normal((6, 3))
 Y = np.array([0, 1, 0, 1, 0, 1])
@@ -55,13 +56,13 @@ def test_refuses(change, message, folded):
         pytest.skip("inside folds a constant label predicts its base rate")
     options = {"X": X, "y": Y, "Cs": [1.0], "task": "binary"} | change
     with pytest.raises(FitError, match=message):
-        fit_path_folds(fold=np.arange(6) % 2, **options) if folded else fit_logistic(**options)
+        solve_folds([LogisticRequest(**options)], [np.arange(6) % 2]) if folded else fit_logistic(**options)
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"task": "binery"}, "No task 'binery'. Did you mean 'binary'"),
     ({"dtype": "float16"}, "No dtype 'float16'"),
-    ({"device": "warp"}, "cannot run on device 'warp'"),
+    ({"device": "warp"}, "No device 'warp' here"),
 ])  # fmt: skip
 def test_refuses_unknown_names(change, message):
     with pytest.raises(InputError, match=message):
@@ -71,4 +72,4 @@ def test_refuses_unknown_names(change, message):
 @pytest.mark.parametrize("fold", [np.zeros(6, dtype=int), np.array([0, 2] * 3), np.arange(5), np.arange(6) / 2])
 def test_refuses_folds_that_are_none(fold):
     with pytest.raises(FitError, match=r"[Ff]old"):
-        fit_path_folds(X, Y, [1.0], fold, task="binary")
+        solve_folds([LogisticRequest(X, Y, [1.0], task="binary")], [fold])

@@ -1,4 +1,4 @@
-"""fit_path_folds: every fold as if fitted alone on its own rows, the refit as fit_logistic."""
+"""solve_folds: every fold as if fitted alone on its own rows, the refit as fit_logistic."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from mt.probe.solver.api import fit_logistic, fit_path_folds, probabilities
+from mt.probe.solver.api import fit_logistic, solve_folds, solve_refits
+from mt.probe.solver.paths import probabilities
+from mt.probe.solver.request import LogisticRequest
 
 CS = [1e-3, 0.1, 10.0]
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((150, 12)) * np.logspace(0, -1, 12)).astype(np.float32) + 1
 FOLD = np.arange(150) % 5
+
+
+def folded_path(X, y, fold, Cs=CS, **options):
+    return solve_folds([LogisticRequest(X, y, Cs, **options)], [fold])[0]
+
+
+def refit(folded, X, y, C, task):
+    return solve_refits([LogisticRequest(X, y, [C], task=task)], [folded])[0]
 
 
 def labels(task):
@@ -26,7 +36,7 @@ def labels(task):
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_each_fold_is_fitted_on_its_own_rows(task, class_weight):
     y, weight = labels(task), np.random.default_rng(2).random(150)
-    folded = fit_path_folds(X, y, CS, FOLD, task=task, sample_weight=weight, class_weight=class_weight)
+    folded = folded_path(X, y, FOLD, task=task, sample_weight=weight, class_weight=class_weight)
     outputs = {"binary": 1, "multiclass": 3, "multilabel": 3}[task]
     assert folded.oof.shape == (3, 150, outputs)
     assert folded.fold_converged.shape == (5, 3)
@@ -44,23 +54,23 @@ def test_each_fold_is_fitted_on_its_own_rows(task, class_weight):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_the_refit_is_fit_logistic(task):
     y = labels(task)
-    folded, alone = fit_path_folds(X, y, CS, FOLD, task=task), fit_logistic(X, y, CS, task=task)
+    folded, alone = folded_path(X, y, FOLD, task=task), fit_logistic(X, y, CS, task=task)
     for c, C in enumerate(CS):
-        refit = folded.refit(C)
-        assert refit.Cs.tolist() == [C]
-        np.testing.assert_allclose(refit.objective, alone.objective[[c]], rtol=1e-6)
-        np.testing.assert_allclose(refit.predict_proba(X, 0), alone.predict_proba(X, c), atol=1e-3)
+        again = refit(folded, X, y, C, task)
+        assert again.Cs.tolist() == [C]
+        np.testing.assert_allclose(again.objective, alone.objective[[c]], rtol=1e-6)
+        np.testing.assert_allclose(again.predict_proba(X, 0), alone.predict_proba(X, c), atol=1e-3)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_a_fold_does_not_see_the_labels_it_predicts(task):
     y = labels(task)
-    before = fit_path_folds(X, y, CS, FOLD, task=task).oof
+    before = folded_path(X, y, FOLD, task=task).oof
     permuted = y.copy()
     held_out = np.flatnonzero(FOLD == 2)
     permuted[held_out] = permuted[np.roll(held_out, 7)]
     assert (permuted != y).any()
-    after = fit_path_folds(X, permuted, CS, FOLD, task=task).oof
+    after = folded_path(X, permuted, FOLD, task=task).oof
     np.testing.assert_allclose(after[:, held_out], before[:, held_out], atol=1e-4)
     assert np.abs(after[:, FOLD != 2] - before[:, FOLD != 2]).max() > 1e-2
 
@@ -69,7 +79,7 @@ def test_folds_may_be_wider_than_their_rows():
     rng = np.random.default_rng(3)
     wide = rng.standard_normal((30, 80))
     y, fold = np.arange(30) % 2, np.arange(30) // 2 % 3
-    folded = fit_path_folds(wide, y, [0.1], fold, task="binary")
+    folded = folded_path(wide, y, fold, [0.1], task="binary")
     alone = fit_logistic(wide[fold != 1], y[fold != 1], [0.1], task="binary")
     np.testing.assert_allclose(folded.oof[0, fold == 1], alone.decision_function(wide[fold == 1], 0), atol=5e-3)
 
@@ -77,12 +87,12 @@ def test_folds_may_be_wider_than_their_rows():
 def test_a_label_with_one_class_in_a_folds_rows_predicts_its_smoothed_base_rate():
     y = np.column_stack([labels("binary"), np.zeros(150, dtype=int), np.zeros(150, dtype=int)])
     y[FOLD == 1, 1] = 1
-    folded = fit_path_folds(X, y, CS, FOLD, task="multilabel")
+    folded = folded_path(X, y, FOLD, task="multilabel")
     np.testing.assert_allclose(expit(folded.oof[:, FOLD == 1, 1]), 1 / 122, rtol=1e-5)
     np.testing.assert_allclose(expit(folded.oof[:, :, 2]), 1 / 122, rtol=1e-5)
-    np.testing.assert_allclose(folded.refit(CS[0]).predict_proba(X, 0)[:, 2], 1 / 152, rtol=1e-6)
+    np.testing.assert_allclose(refit(folded, X, y, CS[0], "multilabel").predict_proba(X, 0)[:, 2], 1 / 152, rtol=1e-6)
     assert np.ptp(folded.oof[2, FOLD == 0, 1]) > 0.1
-    assert folded.refit(CS[2]).converged.all()
+    assert refit(folded, X, y, CS[2], "multilabel").converged.all()
 
 
 def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
@@ -90,7 +100,7 @@ def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
     y[:2] = 4
     fold = FOLD.copy()
     fold[:2] = 0
-    p = probabilities(fit_path_folds(X, y, CS, fold, task="multiclass", n_classes=5).oof[1], "multiclass")
+    p = probabilities(folded_path(X, y, fold, task="multiclass", n_classes=5).oof[1], "multiclass")
     assert (p[:, 3] == 0).all()
     assert (p[fold == 0, 4] == 0).all()
     assert (p[fold != 0, 4] > 0).all()
@@ -99,8 +109,8 @@ def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
 
 def test_a_small_memory_budget_solves_the_same_folds():
     y = labels("multiclass")
-    whole = fit_path_folds(X, y, CS, FOLD, task="multiclass").oof
-    batched = fit_path_folds(X, y, CS, FOLD, task="multiclass", memory=1).oof
+    whole = folded_path(X, y, FOLD, task="multiclass").oof
+    batched = folded_path(X, y, FOLD, task="multiclass", memory=1).oof
     for c in range(3):
         np.testing.assert_allclose(
             probabilities(batched[c], "multiclass"), probabilities(whole[c], "multiclass"), atol=1e-3

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mt.probe.solver import lbfgs, rounds
-from mt.probe.solver.api import fit_logistic, fit_path_folds
-from mt.probe.solver.continuation import Paths
+from mt.probe.solver.api import fit_logistic, solve_folds
+from mt.probe.solver.paths import Continuation
+from mt.probe.solver.request import LogisticRequest
 
 CS = [1.0, 1e2, 1e4]
 
@@ -60,19 +61,20 @@ def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, t
     logits = X @ rng.standard_normal((40, 3)) + rng.gumbel(size=(700, 3))
     y = {"binary": logits[:, 0] > 0, "multiclass": logits.argmax(1), "multilabel": logits > 1}[task].astype(int)
     fold = rng.integers(0, 5, 700)
-    rows, split = [], lbfgs._Block.split
+    rows, split = [], lbfgs.RowBlock.split
 
     def watched(batch):
         blocks = split(batch)
         rows.append(sum(len(block.design) * len(block.problems) for block in blocks) / (700 * len(batch.start)))
         return blocks
 
-    monkeypatch.setattr(lbfgs._Block, "split", watched)
-    whole = fit_path_folds(X, y, CS, fold, task=task).oof
+    monkeypatch.setattr(lbfgs.RowBlock, "split", watched)
+    request = LogisticRequest(X, y, CS, task=task)
+    whole = solve_folds([request], [fold])[0].oof
     assert set(rows) == {1.0}
     rows.clear()
     monkeypatch.setattr(lbfgs, "BLOCK_ROWS", 1)
-    blocks = fit_path_folds(X, y, CS, fold, task=task).oof
+    blocks = solve_folds([request], [fold])[0].oof
     assert rows[0] == pytest.approx(0.8, abs=0.01)
     np.testing.assert_allclose(blocks, whole, rtol=0.01, atol=0.01 * np.abs(whole).max())
 
@@ -101,7 +103,7 @@ def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
 
 
 def test_a_path_goes_on_straight_in_log_C_and_one_step_at_most():
-    paths, otherwise = Paths(), torch.tensor([[[7.0, 7.0]]])
+    paths, otherwise = Continuation(), torch.tensor([[[7.0, 7.0]]])
 
     def towards(path: int, C: float) -> list[list[float]]:
         return paths.towards([path], np.array([C]), otherwise)[0].tolist()

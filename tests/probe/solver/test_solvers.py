@@ -13,6 +13,7 @@ from mt.errors import FitError, InputError, MissingExtraError
 from mt.probe.solver import registry
 from mt.probe.solver.paths import probabilities
 from mt.probe.solver.registry import SOLVERS, get_solver
+from mt.probe.solver.request import LogisticRequest
 
 CS = [1e-3, 0.3, 30.0]
 RNG = np.random.default_rng(0)
@@ -24,6 +25,10 @@ TARGETS = {
     "ordinal": np.clip(np.round(X[:, 0] + 1.5 + RNG.standard_normal(90) / 2), 0, 3).astype(int),
     "multilabel": (X[:, :4] + RNG.standard_normal((90, 4)) > 0).astype(int),
 }
+
+
+def path_of(solver, y, Cs=CS, **options):
+    return solver.paths([LogisticRequest(X, y, Cs, **options)])[0]
 
 
 @pytest.fixture(params=["sklearn", "cuml"])
@@ -49,7 +54,7 @@ def other(request, monkeypatch):
 def test_solvers_agree(other, task, class_weight):
     options = {"task": task, "class_weight": class_weight, "sample_weight": np.linspace(0.5, 1.5, 90)}
     y = TARGETS[task]
-    ours, theirs = (s.path(X, y, CS, **options).run() for s in (get_solver("torch"), other))
+    ours, theirs = path_of(get_solver("torch"), y, **options), path_of(other, y, **options)
     assert theirs.coef.shape == ours.coef.shape
     assert theirs.intercept.shape == ours.intercept.shape
     assert theirs.converged.all()
@@ -61,25 +66,27 @@ def test_solvers_agree(other, task, class_weight):
 @pytest.mark.parametrize("task", TARGETS)
 def test_folds_agree(other, task):
     y, n_classes = TARGETS[task], 5 if task == "ordinal" else None
-    ours, theirs = (s.folds(X, y, CS, FOLD, task=task, n_classes=n_classes).run() for s in (get_solver("torch"), other))
+    request, solvers = LogisticRequest(X, y, CS, task=task, n_classes=n_classes), (get_solver("torch"), other)
+    ours, theirs = (solver.folds([request], [FOLD])[0] for solver in solvers)
     assert theirs.fold_converged.shape == ours.fold_converged.shape
     assert theirs.oof.shape == ours.oof.shape
     for c in range(3):
         np.testing.assert_allclose(probabilities(ours.oof[c], task), probabilities(theirs.oof[c], task), atol=2e-3)
-        refits = [folded.refit(CS[c]).objective for folded in (ours, theirs)]
-        np.testing.assert_allclose(*refits, rtol=1e-5)
+        refits = [s.refits([request.at(CS[c])], [p])[0] for s, p in zip(solvers, (ours, theirs), strict=True)]
+        np.testing.assert_allclose(refits[0].objective, refits[1].objective, rtol=1e-5)
 
 
 def test_two_classes_of_many_are_the_softmax_of_both(other):
     y = np.where(TARGETS["binary"] == 1, 3, 0)
-    ours, theirs = (s.path(X, y, CS, task="multiclass", n_classes=4).run() for s in (get_solver("torch"), other))
+    ours, theirs = (path_of(s, y, task="multiclass", n_classes=4) for s in (get_solver("torch"), other))
     np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-5)
     assert (theirs.predict_proba(X, 1)[:, [1, 2]] == 0).all()
 
 
 def test_a_constant_label_predicts_its_smoothed_base_rate(other):
     y = np.column_stack([TARGETS["binary"], np.zeros(90, dtype=int)])
-    ours, theirs = (s.folds(X, y, CS, FOLD, task="multilabel").run() for s in (get_solver("torch"), other))
+    request = LogisticRequest(X, y, CS, task="multilabel")
+    ours, theirs = (solver.folds([request], [FOLD])[0] for solver in (get_solver("torch"), other))
     np.testing.assert_allclose(theirs.oof[:, :, 1], ours.oof[:, :, 1], rtol=1e-5)
 
 
@@ -92,7 +99,7 @@ def test_the_reference_is_cold_tight_and_double(monkeypatch):
         return fit(self, X, y, sample_weight)
 
     monkeypatch.setattr(LogisticRegression, "fit", watched)
-    get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", dtype="float32").run()
+    path_of(get_solver("sklearn"), TARGETS["binary"], task="binary", dtype="float32")
     assert [parameters["C"] for parameters, _, _ in seen] == CS
     for parameters, dtype, warm in seen:
         assert (parameters["warm_start"], parameters["tol"], dtype, warm) == (False, 1e-8, np.float64, False)
@@ -102,7 +109,7 @@ def test_an_unconverged_reference_warns():
     from sklearn.exceptions import ConvergenceWarning
 
     with pytest.warns(ConvergenceWarning, match="after 2 iterations"):
-        path = get_solver("sklearn").path(X, TARGETS["binary"], [100.0], task="binary", max_iter=2).run()
+        path = path_of(get_solver("sklearn"), TARGETS["binary"], [100.0], task="binary", max_iter=2)
     assert not path.converged[0]
 
 
@@ -112,13 +119,13 @@ def test_every_solver_refuses_what_cannot_be_fitted(name):
     spoiled = X.copy()
     spoiled[3, 2] = np.nan
     with pytest.raises(FitError, match="must be finite"):
-        solver.path(spoiled, TARGETS["binary"], CS, task="binary").run()
+        solver.paths([LogisticRequest(spoiled, TARGETS["binary"], CS, task="binary")])
     with pytest.raises(FitError, match="one class only"):
-        solver.path(X, np.zeros(90, dtype=int), CS, task="binary")
+        path_of(solver, np.zeros(90, dtype=int), task="binary")
     with pytest.raises(FitError, match="one class only"):
-        solver.path(X, np.zeros((90, 2), dtype=int), CS, task="multilabel")
+        path_of(solver, np.zeros((90, 2), dtype=int), task="multilabel")
     with pytest.raises(FitError, match=r"[Ff]old"):
-        solver.folds(X, TARGETS["binary"], CS, np.zeros(90, dtype=int), task="binary")
+        solver.folds([LogisticRequest(X, TARGETS["binary"], CS, task="binary")], [np.zeros(90, dtype=int)])
 
 
 def test_names():
@@ -136,4 +143,4 @@ def test_a_missing_cuml_says_what_to_install(monkeypatch):
 
 def test_a_solver_refuses_a_device_it_does_not_run_on():
     with pytest.raises(InputError, match="'sklearn' does not run on 'cuda'"):
-        get_solver("sklearn").path(X, TARGETS["binary"], CS, task="binary", device="cuda")
+        path_of(get_solver("sklearn"), TARGETS["binary"], task="binary", device="cuda")
