@@ -35,33 +35,21 @@ OPEN: dict[str, set[str]] = {
     "no circle": {
         "mt.backbones.hubs.timm mt.backbones.networks.filled",
         "mt.probe.answer mt.probe.budgets.source",
-        "mt.probe.methods.fit mt.probe.methods.gradient_heads mt.probe.methods.neighbours",
     },
     "folder size": {
         "mt/fuse/end_to_end",
-        "mt/probe/solver",
     },
     "class names": {
-        "Batch",
         "Block",
         "Budget",
-        "Fit",
         "Fitted",
         "Fitting",
-        "Job",
-        "Joined",
         "Layout",
         "Loaded",
         "Problem",
         "Published",
         "Report",
-        "Request",
         "Rows",
-        "Scaling",
-        "_Block",
-    },
-    "Groups": {
-        "mt.probe.solver.fits",
     },
     "parameters": {
         "mt.cache.feature_file.write.FeatureWriter.open",
@@ -71,9 +59,6 @@ OPEN: dict[str, set[str]] = {
         "mt.fuse.end_to_end.tuner.Tuner.__init__",
         "mt.fuse.run.run_fuse",
         "mt.probe.run.run_probe",
-        "mt.probe.solver.api._request",
-        "mt.probe.solver.registry._one_by_one.request",
-        "mt.probe.solver.request.Request.check",
     },
     "untyped options": {
         "mt.cache.cli.selection.chosen",
@@ -81,11 +66,6 @@ OPEN: dict[str, set[str]] = {
         "mt.predict.cli.predict",
         "mt.probe.cli.print_scores",
         "mt.probe.cli.probe",
-        "mt.probe.solver.api.fit_path_folds",
-        "mt.probe.solver.api.folds_job",
-        "mt.probe.solver.api.path_job",
-        "mt.probe.solver.registry._one_by_one.folds",
-        "mt.probe.solver.registry._one_by_one.path",
     },
 }
 
