@@ -142,7 +142,7 @@ def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():
     pair = SimpleNamespace(model="m1 + m2")
 
     def by_class(labels, names):
-        first = SimpleNamespace(cases=SimpleNamespace(labels=labels), train=SimpleNamespace(class_names=names))
+        first = SimpleNamespace(cases=SimpleNamespace(y=labels), train=SimpleNamespace(class_names=names))
         return attention_by_class(pair, SimpleNamespace(first=first), received)
 
     found = by_class(np.array([0, 0, 2]), ["a", "b", "c"])
