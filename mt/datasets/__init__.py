@@ -8,21 +8,22 @@ from __future__ import annotations
 import importlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetSpec, OnError, Request
+from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of
 from mt.errors import InputError, unknown
 from mt.system import folders
-from mt.types import Task
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
 
 __all__ = [
-    "DATASETS", "Dataset", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split", "load_dataset",
+    "DATASETS", "Dataset", "DatasetSettings", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split",
+    "load_dataset",
 ]  # fmt: skip
 
 
@@ -30,42 +31,46 @@ def load_dataset(
     name: str,
     data_dir: Path | None = None,
     *,
+    settings: DatasetSettings | None = None,
     download: bool = False,
-    task: Task | None = None,
-    group_regex: str | None = None,
-    seed: int = 0,
     on_error: OnError = "raise",
     index: ContentIndex | None = None,
+    **words: Unpack[SettingWords],
 ) -> Dataset:
-    """Return a dataset by the name it is registered under; no image is opened.
+    """Return a dataset by the name it is registered under; no pixel is read.
 
     `name` may carry an argument: `medmnist:pathmnist@64`, `folder:PATH`, `table:CSV`, `synthetic@10000`.
-    `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
-    draws their splits and the synthetic images (the published datasets' drawn splits have a seed of their own, part
-    of their definition).  With `on_error="skip"` a label whose image does not exist keeps its row, which then loads
-    as an `ImageError`.
+    `settings` are what loads it beside the name (`DatasetSettings`), or its fields by keyword: `task="ordinal"`.
+    The seed also draws the synthetic images; the published datasets' drawn splits have a seed of their own, part of
+    their definition.  With `on_error="skip"` a label whose image does not exist keeps its row, which then loads as an
+    `ImageError`.
 
     Raises:
         InputError: no such dataset, or an option it does not take.
         DatasetError: its files are missing, malformed or contradict each other.
     """
+    settings = replace(settings or DatasetSettings(), **words)
     family, argument = split_name(name)
     spec = DATASETS[family]
-    if task is not None and not spec.infers:
-        raise InputError(f"--task does not apply to '{family}' ({spec.task}). It applies to folder: and table:")
-    if group_regex is not None and not spec.infers:
-        raise InputError(f"--group-regex does not apply to '{family}'. It applies to folder: and table:")
+    _refuse_unused(settings, family, spec)
     if download and not spec.downloads:
         raise InputError(f"'{family}' cannot be downloaded for you. {spec.obtain}")
     request = Request(
-        name=name, argument=argument, spec=spec, data_dir=folders.data_dir(data_dir), download=download, task=task,
-        group_regex=group_regex, seed=seed, on_error=on_error, index=index,
+        name=name, argument=argument, spec=spec, data_dir=folders.data_dir(data_dir), download=download,
+        settings=settings, on_error=on_error, index=index,
     )  # fmt: skip
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
-    typed = {"--task": task, "--group-regex": group_regex, "--seed": seed or None}
-    options = tuple(str(word) for pair in typed.items() if pair[1] is not None for word in pair)
-    return _with_crossing_groups_noted(replace(validated(dataset), options=options))
+    return _with_crossing_groups_noted(replace(validated(dataset), settings=settings))
+
+
+def _refuse_unused(settings: DatasetSettings, family: str, spec: DatasetSpec) -> None:
+    """Refuse settings that have no meaning for a dataset, rather than ignore them."""
+    for field in settings.changed():
+        if field == "seed" or family == "table" or (spec.infers and field not in OF_TABLES):
+            continue
+        where = "table:" if field in OF_TABLES else "folder: and table:"
+        raise InputError(f"{option_of(field)} does not apply to '{family}' ({spec.task}). It applies to {where}")
 
 
 def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:

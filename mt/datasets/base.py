@@ -12,6 +12,8 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import digest
+from mt.datasets.decoding.notes import Notes
+from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
 from mt.types import HEADLINE, Task
@@ -135,8 +137,8 @@ class Dataset:
 
     `location` is the folder or file it was read from, none for generated ones.  `budget_unit` says what a labelling
     budget counts (rows or groups), `grouping` what a group is.  `drawn` records the splits that we drew: algorithm,
-    fractions, seed, counts and the sha256 of each id list.  `options` are the words that, typed after the name, load
-    the same dataset again.
+    fractions, seed, counts and the sha256 of each id list.  `settings` are what loaded it beside the name;
+    `notes` counts what was seen while its images were decoded.
     """
 
     name: str
@@ -151,7 +153,8 @@ class Dataset:
     grouping: str | None = None
     warnings: tuple[str, ...] = ()
     drawn: Mapping[str, Json] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
+    settings: DatasetSettings = field(default_factory=DatasetSettings)
+    notes: Notes = field(default_factory=Notes, repr=False, compare=False)
     _described: dict[str, Json] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.datasets.setting_options import dataset_settings
 from mt.terminal import options, tables
 from mt.terminal.progress import note
 
 if TYPE_CHECKING:
     from mt.datasets.check import Report
+    from mt.datasets.settings import DatasetSettings
 
 # Problems of one kind that are printed in full; `--json` prints all.
 SHOWN = 20
@@ -48,13 +50,12 @@ def list_(as_json: bool) -> None:
 
 @datasets.command(epilog="Example: mt datasets check folder:photos --group-regex 'patient[0-9]+'")
 @click.argument("name")
-@options.dataset_settings
+@dataset_settings
 @options.as_json
 @click.pass_context
 def check(
-    ctx: click.Context, name: str, data_dir: str | None, download: bool, task: str | None, group_regex: str | None,
-    seed: int, as_json: bool,
-) -> None:  # fmt: skip
+    ctx: click.Context, name: str, data_dir: str | None, download: bool, settings: DatasetSettings, as_json: bool
+) -> None:
     """Read every image of NAME: counts, class balance, crossing groups, duplicates, unreadable files.
 
     Exits with status 1 when something is wrong.
@@ -63,9 +64,8 @@ def check(
     from mt.datasets.check import check_dataset
 
     dataset = load_dataset(
-        name, Path(data_dir) if data_dir else None, download=download, task=task, group_regex=group_regex,  # type: ignore[arg-type]
-        seed=seed, on_error="skip",
-    )  # fmt: skip
+        name, Path(data_dir) if data_dir else None, settings=settings, download=download, on_error="skip"
+    )
     report = check_dataset(dataset)
     (_print_json if as_json else _print)(report)
     if report.problems:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mt.datasets.decoding.images import SUFFIXES
+from mt.datasets.images import SUFFIXES
 from mt.errors import DatasetError
 
 # What operating systems leave behind; silently no image.

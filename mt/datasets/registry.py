@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mt.types import Task
+from mt.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
@@ -18,8 +18,8 @@ OnError = Literal["raise", "skip"]
 class DatasetSpec:
     """One line of `mt datasets`, and how to read the dataset.
 
-    `usage` is how its name is typed; `task` its task, in words where the files decide; `infers` whether `--task` and
-    `--group-regex` apply; `obtain` one sentence on where the files come from.
+    `usage` is how its name is typed; `task` its task, in words where the files decide; `infers` whether settings other
+    than the seed apply; `obtain` one sentence on where the files come from.
     """
 
     loader: str
@@ -43,9 +43,7 @@ class Request:
     spec: DatasetSpec
     data_dir: Path
     download: bool = False
-    task: Task | None = None
-    group_regex: str | None = None
-    seed: int = 0
+    settings: DatasetSettings = field(default_factory=DatasetSettings)
     on_error: OnError = "raise"
     index: ContentIndex | None = None
 

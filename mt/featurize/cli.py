@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt.datasets.setting_options import dataset_settings
 from mt.featurize.plan import Compute, Result
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
     from mt.datasets.registry import OnError
-    from mt.types import Task
+    from mt.datasets.settings import DatasetSettings
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -30,7 +31,7 @@ class BatchSize(click.ParamType[int | None]):
 @options.models
 @options.datasets
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="A split (repeatable).  [default: all]")
-@options.dataset_settings
+@dataset_settings
 @options.cache_dir
 @click.option(
     "--weights", multiple=True, metavar="[MODEL=]FILE|random",
@@ -67,9 +68,7 @@ def featurize(
     splits: tuple[str, ...],
     data_dir: str | None,
     download: bool,
-    task: Task | None,
-    group_regex: str | None,
-    seed: int,
+    settings: DatasetSettings,
     cache_dir: str | None,
     weights: tuple[str, ...],
     image_size: int | None,
@@ -104,8 +103,8 @@ def featurize(
     index = ContentIndex(rehash=rehash)
     loaded = [
         load_dataset(
-            name, Path(data_dir) if data_dir else None, download=download, task=task, group_regex=group_regex,
-            seed=seed, on_error=on_error, index=index,
+            name, Path(data_dir) if data_dir else None, settings=settings, download=download, on_error=on_error,
+            index=index,
         )
         for name in datasets
     ]  # fmt: skip
@@ -114,7 +113,7 @@ def featurize(
             dataset, models, splits=splits, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
             image_size=image_size, limit=limit, compute=compute, index=index,
         )  # fmt: skip
-        for warning in dataset.warnings:
+        for warning in (*dataset.warnings, *dataset.notes.lines()):
             progress.note(f"Warning: {warning}")
         for result in results:
             click.echo(as_line(result, as_json=as_json))

@@ -141,7 +141,7 @@ def command(
         "--weights": weights if weights in (None, RANDOM) else Path(weights).expanduser().absolute(),
         "--limit": limit,
     }
-    words += [*dataset.options, *(str(w) for pair in given.items() if pair[1] is not None for w in pair)]
+    words += [*dataset.settings.words(), *(str(w) for pair in given.items() if pair[1] is not None for w in pair)]
     return shlex.join(words)
 
 

@@ -131,7 +131,7 @@ def _featurized(
 
 
 def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
-    from mt.datasets.decoding.images import decode
+    from mt.datasets.images import decode
     from mt.featurize.embed import Embedder
     from mt.system.device import pick_device
 
@@ -154,7 +154,7 @@ def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
 
 def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield the files named, and every image in the folders named, in order; what a dataset passes over is no image."""
-    from mt.datasets.decoding.images import SUFFIXES
+    from mt.datasets.images import SUFFIXES
     from mt.datasets.listing import list_images
 
     for path in map(Path, paths):

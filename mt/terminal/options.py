@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import click
 
 from mt.errors import InputError
-from mt.types import TASKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
@@ -55,19 +54,6 @@ metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",
 )  # fmt: skip
-
-
-def dataset_settings(command: F) -> F:
-    """Add the options that `load_dataset` takes beside the name."""
-    for option in (
-        click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:."),
-        click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path."),
-        click.option("--task", type=click.Choice(TASKS), help="For folder: and table:, instead of what they infer."),
-        click.option("--download", is_flag=True, help="Fetch the files where the licence allows (medmnist)."),
-        data_dir,
-    ):
-        command = option(command)
-    return command
 
 
 def required(values: tuple[str, ...], option: str, *, see: str) -> None:

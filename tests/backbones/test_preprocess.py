@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 
 from mt.backbones.load import REGISTRY
 from mt.backbones.preprocess import Preprocess
-from mt.datasets.decoding.images import decode
+from mt.datasets.images import decode
 from mt.errors import InputError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -14,7 +14,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.status import Status
 from mt.datasets.base import ImageError
-from mt.datasets.decoding.images import ImageFiles, decode
+from mt.datasets.images import ImageFiles, decode
 from tests.datasets.layouts import pixels
 
 RGB = pixels(0, 20, 30)
@@ -119,7 +119,7 @@ def test_one_pixel() -> None:
 
 
 def test_32_bit_floats_are_refused_with_advice() -> None:
-    with pytest.raises(ImageError, match=r"32-bit pixels .* save as 8 or 16 bits"):
+    with pytest.raises(ImageError, match=r"32-bit floating-point pixels .*; choose: --intensity minmax"):
         decode(encoded(Image.fromarray(np.ones((3, 3), dtype=np.float32)), "TIFF"))
 
 

@@ -1,90 +1,106 @@
-"""The pixels of one DICOM file as 8-bit RGB; nothing else of it is read further or kept."""
+"""The pixels of one DICOM file; nothing else of it is read further or kept."""
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+import threading
+import warnings
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 
+from mt.datasets.decoding.dicom_grey import grey_samples, number
+from mt.datasets.decoding.notes import Notes
+from mt.datasets.decoding.pillow import refuse_bomb
+from mt.datasets.decoding.rules import Decoding, frame_number
+from mt.datasets.decoding.samples import Samples
 from mt.errors import MissingExtraError
 
+INSTALL = "pip install 'medical-transfer[dicom]'"
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# pydicom warns through Python's warnings, which are one for all threads; reading holds the interpreter anyway.
+_ONE_AT_A_TIME = threading.Lock()
 
-def read_dicom(file: BinaryIO) -> np.ndarray:
-    """Return the single frame of a DICOM file as uint8 (H, W, 3), dark to bright as a viewer shows it.
 
-    Rescale slope and intercept, then the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3), else a VOI table, else the
-    image's own range without padding; MONOCHROME1 is inverted last.
+def read_dicom(data: bytes, decoding: Decoding, notes: Notes) -> Samples:
+    """Return one frame of a DICOM file.
+
+    Grey: modality LUT or rescale slope and intercept, then a window or VOI table (`mt.datasets.decoding.dicom_grey`).
+    Colour: palettes looked up, YBR converted, then the range of its bits.
 
     Raises:
         MissingExtraError: pydicom is not installed.
-        ValueError: more than one frame.
+        ValueError: no image, several frames and no choice, or a compression that no installed plugin decodes.
+    """
+    import_pydicom()
+    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            return _read(data, decoding)
+        finally:
+            notes.add_warnings([" ".join(str(warning.message).split()) for warning in caught])
+
+
+def import_pydicom() -> Any:
+    """Return pydicom.
+
+    Raises:
+        MissingExtraError: it is not installed.
     """
     try:
         import pydicom
     except ImportError as error:
-        raise MissingExtraError(
-            "DICOM images need pydicom. Install it: pip install 'medical-transfer[dicom]'"
-        ) from error
-    from pydicom.pixels.utils import pixel_array
+        raise MissingExtraError(f"DICOM images need pydicom. Install it: {INSTALL}") from error
+    return pydicom
 
-    header = pydicom.dcmread(file)
-    if int(header.get("NumberOfFrames") or 1) != 1:
-        raise ValueError(f"the DICOM file holds {header.NumberOfFrames} frames, expected one; export single images")
-    _refuse_bomb(header)
-    stored = pixel_array(header)
-    if header.PhotometricInterpretation == "PALETTE COLOR":
+
+def _read(data: bytes, decoding: Decoding) -> Samples:
+    header = import_pydicom().dcmread(BytesIO(data), force=True)
+    if not any(name in header for name in PIXELS):
+        raise ValueError(without_image(header))
+    refuse_bomb(int(header.Columns), int(header.Rows), decoding.max_pixels)
+    frames = int(number(header.get("NumberOfFrames")) or 1)
+    place = frame_number(frames, decoding.frame)
+    stored = _stored(header, place if frames > 1 else None)
+    if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
-        stored = apply_color_lut(stored, header)
+        looked_up = apply_color_lut(stored, header)[..., :3]
+        return Samples(looked_up, 0, np.iinfo(looked_up.dtype).max)
     if stored.ndim == 3:
-        return _eight_bits(stored, header)
-    grey = np.rint(_windowed(stored, header) * 255).astype(np.uint8)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        grey = 255 - grey
-    return np.repeat(grey[..., None], 3, axis=2)
+        return Samples(stored[..., :3], 0, 2.0 ** int(header.BitsStored) - 1)
+    return grey_samples(stored, header, place, decoding)
 
 
-def _refuse_bomb(header: Any) -> None:
-    """Hold DICOM to the limit that Pillow sets for other formats."""
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS and int(header.Rows) * int(header.Columns) > Image.MAX_IMAGE_PIXELS:
-        raise Image.DecompressionBombError(f"{header.Columns} x {header.Rows} pixels")
-
-
-def _eight_bits(colour: np.ndarray, header: Any) -> np.ndarray:
-    """Return a colour image (H, W, 3) as uint8: palettes hold 16 bits, samples as many as the header says."""
-    if colour.dtype == np.uint8:
-        return np.ascontiguousarray(colour[..., :3])
-    top = 65535 if header.PhotometricInterpretation == "PALETTE COLOR" else 2 ** int(header.BitsStored) - 1
-    return np.rint(colour[..., :3].astype(np.float64) * (255 / top)).astype(np.uint8)
+def without_image(header: Any) -> str:
+    """Return what to say of an object without pixels: another kind of object, or an image that lost them."""
+    name = class_name(header)
+    if name is None:
+        return "not a DICOM object: no class, no pixel data"
+    if "Image Storage" in name:
+        return f"the DICOM image ({name}) has no pixel data"
+    return f"a DICOM object that is no image ({name})"
 
 
-def _windowed(stored: np.ndarray, header: Any) -> np.ndarray:
-    """Return grey values mapped to 0 ... 1."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi
-
-    padding = header.get("PixelPaddingValue")
-    image = stored != padding if padding is not None else np.ones(stored.shape, dtype=bool)
-    values = np.asarray(apply_modality_lut(stored, header), dtype=np.float64)
-    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-        shape = str(header.get("VOILUTFunction") or "LINEAR").upper()
-        return _window(values, _first(header.WindowCenter), _first(header.WindowWidth), shape)
-    if header.get("VOILUTSequence"):
-        values = np.asarray(apply_voi(values.astype(np.int64), header), dtype=np.float64)
-    inside = values[image] if image.any() else values
-    low, high = inside.min(), inside.max()
-    return np.asarray(np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0))
+def class_name(header: Any) -> str | None:
+    """Return the name of what an object is, such as `CT Image Storage`, or None where it does not say."""
+    uid = header.get("SOPClassUID") or getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return None if not uid else str(uid.name)
 
 
-def _window(values: np.ndarray, center: float, width: float, shape: str) -> np.ndarray:
-    if shape == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(-4 * (values - center) / width)))
-    if shape == "LINEAR_EXACT":
-        return np.asarray(np.clip((values - center) / width + 0.5, 0.0, 1.0))
-    return np.asarray(np.clip((values - (center - 0.5)) / max(width - 1, 1e-12) + 0.5, 0.0, 1.0))
+def _stored(header: Any, index: int | None) -> np.ndarray:
+    """Return the values of a frame as stored, converted to RGB where they are YBR."""
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-
-def _first(value: Any) -> float:
-    """Return the first of one or several windows."""
-    return float(value[0] if hasattr(value, "__len__") and not isinstance(value, str) else value)
+    if "TransferSyntaxUID" not in header.file_meta:  # a file without a preamble has no header of its own
+        implicit, little = header.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+    try:
+        return np.asarray(pixel_array(header, index=index))
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error):
+            raise
+        syntax = header.file_meta.TransferSyntaxUID.name
+        raise ValueError(f"{syntax} needs a decoder: {INSTALL}; mt doctor says which work") from error

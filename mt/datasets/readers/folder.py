@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mt.datasets.base import Dataset, Split
-from mt.datasets.decoding.images import ImageFiles
 from mt.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.datasets.listing import list_images, natural, some, subfolders
+from mt.datasets.readers.image_table import ImageTable, splits_of
 from mt.datasets.registry import Request
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError, InputError
@@ -51,28 +51,21 @@ def load(request: Request) -> Dataset:
     number = {name: label for label, name in enumerate(class_names)}
     ids = [image.id for image in found]
     labels = np.array([number[image.class_name] for image in found], dtype=np.int64)
-    groups = None if request.group_regex is None else groups_by_regex(ids, request.group_regex)
-    rows, drawn = _split_rows(found, ids, labels, groups, request.seed)
-    splits = {
-        name: Split(
-            name,
-            [ids[row] for row in chosen],
-            labels[chosen],
-            ImageFiles([found[row].path for row in chosen]),
-            None if groups is None else [groups[row] for row in chosen],
-        )
-        for name, chosen in rows.items()
-    }
+    groups = None if request.settings.group_regex is None else groups_by_regex(ids, request.settings.group_regex)
+    rows, drawn = _split_rows(found, ids, labels, groups, request.settings.seed)
+    table = ImageTable(ids, labels, [image.path for image in found], groups, decoding=request.settings.decoding)
+    splits = splits_of(table, rows)
     return Dataset(
         name=f"folder:{root.resolve().name}",
         location=str(root),
-        task=_task(request.task, class_names),
+        task=_task(request.settings.task, class_names),
         class_names=class_names,
         licence=request.spec.licence,
         kind="photo",
         splits=splits,
         grouping=None if groups is None else "patient",
         drawn=drawn,
+        notes=table.notes,
         warnings=(*warnings, *warnings_about(splits, class_names)),
     )
 

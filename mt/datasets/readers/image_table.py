@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from mt.datasets.base import Split
-from mt.datasets.decoding.images import ImageFiles
+from mt.datasets.decoding.notes import Notes
+from mt.datasets.decoding.rules import Decoding
+from mt.datasets.images import ImageFiles
 from mt.datasets.listing import some
 from mt.datasets.registry import Request
 from mt.errors import DatasetError
@@ -25,6 +27,9 @@ class ImageTable:
     paths: Sequence[str | None]
     groups: Sequence[str] | None = None
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    decoding: Decoding = field(default_factory=Decoding)
+    frames: Sequence[int] | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 def splits_of(table: ImageTable, rows: Mapping[str, np.ndarray]) -> dict[str, Split]:
@@ -40,10 +45,13 @@ def _split(name: str, table: ImageTable, rows: list[int]) -> Split:
         name,
         ids,
         table.labels[rows],
-        ImageFiles([path or id_ for path, id_ in zip(paths, ids, strict=True)], absent),
+        ImageFiles(
+            [path or id_ for path, id_ in zip(paths, ids, strict=True)], absent, table.decoding,
+            None if table.frames is None else [table.frames[row] for row in rows], table.notes,
+        ),
         None if table.groups is None else [table.groups[row] for row in rows],
         {column: [values[row] for row in rows] for column, values in table.columns.items()},
-    )
+    )  # fmt: skip
 
 
 def found_images(

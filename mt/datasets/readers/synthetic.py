@@ -37,7 +37,7 @@ def load(request: Request) -> Dataset:
             raise InputError(f"'{request.name}': expected synthetic@N with N >= 4 images, e.g. synthetic@10000")
         rows = int(request.argument)
     splits = {
-        name: _split(name, number, count, request.seed)
+        name: _split(name, number, count, request.settings.seed)
         for number, (name, count) in enumerate({"train": rows, "test": rows // 2}.items())
     }
     return Dataset(

@@ -40,11 +40,12 @@ def load(request: Request) -> Dataset:
     ids = _ids(images)
     paths, warnings = found_images(request, ids, _existing(file, images, ids), where=file.parent)
     groups, grouping = _groups(request, file, columns, ids)
-    rows, drawn = _split_rows(file, columns.get("split"), ids, labels.values, groups, request.seed)
+    rows, drawn = _split_rows(file, columns.get("split"), ids, labels.values, groups, request.settings.seed)
     if "train" in rows:
         labels.refuse_untrained(file, rows["train"])
     metadata = {name: columns[name] for name in METADATA if name in columns}
-    splits = splits_of(ImageTable(ids, labels.values, paths, groups, metadata), rows)
+    table = ImageTable(ids, labels.values, paths, groups, metadata, request.settings.decoding)
+    splits = splits_of(table, rows)
     return Dataset(
         name=f"table:{file.stem}",
         location=str(file),
@@ -55,6 +56,7 @@ def load(request: Request) -> Dataset:
         splits=splits,
         grouping=grouping,
         drawn=drawn,
+        notes=table.notes,
         warnings=(*warnings, *labels.warnings, *warnings_about(splits, labels.class_names)),
     )
 
@@ -62,12 +64,12 @@ def load(request: Request) -> Dataset:
 def _labels(request: Request, file: Path, columns: dict[str, list[str]]) -> Labels:
     if "label" in columns:
         unused = [name for name in columns if name not in _RESERVED]
-        return label_column(file, columns["label"], request.task, unused)
+        return label_column(file, columns["label"], request.settings.task, unused)
     named = {name: values for name, values in columns.items() if name not in _RESERVED}
     if not named:
         found = ", ".join(columns)
         raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 a label). Found: {found}.")
-    return label_columns(file, named, request.task)
+    return label_columns(file, named, request.settings.task)
 
 
 def _ids(images: Sequence[str]) -> list[str]:
@@ -115,8 +117,8 @@ def _groups(
     request: Request, file: Path, columns: dict[str, list[str]], ids: list[str]
 ) -> tuple[list[str] | None, str | None]:
     """Return the groups and what they are: `--group-regex` on the path, else `group`, else `patient`, else none."""
-    if request.group_regex is not None:
-        return groups_by_regex(ids, request.group_regex), "patient"
+    if request.settings.group_regex is not None:
+        return groups_by_regex(ids, request.settings.group_regex), "patient"
     for name in ("group", "patient"):
         if name in columns:
             empty = [str(line) for line, value in enumerate(columns[name], start=2) if not value]

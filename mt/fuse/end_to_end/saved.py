@@ -15,7 +15,7 @@ import torch
 from mt.backbones import Preprocess
 from mt.backbones.recorded import described, load_untrained
 from mt.datasets import Dataset, Split, load_dataset
-from mt.datasets.decoding.images import ImageFiles
+from mt.datasets.images import ImageFiles
 from mt.errors import InputError
 from mt.fuse.dvme.fit import link, torch_device
 from mt.fuse.dvme.module import DVME

@@ -1,0 +1,41 @@
+"""What is worth knowing once about many images, counted."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Notes:
+    """Counts of what decoding saw; threads may add at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._warnings: Counter[str] = Counter()
+        self._warned = 0
+
+    def add(self, what: str) -> None:
+        """Count one image."""
+        with self._lock:
+            self._counts[what] += 1
+
+    def add_warnings(self, texts: list[str]) -> None:
+        """Count what a library warned of while it read one image."""
+        if texts:
+            with self._lock:
+                self._warnings.update(texts)
+                self._warned += 1
+
+    def lines(self) -> list[str]:
+        """Return one line a kind of note, and one for all warnings of libraries."""
+        with self._lock:
+            lines = [f"{count:,} {what}" for what, count in sorted(self._counts.items())]
+            if self._warnings:
+                (common, times), kinds = self._warnings.most_common(1)[0], len(self._warnings)
+                total = sum(self._warnings.values())
+                lines.append(
+                    f"pydicom warned {total:,} times of {self._warned:,} files, {kinds:,} kinds of warning; "
+                    f"most often ({times:,}): {common}"
+                )
+            return lines

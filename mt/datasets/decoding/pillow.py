@@ -1,0 +1,112 @@
+"""Files that Pillow reads: opened within a limit, one frame of several, turned upright, as 8-bit RGB."""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from mt.datasets.decoding import png
+from mt.datasets.decoding.rules import Decoding, frame_number
+from mt.datasets.decoding.samples import Samples
+
+# Pillow's other readers either run programs (EPS) or read what no one photographs with.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+MPO = "MPO photographs of several images: the primary image is used"
+
+
+def refuse_bomb(width: int, height: int, limit: int | None) -> None:
+    """Raise where an image has more pixels than `limit`, or else than Pillow's own limit."""
+    most = Image.MAX_IMAGE_PIXELS if limit is None else limit
+    if most and width * height > most:
+        raise Image.DecompressionBombError(f"{width} x {height} pixels, at most {most:,}; --max-pixels allows more")
+
+
+def read(data: bytes, decoding: Decoding, *, place: int | None = None) -> tuple[Image.Image | Samples, bool]:
+    """Return upright 8-bit RGB, or the samples of a deeper image; and whether it is an MPO photograph.
+
+    `place` is the page, where the caller has chosen it.  Where metadata stops a PNG (an oversized profile or text, a
+    wrong checksum of a chunk that holds no pixels) it is read again without.
+    """
+    try:
+        return _read(BytesIO(data), decoding, place)
+    except (ValueError, SyntaxError, OSError, struct.error) as error:
+        if not data.startswith(png.SIGNATURE) or "frame" in str(error):
+            raise
+        whole = png.without_metadata(data)
+        if whole == data:
+            raise
+        try:
+            return _read(BytesIO(whole), decoding, place)
+        except Exception:
+            raise error from None
+
+
+def _read(file: BinaryIO, decoding: Decoding, place: int | None) -> tuple[Image.Image | Samples, bool]:
+    image = opened(file, decoding.max_pixels)
+    refuse_bomb(image.width, image.height, decoding.max_pixels)
+    photograph = image.format == "MPO"
+    frames = 1 if photograph else int(getattr(image, "n_frames", 1))
+    image.seek(frame_number(frames, decoding.frame) if place is None else place)
+    refuse_bomb(image.width, image.height, decoding.max_pixels)
+    image.load()
+    upright = turned_upright(image)
+    return (_samples(upright) if _is_deep(upright) else to_rgb(upright)), photograph
+
+
+def opened(file: BinaryIO, limit: int | None) -> ImageFile.ImageFile:
+    """Return the image in a file, its pixels not yet read; with a `limit`, Pillow's own is not asked."""
+    if limit is None:
+        return Image.open(file, formats=FORMATS)
+    Image.init()
+    prefix = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        try:
+            if accept is None or accept(prefix) is True:
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError("not an image in a known format")
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says; a broken EXIF block says nothing."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # whatever is wrong with metadata, it is not wrong with pixels
+        return image
+    return image
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where none can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return 8-bit RGB pixels of an image of any 8-bit mode."""
+    if image.mode == "RGB":
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _samples(image: Image.Image) -> Samples:
+    """Return the values of a deep image; 16 bits have a known white, 32 bits have none."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Samples(values.astype(np.uint16), 0, 65535)
+    return Samples(values, None, None)

@@ -1,0 +1,212 @@
+"""Image files as people have them, decoded to 8-bit RGB: any depth, palette, CMYK, rotated, several pages, DICOM."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mt.cache.content import ContentIndex
+from mt.cache.feature_file.status import Status
+from mt.cache.fingerprint import digest
+from mt.datasets.base import ImageError, Json, Loaded
+from mt.datasets.decoding import netpbm, pillow, png, tiff
+from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers
+from mt.datasets.decoding.notes import Notes
+from mt.datasets.decoding.rules import Decoding
+from mt.datasets.decoding.samples import Samples
+from mt.datasets.decoding.turning import turned
+from mt.errors import MissingExtraError
+
+_PHOTOGRAPHS = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".jp2", ".j2k", ".tif", ".tiff", ".bmp", ".gif", ".webp",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+SUFFIXES = frozenset((*_PHOTOGRAPHS, ".dcm", ".dicom"))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image as 8-bit RGB, and which share of its depth it used (None: 8 bits, or no known depth)."""
+
+    image: Image.Image
+    range_share: float | None = None
+
+
+def decode(source: str | os.PathLike[str] | bytes, decoding: Decoding | None = None) -> Image.Image:
+    """Return the image in a file, or in the bytes of one, as 8-bit RGB with its EXIF rotation applied.
+
+    Depth and polarity come from the file: n bits become `round(255 v / (2^n - 1))`, small values bright where the
+    file says so.  Alpha and colour profiles are ignored; CMYK is converted as Pillow's `convert("RGB")` does.
+
+    Raises:
+        ImageError: the file is absent, empty, truncated, too large, or no image; the message names it.
+        MissingExtraError: a DICOM file, and pydicom is not installed.
+    """
+    return examine(source, decoding or Decoding(), Notes()).image
+
+
+def examine(source: str | os.PathLike[str] | bytes, decoding: Decoding, notes: Notes) -> Decoded:
+    """Return the image in a file with what was seen on the way; what should be known once goes to `notes`.
+
+    Raises:
+        ImageError: as `decode`.
+        MissingExtraError: as `decode`.
+    """
+    name = "image" if isinstance(source, bytes) else os.fspath(source)
+    try:
+        if isinstance(source, bytes):
+            return _decoded(source, decoding, notes)
+        with open(source, "rb") as file:
+            return _decoded(file.read(), decoding, notes)
+    except (ImageError, MissingExtraError):
+        raise
+    except Exception as error:  # whatever a broken file makes a decoder raise, it is about this one image
+        status, reason = _reason(error)
+        raise ImageError(f"{name}: {reason}", status) from error
+
+
+def _decoded(data: bytes, decoding: Decoding, notes: Notes) -> Decoded:
+    if not data:
+        raise EOFError
+    found = _found(data, decoding, notes)
+    if isinstance(found, Samples):
+        return Decoded(Image.fromarray(found.eight_bits(decoding.rule)), found.range_share())
+    if decoding.intensity in ("auto", "full"):
+        return Decoded(found)
+    return Decoded(Image.fromarray(Samples(np.asarray(found), 0, 255).eight_bits(decoding.rule)))
+
+
+def _found(data: bytes, decoding: Decoding, notes: Notes) -> Image.Image | Samples:
+    """Return 8-bit RGB, or samples of another depth, by what the content says the file is."""
+    if is_dicom(data):
+        from mt.datasets.decoding.dicom import read_dicom
+
+        return read_dicom(data, decoding, notes)
+    if data.startswith(tiff.MARKS):
+        return _tiff(data, decoding)
+    header = netpbm.deep_header(data)
+    if header is not None:
+        pillow.refuse_bomb(header.width, header.height, decoding.max_pixels)
+        return netpbm.read_netpbm(data, header)
+    found, photograph = pillow.read(data, decoding)
+    if photograph:
+        notes.add(pillow.MPO)
+    return _png(data, found, decoding) if data.startswith(png.SIGNATURE) else found
+
+
+def _tiff(data: bytes, decoding: Decoding) -> Image.Image | Samples:
+    file = BytesIO(data)
+    try:
+        pages = tiff.pages_of(file)
+    except Exception:  # a library that is stricter than the other has no say
+        return pillow.read(data, decoding)[0]
+    page = tiff.chosen_page(pages, decoding.frame)
+    pillow.refuse_bomb(*page.width_and_height, decoding.max_pixels)
+    if page.ordinary:
+        return pillow.read(data, decoding, place=page.place)[0]
+    samples = tiff.read_page(file, page)
+    return replace(samples, values=turned(samples.values, page.orientation))
+
+
+def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image.Image | Samples:
+    """Return what Pillow found, or the 16-bit samples of a PNG where they decide."""
+    if not png.is_deep(data):
+        return found
+    bits = png.narrower_bits(BytesIO(data))
+    if isinstance(found, Samples):
+        return png.declared(found.values, bits)
+    if bits is None and decoding.intensity in ("auto", "full"):
+        return Samples(np.asarray(found), 0, 255)  # the high bytes, which Pillow keeps
+    bare = png.without_metadata(data)
+    with Image.open(BytesIO(bare), formats=("PNG",)) as image:
+        return png.declared(turned(png.colour(bare), pillow.orientation(image)), bits)
+
+
+def _reason(error: Exception) -> tuple[Status, str]:
+    """Return the status and the words for what a decoder raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return Status.ABSENT, "no such file"
+    if isinstance(error, EOFError) and not text:
+        return Status.EMPTY, "the file is empty (0 bytes)"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
+        return Status.TOO_LARGE, f"too many pixels, taken for a decompression bomb ({text})"
+    if isinstance(error, UnidentifiedImageError):
+        return Status.UNREADABLE, "not an image in a known format (PNG, JPEG, TIFF, DICOM, ...)"
+    if "truncated" in text.lower() or isinstance(error, EOFError | struct.error):
+        return Status.TRUNCATED, f"the file is cut short ({text})"
+    return Status.UNREADABLE, text or type(error).__name__
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A source of one image a row: a file, or one frame of it.
+
+    `absent` are the rows whose file was known to be missing at the start; `frames` holds each row's frame, from 1,
+    where the rows of a dataset are frames.
+    """
+
+    paths: Sequence[str]
+    absent: frozenset[int] = frozenset()
+    decoding: Decoding = field(default_factory=Decoding)
+    frames: Sequence[int] | None = None
+    notes: Notes = field(default_factory=Notes, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def only(self, places: Sequence[int]) -> ImageFiles:
+        """Return the files at these places, so that `--limit` neither reads nor hashes the others."""
+        absent = frozenset(row for row, place in enumerate(places) if place in self.absent)
+        frames = None if self.frames is None else [self.frames[place] for place in places]
+        return replace(self, paths=[self.paths[place] for place in places], absent=absent, frames=frames)
+
+    def load(self, start: int, stop: int) -> list[Loaded]:
+        found = self.examine(start, stop)
+        return [one if isinstance(one, ImageError) else one.image for one in found]
+
+    def examine(self, start: int, stop: int) -> list[Decoded | ImageError]:
+        """Return images as `load` does, with what was seen on the way."""
+        return [self._examine(row) for row in range(start, min(stop, len(self)))]
+
+    def _examine(self, row: int) -> Decoded | ImageError:
+        if row in self.absent:
+            return ImageError(f"{self.paths[row]}: no such file", Status.ABSENT)
+        decoding = self.decoding if self.frames is None else replace(self.decoding, frame=str(self.frames[row]))
+        try:
+            return examine(self.paths[row], decoding, self.notes)
+        except ImageError as error:
+            return error
+
+    def content(self, index: ContentIndex) -> Json:
+        """Return one hash over the content hashes of all files, and how they are read where that is not as ever.
+
+        An absent file counts as such.  A reader whose pixels changed since the first release states its revision.
+        """
+        present = [Path(path) for row, path in enumerate(self.paths) if row not in self.absent]
+        hashes = iter(index.sha256_many(present, label="hashing images"))
+        files = digest([None if row in self.absent else next(hashes) for row in range(len(self))])
+        return {
+            "files": files,
+            **({"frames": digest(list(self.frames))} if self.frames is not None else {}),
+            **({"decoding": asked} if (asked := self.decoding.describe()) else {}),
+            **({"readers": revised} if (revised := self._revised(files, present, index)) else {}),
+        }
+
+    def _revised(self, files: str, present: Sequence[Path], index: ContentIndex) -> dict[str, int]:
+        """Return the revisions of the readers that these files need: looked for once, remembered by content."""
+        key = {"revision": KINDS_REVISION, "files": files}
+        known = index.recall("readers", key)
+        if known is None:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                known = {name: number for found in pool.map(revised_readers, present) for name, number in found.items()}
+            index.remember("readers", key, known)
+        return dict(known)

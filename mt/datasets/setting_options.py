@@ -1,0 +1,64 @@
+"""The options that load a dataset, gathered into one `DatasetSettings` for the command."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from mt.datasets.settings import DatasetSettings
+from mt.terminal import options
+from mt.types import TASKS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--task", type=click.Choice(TASKS), help="For folder: and table:, instead of what they infer."),
+    click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path."),
+    click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:."),
+    click.option(
+        "--intensity", default="auto", show_default=True, metavar="RULE",
+        help="What becomes black and white: auto (as the file says), full, minmax, percentile:LOW,HIGH, window:C,W.",
+    ),
+    click.option(
+        "--frame", metavar="first|middle|N|all",
+        help="Which of several pages or frames; all: one row per frame.  [default: refuse such files]",
+    ),
+    click.option("--voi", metavar="N|NAME", help="Which window of a DICOM file.  [default: the first]"),
+    click.option(
+        "--max-pixels", type=click.IntRange(min=1), metavar="N",
+        help="Refuse images of more pixels.  [default: 89478485]",
+    ),
+    click.option(
+        "--column", "columns", multiple=True, metavar="NAME",
+        help="Keep a DICOM attribute with each row (repeatable): sex, age, view, modality, ..., or all.",
+    ),
+    click.option("--hash-groups", is_flag=True, help="For table:, store the patient hashed, never as written."),
+    click.option(
+        "--uncertain", type=click.Choice(["ignore", "0", "1"]), help="For table:, what -1 in a label column means."
+    ),
+    click.option(
+        "--blank", type=click.Choice(["ignore", "0"]), help="For table:, what an empty label cell means."
+    ),
+    click.option(
+        "--separator", metavar="NAME",
+        help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: found out]",
+    ),
+)  # fmt: skip
+
+
+def dataset_settings(command: F) -> F:
+    """Add the options that `load_dataset` takes; the command gets `settings`, `data_dir` and `download`."""
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, **values: Any) -> Any:
+        given = {field.name: values.pop(field.name) for field in fields(DatasetSettings)}
+        return command(*args, settings=DatasetSettings(**given), **values)
+
+    download = click.option("--download", is_flag=True, help="Fetch the files where the licence allows (medmnist).")
+    for option in reversed((options.data_dir, download, *_OPTIONS)):
+        with_settings = option(with_settings)
+    return with_settings  # type: ignore[return-value]

@@ -1,0 +1,100 @@
+"""What loads a dataset beside its name: one frozen object, from the command line to the reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict
+
+from mt.datasets.decoding.rules import Decoding
+from mt.errors import InputError
+from mt.types import Task
+
+# Fields that only a table has a use for.
+OF_TABLES = ("hash_groups", "uncertain", "blank", "separator")
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+
+
+class SettingWords(TypedDict, total=False):
+    """The fields of `DatasetSettings` as keywords."""
+
+    task: Task | None
+    group_regex: str | None
+    seed: int
+    intensity: str
+    frame: str | None
+    voi: str | None
+    max_pixels: int | None
+    columns: tuple[str, ...]
+    hash_groups: bool
+    uncertain: Literal["ignore", "0", "1"] | None
+    blank: Literal["ignore", "0"] | None
+    separator: str | None
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What loads a dataset beside its name; a default changes neither names nor fingerprints.
+
+    `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
+    draws their splits and the synthetic images.  `intensity`, `frame`, `voi` and `max_pixels` decide over pixels
+    (`Decoding`).  `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
+    patients hashed.  `uncertain` and `blank` say what -1 and nothing mean in a table's label columns, `separator`
+    what is between its cells.
+    """
+
+    task: Task | None = None
+    group_regex: str | None = None
+    seed: int = 0
+    intensity: str = "auto"
+    frame: str | None = None
+    voi: str | None = None
+    max_pixels: int | None = None
+    columns: tuple[str, ...] = ()
+    hash_groups: bool = False
+    uncertain: Literal["ignore", "0", "1"] | None = None
+    blank: Literal["ignore", "0"] | None = None
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("frame", "voi", "uncertain", "blank"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))
+        object.__setattr__(self, "columns", tuple(self.columns))
+        _ = self.decoding
+        for name, known in (("uncertain", ("ignore", "0", "1")), ("blank", ("ignore", "0"))):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise InputError(f"--{name} {value} is not a choice: expected {', '.join(known)}.")
+        if self.separator is not None and self.separator not in SEPARATORS and len(self.separator) != 1:
+            raise InputError(
+                f"--separator {self.separator} is not one: expected {', '.join(SEPARATORS)}, or one character."
+            )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.intensity, self.frame, self.voi, self.max_pixels)
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not their default, by field."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+    def words(self) -> tuple[str, ...]:
+        """Return the words that, typed after the name, load the same dataset again."""
+        words: list[str] = []
+        for name, value in self.changed().items():
+            option = option_of(name)
+            if value is True:
+                words.append(option)
+                continue
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [option, str(one)]
+        return tuple(words)
+
+
+def option_of(field: str) -> str:
+    """Return the option that sets a field on the command line."""
+    return "--column" if field == "columns" else f"--{field.replace('_', '-')}"
