@@ -154,7 +154,7 @@ class FeaturizeSettings(TomlTable):
     precision: Annotated[StrictStr, Field(description="text in quotes")] = "float32"
 
 
-class DatasetSettings(TomlTable):
+class DatasetTable(TomlTable):
     """How one dataset is read, as `mt featurize` takes it: a key for each of its options for a dataset."""
 
     task: Annotated[TaskName | None, Field(description=f"one of {', '.join(TASKS)}")] = None
@@ -184,7 +184,7 @@ class StudyFile(TomlTable):
     )
     fuse: FusingDraws = FusingDraws()
     featurize: FeaturizeSettings = FeaturizeSettings()
-    data: Annotated[Mapping[DatasetName, DatasetSettings], Field(description='tables [data."NAME"]')] = Field(
+    data: Annotated[Mapping[DatasetName, DatasetTable], Field(description='tables [data."NAME"]')] = Field(
         default_factory=dict
     )
     report: ReportSettings
@@ -200,9 +200,9 @@ class StudyFile(TomlTable):
         own = self.fuse if self.fuse.fractions or self.fuse.shots else self.draws
         return Draws(fractions=own.fractions, shots=own.shots, seeds=self.fuse.seeds or self.seeds)
 
-    def settings_of(self, dataset: str) -> DatasetSettings:
+    def settings_of(self, dataset: str) -> DatasetTable:
         """Return how one of the datasets is read; what it does not set is as for all."""
-        own = self.data.get(dataset, DatasetSettings())
+        own = self.data.get(dataset, DatasetTable())
         return own.model_copy(update={"data_dir": own.data_dir or self.featurize.data_dir})
 
     @property

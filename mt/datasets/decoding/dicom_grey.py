@@ -14,7 +14,7 @@ from mt.datasets.decoding.samples import Samples
 
 
 @dataclass(frozen=True)
-class View:
+class GreyView:
     """One way to show a grey image: a window, or a table."""
 
     name: str
@@ -91,7 +91,7 @@ def _inside(stored: np.ndarray, header: Any) -> np.ndarray | None:
     return np.asarray((stored < min(ends)) | (stored > max(ends)))
 
 
-def _views(tags: _Tags) -> Iterator[View]:
+def _views(tags: _Tags) -> Iterator[GreyView]:
     """Yield the windows and then the tables of a frame, in the order of the file.
 
     A LINEAR window is at least 1 wide (PS3.3 C.11.2.1.2.1), others wider than 0 (C.11.2.1.3); narrower is no window.
@@ -102,13 +102,13 @@ def _views(tags: _Tags) -> Iterator[View]:
     for place, (center, width) in enumerate(zip(map(number, centers), map(number, widths), strict=False)):
         wide = width is not None and (width > 0 if shape in ("LINEAR_EXACT", "SIGMOID") else width >= 1)
         if center is not None and width is not None and wide:
-            yield View(str(names[place]) if place < len(names) else "", center, width, shape)
+            yield GreyView(str(names[place]) if place < len(names) else "", center, width, shape)
     for item in tags.get("VOILUTSequence") or ():
         if item.get("LUTDescriptor") and item.get("LUTData") is not None:
-            yield View(str(item.get("LUTExplanation") or ""), table=item)
+            yield GreyView(str(item.get("LUTExplanation") or ""), table=item)
 
 
-def _chosen(views: list[View], voi: str | None) -> View | None:
+def _chosen(views: list[GreyView], voi: str | None) -> GreyView | None:
     """Return the first view, or the one that `--voi` names by number or explanation; None where there is none."""
     if voi is None:
         return views[0] if views else None
@@ -121,7 +121,7 @@ def _chosen(views: list[View], voi: str | None) -> View | None:
     return named[0]
 
 
-def _shown(values: np.ndarray, view: View, header: Any) -> tuple[np.ndarray, float, float]:
+def _shown(values: np.ndarray, view: GreyView, header: Any) -> tuple[np.ndarray, float, float]:
     """Return values with the black and white of a view."""
     if view.table is not None:
         table = Table.read(view.table, header)
