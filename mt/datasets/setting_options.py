@@ -54,8 +54,8 @@ def dataset_settings(command: F) -> F:
     """Add the options that `load_dataset` takes; the command gets `settings`, `data_dir` and `download`."""
 
     @functools.wraps(command)
-    def with_settings(*args: Any, **values: Any) -> Any:
-        given = {field.name: values.pop(field.name) for field in fields(DatasetSettings)}
+    def with_settings(*args: object, **values: object) -> Any:
+        given: dict[str, Any] = {field.name: values.pop(field.name) for field in fields(DatasetSettings)}
         return command(*args, settings=DatasetSettings(**given), **values)
 
     download = click.option("--download", is_flag=True, help="Fetch the files where the licence allows (medmnist).")

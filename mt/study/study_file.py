@@ -160,6 +160,15 @@ class DatasetTable(TomlTable):
     task: Annotated[TaskName | None, Field(description=f"one of {', '.join(TASKS)}")] = None
     group_regex: Annotated[StrictStr | None, Field(description="a regular expression in quotes")] = None
     seed: Annotated[StrictInt, Field(description="a whole number")] = 0
+    intensity: Annotated[StrictStr, Field(description="a rule in quotes, as --intensity takes it")] = "auto"
+    frame: Annotated[StrictStr | StrictInt | None, Field(description="first, middle, all or a number")] = None
+    voi: Annotated[StrictStr | StrictInt | None, Field(description="a window's number, or its name in quotes")] = None
+    max_pixels: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
+    columns: Annotated[tuple[StrictStr, ...], Field(description="names of DICOM attributes")] = ()
+    hash_groups: Annotated[bool, Field(strict=True, description="true or false")] = False
+    uncertain: Annotated[StrictStr | None, Field(description='"ignore", "0" or "1"')] = None
+    blank: Annotated[StrictStr | None, Field(description='"ignore" or "0"')] = None
+    separator: Annotated[StrictStr | None, Field(description='"comma", "semicolon", "tab" or "pipe"')] = None
     data_dir: Annotated[FilePath | None, Field(description="a path in quotes")] = None
     download: Annotated[bool, Field(strict=True, description="true or false")] = False
 

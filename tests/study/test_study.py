@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mt.datasets.setting_options import dataset_settings
 from mt.errors import InputError
 from mt.probe.run import Study as Scored
 from mt.report.cli import report
@@ -17,8 +18,7 @@ from mt.results.store import ScoreStore
 from mt.study.cli import study as command
 from mt.study.request import StudyRequest
 from mt.study.run import load, steps
-from mt.study.study_file import SHIPPED, DatasetSettings, Draws, load_study, shipped
-from mt.terminal.options import dataset_settings
+from mt.study.study_file import SHIPPED, DatasetTable, Draws, load_study, shipped
 
 SOUND = "datasets = ['pcam']\nmodels = ['dino']"
 SMALL = """
@@ -116,7 +116,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_a_dataset_has_a_key_for_each_of_its_options() -> None:
     options = dataset_settings(click.command()(lambda: None)).params
-    assert set(DatasetSettings.model_fields) == {option.name for option in options}
+    assert set(DatasetTable.model_fields) == {option.name for option in options}
 
 
 def test_a_datasets_own_settings_reach_it(tmp_path: Path) -> None:
