@@ -115,7 +115,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_a_dataset_has_a_key_for_each_of_its_options() -> None:
-    options = dataset_settings(click.command()(lambda: None)).params
+    options = click.command()(dataset_settings(lambda: None)).params
     assert set(DatasetTable.model_fields) == {option.name for option in options}
 
 
