@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": ("mt.predict.cli:predict", "Predict for new images with a saved probe or DVME."),
     "study": ("mt.study.cli:study", "Run a grid of datasets, models and budgets from one file."),
     "report": ("mt.report.cli:report", "Draw the stored scores as one offline HTML page."),
-    "models": ("mt.backbones.cli:models", "List the backbones and where their weights come from."),
+    "models": ("mt.backbones.cli:models", "List the backbones; convert a checkpoint."),
     "datasets": ("mt.datasets.cli:datasets", "List the datasets; check one before using it."),
     "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),
     "doctor": ("mt.doctor:doctor", "Look at this machine: what is missing, and how to get it."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import shlex
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,7 +113,7 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
         return _damaged(path, "its content is no pickle of tensors")  # torch's own words advise to unpickle it blindly
     return RefusedError(
         f"{path} was not loaded: beside tensors it holds {_some(names)}, and unpickling such objects can run code. "
-        f"To keep its tensors alone, run once: python -m mt.backbones.convert {path}"
+        f"To keep only its tensors, run once: mt models convert {shlex.quote(str(path))}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +18,26 @@ _HEADINGS = ("name", "width", "input", "weights", "licence", "from")
 _ROOM = 120  # columns, below which the list does not say where weights come from
 
 
-@click.command(epilog="Example: mt models dino")
+class ShowsByDefault(click.Group):
+    """A group whose first word may be a backbone's name instead of a command: `mt models dino`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = (*self.commands, *ctx.help_option_names)
+        return super().parse_args(ctx, args if args and args[0] in known else ["show", *args])
+
+
+@click.group(cls=ShowsByDefault, subcommand_metavar="[NAME] | COMMAND [ARGS]...", epilog="Example: mt models dino")
+def models() -> None:
+    """List the backbones, show the one called NAME in full, or convert a checkpoint.
+
+    Without a command: mt models show.
+    """
+
+
+@models.command(epilog="Example: mt models show dino")
 @click.argument("name", required=False)
 @options.as_json
-def models(name: str | None, as_json: bool) -> None:
+def show(name: str | None, as_json: bool) -> None:
     """List the backbones, or show the one called NAME in full.
 
     WIDTH is the length of an embedding, INPUT the side of the square that the network takes, in pixels.  WEIGHTS says
@@ -39,6 +56,19 @@ def models(name: str | None, as_json: bool) -> None:
         _table(facts)
         text = f"{TIMM}NAME, {TIMM}hf-hub:ORG/NAME: any of timm's networks. One in full: mt models NAME"
         click.echo(tables.indented(text))
+
+
+@models.command(epilog="Example: mt models convert checkpoint.pth.tar")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+def convert(file: Path, out: Path | None) -> None:
+    """Keep only the tensors of checkpoint FILE, in OUT.
+
+    OUT is by default FILE with the suffix .safetensors. Runs nothing that FILE holds, and names what it leaves out.
+    """
+    from mt.backbones.convert import convert as write_tensors
+
+    click.echo(write_tensors(file, out))
 
 
 def describe(spec: BackboneSpec) -> dict[str, Any]:

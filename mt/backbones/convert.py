@@ -1,4 +1,4 @@
-"""Keep a checkpoint's tensors alone, as safetensors: `python -m mt.backbones.convert FILE [OUT]`, run knowingly, once.
+"""Keep only a checkpoint's tensors, as safetensors: `mt models convert FILE [OUT]`, run knowingly, once.
 
 For files that `mt` refuses because they hold objects beside tensors.  Nothing in the file is run: every such object
 is replaced by an empty stand-in, named on stderr, and left out of the result.
@@ -6,13 +6,11 @@ is replaced by an empty stand-in, named on stderr, and left out of the result.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
+from mt.errors import WeightsError
 from mt.system import files
 from mt.terminal.progress import note
 
@@ -23,13 +21,15 @@ def convert(file: Path, out: Path | None = None) -> Path:
     Lists and dictionaries with numbers as keys (the states of optimizers) are left out.
 
     Raises:
-        WeightsError: the file is damaged, or torch's restricted unpickler refuses it for what it would do.
+        WeightsError: the file is absent or damaged, or torch's restricted unpickler refuses it for what it would do.
     """
     from safetensors.torch import save_file
 
     from mt.backbones.checkpoints import read_checkpoint, unknown_objects
     from mt.backbones.weights import converted_path
 
+    if not file.is_file():
+        raise WeightsError(f"No weights at {file}. Expected a checkpoint: mt models convert FILE")
     objects = unknown_objects(file)
     tensors = dict(_tensors(read_checkpoint(file, also_ignore=objects)))
     for name in objects:
@@ -48,20 +48,3 @@ def _tensors(content: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, 
             yield f"{path}{key}", value.detach().clone().contiguous()
         elif isinstance(value, Mapping) and isinstance(key, str):
             yield from _tensors(value, f"{path}{key}.")
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path), required=False)
-def main(file: Path, out: Path | None) -> None:
-    """Keep the tensors of checkpoint FILE in OUT, by default beside it with the suffix .safetensors."""
-    click.echo(convert(file, out))
-
-
-if __name__ == "__main__":
-    from mt.errors import MtError
-
-    try:
-        main(standalone_mode=False)
-    except (MtError, click.ClickException) as error:
-        sys.exit(f"Error: {error}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mt.backbones.networks.frozen import FrozenNetwork
     from mt.cache.content import ContentIndex
 
 __all__ = ["REGISTRY", "Backbone", "BackboneSpec", "Resolved", "find_spec", "load_backbone", "resolve_backbone"]
@@ -88,12 +89,10 @@ def load_backbone(
     """
     import torch
 
-    from mt.backbones.networks import filled
-
     spec = find_spec(name)
     if spec.preprocess is not None:
         check_image_size(spec, image_size)
-    loaded = filled.load(spec, weights, image_size, index)
+    loaded = _network(spec, weights, image_size, index)
     description = {
         "architecture": spec.network,
         "embedding": spec.embedding,
@@ -144,6 +143,19 @@ def resolve_backbone(
     file = find(spec.weights, weights) if spec.weights or weights else Path(then[0])
     unchanged = file is not None and file.is_file() and _file_state(file) == then
     return Resolved(**known) if unchanged else None
+
+
+def _network(
+    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None
+) -> FrozenNetwork:
+    """Return the frozen network: a hub's where the entry names no weights of its own."""
+    if spec.weights is None:
+        from mt.backbones.hubs.timm import load_timm
+
+        return load_timm(spec, weights, image_size)
+    from mt.backbones.networks.filled import load_published
+
+    return load_published(spec, weights, image_size, index)
 
 
 def check_image_size(spec: BackboneSpec, image_size: int | None) -> None:

@@ -18,7 +18,7 @@ _META = "https://dl.fbaipublicfiles.com"
 class BackboneSpec:
     """One backbone: network, embedding rule, weights, preprocessing, licence of the weights, and where it is from.
 
-    `network` is a name that `_networks.build` knows.  `embedding` is `pooled`, or a class-token rule of `_vit`.
+    `network` is a name that `networks.build` knows.  `embedding` is `pooled`, or a class-token rule of `networks.vit`.
     `patch` is the side that image sizes must be multiples of.  `dim` and `preprocess` are None for timm's networks,
     which say it themselves when they are built.
     """

@@ -47,7 +47,7 @@ class Published:
 def find(weights: Published | None, given: str | Path | None = None) -> Path | None:
     """Return the weights' file if it is here: as given, in the weights folder, or in an installed package.
 
-    A .safetensors file with the same stem, as `python -m mt.backbones.convert` leaves it, goes before the original.
+    A .safetensors file with the same stem, as `mt models convert` leaves it, goes before the original.
 
     Raises:
         WeightsError: a file was given and is not there.

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
-from mt.backbones.cli import models
 from mt.backbones.load import REGISTRY
-from mt.errors import InputError
+from mt.cli import group
+from mt.errors import InputError, WeightsError
 
 
 def listed(*arguments: str) -> str:
-    result = CliRunner().invoke(models, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(group, ["models", *arguments], catch_exceptions=False)
     assert result.exit_code == 0
     return result.stdout
 
@@ -54,7 +55,7 @@ def test_one_backbone_is_shown_in_full() -> None:
 
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(InputError, match="Did you mean 'swav'"):
-        CliRunner().invoke(models, ["swaw"], catch_exceptions=False)
+        CliRunner().invoke(group, ["models", "swaw"], catch_exceptions=False)
 
 
 def test_any_network_of_timm_has_a_name() -> None:
@@ -67,3 +68,40 @@ def test_listing_imports_no_torch() -> None:
         "assert not {'torch', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--json",), ("dino",), ("dino", "--json"), ("--json", "dino")], ids=" ".join
+)
+def test_a_name_stands_where_a_command_may(words: tuple[str, ...]) -> None:
+    assert listed(*words) == listed("show", *words)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_the_commands(option: str) -> None:
+    shown = CliRunner().invoke(group, ["models", option], prog_name="mt", catch_exceptions=False).stdout
+    assert "mt models [OPTIONS] [NAME] | COMMAND" in shown
+    assert all(line in shown for line in ("Keep only the tensors of checkpoint FILE", "or show the one called NAME"))
+
+
+@pytest.mark.parametrize("out", [None, "elsewhere.safetensors"])
+def test_convert_keeps_the_tensors_and_says_where(tmp_path: Path, out: str | None) -> None:
+    from safetensors.torch import load_file
+
+    file = tmp_path / "my weights.pth.tar"
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "epoch": 3}, file)
+    words = [str(file), *([str(tmp_path / out)] if out else [])]
+    ran = CliRunner().invoke(group, ["models", "convert", *words], catch_exceptions=False)
+    target = tmp_path / (out or "my weights.safetensors")
+    assert ran.stdout == f"{target}\n"
+    assert torch.equal(load_file(target)["state_dict.weight"], torch.ones(2))
+
+
+def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "page.pth"
+    file.write_text("<html>")
+    with pytest.raises(WeightsError, match="damaged or no checkpoint"):
+        CliRunner().invoke(group, ["models", "convert", str(file)], catch_exceptions=False)
+    with pytest.raises(WeightsError, match="No weights at"):
+        CliRunner().invoke(group, ["models", "convert", str(tmp_path / "none.pth")], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == [file]

@@ -121,7 +121,7 @@ class Harmful:
 def test_a_malicious_checkpoint_runs_nothing(tmp_path: Path, *, legacy: bool) -> None:
     file, target = tmp_path / "evil.pth", tmp_path / "ran"
     torch.save(GOOD | {"hook": Harmful(target)}, file, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(WeightsError, match=r"evil.pth was not loaded: .*posix.mkdir.*python -m mt.backbones.convert"):
+    with pytest.raises(WeightsError, match=r"evil.pth was not loaded: .*posix.mkdir.*mt models convert"):
         load_backbone("dino", file)
     with pytest.raises(WeightsError):
         convert(file)
@@ -146,7 +146,7 @@ def test_an_unlisted_object_is_refused_by_name_and_converted_knowingly(
 ) -> None:
     file = tmp_path / "weights.pth.tar"
     torch.save(nested(GOOD) | {"args": Unlisted()}, file)
-    with pytest.raises(WeightsError, match=r"test_weights.Unlisted.*python -m mt.backbones.convert .*weights.pth.tar"):
+    with pytest.raises(WeightsError, match=r"test_weights.Unlisted.*mt models convert .*weights.pth.tar"):
         read_checkpoint(file)
     converted = convert(file)
     assert converted == tmp_path / "weights.safetensors"

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.cache import FeatureWriter, is_complete, open_features, verify_file
-from mt.cache.feature_file.format import DIGEST, USER_BLOCK, Layout, read_layout
+from mt.cache.feature_file.format import DIGEST, USER_BLOCK, FileLayout, read_layout
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from tests.cache import samples
 
 
 @pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Layout]:
+def victim(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, FileLayout]:
     path = samples.write(tmp_path_factory.mktemp("victim") / "dino-ffffffffffff.h5")
     descriptor = os.open(path, os.O_RDONLY)
     layout = read_layout(descriptor, path)
@@ -27,7 +27,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Layou
     return path, path.read_bytes(), layout
 
 
-def parts(layout: Layout, content: bytes) -> dict[str, tuple[int, int]]:
+def parts(layout: FileLayout, content: bytes) -> dict[str, tuple[int, int]]:
     """Return the byte ranges from which Hypothesis chooses: the whole file, and each part that means something."""
     labels, ids = content.index(bytes([0] * 8 + [1] + [0] * 7)), content.index("bild-é0".encode())
     names = content.index(b'"class_names"')
@@ -51,7 +51,7 @@ def forbidden(*_: Any, **__: Any) -> None:
 
 @settings(deadline=None, max_examples=600)
 @given(data=st.data())
-def test_every_flipped_bit_is_found(victim: tuple[Path, bytes, Layout], data: st.DataObject) -> None:
+def test_every_flipped_bit_is_found(victim: tuple[Path, bytes, FileLayout], data: st.DataObject) -> None:
     path, content, layout = victim
     part = data.draw(st.sampled_from(sorted(parts(layout, content))))
     start, stop = parts(layout, content)[part]
@@ -59,13 +59,13 @@ def test_every_flipped_bit_is_found(victim: tuple[Path, bytes, Layout], data: st
     _check_flip(path, content, layout, at, bit)
 
 
-def test_a_flipped_bit_in_each_byte_outside_the_embeddings_is_found(victim: tuple[Path, bytes, Layout]) -> None:
+def test_a_flipped_bit_in_each_byte_outside_the_embeddings_is_found(victim: tuple[Path, bytes, FileLayout]) -> None:
     path, content, layout = victim
     for at in range(0, layout.embeddings, 3):
         _check_flip(path, content, layout, at, at % 8)
 
 
-def _check_flip(path: Path, content: bytes, layout: Layout, at: int, bit: int) -> None:
+def _check_flip(path: Path, content: bytes, layout: FileLayout, at: int, bit: int) -> None:
     flipped = bytearray(content)
     flipped[at] ^= 1 << bit
     _overwrite(path, bytes(flipped))
@@ -138,7 +138,7 @@ def test_swapped_blocks_are_found(complete: Path) -> None:
     assert [damage.block for damage in open_features(complete).verify()] == [0, 1]
 
 
-def _layout(path: Path) -> Layout:
+def _layout(path: Path) -> FileLayout:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return read_layout(descriptor, path)
@@ -149,11 +149,11 @@ def _layout(path: Path) -> Layout:
 @settings(deadline=None, max_examples=200)
 @given(numbers=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20_000), min_size=9, max_size=9))
 def test_a_user_block_that_lies_is_refused_without_reading_outside_the_file(
-    victim: tuple[Path, bytes, Layout], numbers: list[int]
+    victim: tuple[Path, bytes, FileLayout], numbers: list[int]
 ) -> None:
     path, content, layout = victim
     size, rows, dim, block_rows, *offsets = numbers
-    lying = Layout(size, rows, dim, "float32", block_rows, *offsets, layout.manifest_sha256, layout.seal)
+    lying = FileLayout(size, rows, dim, "float32", block_rows, *offsets, layout.manifest_sha256, layout.seal)
     _overwrite(path, lying.pack() + content[USER_BLOCK:])
     with pytest.raises(CacheError):
         open_features(path)
@@ -173,7 +173,7 @@ def test_a_user_block_that_lies_is_refused_without_reading_outside_the_file(
     ],
 )
 def test_each_lie_of_a_user_block_is_told(
-    victim: tuple[Path, bytes, Layout], lie: dict[str, int], message: str
+    victim: tuple[Path, bytes, FileLayout], lie: dict[str, int], message: str
 ) -> None:
     path, content, layout = victim
     _overwrite(path, replace(layout, **lie).pack() + content[USER_BLOCK:])

@@ -121,7 +121,7 @@ def _folders(disk: Disk, trace: list[Operation]) -> Iterator[dict[str, bytes]]:
         yield from disk.crashes()
 
 
-def _layout_of(path: Path) -> format.Layout:
+def _layout_of(path: Path) -> format.FileLayout:
     descriptor = os.open(path, os.O_RDONLY)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, descriptor)

@@ -12,7 +12,7 @@ import torch
 from mt.backbones.checkpoints import State, read_checkpoint, select
 from mt.backbones.layouts import Layout
 from mt.backbones.networks.build import random_state
-from mt.backbones.networks.filled import Loaded, freeze, sha256_of
+from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.registry import BackboneSpec
 from mt.backbones.weights import OFFLINE, RANDOM, find
@@ -24,7 +24,7 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safeten
 _FORMS = ((), ""), (("state_dict",), ""), (("model",), ""), ((), "module."), (("state_dict",), "module.")
 
 
-def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> Loaded:
+def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
     """Build a timm network with its pooled features, filled from a file, at random, or by timm from its hub.
 
     The hub's token for gated weights comes from the environment (`HF_TOKEN`), or from `hf auth login`.
@@ -50,7 +50,7 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
         features = network(torch.zeros(1, 3, preprocess.crop, preprocess.crop))
     if features.dim() != 2:
         raise InputError(f"'{spec.name}' has no pooled features: its output has shape {tuple(features.shape)}.")
-    return Loaded(network, preprocess, features.shape[1], sha256_of(network.state_dict()), file)
+    return FrozenNetwork(network, preprocess, features.shape[1], sha256_of(network.state_dict()), file)
 
 
 def preprocess_of(spec: BackboneSpec, recipe: Mapping[str, Any]) -> Preprocess:

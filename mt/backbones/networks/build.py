@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from mt.backbones.checkpoints import State
-from mt.backbones.networks.resnet import ResNet50
 from mt.backbones.networks.vit import Rule, VisionTransformer, VitConfig
 
 VITS = {
@@ -27,13 +26,25 @@ def build(network: str, embedding: str) -> nn.Module:
     """Return a network with no weights yet (torch's meta device), whose forward gives the embedding."""
     with torch.device("meta"):
         if network == "resnet50":
-            return ResNet50()
+            return _resnet50()
         if network in VITS:
             return VisionTransformer(VITS[network], cast(Rule, embedding))
         import timm
 
         model: nn.Module = timm.create_model(network, num_classes=0)
         return model
+
+
+def _resnet50() -> nn.Module:
+    """Return torchvision's ResNet-50 without its classifier: images (N, 3, H, W) -> pooled features (N, 2048).
+
+    All published checkpoints share torchvision's parameter names after their prefix.
+    """
+    from torchvision.models import resnet50
+
+    network: nn.Module = resnet50()
+    network.fc = nn.Identity()
+    return network
 
 
 def random_state(network: nn.Module, seed: str) -> State:

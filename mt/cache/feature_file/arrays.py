@@ -7,7 +7,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.feature_file.format import Layout
+from mt.cache.feature_file.format import FileLayout
 from mt.cache.feature_file.rows import COLUMNS, decoded
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:
         return {name: opened[name][()] for name in names}
 
 
-def row_ids(descriptor: int, layout: Layout) -> list[str]:
+def row_ids(descriptor: int, layout: FileLayout) -> list[str]:
     """Return the ids of all rows of an open file, complete or not, whose seal has been checked."""
     with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
         return decoded(stored_rows(mapped)["ids"])

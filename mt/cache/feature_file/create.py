@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, Layout, seal_of
+from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, FileLayout, seal_of
 from mt.cache.feature_file.rows import Rows, hash_of
 from mt.cache.fingerprint import JSON, canonical
 from mt.system import files
@@ -66,7 +66,7 @@ def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype
         os.close(descriptor)
 
 
-def _lay_out(descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: _Shape) -> Layout:
+def _lay_out(descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: _Shape) -> FileLayout:
     """Let HDF5 write all but the rows; return where it placed everything."""
     import h5py
     import numpy as np
@@ -87,7 +87,7 @@ def _lay_out(descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape:
         embeddings_at = _empty(file, "embeddings", (shape.n_rows, shape.dim), f"<f{shape.itemsize}").get_offset()
     if sink.error is not None:
         raise sink.error
-    return Layout(
+    return FileLayout(
         file_size=sink.size, n_rows=shape.n_rows, dim=shape.dim, dtype=shape.dtype, block_rows=shape.block_rows,
         embeddings=embeddings_at, status=status_at, blocks=blocks_at,
         manifest=manifest_at, manifest_size=len(text), manifest_sha256=hashlib.sha256(text).digest(),

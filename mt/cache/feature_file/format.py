@@ -1,6 +1,6 @@
 """Where things lie in a feature file, and the hashes over them: plain reads, no HDF5, no numpy.
 
-docs/cache-format.md is the description for people; `Layout` is the same for the machine.
+docs/cache-format.md is the description for people; `FileLayout` is the same for the machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """The fields of the user block: sizes in rows and bytes, offsets from the start of the file."""
 
     file_size: int
@@ -88,7 +88,7 @@ class Layout:
         return [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
 
 
-def read_layout(descriptor: int, path: Path) -> Layout:
+def read_layout(descriptor: int, path: Path) -> FileLayout:
     """Read and check the user block.
 
     Raises NotAFeatureFileError for other files and newer versions, and DamagedError where the block contradicts
@@ -109,7 +109,7 @@ def read_layout(descriptor: int, path: Path) -> Layout:
         )
     if dtype not in _DTYPES or reserved or any(block[_FIELDS.size : _OWN_DIGEST_AT]):
         raise damaged(path, "its first 512 bytes hold values that no writer writes")
-    layout = Layout(
+    layout = FileLayout(
         size, rows, dim, _DTYPES[dtype][0], block_rows, embeddings, status, blocks, manifest, manifest_size,
         manifest_sha256, seal,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def read_layout(descriptor: int, path: Path) -> Layout:
     return layout
 
 
-def _check(layout: Layout, actual: int, path: Path) -> None:
+def _check(layout: FileLayout, actual: int, path: Path) -> None:
     """Raise unless the file has the size that the block says and every part lies inside it, none on another."""
     if layout.file_size != actual:
         raise damaged(path, f"it holds {actual} bytes and should hold {layout.file_size}")
@@ -131,7 +131,7 @@ def _check(layout: Layout, actual: int, path: Path) -> None:
         end = stop
 
 
-def read_manifest(descriptor: int, layout: Layout, path: Path) -> dict[str, JSON]:
+def read_manifest(descriptor: int, layout: FileLayout, path: Path) -> dict[str, JSON]:
     """Read the manifest and check it against its own hash, so that it can be trusted without reading the rest."""
     text = files.read(descriptor, layout.manifest_size, layout.manifest)
     if hashlib.sha256(text).digest() != layout.manifest_sha256:
@@ -140,7 +140,7 @@ def read_manifest(descriptor: int, layout: Layout, path: Path) -> dict[str, JSON
     return manifest
 
 
-def seal_of(descriptor: int, layout: Layout) -> bytes:
+def seal_of(descriptor: int, layout: FileLayout) -> bytes:
     """Return the sha256 of every byte outside the user block, the embeddings, the status and the block digests."""
     hashed = hashlib.sha256()
     for start, stop in layout.sealed():
@@ -149,7 +149,7 @@ def seal_of(descriptor: int, layout: Layout) -> bytes:
     return hashed.digest()
 
 
-def check_seal(descriptor: int, layout: Layout, path: Path) -> None:
+def check_seal(descriptor: int, layout: FileLayout, path: Path) -> None:
     """Raise DamagedError unless all that was written at creation is still what it was."""
     if seal_of(descriptor, layout) != layout.seal:
         raise damaged(path, "its labels, ids, manifest or HDF5 structure disagree with the seal")
@@ -163,7 +163,7 @@ def block_digest(block: int, status: ReadableBuffer, embeddings: ReadableBuffer)
     return hashed.digest()
 
 
-def stored_digest(descriptor: int, layout: Layout, block: int) -> bytes:
+def stored_digest(descriptor: int, layout: FileLayout, block: int) -> bytes:
     """Return the checksum that a block on the disk should have.
 
     It is read in small parts: memory that is new for every block would cost as much as the hash.
@@ -177,7 +177,7 @@ def stored_digest(descriptor: int, layout: Layout, block: int) -> bytes:
     return hashed.digest()
 
 
-def read_digests(descriptor: int, layout: Layout) -> list[bytes]:
+def read_digests(descriptor: int, layout: FileLayout) -> list[bytes]:
     """Return the checksum of every block; zeros where a block is not there yet."""
     table = files.read(descriptor, layout.n_blocks * DIGEST, layout.blocks)
     return [table[at : at + DIGEST] for at in range(0, len(table), DIGEST)]
@@ -188,7 +188,7 @@ def present(digests: list[bytes]) -> list[int]:
     return [block for block, digest in enumerate(digests) if any(digest)]
 
 
-def count_done(descriptor: int, layout: Layout, path: Path) -> int:
+def count_done(descriptor: int, layout: FileLayout, path: Path) -> int:
     """Return how many blocks have a checksum.
 
     Raises DamagedError where one of a file under a final name has none: such a file was complete when it got the name.
@@ -200,7 +200,7 @@ def count_done(descriptor: int, layout: Layout, path: Path) -> int:
 
 
 def wrong_blocks(
-    descriptor: int, layout: Layout, blocks: list[int], advance: Callable[[int], object] = int
+    descriptor: int, layout: FileLayout, blocks: list[int], advance: Callable[[int], object] = int
 ) -> Iterator[int]:
     """Yield those of the blocks whose bytes disagree with their checksum, hashing on all processors.
 

@@ -66,7 +66,7 @@ def with_other_compute(partial: Path, temporary: Path, rows: Rows, compute: JSON
     files.rename(temporary, partial)
 
 
-def _parts(layout: format.Layout) -> list[tuple[int, int]]:
+def _parts(layout: format.FileLayout) -> list[tuple[int, int]]:
     """Return the byte ranges of status, embeddings and checksums, in the same order for every file."""
     sizes = {
         layout.status: layout.n_rows,
@@ -76,7 +76,7 @@ def _parts(layout: format.Layout) -> list[tuple[int, int]]:
     return [(start, start + size) for start, size in sizes.items()]
 
 
-def _read(partial: Path) -> tuple[dict[str, JSON], format.Layout]:
+def _read(partial: Path) -> tuple[dict[str, JSON], format.FileLayout]:
     descriptor = format.open_for_reading(partial)
     try:
         layout = format.read_layout(descriptor, partial)

@@ -84,7 +84,7 @@ def missing_error(path: Path) -> CacheError:
     return _incomplete(partial, summary.manifest, summary.n_blocks_done * summary.block_rows, summary.n_rows)
 
 
-def incomplete(path: Path, manifest: dict[str, JSON], layout: format.Layout, done: int) -> IncompleteError:
+def incomplete(path: Path, manifest: dict[str, JSON], layout: format.FileLayout, done: int) -> IncompleteError:
     """Return the error for a file that lacks blocks, with the command that finishes it."""
     return _incomplete(path, manifest, done * layout.block_rows, layout.n_rows)
 

@@ -66,7 +66,7 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
     return Report(path, layout.n_blocks, checked, tuple(damages), in_words(damages) if damages else "")
 
 
-def find_damage(descriptor: int, layout: format.Layout, advance: Callable[[int], object] = int) -> list[Damage]:
+def find_damage(descriptor: int, layout: format.FileLayout, advance: Callable[[int], object] = int) -> list[Damage]:
     """Return the blocks whose bytes disagree with their checksums, of a file whose seal has been checked."""
     there = format.present(format.read_digests(descriptor, layout))
     wrong = list(format.wrong_blocks(descriptor, layout, there, advance))

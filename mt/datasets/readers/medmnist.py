@@ -11,7 +11,7 @@ from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.location import missing
 from mt.datasets.packed.npz import NpzRows, read_member
-from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, Published
+from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, MedMNIST
 from mt.datasets.registry import Request
 from mt.errors import DatasetError, InputError, unknown
 
@@ -76,7 +76,7 @@ def _found(request: Request, file: str, md5: str) -> Path:
     return places[0] / file
 
 
-def _split(path: Path, split: str, size: int, published: Published) -> Split:
+def _split(path: Path, split: str, size: int, published: MedMNIST) -> Split:
     images = NpzRows(path, f"{split}_images")
     if images.dtype != np.uint8 or images.shape[1:] not in ((size, size), (size, size, 3)):
         raise DatasetError(

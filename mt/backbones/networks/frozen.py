@@ -1,0 +1,43 @@
+"""A network as `mt` uses it: frozen, with its preprocessing and the hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mt.backbones.checkpoints import State
+from mt.backbones.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class FrozenNetwork:
+    """A frozen network; `file` is where its weights came from, None for random ones."""
+
+    network: nn.Module
+    preprocess: Preprocess
+    dim: int
+    weights_sha256: str
+    file: Path | None
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Put a network into evaluation and stop its parameters from collecting gradients."""
+    return network.eval().requires_grad_(False)
+
+
+def sha256_of(state: State) -> str:
+    """Return the hash of the tensors' names, shapes, types and bytes: the same for .pth and .safetensors.
+
+    Counters of batch norms are left out: evaluation does not read them, and old files lack them.
+    """
+    hashed = hashlib.sha256()
+    for name in sorted(state):
+        if not name.endswith("num_batches_tracked"):
+            tensor = state[name].detach().cpu().contiguous()
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            hashed.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
