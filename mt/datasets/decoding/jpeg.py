@@ -135,7 +135,8 @@ def _samples() -> dict[tuple[object, ...], bytes]:
     for progressive in (False, True):
         options = {"quality": 90, "progressive": progressive}
         written = [_written(picture.convert("L"), options)]
-        written += [_written(picture, {**options, "subsampling": name}) for name in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")]
+        names = ("4:4:4", "4:2:2", "4:2:0", "4:1:1")
+        written += [_written(picture, {**options, "subsampling": name}) for name in names]
         written.append(_written(picture, {**options, "keep_rgb": True}))
         for data in written:
             header = read_header(data)
