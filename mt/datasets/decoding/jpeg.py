@@ -8,9 +8,11 @@ decoders since 0.29: where one has no decoder any more, every file goes Pillow's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +135,7 @@ def _samples() -> dict[tuple[object, ...], bytes]:
     picture = Image.fromarray(np.clip(coarse + rng.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8))
     found = {}
     for progressive in (False, True):
-        options = {"quality": 90, "progressive": progressive}
+        options: dict[str, object] = {"quality": 90, "progressive": progressive}
         written = [_written(picture.convert("L"), options)]
         names = ("4:4:4", "4:2:2", "4:2:0", "4:1:1")
         written += [_written(picture, {**options, "subsampling": name}) for name in names]
@@ -145,7 +147,7 @@ def _samples() -> dict[tuple[object, ...], bytes]:
     return found
 
 
-def _written(picture: Image.Image, options: dict[str, object]) -> bytes:
+def _written(picture: Image.Image, options: Mapping[str, Any]) -> bytes:
     file = BytesIO()
     picture.save(file, "JPEG", **options)
     return file.getvalue()
