@@ -109,7 +109,7 @@ def _is_turned(exif: bytes) -> bool:
     try:
         entries = Image.Exif()
         entries.load(exif)
-        return entries.get(_ORIENTATION, 1) != 1
+        return bool(entries.get(_ORIENTATION, 1) != 1)
     except Exception:  # Pillow raises many kinds for broken blocks
         return True
 
