@@ -26,7 +26,7 @@ _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class Header:
+class JpegHeader:
     """What a JPEG file says of its pixels before it holds any.
 
     sampling: horizontal and vertical factors of each component; adobe: the colour transform that Adobe's marker names;
@@ -62,7 +62,7 @@ def decode(data: bytes, max_pixels: int | None = None) -> Pixels | None:
         return None
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: bytes) -> JpegHeader | None:
     """Return what a JPEG file's markers say up to its first scan; None for what is not a JPEG of a usual kind."""
     if data[:2] != START:
         return None
@@ -93,10 +93,10 @@ def read_header(data: bytes) -> Header | None:
         return None
     sampling = tuple((components[3 * c + 1] >> 4, components[3 * c + 1] & 15) for c in range(body[5]))
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-    return Header(width, height, _FRAMES[marker], sampling, adobe, exif)
+    return JpegHeader(width, height, _FRAMES[marker], sampling, adobe, exif)
 
 
-def _is_plain(header: Header, data: bytes) -> bool:
+def _is_plain(header: JpegHeader, data: bytes) -> bool:
     """Return whether a file has one or three components, is not turned, and is whole."""
     whole = data.rstrip(b"\0").endswith(END) and header.width > 0 and header.height > 0
     return whole and len(header.sampling) in (1, 3) and not _is_turned(header.exif)
