@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mt.fuse.dvme.recipes import RECIPES
-from mt.fuse.dvme.training import Rows, Shape, build, loss, shuffled
+from mt.fuse.dvme.training import NetworkShape, Rows, build, loss, shuffled
 
 ROWS, DIMS, CLASSES, STEPS, TARGET = 20_000, (2048, 2048, 1536), 5, 60, 1.15
 
@@ -29,7 +29,7 @@ def main() -> None:
         [torch.from_numpy(rng.standard_normal((ROWS, dim), dtype=np.float32)) for dim in DIMS],
         torch.from_numpy(rng.integers(0, CLASSES, ROWS)),
     )
-    model = build(Shape(DIMS, CLASSES, "multiclass"), recipe, None, seed=0).float().train()
+    model = build(NetworkShape(DIMS, CLASSES, "multiclass"), recipe, None, seed=0).float().train()
     batches = shuffled(ROWS, recipe.batch, seed=0)
     at_hand = rows.take(next(batches))
 

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from mt.fuse import AverageProbe as AverageProbe
     from mt.fuse import ConcatProbe as ConcatProbe
     from mt.fuse import DVMEClassifier as DVMEClassifier
+    from mt.fuse import FuseRequest as FuseRequest
     from mt.fuse import fit_dvme as fit_dvme
     from mt.fuse import run_fuse as run_fuse
-    from mt.fuse.saved import load_model as load_model
+    from mt.predict import PredictRequest as PredictRequest
+    from mt.predict import load_model as load_model
     from mt.predict import predict_dataset as predict_dataset
     from mt.predict import predict_images as predict_images
     from mt.probe import METRICS as METRICS
@@ -51,9 +53,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cache": ["Catalog", "FeatureFile", "open_features"],
         "datasets": ["Dataset", "load_dataset"],
         "featurize": ["extract"],
-        "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "fit_dvme", "run_fuse"],
-        "fuse.saved": ["load_model"],
-        "predict": ["predict_dataset", "predict_images"],
+        "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
+        "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
         "probe": ["LogisticProbe", "METRICS", "PROTOCOLS", "draw", "fit_logistic", "folds", "load_probe", "run_probe"],
         "report": ["write_report"],
         "results": ["ScoreStore"],

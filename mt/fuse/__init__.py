@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mt.fuse.estimators import AverageProbe as AverageProbe
     from mt.fuse.estimators import ConcatProbe as ConcatProbe
     from mt.fuse.estimators import DVMEClassifier as DVMEClassifier
+    from mt.fuse.request import FuseRequest as FuseRequest
     from mt.fuse.run import run_fuse as run_fuse
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dvme.fit": ["fit_dvme"],
         "dvme.module": ["DVME"],
         "estimators": ["AverageProbe", "ConcatProbe", "DVMEClassifier"],
+        "request": ["FuseRequest"],
         "run": ["run_fuse"],
     },
 )

@@ -72,7 +72,7 @@ def leave_one_out(pair: Pair) -> list[Pair]:
 
 
 @dataclass(frozen=True)
-class Joined:
+class AlignedFeatures:
     """The opened files of several models: the first one's `Features` for rows and labels, embeddings in its order."""
 
     first: Features
@@ -80,7 +80,7 @@ class Joined:
     test: tuple[Array, ...]
 
     @classmethod
-    def load(cls, pair: Pair) -> Joined:
+    def load(cls, pair: Pair) -> AlignedFeatures:
         """Open every file, checksums verified, and join them by id.
 
         Raises InputError, with the first differences, for files whose ids or labels disagree; DamagedError.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mt.fuse.end_to_end.cli import taken_from, unfrozen
+from mt.fuse.end_to_end.cli import finetuning, unfrozen
+from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.terminal import options, progress
 
@@ -49,15 +50,15 @@ def fuse(as_json: bool, **asked: Any) -> None:
     probabilities, and concatenation with logistic regression.  With --unfreeze also DVME trained end to end with its
     backbones, from images.
     """
-    training = taken_from(asked)
+    training = finetuning(asked)
     if training is None:
         from mt.fuse.run import run_fuse
 
-        study: Study | None = run_fuse(**asked)
+        study: Study | None = run_fuse(FuseRequest(**asked))
     else:
         from mt.fuse.end_to_end.run import run_unfrozen
 
-        study = run_unfrozen(**asked, **training)
+        study = run_unfrozen(training)
     if study is None:  # not the first process of a torchrun
         return
     progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mt.errors import FitError, InputError
-from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.probe.methods.base import Fitting, Probe
 from mt.probe.methods.fit import fit_probe
@@ -19,6 +20,7 @@ from mt.probe.protocols.registry import get_protocol
 from mt.types import Array, LabelledRows
 
 Columns = Sequence[Sequence[int] | slice]
+RandomState = int | np.random.RandomState | None
 
 
 class _Fused(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -70,6 +72,13 @@ class _Fused(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
 
+def seed_of(random_state: RandomState) -> int:
+    """Return a seed from what scikit-learn calls a random state."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
 class DVMEClassifier(_Fused):
     """DVME, its recipe chosen by folds of the rows it is given.
 
@@ -78,7 +87,8 @@ class DVMEClassifier(_Fused):
     groups_of_columns : the columns of each model, as slices or lists; None takes all columns as one model.
     recipes : names of which one is chosen; the first is kept unless another is clearly better.
     width, heads : of the tokens and of the attention over them.
-    class_weight : None or "balanced".  seed : of folds, starts and batches.  device : as for torch, or "auto".
+    class_weight : None or "balanced".  random_state : of folds, starts and batches.
+    device : as for torch, or "auto".
 
     Attributes
     ----------
@@ -88,14 +98,15 @@ class DVMEClassifier(_Fused):
 
     def __init__(
         self, groups_of_columns: Columns | None = None, *, recipes: Sequence[str] = CHOICES["dvme"], width: int = 512,
-        heads: int = 8, class_weight: Literal["balanced"] | None = None, seed: int = 0, device: str = "auto",
+        heads: int = 8, class_weight: Literal["balanced"] | None = None, random_state: RandomState = 0,
+        device: str = "auto",
     ) -> None:  # fmt: skip
         self.groups_of_columns = groups_of_columns
         self.recipes = recipes
         self.width = width
         self.heads = heads
         self.class_weight = class_weight
-        self.seed = seed
+        self.random_state = random_state
         self.device = device
 
     def attention(self, X: Any) -> Array:
@@ -105,9 +116,10 @@ class DVMEClassifier(_Fused):
         return self.model_.predict(self._split(X))[1]
 
     def _fit(self, X: list[Array], number: Array, groups: Array | None, task: str) -> None:
+        options = DVMEOptions(recipes_of(self.recipes), self.class_weight, self.width, self.heads)
         self.model_: FittedDVME = fit_dvme(
-            X, number, task=task, n_classes=len(self.classes_), groups=groups, recipes=recipes_of(self.recipes),
-            class_weight=self.class_weight, seed=self.seed, width=self.width, heads=self.heads, device=self.device,
+            X, number, task=task, n_classes=len(self.classes_), groups=groups, options=options,
+            seed=seed_of(self.random_state), device=self.device,
         )  # fmt: skip
         choice = self.model_.choice
         self.recipe_, self.epochs_, self.C_, self.selection_ = (
@@ -124,20 +136,20 @@ class AverageProbe(_Fused):
     Parameters
     ----------
     groups_of_columns : the columns of each model, as slices or lists; None takes all columns as one model.
-    seed : of the folds.
+    random_state : of the folds.
 
     Attributes
     ----------
     classes_, n_features_in_, feature_names_in_ : as in scikit-learn.  C_ : the penalty of each probe.
     """
 
-    def __init__(self, groups_of_columns: Columns | None = None, *, seed: int = 0) -> None:
+    def __init__(self, groups_of_columns: Columns | None = None, *, random_state: RandomState = 0) -> None:
         self.groups_of_columns = groups_of_columns
-        self.seed = seed
+        self.random_state = random_state
 
     def _fit(self, X: list[Array], number: Array, groups: Array | None, task: str) -> None:
-        fitting = Fitting(get_protocol("default")).on(task, len(self.classes_))
-        fitted = [fit_probe(LabelledRows(x, number, groups), fitting, seed=self.seed) for x in self._models(X)]
+        seed, fitting = seed_of(self.random_state), Fitting(get_protocol("default")).on(task, len(self.classes_))
+        fitted = [fit_probe(LabelledRows(x, number, groups), fitting, seed=seed) for x in self._models(X)]
         self.probes_: list[Probe] = [one.probe for one in fitted]
         self.C_ = [one.settings["C"] for one in fitted]
 

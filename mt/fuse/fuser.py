@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mt.errors import InputError
-from mt.fuse.aligned import Joined
-from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.aligned import AlignedFeatures
+from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
@@ -19,7 +19,7 @@ from mt.probe.questions import Pair, Question
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array, LabelledRows
 
-Keep = Callable[[Question, Joined, FittedDVME, Fit], None]
+Keep = Callable[[Question, AlignedFeatures, FittedDVME, Fit], None]
 REVISION = 4  # of fusion; raised whenever its numbers change
 
 
@@ -35,7 +35,7 @@ class Fuser:
         keep: Keep | None = None,
     ) -> None:  # fmt: skip
         self.fitting, self.store, self.draws, self.probes, self.keep = fitting, store, draws, probes, keep
-        self._loaded: tuple[Pair, Joined] | None = None
+        self._loaded: tuple[Pair, AlignedFeatures] | None = None
 
     def __call__(self, question: Question) -> Fit:
         """Return the fit that answers a question, with its test probabilities."""
@@ -59,16 +59,16 @@ class Fuser:
             self.keep(question, joined, fitted, fit)
         return fit
 
-    def _joined(self, pair: Pair) -> Joined:
+    def _joined(self, pair: Pair) -> AlignedFeatures:
         if self._loaded is None or self._loaded[0] is not pair:
             self._loaded = None
-            self._loaded = pair, Joined.load(pair)
+            self._loaded = pair, AlignedFeatures.load(pair)
         return self._loaded[1]
 
     def _singles(self, question: Question) -> list[tuple[str, Fit]]:
         return [(probe.pair.model, self.store.fit(probe.identity)) for probe in self.probes[question.identity]]
 
-    def _best_single(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+    def _best_single(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe whose chosen penalty had the best score on held-out rows of the budget."""
         singles = self._singles(question)
         scores = {model: max(fit.outcome["selection"].get("scores", [-np.inf])) for model, fit in singles}
@@ -81,14 +81,14 @@ class Fuser:
             "flags": [flag for flag in fit.outcome["flags"] if flag == "fixed_C"],
         }  # fmt: skip
 
-    def _average(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+    def _average(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the mean of the single models' probabilities."""
         singles = self._singles(question)
         mean = np.mean([fit.probabilities.astype(np.float64) for _, fit in singles], axis=0)
         settings = {model: fit.outcome["settings"] for model, fit in singles}
         return {"probabilities": mean.astype(np.float32), "settings": settings, "selection": {}, "flags": []}
 
-    def _concat(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+    def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings."""
         X, y, groups = joined.drawn(rows)
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
@@ -98,12 +98,12 @@ class Fuser:
             "selection": fitted.selection, "flags": list(fitted.flags),
         }  # fmt: skip
 
-    def _dvme(self, question: Question, joined: Joined, rows: Array) -> dict[str, Any]:
+    def _dvme(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return DVME, with the attention that each model receives on the test cases."""
         X, y, groups = joined.drawn(rows)
         fitted = fit_dvme(
             X, y, task=joined.task, n_classes=joined.first.n_classes, groups=groups, seed=question.seed,
-            recipes=recipes_of(CHOICES[question.method]), device=self.fitting.device,
+            options=DVMEOptions(recipes_of(CHOICES[question.method])), device=self.fitting.device,
         )  # fmt: skip
         probabilities, received = fitted.predict(joined.test)
         choice = fitted.choice
@@ -114,7 +114,7 @@ class Fuser:
         }  # fmt: skip
 
 
-def attention_by_class(pair: Pair, joined: Joined, received: Array) -> dict[str, Any]:
+def attention_by_class(pair: Pair, joined: AlignedFeatures, received: Array) -> dict[str, Any]:
     """Return the mean attention that each model receives, over all test cases and over those of each class."""
     labels, names = joined.first.cases.y, joined.first.train.class_names
     members = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(names))

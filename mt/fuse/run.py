@@ -10,9 +10,9 @@ from pathlib import Path
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.fuse.aligned import join_pairs, leave_one_out
-from mt.fuse.dvme.fit import torch_device
 from mt.fuse.fuser import Fuser, identity_of
-from mt.fuse.rivals import check_of_dvme, needs_probes, rows_of
+from mt.fuse.request import FuseRequest
+from mt.fuse.rivals import needs_probes
 from mt.fuse.saved import ModelFolder
 from mt.probe.answer import Prober
 from mt.probe.budgets.source import Asked, DrawFile, DrawSource
@@ -22,54 +22,36 @@ from mt.probe.questions import Budget, Pair, Question, find_pairs
 from mt.probe.run import Study, ask, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import folders
+from mt.system.device import pick_device
 
 Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
 
 
-def run_fuse(
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    fractions: Sequence[float] = (),
-    shots: Sequence[int] = (),
-    seeds: int = 5,
-    metrics: Sequence[str] = (),
-    draw_file: str | os.PathLike[str] | None = None,
-    ablations: bool = False,
-    save: str | os.PathLike[str] | None = None,
-    scores: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    everything: bool = False,
-) -> Study:
+def run_fuse(request: FuseRequest) -> Study:
     """Fuse cached features: DVME and its baselines for every dataset, at every budget, for every seed.
 
-    models, datasets: all that the cache holds without any.  methods: of "concat", "average" and "dvme", which brings
-    the best single model and concatenation; without any all of them, and the single models.  fractions,
-    shots: 1, 10 and 100 % without any.  ablations: also uniform attention, a random start, the paper's plain form, and
-    DVME without each model.  save: a folder for the fitted DVMEs.  Raises InputError, CacheError and FitError.
+    Raises InputError, CacheError and FitError.
     """
-    check_models(models)
-    rows = rows_of(methods)
-    for option in [name for name, given in (("--ablations", ablations), ("--save", save)) if given]:
-        check_of_dvme(methods, option)
-    cache, where = folders.cache_dir(cache_dir), str(torch_device(device))
-    pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
+    request.check()
+    cache, where = folders.cache_dir(request.cache_dir), str(pick_device(request.device, float64=True))
+    pairs = find_pairs(
+        Catalog(cache), models=request.models, datasets=request.datasets, everything=request.everything
+    )
     joined = join_pairs(pairs)
-    check_metrics(metrics, joined)
-    draws = draws_of(draw_file)
+    check_metrics(request.metrics, joined)
+    draws = draws_of(request.draw_file)
     fitting = Fitting(get_protocol("default"), "torch", where)
-    plan = _Plan(fitting, draws.asked(fractions, shots, seeds))
+    plan = _Plan(fitting, draws.asked(request.fractions, request.shots, request.seeds))
     for pair in joined:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
-        plan.add(pair, singles, rows, ablations=ablations)
-    with ScoreStore(folders.scores_path(scores, cache)) as store:
-        probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=metrics)
-        keep = ModelFolder(Path(save)).keep if save else None
+        plan.add(pair, singles, request.rows, ablations=request.ablations)
+    with ScoreStore(folders.scores_path(request.scores, cache)) as store:
+        probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=request.metrics)
+        keep = ModelFolder(Path(request.save)).keep if request.save else None
         fuser = Fuser(fitting, store, draws, plan.singles, keep)
-        fused = ask(plan.fusions, partial(map, fuser), store, metrics=metrics, again=save is not None)
+        again = request.save is not None
+        fused = ask(plan.fusions, partial(map, fuser), store, metrics=request.metrics, again=again)
     return Study(
         [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
     )
@@ -111,15 +93,3 @@ class _Plan:
             question = Question(pair, budget, seed, method, identity_of(method, self.fitting, singles), draw)
             self.singles[question.identity] = singles
             self.fusions.append(question)
-
-
-def check_models(models: Sequence[str], *, several: bool = True) -> None:
-    """Refuse a model named twice and, where `several` are needed, one alone."""
-    twice = sorted({name for name in models if models.count(name) > 1})
-    if twice:
-        raise InputError(f"--model {twice[0]} is named twice. Name each model once; see: mt models")
-    if several and len(models) == 1:
-        raise InputError(
-            f"Fusion needs at least two models, found one ({models[0]}). One model is a probe: "
-            f"mt probe --model {models[0]}; to fuse, add another: --model NAME; to fine-tune it: --unfreeze"
-        )

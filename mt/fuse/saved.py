@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mt.backbones.recorded import described
-from mt.errors import InputError
 from mt.fuse.dvme.fit import FittedDVME
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.recipes import Recipe
-from mt.fuse.dvme.selection import Choice
-from mt.fuse.dvme.training import Shape, build
+from mt.fuse.dvme.selection import ChosenRecipe
+from mt.fuse.dvme.training import NetworkShape, build
 from mt.probe.methods.linear import CLIP, Scaling
-from mt.probe.saved import FORMAT as PROBE_FORMAT
-from mt.probe.saved import facts_of, load_probe, stem_of
+from mt.probe.saved import facts_of, stem_of
 from mt.results.model_files import (
+    Tensors,
     check_classes,
     check_format,
-    read_about,
     read_tensors,
     whole,
     write_model,
 )
 
 if TYPE_CHECKING:
-    from mt.fuse.aligned import Joined
+    from mt.fuse.aligned import AlignedFeatures
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
 FORMAT = "mt-fusion"
 FORMAT_VERSION = 1
 END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.end_to_end.saved`, which reads images, not embeddings
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """A probe or a DVME that was read back.
-
-    backbones: for every model in order its name, fingerprint, width and description; about: what the JSON says.
-    """
-
-    about: dict[str, Any]
-    backbones: list[dict[str, Any]]
-    class_names: tuple[str, ...]
-    task: str
-    _predict: Any
-
-    def predict_proba(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
-        """Return a probability a class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
-        widths = [backbone["dim"] for backbone in self.backbones]
-        if [X.shape[1] for X in embeddings] != widths:
-            found = [X.shape[1] for X in embeddings]
-            names = ", ".join(backbone["name"] for backbone in self.backbones)
-            raise InputError(f"This model reads embeddings of {names}, {widths} wide; found {found}.")
-        p: npt.NDArray[np.float32] = self._predict(embeddings)
-        return np.column_stack([1 - p, p]) if p.ndim == 1 else p
 
 
 class ModelFolder:
@@ -71,7 +39,7 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, question: Question, joined: Joined, fitted: FittedDVME, fit: Fit) -> None:
+    def keep(self, question: Question, joined: AlignedFeatures, fitted: FittedDVME, fit: Fit) -> None:
         """Write a fitted DVME with all that is needed to predict later."""
         write_dvme(self.folder / stem_of(question), fitted, {
             **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
@@ -100,37 +68,20 @@ def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None
     })  # fmt: skip
 
 
-def load_model(path: str | os.PathLike[str]) -> SavedModel:
-    """Read what `mt fuse --save` or `mt probe --save` wrote: a folder that holds one model, or the path of its .json.
+def read_dvme(file: Path, about: dict[str, Any]) -> FittedDVME:
+    """Read what `write_dvme` wrote: its JSON's path and content.
 
-    Raises InputError for other files, several models, newer versions, and files that do not fit together.
+    Raises InputError for another format, a newer version, and files that do not fit together.
     """
-    file, about = read_about(path)
-    if about.get("format") == END_TO_END:
-        raise InputError(f"{file} was trained end to end and reads images: mt predict {file} IMAGES")
-    if about.get("format") == PROBE_FORMAT:
-        saved = load_probe(file)
-        with whole(file):
-            backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
-                        "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
-        names = tuple(about["class_names"])
-        return SavedModel(about, [backbone], names, about["task"], lambda X: saved.probe.probabilities(X[0]))
     check_format(file, about, FORMAT, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
-        fitted = _read_dvme(file, about)
-        return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
+        return _fitted(read_tensors(file, about), about)
 
 
-def is_end_to_end(path: str | os.PathLike[str]) -> bool:
-    """Return whether the one model at a path reads images rather than embeddings."""
-    return read_about(path)[1].get("format") == END_TO_END
-
-
-def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
+def _fitted(tensors: Tensors, about: Mapping[str, Any]) -> FittedDVME:
     import torch
 
-    tensors = read_tensors(file, about)
     recipe = Recipe(**about["recipe"])
     scalings = [
         Scaling(tensors[f"mean.{n}"], tensors[f"scale.{n}"], clip=about["clip"]) for n in range(len(about["backbones"]))
@@ -141,10 +92,10 @@ def _read_dvme(file: Path, about: Mapping[str, Any]) -> FittedDVME:
     model = None
     if about["shape"] is not None:
         dims = tuple(len(scaling.mean) for scaling in scalings)
-        model = build(Shape(dims, task=about["task"], **about["shape"]), recipe, None, seed=0)
+        model = build(NetworkShape(dims, task=about["task"], **about["shape"]), recipe, None, seed=0)
         state = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
         model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
-    choice = Choice(recipe, about["epochs"], about["C"])
+    choice = ChosenRecipe(recipe, about["epochs"], about["C"])
     return FittedDVME(
         model, Inputs(tuple(scalings)), about["task"], about["n_classes"], tensors["outputs"], tensors["base"], choice
     )

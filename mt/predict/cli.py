@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.errors import InputError
+from mt.predict.request import PredictRequest
 from mt.system import files
 from mt.terminal import options
 
 if TYPE_CHECKING:
-    from mt.predict.run import Predictions
+    from mt.predict.predictions import Predictions
 
 
 @click.command(epilog="Example: mt predict models images/ --out predictions.csv")
@@ -29,26 +30,24 @@ if TYPE_CHECKING:
 @options.data_dir
 @options.cache_dir
 @options.device
-def predict(
-    model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, data_dir: str | None,
-    cache_dir: str | None, **compute: Any,
-) -> None:  # fmt: skip
+def predict(paths: tuple[str, ...], out: str | None, **asked: Any) -> None:
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
-    A row an image: its id, a probability a class, and the prediction.  PATHS are images, or folders of images.
+    One row per image: its id, one probability per class, and the prediction.  PATHS are images, or folders of images.
     Features of a --dataset come from the cache; what is not there is featurized.
     """
-    if bool(paths) == bool(dataset):
-        raise InputError("Name image files or folders, or a dataset with --dataset NAME: exactly one of both.")
+    request = PredictRequest(images=paths, **asked)
     if out and not Path(out).absolute().parent.is_dir():
         folder = Path(out).absolute().parent
         raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")
-    from mt.predict.run import predict_dataset, predict_images
+    if request.dataset:
+        from mt.predict.dataset import predict_dataset
 
-    if dataset:
-        found = predict_dataset(model, dataset, split=split, cache_dir=cache_dir, data_dir=data_dir, **compute)
+        found = predict_dataset(request)
     else:
-        found = predict_images(model, paths, **compute)
+        from mt.predict.images import predict_images
+
+        found = predict_images(request)
     if out:
         _write(found, Path(out))
     else:

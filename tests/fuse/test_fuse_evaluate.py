@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,15 @@ from click.testing import CliRunner
 
 from mt.cache.catalog import Catalog
 from mt.errors import InputError, MtError
-from mt.fuse.aligned import Joined, _rows_like, join_pairs
+from mt.fuse import fuser
+from mt.fuse.aligned import AlignedFeatures, _rows_like, join_pairs
 from mt.fuse.cli import fuse
-from mt.fuse.dvme import fit as fit_module
 from mt.fuse.dvme import recipes
+from mt.fuse.dvme.fit import DVMEOptions
 from mt.fuse.fuser import attention_by_class
+from mt.fuse.request import FuseRequest
 from mt.fuse.run import run_fuse
-from mt.fuse.saved import load_model
+from mt.predict.load import load_model
 from mt.probe.questions import find_pairs
 from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
@@ -33,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train small networks for two epochs: the command's paths are tested here, not the method."""
     short = {name: replace(recipe, epochs=min(recipe.epochs, 2)) for name, recipe in recipes.RECIPES.items()}
     monkeypatch.setattr(recipes, "RECIPES", short)
-    monkeypatch.setitem(fit_module.fit_dvme.__kwdefaults__, "width", 32)
+    monkeypatch.setattr(fuser, "DVMEOptions", partial(DVMEOptions, width=32))
 
 
 def _cache(folder: Path, models: tuple[str, ...] = ("m1", "m2"), **facts: object) -> Path:
@@ -50,7 +53,7 @@ def _pair(cache: Path, **asked: object):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
 def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
     cache = _cache(tmp_path, task=task, n_classes=2 if task == "binary" else 3, grouped=True)
-    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     rows = {(score.method, score.model) for score in study.scores}
     both = "m1 + m2"
     assert rows == {
@@ -74,7 +77,7 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
     ],
 )
 def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
-    study = run_fuse(_cache(tmp_path), methods=methods, fractions=[0.5], seeds=1)
+    study = run_fuse(FuseRequest(_cache(tmp_path), methods=methods, fractions=[0.5], seeds=1))
     assert {score.method for score in study.scores} == rows
     with ScoreStore(study.store) as store:
         assert {score.method for score in store.scores()} == rows
@@ -82,9 +85,9 @@ def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
 
 def test_options_of_dvme_are_refused_without_it(tmp_path):
     with pytest.raises(InputError, match=r"--save is DVME's, .* --method dvme"):
-        run_fuse(tmp_path, methods=["concat"], save=tmp_path / "models")
+        run_fuse(FuseRequest(tmp_path, methods=["concat"], save=tmp_path / "models"))
     with pytest.raises(InputError, match=r"No method 'concta'\. Did you mean 'concat'"):
-        run_fuse(tmp_path, methods=["concta"])
+        run_fuse(FuseRequest(tmp_path, methods=["concta"]))
 
 
 def test_without_dvme_the_command_prints_no_empty_table(tmp_path):
@@ -97,16 +100,16 @@ def test_without_dvme_the_command_prints_no_empty_table(tmp_path):
 def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
     cache = _cache(tmp_path)
     probed = run_probe(cache, fractions=[0.5], seeds=2)
-    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     assert study.n_stored == len(probed.scores)
     assert {score.identity for score in probed.scores} <= {score.identity for score in study.scores}
-    again = run_fuse(cache, fractions=[0.5], seeds=2)
+    again = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     assert again.n_fitted == 0
     assert [score.value for score in again.scores] == [score.value for score in study.scores]
 
 
 def test_average_and_best_single_are_made_of_the_probes(tmp_path):
-    study = run_fuse(_cache(tmp_path), fractions=[0.5], seeds=1)
+    study = run_fuse(FuseRequest(_cache(tmp_path), fractions=[0.5], seeds=1))
     with ScoreStore(study.store) as store:
         fits = {(score.method, score.model): store.fit(score.fit) for score in study.scores}
     singles = {model: fits["probe", model] for model in ("m1", "m2")}
@@ -120,7 +123,7 @@ def test_average_and_best_single_are_made_of_the_probes(tmp_path):
 
 def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
     cache = _cache(tmp_path)
-    study = run_fuse(cache, fractions=[0.5], seeds=2)
+    study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     with ScoreStore(study.store) as store:
         outcome = store.fit(next(s.fit for s in study.scores if s.method == "dvme")).outcome
     assert outcome["attention"]["models"] == ["m1", "m2"]
@@ -153,7 +156,7 @@ def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():
 
 def test_ablations_add_their_rows(tmp_path):
     cache = _cache(tmp_path, ("m1", "m2", "m3"))
-    study = run_fuse(cache, fractions=[0.5], seeds=1, ablations=True)
+    study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=1, ablations=True))
     every = "m1 + m2 + m3"
     with ScoreStore(study.store) as store:
         found = {(score.method, score.model): store.fit(score.fit).outcome for score in study.scores}
@@ -164,7 +167,7 @@ def test_ablations_add_their_rows(tmp_path):
     assert not np.allclose(random["attention"]["overall"], 1 / 3, atol=1e-6)
     fewer = {("dvme", "m2 + m3"), ("dvme", "m1 + m3"), ("dvme", "m1 + m2")}
     assert fewer <= set(found)
-    again = run_fuse(cache, models=["m1", "m3"], methods=["dvme"], fractions=[0.5], seeds=1)
+    again = run_fuse(FuseRequest(cache, models=["m1", "m3"], methods=["dvme"], fractions=[0.5], seeds=1))
     left_out = {score.identity for score in study.scores if (score.method, score.model) == ("dvme", "m1 + m3")}
     assert left_out == {score.identity for score in again.scores if score.method == "dvme"}
 
@@ -172,7 +175,7 @@ def test_ablations_add_their_rows(tmp_path):
 def test_files_are_joined_by_id(tmp_path):
     cache = _cache(tmp_path)
     pair = _pair(cache)
-    joined = Joined.load(pair)
+    joined = AlignedFeatures.load(pair)
     second = pair.train[1].open()
     order = np.random.default_rng(0).permutation(210)
 
@@ -193,10 +196,10 @@ def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp
     labels[[3, 7]] = 1 - labels[[3, 7]]
     write_features(cache, model="m2", split="train", n=210, dim=7, labels=labels)
     with pytest.raises(InputError, match=r"disagree on 2 labels: train-3: . and ., train-7"):
-        Joined.load(_pair(cache))
+        AlignedFeatures.load(_pair(cache))
     write_features(cache, model="m2", split="train", n=209, dim=7)
     with pytest.raises(InputError, match=r"hold other cases: 1 only in the first \(train-209\)"):
-        Joined.load(_pair(cache))
+        AlignedFeatures.load(_pair(cache))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp
 )
 def test_bad_input_is_said_in_one_line(tmp_path, asked, words):
     with pytest.raises(MtError, match=words) as caught:
-        run_fuse(_cache(tmp_path), **asked)
+        run_fuse(FuseRequest(_cache(tmp_path), **asked))
     assert "\n" not in str(caught.value)
 
 
@@ -221,7 +224,7 @@ def test_a_draw_file_of_other_budgets_is_refused(tmp_path):
     cache, listed = _cache(tmp_path), tmp_path / "draws.csv"
     run_probe(cache, fractions=[0.5], seeds=1, draw_file=listed)
     with pytest.raises(MtError, match=r"lists draws of 50 %; asked for were 20 %"):
-        run_fuse(cache, fractions=[0.2], draw_file=listed)
+        run_fuse(FuseRequest(cache, fractions=[0.2], draw_file=listed))
 
 
 def test_datasets_of_other_content_are_not_fused(tmp_path):
@@ -230,13 +233,13 @@ def test_datasets_of_other_content_are_not_fused(tmp_path):
     write_features(tmp_path, model="m2", split="train", content="other")
     write_features(tmp_path, model="m2", split="test", content="other")
     with pytest.raises(InputError, match="at least two models on 'toy@"):
-        run_fuse(tmp_path, fractions=[1.0])
+        run_fuse(FuseRequest(tmp_path, fractions=[1.0]))
 
 
 @pytest.fixture
 def saved(tmp_path):
     cache = _cache(tmp_path / "cache")
-    study = run_fuse(cache, fractions=[0.5], seeds=1, save=tmp_path / "models")
+    study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=1, save=tmp_path / "models"))
     (file,) = (tmp_path / "models").glob("*.json")
     return cache, study, file
 
@@ -244,7 +247,7 @@ def saved(tmp_path):
 def test_a_saved_model_predicts_the_same_bits(saved):
     cache, study, file = saved
     model = load_model(file.parent)
-    p = model.predict_proba(Joined.load(_pair(cache)).test)
+    p = model.predict_proba(AlignedFeatures.load(_pair(cache)).test)
     with ScoreStore(study.store) as store:
         kept = store.fit(next(s.fit for s in study.scores if s.method == "dvme")).probabilities
     np.testing.assert_array_equal(p[:, 1], kept)

@@ -8,13 +8,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mt.errors import InputError
-from mt.fuse.dvme.fit import fit_dvme
+from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.problem import Problem, logistic_start
 from mt.fuse.dvme.race import Candidate, Fitting, out_of_fold
 from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
 from mt.fuse.dvme.selection import MIN_ROWS, choose_recipe, clearly_best
-from mt.fuse.dvme.training import Linear, Rows, Shape, build, loss, predict, shuffled, train
+from mt.fuse.dvme.training import Linear, NetworkShape, Rows, build, loss, predict, shuffled, train
 from mt.probe.methods.linear import CLIP
 from tests.fuse.gated import gated
 
@@ -29,7 +29,7 @@ def _problem(n: int = 60, *, task: str = "binary", outputs: int = 1, groups: np.
         y = (scores > 0).long()
     else:
         y = (scores[:, 0] > 0).long() if outputs == 1 else scores.argmax(dim=1)
-    return Problem(Rows(X, y), groups, Shape((6, 5), outputs, task, **SMALL), max(outputs, 2), 0)
+    return Problem(Rows(X, y), groups, NetworkShape((6, 5), outputs, task, **SMALL), max(outputs, 2), 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def gate_set():
 @pytest.mark.parametrize("names", [("start", "bold"), ("random-bold",)])
 def test_dvme_beats_concatenation_where_a_gate_says_whom_to_trust(gate_set, names):
     X, y, X_test, y_test, gate = gate_set
-    concatenation = fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes_of(["start"]), width=64)
-    fitted = fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes_of(names), width=64)
+    concatenation = fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(recipes_of(["start"]), width=64))
+    fitted = fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(recipes_of(names), width=64))
     p, received = fitted.predict(X_test)
     assert fitted.choice.epochs > 0
     assert roc_auc_score(y_test, p) > roc_auc_score(y_test, concatenation.probabilities(X_test)) + 0.05
@@ -141,7 +141,7 @@ def test_every_task_fits_and_gives_probabilities(task):
     classes = 2 if task == "binary" else 3
     y = rng.integers(0, classes, 60) if task != "multilabel" else (rng.random((60, 3)) < 0.4).astype(np.int8)
     recipes = [RECIPES["start"], Recipe("short", epochs=2)]
-    p = fit_dvme(X, y, task=task, n_classes=classes, recipes=recipes, class_weight="balanced", **SMALL).probabilities(X)
+    p = fit_dvme(X, y, task=task, n_classes=classes, options=DVMEOptions(recipes, "balanced", **SMALL)).probabilities(X)
     assert p.dtype == np.float32
     assert p.shape == ((60,) if task == "binary" else (60, 3))
     assert ((p >= 0) & (p <= 1)).all()
@@ -152,19 +152,20 @@ def test_every_task_fits_and_gives_probabilities(task):
 def test_missing_classes_never_abort():
     rng = np.random.default_rng(1)
     X = [rng.normal(size=(20, 4)).astype(np.float32)]
-    p = fit_dvme(X, np.repeat([0, 3], 10), task="multiclass", n_classes=5, **SMALL).probabilities(X)
+    small = DVMEOptions(**SMALL)
+    p = fit_dvme(X, np.repeat([0, 3], 10), task="multiclass", n_classes=5, options=small).probabilities(X)
     assert (p[:, [1, 2, 4]] == 0).all()
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
-    alone = fit_dvme(X, np.ones(20, dtype=int), task="binary", n_classes=2, **SMALL)
+    alone = fit_dvme(X, np.ones(20, dtype=int), task="binary", n_classes=2, options=DVMEOptions(**SMALL))
     assert (alone.probabilities(X) == 1).all()
     labels = np.stack([np.arange(20) % 2, np.zeros(20, dtype=int)], axis=1)
-    p = fit_dvme(X, labels, task="multilabel", n_classes=2, **SMALL).probabilities(X)
+    p = fit_dvme(X, labels, task="multilabel", n_classes=2, options=DVMEOptions(**SMALL)).probabilities(X)
     np.testing.assert_allclose(p[:, 1], 1 / 22, rtol=1e-5)
 
 
 def test_a_budget_too_small_for_folds_keeps_the_start():
     X = [np.eye(3, 4, dtype=np.float32)]
-    choice = fit_dvme(X, np.array([0, 1, 2]), task="multiclass", n_classes=3, **SMALL).choice
+    choice = fit_dvme(X, np.array([0, 1, 2]), task="multiclass", n_classes=3, options=DVMEOptions(**SMALL)).choice
     assert (choice.recipe.name, choice.epochs, choice.C, choice.flags) == ("start", 0, 1.0, ("fixed_C",))
 
 
@@ -194,8 +195,8 @@ def test_the_start_is_concatenation_with_logistic_regression():
 def test_the_same_seed_gives_the_same_bits():
     rng = np.random.default_rng(1)
     X, y = [rng.normal(size=(40, 6)).astype(np.float32)], rng.integers(0, 2, 40)
-    recipes = [Recipe("short", epochs=2)]
-    runs = [fit_dvme(X, y, task="binary", n_classes=2, recipes=recipes, **SMALL).probabilities(X) for _ in range(2)]
+    options = DVMEOptions([Recipe("short", epochs=2)], **SMALL)
+    runs = [fit_dvme(X, y, task="binary", n_classes=2, options=options).probabilities(X) for _ in range(2)]
     np.testing.assert_array_equal(*runs)
 
 
@@ -237,7 +238,7 @@ def test_class_weights_raise_the_rare_class():
     y = (rng.random(200) < 0.1).astype(int)
     X = [(rng.normal(size=(200, 3)) + y[:, None]).astype(np.float32)]
     mean = [
-        fit_dvme(X, y, task="binary", n_classes=2, class_weight=weight, recipes=[RECIPES["start"]], **SMALL)
+        fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions([RECIPES["start"]], weight, **SMALL))
         .probabilities(X)
         .mean()
         for weight in (None, "balanced")

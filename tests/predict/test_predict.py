@@ -17,9 +17,13 @@ import mt.fuse
 import mt.predict
 from mt.errors import DatasetError, InputError
 from mt.featurize import extract
+from mt.fuse.request import FuseRequest
 from mt.fuse.run import run_fuse
 from mt.predict.cli import predict
-from mt.predict.run import Predictions, predict_dataset, predict_images
+from mt.predict.dataset import predict_dataset
+from mt.predict.images import predict_images
+from mt.predict.predictions import Predictions
+from mt.predict.request import PredictRequest
 from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
 
@@ -39,7 +43,7 @@ def study(tmp_path_factory):
                 Image.fromarray(rng.integers(0, 120, (40, 40, 3), dtype=np.uint8) + np.uint8(120 * number)).save(path)
     dataset = f"folder:{root / 'images'}"
     extract(dataset, MODELS, cache_dir=root / "cache", weights=["random"], image_size=32)
-    fused = run_fuse(root / "cache", fractions=[1.0], save=root / "fused", everything=True)
+    fused = run_fuse(FuseRequest(root / "cache", fractions=[1.0], save=root / "fused", everything=True))
     run_probe(root / "cache", models=MODELS[:1], fractions=[1.0], save=root / "probed", everything=True)
     with ScoreStore(fused.store) as store:
         found = {s.method: store.fit(s.fit) for s in fused.scores if s.method == "dvme" or s.model == MODELS[0]}
@@ -50,7 +54,7 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize("folder", ["fused", "probed"])
 def test_the_cache_gives_the_same_bits(study, folder):
     root, kept, ids = study
-    found = predict_dataset(root / folder, "folder:images", cache_dir=root / "cache")
+    found = predict_dataset(PredictRequest(root / folder, dataset="folder:images", cache_dir=root / "cache"))
     assert found.ids == list(ids)
     np.testing.assert_array_equal(found.probabilities[:, 1], kept[folder])
 
@@ -60,15 +64,15 @@ def test_images_give_the_same_within_rounding(study, folder):
     root, kept, ids = study
     files = [root / "images" / "test" / Path(name).relative_to("test") if name.startswith("test")
              else root / "images" / "test" / name for name in ids]  # fmt: skip
-    found = predict_images(root / folder, files)
+    found = predict_images(PredictRequest(root / folder, files))
     np.testing.assert_allclose(found.probabilities[:, 1], kept[folder], atol=1e-5)
-    alone = predict_images(root / folder, files[3:4])
+    alone = predict_images(PredictRequest(root / folder, files[3:4]))
     np.testing.assert_allclose(alone.probabilities, found.probabilities[3:4], atol=1e-6)
 
 
 def test_what_is_not_cached_is_featurized(study, tmp_path):
     root, kept, _ = study
-    found = predict_dataset(root / "fused", f"folder:{root / 'images'}", cache_dir=tmp_path)
+    found = predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))
     np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
     assert list(tmp_path.rglob("*.h5"))
 
@@ -98,9 +102,10 @@ def test_other_backbones_are_refused(study, tmp_path, folder):
     (tmp_path / "model" / source.name).write_text(text.replace(found, "0" * 64))
     words = rf"fitted on 'efficientnet-lite0' with fingerprint 0{{12}}, found {found[:12]}: .*--weights"
     with pytest.raises(InputError, match=words):
-        predict_images(tmp_path / "model", [root / "images" / "test"])
+        predict_images(PredictRequest(tmp_path / "model", [root / "images" / "test"]))
+    dataset, cache = f"folder:{root / 'images'}", tmp_path / "cache"
     with pytest.raises(InputError, match=words):
-        predict_dataset(tmp_path / "model", f"folder:{root / 'images'}", cache_dir=tmp_path / "cache")
+        predict_dataset(PredictRequest(tmp_path / "model", dataset=dataset, cache_dir=cache))
     assert not list(tmp_path.rglob("*.h5"))  # refused before anything is featurized
 
 
@@ -111,11 +116,11 @@ def test_a_folder_is_its_images_without_what_systems_leave_behind(study, tmp_pat
     shutil.copy(root / "images" / "test" / "dark" / "1.png", tmp_path / "a.ppm")
     for litter in ("._a.png", "notes.txt"):
         (tmp_path / litter).write_bytes(b"no image")
-    found = predict_images(root / "probed", [tmp_path])
+    found = predict_images(PredictRequest(root / "probed", [tmp_path]))
     assert found.ids == [str(tmp_path / "a.ppm"), str(tmp_path / "more.png" / "b.PNG")]
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"broken\.png"):
-        predict_images(root / "probed", [tmp_path])
+        predict_images(PredictRequest(root / "probed", [tmp_path]))
 
 
 def test_output_is_renamed_into_place_and_its_folder_must_be_there(study, tmp_path):
@@ -137,18 +142,19 @@ def test_labels_of_a_multilabel_task_are_joined():
 
 def test_wrong_use_is_said_in_one_line(study, tmp_path):
     root, _, _ = study
-    with pytest.raises(InputError, match="exactly one of both"):
+    with pytest.raises(InputError, match="Not both"):
         CliRunner().invoke(predict, [str(root / "fused")], catch_exceptions=False)
     with pytest.raises(InputError, match="No file"):
-        predict_images(root / "fused", [tmp_path / "absent.png"])
+        predict_images(PredictRequest(root / "fused", [tmp_path / "absent.png"]))
     with pytest.raises(InputError, match="No image in"):
-        predict_images(root / "fused", [tmp_path])
+        predict_images(PredictRequest(root / "fused", [tmp_path]))
     with pytest.raises(InputError, match="No saved model"):
-        predict_images(tmp_path, [tmp_path])
+        predict_images(PredictRequest(tmp_path, [tmp_path]))
 
 
 def test_public_names():
-    assert mt.fuse.__all__ == ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "fit_dvme", "run_fuse"]
-    assert mt.predict.__all__ == ["predict_dataset", "predict_images"]
+    fusion = ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"]
+    assert mt.fuse.__all__ == fusion
+    assert mt.predict.__all__ == ["PredictRequest", "load_model", "predict_dataset", "predict_images"]
     for name in mt.fuse.__all__:
         assert getattr(mt.fuse, name).__name__ == name

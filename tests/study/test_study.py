@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from mt.datasets.setting_options import dataset_settings
 from mt.errors import InputError
+from mt.fuse.end_to_end.request import FinetuneRequest
+from mt.fuse.request import FuseRequest
 from mt.probe.run import Study as Scored
 from mt.report.cli import report
 from mt.results.store import ScoreStore
@@ -216,10 +218,10 @@ def test_ids_and_pictures_are_there_only_when_asked_for(small: tuple[Path, list[
 def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    asked: list[FuseRequest] = []
 
-    def trained(cache: Path, **options: Any) -> Scored:
-        asked.append(options)
+    def trained(request: FinetuneRequest) -> Scored:
+        asked.append(request.cached)
         return Scored([], 2, 1, tmp_path / "scores.sqlite")
 
     monkeypatch.setattr("mt.fuse.end_to_end.run.run_unfrozen", trained)
@@ -228,5 +230,5 @@ def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
     *_, step = steps(StudyRequest.of(load_study(written(tmp_path, text)), cache_dir=str(tmp_path)))
     assert (step.what, step.work) == ("fine-tune digits", 6)
     assert step.run().said == "6 fitted, 3 stored"
-    assert [one["models"] for one in asked] == [("dino",), ("swav",), ("dino", "swav")]
-    assert all((one["shots"], one["seeds"], one["datasets"]) == ((3,), 2, ["digits"]) for one in asked)
+    assert [one.models for one in asked] == [("dino",), ("swav",), ("dino", "swav")]
+    assert all((one.shots, one.seeds, one.datasets) == ((3,), 2, ["digits"]) for one in asked)

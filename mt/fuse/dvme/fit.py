@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mt.errors import InputError
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.problem import Problem, logistic_start
 from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
-from mt.fuse.dvme.selection import Choice, choose_recipe, trained
-from mt.fuse.dvme.training import Rows, Shape, predict
+from mt.fuse.dvme.selection import ChosenRecipe, choose_recipe, trained
+from mt.fuse.dvme.training import NetworkShape, Rows, predict
 from mt.probe.methods.linear import known_outputs, sigmoid, softmax
+from mt.system.device import pick_device
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ class FittedDVME:
     n_classes: int
     outputs: npt.NDArray[np.int64]
     base: Floats
-    choice: Choice
+    choice: ChosenRecipe
 
     def predict(self, embeddings: Sequence[Array]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return probabilities, (n,) of class 1 for binary, else (n, K), and the attention each model gets (n, M)."""
@@ -58,43 +58,47 @@ class FittedDVME:
         return self.predict(embeddings)[0]
 
 
+@dataclass(frozen=True)
+class DVMEOptions:
+    """What DVME chooses among, and how large it is.
+
+    recipes: the first is kept unless another is clearly better on held-out rows of the budget.
+    class_weight: "balanced" weighs classes inversely to their rows.  width, heads: of the tokens and their attention.
+    """
+
+    recipes: Sequence[Recipe] = recipes_of(CHOICES["dvme"])
+    class_weight: Literal["balanced"] | None = None
+    width: int = 512
+    heads: int = 8
+
+
 def fit_dvme(
     embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Array | None = None,
-    recipes: Sequence[Recipe] | None = None, class_weight: Literal["balanced"] | None = None, seed: int = 0,
-    width: int = 512, heads: int = 8, device: str = "cpu",
+    options: DVMEOptions | None = None, seed: int = 0, device: str = "cpu",
 ) -> FittedDVME:  # fmt: skip
     """Fit DVME on a budget: M embeddings (n, d_m) with labels y (n,) or (n, L), their groups where known.
 
     The recipe is chosen inside the budget, then trained on all of it for the median of the folds' epochs.
-    `class_weight`: "balanced" weighs classes inversely to their rows.  Deterministic in `seed` on one device.
+    Deterministic in `seed` on one device.
     """
-    recipes = recipes or recipes_of(CHOICES["dvme"])
-    where = torch_device(device)
+    options = options or DVMEOptions()
+    recipes, heads = options.recipes, options.heads
+    where = pick_device(device, float64=True)
     outputs, base = known_outputs(y, task, n_classes)
     inputs = Inputs.learn(embeddings)
     if not len(outputs):
         return FittedDVME(
-            None, inputs, task, n_classes, outputs, base, Choice(recipes[0], 0, 1.0, flags=("one_class",))
+            None, inputs, task, n_classes, outputs, base, ChosenRecipe(recipes[0], 0, 1.0, flags=("one_class",))
         )
     numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
     rows = Rows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
     n_outputs = 1 if task == "binary" else len(outputs)
-    wide = max(width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
-    shape = Shape(inputs.dims, n_outputs, task, wide, heads)
-    problem = Problem(rows, groups, shape, len(outputs), seed, class_weight)
+    wide = max(options.width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
+    shape = NetworkShape(inputs.dims, n_outputs, task, wide, heads)
+    problem = Problem(rows, groups, shape, len(outputs), seed, options.class_weight)
     choice = choose_recipe(problem, recipes)
     model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
     return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)
-
-
-def torch_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first GPU, else the CPU.  Raises InputError for one not there."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"No device '{name}' here: {str(error).splitlines()[0]} Use --device cpu.") from error
-    return device
 
 
 def link(logits: Floats, task: str) -> Floats:

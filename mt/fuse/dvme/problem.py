@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mt.fuse.dvme.training import Linear, Rows, Shape
+from mt.fuse.dvme.training import Linear, NetworkShape, Rows
 from mt.probe.budgets.draw import folds
 from mt.probe.methods.linear import known_outputs
 from mt.probe.methods.selection import log_loss, teachable
@@ -26,7 +26,7 @@ class Problem:
 
     rows: Rows
     groups: Array | None
-    shape: Shape
+    shape: NetworkShape
     n_classes: int
     seed: int
     class_weight: Literal["balanced"] | None = None

@@ -25,7 +25,7 @@ MIN_ROWS = 100  # with fewer, held-out rows cannot tell a network from its logis
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenRecipe:
     """What the budget decided: the recipe, its epochs, the penalty of the start, and the scores it was chosen by."""
 
     recipe: Recipe
@@ -35,20 +35,20 @@ class Choice:
     flags: tuple[str, ...] = ()
 
 
-def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> Choice:
+def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> ChosenRecipe:
     """Choose one of the recipes on held-out rows; where no fold can be made, the first with the penalty C = 1."""
     fold = problem.folds()
     if fold is None:
         first = recipes[0]
-        return Choice(first, first.epochs, 1.0, flags=("fixed_C",))
+        return ChosenRecipe(first, first.epochs, 1.0, flags=("fixed_C",))
     C = choose_penalty(problem, fold, PENALTIES)
     if not recipes[0].epochs and (len(recipes) == 1 or len(problem.rows) < MIN_ROWS):
-        return Choice(recipes[0], 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
+        return ChosenRecipe(recipes[0], 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
     known = problem.teachable(fold)
     known = np.any(known.reshape(len(known), -1), axis=1)
     candidates = out_of_fold(problem, fold, recipes, known)
     best = clearly_best(candidates, known, problem.groups)
-    return Choice(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
+    return ChosenRecipe(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
 
 
 def trained(problem: Problem, recipe: Recipe, start: Linear, epochs: int) -> DVME:

@@ -30,7 +30,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """What a network is built for: the models' widths, its outputs, the task, tokens' width and heads."""
 
     dims: tuple[int, ...]
@@ -55,7 +55,7 @@ class Rows:
         return len(self.y)
 
 
-def build(shape: Shape, recipe: Recipe, linear: Linear | None, seed: int) -> DVME:
+def build(shape: NetworkShape, recipe: Recipe, linear: Linear | None, seed: int) -> DVME:
     """Return a recipe's network before its first step, in float64.
 
     It computes `linear` where the recipe starts from it, a linear classifier drawn at random where it starts at random.

@@ -9,7 +9,8 @@ import click
 
 from mt.errors import InputError
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
-from mt.fuse.end_to_end.request import PRECISIONS, Machine, Settings
+from mt.fuse.end_to_end.request import PRECISIONS, FinetuneRequest, Machine, Settings
+from mt.fuse.request import FuseRequest
 from mt.terminal import options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,10 +59,10 @@ def unfrozen(command: F) -> F:
     return command
 
 
-def taken_from(asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Take these options out of a command's; returns what `run_unfrozen` takes, or None without --unfreeze.
+def finetuning(asked: dict[str, Any]) -> FinetuneRequest | None:
+    """Take these options out of a command's; return the request, or None without --unfreeze.
 
-    Raises InputError for one of them where nothing is unfrozen, and for --ablations where something is.
+    Raises InputError for one of these options without --unfreeze.
     """
     names = ("unfreeze", "unfreeze_last", *_SETTINGS, *_MACHINE, *_ELSEWHERE)
     given = {name: value for name in names if (value := asked.pop(name)) is not None and value is not False}
@@ -72,15 +73,12 @@ def taken_from(asked: dict[str, Any]) -> dict[str, Any] | None:
         if extra:
             raise InputError(f"--{extra[0].replace('_', '-')} is for end-to-end training: add --unfreeze.")
         return None
-    if asked.pop("ablations"):
-        raise InputError("--ablations are of DVME on cached features: leave out --unfreeze, or --ablations.")
     precision = given.pop("precision", "auto")
     settings = {_SETTINGS[name]: value for name, value in given.items() if name in _SETTINGS}
     machine = {name: value for name, value in given.items() if name in _MACHINE}
     if "memory" in machine:
         machine["memory"] = int(machine["memory"] * _GIB)
-    return {
+    return FinetuneRequest(
+        FuseRequest(**asked), Settings(last=last, precision=precision, **settings), Machine(**machine),
         **{name: given[name] for name in _ELSEWHERE if name in given},
-        "settings": Settings(last=last, precision=precision, **settings),
-        "machine": Machine(device=asked.pop("device"), **machine),
-    }
+    )  # fmt: skip

@@ -31,7 +31,7 @@ HELD = 0.2  # of the budget, in whole groups
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TunedFit:
     """A tuned network with its warm start, the chosen rate and epochs, and the held-out losses they were chosen by.
 
     network is None where the budget holds one class only: then the start's base rates predict.
@@ -62,13 +62,13 @@ class Fitter:
         self.found: Checkpoint | None = kept.read()
         self.histories: list[list[float]] = self.found.facts["histories"] if self.found else []
 
-    def fit(self) -> Fitted:
+    def fit(self) -> TunedFit:
         """Return the network that was tuned on the whole budget."""
         with torch.random.fork_rng(devices=[]):
             start = self._start(self.budget)
             recipe = {"name": "unfrozen", **self.work.settings.recipe(), "start": start.choice.recipe.name}
             if start.model is None:
-                return Fitted(None, start, {"recipe": recipe, "lr": None, "epochs": 0}, {}, start.choice.flags)
+                return TunedFit(None, start, {"recipe": recipe, "lr": None, "epochs": 0}, {}, start.choice.flags)
             chosen = self._choose()
             everything = np.arange(len(self.budget.y))
             network, _ = self._run(len(chosen.histories), start, everything, None, lr=chosen.lr, until=chosen.epochs)
@@ -79,12 +79,12 @@ class Fitter:
             "epochs": {f"{lr:g}": history for lr, history in zip(rates, chosen.histories, strict=False)},
         }  # fmt: skip
         flags = (*start.choice.flags, *chosen.flags, *(["start_kept"] if not chosen.epochs else []))
-        return Fitted(network.eval(), start, settings, selection if chosen.histories else {}, flags)
+        return TunedFit(network.eval(), start, settings, selection if chosen.histories else {}, flags)
 
     def _start(self, budget: Budget) -> FittedDVME:
         """Fit the cached stage on the first rank, and tell the others."""
-        ranks, machine = self.work.ranks, self.work.machine
-        return ranks.told(cached_stage(budget, seed=self.work.seed, device=machine.device) if ranks.first else None)
+        ranks, device = self.work.ranks, str(self.work.device)
+        return ranks.told(cached_stage(budget, seed=self.work.seed, device=device) if ranks.first else None)
 
     def _choose(self) -> Chosen:
         """Return the rate and the epoch with the lowest log loss on the rows held out; epoch 0 is the warm start."""

@@ -102,7 +102,7 @@ class EndToEnd(nn.Module):
         return found
 
 
-class Block:
+class BackboneBlock:
     """One step of a backbone, for rates and freezing: its modules and the parameters they hold."""
 
     def __init__(self, modules: Sequence[nn.Module], own: Sequence[nn.Parameter] = ()) -> None:
@@ -114,17 +114,17 @@ class Block:
         return [*self.own, *(p for module in self.modules for p in module.parameters())]
 
 
-def blocks(backbone: nn.Module) -> list[Block]:
+def blocks(backbone: nn.Module) -> list[BackboneBlock]:
     """Return the steps of a backbone from its images to its embedding: the stem, then each block.
 
     Blocks are the children of its sequences (a ResNet's `layer1` ... `layer4`, a transformer's `blocks`, stages with
     blocks of their own).  What comes before the first, and a backbone's own parameters (class token, positions), is
     the stem; what follows a block belongs to it (final norms).
     """
-    found = [Block([], list(backbone.parameters(recurse=False)))]
+    found = [BackboneBlock([], list(backbone.parameters(recurse=False)))]
     for child, in_sequence in _units(backbone):
         if in_sequence:
-            found.append(Block([child]))
+            found.append(BackboneBlock([child]))
         else:
             found[-1].modules.append(child)
     return [block for block in found if block.parameters]

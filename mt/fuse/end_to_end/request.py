@@ -1,12 +1,15 @@
-"""What end-to-end training does, and where it runs; imports nothing heavy."""
+"""What `mt fuse --unfreeze` asks: what is trained, how, and in how much memory; imports nothing heavy."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mt.errors import InputError
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
+from mt.fuse.request import FuseRequest, check_models
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -43,19 +46,45 @@ class Settings:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes: changes memory and time, and numbers by rounding only.
+    """How a run computes: changes memory and time, and numbers by rounding only.
 
     batch_size: images at a time on one device.  accumulate: such parts a step.  workers: threads that decode.
     memory: bytes that decoded images may take.  checkpoint_every: steps between checkpoints inside an epoch.
     """
 
-    device: str = "auto"
     batch_size: int = 32
     accumulate: int = 1
     checkpoint_grad: bool = False
     checkpoint_every: int = 200
     workers: int | None = None
     memory: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """Which models to train end to end, and the methods on cached features to fit beside them on the same draws.
+
+    cached: models, datasets, draws, device, scores and folders, for both; `methods` are those on cached features, none
+    for one model.  save: of `cached`, a folder for the tuned networks.
+    data_dir: where the images are, if not where they were read.  weights: of the backbones, if not the published ones.
+    checkpoints: a folder; by default beside the scores.
+    """
+
+    cached: FuseRequest = field(default_factory=FuseRequest)
+    settings: Settings = field(default_factory=Settings)
+    machine: Machine = field(default_factory=Machine)
+    data_dir: str | os.PathLike[str] | None = None
+    weights: Sequence[str] = ()
+    checkpoints: str | os.PathLike[str] | None = None
+
+    def check(self) -> None:
+        """Raise InputError for models, methods or settings that do not go together."""
+        check_settings(self.settings, self.machine)
+        check_models(self.cached.models, several=False)
+        if self.cached.methods and len(self.cached.models) == 1:
+            raise InputError("--method requires at least two --model options. Remove it, or add one: --model NAME")
+        if self.cached.ablations:
+            raise InputError("--ablations is for DVME on cached features. Remove --ablations, or --unfreeze.")
 
 
 def check_settings(settings: Settings, machine: Machine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -15,98 +14,85 @@ from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.featurize.plan import weights_by_model
 from mt.fuse.aligned import join_pairs
-from mt.fuse.dvme.fit import torch_device
 from mt.fuse.end_to_end.ranks import Ranks, joined
-from mt.fuse.end_to_end.request import Machine, Settings, check_settings
+from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.tuner import Tuner, checkpoints_of, identity_of, method_name
-from mt.fuse.run import check_models, draws_of, run_fuse
+from mt.fuse.request import FuseRequest
+from mt.fuse.run import draws_of, run_fuse
+from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.run import Study, ask, check_metrics, run_probe
 from mt.results.store import ScoreStore
 from mt.system import folders
+from mt.system.device import pick_device
 from mt.terminal import progress
 
 
-def run_unfrozen(
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    fractions: Sequence[float] = (),
-    shots: Sequence[int] = (),
-    seeds: int = 5,
-    metrics: Sequence[str] = (),
-    draw_file: str | os.PathLike[str] | None = None,
-    save: str | os.PathLike[str] | None = None,
-    scores: str | os.PathLike[str] | None = None,
-    everything: bool = False,
-    data_dir: str | os.PathLike[str] | None = None,
-    weights: Sequence[str] = (),
-    checkpoints: str | os.PathLike[str] | None = None,
-    settings: Settings | None = None,
-    machine: Machine | None = None,
-) -> Study | None:
+def run_unfrozen(request: FinetuneRequest) -> Study | None:
     """Train the models of cached features end to end, beside the methods on the cache, for every budget and seed.
 
     One model is the fine-tuning baseline, beside its probe; several are DVME, beside what `run_fuse` fits.
-    methods: of those on the cache, as `run_fuse` takes them.  checkpoints: a folder, by default beside the scores.
     Under torchrun every process calls this; all but the first return None.
     Raises InputError, CacheError, DatasetError, WeightsError, FitError for a loss that is not a number.
     """
-    settings, machine = settings or Settings(), machine or Machine()
-    check_settings(settings, machine)
-    check_models(models, several=False)
-    if methods and len(models) == 1:
-        raise InputError("--method is for several models, and one is named. Leave it out, or add another: --model NAME")
-    cache, draws = folders.cache_dir(cache_dir), draws_of(draw_file)
-    pairs = find_pairs(Catalog(cache), models=models, datasets=datasets, everything=everything)
-    named = weights_by_model([pair.train[0].backbone for pair in pairs], weights)
+    request.check()
+    cached = request.cached
+    cache, draws = folders.cache_dir(cached.cache_dir), draws_of(cached.draw_file)
+    pairs = find_pairs(Catalog(cache), models=cached.models, datasets=cached.datasets, everything=cached.everything)
+    named = weights_by_model([pair.train[0].backbone for pair in pairs], request.weights)
     tuned = [_joined(list(group)) for _, group in groupby(pairs, key=lambda pair: pair.dataset)]
-    check_metrics(metrics, tuned)
-    with joined(torch_device(machine.device)) as (ranks, device):
-        settings = _on(settings, machine, ranks, device)
-        machine = replace(machine, device=str(device))
+    check_metrics(cached.metrics, tuned)
+    with joined(pick_device(cached.device, float64=True)) as (ranks, device):
+        path = folders.scores_path(cached.scores, cache)
+        cached = replace(cached, cache_dir=cache, scores=path, device=str(device), save=None)
+        request = replace(request, settings=_on(request, ranks, device))
         fitting = Fitting(get_protocol("default"), "torch", str(device))
-        questions = [
-            Question(pair, budget, seed, method_name(len(pair.train), settings.last),
-                     identity_of(settings, fitting, len(pair.train)), draw)
-            for pair in tuned
-            for budget, seed, draw in draws.asked(fractions, shots, seeds)
-        ]  # fmt: skip
-        path = folders.scores_path(scores, cache)
-        common: dict[str, Any] = {
-            "fractions": fractions, "shots": shots, "seeds": seeds, "metrics": metrics, "draw_file": draw_file,
-            "scores": path, "everything": everything, "device": str(device),
-        }  # fmt: skip
-        cached = [_cached_methods(cache, pair, models, methods, common) for pair in tuned] if ranks.first else []
-        folder = Path(checkpoints or path.parent / "checkpoints")
+        questions = list(_questions(request, tuned, fitting, draws))
+        beside = [_cached_methods(pair, cached) for pair in tuned] if ranks.first else []
+        folder = Path(request.checkpoints or path.parent / "checkpoints")
         with ScoreStore(path) as store:
-            tuner = Tuner(
-                settings, machine, ranks, device, fitting=fitting, store=store, draws=draws,
-                checkpoints=folder, weights=named, data_dir=os.fspath(data_dir) if data_dir else None,
-                save=Path(save) if save else None,
-            )  # fmt: skip
-            known = store.has_fits(question.identity for question in questions) if ranks.first and not save else set()
-            for identity in known:
-                checkpoints_of(folder, identity).remove_left()
+            tuner = Tuner(request, folder, ranks, device, fitting=fitting, store=store, draws=draws, weights=named)
+            known = _stored(questions, store, folder, again=request.cached.save is not None) if ranks.first else None
             known = ranks.told(known)
             todo = [question for question in questions if question.identity not in known]
             for number, question in enumerate(todo, start=1):
                 if ranks.first:
                     progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(todo)}")
                 tuner(question)
-            return _study(questions, store, metrics, cached, n_fitted=len(todo)) if ranks.first else None
+            if not ranks.first:
+                return None
+            return _study(questions, store, cached.metrics, beside, n_fitted=len(todo))
+
+
+def _questions(
+    request: FinetuneRequest, tuned: Sequence[Pair], fitting: Fitting, draws: DrawSource
+) -> Iterator[Question]:
+    """Yield one question per dataset, budget and seed."""
+    cached, settings = request.cached, request.settings
+    for pair in tuned:
+        method = method_name(len(pair.train), settings.last)
+        recipe = identity_of(settings, fitting, len(pair.train))
+        for budget, seed, draw in draws.asked(cached.fractions, cached.shots, cached.seeds):
+            yield Question(pair, budget, seed, method, recipe, draw)
+
+
+def _stored(questions: Sequence[Question], store: ScoreStore, folder: Path, *, again: bool) -> set[str]:
+    """Return the questions that the store answers; what killed runs of these left in `folder` is removed."""
+    known = set() if again else store.has_fits(question.identity for question in questions)
+    for identity in known:
+        checkpoints_of(folder, identity).remove_left()
+    return known
 
 
 def _joined(pairs: list[Pair]) -> Pair:
     return pairs[0] if len(pairs) == 1 else join_pairs(pairs)[0]
 
 
-def _on(settings: Settings, machine: Machine, ranks: Ranks, device: torch.device) -> Settings:
-    """Return the settings with what the machine decides: images a step over all ranks, and the precision."""
+def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Settings:
+    """Return the settings with what the machine decides: images per step over all ranks, and the precision."""
+    settings, machine = request.settings, request.machine
     batch = machine.batch_size * machine.accumulate * ranks.world
     precision = settings.precision
     if precision == "auto":
@@ -119,14 +105,16 @@ def _on(settings: Settings, machine: Machine, ranks: Ranks, device: torch.device
     return replace(settings, batch=batch, precision=precision)
 
 
-def _cached_methods(
-    cache: Path, pair: Pair, models: Sequence[str], methods: Sequence[str], common: dict[str, Any]
-) -> Study:
+def _cached_methods(pair: Pair, cached: FuseRequest) -> Study:
     """Return the scores of the methods on cached features: a model's probe, or the fusion study."""
-    names: dict[str, Any] = {"models": models, "datasets": [pair.train[0].dataset]}
-    if len(pair.train) == 1:
-        return run_probe(cache, **names, **common)
-    return run_fuse(cache, **names, methods=methods, **common)
+    dataset = pair.train[0].dataset
+    if len(pair.train) > 1:
+        return run_fuse(replace(cached, datasets=[dataset]))
+    return run_probe(
+        cached.cache_dir, models=cached.models, datasets=[dataset], fractions=cached.fractions, shots=cached.shots,
+        seeds=cached.seeds, metrics=cached.metrics, draw_file=cached.draw_file, scores=cached.scores,
+        device=cached.device, everything=cached.everything,
+    )  # fmt: skip
 
 
 def _study(

@@ -17,7 +17,7 @@ from mt.backbones.recorded import described, load_untrained
 from mt.datasets import Dataset, Split, load_dataset
 from mt.datasets.images import ImageFiles
 from mt.errors import InputError
-from mt.fuse.dvme.fit import link, torch_device
+from mt.fuse.dvme.fit import link
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images
@@ -35,11 +35,12 @@ from mt.results.model_files import (
     whole,
     write_model,
 )
+from mt.system.device import pick_device
 from mt.system.threads import decoders
 
 if TYPE_CHECKING:
-    from mt.fuse.aligned import Joined
-    from mt.fuse.end_to_end.fit import Fitted
+    from mt.fuse.aligned import AlignedFeatures
+    from mt.fuse.end_to_end.fit import TunedFit
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
@@ -54,7 +55,7 @@ class TunedFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, question: Question, joined: Joined, fitted: Fitted, fit: Fit) -> None:
+    def keep(self, question: Question, joined: AlignedFeatures, fitted: TunedFit, fit: Fit) -> None:
         """Write a tuned network with all that is needed to predict later."""
         write_tuned(self.folder / stem_of(question), fitted, {
             **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
@@ -62,7 +63,7 @@ class TunedFolder:
         })  # fmt: skip
 
 
-def write_tuned(stem: Path, fitted: Fitted, about: Mapping[str, Any]) -> None:
+def write_tuned(stem: Path, fitted: TunedFit, about: Mapping[str, Any]) -> None:
     """Write a tuned network as stem.safetensors and stem.json; `about` needs class_names and backbones."""
     network, start = fitted.network, fitted.start
     assert network is not None
@@ -130,7 +131,7 @@ class TunedModel:
         ids = dataset.splits[split].ids
         work = Work(
             Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
-            Machine(), torch_device(device), Ranks(), decoders(), self.task, seed=0,
+            Machine(), pick_device(device), Ranks(), decoders(), self.task, seed=0,
         )  # fmt: skip
         logits, _ = predict(self.network, work, np.arange(len(ids)))
         out = np.tile(self.base, (len(ids), 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +17,16 @@ from mt.backbones import Backbone
 from mt.backbones.recorded import described, load_described
 from mt.datasets import Dataset
 from mt.errors import InputError
-from mt.fuse.aligned import Joined
+from mt.fuse.aligned import AlignedFeatures
 from mt.fuse.dvme.fit import link
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
-from mt.fuse.end_to_end.fit import Fitted, Fitter
+from mt.fuse.end_to_end.fit import Fitter, TunedFit
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.ranks import Ranks
-from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import TunedFolder
 from mt.fuse.end_to_end.warm_start import Budget, recipe_names
 from mt.fuse.end_to_end.work import Work, predict
@@ -46,31 +47,30 @@ _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in 
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TunedSource:
     """What the questions on one dataset share: features, backbones, images' source."""
 
-    joined: Joined
+    joined: AlignedFeatures
     backbones: list[Backbone]
     dataset: Dataset
 
 
 class Tuner:
-    """Trains one network a question.
+    """Trains one network per question.
 
-    checkpoints: a folder for one folder a fit, removed when the fit is in the store.  save: keeps the tuned networks.
+    folder: holds one folder of checkpoints per fit, removed when the fit is in the store.
     weights: by model's name, where they are not the published ones.
     """
 
     def __init__(
-        self, settings: Settings, machine: Machine, ranks: Ranks, device: torch.device, *, fitting: Fitting,
-        store: ScoreStore, draws: DrawSource, checkpoints: Path, data_dir: str | None = None,
-        weights: Mapping[str, str | None] | None = None, save: Path | None = None,
+        self, request: FinetuneRequest, folder: Path, ranks: Ranks, device: torch.device, *, fitting: Fitting,
+        store: ScoreStore, draws: DrawSource, weights: Mapping[str, str | None],
     ) -> None:  # fmt: skip
-        self.settings, self.machine, self.ranks, self.device = settings, machine, ranks, device
-        self.fitting, self.store, self.draws, self.checkpoints = fitting, store, draws, checkpoints
-        self.data_dir, self.weights = data_dir, weights or {}
-        self.save = TunedFolder(save) if save else None
-        self._loaded: tuple[Pair, Loaded] | None = None
+        self.settings, self.machine, self.data_dir = request.settings, request.machine, request.data_dir
+        self.folder, self.ranks, self.device = folder, ranks, device
+        self.fitting, self.store, self.draws, self.weights = fitting, store, draws, weights
+        self.save = TunedFolder(Path(request.cached.save)) if request.cached.save else None
+        self._loaded: tuple[Pair, TunedSource] | None = None
 
     def __call__(self, question: Question) -> None:
         """Train, predict, and keep the fit; the first rank alone writes."""
@@ -82,7 +82,7 @@ class Tuner:
         X, y, groups = loaded.joined.drawn(drawn.rows)
         budget = Budget(X, y, groups, first.train.task, first.n_classes)
         _check_images(work, loaded.backbones, X)
-        kept = Kept(checkpoints_of(self.checkpoints, question.identity), work)
+        kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
             fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
         probabilities, received = self._predict(fitted, work, loaded)
@@ -99,17 +99,18 @@ class Tuner:
         self.store.add_fit(fit)
         kept.files.remove()
 
-    def _load(self, pair: Pair) -> Loaded:
+    def _load(self, pair: Pair) -> TunedSource:
         if self._loaded is None or self._loaded[0] is not pair:
             self._loaded = None
-            joined = Joined.load(pair)
+            joined = AlignedFeatures.load(pair)
             backbones = [load_described(about, self.weights.get(about["name"])) for about in described(pair.train)]
             for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
                 progress.note(line)
-            self._loaded = pair, Loaded(joined, backbones, dataset_of(pair.train[0], self.data_dir))
+            data_dir = os.fspath(self.data_dir) if self.data_dir else None
+            self._loaded = pair, TunedSource(joined, backbones, dataset_of(pair.train[0], data_dir))
         return self._loaded[1]
 
-    def _work(self, question: Question, loaded: Loaded, ids: Sequence[str]) -> Work:
+    def _work(self, question: Question, loaded: TunedSource, ids: Sequence[str]) -> Work:
         recipes = [backbone.preprocess for backbone in loaded.backbones]
         return Work(
             images=Images(loaded.dataset, ids, recipes, memory=self.machine.memory),
@@ -118,7 +119,7 @@ class Tuner:
             workers=self.machine.workers or decoders(), task=loaded.joined.task, seed=question.seed,
         )  # fmt: skip
 
-    def _predict(self, fitted: Fitted, work: Work, loaded: Loaded) -> tuple[Array, Array]:
+    def _predict(self, fitted: TunedFit, work: Work, loaded: TunedSource) -> tuple[Array, Array]:
         """Return the test cases' probabilities, (n,) for binary, else (n, K), and the attention (n, M)."""
         cases, start = loaded.joined.first.cases, fitted.start
         out = np.tile(start.base, (len(cases.ids), 1))
@@ -129,7 +130,7 @@ class Tuner:
             out[:, start.outputs] = link(logits, start.task)
         return (out[:, 1] if start.task == "binary" else out).astype(np.float32), received
 
-    def _facts(self, question: Question, loaded: Loaded, p: Array, fitted: Fitted) -> dict[str, Any]:
+    def _facts(self, question: Question, loaded: TunedSource, p: Array, fitted: TunedFit) -> dict[str, Any]:
         """Return what a score says of its fit, beside the draw."""
         first = loaded.joined.first
         setting = self.fitting.on(first.train.task, first.n_classes)

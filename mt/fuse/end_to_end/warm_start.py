@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mt.errors import InputError
-from mt.fuse.dvme.fit import FittedDVME, fit_dvme
+from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, scalings_of
@@ -46,7 +46,7 @@ def cached_stage(budget: Budget, *, seed: int, device: str) -> FittedDVME:
     """Fit the cached stage on a budget: DVME on several models; on one, logistic regression on the same inputs."""
     return fit_dvme(
         budget.embeddings, budget.y, task=budget.task, n_classes=budget.n_classes, groups=budget.groups,
-        recipes=recipes_of(recipe_names(len(budget.embeddings))), seed=seed, device=device,
+        options=DVMEOptions(recipes_of(recipe_names(len(budget.embeddings)))), seed=seed, device=device,
     )  # fmt: skip
 
 

@@ -19,8 +19,9 @@ import sklearn.linear_model  # noqa: F401
 import timm  # noqa: F401
 
 from mt.fuse.end_to_end.loop import Run
-from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.request import FinetuneRequest, Machine, Settings
 from mt.fuse.end_to_end.run import run_unfrozen
+from mt.fuse.request import FuseRequest
 from mt.system import files
 from tests.cache.operations import Killer
 from tests.fuse.end_to_end.small import RESNET, VIT
@@ -28,14 +29,15 @@ from tests.fuse.end_to_end.small import RESNET, VIT
 # In order: in the first candidate's first epoch, in a write, at an epoch's end, in the second candidate, in the refit.
 KILLS = (("steps", 3), ("changes", 50), ("steps", 7), ("changes", 40), ("steps", 5))
 SETTINGS = Settings(learning_rates=(1e-3, 1e-4), epochs=2, dropout=0.3, augment="flip")
-MACHINE = Machine(device="cpu", batch_size=4, accumulate=2, checkpoint_every=2, workers=1)
+MACHINE = Machine(batch_size=4, accumulate=2, checkpoint_every=2, workers=1)
 
 
 def train(cache: Path, folder: Path) -> None:
-    run_unfrozen(
-        cache, models=[RESNET, VIT], fractions=[1.0], everything=True, settings=SETTINGS, machine=MACHINE,
-        scores=folder / "scores.sqlite", save=folder / "model", checkpoints=folder / "checkpoints",
+    cached = FuseRequest(
+        cache, models=[RESNET, VIT], fractions=[1.0], everything=True, device="cpu", scores=folder / "scores.sqlite",
+        save=folder / "model",
     )  # fmt: skip
+    run_unfrozen(FinetuneRequest(cached, SETTINGS, MACHINE, checkpoints=folder / "checkpoints"))
 
 
 def killed(cache: Path, folder: Path, what: str, k: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 from mt.backbones.recorded import described, load_described
 from mt.cache.catalog import Catalog
 from mt.featurize import extract
-from mt.fuse.aligned import Joined, join_pairs
+from mt.fuse.aligned import AlignedFeatures, join_pairs
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.ranks import Ranks
@@ -35,13 +35,13 @@ class Bench:
     def __init__(self, cache: Path, *models: str, settings: Settings | None = None, **machine: Any) -> None:
         pairs = find_pairs(Catalog(cache), models=models, everything=True)
         self.pair: Pair = pairs[0] if len(pairs) == 1 else join_pairs(pairs)[0]
-        self.joined = Joined.load(self.pair)
+        self.joined = AlignedFeatures.load(self.pair)
         self.backbones = [load_described(about, None) for about in described(self.pair.train)]
         self.networks = [backbone.model for backbone in self.backbones]
         first = self.joined.first
         self.budget = Budget(self.joined.train, first.pool.labels, None, first.train.task, first.n_classes)
         self.settings = settings or Settings(batch=8, dropout=0.0)
-        self.machine = Machine(device="cpu", **{"batch_size": 8, "workers": 1, **machine})
+        self.machine = Machine(**{"batch_size": 8, "workers": 1, **machine})
         self.dataset = dataset_of(self.pair.train[0])
 
     def work(self, ids: Any = None, *, augment: str = "none", memory: int = 1 << 30) -> Work:

@@ -17,8 +17,10 @@ from mt.featurize import extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.saved import load_tuned
-from mt.fuse.saved import load_model
-from mt.predict.run import predict_dataset, predict_images
+from mt.predict.dataset import predict_dataset
+from mt.predict.images import predict_images
+from mt.predict.load import load_model
+from mt.predict.request import PredictRequest
 from mt.results.store import ScoreStore
 from tests.fuse.end_to_end.small import DATASET, RESNET, VIT
 
@@ -94,7 +96,7 @@ def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_prep
     about["settings"]["recipe"]["precision"] = "bfloat16"
     (tmp_path / "m.json").write_text(json.dumps(about))
     shutil.copy(file.with_suffix(".safetensors"), tmp_path / "m.safetensors")
-    low, full = (predict_dataset(path, DATASET).probabilities for path in (tmp_path, file))
+    low, full = (predict_dataset(PredictRequest(path, dataset=DATASET)).probabilities for path in (tmp_path, file))
     assert 0 < np.abs(low - full).max() < 0.1
     about["backbones"][0]["description"]["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
     (tmp_path / "m.json").write_text(json.dumps(about))
@@ -112,7 +114,7 @@ def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_prep
 def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, which, method):
     folder, _, fits, _, _ = study
     (about,) = (path for path in (folder / which).glob("*.json") if json.loads(path.read_text())["seed"] == 1)
-    found = predict_dataset(about, DATASET)
+    found = predict_dataset(PredictRequest(about, dataset=DATASET))
     np.testing.assert_allclose(found.probabilities[:, 1], fits[method, 1].probabilities, atol=1e-6)
     assert {path.suffix for path in (folder / which).iterdir()} == {".json", ".safetensors"}
     with pytest.raises(InputError, match="reads images: mt predict"):
@@ -137,7 +139,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
     cache, images = tmp_path / "cache", tmp_path / "images"
     extract(f"folder:{images}", [RESNET], cache_dir=cache, weights=["random"], image_size=32)
     run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
-    found = predict_images(tmp_path / "model", [images / "test"])
+    found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
     for path in (images / "train").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path))[::-1, :, ::-1] // 2 + np.uint8(rng.integers(0, 99))).save(path)
@@ -152,14 +154,14 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
     ("arguments", "words"),
     [
         (("--epochs", "3"), "--epochs is for end-to-end training: add --unfreeze"),
-        (("--unfreeze", "--ablations"), "leave out --unfreeze, or --ablations"),
+        (("--unfreeze", "--ablations"), "Remove --ablations, or --unfreeze"),
         (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
         (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
         (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
         (("--unfreeze", "--batch-size", "0"), "--batch-size takes a number of at least 1"),
         (("--unfreeze", "--dropout", "1"), "--dropout must be at least 0 and below 1"),
         (("--unfreeze", "--model", RESNET, "--model", RESNET), "is named twice"),
-        (("--unfreeze", "--model", RESNET, "--method", "dvme"), "--method is for several models, and one is named"),
+        (("--unfreeze", "--model", RESNET, "--method", "dvme"), "--method requires at least two --model options"),
         (("--model", RESNET), r"One model is a probe: .* to fine-tune it: --unfreeze"),
     ],
 )

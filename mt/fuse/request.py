@@ -1,0 +1,63 @@
+"""What `mt fuse` asks on cached features; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mt.errors import InputError
+from mt.fuse.rivals import check_of_dvme, rows_of
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """Which cached features to fuse, by which methods, on which draws, and where to read and write.
+
+    models, datasets: all that the cache holds, if empty.
+    methods: of "concat", "average" and "dvme", which brings the best single model and concatenation; all, if empty.
+    fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
+    draw_file: read the draws from here.  metrics: each dataset's headline metric, if empty.
+    ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
+    save: a folder for the fitted DVMEs.  everything: use superseded, limited and random-weight features too.
+    """
+
+    cache_dir: str | os.PathLike[str] | None = None
+    models: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    fractions: Sequence[float] = ()
+    shots: Sequence[int] = ()
+    seeds: int = 5
+    metrics: Sequence[str] = ()
+    draw_file: str | os.PathLike[str] | None = None
+    ablations: bool = False
+    save: str | os.PathLike[str] | None = None
+    scores: str | os.PathLike[str] | None = None
+    device: str = "auto"
+    everything: bool = False
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows on several models that the methods bring."""
+        return rows_of(self.methods)
+
+    def check(self) -> None:
+        """Raise InputError for models or options that do not go together."""
+        check_models(self.models)
+        rows_of(self.methods)
+        for option, given in (("--ablations", self.ablations), ("--save", self.save)):
+            if given:
+                check_of_dvme(self.methods, option)
+
+
+def check_models(models: Sequence[str], *, several: bool = True) -> None:
+    """Refuse a model that is named twice and, if `several` are needed, one alone."""
+    twice = sorted({name for name in models if models.count(name) > 1})
+    if twice:
+        raise InputError(f"--model {twice[0]} is named twice. Name each model once; see: mt models")
+    if several and len(models) == 1:
+        raise InputError(
+            f"Fusion needs at least two models, found one ({models[0]}). One model is a probe: "
+            f"mt probe --model {models[0]}; to fuse, add another: --model NAME; to fine-tune it: --unfreeze"
+        )

@@ -1,0 +1,67 @@
+"""Predicting for a dataset's split: features from the cache, or made and kept there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.backbones.recorded import check_fingerprint, load_described, weights_of
+from mt.cache.catalog import Catalog
+from mt.errors import InputError
+from mt.fuse.aligned import in_first_order
+from mt.predict.load import is_end_to_end, load_model
+from mt.predict.predictions import Predictions
+from mt.system import folders
+
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
+    from mt.predict.request import PredictRequest
+
+
+def predict_dataset(request: PredictRequest) -> Predictions:
+    """Predict for a dataset's split; features that are not in the cache are made and kept there.
+
+    Raises InputError, WeightsError, DatasetError and CacheError.
+    """
+    if not request.dataset:
+        raise InputError("No dataset to predict for. Name one: --dataset NAME")
+    if is_end_to_end(request.model):
+        from mt.fuse.end_to_end.saved import load_tuned
+
+        tuned = load_tuned(request.model)
+        found = tuned.predict_split(
+            request.dataset, request.split, data_dir=request.data_folder, device=request.device
+        )
+        return Predictions(*found, tuned.class_names, tuned.task)
+    saved, cache = load_model(request.model), folders.cache_dir(request.cache_dir)
+    files = [_cached(cache, request, about) or _featurized(cache, request, about) for about in saved.backbones]
+    p = saved.predict_proba(in_first_order(files))
+    return Predictions(list(files[0].ids), p, saved.class_names, saved.task)
+
+
+def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile | None:
+    """Return the newest complete features of a split by the very backbone that the model was fitted on."""
+    found = Catalog(cache).entries(datasets=[str(request.dataset)], splits=[request.split], everything=True)
+    entries = [
+        entry
+        for entry in found
+        if entry.complete and "limited" not in entry.flags and entry.fingerprints["backbone"] == about["fingerprint"]
+    ]
+    return max(entries, key=lambda entry: entry.modified).open(verify=True) if entries else None
+
+
+def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile:
+    from mt.cache import open_features
+    from mt.featurize import extract
+    from mt.featurize.plan import Compute
+
+    load_described(about, request.weights)  # refuses other weights before hours of work, not after
+    description = about["description"] or {}
+    results = extract(
+        str(request.dataset), [about["name"]], splits=[request.split], data_dir=request.data_folder, cache_dir=cache,
+        weights=weights_of(about, request.weights), image_size=description.get("image_size"),
+        compute=Compute(device=request.device, precision=description.get("precision", "float32")),
+    )  # fmt: skip
+    file = open_features(results[0].path)
+    check_fingerprint(about, file.fingerprints["backbone"])
+    return file

@@ -1,0 +1,79 @@
+"""Predicting for image files: embedded by the backbones that the model was fitted on, one row per image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.backbones.recorded import load_described
+from mt.errors import InputError
+from mt.predict.load import is_end_to_end, load_model
+from mt.predict.predictions import Predictions
+from mt.terminal import progress
+
+if TYPE_CHECKING:
+    from mt.backbones import Backbone
+    from mt.predict.request import PredictRequest
+
+Array = npt.NDArray[Any]
+BATCH = 32  # images at a time, the last batch padded: a result does not depend on its neighbours
+
+
+def predict_images(request: PredictRequest) -> Predictions:
+    """Predict for image files, and for all images in folders; ids are the paths.
+
+    Raises InputError, WeightsError, and DatasetError for an unreadable image.
+    """
+    if is_end_to_end(request.model):
+        from mt.fuse.end_to_end.saved import load_tuned
+
+        tuned, files = load_tuned(request.model), list(_images(request.images))
+        return Predictions(*tuned.predict_files(files, device=request.device), tuned.class_names, tuned.task)
+    saved, files = load_model(request.model), list(_images(request.images))
+    embeddings = [_embed(load_described(about, request.weights), files, request.device) for about in saved.backbones]
+    names = [str(file) for file in files]
+    return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task)
+
+
+def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
+    from mt.datasets.images import decode
+    from mt.featurize.embed import Embedder
+    from mt.system.device import pick_device
+
+    where = pick_device(device)
+    backbone.model.to(where)
+    precision = str(backbone.description["precision"])
+    embedder = Embedder(backbone, where, precision=precision, batch_size=BATCH)
+    side = backbone.preprocess.crop
+    found = []
+    with progress.bar(backbone.name, len(files)) as advance:
+        for start in range(0, len(files), BATCH):
+            part = files[start : start + BATCH]
+            pixels = np.zeros((BATCH, side, side, 3), np.uint8)
+            for row, file in enumerate(part):
+                pixels[row] = backbone.preprocess.geometry(decode(file))
+            found.append(embedder(pixels)[: len(part)].cpu().numpy())
+            advance(len(part))
+    return np.concatenate(found)
+
+
+def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+    """Yield the files named, and every image in the folders named, in order; what a dataset passes over is no image."""
+    from mt.datasets.images import SUFFIXES
+    from mt.datasets.listing import list_images
+
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = list_images(path, inside=path).images
+            if not inside:
+                raise InputError(f"No image in {path}. Expected files that end in {', '.join(sorted(SUFFIXES))}.")
+            yield from (path / name for name in inside)
+        elif path.exists():
+            yield path
+        else:
+            raise InputError(f"No file {path}. Name images, or folders of images.")

@@ -1,0 +1,37 @@
+"""What `mt predict` asks; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.errors import InputError
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A saved model, and the cases to predict for: image files and folders, or the split of a dataset.
+
+    model: a folder with one saved model, or the path of its .json.
+    weights: of the backbones: a file, `random`, or the published ones.
+    cache_dir, data_dir: where a dataset's features and its published files are.
+    """
+
+    model: str | os.PathLike[str]
+    images: Sequence[str | os.PathLike[str]] = ()
+    dataset: str | None = None
+    split: str = "test"
+    cache_dir: str | os.PathLike[str] | None = None
+    data_dir: str | os.PathLike[str] | None = None
+    weights: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if bool(self.images) == bool(self.dataset):
+            raise InputError("Name either image files or folders, or a dataset: --dataset NAME. Not both.")
+
+    @property
+    def data_folder(self) -> Path | None:
+        return Path(self.data_dir) if self.data_dir else None
