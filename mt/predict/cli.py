@@ -15,7 +15,7 @@ from mt.system import files
 from mt.terminal import options
 
 if TYPE_CHECKING:
-    from mt.predict.predictions import Predictions
+    from mt.predict.predicted import Predictions
 
 
 @click.command(epilog="Example: mt predict models images/ --out predictions.csv")

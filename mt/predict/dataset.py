@@ -10,7 +10,7 @@ from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model
-from mt.predict.predictions import Predictions
+from mt.predict.predicted import Predictions
 from mt.system import folders
 
 if TYPE_CHECKING:

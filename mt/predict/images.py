@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mt.backbones.recorded import load_described
 from mt.errors import InputError
 from mt.predict.load import is_end_to_end, load_model
-from mt.predict.predictions import Predictions
+from mt.predict.predicted import Predictions
 from mt.terminal import progress
 
 if TYPE_CHECKING:

@@ -14,11 +14,8 @@ from mt.study.progress import Overall
 from mt.study.request import StudyRequest
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from mt.datasets import Dataset
-=======
     from mt.fuse.request import FuseRequest
->>>>>>> b701dd1 (One frozen request per command for fuse, fine-tuning and predict; saved models are read by mt.predict.load)
     from mt.probe import run
     from mt.report.writing import WrittenReport
     from mt.results.store import Score
@@ -143,25 +140,16 @@ def _probe(request: StudyRequest, dataset: str, protocol: str) -> StepOutcome:
 def _fuse(request: StudyRequest, dataset: str) -> StepOutcome:
     from mt.fuse.run import run_fuse
 
-<<<<<<< HEAD
-    study = request.study
-    return _outcome(
-        run_fuse(
-            request.cache, models=study.models, datasets=[dataset], methods=study.fusing,
-            **study.fused.model_dump(), scores=request.scores, device=request.device,
-        )
-=======
-    return _done(run_fuse(_fusing(study, dataset, where, study.models, study.fusing)))
+    return _outcome(run_fuse(_fusing(request, dataset, request.study.models, request.study.fusing)))
 
 
-def _fusing(study: Study, dataset: str, where: Places, models: Sequence[str], methods: Sequence[str]) -> FuseRequest:
+def _fusing(request: StudyRequest, dataset: str, models: Sequence[str], methods: Sequence[str]) -> FuseRequest:
     """Return what is fitted on the cached features of these models."""
     from mt.fuse.request import FuseRequest
 
     return FuseRequest(
-        where.cache, models=models, datasets=[dataset], methods=methods, **asdict(study.fused), scores=where.scores,
-        device=where.device,
->>>>>>> b701dd1 (One frozen request per command for fuse, fine-tuning and predict; saved models are read by mt.predict.load)
+        request.cache, models=models, datasets=[dataset], methods=methods, **request.study.fused.model_dump(),
+        scores=request.scores, device=request.device,
     )  # fmt: skip
 
 
@@ -170,30 +158,14 @@ def _fine_tuned(study: StudyFile) -> list[tuple[str, ...]]:
     return [*((model,) for model in study.models), *([study.models] if "dvme" in study.methods else [])]
 
 
-<<<<<<< HEAD
 def _fine_tune(request: StudyRequest, dataset: str) -> StepOutcome:
-    from mt.fuse.end_to_end.request import Machine
-    from mt.fuse.end_to_end.run import run_unfrozen
-
-    study = request.study
-    ran = [
-        run_unfrozen(
-            request.cache, models=models, datasets=[dataset], methods=["dvme"] if len(models) > 1 else [],
-            **study.fused.model_dump(), scores=request.scores, data_dir=study.settings_of(dataset).data_dir,
-            machine=Machine(device=request.device),
-        )
-        for models in _fine_tuned(study)
-    ]  # fmt: skip
-=======
-def _fine_tune(study: Study, dataset: str, where: Places) -> Done:
     from mt.fuse.end_to_end.request import FinetuneRequest
     from mt.fuse.end_to_end.run import run_unfrozen
 
-    ran = []
-    for models in _fine_tuned(study):
-        cached = _fusing(study, dataset, where, models, ["dvme"] if len(models) > 1 else [])
-        ran.append(run_unfrozen(FinetuneRequest(cached, data_dir=data_dir(study))))
->>>>>>> b701dd1 (One frozen request per command for fuse, fine-tuning and predict; saved models are read by mt.predict.load)
+    ran, data_dir = [], request.study.settings_of(dataset).data_dir
+    for models in _fine_tuned(request.study):
+        cached = _fusing(request, dataset, models, ["dvme"] if len(models) > 1 else [])
+        ran.append(run_unfrozen(FinetuneRequest(cached, data_dir=data_dir)))
     done = [one for one in ran if one is not None]
     fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
     return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])

@@ -22,7 +22,7 @@ from mt.fuse.run import run_fuse
 from mt.predict.cli import predict
 from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
-from mt.predict.predictions import Predictions
+from mt.predict.predicted import Predictions
 from mt.predict.request import PredictRequest
 from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
