@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mt.fuse.dvme.recipes import RECIPES
-from mt.fuse.dvme.training import NetworkShape, Rows, build, loss, shuffled
+from mt.fuse.dvme.training import NetworkShape, StandardRows, build, loss, shuffled
 
 ROWS, DIMS, CLASSES, STEPS, TARGET = 20_000, (2048, 2048, 1536), 5, 60, 1.15
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Print the two times and their ratio."""
     recipe = RECIPES["gentle"]
     rng = np.random.default_rng(0)
-    rows = Rows(
+    rows = StandardRows(
         [torch.from_numpy(rng.standard_normal((ROWS, dim), dtype=np.float32)) for dim in DIMS],
         torch.from_numpy(rng.integers(0, CLASSES, ROWS)),
     )
@@ -33,7 +33,7 @@ def main() -> None:
     batches = shuffled(ROWS, recipe.batch, seed=0)
     at_hand = rows.take(next(batches))
 
-    def passes(batch: Rows) -> None:
+    def passes(batch: StandardRows) -> None:
         model.zero_grad()
         torch.autograd.backward(loss(model(batch.X), batch.y, "multiclass").mean())
 

@@ -39,20 +39,11 @@ OPEN: dict[str, set[str]] = {
         "mt/fuse/end_to_end",
     },
     "class names": {
-        "Budget",
-        "Fitted",
-        "Fitting",
-        "Problem",
         "Report",
-        "Rows",
     },
     "parameters": {
         "mt.cache.feature_file.write.FeatureWriter.open",
         "mt.featurize.extraction.extract",
-        "mt.fuse.dvme.fit.fit_dvme",
-        "mt.fuse.end_to_end.run.run_unfrozen",
-        "mt.fuse.end_to_end.tuner.Tuner.__init__",
-        "mt.fuse.run.run_fuse",
         "mt.probe.run.run_probe",
     },
     "untyped options": {

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.errors import InputError
 from mt.probe.answer import Features
 from mt.probe.questions import Pair
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
 
-Array = npt.NDArray[Any]
 _SHOWN = 3  # differences that a message names
 
 
@@ -98,12 +97,13 @@ class AlignedFeatures:
     def concatenated_test(self) -> Array:
         return np.concatenate(self.test, axis=1)
 
-    def drawn(self, rows: Array) -> tuple[list[Array], Array, Array | None]:
-        """Return a budget, in file order: one embedding matrix a model, labels and groups."""
+    def drawn(self, rows: Array) -> LabelledRows[tuple[Array, ...]]:
+        """Return a budget, in file order: one embedding matrix per model, labels, groups and ids."""
         rows = np.sort(rows)
         pool = self.first.pool
         groups = None if pool.groups is None else np.asarray(pool.groups)[rows]
-        return [X[rows] for X in self.train], pool.y[rows], groups
+        X, ids = tuple(X[rows] for X in self.train), [pool.ids[row] for row in rows]
+        return LabelledRows(X, pool.y[rows], groups, ids)
 
 
 def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:

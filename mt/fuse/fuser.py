@@ -17,7 +17,7 @@ from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.questions import Pair, Question
 from mt.results.store import Fit, ScoreStore
-from mt.types import Array, LabelledRows
+from mt.types import Array
 
 Keep = Callable[[Question, AlignedFeatures, FittedDVME, Fit], None]
 REVISION = 4  # of fusion; raised whenever its numbers change
@@ -90,9 +90,9 @@ class Fuser:
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings."""
-        X, y, groups = joined.drawn(rows)
+        budget = joined.drawn(rows)
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
-        fitted = fit_probe(LabelledRows(np.concatenate(X, axis=1), y, groups), fitting, seed=question.seed)
+        fitted = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=question.seed)
         return {
             "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
             "selection": fitted.selection, "flags": list(fitted.flags),
@@ -100,10 +100,10 @@ class Fuser:
 
     def _dvme(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return DVME, with the attention that each model receives on the test cases."""
-        X, y, groups = joined.drawn(rows)
+        budget = joined.drawn(rows)
         fitted = fit_dvme(
-            X, y, task=joined.task, n_classes=joined.first.n_classes, groups=groups, seed=question.seed,
-            options=DVMEOptions(recipes_of(CHOICES[question.method])), device=self.fitting.device,
+            budget.X, budget.y, task=joined.task, n_classes=joined.first.n_classes, groups=budget.groups,
+            options=DVMEOptions(recipes_of(CHOICES[question.method])), seed=question.seed, device=self.fitting.device,
         )  # fmt: skip
         probabilities, received = fitted.predict(joined.test)
         choice = fitted.choice

@@ -10,18 +10,18 @@ from sklearn.metrics import roc_auc_score
 from mt.errors import InputError
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.inputs import Inputs
-from mt.fuse.dvme.problem import Problem, logistic_start
-from mt.fuse.dvme.race import Candidate, Fitting, out_of_fold
+from mt.fuse.dvme.problem import DVMEProblem, logistic_start
+from mt.fuse.dvme.race import Candidate, FoldRows, out_of_fold
 from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
 from mt.fuse.dvme.selection import MIN_ROWS, choose_recipe, clearly_best
-from mt.fuse.dvme.training import Linear, NetworkShape, Rows, build, loss, predict, shuffled, train
+from mt.fuse.dvme.training import Linear, NetworkShape, StandardRows, build, loss, predict, shuffled, train
 from mt.probe.methods.linear import CLIP
 from tests.fuse.gated import gated
 
 SMALL = {"width": 32, "heads": 4}
 
 
-def _problem(n: int = 60, *, task: str = "binary", outputs: int = 1, groups: np.ndarray | None = None) -> Problem:
+def _problem(n: int = 60, *, task: str = "binary", outputs: int = 1, groups: np.ndarray | None = None) -> DVMEProblem:
     rng = np.random.default_rng(0)
     X = [torch.from_numpy(rng.normal(size=(n, dim)).astype(np.float32)) for dim in (6, 5)]
     scores = X[0][:, :outputs] + X[1][:, :outputs]
@@ -29,7 +29,7 @@ def _problem(n: int = 60, *, task: str = "binary", outputs: int = 1, groups: np.
         y = (scores > 0).long()
     else:
         y = (scores[:, 0] > 0).long() if outputs == 1 else scores.argmax(dim=1)
-    return Problem(Rows(X, y), groups, NetworkShape((6, 5), outputs, task, **SMALL), max(outputs, 2), 0)
+    return DVMEProblem(StandardRows(X, y), groups, NetworkShape((6, 5), outputs, task, **SMALL), max(outputs, 2), 0)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_labels_held_out_change_no_fold_prediction(recipe, grouped):
     held = np.flatnonzero(fold == 1)
     y = problem.rows.y.clone()
     y[held] = 1 - y[held]
-    twin = Problem(Rows(problem.rows.X, y), groups, problem.shape, 2, 0)
+    twin = DVMEProblem(StandardRows(problem.rows.X, y), groups, problem.shape, 2, 0)
     short = Recipe(recipe, start=RECIPES[recipe].start, epochs=3)
     every = np.ones(60, dtype=bool)
     (before,), (after,) = (out_of_fold(one, fold, [short], every) for one in (problem, twin))
@@ -72,7 +72,7 @@ def test_labels_held_out_change_no_fold_prediction(recipe, grouped):
 
 def test_stopping_rows_are_not_trained_on():
     problem = _problem()
-    fitting = Fitting.prepare(problem)
+    fitting = FoldRows.prepare(problem)
     assert len(fitting.inner.rows) + len(fitting.stopping) == len(problem.rows)
     kept = {tuple(row.tolist()) for row in fitting.inner.rows.X[0]}
     assert not kept & {tuple(row.tolist()) for row in fitting.stopping.X[0]}

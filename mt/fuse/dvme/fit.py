@@ -13,10 +13,10 @@ import torch
 
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.problem import Problem, logistic_start
+from mt.fuse.dvme.problem import DVMEProblem, logistic_start
 from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
 from mt.fuse.dvme.selection import ChosenRecipe, choose_recipe, trained
-from mt.fuse.dvme.training import NetworkShape, Rows, predict
+from mt.fuse.dvme.training import NetworkShape, StandardRows, predict
 from mt.probe.methods.linear import known_outputs, sigmoid, softmax
 from mt.system.device import pick_device
 
@@ -73,7 +73,7 @@ class DVMEOptions:
 
 
 def fit_dvme(
-    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Array | None = None,
+    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Sequence[Any] | Array | None = None,
     options: DVMEOptions | None = None, seed: int = 0, device: str = "cpu",
 ) -> FittedDVME:  # fmt: skip
     """Fit DVME on a budget: M embeddings (n, d_m) with labels y (n,) or (n, L), their groups where known.
@@ -91,11 +91,12 @@ def fit_dvme(
             None, inputs, task, n_classes, outputs, base, ChosenRecipe(recipes[0], 0, 1.0, flags=("one_class",))
         )
     numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
-    rows = Rows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
+    rows = StandardRows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
     n_outputs = 1 if task == "binary" else len(outputs)
     wide = max(options.width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
     shape = NetworkShape(inputs.dims, n_outputs, task, wide, heads)
-    problem = Problem(rows, groups, shape, len(outputs), seed, options.class_weight)
+    patients = None if groups is None else np.asarray(groups)
+    problem = DVMEProblem(rows, patients, shape, len(outputs), seed, options.class_weight)
     choice = choose_recipe(problem, recipes)
     model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
     return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)

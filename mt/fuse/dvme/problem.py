@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mt.fuse.dvme.training import Linear, NetworkShape, Rows
+from mt.fuse.dvme.training import Linear, NetworkShape, StandardRows
 from mt.probe.budgets.draw import folds
 from mt.probe.methods.linear import known_outputs
 from mt.probe.methods.selection import log_loss, teachable
@@ -21,19 +21,19 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Problem:
+class DVMEProblem:
     """A budget ready to be learned: standardised rows whose labels are numbered 0 ... outputs - 1, and their groups."""
 
-    rows: Rows
+    rows: StandardRows
     groups: Array | None
     shape: NetworkShape
     n_classes: int
     seed: int
     class_weight: Literal["balanced"] | None = None
 
-    def take(self, rows: Array) -> Problem:
+    def take(self, rows: Array) -> DVMEProblem:
         groups = None if self.groups is None else self.groups[rows]
-        return Problem(self.rows.take(rows), groups, self.shape, self.n_classes, self.seed, self.class_weight)
+        return DVMEProblem(self.rows.take(rows), groups, self.shape, self.n_classes, self.seed, self.class_weight)
 
     @property
     def task(self) -> str:
@@ -76,7 +76,7 @@ class Problem:
         return torch.tensor(balance, dtype=torch.float32, device=self.rows.y.device)
 
 
-def choose_penalty(problem: Problem, fold: Array, Cs: Array) -> float:
+def choose_penalty(problem: DVMEProblem, fold: Array, Cs: Array) -> float:
     """Return the C with the lowest pooled out-of-fold log loss of logistic regression on the concatenation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def choose_penalty(problem: Problem, fold: Array, Cs: Array) -> float:
     return float(Cs[int(np.argmin(log_loss(folded.oof, problem.y, known, multilabel=problem.multilabel)))])
 
 
-def logistic_start(problem: Problem, C: float) -> Linear:
+def logistic_start(problem: DVMEProblem, C: float) -> Linear:
     """Fit logistic regression on the concatenation; what these labels cannot teach gets weight 0 and a small chance.
 
     A class without rows gets the odds of half a row, a label that never varies its smoothed base rate.

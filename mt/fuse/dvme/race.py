@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mt.fuse.dvme.problem import Problem, choose_penalty, logistic_start
+from mt.fuse.dvme.problem import DVMEProblem, choose_penalty, logistic_start
 from mt.fuse.dvme.recipes import Recipe
-from mt.fuse.dvme.training import Linear, Rows, build, loss, predict, train
+from mt.fuse.dvme.training import Linear, StandardRows, build, loss, predict, train
 
 Array = npt.NDArray[Any]
 PENALTIES = 10.0 ** np.linspace(-3, 3, 7)  # every other C of the protocol `default`
@@ -27,7 +27,7 @@ PENALTIES = 10.0 ** np.linspace(-3, 3, 7)  # every other C of the protocol `defa
 class Candidate:
     """A recipe with the epoch at which each fold stopped, and logits (n, outputs) and losses (n,) of held-out rows.
 
-    Rows of folds that it did not run have the loss NaN.
+    StandardRows of folds that it did not run have the loss NaN.
     """
 
     recipe: Recipe
@@ -36,7 +36,7 @@ class Candidate:
     losses: Array
 
     @classmethod
-    def new(cls, recipe: Recipe, problem: Problem) -> Candidate:
+    def new(cls, recipe: Recipe, problem: DVMEProblem) -> Candidate:
         n = len(problem.rows)
         return cls(recipe, [], np.full((n, problem.shape.n_outputs), np.nan), np.full(n, np.nan))
 
@@ -44,7 +44,7 @@ class Candidate:
     def epochs(self) -> int:
         return int(np.median(self.fold_epochs))
 
-    def run(self, fitting: Fitting, problem: Problem, held: Array) -> None:
+    def run(self, fitting: FoldRows, problem: DVMEProblem, held: Array) -> None:
         """Train on a fold's fitting rows and predict those it holds out."""
         rows = problem.rows.take(held)
         stop, logits = fitting.predict(self.recipe, rows)
@@ -67,7 +67,7 @@ class Candidate:
         return gain, float(np.sqrt(np.square(sums).sum()) / len(difference))
 
 
-def out_of_fold(problem: Problem, fold: Array, recipes: Sequence[Recipe], known: Array) -> list[Candidate]:
+def out_of_fold(problem: DVMEProblem, fold: Array, recipes: Sequence[Recipe], known: Array) -> list[Candidate]:
     """Return what each recipe did on the rows that folds hold out; `known` (n,): those that count.
 
     A recipe that has gained nothing over the first one after two folds or more runs no further; a first one that trains
@@ -76,7 +76,7 @@ def out_of_fold(problem: Problem, fold: Array, recipes: Sequence[Recipe], known:
     candidates = [Candidate.new(recipe, problem) for recipe in recipes]
     running = candidates
     for number in range(int(fold.max()) + 1):
-        fitting = Fitting.prepare(problem.take(np.flatnonzero(fold != number)))
+        fitting = FoldRows.prepare(problem.take(np.flatnonzero(fold != number)))
         for candidate in running:
             candidate.run(fitting, problem, np.flatnonzero(fold == number))
         if number:
@@ -88,18 +88,18 @@ def out_of_fold(problem: Problem, fold: Array, recipes: Sequence[Recipe], known:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class FoldRows:
     """A fold's fitting rows: those that networks train on, their logistic start, and those that say when to stop.
 
     `stopping` is None where the labels are too few to hold any out: then a logistic start stays as it is.
     """
 
-    inner: Problem
+    inner: DVMEProblem
     start: Linear
-    stopping: Rows | None = None
+    stopping: StandardRows | None = None
 
     @classmethod
-    def prepare(cls, problem: Problem) -> Fitting:
+    def prepare(cls, problem: DVMEProblem) -> FoldRows:
         fold = problem.folds()
         if fold is None or problem.one_class:
             return cls(problem, logistic_start(problem, 1.0))
@@ -107,7 +107,7 @@ class Fitting:
         inner = problem.take(np.flatnonzero(fold != 0))
         return cls(inner, logistic_start(inner, C), problem.rows.take(np.flatnonzero(fold == 0)))
 
-    def predict(self, recipe: Recipe, held: Rows) -> tuple[int, torch.Tensor]:
+    def predict(self, recipe: Recipe, held: StandardRows) -> tuple[int, torch.Tensor]:
         """Return the epoch (0: the start) of the lowest loss on the stopping rows, and its logits of held-out rows."""
         inner, task = self.inner, self.inner.task
         model = build(inner.shape, recipe, self.start, inner.seed)
@@ -131,5 +131,5 @@ class Fitting:
         return int(np.argmin(history)), best
 
     @staticmethod
-    def _logits(model: Any, rows: Rows) -> torch.Tensor:
+    def _logits(model: Any, rows: StandardRows) -> torch.Tensor:
         return predict(model, rows.X)[0].double().cpu()

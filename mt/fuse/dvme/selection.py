@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.problem import Problem, choose_penalty
+from mt.fuse.dvme.problem import DVMEProblem, choose_penalty
 from mt.fuse.dvme.race import Candidate, out_of_fold
 from mt.fuse.dvme.recipes import Recipe
 from mt.fuse.dvme.training import Linear, build, train
@@ -35,7 +35,7 @@ class ChosenRecipe:
     flags: tuple[str, ...] = ()
 
 
-def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> ChosenRecipe:
+def choose_recipe(problem: DVMEProblem, recipes: Sequence[Recipe]) -> ChosenRecipe:
     """Choose one of the recipes on held-out rows; where no fold can be made, the first with the penalty C = 1."""
     fold = problem.folds()
     if fold is None:
@@ -51,7 +51,7 @@ def choose_recipe(problem: Problem, recipes: Sequence[Recipe]) -> ChosenRecipe:
     return ChosenRecipe(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
 
 
-def trained(problem: Problem, recipe: Recipe, start: Linear, epochs: int) -> DVME:
+def trained(problem: DVMEProblem, recipe: Recipe, start: Linear, epochs: int) -> DVME:
     """Return a recipe's network after so many epochs on all rows of the problem."""
     model = build(problem.shape, recipe, start, problem.seed)
     train(model, problem.rows, recipe, problem.task, seed=problem.seed, epochs=epochs, class_weight=problem.weights())

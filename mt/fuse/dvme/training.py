@@ -41,15 +41,15 @@ class NetworkShape:
 
 
 @dataclass(frozen=True)
-class Rows:
+class StandardRows:
     """Standardised embeddings, one tensor (n, d_m) a model; labels y (n,) int64, or (n, L) for multilabel."""
 
     X: list[Tensor]
     y: Tensor
 
-    def take(self, rows: Array | Tensor) -> Rows:
+    def take(self, rows: Array | Tensor) -> StandardRows:
         index = torch.as_tensor(rows, device=self.y.device)
-        return Rows([x[index] for x in self.X], self.y[index])
+        return StandardRows([x[index] for x in self.X], self.y[index])
 
     def __len__(self) -> int:
         return len(self.y)
@@ -75,7 +75,7 @@ def build(shape: NetworkShape, recipe: Recipe, linear: Linear | None, seed: int)
 
 
 def train(
-    model: DVME, rows: Rows, recipe: Recipe, task: str, *, seed: int, epochs: int | None = None,
+    model: DVME, rows: StandardRows, recipe: Recipe, task: str, *, seed: int, epochs: int | None = None,
     class_weight: Tensor | None = None, go_on: Callable[[], bool] | None = None,
 ) -> None:  # fmt: skip
     """Train in place, in float32 on the device of `rows`, for `epochs` of the recipe's schedule (all of it by default).
@@ -112,7 +112,7 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
         self.n_steps, self.done = n_steps, 0
 
-    def __call__(self, batch: Rows) -> None:
+    def __call__(self, batch: StandardRows) -> None:
         rate = self.recipe.learning_rate * schedule(self.done, self.n_steps)
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()

@@ -83,8 +83,10 @@ class Fitter:
 
     def _start(self, budget: Budget) -> FittedDVME:
         """Fit the cached stage on the first rank, and tell the others."""
-        ranks, device = self.work.ranks, str(self.work.device)
-        return ranks.told(cached_stage(budget, seed=self.work.seed, device=device) if ranks.first else None)
+        work, start = self.work, None
+        if work.ranks.first:
+            start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
+        return work.ranks.told(start)
 
     def _choose(self) -> Chosen:
         """Return the rate and the epoch with the lowest log loss on the rows held out; epoch 0 is the warm start."""
@@ -92,7 +94,7 @@ class Fitter:
         first = Chosen(settings.learning_rates[0], settings.epochs, [])
         if settings.fixed:
             return first
-        split = held_out(self.budget, self.work.seed)
+        split = held_out(self.budget, self.work)
         start = self._start(self.budget.take(split[0])) if split else None
         if split is None or start is None or start.model is None:
             return Chosen(first.lr, first.epochs, [], ("fixed_schedule",))
@@ -133,7 +135,7 @@ class Fitter:
     def _part(self, start: FittedDVME, rows: Array) -> Part:
         """Return those of the rows whose labels the start knows, numbered as it numbers them."""
         y, outputs = self.budget.y[rows], start.outputs
-        if self.budget.task == "multilabel":
+        if self.work.task == "multilabel":
             return Part(rows, y[:, outputs])
         known = np.isin(y, outputs)
         return Part(rows[known], np.searchsorted(outputs, y[known]))
@@ -141,19 +143,18 @@ class Fitter:
     def _held_out_loss(self, run: Run, held: Part) -> float:
         logits, _ = predict(run.network, self.work, held.rows)
         y = torch.from_numpy(held.y).long()
-        found = float(loss(torch.from_numpy(logits), y, self.budget.task).mean())
+        found = float(loss(torch.from_numpy(logits), y, self.work.task).mean())
         if not math.isfinite(found):  # before a checkpoint of such weights takes the place of a good one
             bad = held.rows[~np.isfinite(logits).all(axis=1)]
             raise FitError(run.not_a_number(f"held-out loss is not a number after epoch {run.epoch}", bad, self.kept))
         return found
 
 
-def held_out(budget: Budget, seed: int) -> tuple[Array, Array] | None:
+def held_out(budget: Budget, work: Work) -> tuple[Array, Array] | None:
     """Return the rows to fit and a fifth to choose on, stratified, groups whole; None where that tells nothing."""
-    groups = None if budget.groups is None else budget.groups.tolist()
     parts = stratified_split(
-        budget.y, task=budget.task, n_classes=budget.n_classes, fractions={"fit": 1 - HELD, "held": HELD},
-        groups=groups, seed=seed,
+        budget.y, task=work.task, n_classes=work.n_classes, fractions={"fit": 1 - HELD, "held": HELD},
+        groups=None if budget.groups is None else list(budget.groups), seed=work.seed,
     )  # fmt: skip
     several = [len(np.unique(budget.y[rows], axis=0)) > 1 for rows in parts.values() if len(rows)]
     return (parts["fit"], parts["held"]) if len(several) == 2 and all(several) else None

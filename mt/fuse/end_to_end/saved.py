@@ -131,7 +131,7 @@ class TunedModel:
         ids = dataset.splits[split].ids
         work = Work(
             Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
-            Machine(), pick_device(device), Ranks(), decoders(), self.task, seed=0,
+            Machine(), pick_device(device), Ranks(), decoders(), self.task, len(self.class_names), seed=0,
         )  # fmt: skip
         logits, _ = predict(self.network, work, np.arange(len(ids)))
         out = np.tile(self.base, (len(ids), 1))

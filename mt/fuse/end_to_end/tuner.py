@@ -28,7 +28,7 @@ from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import TunedFolder
-from mt.fuse.end_to_end.warm_start import Budget, recipe_names
+from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.fuser import attention_by_class
@@ -77,11 +77,9 @@ class Tuner:
         loaded = self._load(question.pair)
         first = loaded.joined.first
         drawn = self.draws.draw(first, question.budget, question.seed)
-        rows = np.sort(drawn.rows)
-        work = self._work(question, loaded, [first.pool.ids[row] for row in rows])
-        X, y, groups = loaded.joined.drawn(drawn.rows)
-        budget = Budget(X, y, groups, first.train.task, first.n_classes)
-        _check_images(work, loaded.backbones, X)
+        budget = loaded.joined.drawn(drawn.rows)
+        work = self._work(question, loaded, budget.ids)
+        _check_images(work, loaded.backbones, budget.X)
         kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
             fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
@@ -116,7 +114,8 @@ class Tuner:
             images=Images(loaded.dataset, ids, recipes, memory=self.machine.memory),
             augmentation=augmentation_for(self.settings.augment, loaded.dataset.kind),
             settings=self.settings, machine=self.machine, device=self.device, ranks=self.ranks,
-            workers=self.machine.workers or decoders(), task=loaded.joined.task, seed=question.seed,
+            workers=self.machine.workers or decoders(), task=loaded.joined.task,
+            n_classes=loaded.joined.first.n_classes, seed=question.seed,
         )  # fmt: skip
 
     def _predict(self, fitted: TunedFit, work: Work, loaded: TunedSource) -> tuple[Array, Array]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -17,24 +14,10 @@ from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, scalings_of
 from mt.fuse.end_to_end.request import Settings
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
+Budget = LabelledRows[tuple[Array, ...]]  # one embedding matrix (n, d_m) per model
 RECIPES = {"one": ("start",), "several": ("start", "gentle", "bold")}  # one model: logistic regression; else DVME
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The labelled rows that a fit may use: an embedding matrix a model, labels (n,) or (n, L), groups where known."""
-
-    embeddings: Sequence[Array]
-    y: Array
-    groups: Array | None
-    task: str
-    n_classes: int
-
-    def take(self, rows: Array) -> Budget:
-        groups = None if self.groups is None else self.groups[rows]
-        return Budget([X[rows] for X in self.embeddings], self.y[rows], groups, self.task, self.n_classes)
 
 
 def recipe_names(n_models: int) -> tuple[str, ...]:
@@ -42,11 +25,11 @@ def recipe_names(n_models: int) -> tuple[str, ...]:
     return RECIPES["one" if n_models == 1 else "several"]
 
 
-def cached_stage(budget: Budget, *, seed: int, device: str) -> FittedDVME:
+def cached_stage(budget: Budget, task: str, n_classes: int, *, seed: int, device: str) -> FittedDVME:
     """Fit the cached stage on a budget: DVME on several models; on one, logistic regression on the same inputs."""
     return fit_dvme(
-        budget.embeddings, budget.y, task=budget.task, n_classes=budget.n_classes, groups=budget.groups,
-        options=DVMEOptions(recipes_of(recipe_names(len(budget.embeddings)))), seed=seed, device=device,
+        budget.X, budget.y, task=task, n_classes=n_classes, groups=budget.groups,
+        options=DVMEOptions(recipes_of(recipe_names(len(budget.X)))), seed=seed, device=device,
     )  # fmt: skip
 
 

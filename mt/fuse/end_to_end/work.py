@@ -35,6 +35,7 @@ class Work:
     ranks: Ranks
     workers: int
     task: str
+    n_classes: int
     seed: int
 
     def inputs(self, pixels: list[Array], moves: Moves | None) -> list[Tensor]:

@@ -15,9 +15,9 @@ from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
-from mt.fuse.end_to_end.warm_start import Budget
 from mt.fuse.end_to_end.work import Work
 from mt.probe.questions import Pair, find_pairs
+from mt.types import LabelledRows
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 DATASET, SIZE = "synthetic@40", 32
@@ -39,7 +39,7 @@ class Bench:
         self.backbones = [load_described(about, None) for about in described(self.pair.train)]
         self.networks = [backbone.model for backbone in self.backbones]
         first = self.joined.first
-        self.budget = Budget(self.joined.train, first.pool.labels, None, first.train.task, first.n_classes)
+        self.budget = LabelledRows(self.joined.train, first.pool.y)
         self.settings = settings or Settings(batch=8, dropout=0.0)
         self.machine = Machine(**{"batch_size": 8, "workers": 1, **machine})
         self.dataset = dataset_of(self.pair.train[0])
@@ -49,5 +49,5 @@ class Bench:
         images = Images(self.dataset, self.joined.first.pool.ids if ids is None else ids, recipes, memory=memory)
         return Work(
             images, AUGMENTATIONS[augment], self.settings, self.machine, torch.device("cpu"), Ranks(), 1,
-            self.joined.task, seed=0,
+            self.joined.task, 2, seed=0,
         )  # fmt: skip

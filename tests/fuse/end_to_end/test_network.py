@@ -17,7 +17,7 @@ from tests.fuse.end_to_end.small import RESNET, VIT, Bench
 
 
 def start(bench: Bench, **settings: object):
-    fitted = cached_stage(bench.budget, seed=0, device="cpu")
+    fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
     return fitted, network_from(fitted, bench.networks, Settings(dropout=0.0, **settings))  # type: ignore[arg-type]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +16,16 @@ from mt.fuse.end_to_end.fit import HELD, Fitter, held_out
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import Machine, Settings
-from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
+from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, batches, memory_advice, predict
+from mt.types import LabelledRows
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
 
 
 def trained(bench: Bench, folder, *, lr: float = 1e-3, epochs: int = 2, **changes: object) -> Run:
     settings = replace(bench.settings, **changes)  # type: ignore[arg-type]
     work = replace(bench.work(), settings=settings)
-    network = network_from(cached_stage(bench.budget, seed=0, device="cpu"), bench.networks, settings)
+    network = network_from(cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.networks, settings)
     run = Run(network, work, Part(np.arange(40), bench.budget.y), lr=lr, epochs=epochs)
     for _ in range(epochs):
         run.train_epoch(Kept(Checkpoints(folder), work))
@@ -32,7 +35,7 @@ def trained(bench: Bench, folder, *, lr: float = 1e-3, epochs: int = 2, **change
 def test_training_lowers_the_loss_and_moves_backbones(cache, tmp_path):
     bench = Bench(cache, RESNET)
     run = trained(bench, tmp_path, epochs=30)
-    before = network_from(cached_stage(bench.budget, seed=0, device="cpu"), bench.networks, bench.settings)
+    before = network_from(cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.networks, bench.settings)
     y = torch.from_numpy(bench.budget.y).double()
     losses = [
         torch.nn.functional.binary_cross_entropy_with_logits(
@@ -87,8 +90,9 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(c
 def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(cache, tmp_path):
     bench = Bench(cache, RESNET, checkpoint_every=1)
     work = bench.work()
-    run = Run(network_from(cached_stage(bench.budget, seed=0, device="cpu"), bench.networks, bench.settings), work,
-              Part(np.arange(40), bench.budget.y), lr=1e-4, epochs=1)  # fmt: skip
+    start = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
+    network = network_from(start, bench.networks, bench.settings)
+    run = Run(network, work, Part(np.arange(40), bench.budget.y), lr=1e-4, epochs=1)
     weight = run.parameters[0]
     weight.register_hook(lambda gradient: torch.full_like(gradient, torch.nan) if run.step == 2 else gradient)
     with pytest.raises(FitError, match=r"The gradient is not a number at epoch 1, step 3, on the images .*checkpoint"):
@@ -123,7 +127,7 @@ def test_a_held_out_loss_that_is_no_number_leaves_the_last_good_checkpoint(cache
 
 def test_a_run_in_float16_goes_on_with_its_scaler(cache, tmp_path):
     bench = Bench(cache, RESNET, settings=Settings(batch=8, dropout=0.3, precision="float16"), checkpoint_every=2)
-    start, work = cached_stage(bench.budget, seed=0, device="cpu"), bench.work()
+    start, work = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.work()
 
     def begun() -> Run:
         network = network_from(start, bench.networks, bench.settings)
@@ -162,13 +166,14 @@ def test_a_full_memory_says_what_needs_less(cache, tmp_path, monkeypatch):
 def test_the_fifth_is_stratified_and_splits_no_group():
     groups = np.arange(200) // 4
     y = (groups % 4 == 0).astype(np.int64)
-    budget = Budget([np.zeros((200, 2))], y, groups, "binary", 2)
-    fit, held = held_out(budget, seed=0)
+    budget = LabelledRows((np.zeros((200, 2)),), y, groups)
+    work: Any = SimpleNamespace(task="binary", n_classes=2, seed=0)
+    fit, held = held_out(budget, work)
     assert not set(groups[fit]) & set(groups[held])
     assert sorted([*fit, *held]) == list(range(200))
     assert len(held) == pytest.approx(HELD * 200, abs=4)
     assert y[held].mean() == pytest.approx(y.mean(), abs=0.05)
-    assert held_out(budget.take(np.flatnonzero(y == 0)), seed=0) is None
+    assert held_out(budget.take(np.flatnonzero(y == 0)), work) is None
 
 
 def fitted(bench: Bench, y: np.ndarray, folder) -> tuple[list[list[float]], int, Fitter]:
@@ -191,14 +196,14 @@ def test_rate_and_epochs_have_the_lowest_held_out_loss_and_the_refit_uses_all(ca
 
 def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypatch):
     bench = Bench(cache, RESNET)
-    _, held = held_out(bench.budget, seed=0)
+    _, held = held_out(bench.budget, bench.work())
     turned = bench.budget.y.copy()
     turned[held] = turned[held][::-1]
     assert not np.array_equal(turned, bench.budget.y)
     kept: list[list[torch.Tensor]] = []
     monkeypatch.setattr(Fitter, "_held_out_loss", lambda self, run, held: float(
         kept[-1].append(run.network.head.linear.weight.detach().clone()) or len(kept[-1])))  # fmt: skip
-    monkeypatch.setattr("mt.fuse.end_to_end.fit.held_out", lambda budget, seed: held_out(bench.budget, seed))
+    monkeypatch.setattr("mt.fuse.end_to_end.fit.held_out", lambda budget, work: held_out(bench.budget, work))
     for number, y in enumerate((bench.budget.y, turned)):
         kept.append([])
         fitted(bench, y, tmp_path / str(number))
