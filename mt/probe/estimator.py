@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from mt.errors import FitError
 from mt.probe.solver.paths import probabilities
 from mt.probe.solver.registry import get_solver
 from mt.probe.solver.request import LogisticRequest
-
-# scikit-learn's estimator checks that LogisticProbe is known to fail, with the reason of each.
-EXPECTED_FAILED_CHECKS = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "a weight of 2 and a repeated row have one optimum, but iterations stop at an objective gap: coefficients "
-        "agree to about the root of tol, not to rounding"
-    ),
-}
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -29,27 +25,31 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     C : one inverse penalty, or several of which cross-validation chooses by pooled out-of-fold log loss, ties to the
-        smaller; with fewer than two rows (groups) of a class, C = 1 is taken.
-    cv : the number of folds, stratified, at most the rows (groups) of the rarest class.
-    seed : of the folds.
+        smaller; if a class has fewer than two rows (groups), C = 1 is taken.
+    cv : the number of folds, stratified, at most the rows (groups) of the rarest class; or a scikit-learn splitter or
+        (train, test) pairs that test every row once.
+    random_state : of the folds: a seed, a RandomState, or None for other folds at every call.
     class_weight : None, "balanced", or a mapping from class to weight.
-    solver : "torch", "sklearn" or "cuml"; tol, max_iter, device, dtype: as in fit_logistic.
+    solver : "torch", "sklearn" or "cuml".
+    tol : estimated relative objective gap to stop at.  With the default an integer ``sample_weight`` equals repeated
+        rows to 1e-7; 1e-5 is enough for predictions, takes half as many iterations, and suits dtype="float32".
+    max_iter, device, dtype : as in fit_logistic.
 
     Attributes
     ----------
     coef_ (1 or classes, dim), intercept_, classes_, n_features_in_, feature_names_in_ : as in LogisticRegression.
-    C_ : the C that was given or chosen;  log_loss_ : a mean out-of-fold log loss a C, or None.
+    C_ : the C that was given or chosen;  log_loss_ : one mean out-of-fold log loss per C, or None.
     n_iter_ : (1,) iterations;  converged_ : whether the fit with C_ reached tol.
     """
 
     def __init__(
-        self, C: float | Sequence[float] = 1.0, *, cv: int = 5, seed: int = 0,
+        self, C: float | Sequence[float] = 1.0, *, cv: Any = 5, random_state: Any = 0,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, solver: str = "torch",
-        tol: float = 1e-5, max_iter: int = 1000, device: str = "auto", dtype: str = "float64",
+        tol: float = 1e-17, max_iter: int = 1000, device: str = "auto", dtype: str = "float64",
     ) -> None:  # fmt: skip
         self.C = C
         self.cv = cv
-        self.seed = seed
+        self.random_state = random_state
         self.class_weight = class_weight
         self.solver = solver
         self.tol = tol
@@ -60,22 +60,24 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(
         self, X: Any, y: Any, sample_weight: np.ndarray | None = None, *, groups: Sequence[object] | None = None
     ) -> LogisticProbe:
-        """Fit on features (rows, dim) and labels (rows,); ``groups`` are kept together by the folds."""
+        """Fit on features (rows, dim) and labels (rows,); the folds keep ``groups`` together."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.float16])
         check_classification_targets(y)
         self.classes_, number = np.unique(y, return_inverse=True)
         Cs = np.unique(np.atleast_1d(np.asarray(self.C, dtype=np.float64)))
         task = "binary" if len(self.classes_) <= 2 else "multiclass"
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, dtype=np.float64)
         request = LogisticRequest(
             X, number, Cs, task=task, sample_weight=sample_weight, class_weight=self._class_weight(), tol=self.tol,
             max_iter=self.max_iter, device=self.device, dtype=self.dtype,
         )  # fmt: skip
         solver = get_solver(self.solver)
-        fold = self._folds(number, groups) if len(Cs) > 1 else None
+        fold = self._folds(X, number, groups) if len(Cs) > 1 else None
         self.log_loss_ = None
         if fold is not None:
             folded = solver.folds([request], [fold])
-            self.log_loss_ = [_log_loss(logits, number, task) for logits in folded[0].oof]
+            self.log_loss_ = [_log_loss(logits, number, task, sample_weight) for logits in folded[0].oof]
             [path] = solver.refits([request.at(Cs[int(np.argmin(self.log_loss_))])], folded)
         else:
             [path] = solver.paths([request if len(Cs) == 1 else request.at(1.0)])
@@ -113,16 +115,34 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self.class_weight
         return {i: self.class_weight[c] for i, c in enumerate(self.classes_.tolist()) if c in self.class_weight}
 
-    def _folds(self, number: np.ndarray, groups: Sequence[object] | None) -> np.ndarray | None:
+    def _folds(self, X: np.ndarray, number: np.ndarray, groups: Sequence[object] | None) -> np.ndarray | None:
+        """Return the fold of each row; None if no row of some class could be held out."""
+        if not isinstance(self.cv, Integral):
+            splits = check_cv(self.cv, number, classifier=True).split(X, number, groups)
+            return _numbered([test for _, test in splits], len(number))
         from mt.probe.budgets.draw import folds
 
-        classes = len(self.classes_)
+        seed, classes = self.random_state, len(self.classes_)
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         task = "binary" if classes <= 2 else "multiclass"
-        return folds(number, task=task, n_classes=max(2, classes), k=self.cv, groups=groups, seed=self.seed)
+        return folds(number, task=task, n_classes=max(2, classes), k=int(self.cv), groups=groups, seed=int(seed))
 
 
-def _log_loss(logits: np.ndarray, number: np.ndarray, task: str) -> float:
+def _numbered(tests: list[np.ndarray], rows: int) -> np.ndarray:
+    """Return the number of the test set (rows,) that each row is in.  Raises FitError unless it is in exactly one."""
+    times, fold = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    for number, test in enumerate(tests):
+        times[test] += 1
+        fold[test] = number
+    if (times != 1).any():
+        row = int(np.flatnonzero(times != 1)[0])
+        raise FitError(f"cv must test every row once, and tests row {row} {times[row]} times. Use cv=5, or KFold.")
+    return fold
+
+
+def _log_loss(logits: np.ndarray, number: np.ndarray, task: str, sample_weight: np.ndarray | None) -> float:
     """Return the mean log loss of logits (rows, outputs); a class that a fold lacked costs -log(eps)."""
     p = probabilities(logits.astype(np.float64), task)
     own = np.where(number == 1, p, 1 - p) if task == "binary" else p[np.arange(len(number)), number]
-    return float(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean())
+    return float(np.average(-np.log(np.maximum(own, np.finfo(np.float64).eps)), weights=sample_weight))

@@ -5,23 +5,68 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, ShuffleSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mt.errors import FitError
-from mt.probe.estimator import EXPECTED_FAILED_CHECKS, LogisticProbe
+from mt.probe.estimator import LogisticProbe
 
 
-@parametrize_with_checks(
-    [LogisticProbe(), LogisticProbe(C=[0.1, 1.0, 10.0], cv=3)], expected_failed_checks=lambda _: EXPECTED_FAILED_CHECKS
-)
+@parametrize_with_checks([LogisticProbe(), LogisticProbe(C=[0.1, 1.0, 10.0], cv=3)])
 def test_follows_scikit_learn_to_the_letter(estimator, check):
     check(estimator)
 
 
-def test_no_check_is_excused_but_scikit_learns_own_sample_weight_equivalence():
-    assert list(EXPECTED_FAILED_CHECKS) == ["check_sample_weight_equivalence_on_dense_data"]
+@pytest.mark.parametrize("C", [1.0, [0.1, 1.0, 10.0]])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_weights_equal_repeated_rows_at_the_default_tolerance(classes, C):
+    rng = np.random.default_rng(5)
+    X, y, weight = rng.standard_normal((80, 12)), rng.integers(0, classes, 80), rng.integers(0, 4, 80)
+    fold = np.arange(80) % 3
+    repeated, again = np.repeat(np.arange(80), weight), np.repeat(fold, weight)
+    ours = LogisticProbe(C=C, cv=splits(fold)).fit(X, y, sample_weight=weight)
+    theirs = LogisticProbe(C=C, cv=splits(again)).fit(X[repeated], y[repeated])
+    assert ours.C_ == theirs.C_
+    assert ours.converged_
+    np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X), rtol=1e-7, atol=1e-8)
+    if ours.log_loss_ is not None:
+        np.testing.assert_allclose(ours.log_loss_, theirs.log_loss_, rtol=1e-6)
+
+
+def splits(fold):
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+
+
+@pytest.mark.parametrize("cv", [KFold(3), splits(np.arange(60) % 3)], ids=["splitter", "pairs"])
+def test_takes_scikit_learns_folds(cv):
+    X = np.random.default_rng(6).standard_normal((60, 4))
+    y = np.arange(60) % 2
+    losses = LogisticProbe(C=[0.1, 1.0], cv=cv).fit(X, y).log_loss_
+    for C, loss in zip([0.1, 1.0], losses, strict=True):
+        p = cross_val_predict(LogisticRegression(C=C, tol=1e-8), X, y, cv=cv, method="predict_proba")
+        assert loss == pytest.approx(log_loss(y, p), rel=1e-5)
+
+
+def test_refuses_folds_that_test_a_row_twice_or_never():
+    X, y = np.random.default_rng(7).standard_normal((20, 3)), np.arange(20) % 2
+    for cv in (ShuffleSplit(3, test_size=0.5, random_state=0), splits(np.arange(20) % 2)[:1]):
+        with pytest.raises(FitError, match="test every row once"):
+            LogisticProbe(C=[0.1, 1.0], cv=cv).fit(X, y)
+
+
+def test_random_state_is_scikit_learns():
+    X, y = np.random.default_rng(8).standard_normal((60, 4)), np.arange(60) % 2
+
+    def losses(random_state):
+        return LogisticProbe(C=[0.1, 1.0], random_state=random_state).fit(X, y).log_loss_
+
+    assert losses(3) == losses(3) != losses(4)
+    state = np.random.RandomState(0)
+    assert losses(np.random.RandomState(0)) == losses(state) != losses(state)
+    assert losses(None) != losses(None)
 
 
 @pytest.mark.parametrize("classes", [["benign", "malignant"], ["a", "b", "c"]])
