@@ -35,8 +35,9 @@ def compute_description(device: torch.device, *, precision: str, batch_size: int
 class Embedder:
     """One backbone on one device.
 
-    Called with uint8 pixels (batch, S, S, 3) it returns embeddings (batch, dim), float32, on the device.  When the
-    device's memory does not hold a batch, the batch is halved and computing goes on; `chunk` is the size in use.
+    Called with uint8 pixels (batch, S, S, 3), an array or a tensor on any device, it returns embeddings (batch, dim),
+    float32, on its own device.  When the device's memory does not hold a batch, the batch is halved and computing goes
+    on; `chunk` is the size in use.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, *, precision: str, batch_size: int) -> None:
@@ -46,10 +47,10 @@ class Embedder:
         self._autocast = _AUTOCAST.get(precision)
         self._tf32 = precision == "tf32"
 
-    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
+    def __call__(self, pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
         while True:
             try:
-                parts = torch.split(torch.from_numpy(pixels), self.chunk)
+                parts = torch.split(torch.as_tensor(pixels), self.chunk)
                 return torch.cat([self._forward(part) for part in parts])
             except torch.OutOfMemoryError as error:
                 if self.chunk == 1:

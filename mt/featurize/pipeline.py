@@ -18,7 +18,8 @@ from mt.cache.feature_file.write import FeatureWriter
 from mt.datasets import Split
 from mt.errors import DatasetError
 from mt.featurize.embed import Embedder
-from mt.featurize.reading import Batch, read_batches
+from mt.featurize.feed import Feed
+from mt.featurize.reading import Batch, geometries_of, read_batches
 from mt.terminal.progress import Advance
 
 
@@ -53,17 +54,41 @@ def run_pass(
     missing = [(job, frozenset(job.writer.missing)) for job in jobs]
     blocks = sorted(frozenset[int]().union(*(wanted for _, wanted in missing)))
     recipes = [job.embedder.backbone.preprocess for job in jobs]
+    device = jobs[0].embedder.device
+    feed = None if device.type == "cpu" else Feed(device, geometries_of(recipes), batch_size)
     with _BlockWriter() as sink:
         for batch in read_batches(
-            split, blocks, block_rows=block_rows, batch_size=batch_size, recipes=recipes, workers=workers
-        ):
+            split, blocks, block_rows=block_rows, batch_size=batch_size, recipes=recipes, workers=workers,
+            raw=feed is not None,
+        ):  # fmt: skip
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")
+            pixels = feed(batch.raw) if feed is not None else batch.pixels
             for job, wanted in missing:
                 if batch.block in wanted:
-                    pixels = batch.pixels[job.embedder.backbone.preprocess.geometry_key]
-                    sink.put(job.writer, batch, job.embedder(pixels))
+                    embeddings = job.embedder(pixels[job.embedder.backbone.preprocess.geometry_key])
+                    sink.put(job.writer, batch, Fetched(embeddings))
+            batch.raw.clear()
             advance(len(batch.status))
+
+
+class Fetched:
+    """Embeddings on their way from a device: the copy is enqueued at once, and waited for when its rows are read."""
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        self._rows = embeddings
+        self._done: torch.cuda.Event | None = None
+        if embeddings.device.type == "cuda":
+            self._rows = torch.empty(embeddings.shape, dtype=embeddings.dtype, pin_memory=True)
+            self._rows.copy_(embeddings, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record(torch.cuda.current_stream(embeddings.device))
+
+    def rows(self, count: int) -> np.ndarray:
+        """Return the first `count` rows (count, dim), once they are here."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._rows[:count].cpu().numpy()
 
 
 @dataclass
@@ -79,11 +104,11 @@ class _BlockWriter:
     """A thread that fetches embeddings from the device and writes whole blocks, while the next batch computes."""
 
     def __init__(self, depth: int = 8) -> None:
-        self._queue: queue.Queue[tuple[FeatureWriter, Batch, torch.Tensor] | None] = queue.Queue(depth)
+        self._queue: queue.Queue[tuple[FeatureWriter, Batch, Fetched] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
-    def put(self, writer: FeatureWriter, batch: Batch, embeddings: torch.Tensor) -> None:
+    def put(self, writer: FeatureWriter, batch: Batch, embeddings: Fetched) -> None:
         """Hand over a batch; waits when the disk is slower than the network."""
         if self._error is not None:
             raise self._error
@@ -113,10 +138,10 @@ class _BlockWriter:
 
     @staticmethod
     def _gather(
-        gathered: dict[tuple[int, int], _Block], writer: FeatureWriter, batch: Batch, embeddings: torch.Tensor
+        gathered: dict[tuple[int, int], _Block], writer: FeatureWriter, batch: Batch, embeddings: Fetched
     ) -> None:
         block = gathered[id(writer), batch.block]
-        rows = embeddings[: len(batch.status)].cpu().numpy()
+        rows = embeddings.rows(len(batch.status))
         if (batch.status != Status.OK).any():
             rows = np.where((batch.status == Status.OK)[:, None], rows, 0)
         block.embeddings.append(rows)

@@ -1,17 +1,21 @@
-"""Images, decoded ahead of the network by threads: batches of uint8 pixels that never outgrow a fixed window."""
+"""Images, decoded ahead of the network by threads: batches of uint8 pixels that never outgrow a fixed window.
+
+For the CPU each thread also resizes what it decoded; for a device the pictures stay as they are (`mt.featurize.feed`).
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mt.cache.feature_file.status import Status
 from mt.datasets import ImageError, Split
+from mt.featurize.feed import RawRows, as_pixels
 
 if TYPE_CHECKING:
     from mt.backbones.preprocess import Preprocess
@@ -24,15 +28,20 @@ TASK_ROWS = 8
 class Batch:
     """Rows `start` to `start + len(status)` of a split, padded to the batch size.
 
-    `pixels` holds one uint8 array (batch, S, S, 3) a geometry; a row that could not be read is zero there and its
-    `status` says why, with the message in `errors`.
+    `pixels` holds one uint8 array (batch, S, S, 3) per geometry; a row that could not be read is zero there and its
+    `status` says why, with the message in `errors`.  For a device `raw` holds the pictures in their own sizes instead.
     """
 
     block: int
     start: int
-    pixels: Mapping[Any, np.ndarray]
+    pixels: Mapping[Hashable, np.ndarray]
     status: np.ndarray
     errors: list[ImageError] = field(default_factory=list)
+    raw: list[RawRows] = field(default_factory=list)
+
+
+# What a decoding task gives back.
+Decoded = tuple[list[ImageError], RawRows | None]
 
 
 def read_batches(
@@ -43,23 +52,25 @@ def read_batches(
     batch_size: int,
     recipes: Sequence[Preprocess],
     workers: int,
+    raw: bool = False,
     ahead: int = 3,
 ) -> Iterator[Batch]:
     """Yield the batches of the given blocks in order, `ahead` of them being decoded at any time.
 
-    A geometry that several recipes share is resized and cropped once.
+    A geometry that several recipes share is resized and cropped once; with `raw` a device is to do that.
     """
-    geometries = {recipe.geometry_key: recipe for recipe in recipes}
+    decode = _Decode(split, geometries_of(recipes), raw=raw)
     starts = (
         (block, start)
         for block in blocks
         for start in range(block * block_rows, min((block + 1) * block_rows, len(split)), batch_size)
     )
-    window: deque[tuple[Batch, list[Future[list[ImageError]]]]] = deque()
+    window: deque[tuple[Batch, list[Future[Decoded]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for block, start in starts:
-            window.append(_submit(pool, split, geometries, block, start, block_rows, batch_size))
+            stop = min(start + batch_size, (block + 1) * block_rows, len(split))
+            window.append(_submit(pool, decode, decode.batch(block, start, stop, batch_size), stop))
             if len(window) > ahead:
                 yield _finished(*window.popleft())
         while window:
@@ -68,41 +79,53 @@ def read_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def geometries_of(recipes: Sequence[Preprocess]) -> dict[Hashable, Preprocess]:
+    """Return one recipe per geometry."""
+    return {recipe.geometry_key: recipe for recipe in recipes}
+
+
 def _submit(
-    pool: ThreadPoolExecutor,
-    split: Split,
-    geometries: Mapping[Any, Preprocess],
-    block: int,
-    start: int,
-    block_rows: int,
-    batch_size: int,
-) -> tuple[Batch, list[Future[list[ImageError]]]]:
-    stop = min(start + batch_size, (block + 1) * block_rows, len(split))
-    pixels = {key: np.zeros((batch_size, r.crop, r.crop, 3), np.uint8) for key, r in geometries.items()}
-    batch = Batch(block, start, pixels, np.full(stop - start, Status.OK, np.uint8))
+    pool: ThreadPoolExecutor, decode: _Decode, batch: Batch, stop: int
+) -> tuple[Batch, list[Future[Decoded]]]:
     tasks = [
-        pool.submit(_decode, split, geometries, batch, row, min(row + TASK_ROWS, stop))
-        for row in range(start, stop, TASK_ROWS)
+        pool.submit(decode, batch, row, min(row + TASK_ROWS, stop)) for row in range(batch.start, stop, TASK_ROWS)
     ]
     return batch, tasks
 
 
-def _finished(batch: Batch, tasks: list[Future[list[ImageError]]]) -> Batch:
+def _finished(batch: Batch, tasks: list[Future[Decoded]]) -> Batch:
     for task in tasks:
-        batch.errors.extend(task.result())
+        errors, rows = task.result()
+        batch.errors.extend(errors)
+        if rows is not None:
+            batch.raw.append(rows)
     return batch
 
 
-def _decode(
-    split: Split, geometries: Mapping[Any, Preprocess], batch: Batch, start: int, stop: int
-) -> list[ImageError]:
-    """Fill rows `start` to `stop` of the batch's arrays; return what could not be read."""
-    errors = []
-    for row, image in enumerate(split.images.load(start, stop), start - batch.start):
-        if isinstance(image, ImageError):
-            batch.status[row] = image.status
-            errors.append(image)
-            continue
-        for key, recipe in geometries.items():
-            batch.pixels[key][row] = recipe.geometry(image)
-    return errors
+class _Decode:
+    """Decodes rows of a split, and resizes them for every geometry unless they are to stay raw."""
+
+    def __init__(self, split: Split, geometries: Mapping[Hashable, Preprocess], *, raw: bool) -> None:
+        self.split, self.geometries, self.raw = split, geometries, raw
+
+    def batch(self, block: int, start: int, stop: int, size: int) -> Batch:
+        """Return a batch of rows `start` to `stop` that is still to be decoded."""
+        wanted = {} if self.raw else self.geometries
+        pixels = {key: np.zeros((size, r.crop, r.crop, 3), np.uint8) for key, r in wanted.items()}
+        return Batch(block, start, pixels, np.full(stop - start, Status.OK, np.uint8))
+
+    def __call__(self, batch: Batch, start: int, stop: int) -> Decoded:
+        """Decode rows `start` to `stop` of the split into the batch; return what could not be read, and raw rows."""
+        errors, rows = [], RawRows() if self.raw else None
+        for row, image in enumerate(self.split.images.load(start, stop), start - batch.start):
+            if isinstance(image, ImageError):
+                batch.status[row] = image.status
+                errors.append(image)
+            elif rows is not None:
+                rows.add(row, as_pixels(image))
+            else:
+                for key, recipe in self.geometries.items():
+                    batch.pixels[key][row] = recipe.geometry(image)
+        if rows is not None:
+            rows.resize_rare_sizes(self.geometries)
+        return errors, rows
