@@ -17,8 +17,9 @@ import numpy as np
 
 from benchmarks._pairs import machine, row
 from mt.cache.catalog import Catalog
+from mt.probe.budgets.source import DrawSource
 from mt.probe.questions import Question, budgets, find_pairs
-from mt.probe.run import ask
+from mt.probe.run import Scorer, ask
 from mt.report.charts.embedding import Maps
 from mt.report.request import ReportRequest
 from mt.report.writing import WrittenReport, write_report
@@ -54,7 +55,7 @@ def large(folder: Path) -> WrittenReport:
         write_features(cache, model=name, split="test", n=CASES, dim=4)
     catalog = Catalog(cache)
     with ScoreStore(folder / "scores.sqlite") as store:
-        ask(_questions(catalog), partial(map, _Guess(store)), store)
+        ask(_questions(catalog), partial(map, _Guess(store)), Scorer(store), DrawSource())
         # Positions take minutes and are remembered; what they cost is no part of opening the page.
         with mock.patch("mt.report.charts.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
             return write_report(store, ReportRequest(folder / "report.html", maps=Maps(catalog), export=False))

@@ -28,6 +28,7 @@ from mt.cache.feature_file.write import FeatureWriter, Rows
 from mt.cache.fingerprint import digest
 from mt.probe.budgets.draw import draw
 from mt.probe.methods.linear import Scaling
+from mt.probe.request import ProbeRequest
 from mt.probe.run import run_probe
 
 FRACTIONS = (0.01, 0.1, 1.0)
@@ -82,7 +83,8 @@ def main() -> None:
             took = 0.0
             for number, (backbone, times) in enumerate(timed(full=chosen.full).items()):
                 write(folder, study, backbone, BACKBONES[backbone], seed=number)
-                took += times * seconds(partial(run_probe, folder, models=[backbone], fractions=FRACTIONS, seeds=SEEDS))
+                request = ProbeRequest(folder, models=[backbone], fractions=FRACTIONS, seeds=SEEDS)
+                took += times * seconds(partial(run_probe, request))
             estimate = scikit_learn(folder, study)
         finally:
             shutil.rmtree(folder)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mt.probe import METRICS as METRICS
     from mt.probe import PROTOCOLS as PROTOCOLS
     from mt.probe import LogisticProbe as LogisticProbe
+    from mt.probe import ProbeRequest as ProbeRequest
     from mt.probe import draw as draw
     from mt.probe import fit_logistic as fit_logistic
     from mt.probe import folds as folds
@@ -55,7 +56,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "featurize": ["extract"],
         "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
         "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
-        "probe": ["LogisticProbe", "METRICS", "PROTOCOLS", "draw", "fit_logistic", "folds", "load_probe", "run_probe"],
+        "probe": [
+            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "draw", "fit_logistic", "folds", "load_probe",
+            "run_probe",
+        ],
         "report": ["write_report"],
         "results": ["ScoreStore"],
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,15 +98,7 @@ class Catalog:
 
         Superseded, limited and random-weight files are left out unless `everything` is asked for.
         """
-        chosen = [
-            entry
-            for entry in self._all()
-            if (not datasets or _is_dataset(entry, datasets))
-            and (not models or entry.backbone in models)
-            and (not splits or entry.split in splits)
-            and (everything or not set(entry.flags) & set(LEFT_OUT))
-        ]
-        return sorted(chosen, key=lambda entry: (entry.dataset, entry.split, entry.backbone, str(entry.path)))
+        return chosen(self._all(), datasets=datasets, models=models, splits=splits, everything=everything)
 
     def paths(self) -> Iterator[Path]:
         """Yield every file that is under a feature file's name, complete or partial."""
@@ -126,6 +118,26 @@ class Catalog:
             else entry
             for entry in entries
         ]
+
+
+def chosen(
+    entries: Iterable[Entry],
+    *,
+    datasets: Collection[str] = (),
+    models: Collection[str] = (),
+    splits: Collection[str] = (),
+    everything: bool = False,
+) -> list[Entry]:
+    """Return those of the entries that `Catalog.entries` returns for the same names."""
+    found = [
+        entry
+        for entry in entries
+        if (not datasets or _is_dataset(entry, datasets))
+        and (not models or entry.backbone in models)
+        and (not splits or entry.split in splits)
+        and (everything or not set(entry.flags) & set(LEFT_OUT))
+    ]
+    return sorted(found, key=lambda entry: (entry.dataset, entry.split, entry.backbone, str(entry.path)))
 
 
 def _asked(entry: Entry) -> tuple[JSON, ...]:

@@ -13,7 +13,7 @@ from mt.fuse.rivals import METHODS
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.probe.run import Study
+    from mt.probe.run import Answers
 
 
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
@@ -54,7 +54,7 @@ def fuse(as_json: bool, **asked: Any) -> None:
     if training is None:
         from mt.fuse.run import run_fuse
 
-        study: Study | None = run_fuse(FuseRequest(**asked))
+        study: Answers | None = run_fuse(FuseRequest(**asked))
     else:
         from mt.fuse.end_to_end.run import run_unfrozen
 
@@ -65,13 +65,13 @@ def fuse(as_json: bool, **asked: Any) -> None:
     (_print_json if as_json else _print_tables)(study)
 
 
-def _print_tables(study: Study) -> None:
+def _print_tables(study: Answers) -> None:
     from mt.fuse.tables import print_fusion
 
     print_fusion(study)
 
 
-def _print_json(study: Study) -> None:
+def _print_json(study: Answers) -> None:
     from mt.fuse.tables import attentions, differences
     from mt.probe.scores.cells import json_row
     from mt.results.store import ScoreStore

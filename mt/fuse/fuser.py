@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mt.errors import InputError
 from mt.fuse.aligned import AlignedFeatures
-from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
+from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
+from mt.fuse.saved import save_dvme
 from mt.probe.answer import row_flags, versions
+from mt.probe.budgets.draw import Draw
 from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.questions import Pair, Question
+from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array
 
-Keep = Callable[[Question, AlignedFeatures, FittedDVME, Fit], None]
 REVISION = 4  # of fusion; raised whenever its numbers change
 
 
@@ -27,21 +29,27 @@ class Fuser:
     """Fits one method on every question it is asked; holds the features of one set of models at a time.
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
-    keep: called with every fitted DVME, ablations aside (`--save`).
+    folder: where every fitted DVME is saved, ablations aside (`--save`).
     """
 
     def __init__(
         self, fitting: Fitting, store: ScoreStore, draws: DrawSource, probes: Mapping[str, list[Question]],
-        keep: Keep | None = None,
+        folder: ModelFolder | None = None,
     ) -> None:  # fmt: skip
-        self.fitting, self.store, self.draws, self.probes, self.keep = fitting, store, draws, probes, keep
+        self.fitting, self.store, self.draws, self.probes, self.folder = fitting, store, draws, probes, folder
         self._loaded: tuple[Pair, AlignedFeatures] | None = None
 
-    def __call__(self, question: Question) -> Fit:
-        """Return the fit that answers a question, with its test probabilities."""
-        joined = self._joined(question.pair)
+    def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
+        """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw."""
+        for question in questions:
+            joined = self._joined(question.pair)
+            drawn = self.draws.draw(joined.first.train, question.budget, question.seed)
+            if not self.draws.repeats(question, drawn.realised):
+                yield self._fit(question, joined, drawn)
+
+    def _fit(self, question: Question, joined: AlignedFeatures, drawn: Draw) -> Fit:
+        """Return what is kept of a fit: its test probabilities, and how they came about."""
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
-        drawn = self.draws.draw(joined.first, question.budget, question.seed)
         found = {
             "best-single": self._best_single, "average": self._average, "concat": self._concat,
         }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
@@ -55,8 +63,8 @@ class Fuser:
         }  # fmt: skip
         pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
-        if self.keep and question.method == "dvme":
-            self.keep(question, joined, fitted, fit)
+        if self.folder and question.method == "dvme":
+            save_dvme(self.folder, question, fitted, fit)
         return fit
 
     def _joined(self, pair: Pair) -> AlignedFeatures:

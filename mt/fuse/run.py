@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from mt.cache.catalog import Catalog
@@ -13,13 +12,13 @@ from mt.fuse.aligned import join_pairs, leave_one_out
 from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import needs_probes
-from mt.fuse.saved import ModelFolder
 from mt.probe.answer import Prober
 from mt.probe.budgets.source import Asked, DrawFile, DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs
-from mt.probe.run import Study, ask, check_metrics
+from mt.probe.run import Answers, Scorer, ask, check_metrics
+from mt.probe.saved import ModelFolder
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device
@@ -28,7 +27,7 @@ Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
 
 
-def run_fuse(request: FuseRequest) -> Study:
+def run_fuse(request: FuseRequest) -> Answers:
     """Fuse cached features: DVME and its baselines for every dataset, at every budget, for every seed.
 
     Raises InputError, CacheError and FitError.
@@ -47,12 +46,12 @@ def run_fuse(request: FuseRequest) -> Study:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
         plan.add(pair, singles, request.rows, ablations=request.ablations)
     with ScoreStore(folders.scores_path(request.scores, cache)) as store:
-        probed = ask(plan.probes, Prober(fitting, store, draws), store, metrics=request.metrics)
-        keep = ModelFolder(Path(request.save)).keep if request.save else None
-        fuser = Fuser(fitting, store, draws, plan.singles, keep)
-        again = request.save is not None
-        fused = ask(plan.fusions, partial(map, fuser), store, metrics=request.metrics, again=again)
-    return Study(
+        scorer = Scorer(store, request.metrics)
+        probed = ask(plan.probes, Prober(fitting, store, draws), scorer, draws)
+        folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
+        fuser = Fuser(fitting, store, draws, plan.singles, folder)
+        fused = ask(plan.fusions, fuser, scorer, draws, again=folder is not None, doing="fusing")
+    return Answers(
         [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
     )
 

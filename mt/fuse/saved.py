@@ -13,18 +13,16 @@ from mt.fuse.dvme.recipes import Recipe
 from mt.fuse.dvme.selection import ChosenRecipe
 from mt.fuse.dvme.training import NetworkShape, build
 from mt.probe.methods.linear import CLIP, Scaling
-from mt.probe.saved import facts_of, stem_of
+from mt.probe.saved import ModelFolder
 from mt.results.model_files import (
     Tensors,
     check_classes,
     check_format,
     read_tensors,
     whole,
-    write_model,
 )
 
 if TYPE_CHECKING:
-    from mt.fuse.aligned import AlignedFeatures
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
@@ -33,23 +31,15 @@ FORMAT_VERSION = 1
 END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.end_to_end.saved`, which reads images, not embeddings
 
 
-class ModelFolder:
-    """The folder that `--save` fills, one pair of files a fit."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def keep(self, question: Question, joined: AlignedFeatures, fitted: FittedDVME, fit: Fit) -> None:
-        """Write a fitted DVME with all that is needed to predict later."""
-        write_dvme(self.folder / stem_of(question), fitted, {
-            **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
-            "backbones": described(question.pair.train),
-        })  # fmt: skip
+def save_dvme(folder: ModelFolder, question: Question, fitted: FittedDVME, fit: Fit) -> None:
+    """Write a fitted DVME with all that is needed to predict later."""
+    tensors, about = parts_of_dvme(fitted)
+    backbones = described(question.pair.train)
+    folder.write(question, fit, tensors, {**about, "attention": fit.outcome["attention"], "backbones": backbones})
 
 
-def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None:
-    """Write a DVME as stem.safetensors and stem.json; `about` needs class_names and backbones."""
-
+def parts_of_dvme(fitted: FittedDVME) -> tuple[Tensors, dict[str, Any]]:
+    """Return the tensors of a DVME, and what builds it again; its JSON also needs class_names and backbones."""
     tensors = {"outputs": fitted.outputs, "base": fitted.base}
     for number, scaling in enumerate(fitted.inputs.scalings):
         tensors |= {f"mean.{number}": scaling.mean, f"scale.{number}": scaling.scale}
@@ -61,15 +51,15 @@ def write_dvme(stem: Path, fitted: FittedDVME, about: Mapping[str, Any]) -> None
             "width": fitted.model.width,
             "heads": fitted.model.attention.heads,
         }
-    write_model(stem, tensors, {
+    return tensors, {
         "format": FORMAT, "format_version": FORMAT_VERSION, "task": fitted.task, "n_classes": fitted.n_classes,
         "clip": CLIP, "shape": shape, "recipe": fitted.choice.recipe.settings(), "epochs": fitted.choice.epochs,
-        "C": fitted.choice.C, **about,
-    })  # fmt: skip
+        "C": fitted.choice.C,
+    }  # fmt: skip
 
 
 def read_dvme(file: Path, about: dict[str, Any]) -> FittedDVME:
-    """Read what `write_dvme` wrote: its JSON's path and content.
+    """Read what `save_dvme` wrote: its JSON's path and content.
 
     Raises InputError for another format, a newer version, and files that do not fit together.
     """

@@ -14,10 +14,10 @@ from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
-    from mt.probe.run import Study
+    from mt.probe.run import Answers
 
 
-def print_fusion(study: Study) -> None:
+def print_fusion(study: Answers) -> None:
     """Print every table of a fusion study to stdout."""
     with ScoreStore(study.store) as store:
         tables, pairs, attention = judged(study.scores, store), differences(study, store), attentions(study, store)
@@ -28,7 +28,7 @@ def print_fusion(study: Study) -> None:
         print_attention(row)
 
 
-def differences(study: Study, store: ScoreStore) -> list[Comparison]:
+def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
     """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows."""
     found = comparisons(score_tables(study.scores, store), store)
     fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
@@ -50,7 +50,7 @@ def _turned(pair: Comparison) -> Comparison:
     return pair if _rank(pair.a) >= _rank(pair.b) else pair.turned()
 
 
-def attentions(study: Study, store: ScoreStore) -> list[dict[str, Any]]:
+def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
     """Return, for each DVME and budget, the attention that each model receives, the mean over draws.
 
     Overall and for the test cases of each class; each sums to 1.  `followed` counts the draws in which it was trained:

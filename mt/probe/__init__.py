@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from mt.probe.budgets.draw import folds as folds
     from mt.probe.estimator import LogisticProbe as LogisticProbe
     from mt.probe.protocols.registry import PROTOCOLS as PROTOCOLS
-    from mt.probe.run import Study as Study
+    from mt.probe.request import ProbeRequest as ProbeRequest
+    from mt.probe.run import Answers as Answers
     from mt.probe.run import run_probe as run_probe
     from mt.probe.saved import load_probe as load_probe
     from mt.probe.scores.metrics import METRICS as METRICS
@@ -24,7 +25,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "budgets.draw": ["Draw", "draw", "folds"],
         "estimator": ["LogisticProbe"],
         "protocols.registry": ["PROTOCOLS"],
-        "run": ["Study", "run_probe"],
+        "request": ["ProbeRequest"],
+        "run": ["Answers", "run_probe"],
         "saved": ["load_probe"],
         "scores.metrics": ["METRICS"],
         "solver.api": ["fit_logistic"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from mt.errors import FitError
 from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.fit import fit_probes
 from mt.probe.questions import Pair, Question
+from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.predictions import collapsed
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array, LabelledRows
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mt.probe.budgets.draw import Draw
     from mt.probe.budgets.source import DrawSource
 
-Keep = Callable[[Question, "Features", Fitted, Fit], None]
 # Draws are fitted together that hold at most so many numbers in all; larger ones gain nothing, and are kept one by one.
 TOGETHER = 4 << 20
 
@@ -95,15 +95,17 @@ class Features:
 class Prober:
     """Fits one protocol on every question it is asked; holds one pair's features at a time.
 
-    keep: called with every fitted probe (`--save`).
+    folder: where every fitted probe is saved (`--save`).
     """
 
-    def __init__(self, fitting: Fitting, store: ScoreStore, draws: DrawSource, keep: Keep | None = None) -> None:
-        self.fitting, self.store, self.draws, self.keep = fitting, store, draws, keep
+    def __init__(
+        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None
+    ) -> None:
+        self.fitting, self.store, self.draws, self.folder = fitting, store, draws, folder
         self._loaded: tuple[Features, str, str] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
-        """Yield the fits that answer the questions, in their order, with their test probabilities.
+        """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw.
 
         Small draws of one budget that follow one another are fitted together.
         """
@@ -114,11 +116,12 @@ class Prober:
         """Yield the fits of one budget's draws."""
         features = self._features(questions[0].pair)[0]
         fitting = self.fitting.on(features.train.task, features.n_classes)
-        draws = [self.draws.draw(features, question.budget, question.seed) for question in questions]
-        numbers = features.train.dim * max(len(draw.rows) for draw in draws)
+        drawn = [(question, self.draws.draw(features.train, question.budget, question.seed)) for question in questions]
+        wanted = [(question, draw) for question, draw in drawn if not self.draws.repeats(question, draw.realised)]
+        numbers = features.train.dim * max((len(draw.rows) for _, draw in wanted), default=1)
         at_once = max(1, TOGETHER // numbers) if fitting.batched else 1
-        for start in range(0, len(questions), at_once):
-            some = list(zip(questions, draws, strict=True))[start : start + at_once]
+        for start in range(0, len(wanted), at_once):
+            some = wanted[start : start + at_once]
             fits = fit_probes(
                 [(features.drawn(draw.rows), question.seed) for question, draw in some], fitting,
                 validation=features.validation,
@@ -145,8 +148,8 @@ class Prober:
             "versions": versions(fitting),
         }
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
-        if self.keep:
-            self.keep(question, features, fitted, fit)
+        if self.folder:
+            self.folder.write(question, fit, *parts_of_probe(question, features.train, fitted))
         return fit
 
     def _features(self, pair: Pair) -> tuple[Features, str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from mt.probe.request import ProbeRequest
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.probe.run import Study
+    from mt.probe.run import Answers
 
 NAMES = ("torch", "sklearn", "cuml")
 
@@ -51,7 +52,12 @@ NAMES = ("torch", "sklearn", "cuml")
 @options.everything
 @options.device
 @options.as_json
-def probe(list_protocols: bool, as_json: bool, compare: bool, **asked: Any) -> None:
+def probe(
+    list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],
+    shots: tuple[int, ...], seeds: int, draw_file: str | None, protocol: str, solver: str, select: str,
+    metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, compare: bool, save: str | None,
+    cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Fit linear probes on cached features and print the scores.
 
     Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.  What
@@ -62,41 +68,46 @@ def probe(list_protocols: bool, as_json: bool, compare: bool, **asked: Any) -> N
 
         print_protocols(as_json=as_json)
         return
-    print_scores(as_json=as_json, compare=compare, **asked)
+    request = ProbeRequest(
+        cache_dir=cache_dir, models=models, datasets=datasets, fractions=fractions, shots=shots, seeds=seeds,
+        draw_file=draw_file, protocol=protocol, solver=solver, select=select, metrics=metrics, by=by, level=level,
+        test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
+    )  # fmt: skip
+    print_scores(request, as_json=as_json, compare=compare)
 
 
-def print_scores(*, as_json: bool = False, compare: bool = False, **asked: Any) -> None:
-    """Run probes as `mt.run_probe` does, and print the scores to stdout: a table a dataset, or JSON lines."""
+def print_scores(request: ProbeRequest, *, as_json: bool = False, compare: bool = False) -> None:
+    """Run probes and print their scores to stdout: one table per dataset, or JSON lines."""
     from mt.probe.run import run_probe
 
-    study = run_probe(**asked)
-    progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
+    answers = run_probe(request)
+    progress.note(f"{answers.n_stored} scores from the store, {answers.n_fitted} fitted: {answers.store}")
     if as_json:
-        _print_json(study, compare=compare)
+        _print_json(answers, compare=compare)
     else:
-        _print_tables(study, compare=compare)
+        _print_tables(answers, compare=compare)
 
 
-def _print_tables(study: Study, *, compare: bool) -> None:
+def _print_tables(answers: Answers, *, compare: bool) -> None:
     from mt.probe.scores.paired import comparisons, judged
     from mt.probe.tables import print_comparisons, print_tables
     from mt.results.store import ScoreStore
 
-    with ScoreStore(study.store) as store:
-        tables = judged(study.scores, store)
+    with ScoreStore(answers.store) as store:
+        tables = judged(answers.scores, store)
         pairs = comparisons([one.table for one in tables], store) if compare else None
     print_tables(tables)
     if pairs is not None:
         print_comparisons(pairs)
 
 
-def _print_json(study: Study, *, compare: bool) -> None:
+def _print_json(answers: Answers, *, compare: bool) -> None:
     from mt.probe.scores.cells import json_row, score_tables
     from mt.probe.scores.paired import comparisons
     from mt.results.store import ScoreStore
 
-    with ScoreStore(study.store) as store:
-        for score in study.scores:
+    with ScoreStore(answers.store) as store:
+        for score in answers.scores:
             click.echo(json.dumps(json_row(score, store)))
-        for pair in comparisons(score_tables(study.scores, store), store) if compare else ():
+        for pair in comparisons(score_tables(answers.scores, store), store) if compare else ():
             click.echo(json.dumps(pair.row()))

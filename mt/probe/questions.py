@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from mt.cache.catalog import Catalog, Entry
+from mt.cache.catalog import Catalog, Entry, chosen
 from mt.cache.fingerprint import digest
 from mt.errors import CacheError, InputError
 
@@ -125,11 +126,11 @@ def find_pairs(
     Raises InputError when the cache holds nothing that was asked for or the classes of the test dataset differ,
     CacheError for a train split without its test.
     """
-    _check_asked(catalog, models, datasets, everything=everything)
+    every = [entry for entry in catalog.entries(everything=True) if entry.complete]
+    _check_asked(catalog.cache_dir, every, models, datasets, everything=everything)
 
     def features(split: str, names: Sequence[str]) -> list[Entry]:
-        found = catalog.entries(datasets=names, models=models, splits=[split], everything=everything)
-        return [entry for entry in found if entry.complete]
+        return chosen(every, datasets=names, models=models, splits=[split], everything=everything)
 
     trains = features("train", datasets)
     tests = features("test", [test_dataset] if test_dataset else datasets)
@@ -208,39 +209,40 @@ def _names(entries: Sequence[Entry]) -> dict[Any, tuple[str, str]]:
     return names
 
 
-def _check_asked(catalog: Catalog, models: Sequence[str], datasets: Sequence[str], *, everything: bool) -> None:
+def _check_asked(
+    cache: Path, every: Sequence[Entry], models: Sequence[str], datasets: Sequence[str], *, everything: bool
+) -> None:
     """Raise unless every name that was asked for has finished train features, naming the command that makes them."""
 
     def has(**names: Sequence[str]) -> list[Entry]:
-        return [e for e in catalog.entries(splits=["train"], everything=everything, **names) if e.complete]
+        return chosen(every, splits=["train"], everything=everything, **names)
 
     if not has():
-        raise _nothing(catalog, models, datasets, everything=everything)
+        raise _nothing(cache, chosen(every, splits=["train"], everything=True), models, datasets)
     for name in datasets:
         if not has(datasets=[name]):
-            raise _absent(catalog, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {name}")
+            raise _absent(cache, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {name}")
     for name in models:
         if not has(models=[name], datasets=datasets):
             where = (datasets or [has()[0].dataset])[0]
-            raise _absent(catalog, "--model", name, f"--model {name} --dataset {where}")
+            raise _absent(cache, "--model", name, f"--model {name} --dataset {where}")
 
 
-def _absent(catalog: Catalog, option: str, name: str, arguments: str) -> InputError:
+def _absent(cache: Path, option: str, name: str, arguments: str) -> InputError:
     return InputError(
-        f"No finished train features for {option} {name} in {catalog.cache_dir}. "
+        f"No finished train features for {option} {name} in {cache}. "
         f"Make them: mt featurize {arguments}  See: mt cache list"
     )
 
 
-def _nothing(catalog: Catalog, models: Sequence[str], datasets: Sequence[str], *, everything: bool) -> InputError:
+def _nothing(cache: Path, omitted: Sequence[Entry], models: Sequence[str], datasets: Sequence[str]) -> InputError:
     """Return the error for a cache without anything to probe, naming the command that fills it."""
     model, dataset = (*models, "dino")[0], (*datasets, "pcam")[0]
     command = f"mt featurize --model {model} --dataset {dataset}"
-    left_out = [] if everything else [e for e in catalog.entries(splits=["train"], everything=True) if e.complete]
-    if left_out:
-        flags = ", ".join(sorted({flag for entry in left_out for flag in entry.flags}))
+    if omitted:
+        flags = ", ".join(sorted({flag for entry in omitted for flag in entry.flags}))
         return InputError(
-            f"{catalog.cache_dir} holds only features that are left out by default ({flags}). "
+            f"{cache} holds only features that are left out by default ({flags}). "
             f"Take them with --everything, or make others: {command}"
         )
-    return InputError(f"No finished train features in {catalog.cache_dir}. Make some: {command}")
+    return InputError(f"No finished train features in {cache}. Make some: {command}")

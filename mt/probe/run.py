@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,20 +17,21 @@ from mt.probe.budgets.source import DrawFile, DrawSource, check_draw_file, save_
 from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
-from mt.probe.saved import ProbeFolder
+from mt.probe.request import ProbeRequest
+from mt.probe.saved import ModelFolder
 from mt.probe.scores import metrics as known
-from mt.probe.scores.scoring import View, headline, revision, score_fit
+from mt.probe.scores.scoring import Resampled, View, headline, revision, score_fit
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import folders
 from mt.terminal import progress
 from mt.types import LabelledRows
 
-# Gives the questions' fits, in their order, each as soon as it is there.
-Answer = Callable[[Sequence[Question]], Iterable[Fit]]
+# Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
+Answering = Callable[[Sequence[Question]], Iterable[Fit]]
 
 
 @dataclass(frozen=True)
-class Study:
+class Answers:
     """The scores that were asked for, in the order of the questions, and where they came from."""
 
     scores: list[Score]
@@ -42,64 +42,85 @@ class Study:
 
 def ask(
     questions: Sequence[Question],
-    answer: Answer,
-    store: ScoreStore,
+    answer: Answering,
+    scorer: Scorer,
+    draws: DrawSource,
     *,
-    metrics: Sequence[str] = (),
-    view: View | None = None,
     again: bool = False,
-) -> Study:
+    doing: str = "probing",
+) -> Answers:
     """Answer every question from the store or by `answer`, keep each fit at once, and return all scores.
 
-    metrics: names, or none for each task's headline.  again: fit although the answer is stored.
+    Draws that took every row are one draw: of such questions on one budget only the first is answered.
+    again: fit although the answer is stored.  doing: what the progress bar says.
     """
-    view = view or View()
-    identities = [question.identity for question in questions]
+    store, identities = scorer.store, [question.identity for question in questions]
     known = set() if again else store.has_fits(identities)
-    scorer = _Scorer(store, metrics, view, identities)
-    scores: list[Score] = []
-    fits = iter(answer([question for question in questions if question.identity not in known]))
+    scorer.find(identities)
+    scores, n_fitted, n_stored = list[Score](), 0, 0
     try:
-        with progress.bar("probing", len(questions), unit="fits") as advance:
-            for question in questions:
-                fit = None
-                if question.identity not in known:
-                    fit = next(fits)
-                    if not store.add_fit(fit):  # another process was first: its predictions are the ones kept
-                        fit = store.fit(question.identity)
-                scores += scorer.scores(question, fit)
+        with progress.bar(doing, len(questions), unit="fits") as advance:
+            for question, fit in _answered(questions, known, answer, store):
+                found = scorer.scores(question, fit)
+                if not (found and draws.repeats(question, found[0].realised)):
+                    scores += found
+                    n_fitted, n_stored = n_fitted + (fit is not None), n_stored + (fit is None)
                 advance(1)
     except KeyboardInterrupt:
         kept = len(store.has_fits(identities))
-        message = f"{kept} of {len(identities)} fits are kept. The same command goes on from there."
+        message = f"{kept} of {len(identities)} fits are kept. Run the same command again to resume."
         raise KeyboardInterrupt(message) from None
-    n_stored = sum(identity in known for identity in identities)
-    return Study(scores, len(questions) - n_stored, n_stored, store.path)
+    return Answers(scores, n_fitted, n_stored, store.path)
 
 
-class _Scorer:
-    """Finds the scores of fits in the store, and makes those that are not there from the kept predictions."""
+def _answered(
+    questions: Sequence[Question], known: set[str], answer: Answering, store: ScoreStore
+) -> Iterator[tuple[Question, Fit | None]]:
+    """Yield every question that is answered, with its fit if that is new, kept in the store."""
+    fits = iter(answer([question for question in questions if question.identity not in known]))
+    waiting: Fit | None = None
+    for question in questions:
+        if question.identity in known:
+            yield question, None
+            continue
+        waiting = waiting or next(fits, None)
+        if waiting is not None and waiting.identity == question.identity:
+            # Where another process was first, its predictions are the ones kept.
+            yield question, waiting if store.add_fit(waiting) else store.fit(question.identity)
+            waiting = None
 
-    def __init__(self, store: ScoreStore, metrics: Sequence[str], view: View, identities: Sequence[str]) -> None:
-        self.store, self.metrics, self.view = store, metrics, view
-        self.cases: dict[str, LabelledRows[None]] = {}
-        self.stored: dict[tuple[str, str], list[Score]] = {}
+
+class Scorer:
+    """Finds the scores of fits in the store, and makes those that are missing from the kept predictions.
+
+    metrics: names, or empty for each task's headline.
+    """
+
+    def __init__(self, store: ScoreStore, metrics: Sequence[str] = (), view: View | None = None) -> None:
+        self.store, self.metrics, self.view = store, metrics, view or View()
+        self._cases: dict[str, LabelledRows[None]] = {}
+        self._stored: dict[tuple[str, str], list[Score]] = {}
+        self._made: dict[tuple[str, str, View], list[Resampled]] = {}
+
+    def find(self, identities: Sequence[str]) -> None:
+        """Read the scores that are stored for these fits, made by this revision, in this view."""
+        self._stored.clear()
         current = revision()
-        for score in store.scores_of(identities):
+        for score in self.store.scores_of(identities):
             same = all(score.versions.get(name) == value for name, value in current.items())
-            if same and (score.level, score.by) == (view.level, view.by):
-                self.stored.setdefault((score.fit, score.metric), []).append(score)
+            if same and (score.level, score.by) == (self.view.level, self.view.by):
+                self._stored.setdefault((score.fit, score.metric), []).append(score)
 
     def scores(self, question: Question, fit: Fit | None) -> list[Score]:
-        """Return the scores of one question in all metrics; `fit` where it was just made."""
+        """Return the scores of one question in all metrics, and keep those that were missing.
+
+        fit: given if it was just made.
+        """
         found: list[Score] = []
         for metric in chosen_metrics(self.metrics, question.pair):
-            scores = self.stored.get((question.identity, metric))
+            scores = self._stored.get((question.identity, metric))
             if scores is None:
-                fit = fit or self.store.fit(question.identity)
-                if fit.cases not in self.cases:
-                    self.cases[fit.cases] = self.store.cases(fit.cases)
-                made = score_fit(question, fit, self.cases[fit.cases], metric, self.view)
+                made = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
                 self.store.add_scores(made)
                 scores = [score for score, _ in made]
             # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
@@ -108,7 +129,20 @@ class _Scorer:
                 replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)
                 for score in scores
             ]
+        self._made.clear()
         return found
+
+    def headline(self, question: Question, fit: Fit) -> list[Score]:
+        """Return the scores of a new fit in its dataset's headline metric; keeps nothing."""
+        return [score for score, _ in self._make(question, fit, headline(question.pair), View())]
+
+    def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Resampled]:
+        key = fit.identity, metric, view
+        if key not in self._made:
+            if fit.cases not in self._cases:
+                self._cases[fit.cases] = self.store.cases(fit.cases)
+            self._made[key] = score_fit(question, fit, self._cases[fit.cases], metric, view)
+        return self._made[key]
 
 
 def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
@@ -128,59 +162,37 @@ def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:
             raise InputError(f"Metric '{name}' is not defined for {', '.join(tasks)}. Defined: {defined}")
 
 
-def run_probe(
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    fractions: Sequence[float] = (),
-    shots: Sequence[int] = (),
-    seeds: int = 5,
-    protocol: str = "default",
-    solver: str = "torch",
-    metrics: Sequence[str] = (),
-    select: str = "folds",
-    draw_file: str | os.PathLike[str] | None = None,
-    by: str | None = None,
-    level: str = "row",
-    test_dataset: str | None = None,
-    save: str | os.PathLike[str] | None = None,
-    scores: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    everything: bool = False,
-) -> Study:
+def run_probe(request: ProbeRequest) -> Answers:
     """Probe cached features: every model of every dataset, at every budget, for every seed.
 
-    models, datasets: all that the cache holds without any.  fractions, shots: 1, 10 and 100 % without any.
-    seeds: the number of draws of a budget.  metrics: the task's headline without any; "all" for all.
-    select: "folds" chooses inside the budget, "val" on the validation split, whose labels are then counted.
-    draw_file: read the draws from it where it exists, else write them to it.  save: a folder for the fitted probes.
     Raises InputError, CacheError and FitError.
     """
-    recipe = get_protocol(protocol)
-    recipe.check_select(select)
-    cache = folders.cache_dir(cache_dir)
+    recipe = get_protocol(request.protocol)
+    recipe.check_select(request.select)
+    cache = folders.cache_dir(request.cache_dir)
     pairs = find_pairs(
-        Catalog(cache), models=models, datasets=datasets, test_dataset=test_dataset, select_val=select == "val",
-        everything=everything,
+        Catalog(cache), models=request.models, datasets=request.datasets, test_dataset=request.test_dataset,
+        select_val=request.select == "val", everything=request.everything,
     )  # fmt: skip
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
-    check_metrics(metrics, pairs)
-    drawn_to = Path(draw_file) if draw_file else None
+    check_metrics(request.metrics, pairs)
+    drawn_to = Path(request.draw_file) if request.draw_file else None
     draws = DrawFile(drawn_to) if drawn_to and drawn_to.exists() else DrawSource()
     if drawn_to:
         check_draw_file(drawn_to, pairs)
-    asked = draws.asked(fractions, shots, seeds)
-    with ScoreStore(folders.scores_path(scores, cache)) as store:
-        fitting = Fitting(recipe, solver, device)
-        questions = [
-            Question(pair, budget, seed, "probe", {**fitting.identity(), "select": select}, draw)
-            for pair in pairs
-            for budget, seed, draw in asked
-        ]
-        prober = Prober(fitting, store, draws, ProbeFolder(Path(save)).keep if save else None)
-        study = ask(questions, prober, store, metrics=metrics, view=View(level, by), again=save is not None)
+    fitting = Fitting(recipe, request.solver, request.device)
+    how = {**fitting.identity(), "select": request.select}
+    questions = [
+        Question(pair, budget, seed, "probe", how, draw)
+        for pair in pairs
+        for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
+    ]
+    with ScoreStore(folders.scores_path(request.scores, cache)) as store:
+        scorer = Scorer(store, request.metrics, View(request.level, request.by))
+        folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
+        prober = Prober(fitting, store, draws, folder)
+        answers = ask(questions, prober, scorer, draws, again=folder is not None)
         if drawn_to and not drawn_to.exists():
-            save_draws(drawn_to, questions, store)
-        return study
+            save_draws(drawn_to, questions, draws, store)
+        return answers

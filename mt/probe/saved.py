@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from mt.errors import InputError
 from mt.probe.methods.gradient_heads import AveragedProbe
 from mt.probe.methods.linear import LinearProbe, Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
-from mt.probe.scores.scoring import View, headline, score_fit
 from mt.results.model_files import (
     Tensors,
     check_classes,
@@ -27,11 +27,10 @@ from mt.results.model_files import (
 )
 
 if TYPE_CHECKING:
-    from mt.probe.answer import Features
+    from mt.cache.feature_file.read import FeatureFile
     from mt.probe.methods.base import Fitted, Probe
     from mt.probe.questions import Question
-    from mt.results.store import Fit
-    from mt.types import LabelledRows
+    from mt.results.store import Fit, Score
 
 FORMAT = "mt-probe"
 FORMAT_VERSION = 1
@@ -54,21 +53,29 @@ class SavedProbe:
         return np.column_stack([1 - p, p]) if p.ndim == 1 else p
 
 
-class ProbeFolder:
-    """The folder that `--save` fills, one pair of files a fit."""
+class ModelFolder:
+    """The folder that `--save` fills: two files per fit of any method.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    score: gives the scores of a fit that its JSON states.
+    """
 
-    def keep(self, question: Question, features: Features, fitted: Fitted, fit: Fit) -> None:
-        """Write a fitted probe with all that is needed to predict later."""
-        tensors, rebuild = _taken_apart(fitted.probe)
-        write_model(self.folder / stem_of(question), tensors, {
-            "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": question.pair.model,
-            "dim": features.train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
-            "backbone": features.train.manifest.get("inputs", {}).get("backbone"),
-            **facts_of(question, fit, features.cases),
-        })  # fmt: skip
+    def __init__(self, folder: Path, score: Callable[[Question, Fit], Sequence[Score]]) -> None:
+        self.folder, self.score = folder, score
+
+    def write(self, question: Question, fit: Fit, tensors: Tensors, about: Mapping[str, Any]) -> None:
+        """Write a fitted model; `about` holds what its method needs to predict again, `format` included."""
+        facts = facts_of(question, fit, self.score(question, fit))
+        write_model(self.folder / stem_of(question), tensors, {**about, **facts})
+
+
+def parts_of_probe(question: Question, train: FeatureFile, fitted: Fitted) -> tuple[Tensors, dict[str, Any]]:
+    """Return the tensors of a fitted probe, and what else is needed to predict with it."""
+    tensors, rebuild = _taken_apart(fitted.probe)
+    return tensors, {
+        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": question.pair.model,
+        "dim": train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
+        "backbone": train.manifest.get("inputs", {}).get("backbone"),
+    }  # fmt: skip
 
 
 def stem_of(question: Question) -> str:
@@ -78,10 +85,9 @@ def stem_of(question: Question) -> str:
     return f"{names}-{budget}-seed{question.seed}-{question.identity[:8]}"
 
 
-def facts_of(question: Question, fit: Fit, cases: LabelledRows[None]) -> dict[str, Any]:
+def facts_of(question: Question, fit: Fit, scores: Sequence[Score]) -> dict[str, Any]:
     """Return what every saved model says of its fit: data, budget, choice, and the scores on the test cases."""
     pair, outcome = question.pair, fit.outcome
-    scores = [score for score, _ in score_fit(question, fit, cases, headline(pair), View())]
     return {
         "dataset": pair.dataset, "test_dataset": pair.test_dataset, "method": question.method,
         "fraction": question.budget.fraction, "shots": question.budget.shots, "seed": question.seed,

@@ -126,15 +126,16 @@ def load(request: StudyRequest, name: str) -> Dataset:
 
 
 def _probe(request: StudyRequest, dataset: str, protocol: str) -> StepOutcome:
+    from mt.probe.request import ProbeRequest
     from mt.probe.run import run_probe
 
     study = request.study
-    return _outcome(
-        run_probe(
+    return _outcome(run_probe(
+        ProbeRequest(
             request.cache, models=study.models, datasets=[dataset], **study.draws.model_dump(), protocol=protocol,
             scores=request.scores, device=request.device,
         )
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _fuse(request: StudyRequest, dataset: str) -> StepOutcome:
@@ -171,7 +172,7 @@ def _fine_tune(request: StudyRequest, dataset: str) -> StepOutcome:
     return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
 
 
-def _outcome(ran: run.Study) -> StepOutcome:
+def _outcome(ran: run.Answers) -> StepOutcome:
     return StepOutcome(f"{ran.n_fitted} fitted, {ran.n_stored} stored", ran.scores)
 
 

@@ -26,9 +26,8 @@ from mt.fuse.request import FuseRequest
 from mt.fuse.run import run_fuse
 from mt.predict.load import load_model
 from mt.probe.questions import find_pairs
-from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
-from tests.probe.features import write_features
+from tests.probe.features import probed, write_features
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +98,10 @@ def test_without_dvme_the_command_prints_no_empty_table(tmp_path):
 
 def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
     cache = _cache(tmp_path)
-    probed = run_probe(cache, fractions=[0.5], seeds=2)
+    alone = probed(cache, fractions=[0.5], seeds=2)
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
-    assert study.n_stored == len(probed.scores)
-    assert {score.identity for score in probed.scores} <= {score.identity for score in study.scores}
+    assert study.n_stored == len(alone.scores)
+    assert {score.identity for score in alone.scores} <= {score.identity for score in study.scores}
     again = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     assert again.n_fitted == 0
     assert [score.value for score in again.scores] == [score.value for score in study.scores]
@@ -222,7 +221,7 @@ def test_bad_input_is_said_in_one_line(tmp_path, asked, words):
 
 def test_a_draw_file_of_other_budgets_is_refused(tmp_path):
     cache, listed = _cache(tmp_path), tmp_path / "draws.csv"
-    run_probe(cache, fractions=[0.5], seeds=1, draw_file=listed)
+    probed(cache, fractions=[0.5], seeds=1, draw_file=listed)
     with pytest.raises(MtError, match=r"lists draws of 50 %; asked for were 20 %"):
         run_fuse(FuseRequest(cache, fractions=[0.2], draw_file=listed))
 
@@ -325,7 +324,7 @@ def test_loading_unpickles_nothing(saved, monkeypatch):
 
 def test_a_saved_probe_loads_the_same_way(tmp_path):
     cache = _cache(tmp_path / "cache")
-    run_probe(cache, models=["m1"], fractions=[0.5], seeds=1, save=tmp_path / "models")
+    probed(cache, models=["m1"], fractions=[0.5], seeds=1, save=tmp_path / "models")
     model = load_model(tmp_path / "models")
     assert model.backbones[0]["name"] == "m1"
     assert model.predict_proba([np.zeros((3, 6), dtype=np.float32)]).shape == (3, 2)

@@ -24,8 +24,8 @@ from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.predicted import Predictions
 from mt.predict.request import PredictRequest
-from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
+from tests.probe.features import probed
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1")
 
@@ -44,7 +44,7 @@ def study(tmp_path_factory):
     dataset = f"folder:{root / 'images'}"
     extract(dataset, MODELS, cache_dir=root / "cache", weights=["random"], image_size=32)
     fused = run_fuse(FuseRequest(root / "cache", fractions=[1.0], save=root / "fused", everything=True))
-    run_probe(root / "cache", models=MODELS[:1], fractions=[1.0], save=root / "probed", everything=True)
+    probed(root / "cache", models=MODELS[:1], fractions=[1.0], save=root / "probed", everything=True)
     with ScoreStore(fused.store) as store:
         found = {s.method: store.fit(s.fit) for s in fused.scores if s.method == "dvme" or s.model == MODELS[0]}
         ids = store.cases(found["dvme"].cases).ids

@@ -11,15 +11,21 @@ import numpy as np
 from mt.cache.catalog import feature_path
 from mt.cache.feature_file.write import FeatureWriter, Rows
 from mt.cache.fingerprint import digest
-from mt.probe.run import Study
+from mt.probe.request import ProbeRequest
+from mt.probe.run import Answers, run_probe
 from mt.results.store import ScoreStore
 
 HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
 BLOCK = 64
-QUICK: dict[str, Any] = {"protocol": "clip", "fractions": [0.5], "seeds": 2}  # of `run_probe`: fits in no time
+QUICK: dict[str, Any] = {"protocol": "clip", "fractions": [0.5], "seeds": 2}  # of `probed`: fits in no time
 
 
-def store_of(study: Study) -> ScoreStore:
+def probed(cache: Path, **asked: Any) -> Answers:
+    """Return the answers to the request that these options make."""
+    return run_probe(ProbeRequest(cache, **asked))
+
+
+def store_of(study: Answers) -> ScoreStore:
     return ScoreStore(study.store)
 
 

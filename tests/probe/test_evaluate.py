@@ -17,13 +17,12 @@ from mt.cache import catalog
 from mt.errors import CacheError, InputError
 from mt.probe import answer, questions
 from mt.probe.budgets import source
-from mt.probe.run import run_probe
 from mt.probe.scores import metrics
 from mt.probe.scores.cells import score_tables
 from mt.probe.solver.registry import SOLVERS
 from mt.results.store import Fit
 from mt.types import HEADLINE, TASKS
-from tests.probe.features import QUICK, store_of, write_features, write_pair
+from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
 
@@ -31,7 +30,7 @@ N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_scored_by_its_headline(tmp_path: Path, task: str) -> None:
     write_pair(tmp_path, task=task, n_classes=N_CLASSES[task])
-    study = run_probe(tmp_path, fractions=[0.5, 1.0], seeds=2)
+    study = probed(tmp_path, fractions=[0.5, 1.0], seeds=2)
     assert [(s.fraction, s.seed) for s in study.scores] == [(0.5, 0), (0.5, 1), (1.0, 0)]
     for score in study.scores:
         assert score.metric == HEADLINE[task]
@@ -49,24 +48,24 @@ def test_every_task_is_scored_by_its_headline(tmp_path: Path, task: str) -> None
 
 def test_what_was_asked_before_comes_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path)
-    first = run_probe(tmp_path, **QUICK)
+    first = probed(tmp_path, **QUICK)
     assert (first.n_stored, first.n_fitted) == (0, 2)
 
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("a feature file was opened")
 
     monkeypatch.setattr(catalog.Entry, "open", refuse)
-    again = run_probe(tmp_path, **QUICK)
+    again = probed(tmp_path, **QUICK)
     assert (again.n_stored, again.n_fitted) == (2, 0)
     assert again.scores == first.scores
-    more = run_probe(tmp_path, **QUICK, metrics=["all"])
+    more = probed(tmp_path, **QUICK, metrics=["all"])
     assert more.n_fitted == 0
     assert {s.metric for s in more.scores} == set(metrics.metrics_for("binary"))
 
 
 def test_predictions_from_the_same_features_are_equal_bit_for_bit(tmp_path: Path) -> None:
     write_pair(tmp_path, task="multiclass", n_classes=3)
-    runs = [run_probe(tmp_path, fractions=[0.5], seeds=1, scores=tmp_path / f"{run}.sqlite") for run in range(2)]
+    runs = [probed(tmp_path, fractions=[0.5], seeds=1, scores=tmp_path / f"{run}.sqlite") for run in range(2)]
     one, two = (store_of(run).fit(run.scores[0].fit) for run in runs)
     assert one.probabilities.tobytes() == two.probabilities.tobytes()
     assert one.outcome == two.outcome
@@ -80,7 +79,7 @@ def test_features_are_read_once_however_many_draws(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         catalog.Entry, "open", lambda self, **options: opened.append((self.path, options)) or original(self, **options)
     )
-    assert run_probe(tmp_path, protocol="clip", fractions=[0.2, 0.5, 1.0], seeds=3).n_fitted == 14
+    assert probed(tmp_path, protocol="clip", fractions=[0.2, 0.5, 1.0], seeds=3).n_fitted == 14
     assert len(opened) == len({path for path, _ in opened}) == 4
     assert all(options == {"verify": True} for _, options in opened)
 
@@ -92,7 +91,7 @@ def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
         {}, {"protocol": "default"}, {"protocol": "patho-bench"}, {"fractions": [0.6]}, {"fractions": [], "shots": [4]},
         {"solver": "sklearn"}, {"protocol": "ssl-transfer", "select": "val"},
     ]  # fmt: skip
-    fits = [score.fit for more in asked for score in run_probe(tmp_path, **{**QUICK, **more}).scores]
+    fits = [score.fit for more in asked for score in probed(tmp_path, **{**QUICK, **more}).scores]
     assert len(set(fits)) == len(fits) == 14
 
 
@@ -108,7 +107,7 @@ def test_planning_imports_no_solver() -> None:
 
 def test_a_score_says_what_it_is(tmp_path: Path) -> None:
     write_pair(tmp_path, grouped=True)
-    (score,) = run_probe(tmp_path, fractions=[0.5], seeds=1).scores
+    (score,) = probed(tmp_path, fractions=[0.5], seeds=1).scores
     row = json.loads(json.dumps(score.row(), allow_nan=False))
     assert (row["dataset"], row["model"], row["method"], row["protocol"]) == ("toy", "m1", "probe", "default")
     assert (row["fraction"], row["shots"], row["seed"], row["n_labels"], row["n_test"]) == (0.5, None, 0, 60, 80)
@@ -124,7 +123,7 @@ def test_a_score_says_what_it_is(tmp_path: Path) -> None:
 
 def test_without_groups_the_score_says_so(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    (score,) = run_probe(tmp_path, fractions=[0.5], seeds=1).scores
+    (score,) = probed(tmp_path, fractions=[0.5], seeds=1).scores
     assert {"cases assumed independent", "no patient grouping known"} <= set(score.flags)
     assert "assumed independent" in score.interval
 
@@ -133,7 +132,7 @@ def test_predictions_that_collapse_are_flagged(tmp_path: Path) -> None:
     write_pair(tmp_path)
     X = np.full((80, 8), 50.0, dtype=np.float32)
     write_features(tmp_path, split="test", n=80, embeddings=X)
-    assert "collapsed" in run_probe(tmp_path, protocol="clip", fractions=[1.0]).scores[0].flags
+    assert "collapsed" in probed(tmp_path, protocol="clip", fractions=[1.0]).scores[0].flags
 
 
 def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,17 +142,17 @@ def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.Monke
     hasty = replace(PROTOCOLS["clip"], method=replace(PROTOCOLS["clip"].method, max_iter=1, tol=1e-12))
     monkeypatch.setattr(run, "get_protocol", lambda name: hasty)
     write_pair(tmp_path)
-    assert "unconverged" in run_probe(tmp_path, fractions=[1.0], solver="sklearn").scores[0].flags
+    assert "unconverged" in probed(tmp_path, fractions=[1.0], solver="sklearn").scores[0].flags
 
 
 def test_all_labels_are_one_draw(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    assert len(run_probe(tmp_path, protocol="clip", fractions=[1.0], seeds=5).scores) == 1
+    assert len(probed(tmp_path, protocol="clip", fractions=[1.0], seeds=5).scores) == 1
 
 
 def test_a_small_draw_lies_inside_a_large_one(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    study = run_probe(tmp_path, protocol="clip", fractions=[0.1, 0.5], seeds=1)
+    study = probed(tmp_path, protocol="clip", fractions=[0.1, 0.5], seeds=1)
     small, large = (store_of(study).fit(score.fit).rows for score in study.scores)
     assert set(small) < set(large)
 
@@ -161,9 +160,9 @@ def test_a_small_draw_lies_inside_a_large_one(tmp_path: Path) -> None:
 def test_validation_labels_choose_only_when_asked_and_are_counted(tmp_path: Path) -> None:
     write_pair(tmp_path)
     with pytest.raises(CacheError, match="'val'"):
-        run_probe(tmp_path, fractions=[0.5], seeds=1, select="val")
+        probed(tmp_path, fractions=[0.5], seeds=1, select="val")
     write_features(tmp_path, split="val", n=40)
-    (score,) = run_probe(tmp_path, fractions=[0.5], seeds=1, select="val").scores
+    (score,) = probed(tmp_path, fractions=[0.5], seeds=1, select="val").scores
     assert (score.select, score.n_labels) == ("val", 60 + 40)
     assert "val" in score.fingerprints
 
@@ -172,7 +171,7 @@ def test_validation_labels_choose_only_when_asked_and_are_counted(tmp_path: Path
 def test_other_protocols_choose_on_validation_labels_too(tmp_path: Path, name: str) -> None:
     write_pair(tmp_path, n=60)
     write_features(tmp_path, split="val", n=40)
-    study = run_probe(tmp_path, protocol=name, fractions=[1.0], select="val")
+    study = probed(tmp_path, protocol=name, fractions=[1.0], select="val")
     outcome = store_of(study).fit(study.scores[0].fit).outcome
     assert outcome["selection"]["source"] == "val"
     assert outcome["select"] == "val"
@@ -181,24 +180,24 @@ def test_other_protocols_choose_on_validation_labels_too(tmp_path: Path, name: s
 def test_a_solver_where_none_is_needed_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
     with pytest.raises(InputError, match=r"'dino-knn' does not use logistic regression; remove --solver sklearn"):
-        run_probe(tmp_path, protocol="dino-knn", solver="sklearn")
+        probed(tmp_path, protocol="dino-knn", solver="sklearn")
     for protocol in ("dino-knn", "clip"):
         with pytest.raises(InputError, match=r"No solver 'sklaern'\. Did you mean 'sklearn'"):
-            run_probe(tmp_path, protocol=protocol, solver="sklaern")
+            probed(tmp_path, protocol=protocol, solver="sklaern")
 
 
 def test_a_validation_split_where_nothing_is_chosen_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_features(tmp_path, split="val", n=40)
     with pytest.raises(InputError, match=r"'clip' chooses nothing, so --select val has no use"):
-        run_probe(tmp_path, protocol="clip", select="val")
+        probed(tmp_path, protocol="clip", select="val")
 
 
 def test_draws_are_written_and_read_back(tmp_path: Path) -> None:
     write_pair(tmp_path)
     file = tmp_path / "draws.json"
-    first = run_probe(tmp_path, **QUICK, draw_file=file)
-    again = run_probe(tmp_path, protocol="clip", draw_file=file)
+    first = probed(tmp_path, **QUICK, draw_file=file)
+    again = probed(tmp_path, protocol="clip", draw_file=file)
     assert again.n_fitted == 2
     for one, two in zip(first.scores, again.scores, strict=True):
         assert (one.fraction, one.seed, one.value) == (two.fraction, two.seed, two.value)
@@ -206,23 +205,23 @@ def test_draws_are_written_and_read_back(tmp_path: Path) -> None:
         rows = store_of(first).fit(one.fit).rows
         assert rows.tolist() == store_of(again).fit(two.fit).rows.tolist()
     with pytest.raises(InputError, match=r"lists draws of 50 %; asked for were 20 %"):
-        run_probe(tmp_path, protocol="clip", fractions=[0.2], draw_file=file)
+        probed(tmp_path, protocol="clip", fractions=[0.2], draw_file=file)
     with pytest.raises(InputError, match=r"No folder .*absent to write the draws to"):
-        run_probe(tmp_path, **QUICK, draw_file=tmp_path / "absent" / "draws.json")
+        probed(tmp_path, **QUICK, draw_file=tmp_path / "absent" / "draws.json")
     write_pair(tmp_path, "other")
     with pytest.raises(InputError, match="one dataset"):
-        run_probe(tmp_path, draw_file=file)
+        probed(tmp_path, draw_file=file)
 
 
 def test_a_draw_file_is_read_once_a_pair_of_feature_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
     file = tmp_path / "draws.json"
-    run_probe(tmp_path, **QUICK, draw_file=file)
+    probed(tmp_path, **QUICK, draw_file=file)
     calls = []
     original = source.read_draws
     monkeypatch.setattr(source, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
-    assert run_probe(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
+    assert probed(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
     assert len(calls) == 2
 
 
@@ -232,19 +231,19 @@ def test_rows_listed_by_hand_need_nothing_but_their_ids(tmp_path: Path) -> None:
     draws = [{"seed": seed, "ids": [f"train-{row}" for row in range(20 + seed)]} for seed in (0, 1)]
     content = {"format": "mt-draws", "format_version": 1, "dataset": "toy", "draws": draws}
     file.write_text(json.dumps(content))
-    study = run_probe(tmp_path, protocol="clip", draw_file=file)
+    study = probed(tmp_path, protocol="clip", draw_file=file)
     assert [(score.seed, score.n_labels) for score in study.scores] == [(0, 20), (1, 21)]
     ((grid),) = score_tables(study.scores, store_of(study))
     assert [str(budget) for budget in grid.budgets] == ["listed rows"]
     content["draws"] = [{"ids": draw["ids"]} for draw in draws]
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"draw 1: another draw has its fraction, shots and seed too"):
-        run_probe(tmp_path, protocol="clip", draw_file=file)
+        probed(tmp_path, protocol="clip", draw_file=file)
 
 
 def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    study = run_probe(tmp_path, protocol="clip", fractions=[0.999, 0.5], shots=[500], seeds=3)
+    study = probed(tmp_path, protocol="clip", fractions=[0.999, 0.5], shots=[500], seeds=3)
     (grid,) = score_tables(study.scores, store_of(study))
     spreads = {str(budget): cell.spread for (_, budget), cell in grid.cells.items()}
     assert spreads["50 %"].n_draws == 3
@@ -255,7 +254,7 @@ def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
 def test_the_unit_of_the_budget_is_the_datasets_own(tmp_path: Path) -> None:
     write_pair(tmp_path, "by-row", grouped=True)
     write_pair(tmp_path, "by-patient", grouped=True, budget_unit="group")
-    study = run_probe(tmp_path, protocol="clip", fractions=[0.2], seeds=1)
+    study = probed(tmp_path, protocol="clip", fractions=[0.2], seeds=1)
     for score in study.scores:
         groups = np.array(store_of(study).cases(store_of(study).fit(score.fit).pool).groups)
         rows = store_of(study).fit(score.fit).rows
@@ -269,27 +268,27 @@ def test_the_unit_of_the_budget_is_the_datasets_own(tmp_path: Path) -> None:
 def test_groups_in_train_and_test_are_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path, grouped=True)
     flag = "groups shared with the test split"
-    assert flag not in run_probe(tmp_path, **QUICK).scores[0].flags
+    assert flag not in probed(tmp_path, **QUICK).scores[0].flags
     pool = answer.Features.pool
     everywhere = property(lambda self: replace(pool.func(self), groups=["test-patient-3"] * 120))
     monkeypatch.setattr(answer.Features, "pool", everywhere)
-    assert flag in run_probe(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags
+    assert flag in probed(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags
 
 
 def test_what_a_draw_lacked_is_flagged(tmp_path: Path) -> None:
     rare = np.repeat([0, 1, 2], [60, 59, 1])
     write_features(tmp_path, "grades", task="multiclass", n_classes=4, labels=rare)
     write_features(tmp_path, "grades", split="test", n=80, task="multiclass", n_classes=4)
-    assert run_probe(tmp_path, **QUICK).scores[0].realised["missing"] == [3]
-    assert "missing_class" in run_probe(tmp_path, **QUICK).scores[0].flags
+    assert probed(tmp_path, **QUICK).scores[0].realised["missing"] == [3]
+    assert "missing_class" in probed(tmp_path, **QUICK).scores[0].flags
     labels = np.zeros((120, 3), dtype=np.int8)
     labels[:60, 0], labels[:, 2] = 1, 1
     write_features(tmp_path, "signs", task="multilabel", n_classes=3, labels=labels)
     write_features(tmp_path, "signs", split="test", n=80, task="multilabel", n_classes=3)
-    (score,) = run_probe(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1).scores
+    (score,) = probed(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1).scores
     assert score.realised["constant"] == [1, 2]
     assert "constant_label" in score.flags
-    values = store_of(run_probe(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1))
+    values = store_of(probed(tmp_path, datasets=["signs"], fractions=[0.5], seeds=1))
     cases = values.cases(values.fit(score.fit).cases)
     each = metrics.per_class("mean_auc", cases.y, values.fit(score.fit).probabilities)
     assert each[1:].tolist() == [0.5, 0.5]  # kept in the mean
@@ -298,11 +297,11 @@ def test_what_a_draw_lacked_is_flagged(tmp_path: Path) -> None:
 
 def test_resamples_that_were_redrawn_are_counted_in_the_row(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    assert not any("redrawn" in flag for flag in run_probe(tmp_path, **QUICK).scores[0].flags)
+    assert not any("redrawn" in flag for flag in probed(tmp_path, **QUICK).scores[0].flags)
     labels = np.zeros(80, dtype=np.int64)
     labels[:2] = 1
     write_features(tmp_path, split="test", n=80, labels=labels)
-    (flag,) = (f for f in run_probe(tmp_path, **QUICK, scores=tmp_path / "few").scores[0].flags if "redrawn" in f)
+    (flag,) = (f for f in probed(tmp_path, **QUICK, scores=tmp_path / "few").scores[0].flags if "redrawn" in f)
     count = int(flag.removesuffix(" of 1,000 resamples redrawn"))
     assert count == pytest.approx(1000 * (78 / 80) ** 80, rel=0.3)
 
@@ -319,7 +318,7 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
             yield fit
 
     monkeypatch.setattr(answer.Prober, "__call__", late)
-    study = run_probe(tmp_path, **QUICK)
+    study = probed(tmp_path, **QUICK)
     for score in study.scores:
         kept = store_of(study).fit(score.fit)
         labels = store_of(study).cases(kept.cases).y
@@ -342,17 +341,17 @@ def test_what_was_scored_before_an_interruption_stays(
     monkeypatch.setattr(answer, "fit_probes", interrupted)
     monkeypatch.setattr(answer, "TOGETHER", together)
     with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
-        run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
-    study = run_probe(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
+        probed(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
+    study = probed(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
     assert (study.n_stored, study.n_fitted) == (2, 3)
 
 
 def test_metrics_by_name(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    scores = run_probe(tmp_path, **QUICK, metrics=["brier", "f1"]).scores
+    scores = probed(tmp_path, **QUICK, metrics=["brier", "f1"]).scores
     assert [s.metric for s in scores[:2]] == ["brier", "f1"]
-    assert len(run_probe(tmp_path, **QUICK, metrics=["f1", "f1"]).scores) == 2
+    assert len(probed(tmp_path, **QUICK, metrics=["f1", "f1"]).scores) == 2
     with pytest.raises(InputError, match="not defined for binary"):
-        run_probe(tmp_path, **QUICK, metrics=["mean_ap"])
+        probed(tmp_path, **QUICK, metrics=["mean_ap"])
     with pytest.raises(InputError, match="Did you mean 'brier'"):
-        run_probe(tmp_path, **QUICK, metrics=["brie"])
+        probed(tmp_path, **QUICK, metrics=["brie"])

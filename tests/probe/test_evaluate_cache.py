@@ -8,8 +8,7 @@ import pytest
 
 from mt.cache import catalog
 from mt.errors import CacheError, DamagedError, InputError
-from mt.probe.run import run_probe
-from tests.probe.features import BLOCK, QUICK, write_features, write_pair
+from tests.probe.features import BLOCK, QUICK, probed, write_features, write_pair
 
 
 def test_a_damaged_block_is_found_as_it_is_loaded(tmp_path: Path) -> None:
@@ -21,13 +20,13 @@ def test_a_damaged_block_is_found_as_it_is_loaded(tmp_path: Path) -> None:
     content[at] ^= 1
     path.write_bytes(content)
     with pytest.raises(DamagedError, match=f"train-{BLOCK}"):
-        run_probe(tmp_path, **QUICK)
+        probed(tmp_path, **QUICK)
 
 
 def test_a_train_split_without_its_test_names_the_command(tmp_path: Path) -> None:
     write_features(tmp_path)
     with pytest.raises(CacheError, match="mt featurize --model m1 --dataset toy"):
-        run_probe(tmp_path, **QUICK)
+        probed(tmp_path, **QUICK)
 
 
 @pytest.mark.parametrize("other", [{"content": "changed"}, {"model": "m2"}])
@@ -35,29 +34,29 @@ def test_a_test_split_of_other_content_or_backbone_is_no_partner(tmp_path: Path,
     write_features(tmp_path)
     write_features(tmp_path, split="test", **other)
     with pytest.raises(CacheError, match="no finished 'test' features"):
-        run_probe(tmp_path, **QUICK)
+        probed(tmp_path, **QUICK)
 
 
 def test_an_empty_cache_names_the_command_that_fills_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mt featurize --model dino --dataset pcam"):
-        run_probe(tmp_path / "nothing")
+        probed(tmp_path / "nothing")
     with pytest.raises(InputError, match="mt featurize --model swav --dataset digits"):
-        run_probe(tmp_path / "nothing", models=["swav"], datasets=["digits"])
+        probed(tmp_path / "nothing", models=["swav"], datasets=["digits"])
 
 
 def test_names_that_the_cache_lacks_are_errors(tmp_path: Path) -> None:
     write_pair(tmp_path)
     with pytest.raises(InputError, match=r"--model swav.*mt featurize --model swav --dataset toy"):
-        run_probe(tmp_path, models=["m1", "swav"])
+        probed(tmp_path, models=["m1", "swav"])
     with pytest.raises(InputError, match=r"--dataset pcam.*mt featurize"):
-        run_probe(tmp_path, datasets=["toy", "pcam"])
+        probed(tmp_path, datasets=["toy", "pcam"])
 
 
 def test_random_weights_are_left_out_unless_everything_is_asked_for(tmp_path: Path) -> None:
     write_pair(tmp_path, random_weights=True)
     with pytest.raises(InputError, match=r"random.*--everything"):
-        run_probe(tmp_path, **QUICK)
-    study = run_probe(tmp_path, **QUICK, everything=True)
+        probed(tmp_path, **QUICK)
+    study = probed(tmp_path, **QUICK, everything=True)
     assert all("random weights" in score.flags for score in study.scores)
 
 
@@ -65,18 +64,18 @@ def test_everything_in_the_cache_is_probed_and_options_narrow_it(tmp_path: Path)
     for dataset in ("toy", "other"):
         for model in ("m1", "m2"):
             write_pair(tmp_path, dataset, model)
-    scores = run_probe(tmp_path, **QUICK).scores
+    scores = probed(tmp_path, **QUICK).scores
     assert {(s.dataset, s.model) for s in scores} == {(d, m) for d in ("toy", "other") for m in ("m1", "m2")}
-    narrowed = run_probe(tmp_path, **QUICK, models=["m2"], datasets=["other"])
+    narrowed = probed(tmp_path, **QUICK, models=["m2"], datasets=["other"])
     assert {(s.dataset, s.model) for s in narrowed.scores} == {("other", "m2")}
     assert narrowed.n_fitted == 0
 
 
 def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    assert {s.dataset for s in run_probe(tmp_path, **QUICK).scores} == {"toy"}
+    assert {s.dataset for s in probed(tmp_path, **QUICK).scores} == {"toy"}
     write_pair(tmp_path, location="/elsewhere", content="other")
-    study = run_probe(tmp_path, **QUICK)
+    study = probed(tmp_path, **QUICK)
     names = {s.dataset for s in study.scores}
     assert (len(names), study.n_stored, study.n_fitted) == (2, 2, 2)
     assert all(name.startswith("toy@") for name in names)
@@ -89,6 +88,6 @@ def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatc
     write_pair(cache)
     monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
     monkeypatch.setattr(folders, "user_dir", lambda: tmp_path / "mine")
-    assert run_probe(cache, **QUICK).store == tmp_path / "mine" / "scores.sqlite"
+    assert probed(cache, **QUICK).store == tmp_path / "mine" / "scores.sqlite"
     assert not list(cache.glob("*.sqlite*"))
-    assert run_probe(cache, **QUICK, scores=tmp_path / "here.sqlite").store == tmp_path / "here.sqlite"
+    assert probed(cache, **QUICK, scores=tmp_path / "here.sqlite").store == tmp_path / "here.sqlite"

@@ -18,13 +18,12 @@ from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.protocols.registry import PROTOCOLS
-from mt.probe.run import run_probe
 from mt.probe.solver.registry import get_solver
 from mt.probe.solver.request import LogisticRequest
 from mt.results.store import Fit, ScoreStore
 from mt.types import TASKS, LabelledRows
 from tests.probe.brief import brief
-from tests.probe.features import embeddings_and_labels, write_features, write_pair
+from tests.probe.features import embeddings_and_labels, probed, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
 
@@ -32,7 +31,7 @@ N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
 def fit_of(cache: Path, **asked: Any) -> Fit:
     """Return the one fit that a run makes, from a database of its own."""
     scores = cache / f"{len(list(cache.glob('*.sqlite')))}.sqlite"
-    study = run_probe(cache, scores=scores, **asked)
+    study = probed(cache, scores=scores, **asked)
     (identity,) = {score.fit for score in study.scores}
     return ScoreStore(scores).fit(identity)
 
@@ -250,9 +249,9 @@ def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
 
 def test_too_few_labels_to_hold_out_fix_C_and_say_so(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    study = run_probe(tmp_path, shots=[1], seeds=2)
+    study = probed(tmp_path, shots=[1], seeds=2)
     assert all(score.settings == {"C": 1.0} and "fixed_C" in score.flags for score in study.scores)
-    assert not any("fixed_C" in score.flags for score in run_probe(tmp_path, shots=[5], seeds=1).scores)
+    assert not any("fixed_C" in score.flags for score in probed(tmp_path, shots=[5], seeds=1).scores)
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if "multiclass" in PROTOCOLS[name].tasks])
@@ -291,7 +290,7 @@ def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
     write_features(tmp_path, labels=np.zeros(120, dtype=np.int64))
     write_features(tmp_path, split="test", n=80)
     with pytest.raises(FitError, match=r"one class only.*mt datasets check"):
-        run_probe(tmp_path, fractions=[1.0])
+        probed(tmp_path, fractions=[1.0])
 
 
 def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
@@ -304,7 +303,7 @@ def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
 def test_impossible_budgets_are_refused(tmp_path: Path, fractions: list[float], shots: list[int]) -> None:
     write_pair(tmp_path)
     with pytest.raises(InputError, match="must be"):
-        run_probe(tmp_path, fractions=fractions, shots=shots)
+        probed(tmp_path, fractions=fractions, shots=shots)
 
 
 def test_a_selection_records_every_candidate_and_fold() -> None:

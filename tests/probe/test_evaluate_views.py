@@ -9,16 +9,15 @@ import pytest
 
 from mt.cache import catalog
 from mt.errors import InputError
-from mt.probe.run import run_probe
 from mt.probe.scores import metrics
-from tests.probe.features import QUICK, store_of, write_features, write_pair
+from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 
 def test_scores_by_subgroup(tmp_path: Path) -> None:
     columns = {"sex": ["F", "M", "", "M"] * 20, "age": np.linspace(20, 80, 80).tolist()}
     write_features(tmp_path)
     write_features(tmp_path, split="test", n=80, columns=columns)
-    study = run_probe(tmp_path, **QUICK, by="sex")
+    study = probed(tmp_path, **QUICK, by="sex")
     assert [s.subgroup for s in study.scores[:3]] == ["F", "M", "unknown"]
     assert [s.n_test for s in study.scores[:3]] == [20, 40, 20]
     fit = store_of(study).fit(study.scores[1].fit)
@@ -26,10 +25,10 @@ def test_scores_by_subgroup(tmp_path: Path) -> None:
     rows = np.flatnonzero(np.array(cases.columns["sex"]) == "M")
     expected = metrics.score("roc_auc", cases.y[rows], fit.probabilities[rows])
     assert study.scores[1].value == pytest.approx(expected)
-    quarters = run_probe(tmp_path, **QUICK, by="age")
+    quarters = probed(tmp_path, **QUICK, by="age")
     assert (quarters.n_fitted, [s.n_test for s in quarters.scores[:4]]) == (0, [20] * 4)
     with pytest.raises(InputError, match="Columns: age, sex"):
-        run_probe(tmp_path, **QUICK, by="site")
+        probed(tmp_path, **QUICK, by="site")
 
 
 def test_a_subgroup_of_one_class_is_undefined_and_not_an_error(tmp_path: Path) -> None:
@@ -37,13 +36,13 @@ def test_a_subgroup_of_one_class_is_undefined_and_not_an_error(tmp_path: Path) -
     path = write_features(tmp_path, split="test", n=80)
     labels = catalog.read_entry(path).open().labels
     write_features(tmp_path, split="test", n=80, columns={"same": [str(label) for label in labels]})
-    scores = run_probe(tmp_path, **QUICK, by="same").scores
+    scores = probed(tmp_path, **QUICK, by="same").scores
     assert all(np.isnan(score.value) and score.low is None for score in scores)
 
 
 def test_one_prediction_a_patient(tmp_path: Path) -> None:
     write_pair(tmp_path, grouped=True)
-    study = run_probe(tmp_path, **QUICK, level="group")
+    study = probed(tmp_path, **QUICK, level="group")
     (score, *_) = study.scores
     fit = store_of(study).fit(score.fit)
     cases = store_of(study).cases(fit.cases)
@@ -62,18 +61,18 @@ def test_one_prediction_a_patient(tmp_path: Path) -> None:
 def test_group_level_needs_groups_of_one_class(tmp_path: Path) -> None:
     write_pair(tmp_path)
     with pytest.raises(InputError, match="--level group"):
-        run_probe(tmp_path, **QUICK, level="group")
+        probed(tmp_path, **QUICK, level="group")
     write_pair(tmp_path, "mixed", task="multiclass", n_classes=3, grouped=True)
     with pytest.raises(InputError, match="one class per group"):
-        run_probe(tmp_path, **QUICK, datasets=["mixed"], level="group")
+        probed(tmp_path, **QUICK, datasets=["mixed"], level="group")
 
 
 def test_training_on_one_dataset_and_testing_on_another(tmp_path: Path) -> None:
     write_features(tmp_path, "here")
     write_features(tmp_path, "there", split="test", n=80)
     write_features(tmp_path, "there", split="train")
-    scores = run_probe(tmp_path, **QUICK, test_dataset="there").scores
+    scores = probed(tmp_path, **QUICK, test_dataset="there").scores
     assert {(s.dataset, s.test_dataset) for s in scores} == {("here", "there")}
     write_features(tmp_path, "grades", split="test", task="ordinal", n_classes=4)
     with pytest.raises(InputError, match=r"--test-dataset grades needs the task and classes of here"):
-        run_probe(tmp_path, **QUICK, datasets=["here"], test_dataset="grades")
+        probed(tmp_path, **QUICK, datasets=["here"], test_dataset="grades")

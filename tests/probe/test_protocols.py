@@ -11,10 +11,9 @@ import pytest
 from mt.errors import InputError
 from mt.probe.protocols.base import Head, Logistic, Neighbours, describe
 from mt.probe.protocols.registry import PROTOCOLS, get_protocol
-from mt.probe.run import run_probe
 from mt.probe.scores.metrics import METRICS
 from mt.types import TASKS
-from tests.probe.features import write_pair
+from tests.probe.features import probed, write_pair
 
 # What every protocol's fingerprint was at protocol revision 3: a change here orphans all stored scores.
 FINGERPRINTS = {
@@ -102,7 +101,7 @@ def test_what_was_read_in_the_origins() -> None:
 def test_a_pair_that_is_not_defined_is_refused(tmp_path: Path, name: str) -> None:
     write_pair(tmp_path, task="multilabel", n_classes=3)
     with pytest.raises(InputError, match=f"'{name}' is defined for .*toy is multilabel"):
-        run_probe(tmp_path, protocol=name)
+        probed(tmp_path, protocol=name)
 
 
 @pytest.mark.parametrize("name", NAMES)

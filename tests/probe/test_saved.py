@@ -13,19 +13,18 @@ from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.probe import run
 from mt.probe.protocols.registry import PROTOCOLS
-from mt.probe.run import run_probe
 from mt.probe.saved import FORMAT_VERSION, load_probe
 from mt.results.store import ScoreStore
 from tests.probe.brief import brief
-from tests.probe.features import write_pair
+from tests.probe.features import probed, write_pair
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(run, "get_protocol", brief)
     write_pair(tmp_path, task="multiclass", n_classes=3, n=60)
-    run_probe(tmp_path, protocol=name, fractions=[1.0])
-    study = run_probe(tmp_path, protocol=name, fractions=[1.0], save=tmp_path / "saved")
+    probed(tmp_path, protocol=name, fractions=[1.0])
+    study = probed(tmp_path, protocol=name, fractions=[1.0], save=tmp_path / "saved")
     assert study.n_fitted == 1  # what is in the store has no weights: it is fitted again
     (file,) = (tmp_path / "saved").glob("*.json")
     probe = load_probe(file)
@@ -40,7 +39,7 @@ def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pyt
 def test_binary_and_multilabel_probes_return_a_column_a_class(tmp_path: Path) -> None:
     for dataset, task, n_classes in (("two", "binary", 2), ("many", "multilabel", 3)):
         write_pair(tmp_path, dataset, task=task, n_classes=n_classes)
-        run_probe(tmp_path, datasets=[dataset], shots=[10], seeds=1, save=tmp_path / dataset)
+        probed(tmp_path, datasets=[dataset], shots=[10], seeds=1, save=tmp_path / dataset)
         (file,) = (tmp_path / dataset).glob("*.json")
         p = load_probe(file).predict_proba(np.zeros((4, 8), dtype=np.float32))
         assert p.shape == (4, n_classes)
@@ -48,7 +47,7 @@ def test_binary_and_multilabel_probes_return_a_column_a_class(tmp_path: Path) ->
 
 def test_files_of_others_are_refused_and_no_code_runs(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    run_probe(tmp_path, protocol="clip", fractions=[1.0], save=tmp_path / "saved")
+    probed(tmp_path, protocol="clip", fractions=[1.0], save=tmp_path / "saved")
     (file,) = (tmp_path / "saved").glob("*.json")
     about = json.loads(file.read_text())
     with pytest.raises(InputError, match="'m1'"):
@@ -74,7 +73,7 @@ def test_files_of_others_are_refused_and_no_code_runs(tmp_path: Path) -> None:
 
 def test_tensors_of_another_probe_are_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    run_probe(tmp_path, shots=[10], seeds=2, save=tmp_path / "saved")
+    probed(tmp_path, shots=[10], seeds=2, save=tmp_path / "saved")
     one, other = sorted((tmp_path / "saved").glob("*.json"))
     other.with_suffix(".safetensors").replace(one.with_suffix(".safetensors"))
     with pytest.raises(InputError, match="does not belong to"):
@@ -85,7 +84,7 @@ def test_tensors_of_another_probe_are_refused(tmp_path: Path) -> None:
 
 def test_the_json_says_budget_choice_and_scores(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    study = run_probe(tmp_path, shots=[10], seeds=1, save=tmp_path / "saved")
+    study = probed(tmp_path, shots=[10], seeds=1, save=tmp_path / "saved")
     (file,) = (tmp_path / "saved").glob("toy-m1-probe-10-shots-seed0-*.json")
     about, (score,) = load_probe(file).about, study.scores
     assert (about["shots"], about["fraction"], about["seed"], about["n_labels"]) == (10, None, 0, score.n_labels)

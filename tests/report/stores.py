@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mt.probe.budgets.source import DrawSource
 from mt.probe.questions import Budget, Pair, Question
-from mt.probe.run import ask
+from mt.probe.run import Scorer, ask
 from mt.results.store import Fit, ScoreStore
 from mt.types import LabelledRows
 
@@ -58,7 +59,7 @@ def filled(
         for budget in budgets
         for seed in range(1 if budget == 1 else seeds)
     ]
-    ask(questions, partial(map, answer), store, metrics=metrics)
+    ask(questions, partial(map, answer), Scorer(store, metrics), DrawSource())
     return store
 
 

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from mt.cache.catalog import Catalog
-from mt.probe.run import run_probe
 from mt.report import collect
 from mt.report.charts import embedding
 from mt.report.charts.embedding import Maps, embedding_map
 from mt.report.charts.figures import records
 from mt.report.charts.palette import colours_of_class
 from mt.results.store import ScoreStore
-from tests.probe.features import QUICK, write_pair
+from tests.probe.features import QUICK, probed, write_pair
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of two models, probed; their maps show two of their features."""
     for model in ("a", "b"):
         write_pair(tmp_path, model=model, signal=0.3)
-    run_probe(tmp_path, **QUICK)
+    probed(tmp_path, **QUICK)
     monkeypatch.setattr(embedding, "project", lambda X: np.asarray(X[:, :2], dtype=np.float64))
     return tmp_path
 

@@ -9,11 +9,10 @@ import pytest
 
 from mt.cache.catalog import Catalog
 from mt.fuse.end_to_end.request import Settings
-from mt.probe.run import run_probe
 from mt.report import collect
 from mt.report.provenance import provenance
 from mt.results.store import ScoreStore
-from tests.probe.features import write_pair
+from tests.probe.features import probed, write_pair
 from tests.report.stores import filled
 from tests.test_readme import check_parses
 
@@ -94,7 +93,7 @@ def test_every_setting_is_on_the_page(tmp_path: Path) -> None:
     """Protocols in full; of features that are at hand, what their fingerprints were made from."""
     inputs = {"backbone": {"preprocessing": {"crop": 32, "std": [0.5, 0.5]}, "precision": "float32"}, "dataset": {}}
     write_pair(tmp_path / "cache", inputs=inputs)
-    ran = run_probe(tmp_path / "cache", fractions=[0.5], seeds=1)
+    ran = probed(tmp_path / "cache", fractions=[0.5], seeds=1)
     with ScoreStore(ran.store) as store:
         blocks = {block.title: block for block in provenance(collect(store), Catalog(tmp_path / "cache"))}
     features = blocks["Settings of the features"].rows

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,14 +22,16 @@ from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
-from mt.probe.run import Study, ask, check_metrics, run_probe
+from mt.probe.request import ProbeRequest
+from mt.probe.run import Answers, Scorer, ask, check_metrics, run_probe
+from mt.probe.saved import ModelFolder
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device
 from mt.terminal import progress
 
 
-def run_unfrozen(request: FinetuneRequest) -> Study | None:
+def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     """Train the models of cached features end to end, beside the methods on the cache, for every budget and seed.
 
     One model is the fine-tuning baseline, beside its probe; several are DVME, beside what `run_fuse` fits.
@@ -53,17 +54,22 @@ def run_unfrozen(request: FinetuneRequest) -> Study | None:
         beside = [_cached_methods(pair, cached) for pair in tuned] if ranks.first else []
         folder = Path(request.checkpoints or path.parent / "checkpoints")
         with ScoreStore(path) as store:
-            tuner = Tuner(request, folder, ranks, device, fitting=fitting, store=store, draws=draws, weights=named)
-            known = _stored(questions, store, folder, again=request.cached.save is not None) if ranks.first else None
+            scorer, save = Scorer(store, cached.metrics), request.cached.save
+            tuner = Tuner(
+                request, folder, ranks, device, fitting=fitting, store=store, draws=draws, weights=named,
+                saved=ModelFolder(Path(save), scorer.headline) if save else None,
+            )  # fmt: skip
+            known = _stored(questions, store, folder, again=save is not None) if ranks.first else None
             known = ranks.told(known)
             todo = [question for question in questions if question.identity not in known]
+            n_fitted = 0
             for number, question in enumerate(todo, start=1):
                 if ranks.first:
                     progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(todo)}")
-                tuner(question)
+                n_fitted += tuner(question)
             if not ranks.first:
                 return None
-            return _study(questions, store, cached.metrics, beside, n_fitted=len(todo))
+            return _answers(questions, scorer, draws, beside, n_fitted=n_fitted)
 
 
 def _questions(
@@ -105,29 +111,25 @@ def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Setting
     return replace(settings, batch=batch, precision=precision)
 
 
-def _cached_methods(pair: Pair, cached: FuseRequest) -> Study:
+def _cached_methods(pair: Pair, cached: FuseRequest) -> Answers:
     """Return the scores of the methods on cached features: a model's probe, or the fusion study."""
     dataset = pair.train[0].dataset
     if len(pair.train) > 1:
         return run_fuse(replace(cached, datasets=[dataset]))
-    return run_probe(
+    return run_probe(ProbeRequest(
         cached.cache_dir, models=cached.models, datasets=[dataset], fractions=cached.fractions, shots=cached.shots,
         seeds=cached.seeds, metrics=cached.metrics, draw_file=cached.draw_file, scores=cached.scores,
         device=cached.device, everything=cached.everything,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
-def _study(
-    questions: Sequence[Question], store: ScoreStore, metrics: Sequence[str], cached: Sequence[Study], *, n_fitted: int
-) -> Study:
-    """Return all scores in one study; every fit is in the store by now."""
-
-    def answer(asked: Sequence[Question]) -> Iterator[Any]:
-        return (store.fit(question.identity) for question in asked)
-
-    tuned = ask(questions, answer, store, metrics=metrics)
-    return Study(
-        [score for study in (*cached, tuned) for score in study.scores],
-        n_fitted + sum(study.n_fitted for study in cached),
-        len(questions) - n_fitted + sum(study.n_stored for study in cached), store.path,
+def _answers(
+    questions: Sequence[Question], scorer: Scorer, draws: DrawSource, cached: Sequence[Answers], *, n_fitted: int
+) -> Answers:
+    """Return all scores in one; every fit is in the store by now, `n_fitted` of them new."""
+    tuned = ask(questions, lambda _: (), scorer, draws)
+    return Answers(
+        [score for answers in (*cached, tuned) for score in answers.scores],
+        n_fitted + sum(answers.n_fitted for answers in cached),
+        tuned.n_stored - n_fitted + sum(answers.n_stored for answers in cached), tuned.store,
     )  # fmt: skip

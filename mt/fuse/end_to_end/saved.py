@@ -26,20 +26,18 @@ from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.saved import END_TO_END
-from mt.probe.saved import facts_of, stem_of
+from mt.probe.saved import ModelFolder
 from mt.results.model_files import (
     check_classes,
     check_format,
     read_about,
     read_tensors,
     whole,
-    write_model,
 )
 from mt.system.device import pick_device
 from mt.system.threads import decoders
 
 if TYPE_CHECKING:
-    from mt.fuse.aligned import AlignedFeatures
     from mt.fuse.end_to_end.fit import TunedFit
     from mt.probe.questions import Question
     from mt.results.store import Fit
@@ -49,28 +47,15 @@ Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
 
-class TunedFolder:
-    """The folder that `--save` fills, one pair of files a fit."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def keep(self, question: Question, joined: AlignedFeatures, fitted: TunedFit, fit: Fit) -> None:
-        """Write a tuned network with all that is needed to predict later."""
-        write_tuned(self.folder / stem_of(question), fitted, {
-            **facts_of(question, fit, joined.first.cases), "attention": fit.outcome["attention"],
-            "backbones": described(question.pair.train),
-        })  # fmt: skip
-
-
-def write_tuned(stem: Path, fitted: TunedFit, about: Mapping[str, Any]) -> None:
-    """Write a tuned network as stem.safetensors and stem.json; `about` needs class_names and backbones."""
+def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: Fit) -> None:
+    """Write a tuned network with all that is needed to predict later."""
     network, start = fitted.network, fitted.start
     assert network is not None
     tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
-    write_model(stem, {**tensors, "outputs": start.outputs, "base": start.base}, {
+    folder.write(question, fit, {**tensors, "outputs": start.outputs, "base": start.base}, {
         "format": END_TO_END, "format_version": FORMAT_VERSION, "task": start.task, "n_classes": start.n_classes,
-        "head": _head_shape(network.head), "clip": network.clip, **about,
+        "head": _head_shape(network.head), "clip": network.clip, "attention": fit.outcome["attention"],
+        "backbones": described(question.pair.train),
     })  # fmt: skip
 
 

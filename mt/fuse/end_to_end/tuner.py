@@ -27,7 +27,7 @@ from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
-from mt.fuse.end_to_end.saved import TunedFolder
+from mt.fuse.end_to_end.saved import save_tuned
 from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
@@ -36,6 +36,7 @@ from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.questions import Pair, Question
+from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.system.threads import decoders
 from mt.terminal import progress
@@ -59,24 +60,30 @@ class Tuner:
     """Trains one network per question.
 
     folder: holds one folder of checkpoints per fit, removed when the fit is in the store.
+    saved: where every tuned network is saved (`--save`).
     weights: by model's name, where they are not the published ones.
     """
 
     def __init__(
         self, request: FinetuneRequest, folder: Path, ranks: Ranks, device: torch.device, *, fitting: Fitting,
-        store: ScoreStore, draws: DrawSource, weights: Mapping[str, str | None],
+        store: ScoreStore, draws: DrawSource, weights: Mapping[str, str | None], saved: ModelFolder | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.machine, self.data_dir = request.settings, request.machine, request.data_dir
         self.folder, self.ranks, self.device = folder, ranks, device
         self.fitting, self.store, self.draws, self.weights = fitting, store, draws, weights
-        self.save = TunedFolder(Path(request.cached.save)) if request.cached.save else None
+        self.saved = saved
         self._loaded: tuple[Pair, TunedSource] | None = None
 
-    def __call__(self, question: Question) -> None:
-        """Train, predict, and keep the fit; the first rank alone writes."""
+    def __call__(self, question: Question) -> bool:
+        """Train, predict, and keep the fit; the first rank alone writes.
+
+        Return whether there was something to fit: not for a draw that repeats another.
+        """
         loaded = self._load(question.pair)
         first = loaded.joined.first
-        drawn = self.draws.draw(first, question.budget, question.seed)
+        drawn = self.draws.draw(first.train, question.budget, question.seed)
+        if self.draws.repeats(question, drawn.realised):
+            return False
         budget = loaded.joined.drawn(drawn.rows)
         work = self._work(question, loaded, budget.ids)
         _check_images(work, loaded.backbones, budget.X)
@@ -85,17 +92,18 @@ class Tuner:
             fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
         probabilities, received = self._predict(fitted, work, loaded)
         if not self.ranks.first:
-            return
+            return True
         outcome = {
             **self._facts(question, loaded, probabilities, fitted), "n_labels": len(drawn.rows),
             "realised": drawn.realised, "attention": attention_by_class(question.pair, loaded.joined, received),
         }  # fmt: skip
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
-        if self.save and fitted.network is not None:
-            self.save.keep(question, loaded.joined, fitted, fit)
+        if self.saved and fitted.network is not None:
+            save_tuned(self.saved, question, fitted, fit)
         self.store.add_fit(fit)
         kept.files.remove()
+        return True
 
     def _load(self, pair: Pair) -> TunedSource:
         if self._loaded is None or self._loaded[0] is not pair:

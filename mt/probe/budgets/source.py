@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from mt.probe.questions import Budget, Pair, Question, budgets, seeds_of
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
-    from mt.probe.answer import Features
+    from mt.cache.feature_file.read import FeatureFile
 
 REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
 Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
@@ -24,6 +24,9 @@ Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are dr
 class DrawSource:
     """Draws as prefixes of our seeded orders."""
 
+    def __init__(self) -> None:
+        self._whole: dict[tuple[str, str, str, str, Budget], int] = {}
+
     def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
         """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
         if seeds < 1:
@@ -31,12 +34,22 @@ class DrawSource:
         here = {"order": REVISION}
         return [(budget, seed, here) for budget in budgets(fractions, shots) for seed in seeds_of(budget, seeds)]
 
-    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
-        """Return the rows of one draw."""
-        pool, manifest = features.pool, features.train.manifest
+    def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
+        """Return whether a question's draw took every row, as an earlier question's on the same budget did.
+
+        There is only one such draw, whatever its seed.
+        """
+        if not realised.get("everything"):
+            return False
+        pair = question.pair
+        asked = pair.dataset, pair.test_dataset, pair.model, question.method, question.budget
+        return self._whole.setdefault(asked, question.seed) != question.seed
+
+    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+        """Return the rows of one draw from a train split."""
         return draw(
-            pool.y, task=features.train.task, n_classes=features.n_classes, fraction=budget.fraction,
-            shots=budget.shots, seed=seed, groups=pool.groups, unit=manifest["budget_unit"],
+            train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction,
+            shots=budget.shots, seed=seed, groups=train.groups, unit=train.manifest["budget_unit"],
         )  # fmt: skip
 
 
@@ -44,8 +57,9 @@ class DrawFile(DrawSource):
     """Draws as a file lists them, whatever seeds were asked for; read once a pair of feature files."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self._read: tuple[Features, dict[tuple[Budget, int], Draw]] | None = None
+        self._read: tuple[FeatureFile, dict[tuple[Budget, int], Draw]] | None = None
 
     def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
         """Return the draws that the file holds; their rows are part of the identity.
@@ -61,15 +75,17 @@ class DrawFile(DrawSource):
             )
         return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
 
-    def draw(self, features: Features, budget: Budget, seed: int) -> Draw:
-        if self._read is None or self._read[0] is not features:
-            pool, train = features.pool, features.train
+    def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
+        return False  # what a file lists is wanted
+
+    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+        if self._read is None or self._read[0] is not train:
             draws = read_draws(
-                self.path, ids=pool.ids, labels=pool.y, task=train.task, n_classes=features.n_classes,
-                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=pool.groups,
+                self.path, ids=train.ids, labels=train.labels, task=train.task, n_classes=len(train.class_names),
+                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=train.groups,
             )  # fmt: skip
             listed = [replace(found, realised={**found.realised, "listed": True}) for found in draws]
-            self._read = features, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
+            self._read = train, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
         return self._read[1][budget, seed]
 
     @cached_property
@@ -89,17 +105,18 @@ def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
         )
 
 
-def save_draws(path: Path, questions: Sequence[Question], store: ScoreStore) -> None:
+def save_draws(path: Path, questions: Sequence[Question], source: DrawSource, store: ScoreStore) -> None:
     """Write the rows of every draw that was asked for, as the store keeps them."""
+    kept = store.has_fits(question.identity for question in questions)
     draws: dict[tuple[Budget, int], Draw] = {}
     pool = ""
     for question in questions:
-        if (question.budget, question.seed) not in draws:
+        budget, seed = question.budget, question.seed
+        if question.identity in kept and (budget, seed) not in draws:
             fit = store.fit(question.identity)
             realised, pool = dict(fit.outcome["realised"]), fit.pool
-            draws[question.budget, question.seed] = Draw(
-                fit.rows, question.budget.fraction, question.budget.shots, question.seed, realised
-            )
+            if not source.repeats(question, realised):
+                draws[budget, seed] = Draw(fit.rows, budget.fraction, budget.shots, seed, realised)
     train = questions[0].pair.train[0]
     write_draws(
         path, list(draws.values()), ids=store.cases(pool).ids, dataset=train.dataset,

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.probe.run import run_probe
 from mt.probe.scores import paired
 from mt.probe.scores.cells import score_tables
 from mt.probe.scores.comparisons import compare, holm
 from mt.probe.scores.paired import comparisons, competing, marks
-from tests.probe.features import QUICK, store_of, write_features, write_pair
+from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 
 def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> None:
@@ -20,7 +19,7 @@ def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> Non
         write_pair(tmp_path, model=model, signal=signal)
     write_features(tmp_path, model="fewer-tested", split="test", n=60, signal=3.0)
     write_features(tmp_path, model="fewer-trained", n=100, signal=3.0)
-    study = run_probe(tmp_path, **QUICK)
+    study = probed(tmp_path, **QUICK)
     store = store_of(study)
     ((grid),) = score_tables(study.scores, store)
     (budget,) = grid.budgets
@@ -40,7 +39,7 @@ def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
     for model, signal in (("m1", 0.7), ("m2", 0.2), ("m3", 0.4)):
         write_features(tmp_path, model=model, signal=signal)
         write_features(tmp_path, model=model, split="test", n=80, signal=signal, **sex)
-    study = run_probe(tmp_path, protocol="clip", fractions=[0.2, 0.5], seeds=1, metrics=["roc_auc", "brier"], by="sex")
+    study = probed(tmp_path, protocol="clip", fractions=[0.2, 0.5], seeds=1, metrics=["roc_auc", "brier"], by="sex")
     found = comparisons(score_tables(study.scores, store_of(study)), store_of(study))
     assert len(found) == 2 * 2 * 2 * 3
     for metric in ("roc_auc", "brier"):
@@ -53,7 +52,7 @@ def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
 def test_p_counts_among_ten_thousand_joint_resamples(tmp_path: Path) -> None:
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
-    study = run_probe(tmp_path, **QUICK)
+    study = probed(tmp_path, **QUICK)
     (pair,) = comparisons(score_tables(study.scores, store_of(study)), store_of(study))
     assert (pair.n_resamples, pair.n_draws, pair.redrawn) == (10_000, 2, 0)
     assert pair.p * 10_001 == pytest.approx(round(pair.p * 10_001))
@@ -64,7 +63,7 @@ def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monke
     monkeypatch.setattr(paired, "RESAMPLES", 200)
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
-    store = store_of(study := run_probe(tmp_path, **QUICK))
+    store = store_of(study := probed(tmp_path, **QUICK))
     (table,) = score_tables(study.scores, store)
     (budget,) = table.budgets
     before = comparisons([table], store), marks(table, budget, store)

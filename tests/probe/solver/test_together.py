@@ -12,12 +12,11 @@ from mt.probe import answer
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe, fit_probes
 from mt.probe.protocols.registry import PROTOCOLS
-from mt.probe.run import run_probe
 from mt.probe.solver import batches
 from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
 from mt.probe.solver.request import LogisticRequest
 from mt.types import LabelledRows
-from tests.probe.features import store_of, write_pair
+from tests.probe.features import probed, store_of, write_pair
 
 CS = np.logspace(-3, 3, 7)
 
@@ -138,11 +137,11 @@ def test_probes_of_several_draws_are_those_of_each_alone(name):
 
 def test_a_run_fits_small_draws_together(tmp_path: Path, begun, monkeypatch):
     write_pair(tmp_path)
-    together = run_probe(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "together")
+    together = probed(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "together")
     assert set(begun) == {3}
     monkeypatch.setattr(answer, "TOGETHER", 1)
     begun.clear()
-    alone = run_probe(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "alone")
+    alone = probed(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "alone")
     assert set(begun) == {1}
     for one, other in zip(together.scores, alone.scores, strict=True):
         fits = store_of(together).fit(one.fit), store_of(alone).fit(other.fit)

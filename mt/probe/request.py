@@ -1,0 +1,41 @@
+"""What `mt probe` asks; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """Which cached features to probe, how, on which draws, and where to read and write.
+
+    models, datasets: all that the cache holds, if empty.
+    fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
+    draw_file: read the draws from this file if it exists, else write them to it.
+    select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
+    metrics: each dataset's headline metric, if empty; "all" for all of its task.
+    by: a metadata column, to score each of its values apart.  level: one prediction per "row" or per "group".
+    test_dataset: test on this dataset instead.  save: a folder for the fitted probes.
+    everything: use superseded, limited and random-weight features too.
+    """
+
+    cache_dir: str | os.PathLike[str] | None = None
+    models: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    fractions: Sequence[float] = ()
+    shots: Sequence[int] = ()
+    seeds: int = 5
+    draw_file: str | os.PathLike[str] | None = None
+    protocol: str = "default"
+    solver: str = "torch"
+    select: str = "folds"
+    metrics: Sequence[str] = ()
+    by: str | None = None
+    level: str = "row"
+    test_dataset: str | None = None
+    save: str | os.PathLike[str] | None = None
+    scores: str | os.PathLike[str] | None = None
+    everything: bool = False
+    device: str = "auto"
