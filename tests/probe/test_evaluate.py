@@ -251,6 +251,34 @@ def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
         assert (spreads[budget].n_draws, spreads[budget].sd) == (1, None)
 
 
+def test_a_draw_of_every_row_is_fitted_once_whatever_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such draws differ in their seed alone; what older versions kept for each seed still answers, once."""
+    write_pair(tmp_path)
+    asked: dict[str, Any] = {"protocol": "clip", "shots": [500, 10], "seeds": 3}
+    study = probed(tmp_path, **asked)
+    assert [(score.shots, score.seed) for score in study.scores] == [(10, 0), (10, 1), (10, 2), (500, 0)]
+    assert (study.n_fitted, study.n_stored) == (4, 0)
+    again = probed(tmp_path, **asked)
+    assert (again.n_fitted, again.n_stored) == (0, 4)
+    with monkeypatch.context() as older:
+        older.setattr(source.DrawSource, "repeats", lambda *_: False)
+        every = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
+        assert every.n_fitted == 6
+    found = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
+    assert (found.n_fitted, [score.identity for score in found.scores]) == (
+        0, [score.identity for score in study.scores]
+    )  # fmt: skip
+
+
+def test_the_draw_file_of_a_draw_of_every_row_lists_it_once(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    file = tmp_path / "draws.json"
+    first = probed(tmp_path, protocol="clip", shots=[500], seeds=3, draw_file=file)
+    assert len(json.loads(file.read_text())["draws"]) == 1
+    again = probed(tmp_path, protocol="clip", draw_file=file)
+    assert [score.value for score in again.scores] == [score.value for score in first.scores]
+
+
 def test_the_unit_of_the_budget_is_the_datasets_own(tmp_path: Path) -> None:
     write_pair(tmp_path, "by-row", grouped=True)
     write_pair(tmp_path, "by-patient", grouped=True, budget_unit="group")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,20 @@ def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatc
     assert probed(cache, **QUICK).store == tmp_path / "mine" / "scores.sqlite"
     assert not list(cache.glob("*.sqlite*"))
     assert probed(cache, **QUICK, scores=tmp_path / "here.sqlite").store == tmp_path / "here.sqlite"
+
+
+def test_each_feature_file_is_read_once_for_the_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+        write_features(tmp_path, model=model, split="val", n=60)
+    count = Counter[str]()
+
+    def counted(path: Path) -> catalog.Entry:
+        count[path.name] += 1
+        return read_entry(path)
+
+    read_entry = catalog.read_entry
+    monkeypatch.setattr(catalog, "read_entry", counted)
+    probed(tmp_path, fractions=[0.5], seeds=1, models=["m1"], datasets=["toy"], select="val")
+    assert set(count.values()) == {1}
+    assert sum(count.values()) == 6

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from mt.errors import InputError
 from mt.probe import run
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.saved import FORMAT_VERSION, load_probe
+from mt.probe.scores import scoring
 from mt.results.store import ScoreStore
 from tests.probe.brief import brief
-from tests.probe.features import probed, write_pair
+from tests.probe.features import probed, store_of, write_pair
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -34,6 +37,33 @@ def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pyt
     assert probe.about["class_names"] == ["class 0", "class 1", "class 2"]
     assert probe.about["fingerprints"]["train"][0]["backbone"] == test.fingerprints["backbone"]
     assert probe.about["backbone"] == {"name": "m1"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [({}, 1), ({"metrics": ["accuracy"]}, 2), ({"metrics": ["accuracy", "roc_auc"]}, 2), ({"level": "group"}, 2)],
+    ids=str,
+)
+def test_saving_scores_a_fit_once_per_metric_and_states_the_headline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], expected: int
+) -> None:
+    """The headline over all cases is stated in the file; it is computed again only if it is not asked for."""
+    write_pair(tmp_path, grouped=True)
+    count = Counter[str]()
+
+    def counted(*arguments: Any) -> Any:
+        count["scored"] += 1
+        return scoring.score_fit(*arguments)
+
+    monkeypatch.setattr(run, "score_fit", counted)
+    study = probed(tmp_path, protocol="clip", fractions=[1.0], **asked, save=tmp_path / "saved")
+    assert count["scored"] == expected
+    (file,) = (tmp_path / "saved").glob("*.json")
+    (stated,) = json.loads(file.read_text())["scores"]
+    assert stated["metric"] == "roc_auc"
+    plain = probed(tmp_path, protocol="clip", fractions=[1.0]).scores[0]
+    assert stated["value"] == plain.value
+    assert len(store_of(study).scores()) == len({score.identity for score in study.scores} | {plain.identity})
 
 
 def test_binary_and_multilabel_probes_return_a_column_a_class(tmp_path: Path) -> None:
