@@ -32,8 +32,6 @@ ROLES = {
 }  # fmt: skip
 # What does not hold yet, by rule: each entry goes when its fault does, and a test tells when it may.
 OPEN: dict[str, set[str]] = {
-    "no circle": {
-    },
     "folder size": {
         "mt/fuse/end_to_end",
     },

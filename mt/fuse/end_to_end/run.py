@@ -24,7 +24,6 @@ from mt.probe.protocols.registry import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
 from mt.probe.run import Answers, Scorer, ask, check_metrics, run_probe
-from mt.probe.saved import ModelFolder
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device
@@ -54,12 +53,9 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
         beside = [_cached_methods(pair, cached) for pair in tuned] if ranks.first else []
         folder = Path(request.checkpoints or path.parent / "checkpoints")
         with ScoreStore(path) as store:
-            scorer, save = Scorer(store, cached.metrics), request.cached.save
-            tuner = Tuner(
-                request, folder, ranks, device, fitting=fitting, store=store, draws=draws, weights=named,
-                saved=ModelFolder(Path(save), scorer.headline) if save else None,
-            )  # fmt: skip
-            known = _stored(questions, store, folder, again=save is not None) if ranks.first else None
+            scorer = Scorer(store, cached.metrics)
+            tuner = Tuner(request, folder, ranks, device, fitting=fitting, scorer=scorer, draws=draws, weights=named)
+            known = _stored(questions, store, folder, again=request.cached.save is not None) if ranks.first else None
             known = ranks.told(known)
             todo = [question for question in questions if question.identity not in known]
             n_fitted = 0

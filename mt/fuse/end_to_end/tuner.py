@@ -36,8 +36,9 @@ from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.questions import Pair, Question
+from mt.probe.run import Scorer
 from mt.probe.saved import ModelFolder
-from mt.results.store import Fit, ScoreStore
+from mt.results.store import Fit
 from mt.system.threads import decoders
 from mt.terminal import progress
 
@@ -60,18 +61,18 @@ class Tuner:
     """Trains one network per question.
 
     folder: holds one folder of checkpoints per fit, removed when the fit is in the store.
-    saved: where every tuned network is saved (`--save`).
     weights: by model's name, where they are not the published ones.
     """
 
     def __init__(
         self, request: FinetuneRequest, folder: Path, ranks: Ranks, device: torch.device, *, fitting: Fitting,
-        store: ScoreStore, draws: DrawSource, weights: Mapping[str, str | None], saved: ModelFolder | None = None,
+        scorer: Scorer, draws: DrawSource, weights: Mapping[str, str | None],
     ) -> None:  # fmt: skip
         self.settings, self.machine, self.data_dir = request.settings, request.machine, request.data_dir
         self.folder, self.ranks, self.device = folder, ranks, device
-        self.fitting, self.store, self.draws, self.weights = fitting, store, draws, weights
-        self.saved = saved
+        self.fitting, self.store, self.draws, self.weights = fitting, scorer.store, draws, weights
+        save = request.cached.save
+        self.saved = ModelFolder(Path(save), scorer.headline) if save else None
         self._loaded: tuple[Pair, TunedSource] | None = None
 
     def __call__(self, question: Question) -> bool:
