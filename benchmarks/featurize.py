@@ -21,7 +21,7 @@ from torchvision import datasets, models, transforms
 
 from benchmarks._pairs import machine, paired, row, seconds
 from mt import extract
-from mt.featurize.plan import Compute
+from mt.featurize.request import Compute, FeaturizeRequest
 
 IMAGES = 640
 BATCH = 32
@@ -70,8 +70,10 @@ def compare(what: str, bare: Callable[[], None], ours: Callable[[], None], loop:
 def ours(dataset: str, data_dir: Path | None, cache: Path, *, split: str) -> None:
     """Featurize one split with the project."""
     extract(
-        dataset, ["supervised"], splits=[split], data_dir=data_dir, cache_dir=cache, weights=["random"],
-        compute=Compute(device="cpu", batch_size=BATCH),
+        FeaturizeRequest(
+            [dataset], ["supervised"], [split], data_dir=data_dir, cache_dir=cache, weights=["random"],
+            compute=Compute(device="cpu", batch_size=BATCH),
+        )
     )  # fmt: skip
     shutil.rmtree(cache)
 

@@ -13,9 +13,9 @@ from benchmarks._pairs import machine
 CHILD = """
 import resource, sys
 from mt import extract
-from mt.featurize.plan import Compute
-extract(f"synthetic@{sys.argv[1]}", ["timm:test_resnet.r160_in1k"], splits=["train"], weights=["random"],
-        image_size=32, compute=Compute(device="cpu"))
+from mt.featurize.request import Compute, FeaturizeRequest
+extract(FeaturizeRequest([f"synthetic@{sys.argv[1]}"], ["timm:test_resnet.r160_in1k"], ["train"], weights=["random"],
+                         image_size=32, compute=Compute(device="cpu")))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2))
 """
 

@@ -3,7 +3,8 @@
 The public names of all stages are here, imported when first used: `import mt` costs nothing.
 
     >>> import mt
-    >>> mt.extract("folder:photos", ["dino"])          # images -> feature files
+    >>> request = mt.FeaturizeRequest(["folder:photos"], ["dino"])
+    >>> mt.extract(request)                             # images -> feature files
     >>> features = mt.open_features(path)               # a feature file -> embeddings, labels, ids
     >>> path = mt.fit_logistic(features.embeddings, features.labels, [0.1, 1.0], task="binary")
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mt.cache import open_features as open_features
     from mt.datasets import Dataset as Dataset
     from mt.datasets import load_dataset as load_dataset
+    from mt.featurize import FeaturizeRequest as FeaturizeRequest
     from mt.featurize import extract as extract
     from mt.fuse import DVME as DVME
     from mt.fuse import AverageProbe as AverageProbe
@@ -53,7 +55,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "backbones": ["Backbone", "Preprocess", "load_backbone"],
         "cache": ["Catalog", "FeatureFile", "open_features"],
         "datasets": ["Dataset", "load_dataset"],
-        "featurize": ["extract"],
+        "featurize": ["FeaturizeRequest", "extract"],
         "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
         "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
         "probe": [

@@ -40,7 +40,6 @@ OPEN: dict[str, set[str]] = {
     },
     "parameters": {
         "mt.cache.feature_file.write.FeatureWriter.open",
-        "mt.featurize.extraction.extract",
     },
     "untyped options": {
         "mt.cache.cli.selection.chosen",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.datasets.setting_options import dataset_settings
-from mt.featurize.plan import Compute, Result
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
     from mt.datasets.registry import OnError
     from mt.datasets.settings import DatasetSettings
+    from mt.featurize.plan import Result
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -91,8 +91,8 @@ def featurize(
     run goes on where it stopped when the same command is given again.
     """
     from mt.cache.content import ContentIndex
-    from mt.datasets import load_dataset
-    from mt.featurize.extraction import extract
+    from mt.featurize.extraction import extractions
+    from mt.featurize.request import Compute, FeaturizeRequest
 
     options.required(models, "--model", see="mt models")
     options.required(datasets, "--dataset", see="mt datasets")
@@ -100,19 +100,12 @@ def featurize(
         device=device, precision=precision, dtype=dtype, batch_size=batch_size, workers=workers,
         on_error=on_error, overwrite=overwrite, allow_mixed=allow_mixed, wait=wait,
     )  # fmt: skip
-    index = ContentIndex(rehash=rehash)
-    loaded = [
-        load_dataset(
-            name, Path(data_dir) if data_dir else None, settings=settings, download=download, on_error=on_error,
-            index=index,
-        )
-        for name in datasets
-    ]  # fmt: skip
-    for dataset in loaded:
-        results = extract(
-            dataset, models, splits=splits, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
-            image_size=image_size, limit=limit, compute=compute, index=index,
-        )  # fmt: skip
+    request = FeaturizeRequest(
+        datasets, models, splits, data_dir=Path(data_dir) if data_dir else None, download=download,
+        settings=settings, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
+        image_size=image_size, limit=limit, compute=compute,
+    )  # fmt: skip
+    for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):
             progress.note(f"Warning: {warning}")
         for result in results:

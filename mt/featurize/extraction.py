@@ -1,4 +1,4 @@
-"""Featurize a dataset: every chosen backbone over every chosen split, once, into feature files.
+"""Featurize datasets: every chosen backbone over every chosen split, once, into feature files.
 
 A complete cache is recognised from file sizes, remembered hashes and seals alone: nothing here imports torch
 before there is something to compute.
@@ -6,54 +6,24 @@ before there is something to compute.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mt.cache import status_counts
 from mt.cache.content import ContentIndex
 from mt.datasets import Dataset, load_dataset
-from mt.errors import InputError
 from mt.featurize import plan
-from mt.featurize.plan import Compute, Result
+from mt.featurize.loaded import LoadedBackbones
+from mt.featurize.plan import Result
+from mt.featurize.request import FeaturizeRequest
 from mt.system import folders
-from mt.terminal import progress
-
-if TYPE_CHECKING:
-    from mt.backbones.load import Backbone
-
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-DTYPES = ("float32", "float16")
 
 
-def extract(
-    dataset: Dataset | str,
-    models: Sequence[str],
-    *,
-    splits: Sequence[str] = (),
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    weights: Sequence[str] = (),
-    image_size: int | None = None,
-    limit: int | None = None,
-    compute: Compute | None = None,
-    index: ContentIndex | None = None,
-) -> list[Result]:
-    """Featurize `dataset` with every backbone in `models` and return one result a feature file.
+def extract(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> list[Result]:
+    """Featurize every dataset of the request with every backbone and return one result per feature file.
 
     Files that are complete are left alone; a file that a run left unfinished is resumed, to the same bytes.
-
-    Args:
-        dataset: a dataset, or a name that `load_dataset` knows.
-        models: backbone names; several share one pass over the images.
-        splits: the splits to do; all when empty.
-        data_dir: folder of the dataset's published files.
-        cache_dir: folder of feature files.
-        weights: `random`, FILE, or MODEL=FILE.
-        image_size: side in pixels that the networks see; each network's own when None.
-        limit: at most so many rows a split.
-        compute: device, precision, batch size and what to do with unreadable images.
-        index: remembers hashes; the user's own when None.
+    index: remembers hashes; the user's own when None.
 
     Raises:
         InputError: an unknown name or setting.
@@ -61,79 +31,48 @@ def extract(
         WeightsError: weights that cannot be had.
         CacheError: the cache cannot be written.
     """
-    compute = _checked(compute or Compute())
+    return [result for _, results in extractions(request, index=index) for result in results]
+
+
+def extractions(
+    request: FeaturizeRequest, *, index: ContentIndex | None = None
+) -> Iterator[tuple[Dataset, list[Result]]]:
+    """Yield each dataset with its results once it is done; all are found, and each backbone is loaded, once."""
+    request.compute.check()
     index = index or ContentIndex()
-    if isinstance(dataset, str):
-        dataset = load_dataset(dataset, data_dir, on_error=compute.on_error, index=index)
-    dataset = plan.limited(dataset, limit)
-    chosen = plan.chosen_splits(dataset, splits)
-    shelf = _Shelf(models, weights, image_size, compute, index)
-    todo = plan.targets(
-        dataset, chosen, [shelf.identity(m) for m in shelf.models],
-        cache_dir=folders.cache_dir(cache_dir), index=index,
+    backbones = LoadedBackbones(request, index)
+    for dataset in [_dataset(request, one, index) for one in request.datasets]:
+        yield dataset, _extract(request, dataset, backbones, index)
+
+
+def _dataset(request: FeaturizeRequest, dataset: Dataset | str, index: ContentIndex) -> Dataset:
+    if isinstance(dataset, Dataset):
+        return dataset
+    return load_dataset(
+        dataset, request.data_dir, settings=request.settings, download=request.download,
+        on_error=request.compute.on_error, index=index,
     )  # fmt: skip
-    pending = [target for target in todo if compute.overwrite or not target.complete]
+
+
+def _extract(
+    request: FeaturizeRequest, dataset: Dataset, backbones: LoadedBackbones, index: ContentIndex
+) -> list[Result]:
+    dataset = plan.limited(dataset, request.limit)
+    todo = plan.targets(
+        dataset, plan.chosen_splits(dataset, request.splits), [backbones.identity(m) for m in backbones.models],
+        cache_dir=folders.cache_dir(request.cache_dir), index=index,
+    )  # fmt: skip
+    pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}
     if pending:
         from mt.featurize.run import run
 
-        backbones = {name: shelf.load(name) for name in dict.fromkeys(target.model for target in pending)}
+        needed = {name: backbones.load(name) for name in dict.fromkeys(target.model for target in pending)}
         results = run(
-            dataset, pending, backbones, compute, content=dataset.describe(index), limit=limit, weights=shelf.weights
+            dataset, pending, needed, request.compute, content=dataset.describe(index), limit=request.limit,
+            weights=backbones.weights,
         )  # fmt: skip
     return [results.get(target.path) or _found(dataset, target) for target in todo]
-
-
-class _Shelf:
-    """The run's backbones: known by name from an earlier load, loaded once when they must compute."""
-
-    def __init__(
-        self, models: Sequence[str], weights: Sequence[str], image_size: int | None,
-        compute: Compute, index: ContentIndex,
-    ) -> None:  # fmt: skip
-        from mt.backbones.load import find_spec
-
-        self.models = plan.unique(models, find_spec)
-        self.weights = plan.weights_by_model(self.models, weights)
-        self._image_size, self._compute, self._index = image_size, compute, index
-        self._loaded: dict[str, Backbone] = {}
-
-    def identity(self, model: str) -> plan.Identity:
-        """Return what names the backbone's numbers, without torch where an earlier run left it."""
-        from mt.backbones.load import resolve_backbone
-
-        known = resolve_backbone(
-            model, self.weights[model], self._image_size, precision=self._compute.precision, index=self._index
-        )
-        return known or self.load(model)
-
-    def load(self, model: str) -> Backbone:
-        """Return the backbone, on the run's device."""
-        if model not in self._loaded:
-            from mt.backbones.load import load_backbone
-            from mt.system.device import pick_device
-
-            self._loaded[model] = load_backbone(
-                model, self.weights[model], pick_device(self._compute.device), self._image_size,
-                precision=self._compute.precision, index=self._index,
-            )  # fmt: skip
-            for line in self._loaded[model].notes:
-                progress.note(line)
-        return self._loaded[model]
-
-
-def _checked(compute: Compute) -> Compute:
-    """Refuse settings that no device has."""
-    for option, value, known in (
-        ("--precision", compute.precision, PRECISIONS),
-        ("--dtype", compute.dtype, DTYPES),
-    ):
-        if value not in known:
-            raise InputError(f"{option} takes one of {', '.join(known)}; got '{value}'.")
-    for option, number in (("--batch-size", compute.batch_size), ("--workers", compute.workers)):
-        if number is not None and number < 1:
-            raise InputError(f"{option} takes a number of at least 1, got {number}.")
-    return compute
 
 
 def _found(dataset: Dataset, target: plan.Target) -> Result:

@@ -12,7 +12,6 @@ from mt.cache.catalog import feature_path
 from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
 from mt.datasets import Dataset
-from mt.datasets.registry import OnError
 from mt.errors import InputError, unknown
 
 Json = dict[str, Any]
@@ -31,21 +30,6 @@ class Identity(Protocol):
     def description(self) -> Json: ...
     @property
     def random_weights(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How embeddings are computed and kept; `None` lets the device decide."""
-
-    device: str = "auto"
-    precision: str = "float32"
-    dtype: str = "float32"
-    batch_size: int | None = None
-    workers: int | None = None
-    on_error: OnError = "raise"
-    overwrite: bool = False
-    allow_mixed: bool = False
-    wait: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from mt.featurize.embed import (
     embedders,
 )
 from mt.featurize.pipeline import Job, missing_rows, run_pass
-from mt.featurize.plan import Compute, Result, Target
+from mt.featurize.plan import Result, Target
+from mt.featurize.request import Compute
 from mt.system.device import pick_device
 from mt.system.threads import decoders
 from mt.terminal import progress

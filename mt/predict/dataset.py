@@ -53,14 +53,16 @@ def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> Feat
 def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile:
     from mt.cache import open_features
     from mt.featurize import extract
-    from mt.featurize.plan import Compute
+    from mt.featurize.request import Compute, FeaturizeRequest
 
     load_described(about, request.weights)  # refuses other weights before hours of work, not after
     description = about["description"] or {}
     results = extract(
-        str(request.dataset), [about["name"]], splits=[request.split], data_dir=request.data_folder, cache_dir=cache,
-        weights=weights_of(about, request.weights), image_size=description.get("image_size"),
-        compute=Compute(device=request.device, precision=description.get("precision", "float32")),
+        FeaturizeRequest(
+            [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
+            weights=weights_of(about, request.weights), image_size=description.get("image_size"),
+            compute=Compute(device=request.device, precision=description.get("precision", "float32")),
+        )
     )  # fmt: skip
     file = open_features(results[0].path)
     check_fingerprint(about, file.fingerprints["backbone"])

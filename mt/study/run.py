@@ -105,12 +105,14 @@ def _steps_of(request: StudyRequest, dataset: str) -> list[Step]:
 
 def _featurize(request: StudyRequest, dataset: str) -> StepOutcome:
     from mt.featurize.extraction import extract
-    from mt.featurize.plan import Compute
+    from mt.featurize.request import Compute, FeaturizeRequest
 
     asked = request.study.featurize
     results = extract(
-        load(request, dataset), request.study.models, cache_dir=request.cache, image_size=asked.image_size,
-        compute=Compute(device=request.device, precision=asked.precision),
+        FeaturizeRequest(
+            [load(request, dataset)], request.study.models, cache_dir=request.cache, image_size=asked.image_size,
+            compute=Compute(device=request.device, precision=asked.precision),
+        )
     )  # fmt: skip
     made = sum(not result.cached for result in results)
     return StepOutcome(f"{len(results)} feature files, {made} made now")

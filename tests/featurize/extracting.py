@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mt import extract, load_dataset
+from mt import FeaturizeRequest, extract, load_dataset
 from mt.datasets import Dataset
-from mt.featurize.plan import Compute, Result
+from mt.featurize.plan import Result
+from mt.featurize.request import Compute
 from tests.featurize.conftest import TINY
 
 CPU = Compute(device="cpu", batch_size=4)
@@ -21,7 +22,11 @@ def featurize(
     """Extract with random weights at 32 pixels."""
     if isinstance(dataset, Path):
         dataset = f"folder:{dataset}"
-    return extract(dataset, models, cache_dir=cache, weights=["random"], image_size=32, compute=compute, **options)
+    index = options.pop("index", None)
+    asked = FeaturizeRequest(
+        [dataset], models, cache_dir=cache, weights=["random"], image_size=32, compute=compute, **options
+    )
+    return extract(asked, index=index)
 
 
 class Counting:

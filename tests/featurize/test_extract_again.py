@@ -15,7 +15,7 @@ import timm
 import torch
 from click.testing import CliRunner
 
-from mt import extract, open_features
+from mt import FeaturizeRequest, extract, open_features
 from mt.cli import group
 from mt.errors import CacheError, LockedError
 from tests.featurize.conftest import TINY
@@ -89,7 +89,10 @@ def test_an_unfinished_file_names_the_command_that_finishes_it(weights: str, pho
     half = replace(CPU, dtype="float16")
     with pytest.raises(KeyboardInterrupt):
         extract(
-            dataset, [TINY], splits=["train"], limit=30, cache_dir=cache, weights=[weights], image_size=32, compute=half
+            FeaturizeRequest(
+                [dataset], [TINY], splits=["train"], limit=30, cache_dir=cache, weights=[weights], image_size=32,
+                compute=half,
+            )
         )  # fmt: skip
     (partial,) = cache.rglob("*.partial")
     with pytest.raises(CacheError) as found:

@@ -16,7 +16,7 @@ from PIL import Image
 import mt.fuse
 import mt.predict
 from mt.errors import DatasetError, InputError
-from mt.featurize import extract
+from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.request import FuseRequest
 from mt.fuse.run import run_fuse
 from mt.predict.cli import predict
@@ -42,7 +42,7 @@ def study(tmp_path_factory):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 120, (40, 40, 3), dtype=np.uint8) + np.uint8(120 * number)).save(path)
     dataset = f"folder:{root / 'images'}"
-    extract(dataset, MODELS, cache_dir=root / "cache", weights=["random"], image_size=32)
+    extract(FeaturizeRequest([dataset], MODELS, cache_dir=root / "cache", weights=["random"], image_size=32))
     fused = run_fuse(FuseRequest(root / "cache", fractions=[1.0], save=root / "fused", everything=True))
     probed(root / "cache", models=MODELS[:1], fractions=[1.0], save=root / "probed", everything=True)
     with ScoreStore(fused.store) as store:

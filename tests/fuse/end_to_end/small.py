@@ -9,7 +9,7 @@ import torch
 
 from mt.backbones.recorded import described, load_described
 from mt.cache.catalog import Catalog
-from mt.featurize import extract
+from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.aligned import AlignedFeatures, join_pairs
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images, dataset_of
@@ -25,7 +25,7 @@ DATASET, SIZE = "synthetic@40", 32
 
 def make_cache(folder: Path) -> Path:
     """Featurize 40 patches to train on and 20 to test with both networks."""
-    extract(DATASET, [RESNET, VIT], cache_dir=folder, weights=["random"], image_size=SIZE)
+    extract(FeaturizeRequest([DATASET], [RESNET, VIT], cache_dir=folder, weights=["random"], image_size=SIZE))
     return folder
 
 

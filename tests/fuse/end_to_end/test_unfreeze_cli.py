@@ -13,7 +13,7 @@ from PIL import Image
 
 from mt.cli import main
 from mt.errors import DatasetError, InputError
-from mt.featurize import extract
+from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.saved import load_tuned
@@ -137,7 +137,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
                 noise = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
     cache, images = tmp_path / "cache", tmp_path / "images"
-    extract(f"folder:{images}", [RESNET], cache_dir=cache, weights=["random"], image_size=32)
+    extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
     run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4

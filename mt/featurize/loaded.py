@@ -1,0 +1,44 @@
+"""The backbones of one command: known by name from an earlier load, loaded once when they must compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mt.backbones.load import find_spec, load_backbone, resolve_backbone
+from mt.cache.content import ContentIndex
+from mt.featurize import plan
+from mt.featurize.request import FeaturizeRequest
+from mt.terminal import progress
+
+if TYPE_CHECKING:
+    from mt.backbones.load import Backbone
+
+
+class LoadedBackbones:
+    """The backbones of a request, by name; weights: what was asked for, by model."""
+
+    def __init__(self, request: FeaturizeRequest, index: ContentIndex) -> None:
+        self.models = plan.unique(request.models, find_spec)
+        self.weights = plan.weights_by_model(self.models, request.weights)
+        self._image_size, self._compute, self._index = request.image_size, request.compute, index
+        self._loaded: dict[str, Backbone] = {}
+
+    def identity(self, model: str) -> plan.Identity:
+        """Return what names the backbone's numbers, without torch where an earlier run left it."""
+        known = resolve_backbone(
+            model, self.weights[model], self._image_size, precision=self._compute.precision, index=self._index
+        )
+        return known or self.load(model)
+
+    def load(self, model: str) -> Backbone:
+        """Return the backbone, on the request's device."""
+        if model not in self._loaded:
+            from mt.system.device import pick_device
+
+            self._loaded[model] = load_backbone(
+                model, self.weights[model], pick_device(self._compute.device), self._image_size,
+                precision=self._compute.precision, index=self._index,
+            )  # fmt: skip
+            for line in self._loaded[model].notes:
+                progress.note(line)
+        return self._loaded[model]

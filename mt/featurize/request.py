@@ -1,0 +1,74 @@
+"""What `mt featurize` is asked for: one frozen request, from the command line or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mt.datasets import Dataset, DatasetSettings
+from mt.datasets.registry import OnError
+from mt.errors import InputError
+
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How embeddings are computed and kept; `None` lets the device decide.
+
+    on_error: raise at an unreadable image, or skip it.  overwrite: compute complete files again.  allow_mixed: resume
+    a file that another device or other versions began.  wait: seconds to wait for another writer.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    dtype: str = "float32"
+    batch_size: int | None = None
+    workers: int | None = None
+    on_error: OnError = "raise"
+    overwrite: bool = False
+    allow_mixed: bool = False
+    wait: float = 0.0
+
+    def check(self) -> None:
+        """Raise InputError for settings that no device has."""
+        for option, value, known in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--dtype", self.dtype, DTYPES),
+        ):
+            if value not in known:
+                raise InputError(f"{option} takes one of {', '.join(known)}; got '{value}'.")
+        for option, number in (("--batch-size", self.batch_size), ("--workers", self.workers)):
+            if number is not None and number < 1:
+                raise InputError(f"{option} takes a number of at least 1, got {number}.")
+
+
+@dataclass(frozen=True)
+class FeaturizeRequest:
+    """Which images go through which backbones, and how.
+
+    datasets: names that `load_dataset` knows, or loaded datasets.  data_dir, download and settings load those that
+    are named.  models: backbone names; several share one pass over the images.
+    splits: the splits to featurize; all if empty.  cache_dir: folder of feature files.
+    weights: `random`, FILE, or MODEL=FILE.  image_size: side in pixels that the networks see; their own if None.
+    limit: at most this many rows per split.
+    """
+
+    datasets: Sequence[Dataset | str]
+    models: Sequence[str]
+    splits: Sequence[str] = ()
+    data_dir: Path | None = None
+    download: bool = False
+    settings: DatasetSettings = field(default_factory=DatasetSettings)
+    cache_dir: Path | None = None
+    weights: Sequence[str] = ()
+    image_size: int | None = None
+    limit: int | None = None
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        for name in ("datasets", "models", "splits", "weights"):
+            if isinstance(value := getattr(self, name), str):
+                raise InputError(f"{name} takes a list, got the text '{value}'. Write {name}=['{value}'].")
