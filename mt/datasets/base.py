@@ -212,6 +212,5 @@ def _refuse_duplicates(dataset: Dataset, ids: Sequence[str]) -> None:
     seen: set[str] = set()
     repeated = [id_ for id_ in ids if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value]
     raise DatasetError(
-        f"{dataset.name}: {len(repeated)} duplicated ids, first '{repeated[0]}'. "
-        "Expected each image to be listed once."
+        f"{dataset.name}: {len(repeated)} duplicated ids, first '{repeated[0]}'. Expected each image to be listed once."
     )

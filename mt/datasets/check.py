@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mt.datasets.base import Dataset, ImageError, Loaded, Split
+from mt.datasets.base import Dataset, ImageError, Pixels, Split
 from mt.datasets.grouping import crossing_groups
+from mt.datasets.images import ImageFiles
 from mt.system.threads import cores
 from mt.terminal import progress
 
 _ROWS_A_TASK = 16
+SMALL_SHARE = 0.25  # of the range of a deep image: below it at most 64 of 256 grey levels are left
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; `splits` holds counts by split name."""
+    """What a check found; `splits` holds counts by split name, `notes` what is worth knowing and is not wrong."""
 
     dataset: Dataset
     splits: dict[str, dict[str, Any]]
     problems: list[Problem]
+    notes: tuple[str, ...] = ()
 
 
 def check_dataset(dataset: Dataset) -> Report:
@@ -48,6 +51,7 @@ def check_dataset(dataset: Dataset) -> Report:
     ]
     unreadable: list[Problem] = []
     copies: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
+    shares: list[float] = []
     with progress.bar(f"checking {dataset.name}", sum(map(len, dataset.splits.values()))) as advance:
         for name, split in dataset.splits.items():
             for row, image in enumerate(_images(split)):
@@ -55,12 +59,33 @@ def check_dataset(dataset: Dataset) -> Report:
                 if isinstance(image, ImageError):
                     unreadable.append(Problem("unreadable image", split.ids[row], str(image)))
                 else:
-                    copies[image].append((name, row))
-    return Report(dataset, _counts(dataset), [*unreadable, *crossing, *_duplicates(dataset, copies)])
+                    copies[image.pixels].append((name, row))
+                    shares += [] if image.range_share is None else [image.range_share]
+    problems = [*unreadable, *crossing, *_duplicates(dataset, copies)]
+    return Report(dataset, _counts(dataset), problems, (*_narrow(shares), *dataset.notes.lines()))
 
 
-def _images(split: Split) -> Iterator[bytes | ImageError]:
-    """Yield the hash of each image's pixels, or what is wrong with it, in order."""
+@dataclass(frozen=True)
+class _Seen:
+    """The hash of an image's pixels, and which share of its depth it used where that is known."""
+
+    pixels: bytes
+    range_share: float | None = None
+
+
+def _narrow(shares: list[float]) -> Iterator[str]:
+    """Yield a note on images deeper than 8 bits that use a small part of their range."""
+    small = [share for share in shares if share < SMALL_SHARE]
+    if small:
+        yield (
+            f"{len(small):,} of {len(shares):,} images of more than 8 bits use less than {SMALL_SHARE:.0%} of their "
+            f"range, half of them at most {float(np.median(small)):.1%}: they have few grey levels left at 8 bits. "
+            "Choose: --intensity minmax, percentile:0.5,99.5 or window:CENTER,WIDTH"
+        )
+
+
+def _images(split: Split) -> Iterator[_Seen | ImageError]:
+    """Yield what is seen of each image, or what is wrong with it, in order."""
     starts = range(0, len(split), _ROWS_A_TASK)
     with ThreadPoolExecutor(cores()) as pool:
         window = 8 * _ROWS_A_TASK * cores()
@@ -70,12 +95,17 @@ def _images(split: Split) -> Iterator[bytes | ImageError]:
                 yield from hashes
 
 
-def _hashes(split: Split, start: int) -> list[bytes | ImageError]:
-    images = split.images.load(start, min(start + _ROWS_A_TASK, len(split)))
-    return [image if isinstance(image, ImageError) else _hash(image) for image in images]
+def _hashes(split: Split, start: int) -> list[_Seen | ImageError]:
+    stop = min(start + _ROWS_A_TASK, len(split))
+    if isinstance(split.images, ImageFiles):
+        return [
+            found if isinstance(found, ImageError) else _Seen(_hash(found.image), found.range_share)
+            for found in split.images.examine(start, stop)
+        ]
+    return [found if isinstance(found, ImageError) else _Seen(_hash(found)) for found in split.images.load(start, stop)]
 
 
-def _hash(image: Loaded) -> bytes:
+def _hash(image: Pixels) -> bytes:
     pixels = np.ascontiguousarray(np.asarray(image))
     return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
 

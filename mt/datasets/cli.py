@@ -78,6 +78,8 @@ def _print_json(report: Report) -> None:
         click.echo(json.dumps({"dataset": name, "split": split, **counts}))
     for warning in report.dataset.warnings:
         click.echo(json.dumps({"dataset": name, "warning": warning}))
+    for text in report.notes:
+        click.echo(json.dumps({"dataset": name, "note": text}))
     for problem in report.problems:
         found = {"problem": problem.kind, "id": problem.id, "detail": problem.detail}
         click.echo(json.dumps({"dataset": name, **found}))
@@ -93,6 +95,8 @@ def _print(report: Report) -> None:
             click.echo(f"  {count:>9,}  {count / counts['rows']:6.1%}  {class_name}")
     for warning in dataset.warnings:
         note(f"Warning: {warning}")
+    for text in report.notes:
+        note(f"Note: {text}")
     kinds = {kind: [problem for problem in report.problems if problem.kind == kind]
              for kind in dict.fromkeys(problem.kind for problem in report.problems)}  # fmt: skip
     for kind, problems in kinds.items():

@@ -34,7 +34,7 @@ SUFFIXES = frozenset((*_PHOTOGRAPHS, ".dcm", ".dicom"))
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image as 8-bit RGB, and which share of its depth it used (None: 8 bits, or no known depth)."""
+    """One image as 8-bit RGB, and which share of its depth it uses (None: 8 bits, or its depth does not decide)."""
 
     image: Image.Image
     range_share: float | None = None
@@ -78,7 +78,8 @@ def _decoded(data: bytes, decoding: Decoding, notes: Notes) -> Decoded:
         raise EOFError
     found = _found(data, decoding, notes)
     if isinstance(found, Samples):
-        return Decoded(Image.fromarray(found.eight_bits(decoding.rule)), found.range_share())
+        share = found.range_share() if decoding.intensity in ("auto", "full") else None
+        return Decoded(Image.fromarray(found.eight_bits(decoding.rule)), share)
     if decoding.intensity in ("auto", "full"):
         return Decoded(found)
     return Decoded(Image.fromarray(Samples(np.asarray(found), 0, 255).eight_bits(decoding.rule)))
@@ -126,8 +127,11 @@ def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image
     if bits is None and decoding.intensity in ("auto", "full"):
         return Samples(np.asarray(found), 0, 255)  # the high bytes, which Pillow keeps
     bare = png.without_metadata(data)
-    with Image.open(BytesIO(bare), formats=("PNG",)) as image:
-        return png.declared(turned(png.colour(bare), pillow.orientation(image)), bits)
+    image, again = pillow.opened(BytesIO(bare)), pillow.opened(BytesIO(bare))
+    if image.mode == "LA":  # grey with alpha, of which Pillow cannot be told to keep the low bytes
+        return Samples(np.asarray(found), 0, 255)
+    orientation = pillow.orientation(image)
+    return png.declared(turned(png.colour(image, again), orientation), bits)
 
 
 def _reason(error: Exception) -> tuple[Status, str]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from mt.stratification import stratified_parts
 
-ALGORITHM = "mt.stratification.stratified_parts, revision 1"
+# Enters fingerprints, so that it keeps the name that the function had in the first release.
+ALGORITHM = "mt.cache.stratify.stratified_parts, revision 1"
 
 
 def draw_splits(

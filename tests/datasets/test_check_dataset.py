@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,6 +14,7 @@ from mt.datasets import DATASETS
 from mt.datasets.cli import datasets
 from mt.errors import DatasetError
 from tests.datasets import layouts
+from tests.datasets import plain_files as plain
 
 
 def run(*args: str) -> Result:
@@ -111,3 +113,16 @@ def test_bad_input_is_one_line(data: Path) -> None:
     assert "\n" not in str(result.exception)
     with pytest.raises(DatasetError):
         raise result.exception
+
+
+def test_deep_images_that_use_a_small_part_of_their_range_are_noted(data: Path) -> None:
+    for number in range(12):
+        folder = data / "dark" / f"c{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        values = np.roll(np.linspace(0, 4095, 64), 5 * number).astype(np.uint16).reshape(8, 8)
+        (folder / f"{number}.tif").write_bytes(plain.tiff(values, bits=16))
+    result = run("check", f"folder:{data / 'dark'}")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "12 of 12 images of more than 8 bits use less than 25% of their range, half of them at most 6.2%" in words
+    assert not [line for line in facts(f"folder:{data / 'dark'}", "--intensity", "minmax")[1] if "note" in line]

@@ -36,7 +36,7 @@ def test_digits_split_is_pinned() -> None:
     """The drawn split is part of the dataset's definition: a change here invalidates everyone's scores."""
     dataset = load_dataset("digits", seed=5)
     assert dataset.drawn["splits"] == {
-        "algorithm": "mt.stratification.stratified_parts, revision 1",
+        "algorithm": "mt.cache.stratify.stratified_parts, revision 1",
         "fractions": {"train": 0.7, "test": 0.3},
         "seed": 0,
         "rows": {"train": 1258, "test": 539},

@@ -132,7 +132,7 @@ def test_a_datasets_own_settings_reach_it(tmp_path: Path) -> None:
     (name,) = study.datasets
     read = load(StudyRequest.of(study, cache_dir=str(tmp_path)), name)
     assert {group for split in read.splits.values() for group in split.groups or ()} == {f"{n}" for n in range(8)}
-    assert read.options == ("--group-regex", r"pt(\d+)", "--seed", "3")
+    assert read.settings.words() == ("--group-regex", r"pt(\d+)", "--seed", "3")
     assert study.settings_of(name).data_dir is None
 
 

@@ -49,7 +49,8 @@ def read_netpbm(data: bytes, header: Header) -> Samples:
     channels = _CHANNELS[header.kind]
     count = header.width * header.height * channels
     if header.kind in (b"P5", b"P6"):
-        values = np.frombuffer(data[header.start : header.start + 2 * count], dtype=">u2")
+        body = data[header.start : header.start + 2 * count]
+        values = np.frombuffer(body[: len(body) // 2 * 2], dtype=">u2")
     else:
         plain = re.sub(rb"#[^\r\n]*", b"", data[header.start - 1 :])
         values = np.array(plain.split()[:count], dtype=np.uint16)

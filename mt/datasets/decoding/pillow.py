@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from io import BytesIO
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from mt.datasets.decoding.samples import Samples
 
 # Pillow's other readers either run programs (EPS) or read what no one photographs with.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+_RAISED = threading.Lock()
 MPO = "MPO photographs of several images: the primary image is used"
 
 
@@ -46,21 +48,22 @@ def read(data: bytes, decoding: Decoding, *, place: int | None = None) -> tuple[
 
 
 def _read(file: BinaryIO, decoding: Decoding, place: int | None) -> tuple[Image.Image | Samples, bool]:
-    image = opened(file, decoding.max_pixels)
+    image = opened(file)
     refuse_bomb(image.width, image.height, decoding.max_pixels)
     photograph = image.format == "MPO"
     frames = 1 if photograph else int(getattr(image, "n_frames", 1))
     image.seek(frame_number(frames, decoding.frame) if place is None else place)
     refuse_bomb(image.width, image.height, decoding.max_pixels)
-    image.load()
+    load(image)
     upright = turned_upright(image)
     return (_samples(upright) if _is_deep(upright) else to_rgb(upright)), photograph
 
 
-def opened(file: BinaryIO, limit: int | None) -> ImageFile.ImageFile:
-    """Return the image in a file, its pixels not yet read; with a `limit`, Pillow's own is not asked."""
-    if limit is None:
-        return Image.open(file, formats=FORMATS)
+def opened(file: BinaryIO) -> ImageFile.ImageFile:
+    """Return the image in a file, its pixels not yet read and its size not yet judged.
+
+    `Image.open` without its limit, which is one for the whole process.
+    """
     Image.init()
     prefix = file.read(16)
     for name in FORMATS:
@@ -72,6 +75,23 @@ def opened(file: BinaryIO, limit: int | None) -> ImageFile.ImageFile:
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue
     raise UnidentifiedImageError("not an image in a known format")
+
+
+def load(image: ImageFile.ImageFile) -> None:
+    """Read the pixels of an image whose size has been judged.
+
+    Pillow's TIFF reader asks the limit of the process again, which is raised for as long as one image needs it.
+    """
+    most = Image.MAX_IMAGE_PIXELS
+    if not most or image.width * image.height <= most:
+        image.load()
+        return
+    with _RAISED:
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, image.width * image.height
+        try:
+            image.load()
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
 
 
 def turned_upright(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+from PIL import ImageFile
 
 from mt.datasets.decoding.samples import Samples
 
@@ -81,14 +82,14 @@ def declared(values: np.ndarray, bits: int | None) -> Samples:
     return Samples(values, 0, 65535)
 
 
-def colour(data: bytes) -> np.ndarray:
-    """Return (H, W) or (H, W, 3) of 16 bits without alpha; Pillow keeps 8 of them, torchvision all."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
+def colour(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray:
+    """Return (H, W, 3) of 16 bits without alpha from a PNG opened twice.
 
-    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED).numpy()
-    pixels = np.asarray(np.moveaxis(pixels, 0, -1))
-    return np.asarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3])
+    Pillow keeps one byte of the two: the first when it is told that the first is the high one, else the second.
+    """
+    again.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in again.tile]
+    high, low = (np.asarray(one.convert("RGB"), dtype=np.uint16) for one in (image, again))
+    return high * 256 + low
 
 
 def _scaled_up(values: np.ndarray, bits: int) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
+from mt.datasets.decoding.pillow import load, opened
 from mt.datasets.decoding.rules import frame_number
 from mt.datasets.decoding.samples import Samples
 
@@ -15,7 +19,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSIGNED, _SIGNED = 1, 2
 _REDUCED_OR_MASK = 1 | 4  # bits of NewSubfileType: a smaller copy of another page, a transparency mask
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
-_ORIENTATION = 274
+_ORIENTATION, _LONG = 274, 4
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def pages_of(file: BinaryIO) -> tuple[Any, list[Page]]:
     """
     import tifffile
 
+    file.seek(0)
     tiff = tifffile.TiffFile(file)
     found = []
     for place, page in enumerate(tiff.pages):
@@ -111,10 +116,10 @@ def read_page(file: BinaryIO, chosen: Page) -> Samples:
         raise EOFError("strips lie beyond the end of the file")
     try:
         values = np.asarray(page.asarray())
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         if "requires the 'imagecodecs'" not in str(error):
             raise
-        values = _by_pillow(file, chosen)
+        values = _packed(file, chosen) if 8 < chosen.bits < 16 else _by_pillow(file, chosen)
     if page.planarconfig == 2 and int(page.samplesperpixel) > 1:
         values = np.moveaxis(values, 0, -1)
     if values.ndim == 3:
@@ -151,15 +156,50 @@ def _without_extra(values: np.ndarray, chosen: Page) -> np.ndarray:
     return values[..., :3] if chosen.photometric == _RGB and values.shape[-1] >= 3 else values[..., 0]
 
 
+def _packed(file: BinaryIO, chosen: Page) -> np.ndarray:
+    """Return (H, W) or (H, W, C) of 9 to 15 bits a sample, packed most significant bit first.
+
+    libtiff undoes the compression of a copy whose directory says that each row is bytes.
+    """
+    page, bits, channels = chosen.page, chosen.bits, int(chosen.page.samplesperpixel)
+    width, height = chosen.width_and_height
+    if page.is_tiled or page.planarconfig == 2 or page.predictor > 1:
+        raise _unread(chosen)
+    row = (width * channels * bits + 7) // 8
+    image = _by_libtiff(file, chosen, {256: row, 258: 8, 262: _BLACK_IS_ZERO, 277: 1})
+    each = np.unpackbits(np.asarray(image), axis=1)[:, : width * channels * bits].reshape(height, -1, bits)
+    values = np.zeros(each.shape[:2], dtype=np.uint16)
+    for place in range(bits):
+        values = values << 1 | each[..., place]
+    return np.asarray(values.reshape(height, width, channels) if channels > 1 else values)
+
+
 def _by_pillow(file: BinaryIO, chosen: Page) -> np.ndarray:
     """Return the values by libtiff, whose compressions are more, where Pillow has a mode that holds them."""
-    from PIL import Image
-
-    file.seek(0)
-    with_pages = Image.open(file, formats=("TIFF",))
-    with_pages.seek(chosen.place)
-    if not (with_pages.mode in ("I", "F") or with_pages.mode.startswith("I;16")) or chosen.channel is not None:
-        name = getattr(chosen.page.compression, "name", chosen.page.compression)
-        raise ValueError(f"{chosen.bits}-bit TIFF with {name} compression needs imagecodecs: pip install imagecodecs")
-    values = np.asarray(with_pages)
+    image = _by_libtiff(file, chosen, {})
+    if not (image.mode in ("I", "F") or image.mode.startswith("I;16")) or chosen.channel is not None:
+        raise _unread(chosen)
+    values = np.asarray(image)
     return values.view(np.uint32) if values.dtype == np.int32 and chosen.format == _UNSIGNED else values
+
+
+def _by_libtiff(file: BinaryIO, chosen: Page, changes: dict[int, int]) -> Image.Image:
+    """Return the page of a copy with other entries in its directory, as it lies in the file: not turned."""
+    page = chosen.page
+    order, big = page.parent.byteorder, page.parent.is_bigtiff
+    file.seek(0)
+    copy = bytearray(file.read())
+    for code, value in {**changes, _ORIENTATION: 1}.items():
+        if code in page.tags:
+            struct.pack_into(
+                f"{order}HHQQ" if big else f"{order}HHII", copy, page.tags[code].offset, code, _LONG, 1, value
+            )
+    image = opened(io.BytesIO(bytes(copy)))
+    image.seek(chosen.place)
+    load(image)
+    return image
+
+
+def _unread(chosen: Page) -> ValueError:
+    name = getattr(chosen.page.compression, "name", chosen.page.compression)
+    return ValueError(f"{chosen.bits}-bit TIFF with {name} compression needs imagecodecs: pip install imagecodecs")
