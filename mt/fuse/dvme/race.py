@@ -110,7 +110,7 @@ class FoldRows:
     def predict(self, recipe: Recipe, held: StandardRows) -> tuple[int, torch.Tensor]:
         """Return the epoch (0: the start) of the lowest loss on the stopping rows, and its logits of held-out rows."""
         inner, task = self.inner, self.inner.task
-        model = build(inner.shape, recipe, self.start, inner.seed)
+        model = build(inner.shape, recipe, self.start, inner.seed).to(inner.rows.y.device)
         if self.stopping is None:
             epochs = 0 if recipe.start == "logistic" else recipe.epochs
             train(model, inner.rows, recipe, task, seed=inner.seed, epochs=epochs, class_weight=inner.weights())

@@ -53,7 +53,7 @@ def choose_recipe(problem: DVMEProblem, recipes: Sequence[Recipe]) -> ChosenReci
 
 def trained(problem: DVMEProblem, recipe: Recipe, start: Linear, epochs: int) -> DVME:
     """Return a recipe's network after so many epochs on all rows of the problem."""
-    model = build(problem.shape, recipe, start, problem.seed)
+    model = build(problem.shape, recipe, start, problem.seed).to(problem.rows.y.device)
     train(model, problem.rows, recipe, problem.task, seed=problem.seed, epochs=epochs, class_weight=problem.weights())
     return model
 
