@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.solver import api
 from mt.probe.solver.registry import get_solver
 from mt.probe.solver.request import LogisticRequest
 from mt.results.store import Fit, ScoreStore
@@ -321,3 +323,18 @@ def test_groups_of_a_draw_stay_in_one_fold() -> None:
         fold = selection.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
         assert fold is not None
         assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
+
+
+def test_only_the_warning_that_a_flag_stands_for_is_muted(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data_of("binary")
+    fitting = fitting_of("clip")
+    hasty = dataclasses.replace(fitting.protocol, method=dataclasses.replace(fitting.protocol.method, max_iter=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_probe(LabelledRows(X, y), dataclasses.replace(fitting, protocol=hasty), seed=0).flags == (
+            "unconverged",
+        )
+    solve = api.solve_paths
+    monkeypatch.setattr(api, "solve_paths", lambda asked: warnings.warn("something else", stacklevel=1) or solve(asked))
+    with pytest.warns(UserWarning, match="something else"):
+        fit_probe(LabelledRows(X, y), fitting, seed=0)

@@ -17,7 +17,7 @@ from mt.fuse.dvme.problem import DVMEProblem, logistic_start
 from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
 from mt.fuse.dvme.selection import ChosenRecipe, choose_recipe, trained
 from mt.fuse.dvme.training import NetworkShape, StandardRows, predict
-from mt.probe.methods.linear import known_outputs, sigmoid, softmax
+from mt.probe.methods.linear import known_outputs, link
 from mt.system.device import pick_device
 
 Array = npt.NDArray[Any]
@@ -100,13 +100,3 @@ def fit_dvme(
     choice = choose_recipe(problem, recipes)
     model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
     return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)
-
-
-def link(logits: Floats, task: str) -> Floats:
-    """Return probabilities (n, outputs) of logits; one logit is the log-odds of class 1 of two."""
-    if task == "multilabel":
-        return sigmoid(logits)
-    if logits.shape[1] == 1:
-        positive = sigmoid(logits)
-        return np.hstack([1 - positive, positive])
-    return softmax(logits)

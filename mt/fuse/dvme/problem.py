@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from mt.fuse.dvme.training import Linear, NetworkShape, StandardRows
 from mt.probe.budgets.draw import folds
@@ -79,7 +80,7 @@ class DVMEProblem:
 def choose_penalty(problem: DVMEProblem, fold: Array, Cs: Array) -> float:
     """Return the C with the lowest pooled out-of-fold log loss of logistic regression on the concatenation."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ConvergenceWarning)
         request = LogisticRequest(
             problem.concatenated(), problem.y, Cs, task=problem.task, n_classes=problem.n_classes,
             class_weight=problem.class_weight,
@@ -104,7 +105,7 @@ def logistic_start(problem: DVMEProblem, C: float) -> Linear:
     if not len(taught):
         return start
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ConvergenceWarning)
         path = fit_logistic(
             X, y[:, taught] if multilabel else y, [C], task=problem.task,
             n_classes=None if multilabel else problem.n_classes, class_weight=problem.class_weight,

@@ -17,7 +17,6 @@ from mt.backbones.recorded import described, load_untrained
 from mt.datasets import Dataset, Split, load_dataset
 from mt.datasets.images import ImageFiles
 from mt.errors import InputError
-from mt.fuse.dvme.fit import link
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images
@@ -26,6 +25,7 @@ from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.saved import END_TO_END
+from mt.probe.methods.linear import link
 from mt.probe.saved import ModelFolder
 from mt.results.model_files import (
     check_classes,

@@ -18,7 +18,6 @@ from mt.backbones.recorded import described, load_described
 from mt.datasets import Dataset
 from mt.errors import InputError
 from mt.fuse.aligned import AlignedFeatures
-from mt.fuse.dvme.fit import link
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
@@ -35,6 +34,7 @@ from mt.fuse.fuser import attention_by_class
 from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.source import DrawSource
 from mt.probe.methods.base import Fitting
+from mt.probe.methods.linear import link
 from mt.probe.questions import Pair, Question
 from mt.probe.run import Scorer
 from mt.probe.saved import ModelFolder

@@ -1,6 +1,6 @@
 """What a fit leaves behind: scaling, weights and the classes it knows; turns embeddings into probabilities.
 
-Numpy alone: a saved probe predicts without torch or scikit-learn.
+Numpy and scipy alone: a saved probe predicts without torch or scikit-learn.
 
 Standardised entries are clipped.  A unit of a ReLU network may be all but silent on a small draw and alive on a test
 image: standardised on 126 rows of scikit-learn's digits, embeddings of three EfficientNet-Lites reached 400,000
@@ -63,8 +63,8 @@ class Scaling:
 class LinearProbe:
     """A linear classifier on scaled features, for the outputs that the draw could teach.
 
-    outputs (m,): the classes, or the labels of a multilabel task, that coef (m or 1, dim) and intercept speak of.
-    base (K,): what the others get: 0 for an absent class; the smoothed base rate of a label that never varied.
+    outputs (m,): the classes, or the labels of a multilabel task, that coef (m or 1, dim) and intercept are for.
+    base (K,): the probabilities of all others: 0 for an absent class, the smoothed base rate of a constant label.
     """
 
     task: str
@@ -81,16 +81,8 @@ class LinearProbe:
         weights = np.ascontiguousarray(self.coef.T)
         for start in range(0, len(X), _BLOCK) if self.coef.size else ():
             rows = self.scaling.apply(X[start : start + _BLOCK], "float64")
-            out[start : start + _BLOCK, self.outputs] = self._link(rows @ weights + self.intercept)
+            out[start : start + _BLOCK, self.outputs] = link(rows @ weights + self.intercept, self.task)
         return (out[:, 1] if self.task == "binary" else out).astype(np.float32)
-
-    def _link(self, logits: Floats) -> Floats:
-        if self.task == "multilabel":
-            return sigmoid(logits)
-        if logits.shape[1] == 1:  # one weight vector for two classes
-            positive = sigmoid(logits)
-            return np.hstack([1 - positive, positive])
-        return softmax(logits)
 
 
 def blocks(X: Array) -> list[Any] | Any:
@@ -98,16 +90,16 @@ def blocks(X: Array) -> list[Any] | Any:
     return (X[start : start + _BLOCK].astype(np.float64) for start in range(0, len(X), _BLOCK))
 
 
-def sigmoid(logits: Floats) -> Floats:
-    """Return 1 / (1 + exp(-z)) without overflow."""
-    small = np.exp(-np.abs(logits))
-    return np.asarray(np.where(logits >= 0, 1 / (1 + small), small / (1 + small)))
+def link(logits: Floats, task: str) -> Floats:
+    """Return the probabilities (n, outputs) of logits; a single one is the log-odds of class 1 of two classes."""
+    from scipy.special import expit, softmax
 
-
-def softmax(logits: Floats) -> Floats:
-    """Return exp(z) normalised along the last axis, without overflow."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    if task == "multilabel":
+        return np.asarray(expit(logits))
+    if logits.shape[1] == 1:
+        positive = expit(logits)
+        return np.hstack([1 - positive, positive])
+    return np.asarray(softmax(logits, axis=1))
 
 
 def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.int64], Floats]:
