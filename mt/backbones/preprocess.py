@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -120,7 +121,7 @@ class Preprocess:
         """
         import torch
 
-        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (self.mean, self.std))
+        mean, std = _constants(self.mean, self.std, pixels.device)
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)
         return images.div_(255).sub_(mean).div_(std)
 
@@ -139,6 +140,14 @@ class Preprocess:
         if width <= height:
             return self.resize, int(self.resize * height / width)
         return int(self.resize * width / height), self.resize
+
+
+@cache
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Return each channel's mean and standard deviation (3, 1, 1) on a device: a captured graph may not bring them."""
+    import torch
+
+    return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
 
 def _offset(size: int, crop: int) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from mt.backbones.load import Backbone
 from mt.errors import MtError
+from mt.featurize.captured import Captured
 from mt.system.device import tf32
 
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
@@ -46,12 +47,13 @@ class Embedder:
         self.chunk = batch_size
         self._autocast = _AUTOCAST.get(precision)
         self._tf32 = precision == "tf32"
+        self._forward = Captured(self._computed)
 
     def __call__(self, pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
         while True:
             try:
                 parts = torch.split(torch.as_tensor(pixels), self.chunk)
-                return torch.cat([self._forward(part) for part in parts])
+                return torch.cat([self._forward(part.to(self.device, non_blocking=True)) for part in parts])
             except torch.OutOfMemoryError as error:
                 if self.chunk == 1:
                     raise MtError(
@@ -59,11 +61,13 @@ class Embedder:
                         "Use a smaller --image-size, --precision bfloat16, or --device cpu."
                     ) from error
                 self.chunk = (self.chunk + 1) // 2
+                self._forward.forget()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = self.backbone.preprocess.normalize(pixels.to(self.device, non_blocking=True))
+    def _computed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of uint8 pixels that are on the device."""
+        images = self.backbone.preprocess.normalize(pixels)
         with (
             torch.inference_mode(),
             tf32(self._tf32),
