@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks._pairs import machine, paired, row
 from mt import open_features
 from mt.cache.feature_file.status import Status
-from mt.cache.feature_file.write import FeatureWriter, Rows
+from mt.cache.feature_file.write import FeatureWriter
+from mt.types import LabelledRows
 
 DIM = 2048
 ROWS = 2**30 // (4 * DIM)
@@ -41,7 +42,7 @@ def main() -> None:
 
 def write(path: Path) -> Path:
     """Return a complete feature file of random numbers."""
-    rows = Rows([f"row{i}" for i in range(ROWS)], np.zeros(ROWS, np.int64))
+    rows = LabelledRows(None, np.zeros(ROWS, np.int64), ids=[f"row{i}" for i in range(ROWS)])
     manifest = {
         "dataset": "benchmark", "location": None, "split": "train", "backbone": "none", "task": "binary",
         "class_names": ["a", "b"], "metric": "roc_auc", "budget_unit": "row", "grouping": None, "licence": "none",

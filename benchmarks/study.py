@@ -24,12 +24,13 @@ import numpy as np
 from benchmarks._pairs import machine, row, seconds
 from benchmarks._spectra import features, labels
 from mt.cache.catalog import Catalog, feature_path
-from mt.cache.feature_file.write import FeatureWriter, Rows
+from mt.cache.feature_file.write import FeatureWriter
 from mt.cache.fingerprint import digest
 from mt.probe.budgets.draw import draw
 from mt.probe.methods.linear import Scaling
 from mt.probe.request import ProbeRequest
 from mt.probe.run import run_probe
+from mt.types import LabelledRows
 
 FRACTIONS = (0.01, 0.1, 1.0)
 SEEDS = 5
@@ -127,7 +128,7 @@ def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> 
         numbers = np.arange(n)[rows]
         groups = [f"patient-{number // study.per_group}-{split}" for number in numbers]
         path = feature_path(folder, study.name, split, backbone, prints["file"])
-        told = Rows([f"image-{number}" for number in numbers], y[rows], groups)
+        told = LabelledRows(None, y[rows], groups, [f"image-{number}" for number in numbers])
         with FeatureWriter.open(path, told, manifest, dim=dim, block_rows=BLOCK) as writer:
             for block in list(writer.missing):
                 part = X[rows][block * BLOCK : (block + 1) * BLOCK]

@@ -35,12 +35,6 @@ OPEN: dict[str, set[str]] = {
     "folder size": {
         "mt/fuse/end_to_end",
     },
-    "class names": {
-        "Report",
-    },
-    "parameters": {
-        "mt.cache.feature_file.write.FeatureWriter.open",
-    },
     "untyped options": {
         "mt.cache.cli.selection.chosen",
         "mt.fuse.cli.fuse",

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from mt.cache.content import ContentIndex as ContentIndex
     from mt.cache.feature_file.read import FeatureFile as FeatureFile
     from mt.cache.feature_file.read import open_features as open_features
-    from mt.cache.feature_file.rows import Rows as Rows
     from mt.cache.feature_file.status import Status as Status
     from mt.cache.feature_file.summary import Summary as Summary
     from mt.cache.feature_file.summary import is_complete as is_complete
     from mt.cache.feature_file.summary import peek as peek
     from mt.cache.feature_file.summary import status_counts as status_counts
     from mt.cache.feature_file.verify import Damage as Damage
-    from mt.cache.feature_file.verify import Report as Report
+    from mt.cache.feature_file.verify import Verification as Verification
     from mt.cache.feature_file.verify import verify_file as verify_file
+    from mt.cache.feature_file.write import Existing as Existing
     from mt.cache.feature_file.write import FeatureWriter as FeatureWriter
     from mt.cache.fingerprint import digest as digest
     from mt.cache.fingerprint import slug as slug
@@ -32,11 +32,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "catalog": ["Catalog", "Entry", "feature_path"],
         "content": ["ContentIndex"],
         "feature_file.read": ["FeatureFile", "open_features"],
-        "feature_file.rows": ["Rows"],
         "feature_file.status": ["Status"],
         "feature_file.summary": ["Summary", "is_complete", "peek", "status_counts"],
-        "feature_file.verify": ["Damage", "Report", "verify_file"],
-        "feature_file.write": ["FeatureWriter"],
+        "feature_file.verify": ["Damage", "Verification", "verify_file"],
+        "feature_file.write": ["Existing", "FeatureWriter"],
         "fingerprint": ["digest", "slug"],
     },
 )

@@ -17,7 +17,7 @@ from mt.system.files import megabytes
 from mt.terminal import tables
 
 if TYPE_CHECKING:
-    from mt.cache.feature_file.verify import Report
+    from mt.cache.feature_file.verify import Verification
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> None:
@@ -108,7 +108,7 @@ def _pairs(values: dict[str, Any]) -> str:
     )
 
 
-def report(found: Report) -> None:
+def report(found: Verification) -> None:
     """Print what verification found in one file: a line, and one for each damaged block."""
     if found.problem and not found.damages:
         click.echo(f"damaged  {found.path}  {found.problem}")
@@ -119,7 +119,7 @@ def report(found: Report) -> None:
         click.echo(f"         {damage}")
 
 
-def report_facts(found: Report) -> dict[str, Any]:
+def report_facts(found: Verification) -> dict[str, Any]:
     """Return what verification found in one file, for machines; a damaged block with all its ids."""
     return {
         "path": str(found.path), "ok": not found.problem, "blocks": found.blocks, "checked": found.checked,

@@ -15,7 +15,7 @@ import torch
 from mt.backbones.load import Backbone
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
-from mt.cache.feature_file.write import FeatureWriter, Rows
+from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.datasets import Dataset
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
@@ -28,6 +28,7 @@ from mt.featurize.request import Compute
 from mt.system.device import pick_device
 from mt.system.threads import decoders
 from mt.terminal import progress
+from mt.types import LabelledRows
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
 BLOCK_ROWS = 256
@@ -161,9 +162,9 @@ def _reserve(
             batch_size = content["compute"]["batch_size"]
             writers[target] = open_files.enter_context(
                 FeatureWriter.open(
-                    target.path, Rows(split.ids, split.labels, split.groups, split.columns), content,
+                    target.path, LabelledRows(None, split.labels, split.groups, split.ids, split.columns), content,
                     dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
-                    overwrite=compute.overwrite, allow_mixed=compute.allow_mixed, lock_timeout=compute.wait,
+                    existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
                 )
             )  # fmt: skip
     except BaseException:  # an interrupt, too

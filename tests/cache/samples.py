@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from mt.cache import FeatureWriter, Rows, Status
+from mt.cache import Existing, FeatureWriter, Status
+from mt.types import LabelledRows
 
 N, DIM, BLOCK = 11, 160, 4  # a row is 640 bytes, so that a block spans several sectors
 SKIPPED = 5
 
 
-def rows(n: int = N) -> Rows:
+def rows(n: int = N) -> LabelledRows[None]:
     ids = [f"bild-é{row}.png" for row in range(n)]
     columns = {"age": [20.5 + row for row in range(n)], "site/view": ["PA", "AP"] * (n // 2) + ["PA"] * (n % 2)}
-    return Rows(ids, np.arange(n) % 2, groups=[f"patient{row // 2}" for row in range(n)], columns=columns)
+    return LabelledRows(None, np.arange(n) % 2, [f"patient{row // 2}" for row in range(n)], ids, columns)
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -41,8 +42,10 @@ def statuses(n: int = N) -> np.ndarray:
 
 
 def open_writer(path: Path, **options: Any) -> FeatureWriter:
+    """Open a writer; what is about an existing file goes into its `Existing`."""
+    existing = Existing(**{name: options.pop(name) for name in ("overwrite", "allow_mixed", "wait") if name in options})
     given = {"rows": rows(), "manifest": manifest(), "dim": DIM, "block_rows": BLOCK} | options
-    return FeatureWriter.open(path, given.pop("rows"), given.pop("manifest"), **given)
+    return FeatureWriter.open(path, given.pop("rows"), given.pop("manifest"), existing=existing, **given)
 
 
 def fill(writer: FeatureWriter, blocks: list[int] | None = None) -> None:

@@ -16,6 +16,7 @@ from mt import cli
 from mt.cache import open_features
 from mt.errors import CacheError, InputError, MissingExtraError, MtError
 from mt.system.files import megabytes
+from mt.types import LabelledRows
 from tests.cache import samples
 from tests.cache.test_catalog import put
 
@@ -280,7 +281,7 @@ class TestExport:
 
     def test_several_labels_have_a_column_each(self, tmp_path: Path) -> None:
         manifest = samples.manifest(task="multilabel", class_names=["edema", "mass"])
-        rows = samples.Rows(samples.rows().ids, np.tile([[0, 1]], (samples.N, 1)))
+        rows = LabelledRows(None, np.tile([[0, 1]], (samples.N, 1)), ids=samples.rows().ids)
         path = samples.write(tmp_path / "x" / "train" / "dino-0.h5", manifest=manifest, rows=rows)
         mt(tmp_path, "export", path, "--out", tmp_path / "x.npy")
         assert (tmp_path / "x.rows.csv").read_text().splitlines()[:2] == [

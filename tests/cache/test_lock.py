@@ -32,12 +32,12 @@ class TestLock:
             with pytest.raises(LockedError, match=f"is being written by process {other.pid} on "):
                 samples.open_writer(path)
             with pytest.raises(LockedError, match=f"process {other.pid}"):
-                samples.open_writer(path, lock_timeout=0.1)
+                samples.open_writer(path, wait=0.1)
 
     @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
     def test_a_second_writer_in_the_same_process_fails_too(self, path: Path, timeout: float) -> None:
         with samples.open_writer(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
-            samples.open_writer(path, lock_timeout=timeout)
+            samples.open_writer(path, wait=timeout)
 
     def test_a_second_writer_waits_if_asked(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with _holder(path) as other:
@@ -48,7 +48,7 @@ class TestLock:
                 other.wait()
 
             monkeypatch.setattr(time, "sleep", let_go)
-            with samples.open_writer(path, lock_timeout=60) as writer:
+            with samples.open_writer(path, wait=60) as writer:
                 assert writer.missing == [0, 1, 2]
             assert other.returncode == 0
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.cache import Rows, open_features, peek
+from mt.cache import open_features, peek
 from mt.errors import CacheError, IncompleteError
+from mt.types import LabelledRows
 from tests.cache import samples
 
 
@@ -68,7 +69,7 @@ class TestResume:
         samples.write_some(path, [0])
         options: dict[str, object] = {
             "fingerprint": {"manifest": samples.manifest(fingerprints={"file": "0" * 64})},
-            "labels": {"rows": Rows(samples.rows().ids, np.ones(samples.N, "i8"))},
+            "labels": {"rows": LabelledRows(None, np.ones(samples.N, "i8"), ids=samples.rows().ids)},
             "dim": {"dim": 3},
         }[change]  # type: ignore[assignment]
         with pytest.raises(CacheError, match=r"is of something else .* --overwrite"):

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from mt.cache import FeatureWriter, Rows, Status, is_complete, open_features, status_counts
+from mt.cache import FeatureWriter, Status, is_complete, open_features, status_counts
 from mt.errors import CacheError, DamagedError, InputError
+from mt.types import LabelledRows
 from tests.cache import samples
 
 KEPT = [row for row in range(samples.N) if row != samples.SKIPPED]
@@ -22,7 +23,7 @@ def test_what_is_written_is_read(complete: Path) -> None:
     rows = samples.rows()
     assert (features.n_rows, features.n_ok, features.n_skipped, features.dim) == (11, 10, 1, samples.DIM)
     assert np.array_equal(features.embeddings, samples.embeddings()[KEPT])
-    assert np.array_equal(features.labels, rows.labels[KEPT])
+    assert np.array_equal(features.labels, rows.y[KEPT])
     assert features.ids == [rows.ids[row] for row in KEPT]
     assert rows.groups is not None
     assert features.groups == [rows.groups[row] for row in KEPT]
@@ -59,7 +60,7 @@ def test_embeddings_are_mapped_and_not_copied_when_nothing_was_skipped(path: Pat
 
 def test_half_precision_and_several_labels(path: Path) -> None:
     labels = np.eye(samples.N, 5, dtype="i1")
-    rows = Rows(samples.rows().ids, labels)
+    rows = LabelledRows(None, labels, ids=samples.rows().ids)
     with samples.open_writer(path, rows=rows, dtype="float16") as writer:
         samples.fill(writer)
         features = open_features(writer.finish(), verify=True)
@@ -80,7 +81,7 @@ def test_columns_keep_numbers_text_and_gaps(path: Path) -> None:
         "slide": [f"s{row}" for row in range(n)], "count": list(range(n)), "age": [None, *[40] * (n - 1)],
         "sex": [None, *["f"] * (n - 1)], "a/b": [1.5] * n, ".": [2] * n, "": [3] * n,
     }  # fmt: skip
-    rows = Rows(samples.rows().ids, samples.rows().labels, columns=columns)
+    rows = LabelledRows(None, samples.rows().y, ids=samples.rows().ids, columns=columns)
     samples.write(path, rows=rows)
     read = open_features(path).columns
     assert read["slide"][1] == "s1"
@@ -93,23 +94,23 @@ def test_columns_keep_numbers_text_and_gaps(path: Path) -> None:
 
 def test_a_file_name_that_is_no_utf8_keeps_its_bytes(path: Path) -> None:
     strange = os.fsdecode(b"scan\xff.png")
-    rows = Rows([strange, *samples.rows().ids[1:]], samples.rows().labels)
+    rows = LabelledRows(None, samples.rows().y, ids=[strange, *samples.rows().ids[1:]])
     assert open_features(samples.write(path, rows=rows)).ids[0] == strange
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (Rows([], np.zeros(0, "i8")), "at least one row"),
-        (Rows(["a", "b", "a"], np.zeros(3, "i8")), "'a' is there 2 times"),
-        (Rows(["a", "b"], np.zeros(3, "i8")), "labels has 3 values for 2 rows"),
-        (Rows(["a", "b"], np.zeros(2, "f4")), "Labels must be integers"),
-        (Rows(["a", "b"], np.zeros(2, "i8"), groups=["x"]), "groups has 1 values for 2 rows"),
-        (Rows(["a", "b"], np.zeros(2, "i8"), columns={"age": ["old", 3]}), "mixes text and numbers"),
-        (Rows(["a", "b\0c"], np.zeros(2, "i8")), "NUL"),
+        (LabelledRows(None, np.zeros(0, "i8"), ids=[]), "at least one row"),
+        (LabelledRows(None, np.zeros(3, "i8"), ids=["a", "b", "a"]), "'a' is there 2 times"),
+        (LabelledRows(None, np.zeros(3, "i8"), ids=["a", "b"]), "labels has 3 values for 2 rows"),
+        (LabelledRows(None, np.zeros(2, "f4"), ids=["a", "b"]), "Labels must be integers"),
+        (LabelledRows(None, np.zeros(2, "i8"), ids=["a", "b"], groups=["x"]), "groups has 1 values for 2 rows"),
+        (LabelledRows(None, np.zeros(2, "i8"), ids=["a", "b"], columns={"age": ["old", 3]}), "mixes text and numbers"),
+        (LabelledRows(None, np.zeros(2, "i8"), ids=["a", "b\0c"]), "NUL"),
     ],
 )
-def test_rows_that_cannot_be_stored_are_refused(path: Path, rows: Rows, message: str) -> None:
+def test_rows_that_cannot_be_stored_are_refused(path: Path, rows: LabelledRows[None], message: str) -> None:
     with pytest.raises(InputError, match=message):
         samples.open_writer(path, rows=rows)
     assert not path.with_suffix(".partial").exists()

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mt.cache.catalog import feature_path
-from mt.cache.feature_file.write import FeatureWriter, Rows
+from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.fingerprint import digest
 from mt.probe.request import ProbeRequest
 from mt.probe.run import Answers, run_probe
 from mt.results.store import ScoreStore
+from mt.types import LabelledRows
 
 HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
 BLOCK = 64
@@ -83,9 +84,11 @@ def write_features(
         "command": f"mt featurize --model {model} --dataset {dataset}", "warnings": [], **manifest,
     }  # fmt: skip
     groups = [f"{split}-patient-{row // 4}" for row in range(len(labels))] if grouped else None
-    rows = Rows([f"{split}-{row}" for row in range(len(labels))], labels, groups, columns or {})
+    rows = LabelledRows(None, labels, groups, [f"{split}-{row}" for row in range(len(labels))], columns or {})
     path = feature_path(cache, dataset, split, model, fingerprints["file"])
-    with FeatureWriter.open(path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, overwrite=True) as writer:
+    with FeatureWriter.open(
+        path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, existing=Existing(overwrite=True)
+    ) as writer:
         for block in list(writer.missing):
             part = slice(block * BLOCK, (block + 1) * BLOCK)
             writer.write_block(block, embeddings[part], np.ones(len(embeddings[part]), dtype=np.uint8))

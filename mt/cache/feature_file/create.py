@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, FileLayout, seal_of
-from mt.cache.feature_file.rows import Rows, hash_of
+from mt.cache.feature_file.rows import arrays_of, hash_of
 from mt.cache.fingerprint import JSON, canonical
 from mt.system import files
+from mt.types import LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +44,14 @@ class _Shape:
         return self.n_rows * (self.dim * self.itemsize + 1) + self.n_blocks * DIGEST
 
 
-def create(path: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int) -> None:
+def create(
+    path: Path, rows: LabelledRows[None], manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int
+) -> None:
     """Write a complete, sealed and synced feature file without any embedding; the caller names it.
 
     Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
     """
-    arrays = rows.arrays()
+    arrays = arrays_of(rows)
     shape = _Shape(len(rows.ids), dim, dtype, block_rows)
     text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": hash_of(arrays)})
     descriptor = files.create(path)

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from mt.cache.feature_file import format
 from mt.cache.feature_file.create import create
-from mt.cache.feature_file.rows import Rows, hash_of
+from mt.cache.feature_file.rows import arrays_of, hash_of
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError
 from mt.system import files
+from mt.types import LabelledRows
 
 ADOPTED = {"batch_size", "threads"}  # a resumed run takes these from the file
 MIXED = "mixed_compute"
 
 
 def agree(
-    partial: Path, rows: Rows, manifest: dict[str, JSON], *, dim: int, dtype: str, allow_mixed: bool
+    partial: Path, rows: LabelledRows[None], manifest: dict[str, JSON], *, dim: int, dtype: str, allow_mixed: bool
 ) -> bool:
     """Say whether the run may write into the file as it is; False if its other compute must be recorded first.
 
@@ -26,7 +27,7 @@ def agree(
     without `allow_mixed`, naming what differs.
     """
     there, layout = _read(partial)
-    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(rows.arrays()), "dim": dim, "dtype": dtype}
+    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(arrays_of(rows)), "dim": dim, "dtype": dtype}
     theirs = {
         "fingerprints": there.get("fingerprints"), "rows": there["rows"], "dim": layout.dim, "dtype": layout.dtype
     }  # fmt: skip
@@ -46,7 +47,7 @@ def agree(
     return any(not list(_differences(known, here)) for known in there.get(MIXED, []))
 
 
-def with_other_compute(partial: Path, temporary: Path, rows: Rows, compute: JSON) -> None:
+def with_other_compute(partial: Path, temporary: Path, rows: LabelledRows[None], compute: JSON) -> None:
     """Record in the manifest that further rows are computed otherwise: a new sealed file with the same blocks."""
     manifest, old = _read(partial)
     warning = "Rows were computed on different devices or versions (--allow-mixed)."

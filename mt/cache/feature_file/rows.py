@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from mt.errors import InputError
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,53 +17,48 @@ if TYPE_CHECKING:
 COLUMNS = "columns/"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one split, in order.
+def arrays_of(rows: LabelledRows[None]) -> dict[str, np.ndarray]:
+    """Return the arrays that a file stores of the rows of one split, by dataset name.
 
-    ids: unique names.  labels: (n,) integer classes, or (n, L) zeros and ones, one column a label.
-    groups: what must not be split (usually a patient), or None where that is not known.
-    columns: metadata by name, each n strings or n numbers (None is "" or NaN).
+    Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label.  Columns hold n
+    strings or n numbers each (None is "" or NaN).
+
+    Raises:
+        InputError: the rows cannot be stored.
     """
+    _check(rows)
+    stored = {"ids": _texts("ids", rows.ids), "labels": _labels(rows.y)}
+    if rows.groups is not None:
+        stored["groups"] = _texts("groups", rows.groups)
+    for name in sorted(rows.columns):
+        stored[COLUMNS + _quoted(name)] = _column(name, rows.columns[name])
+    return stored
 
-    ids: Sequence[str]
-    labels: np.ndarray
-    groups: Sequence[str] | None = None
-    columns: Mapping[str, Sequence[str | float | int | None]] = field(default_factory=dict)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays that a file stores, by dataset name.  Raises InputError for what cannot be stored."""
-        self._check()
-        stored = {"ids": _texts("ids", self.ids), "labels": self._labels()}
-        if self.groups is not None:
-            stored["groups"] = _texts("groups", self.groups)
-        for name in sorted(self.columns):
-            stored[COLUMNS + _quoted(name)] = _column(name, self.columns[name])
-        return stored
+def _check(rows: LabelledRows[None]) -> None:
+    n = len(rows.ids)
+    if n == 0:
+        raise InputError("A feature file needs at least one row; this split has none.")
+    if len(set(rows.ids)) < n:
+        twice, times = Counter(rows.ids).most_common(1)[0]
+        raise InputError(f"Row ids must be unique; '{twice}' is there {times} times.")
+    lengths = {"labels": len(rows.y), **{name: len(values) for name, values in rows.columns.items()}}
+    if rows.groups is not None:
+        lengths["groups"] = len(rows.groups)
+    for name, length in lengths.items():
+        if length != n:
+            raise InputError(f"{name} has {length} values for {n} rows.")
 
-    def _check(self) -> None:
-        n = len(self.ids)
-        if n == 0:
-            raise InputError("A feature file needs at least one row; this split has none.")
-        if len(set(self.ids)) < n:
-            twice, times = Counter(self.ids).most_common(1)[0]
-            raise InputError(f"Row ids must be unique; '{twice}' is there {times} times.")
-        lengths = {"labels": len(self.labels), **{name: len(values) for name, values in self.columns.items()}}
-        if self.groups is not None:
-            lengths["groups"] = len(self.groups)
-        for name, length in lengths.items():
-            if length != n:
-                raise InputError(f"{name} has {length} values for {n} rows.")
 
-    def _labels(self) -> np.ndarray:
-        import numpy as np
+def _labels(y: Array) -> np.ndarray:
+    import numpy as np
 
-        labels = np.asarray(self.labels)
-        if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
-            raise InputError(
-                f"Labels must be integers, (n,) classes or (n, L) zeros and ones; found {labels.dtype} {labels.shape}."
-            )
-        return np.ascontiguousarray(labels, dtype="<i8" if labels.ndim == 1 else "i1")
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
+        raise InputError(
+            f"Labels must be integers, (n,) classes or (n, L) zeros and ones; found {labels.dtype} {labels.shape}."
+        )
+    return np.ascontiguousarray(labels, dtype="<i8" if labels.ndim == 1 else "i1")
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -89,7 +84,7 @@ def _column(name: str, values: Sequence[str | float | int | None]) -> np.ndarray
     return np.array(values, dtype="<i8")
 
 
-def _texts(name: str, values: Sequence[str]) -> np.ndarray:
+def _texts(name: str, values: Sequence[str] | Array) -> np.ndarray:
     """Return strings as a fixed-width UTF-8 array: unlike HDF5's variable strings, the same bytes every time.
 
     Names of files that are no valid UTF-8 keep their bytes (surrogateescape, as Python reads them).

@@ -30,7 +30,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What verification found.  `problem` says in words what is wrong, and is empty for a sound file.
 
     blocks: how many the file has.  checked: how many of them are there and were checked.
@@ -43,7 +43,7 @@ class Report:
     problem: str
 
 
-def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
+def verify_file(path: Path, advance: Callable[[int], object] = int) -> Verification:
     """Check the user block, the manifest, the seal and every block's checksum, by plain reads.
 
     HDF5 is asked for ids only once all of its own structure is known to be sound.  A partial file is checked as far
@@ -52,7 +52,7 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
     try:
         descriptor = format.open_for_reading(path)
     except CacheError as error:
-        return Report(path, 0, 0, (), str(error))
+        return Verification(path, 0, 0, (), str(error))
     try:
         layout = format.read_layout(descriptor, path)
         format.read_manifest(descriptor, layout, path)
@@ -60,10 +60,10 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Report:
         checked = format.count_done(descriptor, layout, path)
         damages = find_damage(descriptor, layout, advance)
     except CacheError as error:
-        return Report(path, 0, 0, (), str(error))
+        return Verification(path, 0, 0, (), str(error))
     finally:
         os.close(descriptor)
-    return Report(path, layout.n_blocks, checked, tuple(damages), in_words(damages) if damages else "")
+    return Verification(path, layout.n_blocks, checked, tuple(damages), in_words(damages) if damages else "")
 
 
 def find_damage(descriptor: int, layout: format.FileLayout, advance: Callable[[int], object] = int) -> list[Damage]:

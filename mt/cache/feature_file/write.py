@@ -9,6 +9,7 @@ is there is true; what has none is computed again.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,17 +18,15 @@ from mt.cache.feature_file import format
 from mt.cache.feature_file.create import create
 from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.resume import agree, with_other_compute
-from mt.cache.feature_file.rows import Rows
 from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, InputError
 from mt.system import files
+from mt.types import LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
     from filelock import BaseFileLock
-
-__all__ = ["FeatureWriter", "Rows"]
 
 
 def partial_path(path: Path) -> Path:
@@ -38,6 +37,20 @@ def partial_path(path: Path) -> Path:
 def temporary_path(path: Path) -> Path:
     """Return the name of a feature file that is being created: what is under it is worth nothing."""
     return path.with_suffix(".tmp")
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What a writer does about a file that is there, or being written.
+
+    overwrite: start again; an existing file stays until the new one is complete.  allow_mixed: resume although the
+    device or versions in the manifest differ from those of the rows that are there.  wait: seconds to wait for
+    another writer.
+    """
+
+    overwrite: bool = False
+    allow_mixed: bool = False
+    wait: float = 0.0
 
 
 class FeatureWriter:
@@ -66,41 +79,38 @@ class FeatureWriter:
     def open(
         cls,
         path: Path,
-        rows: Rows,
+        rows: LabelledRows[None],
         manifest: dict[str, JSON],
         *,
         dim: int,
         dtype: str = "float32",
         block_rows: int,
-        overwrite: bool = False,
-        allow_mixed: bool = False,
-        lock_timeout: float = 0.0,
+        existing: Existing | None = None,
     ) -> Self:
         """Create the file with its space reserved, or resume the partial one after verifying what is there.
 
         Where the complete file is there already (another run has made it meanwhile) nothing is missing of it.
-        dtype: float32 or float16.  block_rows: rows a checksum, for a new file; a resumed one keeps its own.
-        overwrite: start anew; an existing file stays until the new one is complete.  allow_mixed: resume although
-        the device or versions in `manifest["compute"]` are not those of the rows that are there.
-        lock_timeout: seconds to wait for another writer.
+        rows: their ids, labels, groups and columns.  dtype: float32 or float16.  block_rows: rows per checksum, for a
+        new file; a resumed one keeps its own.
         Raises LockedError, NoSpaceError (nothing is left behind), DamagedError, CacheError and InputError.
         """
         if dtype not in ("float32", "float16"):
             raise InputError(f"No dtype '{dtype}' for features. Use float32 or float16.")
+        existing = existing or Existing()
         partial = partial_path(path)
         try:
             files.make_folder(path.parent)
-            lock = acquire(path, lock_timeout)
+            lock = acquire(path, existing.wait)
             try:
-                if path.exists() and not overwrite:
+                if path.exists() and not existing.overwrite:
                     agree(path, rows, manifest, dim=dim, dtype=dtype, allow_mixed=True)
                     return cls(path, lock, created=False, complete=True)
                 files.remove(temporary_path(path))
-                created = overwrite or not partial.exists()
+                created = existing.overwrite or not partial.exists()
                 if created:
                     create(temporary_path(path), rows, manifest, dim=dim, dtype=dtype, block_rows=block_rows)
                     files.rename(temporary_path(path), partial)
-                elif not agree(partial, rows, manifest, dim=dim, dtype=dtype, allow_mixed=allow_mixed):
+                elif not agree(partial, rows, manifest, dim=dim, dtype=dtype, allow_mixed=existing.allow_mixed):
                     with_other_compute(partial, temporary_path(path), rows, manifest["compute"])
                 return cls(path, lock, created=created)
             except BaseException:
