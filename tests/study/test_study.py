@@ -14,7 +14,7 @@ from mt.datasets.setting_options import dataset_settings
 from mt.errors import InputError
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.request import FuseRequest
-from mt.probe.run import Study as Scored
+from mt.probe.run import Answers
 from mt.report.cli import report
 from mt.results.store import ScoreStore
 from mt.study.cli import study as command
@@ -220,9 +220,9 @@ def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
 ) -> None:
     asked: list[FuseRequest] = []
 
-    def trained(request: FinetuneRequest) -> Scored:
+    def trained(request: FinetuneRequest) -> Answers:
         asked.append(request.cached)
-        return Scored([], 2, 1, tmp_path / "scores.sqlite")
+        return Answers([], 2, 1, tmp_path / "scores.sqlite")
 
     monkeypatch.setattr("mt.fuse.end_to_end.run.run_unfrozen", trained)
     named = "datasets = ['digits']\nmodels = ['dino', 'swav']\nmethods = ['dvme', 'fine-tune']"
