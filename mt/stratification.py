@@ -30,7 +30,9 @@ def stratified_parts(labels: ArrayLike, groups: Groups | None, fractions: Sequen
     """Return the part number of every row, parts holding the given fractions of every label and no group split.
 
     `labels` is (n,) classes or (n, L) zeros and ones; `groups` names the group of each row.  Fractions are
-    normalised to sum to one.  Raises ValueError on a fraction that is not positive.
+    normalised to sum to one.  With one class per row and no groups, a part with share s of P parts lacks less than one
+    row of each class, and has at most 1/2 + s (P/2 - 1) rows too many.  Raises ValueError on a fraction that is not
+    positive.
     """
     if not len(fractions) or min(fractions) <= 0:
         raise ValueError(f"fractions must be positive, got {list(fractions)}")
