@@ -33,11 +33,11 @@ def test_every_prefix_of_an_order_holds_each_class_in_proportion(sizes: list[int
 @given(sizes=st.lists(st.integers(1, 80), min_size=1, max_size=5), fractions=shares, seed=st.integers(0, 2**31))
 @example(sizes=[13], fractions=[x / 1.359375 for x in (0.8125, 0.125, 0.140625, 0.140625, 0.140625)], seed=0)
 def test_parts_of_ungrouped_rows_are_near_their_share(sizes: list[int], fractions: list[float], seed: int) -> None:
-    """Each part lacks less than one row of a class, and has at most 1/2 + share (P/2 - 1) too many, of P parts.
+    """Each part lacks less than one row of a class, and has at most 1/2 + s (P/2 - 1) too many: share s of P parts.
 
-    Whole multiples of the shares are dealt first, so part j then wants d_j in [0, 1) rows more.  Each remaining row goes
-    to the part k with the largest (d_k - 1/2) / s_k = m, so d_j <= m s_j + 1/2 for every j.  While a row remains, the
-    d_j sum to at least 1, so m >= 1 - P/2, and after part k got its row, d_k = m s_k - 1/2 >= -(1/2 + s_k (P/2 - 1)).
+    Whole multiples of the shares are dealt first, so part j then wants d_j in [0, 1) rows more.  Each remaining row
+    goes to the part k with the largest (d_k - 1/2) / s_k = m, so d_j <= m s_j + 1/2 for every j.  While a row remains,
+    the d_j sum to at least 1, so m >= 1 - P/2.  After part k got its row, d_k = m s_k - 1/2 >= -(1/2 + s_k (P/2 - 1)).
     """
     labels = np.repeat(np.arange(len(sizes)), sizes)
     part, share = stratified_parts(labels, None, fractions, seed), np.array(fractions)

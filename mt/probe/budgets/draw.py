@@ -7,17 +7,35 @@ Draws, folds and splits are stratified by class; several labels, and groups as u
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError
-from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
-from mt.probe.budgets.draw_file import read_draws, write_draws
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
-from mt.types import Groups
+from mt.types import TASKS, Groups
 
-__all__ = ["Draw", "draw", "folds", "read_draws", "stratified_split", "write_draws"]
+UNITS = ("row", "group")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random budget, identified by (fraction or shots, seed).
+
+    `rows` are row numbers of the training split, in the order they were drawn.  `realised` says what the draw got: its
+    `unit` and the `n_units` drawn, `n_rows`, `n_groups` (None without groups), `rows` and `groups` per class (the
+    positives of each label in multilabel), the classes `forced` (proportion alone would have omitted them), the classes
+    `missing` and the multilabel labels that are `constant`, as class numbers; whether it got `everything`; and whether
+    a draw file `listed` it.
+    """
+
+    rows: Ints
+    fraction: float | None
+    shots: int | None
+    seed: int
+    realised: dict[str, Any]
 
 
 def draw(
@@ -135,3 +153,55 @@ def _rows_of(units: Ints, unit_of_row: Ints) -> Ints:
     rank_of_row = rank[unit_of_row]
     by_rank = np.argsort(rank_of_row, kind="stable")
     return by_rank[: int((rank_of_row < len(units)).sum())]
+
+
+def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
+    """Return (n, n_classes) zeros and ones: which classes (multilabel: labels) each row holds.
+
+    Raises InputError on an unknown task, a wrong shape, a missing label or one outside the task.
+    """
+    if task not in TASKS:
+        raise InputError(f"No task '{task}'. Expected one of: {', '.join(TASKS)}")
+    table = np.asarray(labels)
+    highest = 1 if task == "multilabel" else n_classes - 1
+    expected = f"(rows, {n_classes})" if task == "multilabel" else "(rows,)"
+    if table.ndim != (2 if task == "multilabel" else 1) or (task == "multilabel" and table.shape[1] != n_classes):
+        raise InputError(f"{task} labels have the shape {expected}, found {table.shape}")
+    if len(table) == 0:
+        raise InputError("there is no row to draw from")
+    if table.dtype.kind not in "biuf":
+        raise InputError(f"{task} labels are whole numbers from 0 to {highest}, found {table.ravel()[0]!r}")
+    if table.dtype.kind == "f" and (missing := int(np.isnan(table).any(axis=tuple(range(1, table.ndim))).sum())):
+        raise InputError(f"{missing} of {len(table)} rows have a NaN label: remove the rows without a label")
+    wrong = (table < 0) | (table > highest) | (table != np.floor(table))
+    if wrong.any():
+        found = ", ".join(f"{value:g}" for value in np.unique(table[wrong])[:3].astype(np.float64))
+        raise InputError(f"{task} labels are whole numbers from 0 to {highest}, found {found}")
+    if task == "multilabel":
+        return np.asarray(table, dtype=np.int64)
+    return np.asarray(table[:, None] == np.arange(n_classes), dtype=np.int64)
+
+
+def account(
+    matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, task: str, unit: str, forced: list[int]
+) -> dict[str, Any]:
+    """Return what `rows` hold, as `Draw.realised` describes; `matrix` is (n, n_classes), of all rows."""
+    held = matrix[rows]
+    per_class = held.sum(axis=0)
+    constant = (per_class == 0) | (per_class == len(rows))
+    per_class_groups = n_groups = None
+    if groups is not None:
+        counts, _ = unit_counts(held, groups[rows].tolist())
+        n_groups, per_class_groups = len(counts), (counts > 0).sum(axis=0).tolist()
+    return {
+        "unit": unit,
+        "n_units": n_groups if unit == "group" else len(rows),
+        "n_rows": len(rows),
+        "n_groups": n_groups,
+        "rows": per_class.tolist(),
+        "groups": per_class_groups,
+        "forced": forced,
+        "missing": np.flatnonzero(per_class == 0).tolist(),
+        "constant": np.flatnonzero(constant).tolist() if task == "multilabel" else [],
+        "everything": len(rows) == len(matrix),
+    }

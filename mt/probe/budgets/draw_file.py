@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
-from mt.probe.budgets.account import UNITS, Draw, account, class_matrix
+from mt.probe.budgets.draw import UNITS, Draw, account, class_matrix
 from mt.stratification import Ints
 from mt.system import files
 from mt.types import Groups

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import InputError
-from mt.probe.budgets.draw import Draw, draw, read_draws, write_draws
-from mt.probe.budgets.draw_file import list_draws
+from mt.probe.budgets.draw import Draw, draw
+from mt.probe.budgets.draw_file import list_draws, read_draws, write_draws
 from mt.probe.questions import Budget, Pair, Question, budgets, seeds_of
 from mt.results.store import ScoreStore
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.errors import InputError
-from mt.probe.budgets.draw import draw, folds, read_draws, stratified_split, write_draws
-from mt.probe.budgets.draw_file import list_draws
+from mt.probe.budgets.draw import draw, folds, stratified_split
+from mt.probe.budgets.draw_file import list_draws, read_draws, write_draws
 
 MULTICLASS = {"task": "multiclass", "n_classes": 4}
 MULTILABEL = {"task": "multilabel", "n_classes": 4}
@@ -210,7 +212,7 @@ def test_every_class_can_be_fitted_whichever_fold_is_held_out() -> None:
         ({"shots": 0}, "at least 1"),
         ({"fraction": 0.1, "unit": "group"}, "needs the group"),
         ({"fraction": 0.1, "unit": "slide"}, "No budget unit 'slide'"),
-        ({"fraction": 0.1, "n_classes": 3}, r"0 \.\.\. 2, found 0 \.\.\. 3"),
+        ({"fraction": 0.1, "n_classes": 3}, r"from 0 to 2, found 3"),
         ({"fraction": 0.1, "task": "ternary"}, "No task 'ternary'"),
         ({"fraction": 0.1, "task": "multilabel"}, r"shape \(rows, 4\)"),
     ],
@@ -306,3 +308,23 @@ def test_what_is_no_json_and_what_is_not_there_is_said(tmp_path: Path) -> None:
         read_draws(tmp_path / "none.json", **SPLIT)
     with pytest.raises(InputError, match="cannot be read"):
         read_draws(tmp_path, **SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "n_classes", "message"),
+    [
+        ([0.0, 1.0, np.nan, np.nan], "binary", 2, "2 of 4 rows have a NaN label: remove the rows without a label"),
+        ([[0, 1], [np.nan, 1]], "multilabel", 2, "1 of 2 rows have a NaN label"),
+        ([0, 0.5, 1], "binary", 2, "binary labels are whole numbers from 0 to 1, found 0.5"),
+        ([0, 1, 3, 7], "multiclass", 3, "multiclass labels are whole numbers from 0 to 2, found 3, 7"),
+        (["a", "b"], "binary", 2, "binary labels are whole numbers from 0 to 1, found"),
+        ([[0, 2], [1, 0]], "multilabel", 2, "multilabel labels are whole numbers from 0 to 1, found 2"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("function", [partial(draw, fraction=0.5), folds], ids=["draw", "folds"])
+def test_labels_that_are_no_classes_are_named(
+    function: Callable[..., Any], labels: Any, task: str, n_classes: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        function(np.array(labels), task=task, n_classes=n_classes)
