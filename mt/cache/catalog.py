@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mt.cache.dataset_name import is_named
 from mt.cache.feature_file.summary import peek
 from mt.cache.fingerprint import JSON, slug
 from mt.errors import CacheError
@@ -154,14 +155,8 @@ def _asked(entry: Entry) -> tuple[JSON, ...]:
 
 def _is_dataset(entry: Entry, names: Collection[str]) -> bool:
     """Say whether an entry is of one of the datasets, named as it is shown or as it was asked for by its path."""
-    if entry.dataset in names:
-        return True
-    kind, colon, _ = entry.dataset.partition(":")
     location = entry.manifest.get("location")
-    return bool(colon and location) and any(
-        name.startswith(f"{kind}:") and os.path.abspath(os.path.expanduser(name[len(kind) + 1 :])) == location
-        for name in names
-    )
+    return any(is_named(entry.dataset, location, name) for name in names)
 
 
 def _inside(folder: Path) -> list[Path]:

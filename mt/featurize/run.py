@@ -15,6 +15,7 @@ import torch
 from mt.backbones.load import Backbone
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
+from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.datasets import Dataset
 from mt.featurize.embed import (
@@ -128,12 +129,10 @@ def command(
     dataset: Dataset, target: Target, compute: Compute, *, image_size: int, limit: int | None, weights: str | None
 ) -> str:
     """Return the command that makes, or finishes, a feature file in the default cache folder."""
-    kind, colon, _ = dataset.name.partition(":")
-    place = dataset.location
-    name = f"{kind}:{place}" if place and kind in ("folder", "table") and colon else dataset.name
+    name, place = loadable_name(dataset.name, dataset.location), data_dir_of(dataset.name, dataset.location)
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
-    if place and name == dataset.name:
-        words += ["--data-dir", place if Path(place).is_dir() else str(Path(place).parent)]
+    if place:
+        words += ["--data-dir", place]
     device = pick_device(compute.device)
     given = {
         "--image-size": image_size,

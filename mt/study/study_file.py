@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mt.cache.dataset_name import mapped_place
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
 from mt.study.complaints import complaint
@@ -95,8 +96,7 @@ def _path(place: str, info: ValidationInfo) -> str:
 
 def _located(name: str, info: ValidationInfo) -> str:
     """Return a dataset's name with its path, if it has one, as an absolute one."""
-    kind, colon, place = name.partition(":")
-    return f"{kind}:{_path(place, info)}" if colon and kind in ("folder", "table") else name
+    return mapped_place(name, lambda place: _path(place, info))
 
 
 def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:

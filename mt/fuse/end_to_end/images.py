@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.backbones.preprocess import Preprocess
+from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.datasets import Dataset, ImageError, load_dataset
 from mt.errors import InputError
 
@@ -28,13 +29,10 @@ def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
 
     Raises InputError and DatasetError where it is not there any more.
     """
-    place = entry.manifest.get("location")
-    kind, colon, _ = entry.dataset.partition(":")
-    if colon and place and kind in ("folder", "table"):
-        return load_dataset(f"{kind}:{place}", on_error="skip")
-    if data_dir is None and place:
-        data_dir = place if Path(place).is_dir() else Path(place).parent
-    return load_dataset(entry.dataset, Path(data_dir) if data_dir else None, on_error="skip")
+    location = entry.manifest.get("location")
+    place = data_dir or data_dir_of(entry.dataset, location)
+    name = loadable_name(entry.dataset, location)
+    return load_dataset(name, Path(place) if place else None, on_error="skip")
 
 
 class Images:

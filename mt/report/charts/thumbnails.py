@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Entry
+from mt.cache.dataset_name import loadable_name
 from mt.errors import MtError
 from mt.terminal import progress
 
@@ -23,9 +24,7 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
     """
     from mt.datasets import load_dataset
 
-    kind, colon, _ = entry.dataset.partition(":")
-    location = entry.manifest.get("location")
-    name = f"{kind}:{location}" if colon and location and kind in ("folder", "table") else entry.dataset
+    name = loadable_name(entry.dataset, entry.manifest.get("location"))
     try:
         split = load_dataset(name, data_dir).splits[entry.split]
     except (MtError, KeyError) as error:
