@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import digest
-from mt.datasets.base import ImageError, Json, Loaded
-from mt.datasets.decoding import netpbm, pillow, png, tiff
+from mt.datasets.base import ImageError, Json, Loaded, Pixels
+from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff
 from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
@@ -36,7 +36,7 @@ SUFFIXES = frozenset((*_PHOTOGRAPHS, ".dcm", ".dicom"))
 class Decoded:
     """One image as 8-bit RGB, and which share of its depth it uses (None: 8 bits, or its depth does not decide)."""
 
-    image: Image.Image
+    image: Pixels
     range_share: float | None = None
 
 
@@ -50,7 +50,8 @@ def decode(source: str | os.PathLike[str] | bytes, decoding: Decoding | None = N
         ImageError: the file is absent, empty, truncated, too large, or no image; the message names it.
         MissingExtraError: a DICOM file, and pydicom is not installed.
     """
-    return examine(source, decoding or Decoding(), Notes()).image
+    image = examine(source, decoding or Decoding(), Notes()).image
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 def examine(source: str | os.PathLike[str] | bytes, decoding: Decoding, notes: Notes) -> Decoded:
@@ -85,8 +86,11 @@ def _decoded(data: bytes, decoding: Decoding, notes: Notes) -> Decoded:
     return Decoded(Image.fromarray(Samples(np.asarray(found), 0, 255).eight_bits(decoding.rule)))
 
 
-def _found(data: bytes, decoding: Decoding, notes: Notes) -> Image.Image | Samples:
+def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
     """Return 8-bit RGB, or samples of another depth, by what the content says the file is."""
+    plain = jpeg.decode(data, decoding.max_pixels or Image.MAX_IMAGE_PIXELS)
+    if plain is not None:
+        return plain
     if is_dicom(data):
         from mt.datasets.decoding.dicom import read_dicom
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mt.datasets.decoding import jpeg
+from mt.datasets.images import ImageFiles, decode
 
 COLOUR: tuple[dict[str, Any], ...] = tuple(
     {"quality": quality, "subsampling": subsampling, "progressive": progressive, **more}
@@ -88,6 +90,23 @@ def test_an_upright_exif_entry_changes_nothing() -> None:
 )
 def test_what_goes_pillows_way(data: bytes) -> None:
     assert jpeg.decode(data) is None
+
+
+def test_a_file_of_several_photographs_goes_pillows_way() -> None:
+    file = BytesIO()
+    picture().save(file, "MPO", save_all=True, append_images=[picture(seed=1)])
+    assert jpeg.decode(file.getvalue()) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": exif(3)}, {"exif": exif(1)}], ids=str)
+def test_the_reader_of_image_files_gives_pillows_upright_pixels(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(encoded(picture(), **options))
+    expected = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(decode(path)), np.asarray(expected))
+    loaded = ImageFiles([str(path)]).load(0, 1)[0]
+    assert isinstance(loaded, np.ndarray) == (options.get("exif") != exif(3))
+    np.testing.assert_array_equal(np.asarray(loaded), np.asarray(expected))
 
 
 def test_a_large_picture_is_left_to_pillow() -> None:

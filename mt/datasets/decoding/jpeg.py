@@ -63,7 +63,7 @@ def decode(data: bytes, max_pixels: int | None = None) -> Pixels | None:
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """Return what a JPEG file's markers say up to its first scan; None for what is not a JPEG of a usual kind."""
+    """Return what a JPEG file's markers say up to its first scan; None for what is not one plain JPEG."""
     if data[:2] != START:
         return None
     at, adobe, exif, frame = 2, None, b"", None
@@ -82,6 +82,8 @@ def read_header(data: bytes) -> JpegHeader | None:
             return None  # lossless, hierarchical or arithmetic
         elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
             adobe = body[11]
+        elif marker == 0xE2 and body[:4] == b"MPF\0":
+            return None  # several photographs in one file
         elif marker == 0xE1 and body[:6] == _EXIF and not exif:
             exif = body
         at += 2 + size
