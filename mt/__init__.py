@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mt.probe import draw as draw
     from mt.probe import fit_logistic as fit_logistic
     from mt.probe import folds as folds
+    from mt.probe import interval as interval
     from mt.probe import load_probe as load_probe
     from mt.probe import run_probe as run_probe
     from mt.report import write_report as write_report
@@ -59,8 +60,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
         "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
         "probe": [
-            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "draw", "fit_logistic", "folds", "load_probe",
-            "run_probe",
+            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "draw", "fit_logistic", "folds", "interval",
+            "load_probe", "run_probe",
         ],
         "report": ["write_report"],
         "results": ["ScoreStore"],

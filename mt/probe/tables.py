@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
 _CELL = 32  # columns of a cell on one line
+_EXPECTED = 15  # columns of its second interval
 
 
 def console() -> Console:
@@ -44,7 +45,9 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     from rich.table import Table
 
     shown, marks = judged.table, judged.marks
-    stacked = out.width < max(map(len, shown.rows)) + 4 + (_CELL + 3) * len(shown.budgets)
+    both = any(cell.expected for cell in shown.cells.values())
+    cell_width = _CELL + _EXPECTED * both + 3
+    stacked = out.width < max(map(len, shown.rows)) + 4 + cell_width * len(shown.budgets)
     table = Table(title=_title(shown), title_justify="left", title_style="bold", box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in shown.budgets:
@@ -96,6 +99,8 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], 
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
     if cell.low is not None and cell.high is not None:
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
+    if cell.expected is not None:
+        text.append(("\n" if stacked else " ") + "{{{:.3f}, {:.3f}}}".format(*cell.expected), style="not bold")
     return text
 
 
@@ -120,6 +125,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str]) -> list[str]:
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
     notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
+    if any(cell.expected for cell in cells):
+        notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:
         notes.append("Bold: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
     first = cells[0].scores[0]

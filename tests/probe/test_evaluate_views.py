@@ -51,7 +51,7 @@ def test_one_prediction_a_patient(tmp_path: Path) -> None:
     p = [fit.probabilities[member == name].astype(float).mean() for name in names]
     y = [cases.y[member == name].max() for name in names]
     assert (score.level, score.n_test, score.n_units) == ("group", 20, 20)
-    assert score.interval == "95 % interval over 20 test groups of cases (bootstrap)"
+    assert score.interval == "95 % interval over 20 test groups of cases (Newcombe's score interval)"
     assert "cases assumed independent" not in score.flags
     assert np.isnan(score.value) == (len(set(y)) < 2)
     if len(set(y)) == 2:

@@ -54,8 +54,9 @@ def test_a_table_a_dataset_with_both_uncertainties_named(cache: Path) -> None:
     assert "toy: ROC AUC on 80 test cases" in result.stdout
     assert "grades: quadratic weighted kappa" in result.stdout
     assert "standard deviation over 3 draws" in result.stdout
-    assert "95 % interval over 20 test groups of cases (bootstrap)" in result.stdout
-    assert "95 % interval over 80 test cases, assumed independent (bootstrap)" in result.stdout
+    assert "{ } 95 % interval of the expected score, over draws and test cases together." in result.stdout
+    assert "95 % interval over 20 test groups of cases (logit, Obuchowski's variance)" in result.stdout
+    assert "95 % interval over 80 test cases, assumed independent (Fisher's z, linearised variance)" in result.stdout
     assert "(24 labels)" in result.stdout
     (line,) = (line for line in result.stdout.splitlines() if line.split()[:1] == ["bad"])
     assert line.count("±") == 2  # all labels are one draw

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mt.cache.fingerprint import digest
 from mt.probe.questions import Budget
 from mt.probe.scores import predictions
-from mt.probe.scores.intervals import Spread, over_draws
+from mt.probe.scores.intervals import Spread, over_cases, over_draws, with_draws
 from mt.probe.scores.metrics import METRICS, per_class
-from mt.probe.scores.scoring import View, bounds, views
+from mt.probe.scores.scoring import LEVEL, REVISION, View, views
 from mt.probe.scores.subject import Subject
 from mt.results.store import Score, ScoreStore
 from mt.types import ScoredRows
@@ -24,13 +22,18 @@ from mt.types import ScoredRows
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation over draws, and the interval of the mean over test cases."""
+    """Mean and standard deviation over draws, the interval of the mean over test cases, and that of both together.
+
+    low, high: over test cases, None where there is no interval; `interval` says what it is, or why there is none.
+    expected: the interval of the expected score over draws and test cases, None at one draw.
+    """
 
     scores: tuple[Score, ...]
     spread: Spread
     low: float | None
     high: float | None
     interval: str
+    expected: Sequence[float] | None = None
 
     @property
     def flags(self) -> set[str]:
@@ -123,12 +126,19 @@ def _cell(draws: list[Score], store: ScoreStore) -> Cell:
     if len(draws) == 1:
         (score,) = draws
         return Cell((score,), spread, score.low, score.high, score.interval)
-    first = draws[0]
-    key = digest({"interval of the mean": [score.identity for score in draws]})
-    answer = store.recall(key)
-    if answer is None:
-        values = [store.replicates(score.identity) for score in draws]
-        low, high = bounds(np.mean(values, axis=0), first.n_units) if all(map(len, values)) else (None, None)
-        answer = {"low": low, "high": high}
-        store.remember(key, answer)
-    return Cell(tuple(draws), spread, answer["low"], answer["high"], first.interval)
+    key = digest({"interval of the mean": [score.identity for score in draws], "revision": REVISION})
+    found = store.recall(key)
+    if found is None:
+        found = _over_draws_and_cases(draws, scored(draws, store))
+        store.remember(key, found)
+    return Cell(tuple(draws), spread, **found)
+
+
+def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:
+    """Return the interval of the mean over test cases, and that of the expected score over draws as well."""
+    predictions = [draw.p for draw in cases]
+    _, found = over_cases(draws[0].metric, cases[0].y, predictions, groups=cases[0].groups, level=LEVEL)
+    if found.reason:
+        return {"low": None, "high": None, "interval": found.note, "expected": None}
+    expected = with_draws([score.value for score in draws], found.low, found.high, level=LEVEL)
+    return {"low": found.low, "high": found.high, "interval": found.note, "expected": expected}

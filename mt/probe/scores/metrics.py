@@ -17,6 +17,8 @@ from mt.probe.scores import rank_metrics as rank
 from mt.probe.scores import sum_metrics as sums
 from mt.probe.scores.bootstrap import Resampled, Statistic, repeated, whole
 from mt.probe.scores.predictions import checked, indicator
+from mt.probe.scores.rules import loss_rules, rank_rules, share_rules
+from mt.probe.scores.rules.sample import Rule
 from mt.stratification import Ints
 from mt.types import HEADLINE, Array
 
@@ -36,7 +38,7 @@ class Metric:
     Give `function`, or for speed its form on resamples alone: `resampled(y, p, unit)` returns the score as a function
     of the units' multiplicities, and the score itself is its value where every unit occurs once.
     of_ranks: whether any real scores will do, not only probabilities.  mean_of: the metric of one class that it
-    averages over classes or labels.
+    averages over classes or labels.  rule: how its interval is computed, by default with the jackknife.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Metric:
     resampled: Resampled | None = None
     of_ranks: bool = False
     mean_of: str | None = None
+    rule: Rule | None = None
 
     def over(self, y: Array, p: Array, unit: Ints) -> Statistic:
         """Return the metric as a function of the multiplicities of the units; `unit` (n,) numbers each case's."""
@@ -55,6 +58,20 @@ class Metric:
         if self.function is None:
             raise InputError(f"Metric '{self.name}' needs a function, or its form on resamples")
         return repeated(self.function, y, p, unit)
+
+    def check(self, y: Array, p: Array) -> None:
+        """Raise InputError for predictions of another task, or numbers outside [0, 1] (rounding to 1e-6 apart)."""
+        shaped = {"multilabel"} if y.ndim == 2 else {"binary"} if p.ndim == 1 else set(SEVERAL_CLASSES)
+        if not shaped & set(self.tasks):
+            raise InputError(
+                f"{self.label} is a metric of {' or '.join(self.tasks)} tasks: predictions of the shape {p.shape} with "
+                f"labels of the shape {y.shape} belong to a {' or '.join(sorted(shaped))} task"
+            )
+        if not self.of_ranks and (p.min() < -1e-6 or p.max() > 1 + 1e-6):
+            raise InputError(
+                f"{self.label} needs probabilities from 0 to 1, found {p.min():g} to {p.max():g}: "
+                "apply a sigmoid or softmax to logits first"
+            )
 
     def value(self, y: Array, p: Array) -> float:
         """Return the score of checked labels and probabilities."""
@@ -70,17 +87,8 @@ def score(name: str, y: ArrayLike, p: ArrayLike) -> float:
     not probabilities.
     """
     metric, (labels, probabilities) = get(name), checked(y, p)
-    check_range(metric, probabilities)
+    metric.check(labels, probabilities)
     return metric.value(labels, probabilities)
-
-
-def check_range(metric: Metric, p: Array) -> None:
-    """Raise InputError where a metric of probabilities is asked of numbers outside [0, 1] (rounding to 1e-6 apart)."""
-    if not metric.of_ranks and (p.min() < -1e-6 or p.max() > 1 + 1e-6):
-        raise InputError(
-            f"{metric.label} needs probabilities from 0 to 1, found {p.min():g} to {p.max():g}: "
-            "apply a sigmoid or softmax to logits first"
-        )
 
 
 def get(name: str) -> Metric:
@@ -113,10 +121,11 @@ def per_class(name: str, y: ArrayLike, p: ArrayLike) -> Array:
 
 
 def _fast(
-    name: str, tasks: tuple[str, ...], resampled: Resampled, label: str, *, smaller: bool = False,
-    of_ranks: bool = False, mean_of: str | None = None,
+    name: str, tasks: tuple[str, ...], resampled: Resampled, rule: Rule, label: str, *, smaller: bool = False,
+    mean_of: str | None = None,
 ) -> Metric:  # fmt: skip
-    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks, mean_of)
+    of_ranks = resampled in (rank.roc_auc, rank.average_precision, rank.sensitivity_at_95_specificity)
+    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks or mean_of is not None, mean_of, rule)
 
 
 _BINARY, _MULTILABEL = ("binary",), ("multilabel",)
@@ -124,24 +133,37 @@ _MEAN_AUC, _MEAN_AP = rank.mean_over_classes(rank.roc_auc), rank.mean_over_class
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _fast("roc_auc", _BINARY, rank.roc_auc, "ROC AUC", of_ranks=True),
-        _fast("average_precision", _BINARY, rank.average_precision, "average precision", of_ranks=True),
-        _fast("quadratic_kappa", ("ordinal",), sums.quadratic_kappa, "quadratic weighted kappa"),
-        _fast("accuracy", SINGLE_LABEL, sums.accuracy, "accuracy"),
-        _fast("balanced_accuracy", SINGLE_LABEL, sums.balanced_accuracy, "balanced accuracy"),
-        _fast("f1", _BINARY, sums.f1, "F1"),
-        _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, "macro F1"),
+        _fast("roc_auc", _BINARY, rank.roc_auc, rank_rules.auc, "ROC AUC"),
+        _fast("average_precision", _BINARY, rank.average_precision, rank_rules.average_precision, "average precision"),
+        _fast(
+            "quadratic_kappa", ("ordinal",), sums.quadratic_kappa, loss_rules.quadratic_kappa,
+            "quadratic weighted kappa",
+        ),
+        _fast("accuracy", SINGLE_LABEL, sums.accuracy, share_rules.accuracy, "accuracy"),
+        _fast(
+            "balanced_accuracy", SINGLE_LABEL, sums.balanced_accuracy, share_rules.balanced_accuracy,
+            "balanced accuracy",
+        ),
+        _fast("f1", _BINARY, sums.f1, share_rules.f1, "F1"),
+        _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, share_rules.macro_f1, "macro F1"),
         _fast(
             "sensitivity_at_95_specificity", _BINARY, rank.sensitivity_at_95_specificity,
-            "sensitivity at 95 % specificity", of_ranks=True,
+            rank_rules.sensitivity_at_95_specificity, "sensitivity at 95 % specificity",
         ),
         _fast(
-            "macro_auc", SEVERAL_CLASSES, _MEAN_AUC, "macro one-versus-rest ROC AUC", of_ranks=True, mean_of="roc_auc"
+            "macro_auc", SEVERAL_CLASSES, _MEAN_AUC, rank_rules.mean_auc, "macro one-versus-rest ROC AUC",
+            mean_of="roc_auc",
         ),
-        _fast("mean_auc", _MULTILABEL, _MEAN_AUC, "mean ROC AUC", of_ranks=True, mean_of="roc_auc"),
-        _fast("mean_ap", _MULTILABEL, _MEAN_AP, "mean average precision", of_ranks=True, mean_of="average_precision"),
-        _fast("brier", _BINARY, sums.brier, "Brier score", smaller=True),
-        _fast("log_loss", SINGLE_LABEL, sums.log_loss, "log loss", smaller=True),
-        _fast("ece", SINGLE_LABEL, sums.ece, "expected calibration error (15 bins)", smaller=True),
+        _fast("mean_auc", _MULTILABEL, _MEAN_AUC, rank_rules.mean_auc, "mean ROC AUC", mean_of="roc_auc"),
+        _fast(
+            "mean_ap", _MULTILABEL, _MEAN_AP, rank_rules.mean_precision, "mean average precision",
+            mean_of="average_precision",
+        ),
+        _fast("brier", _BINARY, sums.brier, loss_rules.brier, "Brier score", smaller=True),
+        _fast("log_loss", SINGLE_LABEL, sums.log_loss, loss_rules.log_loss, "log loss", smaller=True),
+        _fast(
+            "ece", SINGLE_LABEL, sums.ece, loss_rules.no_interval_of_ece, "expected calibration error (15 bins)",
+            smaller=True,
+        ),
     )
 }  # fmt: skip

@@ -145,3 +145,40 @@ def _descending(p: Array) -> tuple[Ints, Ints]:
 def _take(table: Array, columns: Ints) -> Array:
     # mode="clip" spares numpy the check of every index, which would take longer than the copy.
     return np.take(table, columns, axis=1, mode="clip")
+
+
+# Influence values: the change of the metric per unit weight of each case, zero in sum ---------------------------------
+
+
+def auc_and_influence(y: Array, p: Array) -> tuple[float, Array]:
+    """Return the AUC and its influence values: deviations of the placements (DeLong et al., Biometrics 44, 1988)."""
+    from scipy.stats import rankdata
+
+    positive, negative = p[y == 1], p[y == 0]
+    m, n = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]))
+    below, above = (ranks[:m] - rankdata(positive)) / n, 1 - (ranks[m:] - rankdata(negative)) / m
+    auc = float(below.mean())
+    influence = np.empty(len(y))
+    influence[y == 1], influence[y == 0] = (below - auc) / m, (above - auc) / n
+    return auc, influence
+
+
+def precision_and_influence(y: Array, p: Array) -> tuple[float, Array]:
+    """Return average precision and its influence values.
+
+    With F_t found and R_t returned cases down to the distinct score t, P positives and AP = Σ_t ΔF_t F_t / (R_t P):
+    a case of label y at score s changes it by (y F_s / R_s + Σ_{t <= s} ΔF_t (y R_t - F_t) / R_t² - y AP) / P.
+    """
+    order, ends = _descending(p)
+    positive = y[order].astype(np.float64)
+    found, returned = np.cumsum(positive)[ends], (ends + 1).astype(np.float64)
+    gained, total = np.diff(found, prepend=0), found[-1]
+    value = float((gained * found / returned).sum() / total)
+    # Sums over all scores at or below the case's own, in the order of ranks.
+    as_found, as_returned = (np.cumsum(v[::-1])[::-1] for v in (gained / returned, gained * found / returned**2))
+    place = np.searchsorted(ends, np.arange(len(y)))
+    change = positive * (found / returned)[place] + positive * as_found[place] - as_returned[place] - positive * value
+    influence = np.empty(len(y))
+    influence[order] = change / total
+    return value, influence

@@ -12,16 +12,13 @@ import numpy as np
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.questions import Pair, Question
-from mt.probe.scores import intervals, metrics
-from mt.probe.scores.bootstrap import replicate, units_of, whole
-from mt.probe.scores.metrics import weighted
-from mt.probe.scores.predictions import checked
+from mt.probe.scores import metrics
+from mt.probe.scores.intervals import over_cases
 from mt.results.store import Fit, Score
 from mt.types import Array, LabelledRows, ScoredRows
 
-RESAMPLES = 1000
 LEVEL = 0.95
-REVISION = 2  # of views, intervals and flags; raised whenever their numbers change
+REVISION = 3  # of views, intervals and flags; raised whenever their numbers change
 Resampled = tuple[Score, Array]
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
@@ -36,7 +33,7 @@ class View:
 
 def revision() -> dict[str, int]:
     """Return the revisions of our code that enter a score's identity beside those of its fit."""
-    return {"metrics": metrics.REVISION, "scoring": REVISION, "resamples": RESAMPLES}
+    return {"metrics": metrics.REVISION, "scoring": REVISION}
 
 
 def headline(pair: Pair) -> str:
@@ -93,41 +90,11 @@ def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]
     return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
 
 
-def resample(metric: str, cases: ScoredRows) -> tuple[Array, intervals.Interval]:
-    """Return a metric's values on resamples of the test groups (or cases), and the percentile interval they make.
-
-    The resamples depend on the cases alone, so the values of several fits on the same cases are paired.
-    """
-    y, p = checked(cases.y, cases.p)
-    unit = units_of(len(y), cases.groups)
-    statistic, n_units = weighted(metric, y, p, unit), int(unit.max()) + 1
-    values, redrawn = np.zeros((0, 1)), 0
-    if n_units > 1 and not np.isnan(statistic(whole(n_units))[0]):
-        values, redrawn = replicate([statistic], y, unit, n_resamples=RESAMPLES, seed=0)
-    values = values[:, 0].astype(np.float32)
-    low, high = bounds(values, n_units)
-    return values, intervals.Interval(
-        low, high, LEVEL, "bootstrap", redrawn, independent=cases.groups is None, n_units=n_units
-    )
-
-
-def bounds(values: Array, n_units: int) -> tuple[float, float]:
-    """Return the percentile interval of resampled values; NaN where there are none."""
-    if not len(values):
-        return np.nan, np.nan
-    return intervals.percentile_bounds(values.astype(np.float64), n_units=n_units, level=LEVEL)
-
-
 def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
     """Return what the draw lacked: a class, or for some label of a multilabel task one of its two values."""
     several = outcome["task"] == "multilabel"
     lacked = outcome["realised"].get("constant" if several else "missing")
     return ["constant_label" if several else "missing_class"] if lacked else []
-
-
-def _redrawn(interval: intervals.Interval) -> list[str]:
-    """Return how many resamples were drawn again, where there were any."""
-    return [f"{interval.redrawn:,} of {RESAMPLES:,} resamples redrawn"] if interval.redrawn else []
 
 
 def _quartiles(values: Array) -> list[tuple[str, Array]]:
@@ -144,7 +111,7 @@ def _quartiles(values: Array) -> list[tuple[str, Array]]:
 
 def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: ScoredRows) -> Resampled:
     outcome = fit.outcome
-    values, interval = resample(metric, cases)
+    value, interval = over_cases(metric, cases.y, [cases.p], groups=cases.groups, level=LEVEL)
     versions = {**outcome["versions"], **revision()}
     score = Score(
         identity=digest({"fit": fit.identity, "metric": metric, **vars(view), "subgroup": subgroup, **revision()}),
@@ -158,7 +125,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         shots=question.budget.shots,
         seed=question.seed,
         metric=metric,
-        value=metrics.score(metric, cases.y, cases.p),
+        value=value,
         low=None if np.isnan(interval.low) else interval.low,
         high=None if np.isnan(interval.high) else interval.high,
         interval=interval.note,
@@ -170,10 +137,10 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         level=view.level,
         by=view.by,
         subgroup=subgroup,
-        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_redrawn(interval)),
+        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags),
         settings=outcome["settings"],
         realised=outcome["realised"],
         fingerprints=question.pair.fingerprints,
         versions=versions,
     )
-    return score, values
+    return score, np.zeros(0)

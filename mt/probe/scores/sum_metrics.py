@@ -81,9 +81,14 @@ def _squares(y: Array, p: Array) -> Array:
     return np.column_stack([(p - y) ** 2, np.ones(len(y))])
 
 
-def _surprise(y: Array, p: Array) -> Array:
-    likelihood = np.clip(class_columns(p)[np.arange(len(y)), y], np.finfo(np.float64).eps, 1)
-    return np.column_stack([-np.log(likelihood), np.ones(len(y))])
+def surprise(y: Array, p: Array) -> Array:
+    """Return the negative log probability (n,) of each case's class; a probability of 0 counts as 2.2e-16."""
+    likelihood = class_columns(p)[np.arange(len(y)), y]
+    return np.asarray(-np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1)))
+
+
+def _surprises(y: Array, p: Array) -> Array:
+    return np.column_stack([surprise(y, p), np.ones(len(y))])
 
 
 def _balanced_accuracy(y: Array, p: Array, unit: Ints) -> Statistic:
@@ -120,6 +125,15 @@ def _kappa(sums: Array) -> Array:
     return np.where(expected > 1e-9 * np.maximum(n, 1), 1 - ratio(disagreement, expected), np.nan)
 
 
+def kappa_and_influence(y: Array, p: Array) -> tuple[float, Array]:
+    """Return kappa and its influence values (n,): the gradient of the formula times each case's terms."""
+    terms = _grades(y, p)
+    sums = terms.sum(axis=0)
+    steps = 1e-6 * np.maximum(1, np.abs(sums))
+    up, down = (_kappa(sums + sign * np.diag(steps)) for sign in (1, -1))
+    return float(_kappa(sums[None])[0]), np.asarray(terms @ ((up - down) / (2 * steps)))
+
+
 def calibration(y: Array, p: Array) -> tuple[Array, Array, Array]:
     """Return each case's confidence in its predicted class, whether that is right, and its bin."""
     confidence = class_columns(p).max(axis=1)
@@ -139,7 +153,7 @@ def _mean_gap(sums: Array) -> Array:
 
 accuracy = _of_sums(_hits, _mean_of_sums)
 brier = _of_sums(_squares, _mean_of_sums)
-log_loss = _of_sums(_surprise, _mean_of_sums)
+log_loss = _of_sums(_surprises, _mean_of_sums)
 ece = _of_sums(_gaps, _mean_gap)
 quadratic_kappa = _of_sums(_grades, _kappa)
 balanced_accuracy = _balanced_accuracy

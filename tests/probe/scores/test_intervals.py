@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from mt.errors import InputError
 from mt.probe.scores import bootstrap
 from mt.probe.scores.comparisons import compare
-from mt.probe.scores.intervals import (
-    auc_interval,
-    bootstrap_interval,
-    bootstrap_mean_interval,
-    delong,
-    obuchowski,
-    over_draws,
-)
-from mt.probe.scores.metrics import weighted
+from mt.probe.scores.intervals import delong, interval, obuchowski, over_cases, over_draws, with_draws
+from mt.probe.scores.metrics import METRICS, Metric, score, weighted
 
 N_SIMULATIONS = 600
 
@@ -40,60 +34,45 @@ TRUE_AUC, TRUE_CLUSTERED_AUC = 0.76025, 0.69146
 
 
 def test_95_percent_intervals_of_independent_cases_cover_the_truth_as_often() -> None:
-    rng, covered = np.random.default_rng(1), np.zeros(2)
-    for seed in range(N_SIMULATIONS):
-        y, p = _cases(rng, 100)
-        for k, found in enumerate(
-            (bootstrap_interval("roc_auc", y, p, n_resamples=400, seed=seed), auc_interval(y, p))
-        ):
-            covered[k] += found.low <= TRUE_AUC <= found.high
-    assert (np.abs(covered / N_SIMULATIONS - 0.95) <= 0.02).all()
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(N_SIMULATIONS):
+        low, high = interval("roc_auc", *_cases(rng, 100))
+        covered += low <= TRUE_AUC <= high
+    assert abs(covered / N_SIMULATIONS - 0.95) <= 0.02
 
 
 def test_with_clustered_cases_group_intervals_cover_and_case_intervals_fail() -> None:
-    rng, covered = np.random.default_rng(2), np.zeros(4)
-    for seed in range(N_SIMULATIONS):
+    rng, covered = np.random.default_rng(2), np.zeros(2)
+    for _ in range(N_SIMULATIONS):
         y, p, groups = _clustered(rng, 50, 12)
-        intervals = (
-            bootstrap_interval("roc_auc", y, p, groups=groups, n_resamples=400, seed=seed),
-            auc_interval(y, p, groups=groups),
-            auc_interval(y, p),
-            bootstrap_interval("roc_auc", y, p, n_resamples=400, seed=seed),
-        )
-        covered += [found.low <= TRUE_CLUSTERED_AUC <= found.high for found in intervals]
-    assert (np.abs(covered[:2] / N_SIMULATIONS - 0.95) <= 0.02).all()
-    assert (covered[2:] / N_SIMULATIONS < 0.88).all()
+        both = interval("roc_auc", y, p, groups=groups), interval("roc_auc", y, p)
+        covered += [low <= TRUE_CLUSTERED_AUC <= high for low, high in both]
+    assert abs(covered[0] / N_SIMULATIONS - 0.95) <= 0.02
+    assert covered[1] / N_SIMULATIONS < 0.88
 
 
-def test_the_naive_case_bootstrap_is_too_narrow_for_clustered_cases() -> None:
+def test_the_naive_interval_is_too_narrow_for_clustered_cases() -> None:
     y, p, groups = _clustered(np.random.default_rng(3), 60, 20)
-    naive, grouped = (bootstrap_interval("roc_auc", y, p, groups=g) for g in (None, groups))
-    assert grouped.high - grouped.low > 1.7 * (naive.high - naive.low)
+    (a, b), (c, d) = (interval("roc_auc", y, p, groups=g) for g in (None, groups))
+    assert d - c > 1.7 * (b - a)
 
 
 def test_an_interval_says_what_it_rests_on() -> None:
     y, p, groups = _clustered(np.random.default_rng(4), 20, 5)
-    naive, grouped = (bootstrap_interval("roc_auc", y, p, groups=g, n_resamples=50) for g in (None, groups))
+    naive, grouped = (over_cases("roc_auc", y, [p], groups=g)[1] for g in (None, groups))
     assert (naive.independent, naive.n_units) == (True, 100)
     assert (grouped.independent, grouped.n_units) == (False, 20)
-    assert naive.note == "95 % interval over 100 test cases, assumed independent (bootstrap)"
-    assert grouped.note == "95 % interval over 20 test groups of cases (bootstrap)"
-    assert auc_interval(y, p).method == "delong"
-    assert auc_interval(y, p, groups=groups).method == "obuchowski"
+    assert naive.note == "95 % interval over 100 test cases, assumed independent (logit, DeLong's variance)"
+    assert grouped.note == "95 % interval over 20 test groups of cases (logit, Obuchowski's variance)"
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_resamples_without_a_class_are_redrawn_and_counted(grouped: bool) -> None:
-    y = np.array([1, 1] + [0] * 28)
-    p = np.linspace(1, 0, 30)
-    found = bootstrap_interval("roc_auc", y, p, groups=np.arange(30) if grouped else None, n_resamples=2000)
+def test_resamples_without_a_class_are_redrawn_and_counted() -> None:
+    y, p, unit = np.array([1, 1] + [0] * 28), np.linspace(1, 0, 30), np.arange(30)
+    values, redrawn = bootstrap.replicate([weighted("roc_auc", y, p, unit)], y, unit, n_resamples=2000, seed=0)
     # A resample lacks both positives with probability (28 / 30)^30.
-    assert found.redrawn == pytest.approx(2000 * (28 / 30) ** 30, rel=0.2)
-    assert found.low == found.high == 1.0
-    assert bootstrap_interval("accuracy", y, p, n_resamples=200).redrawn == 0
-    unit = np.arange(30)
-    values, _ = bootstrap.replicate([weighted("roc_auc", y, p, unit)], y, unit, n_resamples=500, seed=0)
+    assert redrawn == pytest.approx(2000 * (28 / 30) ** 30, rel=0.2)
     assert np.isfinite(values).all()
+    assert bootstrap.replicate([weighted("accuracy", y, p, unit)], y, unit, n_resamples=200, seed=0)[1] == 0
 
 
 def test_a_redrawn_resample_holds_as_many_units_of_each_class_as_the_sample() -> None:
@@ -105,39 +84,71 @@ def test_a_redrawn_resample_holds_as_many_units_of_each_class_as_the_sample() ->
         assert drawn[2:].sum() == 3
 
 
-def test_an_undefined_score_has_an_undefined_interval() -> None:
-    found = bootstrap_interval("roc_auc", np.zeros(10, dtype=int), np.linspace(0, 1, 10))
-    assert np.isnan([found.low, found.high]).all()
+def test_an_undefined_score_has_no_interval_and_says_so() -> None:
+    y, p = np.zeros(10, dtype=int), np.linspace(0, 1, 10)
+    value, found = over_cases("roc_auc", y, [p])
+    assert np.isnan([value, found.low, found.high]).all()
+    assert found.note == "no interval: the score is not defined on these cases"
+    with pytest.raises(InputError, match="No interval of ROC AUC: the score is not defined"):
+        interval("roc_auc", y, p)
 
 
 def test_one_group_gives_no_interval() -> None:
     y, p = _cases(np.random.default_rng(10), 30)
-    found = bootstrap_interval("roc_auc", y, p, groups=["only"] * 30)
-    assert np.isnan([found.low, found.high]).all()
+    with pytest.raises(InputError, match="all cases are of one group"):
+        interval("roc_auc", y, p, groups=["only"] * 30)
     compared = compare("roc_auc", y, [p], [p[::-1]], groups=["only"] * 30, n_resamples=50)
     assert np.isnan([compared.low, compared.p]).all()
 
 
-def test_intervals_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     y, p = _cases(np.random.default_rng(5), 3000)
+
+    def values(seed: int) -> list[float]:
+        statistic = weighted("roc_auc", y, p, np.arange(3000))
+        found = bootstrap.replicate([statistic], y, np.arange(3000), n_resamples=100, seed=seed)[0]
+        return found[:, 0].tolist()
+
     monkeypatch.setattr(bootstrap, "_CHUNK_NUMBERS", 20 * 3000)
-    first = bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=1)
+    first = values(1)
     monkeypatch.setattr(bootstrap, "cores", lambda: 1)
-    assert bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=1) == first
-    assert bootstrap_interval("roc_auc", y, p, n_resamples=100, seed=2) != first
+    assert values(1) == first
+    assert values(2) != first
 
 
 def test_the_interval_over_cases_knows_nothing_of_the_spread_over_draws() -> None:
     rng = np.random.default_rng(6)
-    y = np.zeros(200, dtype=int)
-    squared_error = rng.random(200)
-    alike = [np.sqrt(squared_error + 1)] * 4
-    apart = [np.sqrt(squared_error + 1 + shift) for shift in (-0.9, -0.3, 0.3, 0.9)]
-    one, other = (bootstrap_mean_interval("brier", y, ps) for ps in (alike, apart))
-    assert other.high - other.low == pytest.approx(one.high - one.low)
-    assert one == bootstrap_interval("brier", y, alike[0])
+    y, p = _cases(rng, 200)
+    p = 1 / (1 + np.exp(-p))
+    one, several = (over_cases("brier", y, ps)[1] for ps in ([p], [p, p, p]))
+    assert (several.low, several.high) == pytest.approx((one.low, one.high))
     assert over_draws([1.0, 2.0, 3.0]).sd == 1.0
     assert over_draws([2.0]).sd is None
+
+
+def test_the_interval_of_the_expected_score_combines_draws_and_cases() -> None:
+    values = [0.8, 0.82, 0.78]
+    low, high = with_draws(values, 0.75, 0.84)
+    half = 4.302652729696142 * np.std(values, ddof=1) / np.sqrt(3)
+    assert (low, high) == pytest.approx((0.8 - np.hypot(0.05, half), 0.8 + np.hypot(0.04, half)))
+    assert with_draws([0.8, 0.8], 0.75, 0.84) == pytest.approx((0.75, 0.84))
+
+
+def test_the_expected_score_over_draws_and_cases_is_covered() -> None:
+    """Draws shift the separation of the classes; each simulation has new cases and new draws."""
+    rng, covered, alone = np.random.default_rng(12), 0, 0
+    draws = 1 + 0.4 * rng.normal(size=4000)
+    truth = float(ndtr(draws / np.sqrt(2)).mean())
+    for _ in range(300):
+        y = (rng.random(120) < 0.4).astype(int)
+        ps = [rng.normal(size=120) + (1 + 0.4 * rng.normal()) * y for _ in range(5)]
+        values = [score("roc_auc", y, p) for p in ps]
+        _, found = over_cases("roc_auc", y, ps)
+        low, high = with_draws(values, found.low, found.high)
+        covered += low <= truth <= high
+        alone += found.low <= truth <= found.high
+    assert covered / 300 >= 0.93
+    assert alone < covered
 
 
 def _delong_by_pairs(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,4 +195,116 @@ def test_a_variance_needs_two_units_of_each_class() -> None:
     with pytest.raises(InputError, match="two units of each class, found 3 and 1"):
         delong([1, 0, 0, 0], [0.5, 0.1, 0.2, 0.3])
     with pytest.raises(InputError, match="4 cases, 3 groups"):
-        bootstrap_interval("roc_auc", [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], groups=["a", "b", "c"])
+        interval("roc_auc", [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], groups=["a", "b", "c"])
+
+
+# Every metric ---------------------------------------------------------------------------------------------------------
+
+
+def _predictions(task: str, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    if task == "binary":
+        y = rng.permutation(np.arange(n) % 3 == 0).astype(int)
+        return y, 1 / (1 + np.exp(-(rng.normal(size=n) + y)))
+    if task == "multilabel":
+        y = np.stack([rng.permutation(np.arange(n) % 3 == 0) for _ in range(3)], axis=1).astype(int)
+        return y, 1 / (1 + np.exp(-(rng.normal(size=y.shape) + y)))
+    y = rng.permutation(np.arange(n) % 4)
+    p = np.exp(rng.normal(size=(n, 4)) + 1.5 * np.eye(4)[y])
+    return y, p / p.sum(axis=1, keepdims=True)
+
+
+CASES = [(name, task) for name, metric in METRICS.items() for task in metric.tasks if name != "ece"]
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+@pytest.mark.parametrize("n_groups", [None, 12])
+def test_an_interval_holds_the_score_and_narrows_with_cases_and_level(
+    name: str, task: str, n_groups: int | None
+) -> None:
+    y, p = _predictions(task, np.random.default_rng(1), 120)
+    groups = None if n_groups is None else np.arange(120) % n_groups
+    low, high = interval(name, y, p, groups=groups)
+    assert low < score(name, y, p) < high
+    narrow = interval(name, y, p, groups=groups, level=0.8)
+    assert low < narrow[0] < narrow[1] < high
+    many = interval(name, np.concatenate([y] * 4), np.concatenate([p] * 4))
+    assert many[1] - many[0] < 0.75 * (high - low)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+@pytest.mark.parametrize("kind", ["perfect", "reversed", "constant"])
+def test_no_interval_has_zero_width(name: str, task: str, kind: str) -> None:
+    y, p = _predictions(task, np.random.default_rng(2), 40)
+    truth = y.astype(float) if y.ndim == 2 or p.ndim == 1 else np.eye(4)[y]
+    if kind == "reversed":
+        truth = 1 - truth if y.ndim == 2 or p.ndim == 1 else np.eye(4)[(y + 1) % 4]
+    if kind == "constant":
+        truth = np.full(p.shape, 0.5 if task in ("binary", "multilabel") else 0.25)
+    value, found = over_cases(name, y, [truth])
+    if np.isnan(value):
+        assert found.reason
+        return
+    assert found.low <= value <= found.high
+    assert found.high - found.low > 0.01, found
+
+
+def test_a_perfect_auc_has_newcombes_score_interval() -> None:
+    """Newcombe 2006, method 5, at AUC 1 with 10 positives and 20 negatives: (1 - low)² = z² V(low)."""
+    low, high = interval("roc_auc", [1] * 10 + [0] * 20, np.linspace(1, 0, 30))
+    more, z = 14, 1.959963984540054
+    variance = low * (1 - low) / 200 * (1 + more * (1 - low) / (2 - low) + more * low / (1 + low))
+    assert high == 1
+    assert (1 - low) ** 2 == pytest.approx(z**2 * variance)
+
+
+def test_an_interval_of_accuracy_is_wilsons() -> None:
+    y, p = np.ones(20, dtype=int), np.repeat([0.9, 0.1], [15, 5])
+    assert interval("accuracy", y, p) == pytest.approx((0.5313, 0.8881), abs=1e-4)  # 15 of 20
+
+
+def test_copies_of_a_case_in_one_group_add_nothing_to_a_proportion() -> None:
+    y, p = _predictions("binary", np.random.default_rng(3), 60)
+    once = interval("accuracy", y, p, groups=np.arange(60))
+    copies = interval("accuracy", np.repeat(y, 5), np.repeat(p, 5), groups=np.repeat(np.arange(60), 5))
+    assert copies == pytest.approx(once)
+
+
+def test_the_expected_calibration_error_has_no_interval_and_says_why() -> None:
+    y, p = _predictions("binary", np.random.default_rng(4), 60)
+    value, found = over_cases("ece", y, [p])
+    assert value == pytest.approx(score("ece", y, p))
+    assert "positive by chance alone" in found.note
+    with pytest.raises(InputError, match="No interval of expected calibration error"):
+        interval("ece", y, p)
+
+
+def _median_of_correct(y: np.ndarray, p: np.ndarray) -> float:
+    return float(np.mean(np.where(y == 1, p, 1 - p) ** 3))
+
+
+def test_a_registered_metric_without_a_rule_has_the_jackknifes_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "cubes", Metric("cubes", ("binary",), _median_of_correct, True, "cubes"))
+    y, p = _predictions("binary", np.random.default_rng(5), 80)
+    each = np.where(y == 1, p, 1 - p) ** 3
+    low, high = interval("cubes", y, p)
+    half = 1.9904502102301287 * each.std(ddof=1) / np.sqrt(80)  # Student's t, 79 degrees of freedom
+    assert (low, high) == pytest.approx((each.mean() - half, each.mean() + half))
+
+
+@pytest.mark.parametrize("level", [0, 1, 95])
+def test_a_level_is_a_share(level: float) -> None:
+    with pytest.raises(InputError, match="level is between 0 and 1"):
+        interval("roc_auc", [0, 1], [0.1, 0.9], level=level)
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "p"),
+    [
+        ("macro_auc", [0, 1], [0.1, 0.9]),
+        ("roc_auc", [0, 1], [[0.1, 0.9], [0.2, 0.8]]),
+        ("mean_auc", [0, 1], [0.1, 0.9]),
+    ],
+)
+def test_predictions_of_another_task_are_refused(name: str, y: list[int], p: object) -> None:
+    with pytest.raises(InputError, match="is a metric of"):
+        interval(name, y, p)

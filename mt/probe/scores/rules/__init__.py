@@ -1,0 +1,1 @@
+"""How the interval of each metric is computed: linearised variances, transformed scales, score intervals."""

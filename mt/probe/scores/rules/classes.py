@@ -1,0 +1,48 @@
+"""The interval of a mean over classes or labels, from those of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mt.probe.scores.predictions import indicator
+from mt.probe.scores.rules.sample import Estimate, Rule, Sample, covariance, influence_of, refused
+from mt.types import Array
+
+
+def over_classes(one: Rule, columns: Callable[[Array], Array] = lambda p: p) -> Rule:
+    """The mean over the classes or labels that the cases hold: their intervals combined by MOVER.
+
+    low = θ̂ - sqrt(Σ_kl ρ_kl (θ̂_k - l_k) (θ̂_l - l_l)) / K, likewise high (Zou and Donner, "Construction of confidence
+    limits about effect measures: A general approach", Statistics in Medicine 27, 2008), with the correlations ρ of the
+    classes' influence values.
+    """
+
+    def rule(sample: Sample) -> Estimate:
+        truth = indicator(sample.y, sample.ps[0])
+        shown = [columns(p) for p in sample.ps]
+        kept = [k for k in range(truth.shape[1]) if truth[:, k].min() != truth[:, k].max()]
+        if not kept:
+            return refused(np.nan, "all cases are of one class")
+        parts = [one(replace(sample, y=truth[:, k], ps=tuple(p[:, k] for p in shown))) for k in kept]
+        return _mover(parts, sample)
+
+    return rule
+
+
+def _mover(parts: Sequence[Estimate], sample: Sample) -> Estimate:
+    influence = np.stack([influence_of(part) for part in parts])
+    spread = covariance(influence, sample)
+    sd = np.sqrt(np.diag(spread))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = np.where(np.outer(sd, sd) > 0, spread / np.outer(sd, sd), np.eye(len(parts)))
+    # Estimated from M units, correlations are not exact: without the shrinkage they could cancel to a width of zero.
+    rho = np.where(np.eye(len(parts)) > 0, 1.0, rho * (1 - 1 / sample.n_units))
+    centres = np.array([part.value if part.centre is None else part.centre for part in parts])
+    below, above = centres - [part.low for part in parts], [part.high for part in parts] - centres
+    down, up = (float(np.sqrt(max(0.0, side @ rho @ side))) / len(parts) for side in (below, above))
+    value, centre = float(np.mean([part.value for part in parts])), float(centres.mean())
+    method = f"{parts[0].method}; classes combined by MOVER"
+    return Estimate(value, max(0.0, centre - down), min(1.0, centre + up), method, influence.mean(axis=0), centre)
