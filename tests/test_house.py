@@ -36,7 +36,6 @@ OPEN: dict[str, set[str]] = {
         "mt/fuse/end_to_end",
     },
     "untyped options": {
-        "mt.cache.cli.selection.chosen",
         "mt.fuse.cli.fuse",
         "mt.predict.cli.predict",
     },

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec
 
 import click
 
@@ -16,14 +17,28 @@ from mt.errors import DamagedError, InputError, LockedError
 from mt.system import folders
 from mt.terminal import options, progress
 
+P = ParamSpec("P")
 
-def selection(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose files, and pass the chosen entries on as `catalog` and `entries`."""
+
+@dataclass(frozen=True)
+class Selection:
+    """The feature files that a command is about.
+
+    entries: those that were named, or all.  filtered: whether any were named.
+    """
+
+    catalog: Catalog
+    entries: list[Entry]
+    filtered: bool
+
+
+def selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..., None]:
+    """Add the options that choose files, and pass the chosen ones on as a `Selection`."""
 
     @functools.wraps(command)
-    def chosen(
+    def with_selection(
         paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
-        cache_dir: str | None, **others: Any,
+        cache_dir: str | None, *args: P.args, **others: P.kwargs,
     ) -> None:  # fmt: skip
         catalog = Catalog(folders.cache_dir(cache_dir))
         if paths:
@@ -33,8 +48,9 @@ def selection(command: Callable[..., None]) -> Callable[..., None]:
         if not entries and (datasets or models or splits):
             named = ", ".join([*datasets, *models, *splits])
             raise InputError(f"No feature file for {named} in {catalog.cache_dir}. See: mt cache list")
-        command(catalog=catalog, entries=entries, filtered=bool(paths or datasets or models or splits), **others)
+        command(Selection(catalog, entries, bool(paths or datasets or models or splits)), *args, **others)
 
+    chosen: Callable[..., None] = with_selection
     for option in (
         options.cache_dir,
         click.option("--split", "splits", multiple=True, metavar="NAME", help="A split (repeatable)."),
@@ -62,34 +78,35 @@ def cache() -> None:
 @selection
 @click.option("--all", "everything", is_flag=True, help=f"Also show {', '.join(LEFT_OUT)} files.")
 @options.as_json
-def list_(catalog: Catalog, entries: list[Entry], filtered: bool, everything: bool, as_json: bool) -> None:
+def list_(selected: Selection, everything: bool, as_json: bool) -> None:
     """List the feature files, by dataset, split and model.
 
     Superseded, limited and random-weight files are not used unless asked for, and not listed without --all.
     """
-    shown = [entry for entry in entries if everything or not set(entry.flags) & set(LEFT_OUT)]
+    shown = [entry for entry in selected.entries if everything or not set(entry.flags) & set(LEFT_OUT)]
     if as_json:
         show.json_lines(map(show.facts, shown))
         return
     if shown:
         show.table(shown)
     else:
-        progress.note(f"No feature files in {catalog.cache_dir}. Make some: mt featurize")
-    if len(shown) < len(entries):
-        progress.note(f"{len(entries) - len(shown)} superseded, limited or random-weight files left out: --all")
+        progress.note(f"No feature files in {selected.catalog.cache_dir}. Make some: mt featurize")
+    if len(shown) < len(selected.entries):
+        hidden = len(selected.entries) - len(shown)
+        progress.note(f"{hidden} superseded, limited or random-weight files not shown. Show them: --all")
 
 
 @cache.command(epilog="Example: mt cache info --model dino --split test")
 @selection
 @options.as_json
-def info(catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) -> None:
+def info(selected: Selection, as_json: bool) -> None:
     """Show all that files say of themselves: counts, classes, fingerprints, settings, warnings."""
     if as_json:
-        show.json_lines(show.details(entry) for entry in entries)
+        show.json_lines(show.details(entry) for entry in selected.entries)
         return
-    if not entries:
-        progress.note(f"No feature files in {catalog.cache_dir}. Make some: mt featurize")
-    for entry in entries:
+    if not selected.entries:
+        progress.note(f"No feature files in {selected.catalog.cache_dir}. Make some: mt featurize")
+    for entry in selected.entries:
         show.info(entry)
 
 
@@ -97,17 +114,17 @@ def info(catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) 
 @selection
 @options.as_json
 @click.pass_context
-def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filtered: bool, as_json: bool) -> None:
+def verify(context: click.Context, selected: Selection, as_json: bool) -> None:
     """Check every byte of files against their checksums; name damaged rows; exit with status 1 if there are any.
 
     Incomplete files are checked as far as they go.
     """
     from mt.cache.feature_file.verify import verify_file
 
-    blocks = sum(entry.n_blocks for entry in entries)
+    blocks = sum(entry.n_blocks for entry in selected.entries)
     with progress.bar("verifying", blocks, unit="blocks") as advance:
         reports = []
-        for entry in entries:
+        for entry in selected.entries:
             reports.append(verify_file(entry.path, advance))
             if not as_json:
                 show.report(reports[-1])
@@ -122,21 +139,22 @@ def verify(context: click.Context, catalog: Catalog, entries: list[Entry], filte
 @selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
-def remove(catalog: Catalog, entries: list[Entry], filtered: bool, yes: bool, as_json: bool) -> None:
+def remove(selected: Selection, yes: bool, as_json: bool) -> None:
     """Remove files, named by path or by --dataset, --model and --split."""
-    if not filtered:
+    if not selected.filtered:
         raise InputError("Say what to remove: files, or --dataset, --model, --split. See: mt cache remove --help")
-    for entry in entries:
-        if "damaged" in entry.flags and catalog.cache_dir not in entry.path.absolute().parents:
-            raise DamagedError(f"{entry.problem} It is not in {catalog.cache_dir}, so it is not removed.")
+    for entry in selected.entries:
+        if "damaged" in entry.flags and selected.catalog.cache_dir not in entry.path.absolute().parents:
+            raise DamagedError(f"{entry.problem} It is not in {selected.catalog.cache_dir}, so it is not removed.")
     if not yes:
         if not as_json:
-            show.paths((entry.path, "") for entry in entries)
-        click.confirm(f"Remove {len(entries)} files ({show.size(entries)})?", abort=True, err=True)
-    facts = [show.facts(entry) for entry in entries]
-    gone = _remove(catalog, [entry.path for entry in entries])
+            show.paths((entry.path, "") for entry in selected.entries)
+        click.confirm(f"Remove {len(selected.entries)} files ({show.size(selected.entries)})?", abort=True, err=True)
+    facts = [show.facts(entry) for entry in selected.entries]
+    gone = _remove(selected.catalog, [entry.path for entry in selected.entries])
     if as_json:
-        show.json_lines(one | {"removed": entry.path in gone} for one, entry in zip(facts, entries, strict=True))
+        pairs = zip(facts, selected.entries, strict=True)
+        show.json_lines(one | {"removed": entry.path in gone} for one, entry in pairs)
 
 
 @cache.command(epilog="Example: mt cache prune --dry-run")
@@ -187,18 +205,18 @@ def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
     help="The file to write; with several feature files, a folder.",
 )  # fmt: skip
 @options.as_json
-def export(catalog: Catalog, entries: list[Entry], filtered: bool, form: str, out: Path, as_json: bool) -> None:
+def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
     """Write features with ids and labels for other programs; skipped rows are left out.
 
     Every block is verified on the way.
     """
     from mt.cache.exporting import export as write
 
-    usable = entries if filtered else [entry for entry in entries if not entry.flags]
+    usable = selected.entries if selected.filtered else [entry for entry in selected.entries if not entry.flags]
     if not usable:
-        raise InputError(f"No complete feature files in {catalog.cache_dir}. Make some: mt featurize")
+        raise InputError(f"No complete feature files in {selected.catalog.cache_dir}. Make some: mt featurize")
     for entry in usable:
-        target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(catalog, entry, form)
+        target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(entry, form)
         features = entry.open(verify=True)
         for path in write(features, target, form):
             line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
@@ -207,5 +225,5 @@ def export(catalog: Catalog, entries: list[Entry], filtered: bool, form: str, ou
             progress.note(f"{features.n_skipped} rows without an embedding left out: mt cache info '{entry.path}'")
 
 
-def _export_name(catalog: Catalog, entry: Entry, form: str) -> str:
+def _export_name(entry: Entry, form: str) -> str:
     return f"{entry.path.parent.parent.name}-{entry.path.parent.name}-{entry.path.stem}.{form}"

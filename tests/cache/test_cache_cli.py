@@ -77,7 +77,7 @@ class TestList:
             ["folder:moles", "train", "dino", "11", "160", *size, "1", "skipped"],
             ["folder:moles", "train", "swav", "11", "160", *size, "incomplete"],
         ]
-        assert "3 superseded, limited or random-weight files left out: --all" in result.stderr
+        assert "3 superseded, limited or random-weight files not shown. Show them: --all" in result.stderr
 
     def test_all_shows_everything(self, cache: Path) -> None:
         result = mt(cache, "list", "--all", "--model", "dino")
