@@ -1,4 +1,4 @@
-"""Answers questions with probes: features are read once a (dataset, backbone), then drawn, fitted, predicted."""
+"""Answers questions with probes: the features of a (dataset, backbone) are read once, then drawn, fitted, predicted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mt.probe.budgets.draw import Draw
     from mt.probe.budgets.source import DrawSource
 
-# Draws are fitted together that hold at most so many numbers in all; larger ones gain nothing, and are kept one by one.
+# Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.
 TOGETHER = 4 << 20
 
 
@@ -49,7 +49,7 @@ class Features:
         labels = features.pool.y
         if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
             raise FitError(
-                f"'{pair.dataset}' has one class only in its {len(labels)} train labels: nothing to tell apart. "
+                f"'{pair.dataset}' has only one class in its {len(labels)} train labels: expected at least two. "
                 "See: mt datasets check"
             )
         return features
@@ -70,7 +70,7 @@ class Features:
 
     @cached_property
     def validation(self) -> LabelledRows[Array] | None:
-        """The validation split's rows, where they were asked to choose."""
+        """The rows of the validation split, if it is to choose."""
         return None if self.val is None else LabelledRows(self.val.embeddings, self.val.labels)
 
     @cached_property
@@ -81,12 +81,12 @@ class Features:
     def shared_groups(self) -> int:
         """How many groups of the test split are also in the split that trains, or that chooses."""
         if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
-            return 0  # other datasets count their patients anew
+            return 0  # the same name is another patient in another dataset
         used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
         return len(used & set(self.cases.groups))
 
     def drawn(self, rows: Array) -> LabelledRows[Array]:
-        """Return a budget: some rows of the train split, in file order; a view of the file when it is all of them."""
+        """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
         rows = np.sort(rows)
         every = LabelledRows(self.train.embeddings, self.pool.y, self._groups)
         return every if len(rows) == len(self.pool) else every.take(rows)

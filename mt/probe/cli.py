@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mt.probe.request import ProbeRequest
+from mt.probe.solver.registry import SOLVERS
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
     from mt.probe.run import Answers
-
-NAMES = ("torch", "sklearn", "cuml")
 
 
 @click.command(epilog="Example: mt probe --fraction 0.01 --fraction 0.1 --model dino --dataset pcam --compare")
@@ -22,11 +21,19 @@ NAMES = ("torch", "sklearn", "cuml")
 @options.fractions
 @options.shots
 @options.seeds
-@click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here; if absent, write them.")
-@click.option("--protocol", default="default", show_default=True, help="A recipe. See: mt probe --list-protocols")
-@click.option("--list-protocols", is_flag=True, help="Print every protocol in full, and stop.")
 @click.option(
-    "--solver", type=click.Choice(NAMES), default="torch", show_default=True, help="What fits logistic regression."
+    "--draw-file",
+    type=click.Path(dir_okay=False),
+    help="Read the draws from this file; if it does not exist, write them.",
+)
+@click.option("--protocol", default="default", show_default=True, help="A recipe. See: mt probe --list-protocols")
+@click.option("--list-protocols", is_flag=True, help="Print every protocol in full and stop.")
+@click.option(
+    "--solver",
+    type=click.Choice(tuple(SOLVERS)),
+    default="torch",
+    show_default=True,
+    help="What fits logistic regression.",
 )
 @click.option(
     "--select",
@@ -36,13 +43,13 @@ NAMES = ("torch", "sklearn", "cuml")
     help="Choose settings inside the budget, or on the validation split (its labels are counted).",
 )
 @options.metrics
-@click.option("--by", metavar="COLUMN", help="Scores for every value of a metadata column, apart.")
+@click.option("--by", metavar="COLUMN", help="Score each value of a metadata column separately.")
 @click.option(
     "--level",
     type=click.Choice(["row", "group"]),
     default="row",
     show_default=True,
-    help="One prediction an image, or the mean of a patient's or slide's.",
+    help="One prediction per image, or the mean per patient or slide.",
 )
 @click.option("--test-dataset", metavar="NAME", help="Train on --dataset, test on this one, of the same classes.")
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
@@ -60,8 +67,8 @@ def probe(
 ) -> None:  # fmt: skip
     """Fit linear probes on cached features and print the scores.
 
-    Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.  What
-    was asked before is answered from the score database.
+    Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.
+    What was asked before is answered from the score database.
     """
     if list_protocols:
         from mt.probe.tables import print_protocols

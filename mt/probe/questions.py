@@ -22,7 +22,7 @@ REVISION = 1  # of fitting and predicting around the solver; raised whenever its
 class Pair:
     """The feature files of one method on one dataset: train and test of one model, or of several in order.
 
-    dataset and model are the names that tables show; val is there where the validation split chooses.
+    dataset, model: the names that tables show.  val: empty unless the validation split chooses.
     """
 
     dataset: str
@@ -45,9 +45,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many labels a draw may use: a fraction of the train split, or a number of shots a class.
+    """How many labels a draw may use: a fraction of the train split, or a number of shots per class.
 
-    Neither for rows that a draw file lists without saying.
+    Both are None for rows that a draw file lists without naming a budget.
     """
 
     fraction: float | None = None
@@ -102,13 +102,13 @@ def budgets(fractions: Sequence[float], shots: Sequence[int]) -> list[Budget]:
             raise InputError(f"--fraction must be above 0 and at most 1 (0.01 is 1 %), got {fraction:g}.")
     for shot in shots:
         if shot < 1:
-            raise InputError(f"--shots must be at least 1 label a class, got {shot}.")
+            raise InputError(f"--shots must be at least 1 label per class, got {shot}.")
     asked = [Budget(fraction=float(f)) for f in sorted(set(fractions))] + [Budget(shots=s) for s in sorted(set(shots))]
     return asked or [Budget(fraction=f) for f in (0.01, 0.1, 1.0)]
 
 
 def seeds_of(budget: Budget, seeds: int) -> range:
-    """Return the seeds of a budget's draws: all of the labels can be drawn in one way only."""
+    """Return the seeds of a budget's draws: there is only one draw of all labels."""
     return range(1 if budget.is_everything else seeds)
 
 
@@ -123,8 +123,8 @@ def find_pairs(
 ) -> list[Pair]:
     """Return train and test features that belong together: same backbone and, without test_dataset, dataset content.
 
-    Raises InputError when the cache holds nothing that was asked for or the classes of the test dataset differ,
-    CacheError for a train split without its test.
+    Raises InputError if the cache holds nothing that was asked for, or if the classes of the test dataset differ;
+    CacheError for a train split without its test split.
     """
     every = [entry for entry in catalog.entries(everything=True) if entry.complete]
     _check_asked(catalog.cache_dir, every, models, datasets, everything=everything)
@@ -242,7 +242,7 @@ def _nothing(cache: Path, omitted: Sequence[Entry], models: Sequence[str], datas
     if omitted:
         flags = ", ".join(sorted({flag for entry in omitted for flag in entry.flags}))
         return InputError(
-            f"{cache} holds only features that are left out by default ({flags}). "
-            f"Take them with --everything, or make others: {command}"
+            f"{cache} holds only features that are omitted by default ({flags}). "
+            f"Use them with --everything, or make others: {command}"
         )
     return InputError(f"No finished train features in {cache}. Make some: {command}")

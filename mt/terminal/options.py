@@ -18,16 +18,16 @@ cache_dir = click.option(
 )  # fmt: skip
 scores = click.option(
     "--scores", type=click.Path(dir_okay=False), envvar="MT_SCORES", show_envvar=True,
-    help="Score database.  [default: beside the cache, or the user's own where that is read-only]",
+    help="Score database.  [default: beside the cache; if that is read-only, the user's own]",
 )  # fmt: skip
 everything = click.option(
-    "--everything", is_flag=True, help="Take superseded, limited and random-weight features too."
+    "--everything", is_flag=True, help="Use superseded, limited and random-weight features too."
 )
 data_dir = click.option(
     "--data-dir", type=click.Path(file_okay=False), envvar="MT_DATA_DIR", show_envvar=True,
-    help="Folder that holds the dataset's published files, or a folder a dataset.  [default: ./data]",
+    help="Folder that holds the dataset's published files, or one folder per dataset.  [default: ./data]",
 )  # fmt: skip
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 device = click.option(
     "--device", default="auto", show_default=True,
     help="Where to compute: auto, cpu, cuda, cuda:1, mps.",
@@ -45,10 +45,10 @@ fractions = click.option(
     help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
 )  # fmt: skip
 shots = click.option(
-    "--shots", multiple=True, type=int, metavar="K", help="Labels a class to use instead (repeatable)."
+    "--shots", multiple=True, type=int, metavar="K", help="Labels per class, instead of --fraction (repeatable)."
 )
 seeds = click.option(
-    "--seeds", default=5, show_default=True, metavar="N", help="Draws of each budget; all labels are one."
+    "--seeds", default=5, show_default=True, metavar="N", help="Random draws per budget; the 100 % budget has one."
 )
 metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
