@@ -1,12 +1,12 @@
 """The eigenbasis in which every problem of a draw is solved.
 
 A minimiser of an L2-penalised linear model lies in the row space of the centred features, and an orthogonal change of
-coordinates leaves the penalty as it is.  So the features are rotated once, exactly, into the eigenvectors of their
+coordinates does not change the penalty.  So the features are rotated once, exactly, into the eigenvectors of their
 covariance; there the curvature of every problem is close to diagonal, whatever its C, label or fold.
 
-With more rows than columns and no weak direction, single precision holds them all in the features' own coordinates as
-well.  Then nothing is rotated: the eigenvectors only scale, for which single precision and a sample of very many rows
-do, and take a third of the time.
+With more rows than columns and no weak direction, single precision represents all directions in the features' own
+coordinates too.  Then nothing is rotated: the eigenvectors only scale the problems.  Single precision and, if there are
+very many rows, a sample of them are accurate enough for that, and take a third of the time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch import Tensor
 
 from mt.errors import FitError
 
-# Rows taken at once: as float64 for one product, and for what stays in a core's cache.
+# Bytes of float64 rows taken at once: for one matrix product, and to stay in a core's cache.
 PRODUCT_BYTES, CACHE_BYTES = 64 << 20, 8 << 20
-# Columns of the Gram matrix taken at once: what lies below their blocks on its diagonal is not computed.
+# Columns of the Gram matrix computed at once; entries below the diagonal blocks are not computed.
 BLOCK = 384
-# A direction with at least so much of the rows' mean square is left to the design's precision: rounding, which is
-# relative to a row's length, is then as small beside the direction's spread as a step of the tolerance.
+# A direction with at least this share of the rows' mean square is strong: the design's precision is enough for it, as
+# rounding, which is relative to a row's length, is then small compared with the direction's spread.
 STRONG = 1e-6
-# The same of a direction that is told by the rows' inner products in double precision.
+# Same threshold if the direction is estimated from the rows' inner products in double precision.
 DOUBLE = 1e-9
-# The eigenvectors of a design that is not rotated only scale: so many rows a column tell them well enough (with half as
-# many, fits take a tenth more iterations), taken at random since rows may have an order of their own.
+# The eigenvectors of a design that is not rotated only scale: 32 rows per column estimate them accurately enough (with
+# 16, fits take a tenth more iterations).  They are sampled at random, since the rows may be ordered.
 SAMPLED = 32
-# Rows taken out of a design at once.
+# Rows copied out of a design at once.
 CHUNK = 8192
-# With so many rows a column, turning every step costs less than rotating the rows.
+# From this many rows per column on, rotating every step costs less than rotating the rows once.
 TALL = 4
 
 
@@ -43,10 +43,10 @@ class Basis:
     """Centred features and the eigenbasis of their covariance.
 
     ``design`` (n, rank + 1) holds the centred rows in the coordinates of ``axes`` (dim, rank), which are orthonormal
-    (None: the features' own), and ends in a column of ones, the intercept's; ``order`` (n,) says which row of the
-    features each of its rows is.  ``eigenvectors`` (rank + 1, rank + 1) of the design are columns, the intercept's
-    among them (None: its own axes are), ``eigenvalues`` (rank + 1,) the mean squares along them, of a sample of
-    the rows where they only scale.  ``mean`` (dim,), axes and eigenvalues are float64.
+    (None: the features' own), and ends in a column of ones for the intercept; row i of the design is row
+    ``order[i]`` of the features.  ``eigenvectors`` (rank + 1, rank + 1) are the design's, one per column, with the
+    intercept's among them (None: the design's own axes).  ``eigenvalues`` (rank + 1,) are the mean squares along them,
+    of a sample of the rows if they only scale.  ``mean`` (dim,), axes and eigenvalues are float64.
     """
 
     mean: Tensor
@@ -67,7 +67,7 @@ class Basis:
         return torch.cat([own, (intercept + coef @ self.mean)[..., None]], dim=-1)
 
     def rotate(self) -> Tensor | None:
-        """Rotate the design into its eigenbasis, in place; returns what turns weights (..., rank + 1) likewise."""
+        """Rotate the design into its eigenbasis, in place; returns the matrix that rotates weights (..., rank + 1)."""
         if self.eigenvectors is None:
             return None
         turn, self.eigenvectors = self.eigenvectors, None
@@ -83,9 +83,9 @@ class Basis:
 def build_basis(
     features: np.ndarray, *, dtype: torch.dtype, device: torch.device, order: np.ndarray | None = None
 ) -> Basis:
-    """Centre the features and find their eigenbasis; a weak direction takes another way there than strong ones.
+    """Centre the features and find their eigenbasis, in double precision if a direction is weak.
 
-    ``order`` (rows,) holds the rows' numbers in the order wanted.
+    ``order`` (rows,): the row numbers in the order that the design shall have.
     """
     rows, dim = features.shape
     mean = _mean(features, device)
@@ -98,7 +98,7 @@ def build_basis(
 
 
 def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis | None:
-    """Return the basis, all but the mean in `dtype`, or None if a direction is weak."""
+    """Return the basis computed in `dtype`, apart from the mean; None if a direction is weak."""
     rows, dim = features.shape
     design = torch.ones(rows, dim + 1, dtype=dtype, device=mean.device)
     place, start = wanted.argsort(), 0
@@ -123,20 +123,20 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
 
 
 def sample_rows(rows: int, few: int) -> Tensor:
-    """Return so many of the rows' numbers, drawn at random, always the same ones, in ascending order."""
+    """Return `few` row numbers in ascending order, drawn at random but always the same ones."""
     drawn = np.random.default_rng(0).choice(rows, few, replace=False, shuffle=False)
     return torch.from_numpy(np.sort(drawn))
 
 
 def _of_kernel(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis | None:
-    """Return the basis of no more rows than columns from the rows' inner products, or None if a direction is too weak.
+    """Return the basis from the rows' inner products, for rows <= columns; None if a direction is too weak.
 
     With K = U Λ Uᵀ the rows lie at U Λ^½ on the axes Xᵀ U Λ^-½.
     """
     whole = torch.cat(list(_centred(features, mean)))
     kernel = whole @ whole.T
     total = float(kernel.diagonal().sum())
-    # Centred rows add up to zero: that direction is none of the features'.
+    # Centred rows add up to zero, so one direction is always empty.
     if not _holds(kernel + total / len(kernel) ** 2, DOUBLE * total):
         return None
     squares, vectors = torch.linalg.eigh(kernel)
@@ -148,7 +148,7 @@ def _of_kernel(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.
 
 
 def _holds(gram: Tensor, least: float) -> bool:
-    """Tell whether the sum of squares along every direction is above `least`."""
+    """Return whether the sum of squares along every direction is above `least`."""
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return int(torch.linalg.cholesky_ex(gram - least * identity, upper=True).info) == 0
 
@@ -156,12 +156,12 @@ def _holds(gram: Tensor, least: float) -> bool:
 def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dtype) -> Basis:
     """Return the basis with the design rotated into it.
 
-    All in float64, but for the rotation into directions strong enough for `dtype`.
+    Everything is float64, except the rotation into directions that are strong enough for `dtype`.
     """
     rows, dim = features.shape
     frame, coordinates = None, None
     if rows < dim:
-        # Row space first: centredᵀ = Q R holds every row in `rows` coordinates without squaring the condition number.
+        # Row space first: centredᵀ = Q R gives each row `rows` coordinates without squaring the condition number.
         whole = torch.cat(list(_centred(features, mean)))
         frame, triangle = torch.linalg.qr(whole.T)
         coordinates = [triangle.T]
@@ -190,7 +190,7 @@ def _rotated(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dt
 
 
 def gram_of(design: Tensor, some: Tensor | None, weight: Tensor | None = None) -> Tensor:
-    """Return Σ weight z zᵀ over some rows z (None: all), on and above its diagonal; below only in part."""
+    """Return Σ weight z zᵀ over some rows z (None: all); only entries on and above the diagonal are complete."""
     gram = design.new_zeros(design.shape[1], design.shape[1])
     if some is None:
         add_gram(gram, design, design)
@@ -203,16 +203,16 @@ def gram_of(design: Tensor, some: Tensor | None, weight: Tensor | None = None) -
 
 
 def add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add leftᵀ right, which is symmetric, to the Gram matrix on and above its diagonal; below only in part."""
+    """Add leftᵀ right, which is symmetric, to the Gram matrix; only entries on and above the diagonal are complete."""
     for first in range(0, len(gram), BLOCK):
         gram[first : first + BLOCK, first:].addmm_(left[:, first : first + BLOCK].T, right[:, first:])
 
 
 def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, design: Tensor, order: Tensor) -> Basis:
-    """Drop the leading directions that hold nothing but rounding.
+    """Drop the leading directions that hold only rounding.
 
-    Small variances are measured on the rotated rows, so rounding shows at (eps · width)² of the largest, not at eps as
-    in the Gram matrix: columns 1e-8 times smaller than others are kept.
+    Small variances are measured on the rotated rows, where rounding is (eps · width)² of the largest variance, not eps
+    as in the Gram matrix.  So columns 1e-8 times smaller than others are kept.
     """
     width = len(variances)
     floor = variances.max().clamp(min=0) * (torch.finfo(torch.float64).eps * max(design.shape)) ** 2
@@ -223,7 +223,7 @@ def _cut_rank(mean: Tensor, axes: Tensor, variances: Tensor, design: Tensor, ord
 
 
 def _mean(features: np.ndarray, device: torch.device) -> Tensor:
-    """Return the columns' means (dim,) in float64; raises FitError where they are not finite."""
+    """Return the columns' means (dim,) in float64.  Raises FitError if one is not finite."""
     total = torch.zeros(features.shape[1], dtype=torch.float64, device=device)
     for _, chunk in row_chunks(features, device):
         total += chunk.sum(0)
@@ -236,7 +236,7 @@ def _mean(features: np.ndarray, device: torch.device) -> Tensor:
 def row_chunks(
     features: np.ndarray, device: torch.device, at_once: int = CACHE_BYTES
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (rows, those rows in float64 on the device), at most so many bytes at a time."""
+    """Yield (rows, those rows in float64 on the device), at most `at_once` bytes at a time."""
     step = max(1, at_once // (8 * max(1, features.shape[1])))
     for start in range(0, len(features), step):
         rows = slice(start, min(start + step, len(features)))

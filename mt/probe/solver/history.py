@@ -24,14 +24,14 @@ class History:
         self.order: list[int] = []
 
     def keep(self, problems: Tensor) -> None:
-        """Go on with these problems only."""
+        """Drop all other problems."""
         self.pairs, self.sy, self.yy = self.pairs[problems], self.sy[problems], self.yy[problems]
 
     def add(self, step: Tensor, change: Tensor, gradient: Tensor) -> None:
-        """Remember a pair (problems, outputs, columns), in place of the oldest, and the gradient where it led.
+        """Store a pair (problems, outputs, columns) in place of the oldest, and the gradient after the step.
 
-        A pair without curvature, which only rounding makes, is remembered as one that changes nothing.  The pairs take
-        most of the memory, so all products with them are taken in one pass over it.
+        A pair without curvature, which only rounding causes, is stored as one that has no effect.  The pairs take most
+        of the memory, so all products with them are computed in one pass over it.
         """
         slot = self.order.pop(0) if len(self.order) == HISTORY else len(self.order)
         self.order.append(slot)
@@ -41,7 +41,7 @@ class History:
         if not curved.all():
             new[:, :2] *= curved[:, None, None]
         self.pairs[:, slot], self.pairs[:, HISTORY + slot] = new[:, 0], new[:, 1]
-        # One problem is multiplied as two: alone its sums would be shared among threads, and be rounded otherwise.
+        # A single problem is expanded to two: torch would split the sums of one among threads, and round differently.
         batch = max(2, len(new)), -1, -1
         products = torch.bmm(self.pairs.expand(batch), new.expand(batch).mT)[: len(new)].double()
         self.inner = products[..., 2:]
@@ -51,7 +51,7 @@ class History:
         self.yy[:, slot, slot] += ~curved
 
     def solve(self, gradient: Tensor) -> Tensor:
-        """Return H g of the gradient that the newest pair came with."""
+        """Return H g, where g is the gradient that came with the newest pair."""
         if not self.order:
             return gradient.clone()
         order = torch.tensor(self.order, device=gradient.device)
@@ -66,6 +66,6 @@ class History:
         t = torch.linalg.solve_triangular(upper.mT, middle, upper=False)
         factors = torch.zeros_like(self.inner)
         factors[:, order], factors[:, HISTORY + order] = t, -gamma * u
-        # Laid out as rows: so a problem gets the same digits alone and among others.
+        # As rows: a problem then gets the same digits alone and in a batch.
         combined = torch.bmm(factors.to(flat.dtype).reshape(len(flat), 1, -1), self.pairs)[:, 0]
         return (gamma[:, 0].to(flat.dtype) * flat + combined).reshape(gradient.shape)

@@ -1,4 +1,4 @@
-"""L-BFGS on many penalised linear problems at once: two products with a design an iteration, however many problems.
+"""L-BFGS on many penalised linear problems at once: two products with a design per iteration for all problems together.
 
 Problem p minimises  f_p(W) = loss_p(Z Wᵀ) + ½ δ_p ‖W‖²,  with W (outputs, columns of Z) and no penalty on the last
 column, the intercept.  Variables are scaled so that the Hessian starts near the identity.  Logits are linear in the
@@ -19,26 +19,26 @@ from mt.probe.solver.losses import Loss
 from mt.probe.solver.preconditioner import Preconditioner, stacked
 
 LINE_STEPS = 12
-# Half the Newton decrement of L-BFGS under-estimates the gap where its curvature is poor: count it this many times.
+# Half the Newton decrement of L-BFGS under-estimates the gap if its curvature is poor: multiply it by this.
 DECREMENT_SAFETY = 10.0
-# A problem that converges linearly has about as far to go as it came in its last WINDOW iterations: count that twice.
-# Over fewer iterations its decrease says nothing.
+# A problem that converges linearly has about as far to go as it came in its last WINDOW iterations: multiply that by
+# this.  The decrease over fewer iterations is not used.
 WINDOW = 10
 DECREASE_SAFETY = 2.0
-# Within QUICK iterations a problem goes on to a fraction of the tolerance, which costs little there.  The last SHORT
-# iterations and the SHORT before them then say how far it has to go, if those came at least FAST times as far: the sum
-# of the geometric series.
+# In its first QUICK iterations a problem continues to a fraction of the tolerance, which costs little there.  If the
+# decrease over the last SHORT iterations is less than 1 / FAST of that over the SHORT before them, the sum of the
+# geometric series estimates how far it has to go.
 QUICK = 30
 SHORT, FAST = 3, 2.0
-# Iterations without the gap estimate halving before a problem counts as stalled.
+# A problem whose gap estimate has not halved for this many iterations has stalled.
 PATIENCE = 40
-# Problems that have ended stay in the batch, where they stand still, until they are this share of it.
+# Problems that have ended stay in the batch, unchanged, until they are this share of it.
 LEAVE = 0.125
-# Logits taken at once, of all problems and some rows: what is computed of them stays in a core's cache.
+# Logits processed at once, of all problems and some rows, so that intermediate results stay in a core's cache.
 AT_ONCE = 2**18
-# Of fewer outputs the product with the residual is faster transposed: three times at ten, as fast at a hundred.
+# With fewer outputs the transposed product with the residual is faster: three times at 10 outputs, equal at 100.
 THIN = 64
-# A block of rows that some problems leave out has at least so many rows, since each block takes products of its own.
+# Fewest rows of a block that some problems omit, since each block has its own products.
 BLOCK_ROWS = 1024
 
 
@@ -68,9 +68,9 @@ class Minima:
 def minimise(batches: Sequence[ScaledProblems], *, tol: float, max_iter: int, sharp: float) -> list[Minima]:
     """Minimise every problem until its estimated relative objective gap is below ``tol``, or it stalls.
 
-    Within QUICK iterations that is ``sharp`` times ``tol``.  Problems that have ended leave the products.  The batches
-    have as many outputs and columns, and each ends as it would alone: only the operations are shared that need no
-    design.
+    In the first QUICK iterations the limit is ``sharp`` times ``tol``.  Problems that have ended leave the products.
+    All batches have the same number of outputs and columns.  Each ends as it would alone: the batches share only
+    operations that involve no design.
     """
     state = _State(batches)
     sizes = [len(batch.start) for batch in batches]
@@ -104,14 +104,14 @@ def minimise(batches: Sequence[ScaledProblems], *, tol: float, max_iter: int, sh
 
 
 def times(design: Tensor, weights: Tensor) -> Tensor:
-    """Return the logits (rows, outputs) of weights (outputs, columns); intercepts alone take no product."""
+    """Return the logits (rows, outputs) of weights (outputs, columns), without a product if only intercepts are set."""
     if not weights[:, :-1].any():
         return weights[:, -1].repeat(len(design), 1)
     return design @ weights.T
 
 
 class RowBlock:
-    """Consecutive rows and the problems that fit them, with their logits (rows, those problems, outputs).
+    """Consecutive rows and the problems that use them, with their logits (rows, those problems, outputs).
 
     In memory the problems lie innermost: so sums over outputs, of which there are few, run over many problems side by
     side.
@@ -125,17 +125,16 @@ class RowBlock:
             self.residual[rows] = loss.residual(self.logits[rows])
 
     def _hold(self, loss: Loss, logits: Tensor) -> None:
-        """Take loss and logits of the problems, with room for the logits of a move and for the residual at its end."""
+        """Store loss and logits of the problems; allocate the logits of a move and the residual at its end."""
         self.loss, self.logits = loss, logits
         self.move, self.residual = torch.empty_like(logits), torch.empty_like(logits)
         step = max(1, AT_ONCE // logits[0].numel())
         starts = range(0, len(logits), step)
-        # A few rows at a time.
         self.chunks = [(slice(start, start + step), loss.rows(slice(start, start + step))) for start in starts]
 
     @classmethod
     def split(cls, batch: ScaledProblems) -> list[RowBlock]:
-        """Return all rows in blocks in which each problem has all rows or none, if such blocks are not too small."""
+        """Return blocks of rows such that each problem uses all of a block or none; one block if they are small."""
         design, fitted = batch.design, batch.loss.weights.flatten(1) != 0
         ends = 1 + torch.nonzero((fitted[1:] != fitted[:-1]).any(1))[:, 0]
         bounds = [0, *ends.tolist(), len(design)]
@@ -146,20 +145,20 @@ class RowBlock:
         return [cls(batch, rows, problems) for rows, problems in zip(blocks, present, strict=True) if len(problems)]
 
     def _rows(self, weights: Tensor) -> Tensor:
-        """Return all problems' weights, of those that fit the rows, as (outputs · problems, columns)."""
+        """Return the weights of the problems that use the rows, as (outputs · problems, columns)."""
         return weights[self.problems].transpose(0, 1).flatten(0, 1)
 
     def _logits(self, flat: Tensor, outputs: int) -> Tensor:
-        """Return logits (rows, problems, outputs) that lie in memory as (rows, outputs · problems)."""
+        """Return logits (rows, problems, outputs) as a view of memory laid out as (rows, outputs · problems)."""
         return flat.view(-1, outputs, len(self.problems)).transpose(1, 2)
 
     @staticmethod
     def _flat(logits: Tensor) -> Tensor:
-        """Return logits as they lie in memory: (rows, outputs · problems)."""
+        """Return logits as they are laid out in memory: (rows, outputs · problems)."""
         return logits.transpose(1, 2).flatten(1)
 
     def differentiate(self, value: Tensor, gradient: Tensor) -> None:
-        """Add the rows' losses to all problems' values, and their slopes by the weights to the gradients."""
+        """Add the rows' losses to the problems' values, and their derivatives by the weights to the gradients."""
         for rows, loss in self.chunks:
             value.index_add_(0, self.problems, loss.value(self.logits[rows]).to(value.dtype))
         residual = self._flat(self.residual)
@@ -167,11 +166,11 @@ class RowBlock:
         gradient.index_add_(0, self.problems, slope.reshape(*self.logits.mT.shape[1:], -1).transpose(0, 1))
 
     def aim(self, move: Tensor) -> None:
-        """Take the logits of a move of all problems' weights."""
+        """Compute the logits of a move of the problems' weights."""
         torch.mm(self.design, self._rows(move).T, out=self._flat(self.move))
 
     def add_slope(self, slope: Tensor, length: Tensor) -> None:
-        """Add the losses' slopes along the move at these lengths, and keep the residual there."""
+        """Add the losses' slopes along the move at these lengths, and store the residual there."""
         at = length[self.problems][:, None]
         for rows, loss in self.chunks:
             move = self.move[rows]
@@ -180,11 +179,11 @@ class RowBlock:
             slope.index_add_(0, self.problems, residual.mul_(move).sum((0, 2)))
 
     def go(self, length: Tensor) -> None:
-        """Make the move by these lengths, the last ones tried."""
+        """Move by these lengths, the last ones tried."""
         self.logits.addcmul_(length[self.problems][:, None], self.move)
 
     def keep(self, kept: Tensor, problems: int) -> bool:
-        """Go on with the kept ones of so many problems, renumbered; tell if the block has any."""
+        """Drop all but the kept of `problems` problems, and renumber them; returns whether the block has any left."""
         number = torch.full((problems,), -1, device=kept.device)
         number[kept] = torch.arange(len(kept), device=kept.device)
         moved = number[self.problems]
@@ -197,7 +196,7 @@ class RowBlock:
 
 
 class _State:
-    """The problems still running: weights, their logits and gradient, and the curvature seen so far."""
+    """The problems that have not ended: weights, their logits and gradient, and the curvature seen so far."""
 
     def __init__(self, batches: Sequence[ScaledProblems]) -> None:
         self.scaling = stacked([batch.scaling for batch in batches])
@@ -215,7 +214,7 @@ class _State:
         self._differentiate()
 
     def _differentiate(self) -> None:
-        """Take value and gradient at the weights, from their logits."""
+        """Compute value and gradient at the weights, from their logits."""
         self.raw_gradient = self.penalty * self.weights
         value = 0.5 * (self.raw_gradient * self.weights).sum((1, 2))
         for block in self.blocks:
@@ -227,8 +226,8 @@ class _State:
         """Return the step -H ∇f in scaled variables and the estimated relative gap (problems,).
 
         The penalty's convexity bounds the gap by ‖∇f‖² / 2δ (the intercept by its curvature at the start, with
-        safety).  Where that says little, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and what
-        the latest decreases leave to expect, each with its safety.
+        safety).  If that bound is loose, the estimate is the larger of half the Newton decrement ∇fᵀ H ∇f and the
+        further decrease that the latest decreases suggest, each times its safety factor.
         """
         direction = -self.history.solve(self.gradient)
         decrement = -(self.gradient * direction).sum((1, 2))
@@ -238,7 +237,7 @@ class _State:
         return direction, torch.minimum(bound, estimate) / self.values[-1]
 
     def _left(self, *, quick: bool) -> Tensor:
-        """Return how far the values (problems,) are expected to fall yet; infinity while nothing can be said."""
+        """Return how far the values (problems,) are expected to fall; infinity before there is an estimate."""
         values = self.values
         window = DECREASE_SAFETY * (values[0] - values[-1]).abs()
         if len(values) <= WINDOW:
@@ -250,14 +249,14 @@ class _State:
         return torch.where(FAST * latest <= before, geometric, window)
 
     def stalled(self, gap: Tensor) -> Tensor:
-        """Tell which problems' gap estimate has not halved for PATIENCE iterations."""
+        """Return which problems' gap estimate has not halved for PATIENCE iterations."""
         better = gap < 0.5 * self.best_gap
         self.best_gap = torch.where(better, gap, self.best_gap)
         self.waited = torch.where(better, 0, self.waited + 1)
         return self.waited > PATIENCE
 
     def keep(self, problems: Tensor) -> None:
-        """Go on with these problems only."""
+        """Drop all other problems."""
         before = len(self.weights)
         self.blocks = [block for block in self.blocks if block.keep(problems, before)]
         self.scaling = self.scaling.select(problems)
@@ -267,7 +266,7 @@ class _State:
             setattr(self, name, getattr(self, name)[problems])
 
     def step(self, direction: Tensor) -> None:
-        """Move along the direction and remember the curvature met."""
+        """Move along the direction and store the curvature found there."""
         move = self.scaling.weights(direction)
         for block in self.blocks:
             block.aim(move)
@@ -280,7 +279,7 @@ class _State:
         self.history.add(length[:, None, None] * direction, self.gradient - before, self.gradient)
 
     def _line_search(self, move: Tensor, slope: Tensor) -> Tensor:
-        """Return lengths at which the slope has at most half its size; the blocks then hold the residuals there.
+        """Return lengths at which the slope is at most half of that at the start; the blocks store the residuals there.
 
         Bracketed false position, on logits alone.
         """

@@ -10,16 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Units in the last place of a Hessian's entries that hold nothing but rounding.
+# Units in the last place of a Hessian's entries that are only rounding.
 ROUNDING = 500
 
 
 class Preconditioner(Protocol):
-    """Weights W = T v; everything is (problems, outputs, columns)."""
+    """A change of variables W = T v; all tensors are (problems, outputs, columns)."""
 
     @property
     def intercept_curvature(self) -> Tensor:
-        """The least curvature along an output's intercept (problems, 1, 1)."""
+        """The smallest curvature along an output's intercept (problems, 1, 1)."""
 
     def weights(self, scaled: Tensor) -> Tensor:
         """Return T v."""
@@ -28,15 +28,15 @@ class Preconditioner(Protocol):
         """Return Tᵀ g."""
 
     def select(self, problems: Tensor) -> Preconditioner:
-        """Return the scaling of these problems only; their numbers ascend."""
+        """Return the change of variables of these problems, given by ascending number."""
 
 
 @dataclass(frozen=True)
 class Diagonal:
     """The inverse root of a curvature that is diagonal on axes of the columns and of the outputs.
 
-    ``columns`` (columns, columns) and ``outputs`` (problems, outputs, outputs) are orthonormal, an axis a column; None
-    are the variables' own.
+    ``columns`` (columns, columns) and ``outputs`` (problems, outputs, outputs) are orthonormal, one axis per column;
+    None: the variables' own axes.
     """
 
     factor: Tensor
@@ -65,14 +65,14 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class Dense:
-    """The Cholesky factor of one problem's Hessian, or of the blocks of it (blocks, size, size)."""
+    """The Cholesky factor of one problem's Hessian, or of its diagonal blocks (blocks, size, size)."""
 
     factor: Tensor
     intercept_curvature: Tensor
 
     @classmethod
     def of(cls, hessian: Tensor, columns: int) -> Dense:
-        """Factorise; rounding in a singular one is lifted to ROUNDING units of its diagonal."""
+        """Factorise; ROUNDING units in the last place are added to the diagonal, for a Hessian that is singular."""
         diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
         root = diagonal.sqrt()
         equal = hessian / root[..., None] / root[..., None, :]
@@ -94,13 +94,13 @@ class Dense:
         return solved.reshape(right.shape)
 
     def select(self, problems: Tensor) -> Dense:
-        """Return itself, of its one problem."""
+        """Return itself: it has one problem."""
         return self
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """The scalings of some problems and of those after them."""
+    """The changes of variables of several batches of problems, one after another."""
 
     each: tuple[Preconditioner, ...]
 
@@ -128,5 +128,5 @@ class Stacked:
 
 
 def stacked(scalings: Sequence[Preconditioner]) -> Preconditioner:
-    """Return the scaling of all their problems, one after another."""
+    """Return the change of variables of all their problems, one after another."""
     return scalings[0] if len(scalings) == 1 else Stacked(tuple(scalings))

@@ -1,4 +1,8 @@
-"""First all problems in the design's precision, rescaled as they go; hard ones by Hessians along C, last in float64."""
+"""The rounds of a solve, from cheap to expensive.
+
+All problems first iterate in the design's precision, rescaled by the Hessian's diagonal after each round.  Hard
+problems of a tall design continue with full Hessians along C, and what then remains continues in float64.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +19,39 @@ from mt.probe.solver.losses import Loss
 from mt.probe.solver.paths import Continuation
 from mt.probe.solver.preconditioner import Dense, Diagonal, stacked
 
-# Iterations between two looks at the curvature: where classes separate, p (1 - p) falls by orders of magnitude, and
-# with it the Hessian's diagonal in the eigenbasis, which then scales the next round.
+# Iterations of each round.  If classes separate, p (1 - p) falls by orders of magnitude, and with it the Hessian's
+# diagonal in the eigenbasis; so each round is scaled by the diagonal at its start.
 ROUNDS = (30, 40, 80, 80, 80, 80)
-# Where a design has so many rows a column, an iteration of a few problems takes as long as a Hessian or longer: so many
-# rounds come before Hessians, and so many with them, before float64.
+# From TALL rows per column on, an iteration of a few problems takes at least as long as a Hessian: then BEFORE_HESSIANS
+# rounds run without Hessians and WITH_HESSIANS with them, before float64.
 TALL, BEFORE_HESSIANS, WITH_HESSIANS = 4, 2, 4
-# The share of a block's weight that may be left out in single precision: where classes separate, most rows have little.
+# Share of a block's weight that may be omitted in single precision: if classes separate, most rows have little weight.
 NEGLIGIBLE = 1e-3
-# Past so many iterations the gap estimate is not to be trusted either; more where there are many columns.
+# After this many iterations the gap estimate is not reliable; one more per EASY_COLUMNS columns.
 EASY, EASY_COLUMNS = 50, 16
-# The least share of the first round's curvature that a later one may scale by: p (1 - p) underflows.
+# Smallest share of the first round's curvature that a later round may scale by, since p (1 - p) underflows.
 FLOOR = 1e-6
-# Up to so many outputs are turned into the axes of their mean Hessian.
+# Up to this many outputs are rotated into the axes of their mean Hessian.
 COUPLED = 32
-# How few rows of a design are weighted at once at least.
+# Fewest rows of a design that are weighted at once.
 MIN_ROWS = 512
-# Live copies of one Hessian while it is factorised.
+# Copies of one Hessian in memory while it is factorised.
 HESSIAN_COPIES = 4
-# The Hessian is taken anew after so many iterations.
+# The Hessian is recomputed after this many iterations.
 ROUND = 30
-# Up to so many coefficients a problem's Hessian costs no more than a few iterations.
+# Up to this many coefficients a problem's Hessian costs no more than a few iterations.
 CHEAP = 500
-# Up to so many coefficients a problem's whole Hessian is taken, beyond it each output's own block.
+# Up to this many coefficients a problem's whole Hessian is used; above it, each output's own block.
 WHOLE = 2500
-# What the estimated gap of a hard problem has to reach of the tolerance: it under-estimates there.
+# Hard problems iterate to this fraction of the tolerance, since their gap is under-estimated.
 SHARP = 0.1
-# A problem that ends in the first round is well posed: there this fraction settles probabilities to 1e-3.
+# Problems that end in the first round iterate to this fraction, which fixes probabilities to 1e-3.
 SETTLED = 0.001
 
 
 @dataclass(frozen=True)
 class PenalisedProblems:
-    """Problems of one basis, each a C on some path.
+    """Problems in one basis, each at one C of some path along C.
 
     ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
     both are float64.  ``path`` and ``C`` (problems,) are on the CPU.
@@ -76,86 +80,94 @@ class PenalisedProblems:
 def begin(each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Minima]:
     """Minimise every problem of each basis for one round, in the design's precision; returns float64 weights.
 
-    Few problems are left after it, too few for products to be efficient: collect them for `finish`.
+    Too few problems remain after it for products to be efficient: collect them for `finish`.
     """
     fits = _round(each, starts, tol=tol, max_iter=min(ROUNDS[0], max_iter), sharp=SETTLED)
-    return [Minima(fit.weights.double(), fit.gap.double(), fit.n_iter) for fit in fits]
+    return [Minima(found.weights.double(), found.gap.double(), found.n_iter) for found in fits]
 
 
-def finish(problems: PenalisedProblems, fit: Minima, *, tol: float, max_iter: int, memory: int) -> None:
-    """Take what `begin` left on to the tolerance, in place, in a design that is rotated.
+def finish(problems: PenalisedProblems, found: Minima, *, tol: float, max_iter: int, memory: int) -> None:
+    """Minimise to the tolerance what `begin` did not, in place, in the rotated design.
 
-    ``memory`` is what Hessians may take in bytes; a problem too large for that keeps the diagonal scaling in float64.
+    ``memory`` is how many bytes Hessians may take; a problem too large for that keeps the diagonal scaling in float64.
     """
-    design, coefs = problems.design, fit.weights[0].numel()
-    numbers = _hessian_size(fit.weights[:1])
+    design, coefs = problems.design, found.weights[0].numel()
+    numbers = _hessian_size(found.weights[:1])
     at_once = memory // (numbers * design.element_size()) - HESSIAN_COPIES
     dense = len(design) >= TALL * design.shape[1] and coefs > CHEAP and at_once > 0
-    _more(fit, _late(fit, tol, max_iter), problems, ROUNDS[1:BEFORE_HESSIANS] if dense else ROUNDS[1:], tol, max_iter)
+    rounds = ROUNDS[1:BEFORE_HESSIANS] if dense else ROUNDS[1:]
+    _continue(found, _late(found, tol, max_iter), problems, rounds, tol, max_iter)
     if dense:
-        late = _late(fit, tol, max_iter)
+        late = _late(found, tol, max_iter)
         for paths in _parts(torch.from_numpy(np.unique(problems.path[late])), at_once):
-            _go_on(fit, late[torch.isin(problems.path[late], paths)], problems, tol=tol, max_iter=max_iter)
+            some = late[torch.isin(problems.path[late], paths)]
+            _continue_by_hessians(found, some, problems, tol=tol, max_iter=max_iter)
     easy = max_iter if dense else EASY + design.shape[1] // EASY_COLUMNS
-    hard = torch.nonzero(~(fit.gap <= tol).cpu() | (fit.n_iter > easy))[:, 0]
-    hard = hard[fit.n_iter[hard] < max_iter]
+    hard = torch.nonzero(~(found.gap <= tol).cpu() | (found.n_iter > easy))[:, 0]
+    hard = hard[found.n_iter[hard] < max_iter]
     if len(hard) and coefs > CHEAP:
-        # A Hessian costs more than many iterations together.
-        _more(fit, hard, problems, ROUNDS, SHARP * tol, max_iter)
-        hard = _late(fit, tol, max_iter)
-    if len(hard) == 0:
-        return
-    exact = design.double()
+        # A Hessian costs more than many iterations of all problems together.
+        _continue(found, hard, problems, ROUNDS, SHARP * tol, max_iter)
+        hard = _late(found, tol, max_iter)
+    if len(hard):
+        _finish_in_float64(found, hard, problems, tol=tol, max_iter=max_iter, memory=memory)
+
+
+def _finish_in_float64(
+    found: Minima, hard: Tensor, problems: PenalisedProblems, *, tol: float, max_iter: int, memory: int
+) -> None:
+    """Minimise some problems to the tolerance, in place, one after another, with Hessians if memory allows."""
+    exact, numbers = problems.design.double(), _hessian_size(found.weights[:1])
     for problem in hard[:, None]:
-        left = max_iter - int(fit.n_iter[problem])
-        alone, at = problems.select(problem), fit.weights[problem]
+        left = max_iter - int(found.n_iter[problem])
+        alone, at = problems.select(problem), found.weights[problem]
         loss, penalty = alone.loss.to(torch.float64), alone.penalty
         if HESSIAN_COPIES * numbers * exact.element_size() <= memory:
             again = _by_hessians(exact, loss, penalty, at, tol=SHARP * tol, max_iter=left)
         else:
             batch = ScaledProblems(exact, loss, penalty, Diagonal.of(alone.curvature), at)
             [again] = minimise([batch], tol=SHARP * tol, max_iter=left, sharp=SETTLED)
-        fit.weights[problem], fit.gap[problem] = again.weights, again.gap
-        fit.n_iter[problem] += again.n_iter
+        found.weights[problem], found.gap[problem] = again.weights, again.gap
+        found.n_iter[problem] += again.n_iter
 
 
-def _late(fit: Minima, tol: float, max_iter: int) -> Tensor:
+def _late(found: Minima, tol: float, max_iter: int) -> Tensor:
     """Return the numbers of the problems that have not ended."""
-    return torch.nonzero(~(fit.gap <= tol).cpu() & (fit.n_iter < max_iter))[:, 0]
+    return torch.nonzero(~(found.gap <= tol).cpu() & (found.n_iter < max_iter))[:, 0]
 
 
-def _more(
-    fit: Minima, some: Tensor, problems: PenalisedProblems, rounds: Sequence[int], tol: float, max_iter: int
+def _continue(
+    found: Minima, some: Tensor, problems: PenalisedProblems, rounds: Sequence[int], tol: float, max_iter: int
 ) -> None:  # fmt: skip
-    """Take some problems on by so many rounds, in place."""
+    """Continue some problems for these rounds, in place."""
     if len(some) == 0 or len(rounds) == 0:
         return
-    at = some.to(fit.weights.device)
-    left = max_iter - int(fit.n_iter[some].max())
-    more = _by_diagonals(problems.select(some), fit.weights[at], rounds, tol=tol, max_iter=left, sharp=SHARP)
-    fit.weights[at], fit.gap[at] = more.weights, more.gap
-    fit.n_iter[some] += more.n_iter
+    at = some.to(found.weights.device)
+    left = max_iter - int(found.n_iter[some].max())
+    more = _by_diagonals(problems.select(some), found.weights[at], rounds, tol=tol, max_iter=left, sharp=SHARP)
+    found.weights[at], found.gap[at] = more.weights, more.gap
+    found.n_iter[some] += more.n_iter
 
 
 def _by_diagonals(
     problems: PenalisedProblems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
 ) -> Minima:  # fmt: skip
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
-    fit = Minima(
+    found = Minima(
         start.to(problems.design.dtype), start.new_full((len(start),), torch.inf),
         torch.zeros(len(start), dtype=torch.int64),
     )  # fmt: skip
     active = torch.arange(len(start), device=start.device)
     for steps in rounds:
-        left = max_iter - int(fit.n_iter[active.cpu()].max())
+        left = max_iter - int(found.n_iter[active.cpu()].max())
         part = problems.select(active)
-        [done] = _round([part], [fit.weights[active]], tol=tol, max_iter=min(steps, left), sharp=sharp)
-        fit.weights[active], fit.gap[active] = done.weights, done.gap.double()
-        fit.n_iter[active.cpu()] += done.n_iter
+        [done] = _round([part], [found.weights[active]], tol=tol, max_iter=min(steps, left), sharp=sharp)
+        found.weights[active], found.gap[active] = done.weights, done.gap.double()
+        found.n_iter[active.cpu()] += done.n_iter
         active = active[~(done.gap <= tol)]
         if len(active) == 0 or steps >= left:
             break
-    return Minima(fit.weights.double(), fit.gap, fit.n_iter)
+    return Minima(found.weights.double(), found.gap, found.n_iter)
 
 
 def _round(
@@ -172,10 +184,11 @@ def _round(
 
 
 def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least: Tensor) -> Diagonal:
-    """Return the scaling by the diagonals of the problems' Hessians, at least ``least`` (problems, outputs, columns).
+    """Return the scaling by the diagonals of the problems' Hessians.
 
-    A few coupled outputs are first turned into the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  In a design that
-    is not rotated, each output's mean curvature stands for its rows'.
+    No entry is smaller than ``least`` (problems, outputs, columns).  Up to COUPLED outputs are first rotated into
+    the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  If the design is not rotated, each output's mean curvature
+    over the rows is used for all of them.
     """
     design = basis.design
     problems, outputs, columns = weights.shape
@@ -217,11 +230,13 @@ def _variance(p: Tensor, axes: Tensor) -> Tensor:
     return sum((p[..., k, None] * (axes[:, None, k] - mean).square() for k in range(p.shape[2])), torch.zeros_like(p))
 
 
-def _go_on(fit: Minima, late: Tensor, problems: PenalisedProblems, *, tol: float, max_iter: int) -> None:
-    """Take some problems on by Hessians in the design's precision, in place, the next one of every path at a time.
+def _continue_by_hessians(
+    found: Minima, late: Tensor, problems: PenalisedProblems, *, tol: float, max_iter: int
+) -> None:  # fmt: skip
+    """Continue problems with Hessians in the design's precision, in place, one problem of every path at a time.
 
-    Each starts where its path now points to, if that is better than where it is.  A Hessian serves its path for as
-    long as ROUND iterations suffice.
+    Each starts where its path extrapolates to, if that is better than where it is.  A path keeps its Hessian as long as
+    ROUND iterations suffice.
     """
     design, paths = problems.design, Continuation()
     scalings: dict[int, Dense] = {}
@@ -230,31 +245,31 @@ def _go_on(fit: Minima, late: Tensor, problems: PenalisedProblems, *, tol: float
         first = np.unique(problems.path[late], return_index=True)[1]
         some, late = late[first], late[np.setdiff1d(np.arange(len(late)), first)]
         on, Cs, at = problems.path[some].tolist(), problems.C[some.numpy()], some.to(design.device)
-        here = fit.weights[at]
-        fit.weights[at] = _better(problems.select(some), here, paths.towards(on, Cs, here))
-        _round_by_round(fit, some, problems, scalings, tol=tol, max_iter=max_iter)
-        paths.add(on, Cs, fit.weights[at])
+        here = found.weights[at]
+        found.weights[at] = _better(problems.select(some), here, paths.towards(on, Cs, here))
+        _round_by_round(found, some, problems, scalings, tol=tol, max_iter=max_iter)
+        paths.add(on, Cs, found.weights[at])
 
 
 def _round_by_round(
-    fit: Minima, some: Tensor, problems: PenalisedProblems, scalings: dict[int, Dense], *, tol: float, max_iter: int
+    found: Minima, some: Tensor, problems: PenalisedProblems, scalings: dict[int, Dense], *, tol: float, max_iter: int
 ) -> None:  # fmt: skip
-    """Take problems of different paths on, in place, by their paths' scalings, renewed after each round."""
+    """Continue problems of different paths, in place, with their paths' scalings, recomputed after each round."""
     design = problems.design
     for _ in range(WITH_HESSIANS):
         part, at = problems.select(some), some.to(design.device)
-        penalty, start = part.penalty.to(design.dtype), fit.weights[at].to(design.dtype)
+        penalty, start = part.penalty.to(design.dtype), found.weights[at].to(design.dtype)
         for k, path in enumerate(part.path.tolist()):
             if path not in scalings:
                 one = torch.tensor([k], device=design.device)
                 scalings[path] = _dense(design, part.loss.select(one), penalty[one], start[one])
         scaling = stacked([scalings[path] for path in part.path.tolist()])
-        steps = min(ROUND, max_iter - int(fit.n_iter[some].max()))
+        steps = min(ROUND, max_iter - int(found.n_iter[some].max()))
         batch = ScaledProblems(design, part.loss, penalty, scaling, start)
         [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SHARP)
-        fit.weights[at], fit.gap[at] = done.weights.double(), done.gap.double()
-        fit.n_iter[some] += done.n_iter
-        some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (fit.n_iter[some] < max_iter)]
+        found.weights[at], found.gap[at] = done.weights.double(), done.gap.double()
+        found.n_iter[some] += done.n_iter
+        some = some[~(done.gap <= tol).cpu() & (done.n_iter > 0) & (found.n_iter[some] < max_iter)]
         if len(some) == 0:
             return
         for path in problems.path[some].tolist():
@@ -262,7 +277,7 @@ def _round_by_round(
 
 
 def _better(problems: PenalisedProblems, here: Tensor, there: Tensor) -> Tensor:
-    """Return of two weights of each problem (problems, outputs, columns) those of the lower objective."""
+    """Return for each problem the weights (problems, outputs, columns) with the lower objective."""
 
     def objective(weights: Tensor) -> Tensor:
         logits = problems.design @ weights.to(problems.design.dtype).flatten(0, 1).T
@@ -278,16 +293,16 @@ def _dense(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Dens
 
 
 def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Minima:
-    """Go on with one problem in rounds, each scaled by the Hessian at its start."""
-    fit = Minima(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
-    while bool(fit.gap > tol) and int(fit.n_iter) < max_iter:
-        batch = ScaledProblems(design, loss, penalty, _dense(design, loss, penalty, fit.weights), fit.weights)
-        steps = min(ROUND, max_iter - int(fit.n_iter))
+    """Continue one problem in rounds, each scaled by the Hessian at its start."""
+    found = Minima(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
+    while bool(found.gap > tol) and int(found.n_iter) < max_iter:
+        batch = ScaledProblems(design, loss, penalty, _dense(design, loss, penalty, found.weights), found.weights)
+        steps = min(ROUND, max_iter - int(found.n_iter))
         [done] = minimise([batch], tol=tol, max_iter=steps, sharp=SETTLED)
-        fit = Minima(done.weights, done.gap, fit.n_iter + done.n_iter)
+        found = Minima(done.weights, done.gap, found.n_iter + done.n_iter)
         if int(done.n_iter) == 0:
             break
-    return fit
+    return found
 
 
 def _hessian_size(weights: Tensor) -> int:
@@ -317,7 +332,7 @@ def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Te
 
 
 def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:
-    """Return Σ weight z zᵀ over the rows that hold all but a negligible share of the weight."""
+    """Return Σ weight z zᵀ over the heaviest rows, which hold all but a negligible share of the weight."""
     order = weight.argsort(descending=True)
     total = weight[order].cumsum(0)
     kept = order[: 1 + int((total < (1 - negligible) * total[-1]).sum())].sort().values
@@ -326,5 +341,5 @@ def _weighted_gram(design: Tensor, weight: Tensor, negligible: float) -> Tensor:
 
 
 def _parts(tensor: Tensor, size: int) -> list[Tensor]:
-    """Return the tensor in consecutive parts of at most so many entries."""
+    """Return the tensor in consecutive parts of at most `size` entries."""
     return [tensor[start : start + size] for start in range(0, len(tensor), size)]

@@ -24,14 +24,14 @@ def rare_labels(n: int = 2_600, d: int = 600, positives: int = 60) -> tuple[np.n
 
 def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
     X, y = rare_labels()
-    taken, go_on = [], rounds._go_on
+    taken, go_on = [], rounds._continue_by_hessians
 
     def watched(fit, some, *args, **options):
         taken.append(len(some))
         go_on(fit, some, *args, **options)
         assert (fit.gap[some] <= options["tol"]).all()
 
-    monkeypatch.setattr(rounds, "_go_on", watched)
+    monkeypatch.setattr(rounds, "_continue_by_hessians", watched)
     monkeypatch.setattr(rounds, "BEFORE_HESSIANS", 1)
     found = fit_logistic(X, y, CS, task="binary")
     assert sum(taken) > 0
@@ -46,8 +46,13 @@ def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
 def test_a_hessian_serves_its_path_for_as_long_as_it_does(monkeypatch):
     X, y = rare_labels()
     Cs = np.logspace(2, 4, 6)
-    late, hessians, go_on, hessian = [], [], rounds._go_on, rounds._hessian
-    monkeypatch.setattr(rounds, "_go_on", lambda fit, some, *a, **o: (late.extend(some), go_on(fit, some, *a, **o)))
+    late, hessians, go_on, hessian = [], [], rounds._continue_by_hessians, rounds._hessian
+
+    def watched(fit, some, *args, **options):
+        late.extend(some)
+        go_on(fit, some, *args, **options)
+
+    monkeypatch.setattr(rounds, "_continue_by_hessians", watched)
     monkeypatch.setattr(rounds, "_hessian", lambda *a: hessians.append(1) or hessian(*a))
     monkeypatch.setattr(rounds, "BEFORE_HESSIANS", 1)
     assert fit_logistic(X, y, Cs, task="binary").converged.all()

@@ -106,5 +106,5 @@ def test_a_pair_that_is_not_defined_is_refused(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_document_lists_every_preset(name: str) -> None:
-    document = Path(__file__).parents[2] / "docs" / "protocols.md"
+    document = Path(__file__).parents[3] / "docs" / "protocols.md"
     assert f"| `{name}` |" in document.read_text(encoding="utf-8")
