@@ -41,29 +41,36 @@ def main() -> None:
         row(f"end to end / bare loop, augmentation {augment}", bare / ours, reach=f">= {TARGET}", note=note)
 
 
-def times(augment: str) -> tuple[float, float]:
+def times(
+    augment: str, *, backbone: str = BACKBONE, device: str = "cpu", precision: str = "float32"
+) -> tuple[float, float]:
     """Return the median seconds of an epoch, bare and ours."""
-    backbone = load_backbone(BACKBONE, "random")
+    where = torch.device(device)
+    loaded = load_backbone(backbone, "random", device=where)
     dataset = load_dataset(f"synthetic@{BATCH * STEPS}")
     split = dataset.splits["train"]
-    settings = Settings(batch=BATCH, epochs=ROUNDS + 1)
+    settings = Settings(batch=BATCH, epochs=ROUNDS + 1, precision=precision)
     work = Work(
-        Images(dataset, split.ids, [backbone.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
-        Machine(device="cpu", batch_size=BATCH), torch.device("cpu"), Ranks(), 2, "binary", seed=0,
+        Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
+        Machine(device=device, batch_size=BATCH), where, Ranks(), 2, "binary", seed=0,
     )  # fmt: skip
-    dim = backbone.dim
+    dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
-    network = EndToEnd([backbone.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout))
+    network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)
     run = Run(network, work, Part(np.arange(len(split)), split.labels), lr=1e-5, epochs=settings.epochs)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch is shorter than the interval
     images = work.inputs(work.images.pixels(np.arange(BATCH)), None)
-    y = torch.from_numpy(split.labels[:BATCH])
+    y = torch.from_numpy(split.labels[:BATCH]).to(where)
 
     def passes() -> None:
         network.train()
         for _ in range(STEPS):
             network.zero_grad()
-            torch.autograd.backward(loss(network(images), y, "binary").mean())
+            with work.autocast():
+                value = loss(network(images), y, "binary").mean()
+            torch.autograd.backward(value)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
 
     passes()
     run.train_epoch(kept)
