@@ -52,7 +52,7 @@ def times(
     settings = Settings(batch=BATCH, epochs=ROUNDS + 1, precision=precision)
     work = Work(
         Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
-        Machine(device=device, batch_size=BATCH), where, Ranks(), 2, "binary", seed=0,
+        Machine(batch_size=BATCH), where, Ranks(), 2, "binary", 2, seed=0,
     )  # fmt: skip
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
