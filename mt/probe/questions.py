@@ -59,6 +59,11 @@ class Budget:
         return "listed rows" if self.shots is None else f"{self.shots} shots"
 
     @property
+    def kind(self) -> str:
+        """What kind of draws it has: those of one kind may stand on one curve."""
+        return "fractions" if self.fraction is not None else "listed" if self.shots is None else "shots"
+
+    @property
     def is_everything(self) -> bool:
         """Whether there is only one draw of it."""
         return self.fraction == 1

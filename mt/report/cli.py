@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
 
 from mt.system import folders
-from mt.terminal import options
+from mt.terminal import options, progress
 
 
 @click.command(epilog="Example: mt report --dataset pcam --out pcam.html")
@@ -22,6 +23,11 @@ from mt.terminal import options
 @options.datasets
 @options.cache_dir
 @options.scores
+@click.option(
+    "--experiment", "experiments", multiple=True, metavar="NAME",
+    help="Show this experiment, as --list names it (repeatable).  [default: the newest complete one of each name]",
+)  # fmt: skip
+@click.option("--list", "listed", is_flag=True, help="List the experiments in the score database, and stop.")
 @click.option(
     "--map-points",
     type=click.IntRange(0),
@@ -37,6 +43,8 @@ from mt.terminal import options
 def report(
     out: str,
     datasets: tuple[str, ...],
+    experiments: tuple[str, ...],
+    listed: bool,
     cache_dir: str | None,
     scores: str | None,
     map_points: int,
@@ -47,27 +55,41 @@ def report(
 ) -> None:
     """Draw stored scores and predictions as one HTML page that needs no network.
 
-    Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.
+    Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.  Scores on other features, draws or
+    revisions are never joined: of several experiments with one name the newest complete one is shown, grouped before
+    ungrouped.
     """
     from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps
+    from mt.report.listing import print_experiments
+    from mt.report.panels import stored_experiments
     from mt.report.request import ReportRequest
     from mt.report.writing import write_report
     from mt.results.store import ScoreStore
 
     cache = folders.cache_dir(cache_dir)
-    maps = Maps(
-        Catalog(cache),
-        points=map_points,
-        show_ids=show_ids,
-        thumbnails=thumbnails,
-        data_dir=Path(data_dir) if data_dir else None,
-    )
+    catalog = Catalog(cache)
     with ScoreStore(folders.scores_path(scores, cache)) as store:
-        written = write_report(store, ReportRequest(Path(out).absolute(), datasets=datasets, maps=maps))
+        if listed:
+            print_experiments(stored_experiments(store, datasets=datasets, catalog=catalog), as_json=as_json)
+            return
+        maps = Maps(
+            catalog,
+            points=map_points,
+            show_ids=show_ids,
+            thumbnails=thumbnails,
+            data_dir=Path(data_dir) if data_dir else None,
+        )
+        request = ReportRequest(
+            Path(out).absolute(), datasets=datasets, experiments=experiments, catalog=catalog, maps=maps
+        )
+        written = write_report(store, request)
     if as_json:
         facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
-        click.echo(json.dumps(facts | {"n_scores": written.n_scores}))
+        click.echo(json.dumps(facts | {"n_scores": written.n_scores, "others": list(written.others)}))
         return
     click.echo(f"{written.n_scores} scores: {written.page}")
     click.echo(f"  {len(written.files) - 1} charts and tables: {written.folder}")
+    for name in written.others:
+        command = shlex.join(["mt", "report", "--experiment", name])
+        progress.note(f"Not shown, another experiment: {name}. Show it: {command}")

@@ -4,43 +4,80 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from mt.probe.scores.metrics import METRICS
-from mt.report.panels import Panel
+from mt.report.panels import Panel, PanelCell
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A number of labels; `sign` is "≤" where the smallest budget was enough, ">" where the largest was not."""
+    """A number of labels; `sign` is "≤" where the smallest budget was enough, ">" where the largest was not.
+
+    draws: how many draws of the labels both methods share and were compared on, where any method has more; else 0.
+    """
 
     labels: int
     sign: str = ""
+    draws: int = 0
 
     def __str__(self) -> str:
-        return f"{self.sign}{' ' if self.sign else ''}{self.labels:,}"
+        shared = f" ({self.draws} draw{'' if self.draws == 1 else 's'})" if self.draws else ""
+        return f"{self.sign}{' ' if self.sign else ''}{self.labels:,}{shared}"
+
+
+NOT_COMPARED = "not compared"
 
 
 def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     """Return the labels that `method` needs to reach the mean score of `goal` at its largest budget.
 
-    None where a score that this takes is not defined.
+    Means are over the draws that both have at every budget that is read.  Budgets are joined where they are of one
+    kind, fractions or shots.  None where the two cannot be compared: no draw in common, other train rows or test cases,
+    or a score that is not defined.
     """
+    target_cell = panel.curve(goal)[-1]
+    curve = _same_kind(panel.curve(method), target_cell)
+    curve = [cell for cell in curve if cell.splits and cell.splits == target_cell.splits]
+    drawn = [set(cell.by_seed) for cell in (target_cell, *curve) if not cell.is_everything]
+    shared = set.intersection(*drawn) if drawn else set()
+    if not curve or (drawn and not shared):
+        return None
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
-    target = sign * panel.curve(goal)[-1].mean
-    curve = [(cell.n_labels, sign * cell.mean) for cell in panel.curve(method) if not math.isnan(cell.mean)]
-    return None if math.isnan(target) or not curve else _reached(curve, target)
+    target = sign * _mean(target_cell, shared)
+    points = [(cell.n_labels, sign * _mean(cell, shared)) for cell in curve]
+    points = [(labels, mean) for labels, mean in points if not math.isnan(mean)]
+    if math.isnan(target) or not points:
+        return None
+    most = max((panel.most_draws(cell) for cell in (target_cell, *curve) if not cell.is_everything), default=0)
+    return replace(_reached(points, target), draws=len(shared) if len(shared) < most else 0)
 
 
 def rows(panel: Panel, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return a row a goal: a method, and what each of the methods needs to reach it; a dash: not defined.
+    """Return a row per goal: a method, and what each of the methods needs to reach it.
 
     None with one method, or with a single budget: then there is nothing to read between.
     """
     if len(names) < 2 or all(len(panel.curve(name)) < 2 for name in names):
         return []
-    return [(goal, [str(labels_needed(panel, name, goal) or "–") for name in names]) for goal in names]
+    return [(goal, [str(labels_needed(panel, name, goal) or NOT_COMPARED) for name in names]) for goal in names]
+
+
+def _same_kind(curve: Sequence[PanelCell], goal: PanelCell) -> list[PanelCell]:
+    """Return the cells of a curve that may be joined on the way to a goal: all labels, and budgets of one kind.
+
+    The goal's kind; where the goal is all labels, the kind of most of the curve.
+    """
+    kinds = [cell.budget.kind for cell in curve if not cell.is_everything]
+    kind = goal.budget.kind if not goal.is_everything or not kinds else max(dict.fromkeys(kinds), key=kinds.count)
+    return [cell for cell in curve if cell.is_everything or cell.budget.kind == kind]
+
+
+def _mean(cell: PanelCell, shared: Collection[int]) -> float:
+    """Return a cell's mean over the shared draws; all labels are one draw, which every draw shares."""
+    values = list(cell.by_seed.values()) if cell.is_everything else [cell.by_seed[seed] for seed in sorted(shared)]
+    return sum(values) / len(values)
 
 
 def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:

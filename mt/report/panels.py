@@ -1,4 +1,4 @@
-"""From the score database to what the report shows: a panel a dataset, a line a method, a cell a budget.
+"""From the score database to what the report shows: a panel per dataset, a line per experiment, a cell per budget.
 
 Nothing is fitted here, and nothing is scored: cells hold stored scores, their mean over draws and two uncertainties
 that are never mixed, over draws and over test cases.
@@ -7,47 +7,31 @@ that are never mixed, over draws and over test cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores import cells, paired
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.subject import Subject
+from mt.report.experiments import Experiment, Method, asked_for, data_titles, experiments
+from mt.report.origins import Origins
 from mt.results.store import Score, ScoreStore
 from mt.types import HEADLINE
 
-# What of a score's versions is ours and changes its numbers.
-_REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What one line of a chart stands for."""
-
-    model: str
-    method: str
-    protocol: str
-    solver: str
-    select: str
-
-    @classmethod
-    def of(cls, score: Score) -> Method:
-        return cls(score.model, score.method, score.protocol, score.solver, score.select)
-
-    def differs(self, among: Collection[Method]) -> list[str]:
-        """Return what of the recipe tells it from other methods on the same models."""
-        rivals = [other for other in among if (other.model, other.method) == (self.model, self.method)]
-        fields = ("protocol", "solver", "select")
-        return [str(getattr(self, f)) for f in fields if len({getattr(other, f) for other in rivals}) > 1]
-
+if TYPE_CHECKING:
+    from mt.cache.catalog import Catalog
 
 @dataclass(frozen=True)
 class PanelCell:
-    """One method at one budget in one metric: its draws in the order of their seeds."""
+    """One method at one budget in one metric: its draws in the order of their seeds.
+
+    mark: None where the cell cannot be compared with most of its budget.  splits: digest of the train rows that draws
+    are taken from, and of the test cases; empty where these differ between draws.
+    """
 
     name: str
     method: Method
@@ -55,7 +39,8 @@ class PanelCell:
     metric: str
     scores: tuple[Score, ...]
     summary: cells.Cell
-    mark: paired.Mark = ""
+    mark: paired.Mark | None = ""
+    splits: str = ""
 
     @property
     def mean(self) -> float:
@@ -76,6 +61,16 @@ class PanelCell:
     def high(self) -> float | None:
         return self.summary.high
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether its draws took all labels, of which there is one draw."""
+        return all(score.realised.get("everything", self.budget.is_everything) for score in self.scores)
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """The score of each draw."""
+        return {score.seed: score.value for score in self.scores}
+
     @cached_property
     def n_labels(self) -> int:
         """Labels used, for whatever purpose: the mean over draws, rounded."""
@@ -89,18 +84,21 @@ class PanelCell:
 
 @dataclass(frozen=True)
 class Panel:
-    """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric."""
+    """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric.
+
+    title: tells contents of one dataset's name apart.  others: experiments of the dataset that are not shown.
+    commands: what made the feature files, by fingerprint, as far as it is known.
+    """
 
     dataset: str
     test_dataset: str
+    title: str
     task: str
     class_names: tuple[str, ...]
     metric: str
     cells: tuple[PanelCell, ...]
-
-    @property
-    def title(self) -> str:
-        return self.dataset if self.dataset == self.test_dataset else f"{self.dataset} → {self.test_dataset}"
+    others: tuple[Experiment, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metric_label(self) -> str:
@@ -113,58 +111,117 @@ class Panel:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The methods, best first by the mean at their largest budget."""
+        """The methods, best first: those with most labels first, those that can be compared first, then by the mean."""
         last = {cell.name: cell for cell in sorted(self.headline, key=lambda cell: cell.n_labels)}
         sign = -1 if METRICS[self.metric].greater_is_better else 1
-        return tuple(sorted(last, key=lambda name: (sign * _sortable(last[name].mean), name)))
+
+        def rank(name: str) -> tuple[int, bool, float, str]:
+            cell = last[name]
+            return -cell.n_labels, cell.mark is None, sign * _sortable(cell.mean), name
+
+        return tuple(sorted(last, key=rank))
 
     def curve(self, name: str) -> list[PanelCell]:
         """Return a method's headline cells, few labels first."""
         return sorted((cell for cell in self.headline if cell.name == name), key=lambda cell: cell.n_labels)
 
+    def most_draws(self, cell: PanelCell) -> int:
+        """Return the draws that another method has at the cell's budget, at most."""
+        rivals = (other for other in self.cells if (other.budget, other.metric) == (cell.budget, cell.metric))
+        return max(len(other.scores) for other in rivals)
 
-def collect(store: ScoreStore, *, datasets: Collection[str] = ()) -> list[Panel]:
-    """Return a panel for every dataset in the store, or for those named.
 
-    Scores of groups and subgroups are left out; of a question answered twice, on changed features or by newer code, the
-    later answer counts.  Raises InputError where there is nothing to show.
+def collect(
+    store: ScoreStore, *, datasets: Collection[str] = (), names: Sequence[str] = (),
+    fits: Collection[str] | None = None, catalog: Catalog | None = None,
+) -> list[Panel]:  # fmt: skip
+    """Return a panel for every dataset in the store, or for those named, with the experiments that are shown.
+
+    names: of experiments, those shown by default without any.  fits: only scores of these.  catalog: where the features
+    are, whose settings tell experiments apart.
+    Scores of groups and subgroups are left out.  Raises InputError where there is nothing to show.
     """
-    scores = [s for s in store.scores() if s.level == "row" and s.by is None and s.metric in METRICS]
-    known = {score.dataset for score in scores}
+    origins = Origins(store, catalog)
+    found = _found(store, origins, datasets, fits)
+    shown = asked_for(found, names)
+    titles = data_titles(found)
+    panels = []
+    for data in sorted({one.data for one in shown}, key=lambda data: titles[data]):
+        mine = [one for one in shown if one.data == data]
+        others = [one for one in found if one.data.title == data.title and one not in shown]
+        panel = _panel(store, titles[data], mine, others)
+        panels.append(replace(panel, commands=_commands(panel, origins)))
+    return panels
+
+
+def stored_experiments(
+    store: ScoreStore, *, datasets: Collection[str] = (), fits: Collection[str] | None = None,
+    catalog: Catalog | None = None,
+) -> list[Experiment]:  # fmt: skip
+    """Return the experiments in the store, of all datasets or of those named.  Raises InputError where none is."""
+    return _found(store, Origins(store, catalog), datasets, fits)
+
+
+def _commands(panel: Panel, origins: Origins) -> dict[str, str]:
+    files = {
+        str(kept["file"])
+        for cell in panel.cells for several in cell.scores[0].fingerprints.values() for kept in several
+    }  # fmt: skip
+    return {file: command for file in sorted(files) if (command := origins.command(file))}
+
+
+def _found(
+    store: ScoreStore, origins: Origins, datasets: Collection[str], fits: Collection[str] | None
+) -> list[Experiment]:
+    scores = [
+        score for score in store.scores()
+        if score.level == "row" and score.by is None and score.metric in METRICS and (fits is None or score.fit in fits)
+    ]  # fmt: skip
+    if not scores and not datasets:
+        raise InputError(f"No scores in {store.path}. Make some: mt probe")
+    found = experiments(scores, origins)
+    known = {name: one for one in found for name in (one.scores[-1].dataset, one.data.dataset)}
     for name in datasets:
         if name not in known:
+            there = ", ".join(sorted({one.data.dataset for one in found})) or "none"
             raise InputError(
-                f"No scores of dataset '{name}' in {store.path}. There are: {', '.join(sorted(known)) or 'none'}. "
+                f"No scores of dataset '{name}' in {store.path}. There are: {there}. "
                 f"Make some: mt probe --dataset {name}"
             )
-    if not scores:
-        raise InputError(f"No scores in {store.path}. Make some: mt probe")
-    wanted = [s for s in scores if not datasets or s.dataset in datasets]
-    pairs = dict.fromkeys((s.dataset, s.test_dataset) for s in wanted)
-    return [_panel(store, [s for s in wanted if (s.dataset, s.test_dataset) == pair]) for pair in sorted(pairs)]
+    wanted = {known[name].data.dataset for name in datasets}
+    return [one for one in found if not wanted or one.data.dataset in wanted]
 
 
-def _panel(store: ScoreStore, scores: list[Score]) -> Panel:
-    outcome = store.fit(scores[-1].fit).outcome
+def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: Sequence[Experiment]) -> Panel:
+    data = shown[0].data
+    outcome = store.fit(shown[-1].scores[-1].fit).outcome
     task, classes = str(outcome["task"]), tuple(map(str, outcome["class_names"]))
-    dataset, test_dataset = scores[0].dataset, scores[0].test_dataset
-    return Panel(dataset, test_dataset, task, classes, HEADLINE[task], _cells(store, scores))
+    shown_cells = _marked(store, [cell for one in shown for cell in _cells(store, one)])
+    ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
+    return Panel(data.dataset, data.test_dataset, title, task, classes, HEADLINE[task], ordered, tuple(others))
 
 
-def _cells(store: ScoreStore, scores: Iterable[Score]) -> tuple[PanelCell, ...]:
-    """Group scores into cells, small budgets first."""
-    places: dict[tuple[Method, Budget, str], list[Score]] = {}
-    for score in scores:
-        places.setdefault((Method.of(score), Budget(score.fraction, score.shots), score.metric), []).append(score)
-    methods = {method for method, _, _ in places}
+def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
+    """Return an experiment's cells: a budget in a metric each, with its draws."""
+    places: dict[tuple[Budget, str], list[Score]] = {}
+    for score in experiment.scores:
+        places.setdefault((Budget(score.fraction, score.shots), score.metric), []).append(score)
+    splits = store.splits(score.fit for score in experiment.scores)
     found = []
-    for (method, budget, metric), answers in places.items():
-        draws = _latest(answers)
-        name = ", ".join([cells.row_name(draws[0]), *method.differs(methods)])
-        ((summary,),) = (grid.cells.values() for grid in cells.score_tables(draws, store))
-        found.append(PanelCell(name, method, budget, metric, tuple(draws), summary))
-    marked = _marked(store, found)
-    return tuple(sorted(marked, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
+    for (budget, metric), scores in places.items():
+        ((summary,),) = (table.cells.values() for table in cells.score_tables(_by_seed(scores), store))
+        own = {splits[score.fit] for score in summary.scores}
+        found.append(
+            PanelCell(
+                experiment.name, experiment.method, budget, metric, summary.scores, summary,
+                splits=own.pop() if len(own) == 1 else "",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _by_seed(scores: Iterable[Score]) -> list[Score]:
+    return sorted(scores, key=lambda score: score.seed)
 
 
 def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
@@ -174,7 +231,7 @@ def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
         mine = [cell for cell in found if cell.metric == metric]
         grid = as_grid(mine)
         marks = {budget: paired.marks(grid, budget, store) for budget in grid.budgets}
-        marked += [replace(cell, mark=marks[cell.budget].get(cell.name, "")) for cell in mine]
+        marked += [replace(cell, mark=marks[cell.budget].get(cell.name)) for cell in mine]
     return marked
 
 
@@ -183,20 +240,6 @@ def as_grid(some: Sequence[PanelCell]) -> cells.ScoreTable:
     first = some[0].scores[0]
     places = {(cell.name, cell.budget): cell.summary for cell in some}
     return cells.ScoreTable(Subject.of(first), places)
-
-
-def _latest(scores: Sequence[Score]) -> list[Score]:
-    """Return one score a seed, all of the same features, revisions and source of draws: those that were scored last.
-
-    Library versions may differ between draws, as they may where a stored answer is used again.
-    """
-    by_origin: dict[str, dict[int, Score]] = {}
-    for score in scores:
-        revisions = {name: score.versions.get(name) for name in _REVISIONS}
-        origin = digest([score.fingerprints, revisions, score.realised.get("listed", False)])
-        by_origin[origin] = {**by_origin.pop(origin, {}), score.seed: score}
-    draws = list(by_origin.values())[-1]
-    return [draws[seed] for seed in sorted(draws)]
 
 
 def _sortable(value: float) -> float:

@@ -35,11 +35,11 @@ class ProvenancePart:
 def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[ProvenancePart]:
     """Return everything that is needed to trust the page, and to make it again.
 
-    catalog: where the feature files are, which state the very commands that made them.
+    catalog: where the feature files are, which state what they were made from.
     """
     entries = catalog.entries(everything=True) if catalog else []
     return [
-        _commands(panels, entries), _weights(panels), _features(panels), *_inputs(panels, entries), _recipes(panels),
+        _commands(panels), _weights(panels), _features(panels), *_inputs(panels, entries), _recipes(panels),
         *_protocols(panels), _versions(panels),
     ]  # fmt: skip
 
@@ -48,14 +48,17 @@ def _cells(panels: Sequence[Panel]) -> list[PanelCell]:
     return [cell for panel in panels for cell in panel.cells]
 
 
-def _commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> ProvenancePart:
-    text = "What was asked is answered from the score database; on another machine these commands make it anew."
-    return ProvenancePart("Reproduce", text, commands=reproduce.commands(panels, entries))
+def _commands(panels: Sequence[Panel]) -> ProvenancePart:
+    text = "In an empty cache, in this order, these commands make what is shown."
+    gone = reproduce.unknown_features(panels)
+    if gone:
+        text += f" {gone} feature files are gone: the settings they were made with are not known."
+    return ProvenancePart("Reproduce", text, commands=reproduce.commands(panels))
 
 
 def _weights(panels: Sequence[Panel]) -> ProvenancePart:
-    names = dict.fromkeys(name.partition("@")[0] for cell in _cells(panels) for name in models_of(cell))
-    rows = [_weight(name.partition(" (")[0]) for name in names]
+    names = dict.fromkeys(name for cell in _cells(panels) for name in models_of(cell))
+    rows = [_weight(name) for name in names]
     marked = [row[0] for row in rows if NON_COMMERCIAL in row[1]]
     text = f"Weights that allow {NON_COMMERCIAL}: {', '.join(marked)}." if marked else ""
     columns = ("backbone", "licence of its weights", "paper", "source")

@@ -1,27 +1,61 @@
-"""The commands that make a report anew: features, scores, and the report itself."""
+"""The commands that reproduce a report: its features, its scores, and the report itself.
+
+They are meant for an empty cache, in this order: where one model is shown at two image sizes, or one dataset with and
+without groups, the later features replace the earlier ones, so scores follow their own features.
+"""
 
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mt.fuse.end_to_end.request import Settings
 from mt.report.panels import Panel, PanelCell
 
 if TYPE_CHECKING:
-    from mt.cache.catalog import Entry
     from mt.probe.questions import Budget
 
 _END_TO_END = "end-to-end"  # the protocol of what was trained from images
+_NEEDS_EVERYTHING = ("random weights", "limited")  # flags of features that are taken on request only
 
 
-def commands(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[str]:
-    """Return the commands, each once; entries: feature files, which state the very commands that made them."""
-    made_by = {entry.fingerprints.get("file"): str(entry.manifest.get("command", "")) for entry in entries}
-    lines = [line for panel in panels for line in (*_featurized(panel, made_by), *_scored(panel))]
-    return [*dict.fromkeys(lines), "mt report"]
+@dataclass(frozen=True)
+class Ask:
+    """What one command asks: rows of the table at budgets with equally many draws."""
+
+    rows: tuple[str, ...]
+    budgets: tuple[Budget, ...]
+    draws: int
+    cells: tuple[PanelCell, ...]
+
+
+def commands(panels: Sequence[Panel]) -> list[str]:
+    """Return the commands, each once.
+
+    Features are made by the very commands that their files state; where a file is gone, as its names suggest.
+    """
+    lines = [line for panel in panels for layer in _layers(panel) for line in _layer(panel, layer)]
+    return [*dict.fromkeys(lines), _report(panels)]
+
+
+def _report(panels: Sequence[Panel]) -> str:
+    """Return the command for the report; it names experiments where several of one name are shown."""
+    several = Counter((panel.dataset, panel.test_dataset) for panel in panels for _ in _layers(panel))
+    names: dict[str, None] = {}
+    if max(several.values(), default=0) > 1:
+        names = dict.fromkeys(cell.name for panel in panels for cell in panel.cells)
+    datasets = dict.fromkeys(panel.dataset for panel in panels)
+    parts = ["mt report", _flags("--dataset", datasets), _flags("--experiment", names)]
+    return " ".join(filter(None, parts))
+
+
+def unknown_features(panels: Sequence[Panel]) -> int:
+    """Return how many feature files are gone that no report noted, so that their settings are not known."""
+    return len({file for panel in panels for cell in panel.cells for *_, file in _files(cell)
+                if file not in panel.commands})  # fmt: skip
 
 
 def models_of(cell: PanelCell) -> list[str]:
@@ -29,82 +63,128 @@ def models_of(cell: PanelCell) -> list[str]:
     return [part.strip() for part in cell.method.model.split(" + ")]
 
 
-def _featurized(panel: Panel, made_by: Mapping[str | None, str]) -> list[str]:
-    """Return the commands that made a panel's features: as the files state them, else as their names suggest."""
-    lines = []
-    for cell in panel.cells:
-        for split, several in cell.scores[0].fingerprints.items():
-            dataset = panel.test_dataset if split == "test" else panel.dataset
-            for model, kept in zip(models_of(cell), several, strict=False):
-                named = f"mt featurize {_flags('--model', [model])} {shlex.join(['--dataset', dataset])}"
-                lines.append(made_by.get(kept["file"]) or named)
-    return list(dict.fromkeys(lines))
-
-
-def _scored(panel: Panel) -> list[str]:
-    """Return the commands that make a panel's scores."""
-    probes = [cell for cell in panel.cells if cell.method.method == "probe"]
-    others = [cell for cell in panel.cells if cell.method.method != "probe"]
-    tuned = [cell for cell in others if cell.method.protocol == _END_TO_END]
-    fused = [cell for cell in others if cell.method.protocol != _END_TO_END]
+def _files(cell: PanelCell) -> list[tuple[str, str, str]]:
+    """Return the split, the backbone and the fingerprint of each feature file that a cell rests on."""
     return [
-        *(_probed(panel, probes, some) for some in _alike(probes, _recipe)),
-        *(_fused(panel, some) for some in _alike(fused, models_of)),
-        *(_tuned(panel, some) for some in _alike(tuned, lambda cell: (models_of(cell), _training(cell)))),
+        (split, model, kept["file"])
+        for split, several in cell.scores[0].fingerprints.items()
+        for model, kept in zip(models_of(cell), several, strict=False)
     ]
 
 
+def _layers(panel: Panel) -> list[list[PanelCell]]:
+    """Return a panel's cells so that each layer needs one file of each split and backbone."""
+    layers: list[tuple[dict[tuple[str, str], str], list[PanelCell]]] = []
+    for cell in panel.cells:
+        wanted = {(split, model): file for split, model, file in _files(cell)}
+        fitting = (layer for layer in layers if wanted.items() <= (wanted | layer[0]).items())
+        layer = next(fitting, None)
+        if layer is None:
+            layer = {}, []
+            layers.append(layer)
+        layer[0].update(wanted)
+        layer[1].append(cell)
+    return [mine for _, mine in layers]
+
+
+def _layer(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
+    """Return the commands that make features, and then the scores on them."""
+    probes = [cell for cell in cells if cell.method.method == "probe"]
+    others = [cell for cell in cells if cell.method.method != "probe"]
+    tuned = [cell for cell in others if cell.method.protocol == _END_TO_END]
+    fused = [cell for cell in others if cell.method.protocol != _END_TO_END]
+    return [
+        *_featurized(panel, cells),
+        *(_probed(panel, ask) for some in _alike(probes, _recipe) for ask in _asks(some)),
+        *(_fused(panel, ask) for some in _alike(fused, models_of) for ask in _asks(some)),
+        *(_tuned(panel, ask)
+          for some in _alike(tuned, lambda cell: (models_of(cell), _training(cell))) for ask in _asks(some)),
+    ]  # fmt: skip
+
+
+def _featurized(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
+    """Return the commands that make features, one for all splits that were made alike."""
+    splits: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for split, model, file in _files(cell):
+            dataset = panel.test_dataset if split == "test" else panel.dataset
+            named = shlex.join(["mt", "featurize", "--model", model, "--dataset", dataset])
+            words = shlex.split(panel.commands.get(file) or named)
+            if "--split" in words[:-1]:
+                place = words.index("--split")
+                del words[place : place + 2]
+            splits.setdefault(shlex.join(words), {})[split] = None
+    return [f"{rest} {_flags('--split', sorted(several, reverse=True))}" for rest, several in splits.items()]
+
+
 def _alike(cells: Iterable[PanelCell], of: Callable[[PanelCell], Any]) -> list[list[PanelCell]]:
-    """Return cells in groups of which one command makes all."""
+    """Return cells in groups of one recipe."""
     groups: dict[str, list[PanelCell]] = {}
     for cell in cells:
         groups.setdefault(repr(of(cell)), []).append(cell)
     return list(groups.values())
 
 
+def _asks(cells: Sequence[PanelCell]) -> list[Ask]:
+    """Return what to ask so that each row gets its own budgets and draws; all labels have one draw in any case."""
+    places: dict[tuple[Budget, int], list[PanelCell]] = {}
+    for cell in cells:
+        places.setdefault((cell.budget, 0 if cell.is_everything else len(cell.scores)), []).append(cell)
+    merged: dict[tuple[frozenset[str], int], dict[Budget, list[PanelCell]]] = {}
+    for (budget, draws), some in sorted(places.items(), key=lambda place: place[0][1], reverse=True):
+        rows = frozenset(cell.name for cell in some)
+        same = [key for key in merged if key[0] == rows] if not draws else []
+        merged.setdefault(same[0] if same else (rows, draws), {})[budget] = some
+    asks = []
+    for (_, draws), budgets in merged.items():
+        some = [cell for group in budgets.values() for cell in group]
+        ordered = sorted(budgets, key=lambda budget: (budget.fraction or 0, budget.shots or 0))
+        asks.append(Ask(tuple(dict.fromkeys(cell.name for cell in some)), tuple(ordered), max(1, draws), tuple(some)))
+    return asks
+
+
 def _recipe(cell: PanelCell) -> tuple[str, str, str]:
     return cell.method.protocol, cell.method.solver, cell.method.select
 
 
-def _probed(panel: Panel, probes: Sequence[PanelCell], cells: Sequence[PanelCell]) -> str:
-    """Return the command for probes of one recipe; it names models only where not all have that recipe."""
-    protocol, solver, select = _recipe(cells[0])
-    models = dict.fromkeys(cell.method.model for cell in cells)
+def _probed(panel: Panel, ask: Ask) -> str:
+    """Return the command for probes of one recipe."""
+    protocol, solver, select = _recipe(ask.cells[0])
+    models = dict.fromkeys(cell.method.model for cell in ask.cells)
     parts = [
-        "mt probe",
-        *([] if len(models) == len({cell.method.model for cell in probes}) else [_flags("--model", models)]),
+        "mt probe", _flags("--model", models),
         shlex.join(["--dataset", panel.dataset]),
         *([] if panel.test_dataset == panel.dataset else [shlex.join(["--test-dataset", panel.test_dataset])]),
-        _asked(panel, cells),
+        _asked(panel, ask),
         *([] if protocol == "default" else [f"--protocol {protocol}"]),
         *([f"--solver {solver}"] if solver in ("sklearn", "cuml") else []),
         *(["--select val"] if select == "val" else []),
-    ]
+    ]  # fmt: skip
     return " ".join(parts)
 
 
-def _fused(panel: Panel, cells: Sequence[PanelCell]) -> str:
+def _fused(panel: Panel, ask: Ask) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
-    kinds = {cell.method.method for cell in cells}
+    kinds = {cell.method.method for cell in ask.cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
     named = {"average": "average" in kinds, "concat": "concat" in kinds and not dvme, "dvme": dvme}
     wanted = [name for name, there in named.items() if there]
     parts = [
-        *_fuse(panel, cells),
+        *_fuse(panel, ask),
         *([] if wanted == ["average", "dvme"] else [_flags("--method", wanted)]),
         *(["--ablations"] if any(kind.startswith("dvme-") for kind in kinds) else []),
     ]
     return " ".join(parts)
 
 
-def _tuned(panel: Panel, cells: Sequence[PanelCell]) -> str:
+def _tuned(panel: Panel, ask: Ask) -> str:
     """Return the command for end-to-end training with the same settings."""
-    return " ".join([*_fuse(panel, cells), *_training(cells[0])])
+    return " ".join([*_fuse(panel, ask), *_training(ask.cells[0])])
 
 
-def _fuse(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
-    models = _flags("--model", models_of(cells[0]))
-    return ["mt fuse", models, shlex.join(["--dataset", panel.dataset]), _asked(panel, cells)]
+def _fuse(panel: Panel, ask: Ask) -> list[str]:
+    models = _flags("--model", models_of(ask.cells[0]))
+    return ["mt fuse", models, shlex.join(["--dataset", panel.dataset]), _asked(panel, ask)]
 
 
 def _training(cell: PanelCell) -> list[str]:
@@ -125,16 +205,17 @@ def _differs(recipe: Mapping[str, Any], usual: Mapping[str, Any], name: str) -> 
 
 
 def _flags(option: str, values: Iterable[str]) -> str:
-    return " ".join(shlex.join([option, value.partition("@")[0].partition(" (")[0]]) for value in values)
+    return " ".join(shlex.join([option, value]) for value in values)
 
 
-def _asked(panel: Panel, cells: Sequence[PanelCell]) -> str:
-    """Return the options for the budgets, the number of draws, and metrics beside the headline."""
-    budgets = dict.fromkeys(cell.budget for cell in cells)
-    parts = list(dict.fromkeys(map(_option, budgets)))
-    parts.append(f"--seeds {max(len(cell.scores) for cell in cells)}")
-    metrics = list(dict.fromkeys(cell.metric for cell in cells))
-    return " ".join([*parts, *(f"--metric {name}" for name in metrics if metrics != [panel.metric])])
+def _asked(panel: Panel, ask: Ask) -> str:
+    """Return the options for the budgets, the number of draws, metrics beside the headline, and other features."""
+    parts = list(dict.fromkeys(map(_option, ask.budgets)))
+    parts.append(f"--seeds {ask.draws}")
+    metrics = list(dict.fromkeys(cell.metric for cell in ask.cells))
+    parts += [f"--metric {name}" for name in metrics if metrics != [panel.metric]]
+    special = any(flag in cell.flags for flag in _NEEDS_EVERYTHING for cell in ask.cells)
+    return " ".join([*parts, *(["--everything"] if special else [])])
 
 
 def _option(budget: Budget) -> str:

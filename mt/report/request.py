@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps
 
 
@@ -15,12 +16,17 @@ class ReportRequest:
     """A report to draw.
 
     out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: all without any.
-    maps: what embedding maps may show, none without.  export: also write every chart as SVG and PNG.  again: also draw
-    where all of it is there already, drawn from the same scores.
+    experiments: those that are shown by default without any.  fits: only scores of these fits, as a study asks.
+    catalog: where the features are, whose settings tell experiments apart.  maps: what embedding maps may show, none
+    without.  export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
+    from the same scores.
     """
 
     out: Path
     datasets: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
+    fits: frozenset[str] | None = None
+    catalog: Catalog | None = None
     maps: Maps | None = None
     export: bool = True
     again: bool = True

@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from mt.report.charts.palette import Looks
 
 
-REVISION = 1  # of the page; raised whenever it shows something else of the same scores
+REVISION = 2  # of the page; raised whenever it shows something else of the same scores
 _DRAWN = "drawn.json"  # beside the charts: what they were drawn from, and their names
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What was written.  drawn: now, and not by an earlier call."""
+    """What was written.  drawn: now, and not by an earlier call; others: experiments that are not shown."""
 
     page: Path
     folder: Path
     files: tuple[Path, ...]
     n_scores: int
     drawn: bool = True
+    others: tuple[str, ...] = ()
 
 
 def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
@@ -45,7 +46,9 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
 
     Raises InputError where the store holds nothing that was asked for.
     """
-    panels = collect(store, datasets=request.datasets)
+    panels = collect(
+        store, datasets=request.datasets, names=request.experiments, fits=request.fits, catalog=request.catalog
+    )
     out, folder, state = request.out, request.folder, _state(panels, request)
     written = [] if request.again else _found(out, folder, state)
     drawn = not written
@@ -54,7 +57,8 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
         written = _draw(store, panels, request)
         _write(folder / _DRAWN, json.dumps({"state": state, "files": [path.name for path in written[1:]]}).encode())
     n_scores = sum(len(cell.scores) for panel in panels for cell in panel.cells)
-    return WrittenReport(out, folder, tuple(written), n_scores, drawn)
+    others = dict.fromkeys(one.name for panel in panels for one in panel.others)
+    return WrittenReport(out, folder, tuple(written), n_scores, drawn, tuple(others))
 
 
 def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
@@ -63,8 +67,10 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
     cells = [cell for panel in panels for cell in panel.cells]
     scores = [[score.identity, repr(score.value), score.fit] for cell in cells for score in cell.scores]
     features = sorted(str(entry.fingerprints.get("file")) for entry in maps.catalog.entries()) if maps else []
+    others = [[one.identity, one.name] for panel in panels for one in panel.others]
+    named = [[cell.name, cell.mark] for cell in cells]
     asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
-    whole = digest([REVISION, version("medical-transfer"), request.export, asked, scores, features])
+    whole = digest([REVISION, version("medical-transfer"), request.export, asked, scores, named, others, features])
     return digest([request.out.name, whole])
 
 

@@ -175,6 +175,11 @@ class ScoreStore:
         rows = self._in("SELECT identity, pool, cases, rows FROM fits WHERE identity IN ({})", list(identities))
         return {identity: digest([pool, cases, sha256(drawn).hexdigest()]) for identity, pool, cases, drawn in rows}
 
+    def splits(self, identities: Iterable[str]) -> dict[str, str]:
+        """Return, of each kept fit, a digest of its pool and its cases, which all draws of an experiment share."""
+        rows = self._in("SELECT identity, pool, cases FROM fits WHERE identity IN ({})", list(identities))
+        return {identity: digest([pool, cases]) for identity, pool, cases in rows}
+
     def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
         """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
         marks = ", ".join("?" * len(_FIELDS))

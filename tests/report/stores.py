@@ -65,7 +65,10 @@ def filled(
 
 def _pair(dataset: str, model: str, task: str) -> Pair:
     def entry(split: str) -> Any:
-        fingerprints = {what: f"{what}-{dataset}-{model}" for what in ("backbone", "dataset", "split", "file")}
+        fingerprints = {
+            "backbone": f"backbone-{model}", "dataset": f"dataset-{dataset}", "split": f"{split}-{dataset}",
+            "file": f"file-{split}-{dataset}-{model}",
+        }  # fmt: skip
         return SimpleNamespace(split=split, fingerprints=fingerprints, n_rows=N_TRAIN, manifest={"task": task})
 
     return Pair(dataset, dataset, model, (entry("train"),), (entry("test"),))

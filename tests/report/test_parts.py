@@ -67,7 +67,9 @@ def test_listed_draws_do_not_mix_with_our_own_of_the_same_seeds(tmp_path: Path) 
     listed = {**outcome_of("binary", ("normal", "tumour"), 3)["realised"], "listed": True}
     store = filled(tmp_path / "s.sqlite", seeds=2, code=2, outcome={"realised": listed})
     (panel,) = collect(store)
-    assert len(panel.curve("dino")[0].scores) == 2
+    assert set(panel.names) == {f"{model}, listed draws" for model in ("dino", "swav", "simclr")}
+    assert len(panel.curve("dino, listed draws")[0].scores) == 2
+    assert {one.name for one in panel.others} == {f"{model}, seeded draws" for model in ("dino", "swav", "simclr")}
     assert all(ScoreRow(panel, cell).realised.endswith("; as a draw file lists them") for cell in panel.cells)
 
 
@@ -170,9 +172,9 @@ def test_non_commercial_weights_are_marked(tmp_path: Path) -> None:
     licences = blocks["Backbones and licences"]
     assert licences.text == "Weights that allow no commercial use: swav."
     assert [row[1] for row in licences.rows if row[0] == "swav"] == ["⚠ CC-BY-NC-4.0: no commercial use"]
-    assert (
-        "mt probe --dataset pcam --fraction 0.01 --fraction 0.1 --fraction 1 --seeds 3" in blocks["Reproduce"].commands
-    )
+    models = "--model dino --model simclr --model swav"
+    asked = f"mt probe {models} --dataset pcam --fraction 0.01 --fraction 0.1 --fraction 1 --seeds 3"
+    assert asked in blocks["Reproduce"].commands
     assert any("C 0.1" in row for row in blocks["Recipes"].rows)
 
 

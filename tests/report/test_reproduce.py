@@ -45,15 +45,28 @@ def tuned(**settings: Any) -> dict[str, Any]:
 )
 def test_a_probes_recipe_is_asked_for(tmp_path: Path, outcome: dict[str, str], ends: str) -> None:
     filled(tmp_path / "s.sqlite", models={"simclr": 1.0}, outcome=outcome, **QUICK)
-    assert commands(tmp_path / "s.sqlite") == [f"mt probe --dataset pcam --fraction 0.1 --seeds 1{ends}", "mt report"]
+    asked = f"mt probe --model simclr --dataset pcam --fraction 0.1 --seeds 1{ends}"
+    assert commands(tmp_path / "s.sqlite") == [asked, "mt report --dataset pcam"]
 
 
-def test_models_are_named_where_recipes_differ(tmp_path: Path) -> None:
+def test_each_recipe_has_its_command(tmp_path: Path) -> None:
     filled(tmp_path / "s.sqlite", models={"simclr": 1.0, "swav": 0.5}, **QUICK)
     filled(tmp_path / "s.sqlite", models={"simclr": 1.0}, outcome={"solver": "sklearn"}, code=2, **QUICK)
     found = commands(tmp_path / "s.sqlite")
-    assert "mt probe --dataset pcam --fraction 0.1 --seeds 1" in found
+    assert "mt probe --model simclr --model swav --dataset pcam --fraction 0.1 --seeds 1" in found
     assert "mt probe --model simclr --dataset pcam --fraction 0.1 --seeds 1 --solver sklearn" in found
+
+
+def test_each_method_gets_its_own_budgets_and_draws(tmp_path: Path) -> None:
+    """A command for all would fit what is not shown."""
+    filled(tmp_path / "s.sqlite", models={"simclr": 1.0, "swav": 0.5}, budgets=(0.1, 1.0), seeds=3)
+    filled(tmp_path / "s.sqlite", models={"dino": 1.0}, budgets=(0.01, 0.1, 1.0), seeds=1)
+    assert set(commands(tmp_path / "s.sqlite")) == {
+        "mt probe --model dino --dataset pcam --fraction 0.01 --fraction 0.1 --seeds 1",
+        "mt probe --model simclr --model swav --dataset pcam --fraction 0.1 --seeds 3",
+        "mt probe --model dino --model simclr --model swav --dataset pcam --fraction 1 --seeds 1",
+        "mt report --dataset pcam",
+    }
 
 
 def test_metrics_beside_the_headline_are_asked_for(tmp_path: Path) -> None:
@@ -74,7 +87,7 @@ def test_fusing_asks_for_its_methods(tmp_path: Path, methods: list[str], ends: s
     for method in methods:
         filled(tmp_path / "s.sqlite", models={TWO: 1.0}, method=method, **QUICK)
     start = "mt fuse --model simclr --model swav --dataset pcam --fraction 0.1 --seeds 1"
-    assert commands(tmp_path / "s.sqlite") == [start + ends, "mt report"]
+    assert commands(tmp_path / "s.sqlite") == [start + ends, "mt report --dataset pcam"]
 
 
 def test_end_to_end_training_asks_for_its_settings(tmp_path: Path) -> None:

@@ -16,15 +16,18 @@ _FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fain
 # Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
 _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
+_FEWER = "datum.of > datum.draws"  # draws than another method at the same budget
 
 
 def label_efficiency(panel: Panel, looks: Looks) -> Section:
     """Return the curves of a panel: a line a method, a band over draws, whiskers over test cases."""
     rows = [row for name in panel.names for row in _rows(panel, name)]
+    fewer = any(row["of"] > row["draws"] for row in rows)
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
         f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
-        "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart." + some
+        "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart."
+        + (" Open marks: fewer draws than another method at that budget." if fewer else "") + some
     )
     spec = _chart(panel, looks, rows)
     figure = Figure("labels", "Label efficiency", caption, spec, {"curves": columns(rows)}, methods=panel.names)
@@ -46,18 +49,21 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, 
     )
     y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(zero=False, nice=True))
     band = base.mark_area(opacity=_FAINT if len(panel.names) > _FEW else _SOFT, aria=False).encode(
-        y=alt.Y("sd_low:Q"), y2="sd_high:Q"
+        y=alt.Y("sd_low:Q"), y2="sd_high:Q", detail="kind:N"
     )
     bar = (
         base.transform_filter(_ALONE)
         .mark_rule(strokeWidth=10, opacity=_SOFT, aria=False)
         .encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", color=by_method(panel, looks, "colour"))
     )
-    line = base.mark_line(strokeWidth=2, aria=False).encode(y=y, strokeDash=by_method(panel, looks, "dash"))
-    whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
-    point = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel)
+    line = base.mark_line(strokeWidth=2, aria=False).encode(
+        y=y, strokeDash=by_method(panel, looks, "dash"), detail="kind:N"
     )
+    whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
+    point = base.mark_point(size=60, opacity=1).encode(
+        y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel),
+        fill=alt.condition(_FEWER, alt.value("transparent"), by_method(panel, looks, "fill")),
+    )  # fmt: skip
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)
@@ -85,12 +91,13 @@ def _place(rows: list[dict[str, Any]]) -> str:
 
 def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
     """Return a method's points; `alone` are those whose deviation no band can show, for want of a neighbour's."""
-    curve = panel.curve(name)
-    has = [cell.sd is not None for cell in curve]
-    return [
-        {**_row(panel, cell), "alone": has[i] and not any(has[max(0, i - 1) : i] + has[i + 1 : i + 2])}
-        for i, cell in enumerate(curve)
-    ]
+    rows = []
+    for kind in dict.fromkeys(cell.budget.kind for cell in panel.curve(name)):
+        curve = [cell for cell in panel.curve(name) if cell.budget.kind == kind]
+        has = [cell.sd is not None for cell in curve]
+        for i, cell in enumerate(curve):
+            rows.append({**_row(panel, cell), "alone": has[i] and not any(has[max(0, i - 1) : i] + has[i + 1 : i + 2])})
+    return rows
 
 
 def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
@@ -107,6 +114,8 @@ def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
         "low": cell.low,
         "high": cell.high,
         "draws": len(cell.scores),
+        "of": panel.most_draws(cell),
+        "kind": cell.budget.kind,
         "says": f"{cell.name}, {cell.n_labels} labels: {panel.metric_label} {cell.mean:.4f}",
     }
 
@@ -123,6 +132,7 @@ def _tooltip(panel: Panel) -> list[alt.Tooltip]:
         alt.Tooltip("mean:Q", title=panel.metric_label, format=".4f"),
         alt.Tooltip("sd:Q", title="sd over draws", format=".4f"),
         alt.Tooltip("draws:Q"),
+        alt.Tooltip("of:Q", title="most draws of a method here"),
         alt.Tooltip("low:Q", title="95 % over test cases, from", format=".4f"),
         alt.Tooltip("high:Q", title="to", format=".4f"),
     ]

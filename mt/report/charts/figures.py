@@ -70,10 +70,11 @@ class Section:
 
 
 def by_method(panel: Panel, looks: Looks, what: str) -> Any:
-    """Return the encoding that gives every method its own look: "colour", "shape" or "dash", the same in all charts."""
-    kinds: dict[str, Any] = {"colour": alt.Color, "shape": alt.Shape, "dash": alt.StrokeDash}
+    """Return the encoding of each method's own "colour", "fill", "shape" or "dash", the same in all charts."""
+    kinds: dict[str, Any] = {"colour": alt.Color, "shape": alt.Shape, "dash": alt.StrokeDash, "fill": alt.Fill}
     names = list(panel.names)
-    scale = alt.Scale(domain=names, range=[getattr(looks[name], what) for name in names])
+    own = [getattr(looks[name], "colour" if what == "fill" else what) for name in names]
+    scale = alt.Scale(domain=names, range=own)
     return kinds[what]("method:N", scale=scale, legend=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -14,12 +15,13 @@ from mt.probe.scores.metrics import METRICS
 from mt.report import labels_needed, tables
 from mt.report.charts.figures import MOST, Figure, Section
 from mt.report.charts.palette import Look, Looks
+from mt.report.experiments import Experiment
 from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.tables import number
 
 TITLE = "Which pretrained features, with how many labels?"
-MARKS = {"best": "★ ", "tied": "☆ "}
+MARKS = {"best": "★ ", "tied": "☆ ", "": "", None: "† "}
 _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", "± sd", "95 % [ ]", "draws", "realised")
 _NEEDED = 24  # methods that the page compares by the labels they need, the best ones; the folder's table has all
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
@@ -84,8 +86,16 @@ def _panel(name: str, panel: Panel, groups: Sequence[Section]) -> dict[str, Any]
         "groups": groups,
         "n_names": len(panel.names),
         "names": panel.names[:_NEEDED],
+        "others": [_other(one) for one in panel.others],
         "needed": _needed(panel),
     }
+
+
+def _other(one: Experiment) -> dict[str, str]:
+    """Return an experiment that is not shown, in words, and the command that shows it."""
+    draws = ", ".join(f"{_count(len(seeds), 'draw')} of {budget}" for budget, seeds in one.draws.items())
+    command = shlex.join(["mt", "report", "--dataset", one.data.dataset, "--experiment", one.name])
+    return {"name": one.name, "draws": draws, "command": command}
 
 
 def _needed(panel: Panel) -> list[dict[str, Any]]:
@@ -161,7 +171,8 @@ def _row(row: tables.ScoreRow) -> dict[str, Any]:
         "low": _value(cell.low),
         "interval": "–" if None in bounds else f"[{number(cell.low)}, {number(cell.high)}]",
         "draws": len(cell.scores),
-        "mark": MARKS.get(cell.mark, ""),
+        "of": row.panel.most_draws(cell),
+        "mark": MARKS[cell.mark],
         "realised": row.realised,
         "flags": cell.flags,
     }

@@ -1,0 +1,245 @@
+"""Experiments: the scores that may stand on one curve, what each is called, and which of several is shown.
+
+An experiment is one method with one recipe on one train and one test fingerprint, with draws of one kind, by one
+revision of our code.  Several of one name arise where features were made again with another image size or other groups,
+or where code changed.  They are never joined: the newest complete one is shown, grouped before ungrouped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from mt.cache.fingerprint import digest
+from mt.errors import unknown
+from mt.probe.questions import Budget
+from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, Origins
+from mt.results.store import Score
+
+_LIMITED = re.compile(r" \([\d,]+ rows\)$")
+_SHORT = 8  # characters of a fingerprint in a name
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a curve is called by: backbones and recipe, without what tells one fingerprint from another."""
+
+    model: str
+    method: str
+    protocol: str
+    solver: str
+    select: str
+
+    @classmethod
+    def of(cls, score: Score) -> Method:
+        prints = [kept["backbone"] for kept in score.fingerprints["train"]]
+        parts = score.model.split(" + ")
+        if len(parts) == len(prints):
+            parts = [_plain(part, own) for part, own in zip(parts, prints, strict=True)]
+        return cls(" + ".join(parts), score.method, score.protocol, score.solver, score.select)
+
+    def label(self, among: Iterable[Method]) -> str:
+        """Return the method in words; its recipe is said where others on the same models have another."""
+        rivals = [other for other in among if (other.model, other.method) == (self.model, self.method)]
+        fields = ("protocol", "solver", "select")
+        differs = [str(getattr(self, f)) for f in fields if len({getattr(other, f) for other in rivals}) > 1]
+        return ", ".join([self.model if self.method == "probe" else f"{self.method}: {self.model}", *differs])
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was trained and tested on: the datasets' plain names, and the fingerprints of the splits' content."""
+
+    dataset: str
+    test_dataset: str
+    prints: tuple[str, ...]
+
+    @classmethod
+    def of(cls, score: Score) -> Data:
+        train, test = score.fingerprints["train"], score.fingerprints["test"]
+        names = _plain(score.dataset, train[0]["dataset"]), _plain(score.test_dataset, test[0]["dataset"])
+        return cls(*names, tuple(sorted({f"{kept['dataset']} {kept['split']}" for kept in (*train, *test)})))
+
+    @property
+    def title(self) -> str:
+        return self.dataset if self.dataset == self.test_dataset else f"{self.dataset} → {self.test_dataset}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Scores that may stand on one curve, the later answer where a question was answered twice.
+
+    name: unique among the experiments of its dataset.  newest: place of its last score among all.
+    """
+
+    identity: str
+    data: Data
+    method: Method
+    scores: tuple[Score, ...]
+    newest: int
+    facts: Facts = field(default_factory=dict)
+    name: str = ""
+    shown: bool = False
+
+    @cached_property
+    def draws(self) -> dict[Budget, set[int]]:
+        """The seeds that were drawn of each budget."""
+        found: dict[Budget, set[int]] = {}
+        for score in self.scores:
+            found.setdefault(Budget(score.fraction, score.shots), set()).add(score.seed)
+        return found
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the train split knows its patients."""
+        return self.scores[-1].realised.get("n_groups") is not None
+
+    def is_complete(self, others: Iterable[Experiment]) -> bool:
+        """Say whether nothing speaks for an interruption.
+
+        It does where a budget that another experiment of this name has is missing from all of its own, or where
+        budgets have unequal draws and fewer of them than another.
+        """
+        several = {len(seeds) for budget, seeds in self.draws.items() if not budget.is_everything}
+        for other in others:
+            if self.draws.keys() < other.draws.keys():
+                return False
+            fewer = any(len(seeds) < len(other.draws.get(budget, ())) for budget, seeds in self.draws.items())
+            if len(several) > 1 and fewer:
+                return False
+        return True
+
+
+def experiments(scores: Iterable[Score], origins: Origins) -> list[Experiment]:
+    """Return the experiments that scores belong to, named, those that are shown by default marked."""
+    parts: dict[str, list[tuple[int, Score]]] = {}
+    for place, score in enumerate(scores):
+        parts.setdefault(_identity(score), []).append((place, score))
+    found = [_experiment(identity, part, origins) for identity, part in parts.items()]
+    by_title: dict[tuple[str, str], list[Experiment]] = {}
+    for one in found:
+        by_title.setdefault((one.data.dataset, one.data.test_dataset), []).append(one)
+    return [one for title in sorted(by_title) for one in _named(_chosen(by_title[title]))]
+
+
+def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experiment]:
+    """Return the experiments of these names, or those shown by default without any.
+
+    A name without what differs stands for all of its experiments.  Raises InputError for one that is not there.
+    """
+    if not names:
+        return [one for one in found if one.shown]
+    methods = [one.method for one in found]
+    labels = {one.identity: one.method.label(methods) for one in found}
+    for name in names:
+        if not any(name in (one.name, labels[one.identity]) for one in found):
+            raise unknown("experiment", name, dict.fromkeys(one.name for one in found), see="mt report --list")
+    return [one for one in found if one.name in names or labels[one.identity] in names]
+
+
+def data_titles(found: Iterable[Experiment]) -> dict[Data, str]:
+    """Return what to call each dataset; several contents of one name are told apart."""
+    by_title: dict[str, dict[Data, Experiment]] = {}
+    for one in found:
+        by_title.setdefault(one.data.title, {}).setdefault(one.data, one)
+    titles: dict[Data, str] = {}
+    for title, several in by_title.items():
+        words = _words([one.facts for one in several.values()], DATA_FACTS)
+        unique = len(set(words)) == len(words)
+        for data, said in zip(several, words, strict=True):
+            parts = [said] if said and unique else [said, f"content {digest(list(data.prints))[:_SHORT]}"]
+            titles[data] = title if len(several) == 1 else _joined(title, *parts)
+    return titles
+
+
+def _identity(score: Score) -> str:
+    revisions = {name: score.versions.get(name) for name in REVISIONS}
+    data, method = Data.of(score), Method.of(score)
+    names = [data.dataset, data.test_dataset, vars(method)]
+    return digest([names, score.fingerprints, revisions, _kind(score)])
+
+
+def _kind(score: Score) -> list[Any]:
+    """Return the kind of a score's draws: by our own order, or as a file lists them."""
+    return [score.realised.get(name, False) for name in ("listed", "draw")]
+
+
+def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origins) -> Experiment:
+    latest = {(score.fraction, score.shots, score.seed, score.metric): score for _, score in part}
+    last_place, last = part[-1]
+    facts = dict(origins.facts(last.fingerprints))
+    facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
+    facts["draws"] = "listed draws" if last.realised.get("listed") else "seeded draws"
+    facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
+    return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, facts)
+
+
+def _named(found: Sequence[Experiment]) -> list[Experiment]:
+    """Name the experiments of one dataset."""
+    methods = [one.method for one in found]
+    named = []
+    for method in dict.fromkeys(methods):
+        same = [one for one in found if one.method == method]
+        label = method.label(methods)
+        names = [f"{label}{said}" for said in _suffixes(same)]
+        named += [replace(one, name=name) for one, name in zip(same, names, strict=True)]
+    return named
+
+
+def _suffixes(same: Sequence[Experiment]) -> list[str]:
+    """Return what tells experiments of one method apart: ` at 32 px, grouped`; fingerprints where words do not do.
+
+    Revisions of our code are said of those that are not shown by default.
+    """
+    words = _words([one.facts for one in same], FACTS)
+    if len(set(words)) < len(words):
+        revisions = _words([one.facts for one in same], REVISIONS)
+        words = [_joined(said, "" if one.shown else own) for said, own, one in zip(words, revisions, same, strict=True)]
+    if len(set(words)) < len(words):
+        prints = [one.scores[-1].fingerprints["train"][0]["file"][:_SHORT] for one in same]
+        words = [_joined(said, f"features {own}") for said, own in zip(words, prints, strict=True)]
+    if len(set(words)) < len(words):
+        words = [_joined(said, one.identity[:_SHORT]) for said, one in zip(words, same, strict=True)]
+    return [f" {said}" if said.startswith("at ") else f", {said}" if said else "" for said in words]
+
+
+def _words(several: Sequence[Facts], names: Iterable[str]) -> list[str]:
+    """Return, for each, the facts that tell it from the others: always the first kinds, others as far as needed.
+
+    A fact that some do not state tells nothing apart.
+    """
+    words = [""] * len(several)
+    for name in names:
+        stated = {facts[name] for facts in several if facts.get(name)}
+        if len(stated) > 1 and (name in FIRST_FACTS or len(set(words)) < len(words)):
+            words = [_joined(said, facts.get(name, "")) for said, facts in zip(words, several, strict=True)]
+    return words
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _chosen(found: Sequence[Experiment]) -> list[Experiment]:
+    """Mark what is shown of one dataset: one content of it, and of each method on it one experiment."""
+
+    def merit(one: Experiment) -> tuple[bool, bool, int]:
+        rivals = [other for other in found if other.method == one.method and other is not one]
+        return one.grouped, one.is_complete(rivals), one.newest
+
+    best = max(found, key=merit).data
+    shown: dict[Method, Experiment] = {}
+    for one in found:
+        if one.data == best and (one.method not in shown or merit(one) > merit(shown[one.method])):
+            shown[one.method] = one
+    return [replace(one, shown=shown.get(one.method) is one) for one in found]
+
+
+def _plain(name: str, print_: str) -> str:
+    """Return a name without what tells it from others of the same: `dino@1a2b3c4d` is `dino`, and `dino (9 rows)`."""
+    name = _LIMITED.sub("", name)
+    head, _, tail = name.rpartition("@")
+    return head if head and len(tail) == _SHORT and print_.startswith(tail) else name

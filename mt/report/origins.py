@@ -1,0 +1,76 @@
+"""Where features came from: the command and the settings that made each file, also once the file is gone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mt.cache.fingerprint import digest
+
+if TYPE_CHECKING:
+    from mt.cache.catalog import Catalog, Entry
+    from mt.results.store import ScoreStore
+
+Facts = Mapping[str, str]
+# What tells experiments of one name apart, in the order in which it is said; the first kinds always, the others where
+# these do not do.  Those of the data also tell contents of one dataset apart.
+FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
+DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "location", "rows")
+REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # what of our code changes a score
+FACTS = (*FIRST_FACTS, *DATA_FACTS[1:])
+# Options of `mt featurize` that say how a dataset is read.
+_OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
+_DEFAULTS = {"seed": "split seed 0", "limit": "all rows"}
+
+
+class Origins:
+    """The command and the facts of feature files by fingerprint: from the catalog, else as an earlier report noted."""
+
+    def __init__(self, store: ScoreStore, catalog: Catalog | None = None) -> None:
+        entries = catalog.entries(everything=True) if catalog else []
+        self._entries = {str(entry.fingerprints.get("file")): entry for entry in entries}
+        self._store = store
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def command(self, file: str) -> str:
+        """Return the command that made a file; empty where it is not known."""
+        return str(self._of(file).get("command", ""))
+
+    def facts(self, fingerprints: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
+        """Return what is known of the features that a score rests on, in words."""
+        several = [self._of(kept["file"]).get("facts", {}) for kept in fingerprints["train"]]
+        names = dict.fromkeys(name for facts in several for name in facts)
+        found = {name: " and ".join(dict.fromkeys(facts[name] for facts in several if name in facts)) for name in names}
+        counts = (f"{fingerprints[split][0]['rows']:,} {split}" for split in ("train", "test"))
+        return {**found, "rows": f"{' and '.join(counts)} images"}
+
+    def _of(self, file: str) -> dict[str, Any]:
+        if file not in self._known:
+            key = digest({"origin of features": file})
+            known = self._store.recall(key)
+            if known is None and file in self._entries:
+                known = _read(self._entries[file])
+                self._store.remember(key, known)
+            self._known[file] = known or {}
+        return self._known[file]
+
+
+def _read(entry: Entry) -> dict[str, Any]:
+    """Return the command and the facts that a feature file states."""
+    manifest = entry.manifest
+    command, backbone = str(manifest.get("command") or ""), manifest.get("inputs", {}).get("backbone") or {}
+    weights = "random weights" if manifest.get("random_weights") else f"weights {str(backbone.get('weights'))[:8]}"
+    facts = {
+        "image_size": f"at {backbone['image_size']} px" if backbone.get("image_size") else "",
+        "embedding": f"{backbone.get('embedding', '')} embedding" if backbone.get("embedding") else "",
+        "precision": str(backbone.get("precision", "")),
+        "weights": weights,
+        "location": f"in {manifest['location']}" if manifest.get("location") else "",
+    }
+    words = shlex.split(command)
+    for name, said in _OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        value = f"{said} {words[words.index(option) + 1]}" if option in words[:-1] else _DEFAULTS.get(name, "")
+        facts[name] = value
+    return {"command": command, "facts": {name: value for name, value in facts.items() if value}}

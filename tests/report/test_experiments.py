@@ -1,0 +1,170 @@
+"""One curve is one experiment: what was made on other features is named and never joined."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mt.cli import group
+from mt.errors import InputError
+from mt.report import collect
+from tests.report.stores import filled
+
+SMALL, LARGE = "efficientnet-lite0 at 32 px, grouped", "efficientnet-lite0 at 64 px, ungrouped"
+FEATURIZE = "mt featurize --model efficientnet-lite0 --dataset folder:ihc"
+# Two image sizes, and two test sets.
+ASKED = [
+    f"{FEATURIZE} --image-size 32 --group-regex 'pt(\\d+)'",
+    "mt probe --shots 2 --seeds 2",
+    f"{FEATURIZE} --image-size 64",
+    "mt probe --shots 10 --seeds 2",
+]
+
+
+def run(command: str) -> str:
+    """Run a command line of ours; returns its output."""
+    ran = CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def images(folder: Path) -> None:
+    """Write 96 images of 24 patients, unequally many each."""
+    rng = np.random.default_rng(0)
+    for patient in range(24):
+        for number in range(2 + patient % 5):
+            label = "sick" if (patient + number) % 2 else "well"
+            place = folder / label / f"pt{patient:02d}_{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 200, (40, 40, 3)) + np.array([40 * (label == "sick"), 0, 0])
+            Image.fromarray(pixels.astype(np.uint8)).save(place)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where someone featurized and probed twice, with other settings."""
+    folder = tmp_path_factory.mktemp("work")
+    images(folder / "ihc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MT_CACHE_DIR", str(folder / "cache"))
+        for command in ASKED:
+            run(command)
+    return folder
+
+
+@pytest.fixture
+def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("MT_CACHE_DIR", str(work / "cache"))
+    return work
+
+
+def scores(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text(encoding="utf-8"))))
+
+
+def test_both_are_listed_under_names_that_say_what_differs(here: Path) -> None:
+    listed = {one["experiment"]: one for one in map(json.loads, run("mt report --list --json").splitlines())}
+    assert {name: one["draws"] for name, one in listed.items()} == {SMALL: {"2 shots": 2}, LARGE: {"10 shots": 2}}
+    assert {name for name, one in listed.items() if one["shown"]} == {SMALL}
+    assert listed[SMALL]["features"]["test"] != listed[LARGE]["features"]["test"]
+    assert SMALL in run("mt report --list")
+
+
+@pytest.mark.parametrize(
+    ("options", "shown", "budget"),
+    [("", SMALL, "2 shots"), (f"--experiment '{SMALL}'", SMALL, "2 shots"),
+     (f"--experiment '{LARGE}'", LARGE, "10 shots")],
+)  # fmt: skip
+def test_one_of_them_is_shown_and_the_other_is_named(here: Path, options: str, shown: str, budget: str) -> None:
+    written = json.loads(run(f"mt report --json --map-points 0 --out one.html {options}"))
+    assert [(row["method"], row["budget"], row["n_draws"]) for row in scores(here / "one")] == [(shown, budget, "2")]
+    assert written["others"] == [name for name in (SMALL, LARGE) if name != shown]
+    assert f"<b>{written['others'][0]}</b>" in (here / "one.html").read_text(encoding="utf-8")
+
+
+def test_asked_for_together_they_stand_in_charts_of_their_own(here: Path) -> None:
+    run("mt report --map-points 0 --out both.html --experiment efficientnet-lite0")
+    assert {row["method"] for row in scores(here / "both")} == {SMALL, LARGE}
+    titles = [f"<h2>folder:ihc, {groups} <small>" for groups in ("grouped", "ungrouped")]
+    assert all(title in (here / "both.html").read_text(encoding="utf-8") for title in titles)
+    assert not list((here / "both").glob("*needed*"))
+
+
+@pytest.mark.parametrize("options", ["", f"--experiment '{LARGE}'", "--experiment efficientnet-lite0"])
+def test_the_page_reproduces_what_it_shows(here: Path, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(f"mt report --map-points 0 --out first.html {options}")
+    page = (here / "first.html").read_text(encoding="utf-8")
+    block = page.partition("<h3>Reproduce</h3>")[2].partition("<pre")[2].partition(">")[2].partition("</pre>")[0]
+    commands = [line.replace("&#39;", "'") for line in block.splitlines()]
+    assert any("--image-size" in command for command in commands)
+    monkeypatch.setenv("MT_CACHE_DIR", str(here / f"again-{len(options)}"))
+    for command in commands:
+        run(command)
+    named = [{**row, "method": row["model"]} for row in scores(here / "first")]
+    assert [{**row, "method": row["model"]} for row in scores(here / "report")] == named
+
+
+def test_an_experiment_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", seeds=1)
+    with pytest.raises(InputError, match=r"No experiment 'dinno'. Did you mean 'dino'\? See: mt report --list"):
+        collect(store, names=["dinno"])
+
+
+def test_the_newest_complete_one_is_shown(tmp_path: Path) -> None:
+    """One that lacks a budget was interrupted; it is named, and shown when asked for."""
+    path, newer = tmp_path / "s.sqlite", {"versions": {"solver": 2}}
+    filled(path, seeds=2)
+    store = filled(path, seeds=2, budgets=(0.01, 0.1), code=2, outcome=newer)
+    (panel,) = collect(store)
+    assert len(panel.curve("dino")) == 3
+    assert "dino, solver 2" in {one.name for one in panel.others}
+    (other,) = collect(store, names=["dino, solver 2"])
+    assert [len(cell.scores) for cell in other.headline] == [2, 2]
+    filled(path, seeds=2, code=2, outcome=newer)
+    (panel,) = collect(store)
+    assert {score.versions["solver"] for cell in panel.cells for score in cell.scores} == {2}
+
+
+def few_draws(path: Path) -> Any:
+    """Return the panel of two methods with three draws and one with a single draw of each budget."""
+    filled(path, models={"simclr": 0.6, "swav": 0.9}, seeds=3)
+    return collect(filled(path, models={"dino": 1.4}, seeds=1))[0]
+
+
+def test_labels_needed_are_read_on_shared_draws(tmp_path: Path) -> None:
+    from mt.report.labels_needed import labels_needed
+
+    panel = few_draws(tmp_path / "s.sqlite")
+    needed = labels_needed(panel, "dino", "swav")
+    assert needed is not None
+    assert (needed.draws, labels_needed(panel, "simclr", "swav").draws) == (1, 0)
+    (alone,) = collect(filled(tmp_path / "alone.sqlite", seeds=1))
+    assert needed.labels == labels_needed(alone, "dino", "swav").labels
+    assert str(needed).endswith("(1 draw)")
+
+
+def test_a_row_that_cannot_be_compared_is_marked(tmp_path: Path) -> None:
+    panel = few_draws(tmp_path / "s.sqlite")
+    marks = {(cell.name, str(cell.budget)): cell.mark for cell in panel.headline}
+    assert marks["dino", "1 %"] is None
+    assert marks["swav", "1 %"] == "best"
+    assert marks["dino", "100 %"] == "best"
+    assert [panel.most_draws(cell) for cell in panel.curve("dino")] == [3, 3, 1]
+
+
+def test_shots_and_fractions_are_no_one_line(tmp_path: Path) -> None:
+    from mt.probe.questions import Budget
+
+    kinds = {Budget(0.1).kind, Budget(1.0).kind, Budget(shots=2).kind, Budget().kind}
+    assert kinds == {"fractions", "shots", "listed"}
