@@ -61,7 +61,7 @@ def report(
     """
     from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps
-    from mt.report.listing import print_experiments
+    from mt.report.experiment_list import print_experiments
     from mt.report.panels import stored_experiments
     from mt.report.request import ReportRequest
     from mt.report.writing import write_report
