@@ -1,17 +1,17 @@
 """How many files of `mt` one `mt probe --fraction 0.01` walks through, from the command to the printed row.
 
-A file counts if at least one of its functions is called; importing it does not count.  Cold: the five draws are fitted.
-Warm: the same command is answered from the score database.
+Each walk is a process of its own under a profiler.  A file is entered if one of its functions is called, and read if
+any of its code runs, importing it included.  Cold: five draws are fitted.  Warm: the score database answers.
 
-    python -m benchmarks.walk            # both numbers
-    python -m benchmarks.walk --files    # and every file, with the number of calls into it
+    python -m benchmarks.walk            # both numbers, cold and warm
+    python -m benchmarks.walk --files    # and every file that is entered, with the number of calls into it
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
+import json
+import subprocess
 import sys
 import tempfile
 import threading
@@ -20,50 +20,53 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import mt
-from mt.cli import group
-from tests.probe.features import write_features
-
-PACKAGE = Path(mt.__file__).parent
 GOAL = 30
 
 
 def main() -> None:
-    """Print the files entered cold and warm."""
+    """Print the files entered and read, cold and warm."""
+    from tests.probe.features import write_features
+
     with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder)
-        write_features(cache, "walked", split="train", n=2000, dim=32, grouped=True)
-        write_features(cache, "walked", split="test", n=500, dim=32, grouped=True)
+        for split, n in (("train", 2000), ("test", 500)):
+            write_features(Path(folder), "walked", split=split, n=n, dim=32, grouped=True, signal=0.1)
         for state in ("cold", "warm"):
-            entered, printed = walk(cache)
-            print(f"{state}: {len(entered)} files of mt entered (goal: at most {GOAL})")
-            if "--files" in sys.argv:
-                for name, calls in sorted(entered.items()):
-                    print(f"    {calls:>8,}  {name}")
-        print(printed)
+            command = [sys.executable, "-m", "benchmarks.walk", "--walk", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            entered, read = json.loads(done.stdout.splitlines()[-1])
+            print(f"  {state}: {len(entered)} files entered (goal: at most {GOAL}), {len(read)} read")
+            for name in sorted(entered) if "--files" in sys.argv else ():
+                print(f"    {entered[name]:>8,}  {name}")
 
 
-def walk(cache: Path) -> tuple[Counter[str], str]:
-    """Run the command; return the calls into each file of `mt`, and what was printed."""
-    entered: Counter[str] = Counter()
+def walk(cache: str) -> tuple[Counter[str], Counter[str]]:
+    """Run the command; return the calls into each file of `mt`, and the runs of any of its code."""
+    entered, read = Counter[str](), Counter[str]()
+    package = str(Path(__file__).parent.parent / "mt") + "/"
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        # Bodies of modules and classes run while importing; they are not optimised as functions are.
-        if event == "call" and code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.startswith(str(PACKAGE)):
-            entered[str(Path(code.co_filename).relative_to(PACKAGE))] += 1
+        if event == "call" and code.co_filename.startswith(package):
+            name = code.co_filename.removeprefix(package)
+            read[name] += 1
+            # Bodies of modules and classes are not optimised, as functions are: they run while importing.
+            entered[name] += bool(code.co_flags & inspect.CO_OPTIMIZED)
 
-    out = io.StringIO()
     threading.setprofile(profile)
     sys.setprofile(profile)
     try:
-        with contextlib.redirect_stdout(out):
-            group.main(["probe", "--fraction", "0.01", "--cache-dir", str(cache)], standalone_mode=False)
+        from mt.cli import main as command
+
+        command(["probe", "--fraction", "0.01", "--cache-dir", cache])
+    except SystemExit:
+        pass
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-    return entered, out.getvalue()
+    return +entered, read
 
 
 if __name__ == "__main__":
-    main()
+    if "--walk" in sys.argv:
+        print(json.dumps(walk(sys.argv[-1])))
+    else:
+        main()
