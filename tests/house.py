@@ -135,3 +135,15 @@ def basenames() -> dict[str, list[str]]:
         if path.stem not in ("__init__", "__main__"):
             found[path.stem].append(module)
     return found
+
+
+def imported_packages() -> set[str]:
+    """Return the top-level names of everything that `mt` imports, at any depth of its files."""
+    found = set()
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found

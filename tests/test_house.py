@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -101,6 +104,18 @@ def test_no_function_takes_many_parameters() -> None:
 
 def test_no_option_travels_untyped() -> None:
     held("untyped options", {name for name, function in house.functions() if house.has_untyped_options(function)})
+
+
+def test_what_is_required_is_imported() -> None:
+    metadata = configparser.ConfigParser()
+    metadata.read(house.PACKAGE.parent / "setup.cfg")
+    required = {
+        re.split(r"[<>=!~; ]", line)[0].lower().replace("_", "-")
+        for line in metadata["options"]["install_requires"].split("\n") if line
+    }  # fmt: skip
+    owners = packages_distributions()
+    imported = {owner.lower().replace("_", "-") for name in house.imported_packages() for owner in owners.get(name, [])}
+    assert required - imported == set()
 
 
 def test_the_rules_see_what_they_look_for() -> None:

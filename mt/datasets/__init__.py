@@ -1,6 +1,6 @@
 """Datasets: what each publisher lays out, read as splits of images with labels, ids and groups.
 
-To add one, write a module with `load(request: Request) -> Dataset` and add its entry to `DATASETS`: docs/datasets.md.
+To add one, write a module with `load(request: DatasetRequest) -> Dataset` and an entry in `DATASETS`: docs/datasets.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
-from mt.datasets.registry import DATASETS, DatasetSpec, OnError, Request
+from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
 from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of
 from mt.errors import InputError, unknown
 from mt.system import folders
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
 
 __all__ = [
-    "DATASETS", "Dataset", "DatasetSettings", "DatasetSpec", "ImageError", "ImageSource", "Request", "Split",
+    "DATASETS",
+    "Dataset",
+    "DatasetRequest",
+    "DatasetSettings",
+    "DatasetSpec",
+    "ImageError",
+    "ImageSource",
+    "Split",
     "load_dataset",
 ]  # fmt: skip
 
@@ -55,7 +62,7 @@ def load_dataset(
     _refuse_unused(settings, family, spec)
     if download and not spec.downloads:
         raise InputError(f"'{family}' cannot be downloaded for you. {spec.obtain}")
-    request = Request(
+    request = DatasetRequest(
         name=name, argument=argument, spec=spec, data_dir=folders.data_dir(data_dir), download=download,
         settings=settings, on_error=on_error, index=index,
     )  # fmt: skip

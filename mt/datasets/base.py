@@ -16,7 +16,7 @@ from mt.datasets.decoding.notes import Notes
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
-from mt.types import HEADLINE, Task
+from mt.types import HEADLINE, LabelledRows, Task
 
 Json: TypeAlias = Any
 
@@ -99,6 +99,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def rows(self) -> LabelledRows[None]:
+        """The rows without their images."""
+        return LabelledRows(None, self.labels, self.groups, self.ids, self.columns)
 
     def limited(self, count: int) -> Split:
         """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from mt.cache.fingerprint import digest
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 from mt.system import files, folders
 from mt.terminal import progress
@@ -18,7 +18,7 @@ from mt.terminal import progress
 _BLOCK = 2**22
 
 
-def dataset_folder(request: Request, names: Sequence[str], *, marker: str) -> Path:
+def dataset_folder(request: DatasetRequest, names: Sequence[str], *, marker: str) -> Path:
     """Return the first folder below the data folder (by these names, or itself) that holds a file like `marker`.
 
     Raises:
@@ -31,7 +31,7 @@ def dataset_folder(request: Request, names: Sequence[str], *, marker: str) -> Pa
     raise missing(request, marker, places)
 
 
-def missing(request: Request, what: str, places: Sequence[Path]) -> DatasetError:
+def missing(request: DatasetRequest, what: str, places: Sequence[Path]) -> DatasetError:
     """Return the error for a file that is in none of the places."""
     looked = ", ".join(str(place) for place in places)
     obtain = request.spec.obtain.replace("DATA", str(request.data_dir))

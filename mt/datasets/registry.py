@@ -35,7 +35,7 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
-class Request:
+class DatasetRequest:
     """What was asked of a loader."""
 
     name: str

@@ -29,7 +29,6 @@ from mt.featurize.request import Compute
 from mt.system.device import pick_device
 from mt.system.threads import decoders
 from mt.terminal import progress
-from mt.types import LabelledRows
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
 BLOCK_ROWS = 256
@@ -161,7 +160,7 @@ def _reserve(
             batch_size = content["compute"]["batch_size"]
             writers[target] = open_files.enter_context(
                 FeatureWriter.open(
-                    target.path, LabelledRows(None, split.labels, split.groups, split.ids, split.columns), content,
+                    target.path, split.rows, content,
                     dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
                     existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
                 )

@@ -13,7 +13,7 @@ from mt.datasets.listing import list_images, some
 from mt.datasets.location import dataset_folder, missing
 from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
@@ -22,7 +22,7 @@ FRACTIONS = {"train": 0.8, "test": 0.2}
 SEED = 0
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the fixed, stratified 80/20 split of the labelled images; byte-identical files are one group."""
     folder = dataset_folder(request, ["aptos2019", "aptos2019-blindness-detection"], marker="train.csv")
     table = read_csv(folder / "train.csv", ["id_code", "diagnosis"])
@@ -50,7 +50,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _files(request: Request, folder: Path) -> dict[str, str]:
+def _files(request: DatasetRequest, folder: Path) -> dict[str, str]:
     """Return the path of each image by its id."""
     if not folder.is_dir():
         raise missing(request, "folder train_images", [folder.parent])

@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
@@ -37,7 +37,7 @@ class ImageRows:
         return {"file": index.sha256(self.file)}
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the digits, grey values 0 ... 16 scaled to 0 ... 255, in a stratified 70/30 split that we draw."""
     file = _published_file()
     table = np.loadtxt(file, delimiter=",")

@@ -13,7 +13,7 @@ from mt.datasets.base import Dataset, Split
 from mt.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.datasets.listing import list_images, natural, some, subfolders
 from mt.datasets.readers.image_table import ImageTable, splits_of
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError, InputError
 from mt.types import Task
@@ -37,7 +37,7 @@ class Found:
     class_name: str
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the images of `[split/]class/image`; without split folders, a stratified 80/20 drawn with the seed.
 
     A split folder is `train`, `val`, `valid`, `validation` or `test` beside a `train`.  Classes are the folders'

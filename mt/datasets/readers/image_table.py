@@ -14,7 +14,7 @@ from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
 from mt.datasets.images import ImageFiles
 from mt.datasets.listing import some
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 
 
@@ -55,7 +55,7 @@ def _split(name: str, table: ImageTable, rows: list[int]) -> Split:
 
 
 def found_images(
-    request: Request, ids: Sequence[str], here: Mapping[str, str], *, where: Path, ending: str = ""
+    request: DatasetRequest, ids: Sequence[str], here: Mapping[str, str], *, where: Path, ending: str = ""
 ) -> tuple[list[str | None], list[str]]:
     """Return the path of each listed image, none where the file is absent, and warnings about the others.
 

@@ -12,7 +12,7 @@ from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.location import missing
 from mt.datasets.packed.npz import NpzRows, read_member
 from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, MedMNIST
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError, InputError, unknown
 
 URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
@@ -37,7 +37,7 @@ class NpzImages:
         return {"file": index.sha256(self.rows.path), "array": self.rows.key}
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return `medmnist:NAME` at 28 pixels, or `medmnist:NAME@SIZE`."""
     name, size = _name_and_size(request)
     published = PUBLISHED[name]
@@ -54,7 +54,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _name_and_size(request: Request) -> tuple[str, int]:
+def _name_and_size(request: DatasetRequest) -> tuple[str, int]:
     name, at, size = request.argument.partition("@")
     if name not in PUBLISHED:
         raise unknown("MedMNIST dataset", name, PUBLISHED, see="docs/datasets.md (" + ", ".join(PUBLISHED) + ")")
@@ -63,7 +63,7 @@ def _name_and_size(request: Request) -> tuple[str, int]:
     return name, int(size) if at else SIZES[0]
 
 
-def _found(request: Request, file: str, md5: str) -> Path:
+def _found(request: DatasetRequest, file: str, md5: str) -> Path:
     places = [request.data_dir / "medmnist", request.data_dir]
     for place in places:
         if (place / file).exists():

@@ -11,7 +11,7 @@ from mt.datasets.listing import list_images, some
 from mt.datasets.location import dataset_folder, missing
 from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
@@ -25,7 +25,7 @@ SEED = 0
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the official test split, and a patient-wise val drawn from the official train_val list."""
     folder = dataset_folder(request, ["nih-cxr14"], marker="Data_Entry_2017*.csv")
     file = sorted(folder.glob("Data_Entry_2017*.csv"))[-1]
@@ -63,7 +63,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _list(request: Request, folder: Path, name: str) -> list[str]:
+def _list(request: DatasetRequest, folder: Path, name: str) -> list[str]:
     if not (folder / name).is_file():
         raise missing(request, name, [folder])
     return (folder / name).read_text(encoding="utf-8").split()

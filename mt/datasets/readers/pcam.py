@@ -12,7 +12,7 @@ from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.location import dataset_folder, gunzipped, missing
 from mt.datasets.packed.hdf5 import Hdf5Rows
 from mt.datasets.readers.csv_file import read_csv
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 
 # Our name of a split, and the publisher's.
@@ -37,7 +37,7 @@ class Hdf5Images:
         return {"file": index.sha256(self.rows.path)}
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return PCam's three official splits; groups are slides where the `*_meta.csv` files are there."""
     folder = dataset_folder(request, ["pcam"], marker=f"{_STEM}_*_x.h5*")
     splits = {name: _split(request, folder, name, published) for name, published in SPLITS.items()}
@@ -56,7 +56,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _split(request: Request, folder: Path, name: str, published: str) -> Split:
+def _split(request: DatasetRequest, folder: Path, name: str, published: str) -> Split:
     images = Hdf5Rows(_file(request, folder, f"{_STEM}_{published}_x.h5"), "x")
     labels = Hdf5Rows(_file(request, folder, f"{_STEM}_{published}_y.h5"), "y")
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] != 3:
@@ -81,7 +81,7 @@ def _slides(meta: Path, rows: int) -> list[str] | None:
     return slides
 
 
-def _file(request: Request, folder: Path, name: str) -> Path:
+def _file(request: DatasetRequest, folder: Path, name: str) -> Path:
     """Return a published file, decompressed where only its .gz is there."""
     if (folder / name).exists():
         return folder / name

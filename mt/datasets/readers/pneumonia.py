@@ -11,7 +11,7 @@ from mt.datasets.base import Dataset
 from mt.datasets.listing import list_images
 from mt.datasets.location import dataset_folder, missing
 from mt.datasets.readers.image_table import ImageTable, splits_of
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
@@ -28,7 +28,7 @@ _PATIENT = re.compile(
 )
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the official test split, and train + val drawn anew, patient-wise, from the official train and val.
 
     The official val holds 16 images, too few to choose anything by.  Numbering restarts in the test folder, so a
@@ -60,7 +60,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _images(request: Request, folder: Path, split: str) -> list[str]:
+def _images(request: DatasetRequest, folder: Path, split: str) -> list[str]:
     """Return the images of one published folder as `split/class/name`."""
     found = []
     for name in CLASSES:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.errors import InputError
 
 # Raised whenever a generated pixel changes.
@@ -29,7 +29,7 @@ _OFFSET_Y, _OFFSET_X = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1].astype(n
 _ANGLE = np.arctan2(_OFFSET_Y, _OFFSET_X)
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return `synthetic` (2,000 + 1,000 rows) or `synthetic@N` (N + N / 2), drawn with the request's seed."""
     rows = DEFAULT_ROWS
     if request.argument:

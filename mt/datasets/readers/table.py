@@ -15,14 +15,14 @@ from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.readers.folder import FRACTIONS, SPLIT_NAMES, warnings_about
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
 from mt.datasets.readers.table_labels import Labels, label_column, label_columns
-from mt.datasets.registry import Request
+from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
 _RESERVED = ("image", "label", "split", "group", *METADATA)
 
 
-def load(request: Request) -> Dataset:
+def load(request: DatasetRequest) -> Dataset:
     """Return the images that a CSV lists: columns `image` and `label`, or one 0/1 column a label.
 
     Optional columns: `split` (train, val, test), `group` (else `patient` is the group), and metadata that travels
@@ -61,7 +61,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-def _labels(request: Request, file: Path, columns: dict[str, list[str]]) -> Labels:
+def _labels(request: DatasetRequest, file: Path, columns: dict[str, list[str]]) -> Labels:
     if "label" in columns:
         unused = [name for name in columns if name not in _RESERVED]
         return label_column(file, columns["label"], request.settings.task, unused)
@@ -114,7 +114,7 @@ def _links(folder: str) -> dict[str, bool]:
 
 
 def _groups(
-    request: Request, file: Path, columns: dict[str, list[str]], ids: list[str]
+    request: DatasetRequest, file: Path, columns: dict[str, list[str]], ids: list[str]
 ) -> tuple[list[str] | None, str | None]:
     """Return the groups and what they are: `--group-regex` on the path, else `group`, else `patient`, else none."""
     if request.settings.group_regex is not None:
