@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mt.probe import PROTOCOLS as PROTOCOLS
     from mt.probe import LogisticProbe as LogisticProbe
     from mt.probe import ProbeRequest as ProbeRequest
+    from mt.probe import calibration as calibration
     from mt.probe import draw as draw
     from mt.probe import fit_logistic as fit_logistic
     from mt.probe import folds as folds
@@ -60,8 +61,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
         "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
         "probe": [
-            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "draw", "fit_logistic", "folds", "interval",
-            "load_probe", "run_probe",
+            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "calibration", "draw", "fit_logistic", "folds",
+            "interval", "load_probe", "run_probe",
         ],
         "report": ["write_report"],
         "results": ["ScoreStore"],

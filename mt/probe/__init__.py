@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mt.probe.run import Answers as Answers
     from mt.probe.run import run_probe as run_probe
     from mt.probe.saved import load_probe as load_probe
+    from mt.probe.scores.calibration import calibration as calibration
     from mt.probe.scores.intervals import interval as interval
     from mt.probe.scores.metrics import METRICS as METRICS
     from mt.probe.solver.api import fit_logistic as fit_logistic
@@ -29,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "request": ["ProbeRequest"],
         "run": ["Answers", "run_probe"],
         "saved": ["load_probe"],
+        "scores.calibration": ["calibration"],
         "scores.intervals": ["interval"],
         "scores.metrics": ["METRICS"],
         "solver.api": ["fit_logistic"],

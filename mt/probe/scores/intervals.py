@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from mt.errors import InputError
 from mt.probe.scores import metrics
 from mt.probe.scores.bootstrap import units_of
+from mt.probe.scores.calibration import MEASURES
 from mt.probe.scores.predictions import checked
 from mt.probe.scores.rank_metrics import auc_and_influence
 from mt.probe.scores.rules.loss_rules import jackknife
@@ -66,6 +67,8 @@ def interval(
 ) -> tuple[float, float]:
     """Return the ends of the interval of a metric over test cases, as tables show it.
 
+    metric: a name of `mt.METRICS`, or "calibration_intercept", "calibration_slope" or "observed_expected".
+
     y: (n,) class numbers, or (n, labels) zeros and ones.  p: (n,) P(class 1), (n, classes) or (n, labels).
     groups: the patient (or slide, ...) of each case; without them cases are assumed independent.
     Raises InputError where the score is not defined, or has no interval that covers, with the reason.
@@ -73,10 +76,12 @@ def interval(
     if not 0 < level < 1:
         raise InputError(f"level is between 0 and 1 (0.95 is 95 %), got {level:g}")
     labels, probabilities = checked(y, p)
-    metrics.get(metric).check(labels, probabilities)
+    if metric not in MEASURES:
+        metrics.get(metric).check(labels, probabilities)
     found = over_cases(metric, labels, [probabilities], groups=groups, level=level)[1]
     if found.reason:
-        raise InputError(f"No interval of {metrics.get(metric).label}: {found.reason}")
+        name = metric if metric in MEASURES else metrics.get(metric).label
+        raise InputError(f"No interval of {name}: {found.reason}")
     return found.low, found.high
 
 
@@ -87,16 +92,27 @@ def over_cases(
     labels = checked(y, ps[0])[0]
     unit = units_of(len(labels), groups)
     sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level)
-    entry = metrics.get(metric)
-    value = float(np.mean([entry.value(labels, p) for p in sample.ps]))
+    value = value_of(metric, labels, sample.ps)
     if np.isnan(value):
         found = refused(value, "the score is not defined on these cases")
     elif sample.n_units == 1:
         found = refused(value, "all cases are of one group")
     else:
-        rule: Rule = entry.rule or jackknife(entry.over)
-        found = rule(sample)
+        found = _rule(metric)(sample)
     return value, Interval(found.low, found.high, level, found.method, groups is None, sample.n_units, found.reason)
+
+
+def _rule(metric: str) -> Rule:
+    if metric in MEASURES:
+        return MEASURES[metric]
+    return metrics.get(metric).rule or jackknife(metrics.get(metric).over)
+
+
+def value_of(metric: str, y: Array, ps: Sequence[Array]) -> float:
+    """Return the mean of a metric over draws, of checked labels and predictions; NaN where it is not defined."""
+    if metric in MEASURES:
+        return MEASURES[metric](Sample(y, tuple(ps), np.arange(len(y)), False, 0.95)).value
+    return float(np.mean([metrics.get(metric).value(y, p) for p in ps]))
 
 
 def with_draws(values: Sequence[float], low: float, high: float, *, level: float = 0.95) -> tuple[float, float]:

@@ -141,10 +141,15 @@ def calibration(y: Array, p: Array) -> tuple[Array, Array, Array]:
     return confidence, (predicted_class(p) == y).astype(np.float64), bins
 
 
-def _gaps(y: Array, p: Array) -> Array:
+def binned(y: Array, p: Array) -> tuple[Array, Array, Array]:
+    """Return confidence minus correctness of each case in the column of its bin (n, bins), confidences, and bins."""
     confidence, correct, bins = calibration(y, p)
     in_bin = bins[:, None] == np.arange(ECE_BINS)
-    return np.column_stack([in_bin * (confidence - correct)[:, None], np.ones(len(y))])
+    return in_bin * (confidence - correct)[:, None], confidence, bins
+
+
+def _gaps(y: Array, p: Array) -> Array:
+    return np.column_stack([binned(y, p)[0], np.ones(len(y))])
 
 
 def _mean_gap(sums: Array) -> Array:

@@ -1,0 +1,214 @@
+"""Coverage of every interval: how often it holds the truth, and how long it is beside the oracle interval.
+
+    python -m benchmarks.coverage                                   # the short form, about a minute
+    python -m benchmarks.coverage --all --repeats 1000              # every cell of docs/intervals.md, about an hour
+    python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20
+
+Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a
+patient share part of their score and of their prevalence.  The oracle interval is what nobody can compute: the
+quantiles of the score's own sampling distribution.  `units` are cases (or patients) that hold the rarest class, the
+mean over simulations.  A cell with ten or more must have coverage + 2 Monte-Carlo errors >= 0.93 and a median length of
+at most 1.5 oracle lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mt.probe.scores.calibration import MEASURES
+from mt.probe.scores.intervals import over_cases, value_of
+from mt.probe.scores.metrics import METRICS
+from mt.types import Array
+
+CASES = (50, 100, 200, 1000)
+PREVALENCES = (0.05, 0.2, 0.5)
+PATIENTS = (0, 20, 50, 200)  # 0: without patients
+LEAST = 0.93
+LONGEST = 1.5
+FEW = 10  # units of the rarest class: below, an interval may be longer, or refused
+SEPARATION = 1.4657  # of the classes, in standard deviations: an AUC of 0.85
+WITHIN = 0.3  # the share of a score's variance that cases of a patient have in common
+POPULATION = 200_000
+NO_INTERVAL = ("ece",)
+TASK_OF = {name: metric.tasks[0] for name, metric in METRICS.items() if name not in NO_INTERVAL}
+TASK_OF |= dict.fromkeys(MEASURES, "binary")
+# Metrics of several tasks are simulated with several classes as well.
+ALSO_MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One distribution of cases."""
+
+    task: str
+    n: int
+    prevalence: float
+    patients: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the simulations of one cell found."""
+
+    setting: Setting
+    metric: str
+    units: float
+    coverage: float
+    error: float
+    ratio: float
+    refused: float
+    shortest: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the cell reaches its goals; cells with few units must only have no interval of zero width."""
+        if self.shortest <= 0:
+            return False
+        return self.units < FEW or (self.coverage + 2 * self.error >= LEAST and self.ratio <= LONGEST)
+
+
+def simulate(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, Array | None]:
+    """Return labels, predictions and patients (None without)."""
+    n, prevalence = setting.n, setting.prevalence
+    patient = np.arange(n) % setting.patients if setting.patients else np.arange(n)
+    within = WITHIN if setting.patients else 0.0
+
+    def noise(*shape: int) -> Array:
+        shared = rng.normal(size=(patient.max() + 1, *shape))[patient]
+        return np.asarray(np.sqrt(1 - within) * rng.normal(size=(n, *shape)) + np.sqrt(within) * shared)
+
+    shift = 0.7 * rng.normal(size=patient.max() + 1)[patient] if setting.patients else np.zeros(n)
+    if setting.task in ("binary", "multilabel"):
+        y, p = _two_classes(prevalence, shift, noise, rng, labels=3 if setting.task == "multilabel" else 0)
+    else:
+        y, p = _classes(setting, shift, noise, rng)
+    return y, p, patient if setting.patients else None
+
+
+def _two_classes(
+    prevalence: float, shift: Array, noise: Callable[..., Array], rng: np.random.Generator, *, labels: int
+) -> tuple[Array, Array]:
+    base = np.log(prevalence / (1 - prevalence))
+    shape = (labels,) if labels else ()
+    odds = base + (shift[:, None] if labels else shift)
+    y = (rng.random((len(shift), *shape)) < 1 / (1 + np.exp(-odds))).astype(int)
+    scores = noise(*shape) + SEPARATION * y
+    return y, 1 / (1 + np.exp(-(base + SEPARATION * (scores - SEPARATION / 2))))
+
+
+def _classes(
+    setting: Setting, shift: Array, noise: Callable[..., Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Three classes or four grades; the first has the prevalence, the others share the rest."""
+    k = 3 if setting.task == "multiclass" else 4
+    prior = np.array([setting.prevalence] + [(1 - setting.prevalence) / (k - 1)] * (k - 1))
+    weights = np.tile(prior, (setting.n, 1))
+    weights[:, 0] *= np.exp(shift)
+    shares = (weights / weights.sum(axis=1, keepdims=True)).cumsum(axis=1)
+    y = np.minimum((rng.random((setting.n, 1)) > shares).sum(axis=1), k - 1)
+    if setting.task == "multiclass":
+        p = prior * np.exp(SEPARATION * (noise(k) + SEPARATION * np.eye(k)[y]))
+    else:
+        p = prior * np.exp(-(((y + noise())[:, None] - np.arange(k)) ** 2) / 2)
+    return y, p / p.sum(axis=1, keepdims=True)
+
+
+def measure(setting: Setting, names: Sequence[str], *, repeats: int, seed: int = 1) -> Iterator[Row]:
+    """Yield one row per metric, all on the same simulated cases."""
+    rng = np.random.default_rng(seed)
+    truth = _truth(setting, names, rng)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+    units = []
+    for _ in range(repeats):
+        y, p, patients = simulate(setting, rng)
+        units.append(_fewest(y, p, patients))
+        for name in names:
+            value, interval = over_cases(name, y, [p], groups=patients)
+            if not np.isnan(value):
+                found[name].append((value, interval.low, interval.high))
+    for name in names:
+        yield _row(setting, name, float(np.mean(units)), truth[name], np.array(found[name]))
+
+
+def _truth(setting: Setting, names: Sequence[str], rng: np.random.Generator) -> dict[str, float]:
+    parts = 4
+    n = POPULATION // parts
+    large = Setting(setting.task, n, setting.prevalence, setting.patients * n // setting.n)
+    drawn = [simulate(large, rng)[:2] for _ in range(parts)]
+    values = [[value_of(name, y, [p]) for name in names] for y, p in drawn]
+    return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+
+
+def _fewest(y: Array, p: Array, patients: Array | None) -> int:
+    unit = np.arange(len(y)) if patients is None else patients
+    if y.ndim == 2:
+        return min(len(np.unique(unit[column == k])) for column in y.T for k in (0, 1))
+    return min(len(np.unique(unit[y == k])) for k in range(2 if p.ndim == 1 else p.shape[1]))
+
+
+def _row(setting: Setting, name: str, units: float, truth: float, found: Array) -> Row:
+    values, low, high = found.T
+    there = ~np.isnan(low)
+    refused = 1 - float(there.mean())
+    if not there.any():
+        return Row(setting, name, units, np.nan, np.nan, np.nan, refused, np.inf)
+    covered = float(((low <= truth) & (truth <= high))[there].mean())
+    oracle = float(np.diff(np.quantile(values, [0.025, 0.975]))[0])
+    length = (high - low)[there]
+    error = float(np.sqrt(covered * (1 - covered) / there.sum()))
+    return Row(setting, name, units, covered, error, float(np.median(length)) / oracle, refused, float(length.min()))
+
+
+def settings_of(names: Sequence[str], cases: Sequence[int], prevalences: Sequence[float], patients: Sequence[int]) -> (
+    Iterator[tuple[Setting, list[str]]]
+):  # fmt: skip
+    """Yield every distribution that can be had (a patient has two cases or more) with its metrics."""
+    for n, prevalence, count in itertools.product(cases, prevalences, patients):
+        if count * 2 > n:
+            continue
+        for task in dict.fromkeys([*(TASK_OF[name] for name in names), "multiclass"]):
+            here = [name for name in names if TASK_OF[name] == task]
+            if task == "multiclass":
+                here += [name for name in names if name in ALSO_MULTICLASS and name not in here]
+            if here:
+                yield Setting(task, n, prevalence, count), here
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the table; exit with status 1 where a cell misses its goals."""
+    parser = argparse.ArgumentParser(description="Coverage of intervals.")
+    parser.add_argument("--all", action="store_true", help="every cell, instead of the short form")
+    parser.add_argument("--metric", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
+    parser.add_argument("--cases", nargs="+", type=int)
+    parser.add_argument("--prevalence", nargs="+", type=float)
+    parser.add_argument("--patients", nargs="+", type=int, help="0: without patients")
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args(arguments)
+    cases = asked.cases or (CASES if asked.all else (100, 200))
+    prevalences = asked.prevalence or (PREVALENCES if asked.all else (0.2,))
+    patients = asked.patients or (PATIENTS if asked.all else (0, 50))
+    print("| task | metric | cases | prevalence | patients | units | coverage | ± | length / oracle | refused | |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    missed = 0
+    for setting, names in settings_of(asked.metric, cases, prevalences, patients):
+        for row in measure(setting, names, repeats=asked.repeats, seed=asked.seed):
+            missed += not row.holds
+            print(
+                f"| {setting.task} | {row.metric} | {setting.n} | {setting.prevalence:g} | {setting.patients or '-'} "
+                f"| {row.units:.1f} | {row.coverage:.3f} | {row.error:.3f} | {row.ratio:.2f} | {row.refused:.2f} "
+                f"| {'' if row.holds else 'MISSED'} |",
+                flush=True,
+            )
+    if missed:
+        raise SystemExit(f"{missed} cells miss their goals")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

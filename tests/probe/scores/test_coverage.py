@@ -1,0 +1,57 @@
+"""Every interval covers the truth in a simulation: the short form of `python -m benchmarks.coverage`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import coverage
+from mt.probe.scores.metrics import METRICS
+
+
+@pytest.mark.parametrize("patients", [0, 50])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_intervals_cover_and_are_not_much_longer_than_the_oracles(task: str, patients: int) -> None:
+    setting = coverage.Setting(task, 120, 0.3, patients)
+    names = [name for given, names in coverage.settings_of(list(coverage.TASK_OF), [120], [0.3], [patients])
+             for name in names if given == setting]  # fmt: skip
+    rows = list(coverage.measure(setting, names, repeats=80))
+    assert [row.metric for row in rows] == names
+    for row in rows:
+        assert row.units >= coverage.FEW
+        assert row.holds, row
+        assert row.refused == 0
+
+
+@pytest.mark.parametrize("patients", [0, 20])
+def test_with_very_few_positives_intervals_still_cover(patients: int) -> None:
+    names = ["roc_auc", "average_precision", "balanced_accuracy", "f1", "brier", "log_loss"]
+    for row in coverage.measure(coverage.Setting("binary", 100, 0.05, patients), names, repeats=100):
+        assert row.coverage + 2 * row.error >= coverage.LEAST, row
+        assert row.shortest > 0
+
+
+def test_every_metric_is_measured_but_those_without_an_interval() -> None:
+    assert set(METRICS) - set(coverage.TASK_OF) == set(coverage.NO_INTERVAL)
+    settings = list(coverage.settings_of(list(coverage.TASK_OF), coverage.CASES, coverage.PREVALENCES, (0,)))
+    assert {name for _, names in settings for name in names} == set(coverage.TASK_OF)
+
+
+def test_a_cell_misses_its_goals_by_coverage_length_or_width() -> None:
+    setting = coverage.Setting("binary", 100, 0.2, 0)
+    good = coverage.Row(setting, "roc_auc", 20.0, 0.94, 0.01, 1.1, 0.0, 0.05)
+    assert good.holds
+    for wrong in ({"coverage": 0.9}, {"ratio": 1.6}, {"shortest": 0.0}):
+        row = coverage.Row(**{**vars(good), **wrong})
+        assert not row.holds
+        assert coverage.Row(**{**vars(row), "units": 5.0}).holds == ("shortest" not in wrong)
+
+
+def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    coverage.main(
+        ["--metric", "accuracy", "--cases", "60", "--prevalence", "0.5", "--patients", "0", "--repeats", "40"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| task | metric |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| binary", "| multiclass"]
+    assert 0 <= np.float64(lines[2].split(" | ")[6]) <= 1
