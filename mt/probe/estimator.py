@@ -110,7 +110,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classes
 
     def _class_weight(self) -> dict[int, float] | Literal["balanced"] | None:
-        """Return the class weights by class number; classes that the labels lack are left out."""
+        """Return the class weights by class number; classes without rows are omitted."""
         if not isinstance(self.class_weight, Mapping):
             return self.class_weight
         return {i: self.class_weight[c] for i, c in enumerate(self.classes_.tolist()) if c in self.class_weight}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_CHECKS = 500  # how often held-out rows are scored at most; with few rows eva's 12,500 steps are as many epochs
+_CHECKS = 500  # held-out rows are scored at most this often; with few rows eva's 12,500 steps are as many epochs
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def fit_head(
     training = _Training(method, settings, outputs, fitting, seed)
     judged = None if held is None else (scaling.apply(held.X), held.y)
     weights, scores, epochs = training.run(scaling.apply(budget.X), budget.y, judged)
-    # Of equally good settings the one that was so good first (as thunder keeps them), then the first.
+    # Ties go to the setting that reached its score in the earliest epoch, as in thunder, then to the first.
     chosen = int(np.lexsort((epochs.mean(axis=0), -scores.mean(axis=0)))[0])
     probes = tuple(
         LinearProbe(fitting.task, fitting.n_classes, scaling, run[:, :-1], run[:, -1], outputs, base)
@@ -77,7 +77,7 @@ def fit_head(
 
 @dataclass(frozen=True)
 class _Training:
-    """S runs of R settings, from memory."""
+    """S runs of R settings; all rows stay in memory."""
 
     method: Head
     settings: list[tuple[float, float]]
@@ -87,11 +87,16 @@ class _Training:
 
     def run(self, X: Array, y: Array, held: tuple[Array, Array] | None) -> tuple[Array, Array, Array]:
         """Return weights (S, R, K, d+1) in float64, the best held-out scores (S, R), and their epochs."""
+        from mt.system.device import pick_device, tf32
+
+        with tf32(allowed=False):
+            return self._run(X, y, held, pick_device(self.fitting.device))
+
+    def _run(
+        self, X: Array, y: Array, held: tuple[Array, Array] | None, device: torch.device
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         import torch
 
-        from mt.system.device import pick_device
-
-        device = pick_device(self.fitting.device)
         features = torch.from_numpy(_with_ones(X)).to(device)
         classes = torch.from_numpy(np.searchsorted(self.outputs, y)).to(device)
         judge = None if held is None else _Judge(*held, self.outputs, self.fitting.protocol.selection_metric, device)
@@ -131,7 +136,7 @@ class _Training:
 
 
 class _Optimizer:
-    """Adam, AdamW or SGD with momentum as torch.optim has them, with a learning rate and weight decay a setting."""
+    """Adam, AdamW or SGD with momentum as torch.optim has them, with one learning rate and weight decay per setting."""
 
     def __init__(self, method: Head, settings: list[tuple[float, float]], weights: Tensor, n_outputs: int) -> None:
         import torch
@@ -199,7 +204,7 @@ class _Judge:
 
 
 class _Best:
-    """The weights of each run and setting at their best score, until its patience is over."""
+    """The weights of each run and setting at their best score, while its patience lasts."""
 
     def __init__(self, weights: Tensor, n_settings: int, patience: int) -> None:
         self.weights, self.patience = weights.clone(), patience
@@ -208,7 +213,7 @@ class _Best:
         self.epochs = self.waited.clone()
 
     def update(self, weights: Tensor, scores: Tensor, epoch: int) -> bool:
-        """Take the weights that are better than before; returns whether any run still goes on."""
+        """Keep the weights that score better than before; returns whether any run still has patience left."""
         going = self.waited < self.patience
         better = going & (scores > self.scores)
         self.scores = scores.where(better, self.scores)

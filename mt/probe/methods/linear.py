@@ -1,4 +1,4 @@
-"""What a fit leaves behind: scaling, weights and the classes it knows; turns embeddings into probabilities.
+"""What a linear fit keeps: scaling, weights and the classes it knows; it turns embeddings into probabilities.
 
 Numpy and scipy alone: a saved probe predicts without torch or scikit-learn.
 
@@ -9,8 +9,8 @@ standard deviations on test rows, and logistic regression on them fell from 0.90
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from mt.types import Array
 
 Floats = npt.NDArray[np.float64]
-CLIP = 5.0  # standard deviations that a standardised entry reaches at most
+CLIP = 5.0  # standardised entries are clipped at this many standard deviations
 _BLOCK = 128  # rows turned into float64 at once: they stay in a core's cache
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Features are taken as (x - mean) / scale, kept within -clip ... clip, and divided by their length if `unit`."""
+    """Features become (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`."""
 
     mean: Floats
     scale: Floats
@@ -43,7 +43,7 @@ class Scaling:
         for rows in blocks(X):
             squares += np.square(rows - mean).sum(axis=0) / len(X)
         scale = np.sqrt(squares)
-        flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 rounding of a constant is no spread
+        flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 rounding of a constant is not a spread
         return cls(mean, np.where(flat, 1.0, scale), clip=CLIP)
 
     def apply(self, X: Array, dtype: str = "float32") -> Array:
@@ -85,13 +85,13 @@ class LinearProbe:
         return (out[:, 1] if self.task == "binary" else out).astype(np.float32)
 
 
-def blocks(X: Array) -> list[Any] | Any:
-    """Yield consecutive rows in float64, a few at a time."""
+def blocks(X: Array) -> Iterator[Floats]:
+    """Return an iterator over consecutive rows in float64, a few at a time."""
     return (X[start : start + _BLOCK].astype(np.float64) for start in range(0, len(X), _BLOCK))
 
 
 def link(logits: Floats, task: str) -> Floats:
-    """Return the probabilities (n, outputs) of logits; a single one is the log-odds of class 1 of two classes."""
+    """Return the probabilities (n, outputs) of logits; one logit is the log-odds of class 1 and gives two outputs."""
     from scipy.special import expit, softmax
 
     if task == "multilabel":

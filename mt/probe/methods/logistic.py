@@ -1,7 +1,7 @@
 """Logistic regression whose C is chosen inside the budget; the folds of all draws are solved together, then the refits.
 
-A draw takes one of five ways: its labels hold one class; C is fixed; C is chosen on a validation split, on folds, or on
-a hold-out of the budget.
+A draw takes one of five ways: its labels hold one class; C is fixed; or C is chosen on a validation split, on folds, or
+on a hold-out of the budget.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class ScaledBudget:
         return cls(scaling.apply(rows.X, method.dtype), y, fold, probe, fitting, method, validation)
 
     def way(self) -> Callable[[list[ScaledBudget]], list[Fitted]]:
-        """Return how C is found."""
+        """Return the way that this budget takes."""
         if not len(self.probe.outputs):
             return _one_class
         if len(self.method.Cs) > 1 and self.validation is not None:

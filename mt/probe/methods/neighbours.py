@@ -40,7 +40,7 @@ class NeighbourProbe:
         return np.asarray(shares[:, 1] if self.task == "binary" else shares)
 
     def shares(self, X: Array, ks: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Return the share of the votes (len(ks), n, K) for several k at once; k is cut to the rows of the bank."""
+        """Return the share of the votes (len(ks), n, K) for several k at once; k is at most the rows of the bank."""
         out = np.zeros((len(ks), len(X), self.n_classes), dtype=np.float32)
         queries = self.scaling.apply(X)
         for rows, similarity, nearest in _nearest(queries, self.bank, max(ks), self.device):
@@ -91,15 +91,16 @@ def fit_neighbours(
 
 
 def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
-    """Yield, a block of queries at a time, the similarities (b, k) of the nearest rows, greatest first, and which."""
+    """Yield blocks of queries: their rows, and the nearest bank rows' similarities, descending, and numbers (b, k)."""
     import torch
 
-    from mt.system.device import pick_device
+    from mt.system.device import pick_device, tf32
 
     k, where = min(k, len(bank)), pick_device(device)
     targets = torch.from_numpy(bank).to(where)
     step = max(1, _ENTRIES // max(1, len(bank)))
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
-        similarity, nearest = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
+        with tf32(allowed=False):
+            similarity, nearest = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
         yield rows, similarity.cpu().numpy(), nearest.cpu().numpy()

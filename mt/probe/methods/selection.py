@@ -60,7 +60,7 @@ def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt
 def log_loss(logits: Array, y: Array, known: Array, *, multilabel: bool) -> Floats:
     """Return the mean log loss of each candidate: logits (C, n, outputs) -> (C,), over the known entries.
 
-    One output for two classes is the log-odds of class 1; several are a softmax, or one sigmoid a label.
+    One output for two classes is the log-odds of class 1; several are a softmax, or one sigmoid per label.
     """
     losses = np.empty(len(logits))
     for number, candidate in enumerate(logits):
@@ -98,13 +98,13 @@ def votes_of(logits: Array) -> Array:
 
 
 def candidate_scores(logits: Array, y: Array, known: Array, metric: str, n_outputs: int, *, multilabel: bool) -> Floats:
-    """Return one score a candidate, greater is better, over the entries that are known."""
+    """Return one score per candidate, greater is better, over the known entries."""
     if metric == "log_loss":
         return -log_loss(logits, y, known, multilabel=multilabel)
     return agreement(votes_of(logits)[:, known], y[known], metric, n_outputs)
 
 
 def best(scores: Floats, ties: str = "smaller") -> int:
-    """Return the best of candidates in ascending order; of equals the first, or the last with ties "larger"."""
+    """Return the best of candidates in ascending order; of equals the first, or with ties "larger" the last."""
     known = np.where(np.isfinite(scores), scores, -np.inf)
     return int(np.argmax(known)) if ties == "smaller" else len(known) - 1 - int(np.argmax(known[::-1]))

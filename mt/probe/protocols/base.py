@@ -1,4 +1,4 @@
-"""What a protocol is: a complete recipe for probing, with its source, its fingerprint, and how it is told."""
+"""What a protocol is: a complete recipe for probing, with its source, its fingerprint, and how it is printed."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ class Protocol:
         return digest({"revision": REVISION, "kind": self.method.kind, **settings})
 
     def check_select(self, select: str) -> None:
-        """Refuse a validation split where nothing is chosen: its labels would be counted and never looked at."""
+        """Refuse a validation split if the protocol chooses nothing: its labels would be counted but not used."""
         if select == "val" and self.validation.kind == "none":
             raise InputError(
-                f"Protocol '{self.name}' chooses nothing, so --select val has no use. Leave it out, or take another: "
+                f"Protocol '{self.name}' chooses nothing; remove --select val, or take another protocol: "
                 "mt probe --list-protocols"
             )
 

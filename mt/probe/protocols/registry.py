@@ -102,7 +102,7 @@ PROTOCOLS: dict[str, Protocol] = {
             selection_metric=None,
             validation_source="none: C is fixed at 1",
             published=(
-                "max_iter 1000; fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least 1 row a class; "
+                "max_iter 1000; fractions 1, 5, 10, 25, 50, 100 %; seeds 42, 123, 456; at least 1 row per class; "
                 "ECE with 15 bins"
             ),
             deviations=(
@@ -123,11 +123,11 @@ PROTOCOLS: dict[str, Protocol] = {
             scaling="none",
             selection_metric=None,
             validation_source="none: C is fixed at 0.5",
-            embedding="the backbone's own, one row an image; theirs is pooled a slide or patient",
+            embedding="the backbone's own, one row per image; theirs is pooled per slide or patient",
             published="C = 0.5, balanced, max_iter 10,000, 100 bootstraps (its function's defaults: C = 1, unbalanced)",
             deviations=(
                 _SKLEARN_STOP,
-                "one fit a draw; theirs fits its published folds and reports their mean",
+                "one fit per draw; theirs fits its published folds and reports their mean",
                 "intervals are ours: 1,000 resamples, of groups where there are groups",
             ),
         ),
@@ -147,7 +147,7 @@ PROTOCOLS: dict[str, Protocol] = {
             deviations=(
                 _OUR_CARVE,
                 "the probabilities of the 5 runs are averaged; eva averages their scores",
-                "held-out rows are looked at 500 times at most, not after each of up to 12,500 epochs",
+                "held-out rows are scored at most 500 times, not after each of up to 12,500 epochs",
                 "binary tasks have two softmax outputs instead of one sigmoid",
             ),
         ),
