@@ -73,3 +73,13 @@ def test_the_example_dataset_loads(example: Any, tmp_path: Path) -> None:
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 14, "test": 6}
     assert dataset.splits["test"].labels.sum() == 3
     assert dataset.splits["test"].images.load(0, 1)[0].size == (8, 8)
+
+
+def test_the_architecture_names_every_room_and_no_file_that_is_gone() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    package = DOCS.parent / "mt"
+    rooms = {path.parent.relative_to(package) for path in package.rglob("__init__.py")}
+    assert [str(room) for room in rooms if room.name and f"{room.name}/" not in text] == []
+    named = re.findall(r"`(mt/[\w/.]+)`", text)
+    assert len(named) > 10
+    assert [name for name in named if not (DOCS.parent / name).exists()] == []
