@@ -74,10 +74,6 @@ class Features:
         return None if self.val is None else LabelledRows(self.val.embeddings, self.val.labels)
 
     @cached_property
-    def _groups(self) -> Array | None:
-        return None if self.train.groups is None else np.asarray(self.train.groups)
-
-    @cached_property
     def shared_groups(self) -> int:
         """How many groups of the test split are also in the split that trains, or that chooses."""
         if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
@@ -87,9 +83,8 @@ class Features:
 
     def drawn(self, rows: Array) -> LabelledRows[Array]:
         """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
-        rows = np.sort(rows)
-        every = LabelledRows(self.train.embeddings, self.pool.y, self._groups)
-        return every if len(rows) == len(self.pool) else every.take(rows)
+        every = self.pool.with_features(self.train.embeddings)
+        return every if len(rows) == len(every) else every.take(np.sort(rows))
 
 
 class Prober:
