@@ -20,7 +20,7 @@ from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
 from mt.probe.saved import ModelFolder
 from mt.probe.scores import metrics as known
-from mt.probe.scores.scoring import Resampled, View, headline, revision, score_fit
+from mt.probe.scores.scoring import View, headline, revision, score_fit
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import folders
 from mt.terminal import progress
@@ -100,7 +100,7 @@ class Scorer:
         self.store, self.metrics, self.view = store, metrics, view or View()
         self._cases: dict[str, LabelledRows[None]] = {}
         self._stored: dict[tuple[str, str], list[Score]] = {}
-        self._made: dict[tuple[str, str, View], list[Resampled]] = {}
+        self._made: dict[tuple[str, str, View], list[Score]] = {}
 
     def find(self, identities: Sequence[str]) -> None:
         """Read the scores that are stored for these fits, made by this revision, in this view."""
@@ -120,9 +120,8 @@ class Scorer:
         for metric in chosen_metrics(self.metrics, question.pair):
             scores = self._stored.get((question.identity, metric))
             if scores is None:
-                made = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
-                self.store.add_scores(made)
-                scores = [score for score, _ in made]
+                scores = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
+                self.store.add_scores(scores)
             # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
             pair = question.pair
             found += [
@@ -134,9 +133,9 @@ class Scorer:
 
     def headline(self, question: Question, fit: Fit) -> list[Score]:
         """Return the scores of a new fit in its dataset's headline metric; keeps nothing."""
-        return [score for score, _ in self._make(question, fit, headline(question.pair), View())]
+        return self._make(question, fit, headline(question.pair), View())
 
-    def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Resampled]:
+    def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Score]:
         key = fit.identity, metric, view
         if key not in self._made:
             if fit.cases not in self._cases:

@@ -7,7 +7,6 @@ What it holds makes reports and comparisons possible without a feature file, and
     cases       digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
     fits        identity -> the draw's rows, what was chosen and why, and the test probabilities (float32)
     scores      identity -> one number with everything that says what it is
-    replicates  identity of a score -> its values on the resamples of the test cases (float32), equal for all fits
     answers     key -> a small JSON value derived from the above (an interval of a mean, a comparison)
 """
 
@@ -37,7 +36,6 @@ CREATE TABLE fits (identity TEXT PRIMARY KEY, pool TEXT NOT NULL, cases TEXT NOT
                    probabilities BLOB NOT NULL, outputs INTEGER, outcome TEXT NOT NULL);
 CREATE TABLE scores ({columns}, PRIMARY KEY (identity));
 CREATE INDEX scores_by_fit ON scores (fit);
-CREATE TABLE replicates (score TEXT PRIMARY KEY, resampled BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -180,19 +178,12 @@ class ScoreStore:
         rows = self._in("SELECT identity, pool, cases FROM fits WHERE identity IN ({})", list(identities))
         return {identity: digest([pool, cases]) for identity, pool, cases in rows}
 
-    def add_scores(self, scores: Sequence[tuple[Score, npt.NDArray[Any]]]) -> None:
-        """Keep scores, each with its replicates, in one transaction; one that is already there stays as it is."""
+    def add_scores(self, scores: Sequence[Score]) -> None:
+        """Keep scores in one transaction; one that is already there stays as it is."""
         marks = ", ".join("?" * len(_FIELDS))
         with self._database.writing() as sql:
-            for score, replicates in scores:
+            for score in scores:
                 sql.execute(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", _values(score))
-                blob = zlib.compress(np.ascontiguousarray(replicates, dtype="<f4").tobytes(), 1)
-                sql.execute("INSERT OR IGNORE INTO replicates VALUES (?, ?)", [score.identity, blob])
-
-    def replicates(self, score: str) -> npt.NDArray[np.float32]:
-        """Return a score's values on the resamples of its test cases; empty where it is undefined."""
-        (blob,) = self._one("SELECT resampled FROM replicates WHERE score = ?", score)
-        return np.frombuffer(zlib.decompress(blob), "<f4")
 
     def scores(self) -> list[Score]:
         """Return all kept scores, in the order they were made."""

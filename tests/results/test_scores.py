@@ -28,7 +28,7 @@ store = ScoreStore(Path(sys.argv[1]))
 sys.stdin.readline()
 for number in range(40):
     store.add_fit(a_fit(str(number)))
-    store.add_scores([(a_score(str(number)), [0.5, 0.6])])
+    store.add_scores([a_score(str(number))])
 """
 
 
@@ -70,17 +70,16 @@ def test_a_fit_comes_back_bit_for_bit(store: ScoreStore, outputs: int | None) ->
     assert again.outcome == {"task": "binary"}
 
 
-def test_a_score_and_its_replicates_come_back(store: ScoreStore) -> None:
-    store.add_scores([(a_score(), np.array([0.25, 0.5]))])
+def test_a_score_comes_back(store: ScoreStore) -> None:
+    store.add_scores([a_score()])
     (score,) = ScoreStore(store.path).scores()
     assert score == a_score()
-    assert store.replicates("score").tolist() == [0.25, 0.5]
     assert store.scores_of(["score"]) == [score]
     assert store.scores_of(["other"]) == []
 
 
 def test_an_undefined_score_is_null_in_json(store: ScoreStore) -> None:
-    store.add_scores([(dataclasses.replace(a_score(), value=float("nan"), low=None, high=None), np.zeros(0))])
+    store.add_scores([dataclasses.replace(a_score(), value=float("nan"), low=None, high=None)])
     (score,) = store.scores()
     assert np.isnan(score.value)
     assert json.loads(json.dumps(score.row()))["value"] is None
@@ -128,7 +127,7 @@ def test_the_same_row_again_changes_nothing(store: ScoreStore) -> None:
     assert store.add_fit(a_fit())
     assert not store.add_fit(dataclasses.replace(a_fit(), outcome={"task": "other"}))
     for value in (0.8, 0.1):
-        store.add_scores([(dataclasses.replace(a_score(), value=value), np.zeros(2))])
+        store.add_scores([dataclasses.replace(a_score(), value=value)])
     assert store.fit("fit").outcome == {"task": "binary"}
     assert [s.value for s in store.scores()] == [0.8]
 
@@ -161,7 +160,7 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path: Path) -> None:
         writer.kill()
     store = ScoreStore(path)
     assert len(store.scores()) == 40
-    store.add_scores([(a_score("after"), np.zeros(1))])
+    store.add_scores([a_score("after")])
     assert len(store.scores()) == 41
 
 

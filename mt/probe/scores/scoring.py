@@ -19,7 +19,6 @@ from mt.types import Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
 REVISION = 3  # of views, intervals and flags; raised whenever their numbers change
-Resampled = tuple[Score, Array]
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
 
@@ -43,8 +42,8 @@ def headline(pair: Pair) -> str:
     return named if named in defined else defined[0]
 
 
-def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: str, view: View) -> list[Resampled]:
-    """Return the scores of one fit in one metric: one, or one a subgroup; each with its values on the resamples."""
+def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: str, view: View) -> list[Score]:
+    """Return the scores of one fit in one metric: one, or one per subgroup."""
     parts = views(fit.probabilities, cases, fit.outcome["task"], view)
     return [_score(question, fit, metric, view, name, part) for name, part in parts]
 
@@ -109,11 +108,11 @@ def _quartiles(values: Array) -> list[tuple[str, Array]]:
     return parts
 
 
-def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: ScoredRows) -> Resampled:
+def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: ScoredRows) -> Score:
     outcome = fit.outcome
     value, interval = over_cases(metric, cases.y, [cases.p], groups=cases.groups, level=LEVEL)
     versions = {**outcome["versions"], **revision()}
-    score = Score(
+    return Score(
         identity=digest({"fit": fit.identity, "metric": metric, **vars(view), "subgroup": subgroup, **revision()}),
         fit=fit.identity,
         dataset=question.pair.dataset,
@@ -143,4 +142,3 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         fingerprints=question.pair.fingerprints,
         versions=versions,
     )
-    return score, np.zeros(0)
