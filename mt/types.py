@@ -16,6 +16,7 @@ Groups: TypeAlias = "Sequence[Any] | npt.NDArray[Any]"
 
 Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
 TASKS: tuple[str, ...] = get_args(Task)
+SINGLE_LABEL = tuple(task for task in TASKS if task != "multilabel")
 # The metric that a task is judged by, unless the dataset's publisher names another.
 HEADLINE: dict[str, str] = {
     "binary": "roc_auc",

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mt.fuse.end_to_end.request import Settings
+from mt.probe.solver.registry import SOLVERS
 from mt.report.panels import Panel, PanelCell
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _probed(panel: Panel, ask: Ask) -> str:
         *([] if panel.test_dataset == panel.dataset else [shlex.join(["--test-dataset", panel.test_dataset])]),
         _asked(panel, ask),
         *([] if protocol == "default" else [f"--protocol {protocol}"]),
-        *([f"--solver {solver}"] if solver in ("sklearn", "cuml") else []),
+        *([f"--solver {solver}"] if solver in SOLVERS and solver != "torch" else []),
         *(["--select val"] if select == "val" else []),
     ]  # fmt: skip
     return " ".join(parts)

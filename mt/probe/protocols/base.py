@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
+from mt.types import SINGLE_LABEL
 
 REVISION = 3  # raised whenever the numbers of any protocol change
-SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from mt.probe.scores.predictions import checked, indicator
 from mt.probe.scores.rules import loss_rules, rank_rules, share_rules
 from mt.probe.scores.rules.sample import Rule
 from mt.stratification import Ints
-from mt.types import HEADLINE, Array
+from mt.types import HEADLINE, SINGLE_LABEL, Array
 
 # Raised whenever the numbers of a metric change: part of every score's identity.
 REVISION = 1
-SINGLE_LABEL = ("binary", "multiclass", "ordinal")
 SEVERAL_CLASSES = ("multiclass", "ordinal")
 
 Function = Callable[[Array, Array], float]
