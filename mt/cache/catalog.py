@@ -82,10 +82,14 @@ def read_entry(path: Path) -> Entry:
 
 
 class Catalog:
-    """The feature files of a cache folder.  A folder that does not exist is an empty one."""
+    """The feature files of a cache folder, or only some of them.  A folder that does not exist is an empty one.
 
-    def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
+    only: the paths of these files; what else is there supersedes none of them.
+    """
+
+    def __init__(self, cache_dir: str | os.PathLike[str], only: Collection[Path] | None = None) -> None:
         self.cache_dir = Path(cache_dir)
+        self._only = None if only is None else frozenset(only)
 
     def entries(
         self,
@@ -108,7 +112,7 @@ class Catalog:
                 yield from (file for file in _inside(split) if file.name.endswith(SUFFIXES))
 
     def _all(self) -> list[Entry]:
-        entries = [read_entry(path) for path in self.paths()]
+        entries = [read_entry(path) for path in self.paths() if self._only is None or path in self._only]
         newest: dict[tuple[JSON, ...], float] = {}
         for entry in entries:
             if entry.complete:

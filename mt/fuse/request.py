@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mt.errors import InputError
 from mt.fuse.rivals import check_of_dvme, rows_of
@@ -19,6 +20,7 @@ class FuseRequest:
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
     draw_file: read the draws from here.  metrics: each dataset's headline metric, if empty.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
+    files: only these feature files, where newer ones must not take their place.
     save: a folder for the fitted DVMEs.  everything: use superseded, limited and random-weight features too.
     """
 
@@ -36,6 +38,7 @@ class FuseRequest:
     scores: str | os.PathLike[str] | None = None
     device: str = "auto"
     everything: bool = False
+    files: frozenset[Path] | None = None
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     request.check()
     cache, where = folders.cache_dir(request.cache_dir), str(pick_device(request.device, float64=True))
     pairs = find_pairs(
-        Catalog(cache), models=request.models, datasets=request.datasets, everything=request.everything
+        Catalog(cache, request.files), models=request.models, datasets=request.datasets, everything=request.everything
     )
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class ProbeRequest:
     select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
     metrics: each dataset's headline metric, if empty; "all" for all of its task.
     by: a metadata column, to score each of its values apart.  level: one prediction per "row" or per "group".
+    files: only these feature files, where newer ones must not take their place.
     test_dataset: test on this dataset instead.  save: a folder for the fitted probes.
     everything: use superseded, limited and random-weight features too.
     """
@@ -38,4 +40,5 @@ class ProbeRequest:
     save: str | os.PathLike[str] | None = None
     scores: str | os.PathLike[str] | None = None
     everything: bool = False
+    files: frozenset[Path] | None = None
     device: str = "auto"

@@ -170,8 +170,8 @@ def run_probe(request: ProbeRequest) -> Answers:
     recipe.check_select(request.select)
     cache = folders.cache_dir(request.cache_dir)
     pairs = find_pairs(
-        Catalog(cache), models=request.models, datasets=request.datasets, test_dataset=request.test_dataset,
-        select_val=request.select == "val", everything=request.everything,
+        Catalog(cache, request.files), models=request.models, datasets=request.datasets,
+        test_dataset=request.test_dataset, select_val=request.select == "val", everything=request.everything,
     )  # fmt: skip
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)

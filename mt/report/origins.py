@@ -16,11 +16,13 @@ Facts = Mapping[str, str]
 # What tells experiments of one name apart, in the order in which it is said; the first kinds always, the others where
 # these do not do.  Those of the data also tell contents of one dataset apart.
 FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
-DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "location", "rows")
+DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
 REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # what of our code changes a score
 FACTS = (*FIRST_FACTS, *DATA_FACTS[1:])
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
+# Options that other facts say, or that change no number of a row.
+_SAID = ("--model", "--dataset", "--split", "--data-dir", "--image-size", "--device", "--precision", "--weights")
 _DEFAULTS = {"seed": "split seed 0", "limit": "all rows"}
 
 
@@ -68,9 +70,22 @@ def _read(entry: Entry) -> dict[str, Any]:
         "weights": weights,
         "location": f"in {manifest['location']}" if manifest.get("location") else "",
     }
-    words = shlex.split(command)
+    options = options_of(command)
     for name, said in _OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        value = f"{said} {words[words.index(option) + 1]}" if option in words[:-1] else _DEFAULTS.get(name, "")
-        facts[name] = value
+        value = options.pop(f"--{name.replace('_', '-')}", "")
+        facts[name] = f"{said} {value}" if value else _DEFAULTS.get(name, "")
+    facts["other"] = " ".join(f"{option} {value}".strip() for option, value in options.items() if option not in _SAID)
     return {"command": command, "facts": {name: value for name, value in facts.items() if value}}
+
+
+def options_of(command: str) -> dict[str, str]:
+    """Return the options of a command, each with its words."""
+    found: dict[str, list[str]] = {}
+    option = ""
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            option = word
+            found.setdefault(option, [])
+        elif option:
+            found[option].append(word)
+    return {name: " ".join(words) for name, words in found.items()}

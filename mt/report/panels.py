@@ -133,17 +133,17 @@ class Panel:
 
 def collect(
     store: ScoreStore, *, datasets: Collection[str] = (), names: Sequence[str] = (),
-    fits: Collection[str] | None = None, catalog: Catalog | None = None,
+    only: Collection[str] | None = None, catalog: Catalog | None = None,
 ) -> list[Panel]:  # fmt: skip
     """Return a panel for every dataset in the store, or for those named, with the experiments that are shown.
 
-    names: of experiments, those shown by default without any.  fits: only scores of these.  catalog: where the features
-    are, whose settings tell experiments apart.
+    names: of experiments, those shown by default without any.  only: these scores by identity, and all of their
+    experiments.  catalog: where the features are, whose settings tell experiments apart.
     Scores of groups and subgroups are left out.  Raises InputError where there is nothing to show.
     """
     origins = Origins(store, catalog)
-    found = _found(store, origins, datasets, fits)
-    shown = asked_for(found, names)
+    found = _found(store, origins, datasets, only)
+    shown = asked_for(found, names) if only is None or names else found
     titles = data_titles(found)
     panels = []
     for data in sorted({one.data for one in shown}, key=lambda data: titles[data]):
@@ -155,11 +155,11 @@ def collect(
 
 
 def stored_experiments(
-    store: ScoreStore, *, datasets: Collection[str] = (), fits: Collection[str] | None = None,
+    store: ScoreStore, *, datasets: Collection[str] = (), only: Collection[str] | None = None,
     catalog: Catalog | None = None,
 ) -> list[Experiment]:  # fmt: skip
     """Return the experiments in the store, of all datasets or of those named.  Raises InputError where none is."""
-    return _found(store, Origins(store, catalog), datasets, fits)
+    return _found(store, Origins(store, catalog), datasets, only)
 
 
 def _commands(panel: Panel, origins: Origins) -> dict[str, str]:
@@ -171,11 +171,12 @@ def _commands(panel: Panel, origins: Origins) -> dict[str, str]:
 
 
 def _found(
-    store: ScoreStore, origins: Origins, datasets: Collection[str], fits: Collection[str] | None
+    store: ScoreStore, origins: Origins, datasets: Collection[str], only: Collection[str] | None
 ) -> list[Experiment]:
     scores = [
         score for score in store.scores()
-        if score.level == "row" and score.by is None and score.metric in METRICS and (fits is None or score.fit in fits)
+        if (score.level, score.by) == ("row", None) and score.metric in METRICS
+        and (only is None or score.identity in only)
     ]  # fmt: skip
     if not scores and not datasets:
         raise InputError(f"No scores in {store.path}. Make some: mt probe")

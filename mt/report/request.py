@@ -16,7 +16,8 @@ class ReportRequest:
     """A report to draw.
 
     out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: all without any.
-    experiments: those that are shown by default without any.  fits: only scores of these fits, as a study asks.
+    experiments: those that are shown by default without any.  only: these scores by identity, as a study asks.
+    missing: what of a study's plan is not there, in words.
     catalog: where the features are, whose settings tell experiments apart.  maps: what embedding maps may show, none
     without.  export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
     from the same scores.
@@ -25,7 +26,8 @@ class ReportRequest:
     out: Path
     datasets: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
-    fits: frozenset[str] | None = None
+    only: frozenset[str] | None = None
+    missing: tuple[str, ...] = ()
     catalog: Catalog | None = None
     maps: Maps | None = None
     export: bool = True

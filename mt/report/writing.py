@@ -47,7 +47,7 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
     Raises InputError where the store holds nothing that was asked for.
     """
     panels = collect(
-        store, datasets=request.datasets, names=request.experiments, fits=request.fits, catalog=request.catalog
+        store, datasets=request.datasets, names=request.experiments, only=request.only, catalog=request.catalog
     )
     out, folder, state = request.out, request.folder, _state(panels, request)
     written = [] if request.again else _found(out, folder, state)
@@ -70,8 +70,8 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
     others = [[one.identity, one.name] for panel in panels for one in panel.others]
     named = [[cell.name, cell.mark] for cell in cells]
     asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
-    whole = digest([REVISION, version("medical-transfer"), request.export, asked, scores, named, others, features])
-    return digest([request.out.name, whole])
+    shown = [scores, named, others, features, list(request.missing)]
+    return digest([REVISION, version("medical-transfer"), request.out.name, request.export, asked, shown])
 
 
 def _found(out: Path, folder: Path, state: str) -> list[Path]:
@@ -97,7 +97,8 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
         vega = threads.submit(vega_script)
         groups = [_groups(store, panel, looks, maps) for panel in panels]
         origin = provenance(panels, maps.catalog if maps else None)
-        written = [_write(request.out, page(panels, groups, looks, origin, vega.result()).encode())]
+        content = page(panels, groups, looks, origin, vega.result(), missing=request.missing)
+        written = [_write(request.out, content.encode())]
         written += _tables(panels, groups, folder)
         written += _charts(panels, groups, folder, threads) if request.export else []
     return written

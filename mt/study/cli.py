@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from mt.errors import InputError
+from mt.errors import InputError, MtError
 from mt.system import files
 from mt.terminal import options
 
@@ -54,10 +55,15 @@ def study(
             click.echo(json.dumps(asdict(line)) if as_json else f"{line.what}: {line.size}{stored}")
         return
     ran = run_study(request)
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(ran.facts()))
+    else:
         print_finished(ran, request)
-        return
-    click.echo(json.dumps(ran.facts()))
+    if ran.missing:
+        raise MtError(
+            f"{len(ran.missing)} steps of the plan are missing, first: {ran.missing[0]} "
+            f"The report holds the others; to do what is missing: mt study {shlex.quote(str(file))}"
+        )
 
 
 def _write_paper(path: Path) -> None:

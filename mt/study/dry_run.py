@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mt.errors import MtError
+from mt.report.origins import options_of
 from mt.study.request import StudyRequest
 from mt.study.run import Step, load, steps
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
+    from mt.datasets import Dataset
+    from mt.study.study_file import StudyFile
+
+# Options of `mt featurize` that do not say how the dataset is read.
+NOT_OF_THE_DATASET = (
+    "--model", "--dataset", "--split", "--data-dir", "--image-size", "--device", "--precision", "--dtype", "--weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,26 +46,45 @@ def plan(request: StudyRequest) -> list[StepSize]:
 def _features_size(request: StudyRequest, step: Step) -> StepSize:
     from mt.cache.catalog import Catalog
 
-    dataset = step.what.partition(" ")[2]
-    entries = [e for e in Catalog(request.cache).entries(datasets=[dataset], models=request.study.models) if e.complete]
-    done = f"{len({entry.backbone for entry in entries})} of {step.work} backbones in the cache"
-    rows = _rows(request, dataset, entries)
-    if isinstance(rows, str):
-        return StepSize(step.what, f"{step.work} backbones; not here yet: {rows}", done)
-    size = sum(_width(model, entries) for model in request.study.models) * 4 * rows
+    try:
+        dataset: Dataset | MtError = load(request, step.dataset)
+    except MtError as error:
+        dataset = error
+    entries = Catalog(request.cache).entries(datasets=[step.dataset], models=request.study.models, everything=True)
+    there = [entry for entry in entries if entry.complete and _is_wanted(entry, request.study, dataset)]
+    done = f"{len({entry.backbone for entry in there if _is_whole(entry, there, dataset)})} of {step.work}"
+    done += " backbones in the cache"
+    if isinstance(dataset, MtError):
+        return StepSize(step.what, f"{step.work} backbones; not here yet: {dataset}", done)
+    rows = sum(len(split) for split in dataset.splits.values())
+    size = sum(_width(model, there) for model in request.study.models) * 4 * rows
     return StepSize(step.what, f"{step.work} backbones x {rows:,} images, about {size / 1e6:,.0f} MB", done)
 
 
-def _rows(request: StudyRequest, dataset: str, entries: Sequence[Entry]) -> int | str:
-    """Return the images of a dataset, from its features or its files; or why they cannot be counted."""
-    if entries:
-        splits = {(entry.split, entry.fingerprints["split"]): entry.n_rows for entry in entries}
-        return sum(splits.values())
-    try:
-        found = load(request, dataset)
-    except MtError as error:
-        return str(error)
-    return sum(len(split) for split in found.splits.values())
+def _is_wanted(entry: Entry, study: StudyFile, dataset: Dataset | MtError) -> bool:
+    """Say whether a feature file was made by the study's backbone, on the dataset read with the study's settings."""
+    from mt.backbones.load import resolve_backbone
+    from mt.cache.content import ContentIndex
+
+    size, precision = study.featurize.image_size, study.featurize.precision
+    known = resolve_backbone(entry.backbone, None, size, precision=precision, index=ContentIndex())
+    options = options_of(str(entry.manifest.get("command", "")))
+    if known is None:  # never loaded here: what the file states must do
+        same = (options.get("--image-size"), options.get("--precision", "float32")) == (str(size), precision)
+    else:
+        same = known.fingerprint == entry.fingerprints["backbone"]
+    if isinstance(dataset, MtError):
+        return same
+    settings = {name: words for name, words in options.items() if name not in NOT_OF_THE_DATASET}
+    return same and settings == options_of(shlex.join(dataset.settings.words()))
+
+
+def _is_whole(entry: Entry, there: Sequence[Entry], dataset: Dataset | MtError) -> bool:
+    """Say whether every split of the dataset has features by the entry's backbone, with as many rows as it has now."""
+    if isinstance(dataset, MtError):
+        return True
+    rows = {other.split: other.n_rows for other in there if other.backbone == entry.backbone}
+    return rows == {name: len(split) for name, split in dataset.splits.items()}
 
 
 def _width(model: str, entries: Sequence[Entry]) -> int:

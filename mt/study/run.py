@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.cache.fingerprint import JSON
+from mt.errors import MtError
 from mt.fuse.rivals import needs_probes, rows_of
 from mt.study.progress import Overall
 from mt.study.request import StudyRequest
@@ -35,6 +36,7 @@ class Step:
     """One part of a study.  work: feature files or fits, the unit of progress."""
 
     what: str
+    dataset: str
     work: int
     unit: str
     run: Callable[[], StepOutcome]
@@ -42,37 +44,57 @@ class Step:
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A finished study: its scores, once each, and the report."""
+    """A finished study: its scores, once each, the report, and what of the plan is missing, in words."""
 
     scores: tuple[Score, ...]
     report: WrittenReport
+    missing: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, JSON]:
         """Return what `--json` prints."""
-        return {"page": str(self.report.page), "folder": str(self.report.folder), "n_scores": self.report.n_scores}
+        return {
+            "page": str(self.report.page), "folder": str(self.report.folder), "n_scores": self.report.n_scores,
+            "missing": list(self.missing),
+        }  # fmt: skip
 
 
 def steps(request: StudyRequest) -> list[Step]:
     """Return the steps of a study in order: features of a dataset, its probes, its fusions, dataset after dataset."""
-    return [step for dataset in request.study.datasets for step in _steps_of(request, dataset)]
+    return [step for dataset in request.study.datasets for step in _DatasetSteps(request, dataset).steps()]
 
 
 def run_study(request: StudyRequest) -> FinishedStudy:
-    """Do what is missing, show one progress over all of it, and draw the report of the study's datasets.
+    """Do what is missing, show one progress over all of it, and draw the report of the study's scores.
 
-    Interrupted, the same call goes on: every feature file resumes and every kept fit is found again.
+    Interrupted, the same call resumes: every feature file resumes and every kept fit is found again.
+    A step that fails is said, and the steps of its dataset that follow it are left for the next call; others are done.
+    Raises the first error where no step brought a score.
     """
     todo = steps(request)
     shown = Overall(len(todo) + 1, sum(step.work for step in todo))
     scores: dict[str, Score] = {}
+    missing: dict[str, str] = {}
+    failed: dict[str, MtError] = {}
     with shown.watched():
         for step in todo:
-            with shown.running(step.what, step.work):
-                done = step.run()
+            if step.dataset in failed:
+                missing[step.what] = f"{step.what}: not tried"
+                continue
+            try:
+                with shown.running(step.what, step.work):
+                    done = step.run()
+            except MtError as error:
+                failed[step.dataset] = error
+                missing[step.what] = f"{step.what}: {error}"
+                shown.note(f"Missing: {missing[step.what]}")
+                continue
             shown.note(f"{step.what}: {done.said}")
             scores |= {score.identity: score for score in done.scores}
+        if failed and not scores:
+            raise next(iter(failed.values()))
         with shown.running("report", 0):
-            return FinishedStudy(tuple(scores.values()), _report(request))
+            found = tuple(scores.values())
+            return FinishedStudy(found, _report(request, found, tuple(missing.values())), tuple(missing.values()))
 
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
@@ -87,35 +109,86 @@ def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 
-def _steps_of(request: StudyRequest, dataset: str) -> list[Step]:
-    study, n_models = request.study, len(request.study.models)
-    found = [Step(f"featurize {dataset}", n_models, "backbones", partial(_featurize, request, dataset))]
-    for protocol in study.protocols if "probe" in study.methods else ():
-        run = partial(_probe, request, dataset, protocol)
-        found.append(Step(f"probe {dataset}, {protocol}", n_models * study.draws.count, "fits", run))
-    if study.fusing:
-        rows = rows_of(study.fusing)
-        work = (len(rows) + n_models * needs_probes(rows)) * study.fused.count
-        found.append(Step(f"fuse {dataset}", work, "fits", partial(_fuse, request, dataset)))
-    if "fine-tune" in study.methods:
-        work = len(_fine_tuned(study)) * study.fused.count
-        found.append(Step(f"fine-tune {dataset}", work, "fits", partial(_fine_tune, request, dataset)))
-    return found
+class _DatasetSteps:
+    """The steps of one dataset; the first makes the feature files that the others use, and no other files.
 
+    Without them named, newer features of the same dataset, made with other settings, would take their place.
+    """
 
-def _featurize(request: StudyRequest, dataset: str) -> StepOutcome:
-    from mt.featurize.extraction import extract
-    from mt.featurize.request import Compute, FeaturizeRequest
+    def __init__(self, request: StudyRequest, dataset: str) -> None:
+        self.request, self.dataset = request, dataset
+        self.files: frozenset[Path] = frozenset()
 
-    asked = request.study.featurize
-    results = extract(
-        FeaturizeRequest(
-            [load(request, dataset)], request.study.models, cache_dir=request.cache, image_size=asked.image_size,
-            compute=Compute(device=request.device, precision=asked.precision),
-        )
-    )  # fmt: skip
-    made = sum(not result.cached for result in results)
-    return StepOutcome(f"{len(results)} feature files, {made} made now")
+    def steps(self) -> list[Step]:
+        study, n_models = self.request.study, len(self.request.study.models)
+        found = [self._step("featurize {}", n_models, self._featurize, unit="backbones")]
+        for protocol in study.protocols if "probe" in study.methods else ():
+            work = n_models * study.draws.count
+            found.append(self._step(f"probe {{}}, {protocol}", work, partial(self._probe, protocol)))
+        if study.fusing:
+            rows = rows_of(study.fusing)
+            work = (len(rows) + n_models * needs_probes(rows)) * study.fused.count
+            found.append(self._step("fuse {}", work, self._fuse))
+        if "fine-tune" in study.methods:
+            found.append(self._step("fine-tune {}", len(_fine_tuned(study)) * study.fused.count, self._fine_tune))
+        return found
+
+    def _step(self, what: str, work: int, run: Callable[[], StepOutcome], *, unit: str = "fits") -> Step:
+        return Step(what.format(self.dataset), self.dataset, work, unit, run)
+
+    def _featurize(self) -> StepOutcome:
+        from mt.featurize.extraction import extract
+        from mt.featurize.request import Compute, FeaturizeRequest
+
+        request, asked = self.request, self.request.study.featurize
+        results = extract(
+            FeaturizeRequest(
+                [load(request, self.dataset)], request.study.models, cache_dir=request.cache,
+                image_size=asked.image_size, compute=Compute(device=request.device, precision=asked.precision),
+            )
+        )  # fmt: skip
+        self.files = frozenset(result.path for result in results)
+        made = sum(not result.cached for result in results)
+        return StepOutcome(f"{len(results)} feature files, {made} made now")
+
+    def _probe(self, protocol: str) -> StepOutcome:
+        from mt.probe.request import ProbeRequest
+        from mt.probe.run import run_probe
+
+        request, study = self.request, self.request.study
+        return _outcome(run_probe(
+            ProbeRequest(
+                request.cache, models=study.models, datasets=[self.dataset], **study.draws.model_dump(),
+                protocol=protocol, scores=request.scores, device=request.device, files=self.files,
+            )
+        ))  # fmt: skip
+
+    def _fuse(self) -> StepOutcome:
+        from mt.fuse.run import run_fuse
+
+        return _outcome(run_fuse(self._fusing(self.request.study.models, self.request.study.fusing)))
+
+    def _fusing(self, models: Sequence[str], methods: Sequence[str]) -> FuseRequest:
+        """Return what is fitted on the cached features of these models."""
+        from mt.fuse.request import FuseRequest
+
+        request = self.request
+        return FuseRequest(
+            request.cache, models=models, datasets=[self.dataset], methods=methods, scores=request.scores,
+            device=request.device, files=self.files, **request.study.fused.model_dump(),
+        )  # fmt: skip
+
+    def _fine_tune(self) -> StepOutcome:
+        from mt.fuse.end_to_end.request import FinetuneRequest
+        from mt.fuse.end_to_end.run import run_unfrozen
+
+        ran, data_dir = [], self.request.study.settings_of(self.dataset).data_dir
+        for models in _fine_tuned(self.request.study):
+            cached = self._fusing(models, ["dvme"] if len(models) > 1 else [])
+            ran.append(run_unfrozen(FinetuneRequest(cached, data_dir=data_dir)))
+        done = [one for one in ran if one is not None]
+        fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
+        return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
 
 
 def load(request: StudyRequest, name: str) -> Dataset:
@@ -127,74 +200,27 @@ def load(request: StudyRequest, name: str) -> Dataset:
     return load_dataset(name, Path(place) if place else None, **settings)
 
 
-def _probe(request: StudyRequest, dataset: str, protocol: str) -> StepOutcome:
-    from mt.probe.request import ProbeRequest
-    from mt.probe.run import run_probe
-
-    study = request.study
-    return _outcome(run_probe(
-        ProbeRequest(
-            request.cache, models=study.models, datasets=[dataset], **study.draws.model_dump(), protocol=protocol,
-            scores=request.scores, device=request.device,
-        )
-    ))  # fmt: skip
-
-
-def _fuse(request: StudyRequest, dataset: str) -> StepOutcome:
-    from mt.fuse.run import run_fuse
-
-    return _outcome(run_fuse(_fusing(request, dataset, request.study.models, request.study.fusing)))
-
-
-def _fusing(request: StudyRequest, dataset: str, models: Sequence[str], methods: Sequence[str]) -> FuseRequest:
-    """Return what is fitted on the cached features of these models."""
-    from mt.fuse.request import FuseRequest
-
-    return FuseRequest(
-        request.cache, models=models, datasets=[dataset], methods=methods, **request.study.fused.model_dump(),
-        scores=request.scores, device=request.device,
-    )  # fmt: skip
-
-
 def _fine_tuned(study: StudyFile) -> list[tuple[str, ...]]:
     """Return what is trained end to end: every model, and all of them as DVME where that is named."""
     return [*((model,) for model in study.models), *([study.models] if "dvme" in study.methods else [])]
-
-
-def _fine_tune(request: StudyRequest, dataset: str) -> StepOutcome:
-    from mt.fuse.end_to_end.request import FinetuneRequest
-    from mt.fuse.end_to_end.run import run_unfrozen
-
-    ran, data_dir = [], request.study.settings_of(dataset).data_dir
-    for models in _fine_tuned(request.study):
-        cached = _fusing(request, dataset, models, ["dvme"] if len(models) > 1 else [])
-        ran.append(run_unfrozen(FinetuneRequest(cached, data_dir=data_dir)))
-    done = [one for one in ran if one is not None]
-    fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
-    return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
 
 
 def _outcome(ran: run.Answers) -> StepOutcome:
     return StepOutcome(f"{ran.n_fitted} fitted, {ran.n_stored} stored", ran.scores)
 
 
-def _report(request: StudyRequest) -> WrittenReport:
+def _report(request: StudyRequest, scores: Sequence[Score], missing: tuple[str, ...]) -> WrittenReport:
+    """Draw the report of the study's own scores, whatever else the database holds."""
     from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps
     from mt.report.request import ReportRequest
     from mt.report.writing import write_report
     from mt.results.store import ScoreStore
 
+    catalog = Catalog(request.cache)
+    own = frozenset(score.identity for score in scores)
+    asked = ReportRequest(
+        request.page, only=own, missing=missing, catalog=catalog, maps=Maps(catalog), again=False
+    )
     with ScoreStore(request.scores) as store:
-        names = _shown_names(request, {score.dataset for score in store.scores()})
-        asked = ReportRequest(request.page, datasets=tuple(names), maps=Maps(Catalog(request.cache)), again=False)
         return write_report(store, asked)
-
-
-def _shown_names(request: StudyRequest, known: set[str]) -> list[str]:
-    """Return the names that scores carry for the study's datasets: `folder:PATH` is kept as `folder:NAME`."""
-    from mt.cache.catalog import Catalog
-
-    entries = Catalog(request.cache).entries(datasets=request.study.datasets)
-    names = {entry.dataset for entry in entries} | set(request.study.datasets)
-    return sorted(name for name in known if name.partition("@")[0] in names or name in names)

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+from mt.cli import group
+from mt.datasets import load_dataset
 from mt.datasets.setting_options import dataset_settings
-from mt.errors import InputError
+from mt.errors import DatasetError, InputError, MtError
+from mt.featurize.extraction import extract
+from mt.featurize.request import FeaturizeRequest
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.request import FuseRequest
 from mt.probe.run import Answers
@@ -161,9 +167,73 @@ def test_a_dry_run_says_how_large_it_is_and_does_nothing(tmp_path: Path) -> None
     assert not cache.exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "done"),
+    [
+        ("[featurize]\nimage_size = 32\n[data.'folder:ihc']\ngroup_regex = 'pt(.)'", 1),
+        ("[featurize]\nimage_size = 64\n[data.'folder:ihc']\ngroup_regex = 'pt(.)'", 0),
+        ("[data.'folder:ihc']\ngroup_regex = 'pt(.)'", 0),
+        ("[featurize]\nimage_size = 32\n[data.'folder:ihc']\ngroup_regex = 'p(t.)'", 0),
+        ("[featurize]\nimage_size = 32", 0),
+    ],
+)
+def test_a_dry_run_counts_features_with_the_studys_own_settings(pictures: Path, settings: str, done: int) -> None:
+    text = f"datasets = ['folder:ihc']\nmodels = ['efficientnet-lite0']\n{settings}"
+    said = run(str(written(pictures, text)), "--dry-run", cache=pictures / "cache").stdout
+    assert f"({done} of 1 backbones in the cache)" in said
+
+
+def test_a_study_uses_and_shows_its_own_features_alone(pictures: Path) -> None:
+    """Newer features of the same dataset, without groups and at another size, change nothing; nor do other scores."""
+    asked = ["--model", "efficientnet-lite0", "--dataset", f"folder:{pictures / 'ihc'}", "--image-size", "40"]
+    cache, scores = pictures / "cache", pictures / "cache" / "scores.sqlite"
+    CliRunner().invoke(group, ["featurize", *asked, "--cache-dir", str(cache)], catch_exceptions=False)
+    CliRunner().invoke(group, ["probe", "--shots", "3", "--cache-dir", str(cache)], catch_exceptions=False)
+    settings = "[featurize]\nimage_size = 32\n[data.'folder:ihc']\ngroup_regex = 'pt(.)'"
+    text = f"datasets = ['folder:ihc']\nmodels = ['efficientnet-lite0']\nshots = [2]\nseeds = 2\n{settings}"
+    facts = json.loads(run(str(written(pictures, text)), "--json", cache=cache).stdout)
+    assert facts["n_scores"] == 2
+    with ScoreStore(scores) as store:
+        own = [score for score in store.scores() if score.shots == 2]
+        assert all(score.realised["n_groups"] for score in own)
+        assert {score.shots for score in store.scores()} == {2, 3}
+    assert "3 shots" not in (pictures / "report" / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_a_step_that_fails_is_missing_and_the_others_are_done(tmp_path: Path) -> None:
+    text = SMALL.replace('"synthetic@60"]', '"pcam", "synthetic@60"]').replace(', "efficientnet-lite1"', "")
+    ran = CliRunner().invoke(command, [str(written(tmp_path, text)), "--json", "--cache-dir", str(tmp_path / "cache")])
+    assert isinstance(ran.exception, MtError)
+    assert str(ran.exception).startswith("2 steps of the plan are missing, first: featurize pcam: ")
+    facts = json.loads(ran.stdout)
+    assert facts["n_scores"] == 3
+    assert facts["missing"][1] == "probe pcam, default: not tried"
+    assert "probe pcam, default: not tried" in Path(facts["page"]).read_text(encoding="utf-8")
+
+
+def test_a_study_of_which_nothing_works_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="pcam"):
+        run(str(written(tmp_path, "datasets = ['pcam']\nmodels = ['efficientnet-lite0']")), cache=tmp_path / "cache")
+
+
 def test_a_dataset_that_is_not_here_is_said_by_the_dry_run(tmp_path: Path) -> None:
     path = written(tmp_path, f"{SOUND}\n[featurize]\ndata_dir = 'nowhere'")
     assert "not here yet: " in run(str(path), "--dry-run", cache=tmp_path / "cache").stdout
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of nine patients' images, featurized at 32 pixels with groups."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for patient in range(9):
+        for number in range(6):
+            place = folder / "ihc" / ("sick", "well")[number % 2] / f"pt{patient}_{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(place)
+    dataset = load_dataset(f"folder:{folder / 'ihc'}", group_regex="pt(.)")
+    extract(FeaturizeRequest([dataset], ["efficientnet-lite0"], cache_dir=folder / "cache", image_size=32))
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,9 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     request.check()
     cached = request.cached
     cache, draws = folders.cache_dir(cached.cache_dir), draws_of(cached.draw_file)
-    pairs = find_pairs(Catalog(cache), models=cached.models, datasets=cached.datasets, everything=cached.everything)
+    pairs = find_pairs(
+        Catalog(cache, cached.files), models=cached.models, datasets=cached.datasets, everything=cached.everything
+    )
     named = weights_by_model([pair.train[0].backbone for pair in pairs], request.weights)
     tuned = [_joined(list(group)) for _, group in groupby(pairs, key=lambda pair: pair.dataset)]
     check_metrics(cached.metrics, tuned)

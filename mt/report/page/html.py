@@ -29,10 +29,11 @@ _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 def page(
     panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
-    provenance: Sequence[ProvenancePart], vega: str,
+    provenance: Sequence[ProvenancePart], vega: str, *, missing: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """Return the whole page; groups: the charts of each panel, vega: the script that draws them.
+    """Return the whole page.
 
+    groups: the charts of each panel.  vega: the script that draws them.  missing: what of a study's plan is not there.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -50,6 +51,7 @@ def page(
     return environment.get_template("page.html").render(
         title=TITLE,
         lead=_lead(panels),
+        missing=missing,
         version=version("medical-transfer"),
         policy=_policy(scripts.values()),
         css=Markup(_resource("page.css")),
