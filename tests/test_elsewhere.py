@@ -59,7 +59,6 @@ def test_probe(cache: Path, tmp_path: Path, pretend: torch.device, protocol: str
     )  # fmt: skip
 
 
-@pytest.mark.xfail(reason="DVME asks a network for its logits before it has moved")
 @pytest.mark.parametrize("task", TASKS)
 def test_fuse(cache: Path, tmp_path: Path, pretend: torch.device, task: str) -> None:
     words = ("fuse", "--cache-dir", cache, "--dataset", task, "--fraction", 0.5, "--seeds", 1, "--ablations")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mt.backbones.recorded import described
 from mt.fuse.dvme.fit import FittedDVME
 from mt.fuse.dvme.inputs import Inputs
+from mt.fuse.dvme.networks import build
+from mt.fuse.dvme.problem import NetworkShape
 from mt.fuse.dvme.recipes import Recipe
 from mt.fuse.dvme.selection import ChosenRecipe
-from mt.fuse.dvme.training import NetworkShape, build
 from mt.probe.methods.linear import CLIP, Scaling
 from mt.probe.saved import ModelFolder
 from mt.results.model_files import (

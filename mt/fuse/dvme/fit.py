@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from mt.fuse.dvme.coordinates import LEAST, kept_directions
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.problem import DVMEProblem, logistic_start
+from mt.fuse.dvme.problem import DVMEProblem, NetworkShape
 from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
-from mt.fuse.dvme.selection import ChosenRecipe, choose_recipe, trained
-from mt.fuse.dvme.training import NetworkShape, StandardRows, predict
+from mt.fuse.dvme.selection import ChosenRecipe, DVMEFitter
+from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
 from mt.system.device import pick_device
 
@@ -82,21 +82,25 @@ def fit_dvme(
     Deterministic in `seed` on one device.
     """
     options = options or DVMEOptions()
-    recipes, heads = options.recipes, options.heads
     where = pick_device(device, float64=True)
     outputs, base = known_outputs(y, task, n_classes)
     inputs = Inputs.learn(embeddings)
     if not len(outputs):
         return FittedDVME(
-            None, inputs, task, n_classes, outputs, base, ChosenRecipe(recipes[0], 0, 1.0, flags=("one_class",))
+            None, inputs, task, n_classes, outputs, base, ChosenRecipe(options.recipes[0], 0, 1.0, flags=("one_class",))
         )
     numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
-    rows = StandardRows([x.to(where) for x in inputs.apply(embeddings)], torch.from_numpy(numbered).long().to(where))
-    n_outputs = 1 if task == "binary" else len(outputs)
-    wide = max(options.width, heads * math.ceil(n_outputs / heads))  # a token holds a vote for every output
-    shape = NetworkShape(inputs.dims, n_outputs, task, wide, heads)
+    X = [x.to(where) for x in inputs.apply(embeddings)]
+    shape = _shape(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
     patients = None if groups is None else np.asarray(groups)
-    problem = DVMEProblem(rows, patients, shape, len(outputs), seed, options.class_weight)
-    choice = choose_recipe(problem, recipes)
-    model = trained(problem, choice.recipe, logistic_start(problem, choice.C), choice.epochs)
-    return FittedDVME(model.cpu().double(), inputs, task, n_classes, outputs, base, choice)
+    problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
+    choice, model = DVMEFitter(problem).fit(options.recipes)
+    return FittedDVME(model, inputs, task, n_classes, outputs, base, choice)
+
+
+def _shape(options: DVMEOptions, dims: tuple[int, ...], rows: int, n_outputs: int, task: str) -> NetworkShape:
+    """Return the network's shape; tokens are no wider than what they hold: a vote per output, and the directions."""
+    heads = options.heads
+    held = max(LEAST, *(kept_directions(rows, dim) for dim in dims)) + n_outputs
+    width = max(min(options.width, heads * math.ceil(held / heads)), heads * math.ceil(n_outputs / heads))
+    return NetworkShape(dims, n_outputs, task, width, heads)

@@ -1,117 +1,115 @@
-"""A budget ready to be learned, and the logistic regression on its concatenated embeddings."""
+"""A budget ready to be learned, the network's shape, and the loss of its logits."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
 
-from mt.fuse.dvme.training import Linear, NetworkShape, StandardRows
 from mt.probe.budgets.draw import folds
 from mt.probe.methods.linear import known_outputs
-from mt.probe.methods.selection import log_loss, teachable
-from mt.probe.solver.api import fit_logistic, solve_folds
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.methods.selection import teachable
+from mt.types import Array
 
-Array = npt.NDArray[Any]
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear classifier on the concatenated inputs: coef (outputs, sum of dims), intercept (outputs,), float64."""
+
+    coef: Array
+    intercept: Array
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network is built for: the models' widths, its outputs, the task, tokens' width and heads."""
+
+    dims: tuple[int, ...]
+    n_outputs: int
+    task: str
+    width: int = 512
+    heads: int = 8
 
 
 @dataclass(frozen=True)
 class DVMEProblem:
-    """A budget ready to be learned: standardised rows whose labels are numbered 0 ... outputs - 1, and their groups."""
+    """A budget ready to be learned.
 
-    rows: StandardRows
+    X: standardised embeddings on the device, one tensor (n, d_m) per model.  y: (n,) int64, numbered
+    0 ... n_classes - 1, or (n, L) zeros and ones.  groups: (n,) what folds keep together, or None.
+    """
+
+    X: Sequence[Tensor]
+    y: Array
     groups: Array | None
     shape: NetworkShape
     n_classes: int
     seed: int
     class_weight: Literal["balanced"] | None = None
 
-    def take(self, rows: Array) -> DVMEProblem:
-        groups = None if self.groups is None else self.groups[rows]
-        return DVMEProblem(self.rows.take(rows), groups, self.shape, self.n_classes, self.seed, self.class_weight)
+    def __len__(self) -> int:
+        return len(self.y)
 
     @property
     def task(self) -> str:
         return self.shape.task
 
     @property
-    def y(self) -> Array:
-        return self.rows.y.cpu().numpy()
-
-    def folds(self, k: int = 5) -> Array | None:
-        groups = None if self.groups is None else self.groups.tolist()
-        return folds(self.y, task=self.task, n_classes=self.n_classes, k=k, groups=groups, seed=self.seed)
-
-    @property
     def multilabel(self) -> bool:
         return self.task == "multilabel"
 
     @property
-    def one_class(self) -> bool:
-        return not len(known_outputs(self.y, self.task, self.n_classes)[0])
+    def device(self) -> torch.device:
+        return self.X[0].device
 
-    def teachable(self, fold: Array) -> Array:
-        """Return which held-out entries (n,) or (n, L) say anything."""
-        return teachable(self.y, fold, self.n_classes, multilabel=self.multilabel)
+    def folds(self, rows: Array, k: int = 5) -> Array | None:
+        """Return the fold of each of some rows; None if their labels are too few to hold any out."""
+        groups = None if self.groups is None else self.groups[rows].tolist()
+        return folds(self.y[rows], task=self.task, n_classes=self.n_classes, k=k, groups=groups, seed=self.seed)
 
-    def concatenated(self) -> Array:
-        return torch.cat(self.rows.X, dim=1).cpu().numpy()
+    def one_class(self, rows: Array) -> bool:
+        """Return whether these rows can teach no output."""
+        return not len(known_outputs(self.y[rows], self.task, self.n_classes)[0])
 
-    def weights(self) -> torch.Tensor | None:
-        """Return the weight of each class, n / (K n_k); for multilabel the negatives a positive; None if unweighted."""
+    def teachable(self, rows: Array, fold: Array) -> Array:
+        """Return which entries (n,) or (n, L) of these rows, held out in their folds, can be scored."""
+        return teachable(self.y[rows], fold, self.n_classes, multilabel=self.multilabel)
+
+    def weights(self, rows: Array) -> Array | None:
+        """Return the weight of each class among these rows, n / (K n_k); None if unweighted.
+
+        For multilabel: the negatives per positive of each label.
+        """
         if self.class_weight is None:
             return None
-        y = self.y
+        y = self.y[rows]
         if self.multilabel:
             positives = y.sum(axis=0)
-            balance = (len(y) - positives) / np.maximum(positives, 1)
+            balance: Array = (len(y) - positives) / np.maximum(positives, 1)
         else:
             counts = np.bincount(y, minlength=self.n_classes)
             balance = len(y) / (np.maximum(counts, 1) * (counts > 0).sum())
-        return torch.tensor(balance, dtype=torch.float32, device=self.rows.y.device)
+        return balance
 
 
-def choose_penalty(problem: DVMEProblem, fold: Array, Cs: Array) -> float:
-    """Return the C with the lowest pooled out-of-fold log loss of logistic regression on the concatenation."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        request = LogisticRequest(
-            problem.concatenated(), problem.y, Cs, task=problem.task, n_classes=problem.n_classes,
-            class_weight=problem.class_weight,
-        )  # fmt: skip
-        [folded] = solve_folds([request], [fold])
-    known = problem.teachable(fold)
-    if not known.any():
-        return 1.0
-    return float(Cs[int(np.argmin(log_loss(folded.oof, problem.y, known, multilabel=problem.multilabel)))])
+def loss(logits: Tensor, y: Tensor, task: str, class_weight: Tensor | None = None) -> Tensor:
+    """Return the log loss of each row (...): logits (..., outputs), y (...) or (..., L); multilabel: the labels' mean.
 
-
-def logistic_start(problem: DVMEProblem, C: float) -> Linear:
-    """Fit logistic regression on the concatenation; what these labels cannot teach gets weight 0 and a small chance.
-
-    A class without rows gets the odds of half a row, a label that never varies its smoothed base rate.
+    One logit is the log-odds of class 1, several are a softmax, or one sigmoid per label.  `class_weight` (..., K)
+    holds, for each row or for all, a weight per class; for multilabel one per positive.
     """
-    X, y, multilabel = problem.concatenated(), problem.y, problem.multilabel
-    taught, base = known_outputs(y, problem.task, problem.n_classes)
-    start = Linear(np.zeros((problem.shape.n_outputs, X.shape[1])), np.zeros(problem.shape.n_outputs))
-    if multilabel:
-        start.intercept[:] = np.log(base / (1 - base))
-    if not len(taught):
-        return start
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        path = fit_logistic(
-            X, y[:, taught] if multilabel else y, [C], task=problem.task,
-            n_classes=None if multilabel else problem.n_classes, class_weight=problem.class_weight,
-        )  # fmt: skip
-    outputs = taught if multilabel else slice(None)
-    start.coef[outputs], start.intercept[outputs] = path.coef[0], path.intercept[0]
-    absent = ~np.isfinite(start.intercept)
-    start.intercept[absent] = start.intercept[~absent].min(initial=0.0) - np.log(2 * len(y) + 1)
-    return start
+    if task == "multilabel":
+        weighted = nn.functional.binary_cross_entropy_with_logits(
+            logits, y.to(logits.dtype), pos_weight=class_weight, reduction="none"
+        )
+        return weighted.mean(dim=-1)
+    if logits.shape[-1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
+    found = -torch.log_softmax(logits, dim=-1).gather(-1, y[..., None])[..., 0]
+    if class_weight is None:
+        return found
+    return found * class_weight.to(logits.dtype).expand(*y.shape, -1).gather(-1, y[..., None])[..., 0]

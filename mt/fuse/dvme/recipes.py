@@ -33,6 +33,11 @@ class Recipe:
     residual: bool = True
     uniform: bool = False
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What networks must share to train side by side."""
+        return self.residual, self.uniform, self.dropout, self.batch
+
     def settings(self) -> dict[str, JSON]:
         """Return every field, as it is kept with a score."""
         return asdict(self)

@@ -1,7 +1,8 @@
-"""Choosing a recipe inside the budget, on the folds that the probes use.
+"""Choosing a recipe inside the budget, on the folds that the probes use; all recipes train on all folds at once.
 
-Over all folds together, a recipe replaces the first one, which keeps the logistic start, if its log loss is lower by
-more than a standard error.
+In a fold, a network trains on the fitting rows without the first inner fold, stops where the loss on that one is
+lowest, and predicts the rows that the fold holds out.  Over all folds together, a recipe replaces the first one, which
+keeps the logistic start, if its log loss is lower by more than a standard error.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
+from mt.fuse.dvme.coordinates import Directions
+from mt.fuse.dvme.logistic_starts import FoldStart, LogisticStarts
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.problem import DVMEProblem, choose_penalty
-from mt.fuse.dvme.race import Candidate, out_of_fold
+from mt.fuse.dvme.networks import build
+from mt.fuse.dvme.problem import DVMEProblem, Linear, loss
 from mt.fuse.dvme.recipes import Recipe
-from mt.fuse.dvme.training import Linear, build, train
+from mt.fuse.dvme.training import Outcome, Trainee, Training, start_logits
+from mt.types import Array
 
-Array = npt.NDArray[Any]
-PENALTIES = 10.0 ** np.linspace(-3, 3, 13)  # the values of C of the protocol `default`
 MIN_ROWS = 100  # with fewer, held-out rows cannot tell a network from its logistic start: none is trained
 
 
@@ -35,35 +37,122 @@ class ChosenRecipe:
     flags: tuple[str, ...] = ()
 
 
-def choose_recipe(problem: DVMEProblem, recipes: Sequence[Recipe]) -> ChosenRecipe:
-    """Choose one of the recipes on held-out rows; where no fold can be made, the first with the penalty C = 1."""
-    fold = problem.folds()
-    if fold is None:
-        first = recipes[0]
-        return ChosenRecipe(first, first.epochs, 1.0, flags=("fixed_C",))
-    C = choose_penalty(problem, fold, PENALTIES)
-    if not recipes[0].epochs and (len(recipes) == 1 or len(problem.rows) < MIN_ROWS):
-        return ChosenRecipe(recipes[0], 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
-    known = problem.teachable(fold)
-    known = np.any(known.reshape(len(known), -1), axis=1)
-    candidates = out_of_fold(problem, fold, recipes, known)
-    best = clearly_best(candidates, known, problem.groups)
-    return ChosenRecipe(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe with the epoch at which each fold stopped, and logits (n, outputs) and losses (n,) of held-out rows."""
+
+    recipe: Recipe
+    fold_epochs: list[int]
+    logits: Array
+    losses: Array
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, problem: DVMEProblem, folds: Sequence[FoldStart], found: Sequence[Outcome]
+    ) -> Candidate:
+        """Put together what a recipe did on each fold."""
+        logits = np.empty((len(problem), problem.shape.n_outputs))
+        for fold, outcome in zip(folds, found, strict=True):
+            logits[fold.held] = outcome.logits
+        losses = loss(torch.from_numpy(logits), torch.from_numpy(problem.y).long(), problem.task).numpy()
+        return cls(recipe, [outcome.epoch for outcome in found], logits, losses)
+
+    @property
+    def epochs(self) -> int:
+        return int(np.median(self.fold_epochs))
+
+    def gain_over(self, first: Candidate, known: Array, groups: Array | None) -> tuple[float, float]:
+        """Return by how much the mean loss is lower than the first's, and its standard error, rows of a group together.
+
+        Over the known rows (n,).
+        """
+        difference = (first.losses - self.losses)[known]
+        if not len(difference):
+            return 0.0, 0.0
+        gain = float(difference.mean())
+        unit = np.arange(len(difference)) if groups is None else np.unique(groups[known], return_inverse=True)[1]
+        sums = np.bincount(unit, weights=difference - gain)
+        return gain, float(np.sqrt(np.square(sums).sum()) / len(difference))
 
 
-def trained(problem: DVMEProblem, recipe: Recipe, start: Linear, epochs: int) -> DVME:
-    """Return a recipe's network after so many epochs on all rows of the problem."""
-    model = build(problem.shape, recipe, start, problem.seed).to(problem.rows.y.device)
-    train(model, problem.rows, recipe, problem.task, seed=problem.seed, epochs=epochs, class_weight=problem.weights())
-    return model
+class DVMEFitter:
+    """Chooses and fits on one budget; its logistic starts share a basis, its networks their directions."""
+
+    def __init__(self, problem: DVMEProblem) -> None:
+        self.problem = problem
+        self.starts = LogisticStarts(problem)
+        self._directions: Directions | None = None
+
+    def fit(self, recipes: Sequence[Recipe]) -> tuple[ChosenRecipe, DVME]:
+        """Choose one of the recipes on held-out rows, and train it on all rows for the median of the folds' epochs.
+
+        If no fold can be made, the first recipe is taken, with the penalty C = 1.
+        """
+        fold = self.problem.folds(np.arange(len(self.problem)))
+        C, start = self.starts.whole(fold)
+        choice = self._choose(recipes, fold, C)
+        return choice, self._network(choice.recipe, start, choice.epochs)
+
+    def candidates(self, recipes: Sequence[Recipe], fold: Array) -> list[Candidate]:
+        """Return what each recipe did on the rows that folds hold out; networks of one form train together."""
+        folds = self.starts.of_folds(fold)
+        found: dict[str, list[Outcome]] = {}
+        for recipe in recipes:
+            if not recipe.epochs and recipe.start == "logistic":
+                found[recipe.name] = [Outcome(0, start_logits(self.problem.X, one, one.held)) for one in folds]
+        by_form: dict[tuple[object, ...], list[Recipe]] = {}
+        for recipe in recipes:
+            if recipe.name not in found:
+                by_form.setdefault(recipe.form, []).append(recipe)
+        for alike in by_form.values():
+            trainees = [Trainee(recipe, one, _epochs(recipe, one)) for recipe in alike for one in folds]
+            outcomes = Training(self.problem, trainees, self.directions).run()
+            for number, recipe in enumerate(alike):
+                found[recipe.name] = outcomes[number * len(folds) : (number + 1) * len(folds)]
+        return [Candidate.of(recipe, self.problem, folds, found[recipe.name]) for recipe in recipes]
+
+    @property
+    def directions(self) -> Directions:
+        """The directions of the budget's rows that networks see."""
+        if self._directions is None:
+            self._directions = Directions.of(self.problem.X, self.problem.seed)
+        return self._directions
+
+    def _choose(self, recipes: Sequence[Recipe], fold: Array | None, C: float) -> ChosenRecipe:
+        problem, first = self.problem, recipes[0]
+        if fold is None:
+            return ChosenRecipe(first, first.epochs, C, flags=("fixed_C",))
+        if not first.epochs and (len(recipes) == 1 or len(problem) < MIN_ROWS):
+            return ChosenRecipe(first, 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
+        known = problem.teachable(np.arange(len(problem)), fold)
+        known = np.any(known.reshape(len(known), -1), axis=1)
+        candidates = self.candidates(recipes, fold)
+        best = clearly_best(candidates, known, problem.groups)
+        return ChosenRecipe(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
+
+    def _network(self, recipe: Recipe, start: Linear, epochs: int) -> DVME:
+        """Return a recipe's network after this many epochs on all rows, in float64 on the CPU."""
+        if not epochs:
+            linear = torch.from_numpy(start.coef), torch.from_numpy(start.intercept)
+            return build(self.problem.shape, recipe, linear, self.problem.seed)
+        none = np.zeros(0, dtype=np.int64)
+        whole = FoldStart(np.arange(len(self.problem)), none, none, start)
+        training = Training(self.problem, [Trainee(recipe, whole, epochs)], self.directions)
+        training.run()
+        return training.model(0)
+
+
+def _epochs(recipe: Recipe, fold: FoldStart) -> int:
+    """Return how long a recipe may train on a fold: a logistic start stays as it is without rows to stop on."""
+    return 0 if recipe.start == "logistic" and not len(fold.stopping) else recipe.epochs
 
 
 def clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> Candidate:
-    """Return the candidate that gains most over the first in all folds, if by more than its standard error."""
+    """Return the candidate that gains most over the first, if by more than its standard error."""
     first, best, most = candidates[0], candidates[0], 0.0
     for candidate in candidates[1:]:
         gain, error = candidate.gain_over(first, known, groups)
-        if len(candidate.fold_epochs) == len(first.fold_epochs) and gain > max(most, error):
+        if gain > max(most, error):
             best, most = candidate, gain
     return best
 
@@ -74,7 +163,7 @@ def _account(candidates: Sequence[Candidate], known: Array, groups: Array | None
     for candidate in candidates:
         gain, error = candidate.gain_over(candidates[0], known, groups)
         account[candidate.recipe.name] = {
-            "log_loss": float(np.nanmean(candidate.losses[known])), "gain": gain, "standard_error": error,
+            "log_loss": float(candidate.losses[known].mean()), "gain": gain, "standard_error": error,
             "fold_epochs": candidate.fold_epochs, "epochs": candidate.epochs,
         }  # fmt: skip
     return {"metric": "log_loss", "source": "folds", "recipes": account}

@@ -1,133 +1,214 @@
-"""Training a DVME on embeddings that lie in memory as tensors: no loader, a step gathers its rows and goes on."""
+"""Training networks side by side: every step is one for all folds and recipes, with each one's own rows and rate."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mt.fuse.dvme.coordinates import Directions
+from mt.fuse.dvme.logistic_starts import FoldStart
 from mt.fuse.dvme.module import DVME
+from mt.fuse.dvme.network_inputs import NetworkInputs, most_rows
+from mt.fuse.dvme.networks import Networks, build
+from mt.fuse.dvme.optimizer import AdamWToStart
+from mt.fuse.dvme.problem import DVMEProblem, loss
 from mt.fuse.dvme.recipes import Recipe
-from mt.fuse.dvme.start import start_from_linear
+from mt.types import Array
 
-EPOCH_STEPS = 10, 100  # an epoch is one pass over the rows, but at least and at most so many steps
-WARMUP = 0.1  # of all steps, in which the learning rate rises
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear classifier on the concatenated inputs: coef (outputs, sum of dims), intercept (outputs,)."""
-
-    coef: Array
-    intercept: Array
+EPOCH_STEPS = 10, 100  # an epoch is one pass over the rows, but at least and at most this many steps
+EVALUATED = 1 << 24  # numbers of inputs that are evaluated at once
 
 
 @dataclass(frozen=True)
-class NetworkShape:
-    """What a network is built for: the models' widths, its outputs, the task, tokens' width and heads."""
+class Trainee:
+    """One network to train: a recipe on a fold, for at most `epochs`.
 
-    dims: tuple[int, ...]
-    n_outputs: int
-    task: str
-    width: int = 512
-    heads: int = 8
-
-
-@dataclass(frozen=True)
-class StandardRows:
-    """Standardised embeddings, one tensor (n, d_m) a model; labels y (n,) int64, or (n, L) for multilabel."""
-
-    X: list[Tensor]
-    y: Tensor
-
-    def take(self, rows: Array | Tensor) -> StandardRows:
-        index = torch.as_tensor(rows, device=self.y.device)
-        return StandardRows([x[index] for x in self.X], self.y[index])
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-
-def build(shape: NetworkShape, recipe: Recipe, linear: Linear | None, seed: int) -> DVME:
-    """Return a recipe's network before its first step, in float64.
-
-    It computes `linear` where the recipe starts from it, a linear classifier drawn at random where it starts at random.
+    It stops where the loss on the fold's stopping rows is lowest; without such rows it trains for all `epochs`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = DVME(
-            shape.dims, shape.n_outputs, width=shape.width, heads=shape.heads, dropout=recipe.dropout,
-            input_dropout=recipe.input_dropout, residual=recipe.residual, uniform=recipe.uniform,
-        ).double()  # fmt: skip
-        drawn = nn.Linear(sum(shape.dims), shape.n_outputs).double()
-    if recipe.start == "random":
-        start_from_linear(model, drawn.weight, drawn.bias)
-    elif recipe.start == "logistic" and linear is not None:
-        start_from_linear(model, torch.from_numpy(linear.coef), torch.from_numpy(linear.intercept))
-    return model.eval()
+
+    recipe: Recipe
+    fold: FoldStart
+    epochs: int
+
+    @property
+    def watched(self) -> bool:
+        return len(self.fold.stopping) > 0
 
 
-def train(
-    model: DVME, rows: StandardRows, recipe: Recipe, task: str, *, seed: int, epochs: int | None = None,
-    class_weight: Tensor | None = None, go_on: Callable[[], bool] | None = None,
-) -> None:  # fmt: skip
-    """Train in place, in float32 on the device of `rows`, for `epochs` of the recipe's schedule (all of it by default).
+@dataclass
+class Outcome:
+    """The epoch at which a network stopped (0: the start), its logits (held rows, outputs) then, and its history.
 
-    `go_on` is asked after every epoch, the model in eval mode.
+    history: the loss on the stopping rows after 0, 1, ... epochs.
     """
-    epochs = recipe.epochs if epochs is None else epochs
-    if not epochs:
-        return
-    model.to(rows.y.device, torch.float32)
-    steps = min(max(batches_of(len(rows), recipe.batch), EPOCH_STEPS[0]), EPOCH_STEPS[1])
-    step = Stepper(model, recipe, task, steps * recipe.epochs, class_weight)
-    batches = shuffled(len(rows), recipe.batch, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for _ in range(epochs):
-            model.train()
-            for _ in range(steps):
-                step(rows.take(next(batches)))
-            model.eval()
-            if go_on and not go_on():
-                return
+
+    epoch: int
+    logits: Array
+    history: list[float] = field(default_factory=list)
+
+    def goes_on(self, patience: int) -> bool:
+        return len(self.history) - self.epoch <= patience
+
+    def look(self, stopping: float, logits: Array) -> None:
+        """Remember the loss after an epoch, and the logits if it is the lowest so far."""
+        self.history.append(stopping)
+        if int(np.argmin(self.history)) == len(self.history) - 1:
+            self.epoch, self.logits = len(self.history) - 1, logits
 
 
-class Stepper:
-    """Forward, backward, AdamW with warm-up and cosine, and the decay towards where the training began."""
+class Training:
+    """Networks of one form and batch size in training, from their starts.
 
-    def __init__(self, model: DVME, recipe: Recipe, task: str, n_steps: int, class_weight: Tensor | None) -> None:
-        self.model, self.recipe, self.task, self.class_weight = model, recipe, task, class_weight
-        self.parameters: list[Tensor] = list(model.parameters())
-        self.began = [parameter.detach().clone() for parameter in self.parameters]
-        if recipe.start != "logistic":
-            self.began = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
-        self.n_steps, self.done = n_steps, 0
+    They share their directions; each also sees the part of its own start that lies outside of them.
+    """
 
-    def __call__(self, batch: StandardRows) -> None:
-        rate = self.recipe.learning_rate * schedule(self.done, self.n_steps)
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss(self.model(batch.X), batch.y, self.task, self.class_weight).mean())
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+    def __init__(self, problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions) -> None:
+        self.problem, self.trainees = problem, list(trainees)
+        folds = {id(one.fold): one.fold for one in trainees}
+        seen = {key: directions.with_start(problem.X, fold.start) for key, fold in folds.items()}
+        self.lenses = [seen[id(one.fold)] for one in trainees]
+        self.inputs = NetworkInputs(self.lenses, problem.X, [one.recipe.input_dropout for one in trainees])
+        shape = replace(problem.shape, dims=self.lenses[0].dims)
+        models = [
+            build(shape, one.recipe, lens.start(), problem.seed)
+            for one, lens in zip(trainees, self.lenses, strict=True)
+        ]
+        self.networks = Networks(models, problem.device)
+        self.steps = steps_of(max(len(one.fold.rows) for one in trainees), trainees[0].recipe.batch)
+        recipes = [one.recipe for one in trainees]
+        self.optimizer = AdamWToStart(self.networks, recipes, self.steps, self.inputs.faster)
+        self.running = list(range(len(trainees)))
+        self._y = torch.from_numpy(problem.y).long().to(problem.device)
+        self._weights = self._class_weights()
+
+    def run(self) -> list[Outcome]:
+        """Train all networks until each has stopped; return what each found, in order."""
+        outcomes = self._started()
+        orders = [_order(one, self.problem.seed) for one in self.trainees]
+        noise = torch.Generator().manual_seed(self.problem.seed)
+        epoch = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.problem.seed)
+            while len(self._keep(outcomes, epoch)):
+                rows, counts = self._epoch([orders[number] for number in self.running])
+                for step in range(self.steps):
+                    self._step(rows[step], counts[step], noise)
+                epoch += 1
+                self._look(outcomes, epoch)
+        return outcomes
+
+    def model(self, number: int) -> DVME:
+        """Return a network that still runs, or was the last to, as a module on the features: float64, on the CPU."""
+        one, place = self.trainees[number], self.running.index(number)
+        return self.networks.model(place, self.problem.shape, one.recipe, self.lenses[number])
+
+    def _started(self) -> list[Outcome]:
+        """Return where the networks begin: a logistic start's own logits, in float64."""
+        outcomes = [Outcome(0, np.zeros((0, 0))) for _ in self.trainees]
+        self._look(outcomes, 0)
+        return outcomes
+
+    def _keep(self, outcomes: Sequence[Outcome], epoch: int) -> Array:
+        """Go on with the networks that have not stopped; return their numbers."""
+        goes_on = []
+        for number in self.running:
+            one = self.trainees[number]
+            patient = not one.watched or outcomes[number].goes_on(one.recipe.patience)
+            goes_on.append(epoch < one.epochs and patient)
+        which = np.flatnonzero(goes_on)
+        if 0 < len(which) < len(self.running):
+            kept = torch.from_numpy(which).to(self.problem.device)
+            self.networks.keep(kept)
+            self.optimizer.keep(kept)
+            self.running = [self.running[place] for place in which]
+        return which
+
+    def _epoch(self, orders: Sequence[Iterator[Array]]) -> tuple[Tensor, Tensor]:
+        """Return the rows (steps, networks, batch) of an epoch, shorter batches filled up, and their counts."""
+        drawn = [[next(order) for order in orders] for _ in range(self.steps)]
+        counts = np.array([[len(rows) for rows in step] for step in drawn])
+        filled = np.zeros((*counts.shape, counts.max()), dtype=np.int64)
+        for step, batches in enumerate(drawn):
+            for network, rows in enumerate(batches):
+                filled[step, network, : len(rows)] = rows
+        device = self.problem.device
+        return torch.from_numpy(filled).to(device), torch.from_numpy(counts).to(device)
+
+    def _step(self, rows: Tensor, counts: Tensor, noise: torch.Generator) -> None:
+        """Take one step: rows (networks, batch), of which the first `counts` (networks,) count."""
+        which = self._running()
+        inputs = self.inputs.dropped(self.inputs.take(which, rows), which, rows, noise, self._most())
+        weights = None if self._weights is None else self._weights[which]
+        losses = loss(self.networks.logits(inputs), self._y[rows], self.problem.task, weights)
+        counted = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
+        torch.autograd.backward(((losses * counted).sum(dim=1) / counts).sum())
         self.optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(self.parameters, self.began, rate * self.recipe.decay)
-        self.done += 1
+
+    @torch.no_grad()
+    def _look(self, outcomes: Sequence[Outcome], epoch: int) -> None:
+        """Evaluate the networks that have to be looked at after an epoch, all together."""
+        places = [
+            place for place, number in enumerate(self.running)
+            if self.trainees[number].watched or epoch == self.trainees[number].epochs or not epoch
+        ]  # fmt: skip
+        numbers = [self.running[place] for place in places]
+        asked = [self.trainees[number].fold for number in numbers]
+        if not asked:
+            return
+        found = self._logits(places, [np.concatenate([fold.stopping, fold.held]) for fold in asked], epoch)
+        for number, fold, logits in zip(numbers, asked, found, strict=True):
+            stopping = torch.from_numpy(self.problem.y[fold.stopping]).long()
+            n = len(stopping)
+            if n:
+                value = float(loss(torch.from_numpy(logits[:n]), stopping, self.problem.task).mean())
+                outcomes[number].look(value, logits[n:])
+            else:
+                outcomes[number].epoch, outcomes[number].logits = epoch, logits[n:]
+
+    def _logits(self, places: Sequence[int], rows: Sequence[Array], epoch: int) -> list[Array]:
+        """Return the logits (rows, outputs) of some running networks on rows of their own, float64."""
+        starts = [self.trainees[self.running[place]] for place in places]
+        if not epoch and all(one.recipe.start == "logistic" for one in starts):
+            return [start_logits(self.problem.X, one.fold, some) for one, some in zip(starts, rows, strict=True)]
+        longest = max(len(some) for some in rows)
+        if not longest:
+            return [np.zeros((0, self.problem.shape.n_outputs)) for _ in rows]
+        filled = np.zeros((len(rows), longest), dtype=np.int64)
+        for place, some in enumerate(rows):
+            filled[place, : len(some)] = some
+        device = self.problem.device
+        index = torch.from_numpy(np.array(places)).to(device)
+        which, at = self._running()[index], torch.from_numpy(filled).to(device)
+        block = max(1, EVALUATED // (len(rows) * sum(self.lenses[0].dims)))
+        parts = [
+            self.networks.logits(self.inputs.take(which, at[:, first : first + block]), index)
+            for first in range(0, longest, block)
+        ]
+        found = torch.cat(parts, dim=1).cpu().double().numpy()
+        return [logits[: len(some)] for logits, some in zip(found, rows, strict=True)]
+
+    def _running(self) -> Tensor:
+        return torch.tensor(self.running, device=self.problem.device)
+
+    def _most(self) -> int:
+        return most_rows(self.trainees[0].recipe.batch)
+
+    def _class_weights(self) -> Tensor | None:
+        """Return the weights (networks, 1, classes) of each network's own rows."""
+        found = [self.problem.weights(one.fold.rows) for one in self.trainees]
+        weights = [one for one in found if one is not None]
+        if not weights:
+            return None
+        return torch.from_numpy(np.stack(weights)).to(self.problem.device, torch.float32)[:, None]
 
 
-def schedule(step: int, n_steps: int) -> float:
-    """Return the share of the learning rate: a linear warm-up, then a half cosine to zero."""
-    rise = min(1.0, (step + 1) / max(1.0, WARMUP * n_steps))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+def steps_of(rows: int, batch: int) -> int:
+    """Return the steps of an epoch on this many rows."""
+    return min(max(batches_of(rows, batch), EPOCH_STEPS[0]), EPOCH_STEPS[1])
 
 
 def batches_of(n: int, batch: int) -> int:
@@ -142,22 +223,18 @@ def shuffled(n: int, batch: int, seed: int) -> Iterator[Array]:
         yield from np.array_split(rng.permutation(n), batches_of(n, batch))
 
 
-def loss(logits: Tensor, y: Tensor, task: str, class_weight: Tensor | None = None) -> Tensor:
-    """Return the log loss of each row (n,); multilabel: the mean over labels.
+def _order(one: Trainee, seed: int) -> Iterator[Array]:
+    return (one.fold.rows[batch] for batch in shuffled(len(one.fold.rows), one.recipe.batch, seed))
 
-    One logit is the log-odds of class 1, several are a softmax, or one sigmoid a label.  `class_weight` holds a weight
-    a class; for multilabel one a positive.
-    """
-    if task == "multilabel":
-        weighted = nn.functional.binary_cross_entropy_with_logits(
-            logits, y.to(logits.dtype), pos_weight=class_weight, reduction="none"
-        )
-        return weighted.mean(dim=1)
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return nn.functional.cross_entropy(logits, y, reduction="none") * (
-        1 if class_weight is None else class_weight.to(logits.dtype)[y]
-    )
+
+def start_logits(X: Sequence[Tensor], fold: FoldStart, rows: Array) -> Array:
+    """Return the logits (rows, outputs) of a fold's logistic regression, float64."""
+    index = torch.from_numpy(rows).to(X[0].device)
+    coef = torch.from_numpy(fold.start.coef).to(X[0].device)
+    parts = torch.split(coef, [x.shape[1] for x in X], dim=1)
+    total = sum(x[index].double() @ part.T for x, part in zip(X, parts, strict=True))
+    found: Array = (total + torch.from_numpy(fold.start.intercept).to(X[0].device)).cpu().numpy()
+    return found
 
 
 @torch.no_grad()

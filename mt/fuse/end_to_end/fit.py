@@ -17,7 +17,7 @@ from torch import nn
 
 from mt.errors import FitError
 from mt.fuse.dvme.fit import FittedDVME
-from mt.fuse.dvme.training import loss
+from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mt.errors import FitError, InputError
-from mt.fuse.dvme.training import loss, schedule
+from mt.fuse.dvme.optimizer import schedule
+from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.augment import Moves
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
 from mt.fuse.end_to_end.images import ahead

@@ -7,7 +7,7 @@ for `binary`, one per label for `multilabel`, multinomial for `multiclass` and `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mt.probe.solver.batches import PenaltyGrid, solve
 from mt.probe.solver.fits import CheckedRequest
 from mt.probe.solver.lbfgs import Minima
 from mt.probe.solver.paths import Continuation, FoldedPath, LogisticPath, RefitStart
-from mt.probe.solver.request import ClassWeight, LogisticRequest, check_dtype, check_folds
+from mt.probe.solver.request import ClassWeight, LogisticRequest, check_dtype, check_folds, check_penalties
 from mt.system.device import pick_device, tf32
 
 
@@ -96,6 +96,40 @@ def solve_refits(requests: Sequence[LogisticRequest], folded: Sequence[FoldedPat
     return [solutions.path(0) for solutions in _solve(draws)]
 
 
+class SubsetSolver:
+    """Fits many subsets of one request's rows, all in one basis: that of all rows, which uses no label."""
+
+    def __init__(self, request: LogisticRequest) -> None:
+        self._checked, self._memory = _checked(request), request.memory
+        self._basis = _basis(request, self._checked)
+
+    @tf32(allowed=False)
+    def solve(self, members: np.ndarray, Cs: Sequence[float] | np.ndarray) -> SubsetFits:
+        """Fit each subset, a column of ``members`` (rows, subsets) of bool, at every C.
+
+        A fit sees the labels of its own rows alone.  A class without rows gets intercept -inf; a label with one class
+        predicts its smoothed base rate.
+        """
+        request = replace(self._checked, Cs=check_penalties(Cs))
+        asked = _Asked(request, self._basis, torch.from_numpy(members).to(request.device), self._memory)
+        (found,) = _solve([asked])
+        coef, intercept = self._basis.to_features(found.weights.to(request.device))
+        return SubsetFits(found, coef.cpu().numpy(), intercept.cpu().numpy())
+
+
+@dataclass(frozen=True)
+class SubsetFits:
+    """Solutions of each subset: coef (subsets, Cs, outputs, dim) and intercept (subsets, Cs, outputs), float64."""
+
+    solutions: _Solutions
+    coef: np.ndarray
+    intercept: np.ndarray
+
+    def logits(self, k: int) -> np.ndarray:
+        """Return subset k's logits (Cs, rows, outputs) of all rows of the request, float32."""
+        return self.solutions.logits(k, slice(None))
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A request to solve in its basis: each column of ``members`` (rows, folds) at every C.
@@ -166,12 +200,12 @@ class _Solutions:
         oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
         for k in range(len(self.weights)):
             first, last = np.searchsorted(number[order], [k, k + 1])
-            oof[:, order[first:last]] = self._logits(k, slice(first, last))
+            oof[:, order[first:last]] = self.logits(k, slice(first, last))
         coef, intercept = self.basis.to_features(self.weights.mean(0).to(request.device))
         start = RefitStart(self.basis, request.Cs, coef, intercept)
         return FoldedPath(oof, (self.gap <= request.tol).numpy(), start)
 
-    def _logits(self, k: int, rows: slice) -> np.ndarray:
+    def logits(self, k: int, rows: slice) -> np.ndarray:
         """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
         chosen, weights = self.basis.design[rows], self.weights[k]
         flat = chosen @ weights.flatten(0, 1).to(chosen).T
