@@ -85,14 +85,16 @@ def solve_refits(requests: Sequence[LogisticRequest], folded: Sequence[FoldedPat
 
     A label with one class predicts its smoothed base rate, as it does in folds.
     """
-    starts = [path.start for path in folded if path.start is not None]
-    if len({id(start.basis) for start in starts}) < len(requests):
+    bases = [id(path.start.basis) for path in folded if path.start is not None]
+    if len(set(bases)) < len(bases):
         # A fit may rotate the basis that another starts in.
         return [solve_refits([request], [path])[0] for request, path in zip(requests, folded, strict=True)]
     draws = []
-    for request, start in zip(requests, starts, strict=True):
-        checked = _checked(request)
-        draws.append(_Asked(checked, start.basis, checked.all_rows(), request.memory, start.at(float(checked.Cs[0]))))
+    for request, path in zip(requests, folded, strict=True):
+        checked, basis, weights = _checked(request), None, None
+        if path.start is not None:
+            basis, weights = path.start.basis, path.start.at(float(checked.Cs[0]))
+        draws.append(_Asked(checked, basis or _basis(request, checked), checked.all_rows(), request.memory, weights))
     return [solutions.path(0) for solutions in _solve(draws)]
 
 

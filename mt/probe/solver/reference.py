@@ -56,9 +56,7 @@ def _out_of_fold(request: LogisticRequest, fold: np.ndarray, solver: str) -> Fol
 def _checked(request: LogisticRequest, solver: str) -> CheckedRequest:
     """Check a request.  The device is the solver's own and the precision float64, whatever the request says."""
     if request.device != "auto" and torch.device(request.device).type != ("cuda" if solver == "cuml" else "cpu"):
-        raise InputError(
-            f"Solver '{solver}' does not run on '{request.device}'. Take --solver torch, or --device auto"
-        )
+        raise InputError(f"Solver '{solver}' does not run on '{request.device}'. Take --solver torch, or --device auto")
     check_dtype(request.dtype)
     checked = CheckedRequest.of(request, torch.device("cpu"))
     if not np.isfinite(checked.X).all():

@@ -76,6 +76,14 @@ def test_folds_agree(other, task):
         np.testing.assert_allclose(refits[0].objective, refits[1].objective, rtol=1e-5)
 
 
+def test_refits_without_a_start_begin_at_the_base_rates():
+    request = LogisticRequest(X, TARGETS["binary"], CS, task="binary")
+    folded = get_solver("sklearn").folds([request], [FOLD])
+    [refit] = get_solver("torch").refits([request.at(0.3)], folded)
+    alone = path_of(get_solver("torch"), TARGETS["binary"], [0.3], task="binary")
+    np.testing.assert_array_equal(refit.coef, alone.coef)
+
+
 def test_two_classes_of_many_are_the_softmax_of_both(other):
     y = np.where(TARGETS["binary"] == 1, 3, 0)
     ours, theirs = (path_of(s, y, task="multiclass", n_classes=4) for s in (get_solver("torch"), other))
