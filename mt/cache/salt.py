@@ -1,0 +1,54 @@
+"""Hashes that stand for patients: made with a secret of the cache, so that nobody guesses who is meant."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from mt.errors import CacheError
+
+VARIABLE = "MT_ID_SALT"
+_FILE = ".id-salt"
+_DIGITS = 16
+
+
+def id_salt(cache_dir: Path) -> bytes:
+    """Return the secret that a cache's patients are hashed with: `MT_ID_SALT`, else the cache's own, made once.
+
+    Raises:
+        CacheError: the cache cannot be written, or its secret cannot be read.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        return given.encode()
+    path = cache_dir / _FILE
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise CacheError(f"Cannot keep the secret {path}: {error.strerror}. Set {VARIABLE} instead.") from error
+
+
+def hashed(value: str, salt: bytes) -> str:
+    """Return the hash of a value: 16 hexadecimal digits of HMAC-SHA256."""
+    return hmac.new(salt, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def _make(path: Path) -> None:
+    """Write a new secret, readable by its owner alone; of two processes the first one's stays."""
+    aside = path.with_name(f"{_FILE}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(secrets.token_hex(32).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
