@@ -17,6 +17,8 @@ Groups: TypeAlias = "Sequence[Any] | npt.NDArray[Any]"
 Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
 TASKS: tuple[str, ...] = get_args(Task)
 SINGLE_LABEL = tuple(task for task in TASKS if task != "multilabel")
+# A label of a multilabel row that nobody knows: it enters no fit, no budget and no score of that label.
+MISSING = -1
 # The metric that a task is judged by, unless the dataset's publisher names another.
 HEADLINE: dict[str, str] = {
     "binary": "roc_auc",
@@ -34,7 +36,8 @@ class LabelledRows(Generic[F]):
     """Rows whose labels may be read, in a fixed order: a split, a budget, a fold, or test cases.
 
     X: their features: a matrix (n, dim), a tuple of matrices (n, d_m), one per model, or None.
-    y: (n,) int64 class numbers, or (n, L) int8 zeros and ones, one column per label of a multilabel task.
+    y: (n,) int64 class numbers, or (n, L) int8 zeros and ones, one column per label of a multilabel task; `MISSING`
+    where a label is not known.
     groups: for each row what must not be split across train and test, usually the patient; None if unknown.
     ids: for each row its name; empty where names do not matter.
     columns: metadata by name, one value per row.

@@ -25,6 +25,11 @@ def feature_path(cache_dir: Path, dataset: str, split: str, backbone: str, finge
     return Path(cache_dir) / slug(dataset) / slug(split) / f"{slug(backbone)}-{fingerprint[:12]}.h5"
 
 
+def cache_of(path: Path) -> Path:
+    """Return the cache folder that a path of `feature_path` is in."""
+    return path.parents[2]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of a cache folder, without its rows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -13,6 +13,7 @@ from mt.cache.content import ContentIndex
 from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.decoding.notes import Notes
+from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
@@ -87,7 +88,8 @@ class Split:
     """Rows of a dataset that are used together.
 
     `labels` is (n,) int64 class numbers, or (n, L) int8 zeros and ones for a multilabel task.  `groups` names what
-    must stay together, usually the patient.  `columns` holds optional metadata, one value a row.
+    must stay together, usually the patient.  `columns` holds optional metadata, one value a row.  `hidden` are the
+    patients of the rows where `groups` are only their numbers.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Split:
     images: ImageSource
     groups: list[str] | None = None
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    hidden: HiddenPatients | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +107,11 @@ class Split:
     def rows(self) -> LabelledRows[None]:
         """The rows without their images."""
         return LabelledRows(None, self.labels, self.groups, self.ids, self.columns)
+
+    def stored_rows(self, salt: Callable[[], bytes]) -> LabelledRows[None]:
+        """Return the rows as a feature file keeps them: hidden patients as hashes with the cache's salt."""
+        hashes = {} if self.hidden is None else {PATIENT: self.hidden.hashes(salt())}
+        return replace(self.rows, columns={**self.columns, **hashes})
 
     def limited(self, count: int) -> Split:
         """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""
@@ -122,6 +130,7 @@ class Split:
             else ChosenImages(self.images, places),
             groups=None if self.groups is None else [self.groups[place] for place in places],
             columns={name: [values[place] for place in places] for name, values in self.columns.items()},
+            hidden=None if self.hidden is None else self.hidden.only(places),
         )
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:

@@ -17,7 +17,8 @@ def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
     """Return the group of each id: the pattern's first parenthesis, or else its whole match.
 
     Raises:
-        InputError: not a regular expression, or one that an id does not match.
+        InputError: not a regular expression, or one that an id does not match, or matches with nothing in the
+            parenthesis.
     """
     try:
         compiled = re.compile(pattern)
@@ -30,7 +31,14 @@ def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
             f"--group-regex '{pattern}' does not match {len(unmatched):,} of {len(ids):,} images: {some(unmatched)}. "
             "Expected it to find the patient in every one."
         )
-    return [(match[1] if compiled.groups else match[0]) or "" for match in matches if match is not None]
+    groups = [(match[1] if compiled.groups else match[0]) or "" for match in matches if match is not None]
+    nameless = [id_ for id_, group in zip(ids, groups, strict=True) if not group]
+    if nameless:
+        raise InputError(
+            f"--group-regex '{pattern}' matches {len(nameless):,} of {len(ids):,} images without naming a patient: "
+            f"{some(nameless)}. Expected its first parenthesis to hold the patient in every one."
+        )
+    return groups
 
 
 def crossing_groups(splits: Mapping[str, Split]) -> dict[str, list[str]]:

@@ -29,7 +29,13 @@ _PHOTOGRAPHS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".jp2", ".j2k", ".tif", ".tiff", ".bmp", ".gif", ".webp",
     ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
-SUFFIXES = frozenset((*_PHOTOGRAPHS, ".dcm", ".dicom"))
+DICOM_SUFFIXES = (".dcm", ".dicom")
+SUFFIXES = frozenset((*_PHOTOGRAPHS, *DICOM_SUFFIXES))
+
+
+def is_photograph(path: str) -> bool:
+    """Return whether a file's name says that it is an image of another kind than DICOM."""
+    return os.path.splitext(path)[1].lower() in _PHOTOGRAPHS
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,29 @@ def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image
         return Samples(np.asarray(found), 0, 255)
     orientation = pillow.orientation(image)
     return png.declared(turned(png.colour(image, again), orientation), bits)
+
+
+def frame_counts(paths: Sequence[str], index: ContentIndex) -> list[int]:
+    """Return how many frames each file holds, 1 of an unreadable one; remembered by path, size and time."""
+    stats = [[os.path.abspath(path), stat.st_size, stat.st_mtime_ns] for path in paths for stat in (os.stat(path),)]
+    key = {"revision": KINDS_REVISION, "files": digest(stats)}
+    known = index.recall("frames", key)
+    if known is None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            known = list(pool.map(_frame_count, paths))
+        index.remember("frames", key, known)
+    return list(known)
+
+
+def _frame_count(path: str) -> int:
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) in tiff.MARKS:
+                return len(tiff.pages_of(file)[1])
+            file.seek(0)
+            return pillow.frames_of(pillow.opened(file))
+    except Exception:  # decoding says what is wrong with it
+        return 1
 
 
 def _reason(error: Exception) -> tuple[Status, str]:

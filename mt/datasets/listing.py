@@ -8,26 +8,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mt.datasets.images import SUFFIXES
+from mt.datasets.decoding.headers import Headers
+from mt.datasets.images import DICOM_SUFFIXES, SUFFIXES
 from mt.errors import DatasetError
 
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)
 # What operating systems leave behind; silently no image.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 
 @dataclass
 class Listing:
-    """Image files below a folder as `/`-separated paths relative to it, sorted; `ignored` are other visible files."""
+    """Image files below a folder as `/`-separated paths relative to it, sorted.
+
+    `ignored` are other visible files, `objects` DICOM files that hold no image, with what they are; `linked` says
+    whether a link was followed.
+    """
 
     images: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    objects: dict[str, str] = field(default_factory=dict)
+    linked: bool = False
 
 
-def list_images(folder: Path, *, inside: Path, suffixes: frozenset[str] = SUFFIXES) -> Listing:
+def list_images(
+    folder: Path, *, inside: Path, suffixes: frozenset[str] = SUFFIXES, headers: Headers | None = None
+) -> Listing:
     """Return the image files below `folder`, hidden files and the litter of operating systems left out.
 
-    A link is followed only where it leads into `folder` itself or into `inside`, the dataset's folder.  (`folder` may
-    itself have been reached by a link: whoever laid out the dataset chose it.)
+    A link is followed only where it leads into `folder` itself or into `inside`, the dataset's folder, and not back
+    to a folder that holds `folder`.  (`folder` may itself have been reached by a link: whoever laid out the dataset
+    chose it.)  With `headers`, DICOM files are known by their content, whatever their names.
 
     Raises:
         DatasetError: a link that leads elsewhere.
@@ -42,17 +53,30 @@ def list_images(folder: Path, *, inside: Path, suffixes: frozenset[str] = SUFFIX
             name = prefix + entry.name
             if entry.is_symlink():
                 _refuse_escape(entry, homes)
+                listing.linked = True
             if entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                if real not in visited:
+                if real not in visited and not _below(homes[0], real):
                     visited.add(real)
                     waiting.append((name + "/", entry.path))
             elif os.path.splitext(entry.name)[1].lower() in suffixes:
                 listing.images.append(name)
             else:
                 listing.ignored.append(name)
+    if headers is not None:
+        _look_inside(listing, folder, headers)
     listing.images.sort()
     return listing
+
+
+def _look_inside(listing: Listing, folder: Path, headers: Headers) -> None:
+    """Take in DICOM images without a suffix, and leave out DICOM objects that are no images."""
+    candidates = [name for name in listing.images if name.lower().endswith(DICOM_SUFFIXES)] + listing.ignored
+    found = dict(zip(candidates, headers.of([os.path.join(folder, name) for name in candidates]), strict=True))
+    listing.objects = {name: facts.name for name, facts in found.items() if facts.kind == "other"}
+    taken = [name for name in listing.ignored if found[name].kind in ("image", "damaged")]
+    listing.images = [name for name in (*listing.images, *taken) if name not in listing.objects]
+    listing.ignored = [name for name in listing.ignored if name not in listing.objects and name not in set(taken)]
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -60,8 +84,13 @@ def subfolders(folder: Path) -> list[str]:
     return sorted((entry.name for entry in _visible(os.fspath(folder)) if entry.is_dir()), key=natural)
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return the key that sorts names as people do: `2` before `10`, case ignored where nothing else differs."""
+def natural(name: str) -> tuple[tuple[int, float, str], ...]:
+    """Return the key that sorts names as people do: `2` before `10`, case ignored where nothing else differs.
+
+    Names that are numbers, signs and decimals included, are in the order of numbers.
+    """
+    if _NUMBER.fullmatch(name):
+        return ((0, float(name), name), (2, 0, name))
     parts = [part for part in re.split(r"(\d+)", name) if part]
     tokens = [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
     return (*tokens, (2, 0, name))

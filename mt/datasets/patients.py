@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mt.cache.salt import hashed
 from mt.datasets.decoding.headers import Facts, patient_of, read_header
 
-COLUMN = "patient"  # of the feature file: the hashes
+PATIENT = "patient"  # the column of the feature file that holds the hashes
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from mt.backbones.load import Backbone
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
+from mt.cache.catalog import cache_of
 from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.write import Existing, FeatureWriter
+from mt.cache.salt import id_salt
 from mt.datasets import Dataset
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
@@ -158,9 +161,10 @@ def _reserve(
         for target, content in zip(targets, manifests, strict=True):
             split = dataset.splits[target.split]
             batch_size = content["compute"]["batch_size"]
+            rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
             writers[target] = open_files.enter_context(
                 FeatureWriter.open(
-                    target.path, split.rows, content,
+                    target.path, rows, content,
                     dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
                     existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
                 )

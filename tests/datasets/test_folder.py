@@ -66,6 +66,8 @@ def test_bad_group_regex(data: Path) -> None:
         load(data / "pets", group_regex="(")
     with pytest.raises(InputError, match=r"does not match 20 of 20 images: cat/p0_0\.png"):
         load(data / "pets", group_regex="patient")
+    with pytest.raises(InputError, match=r"matches 10 of 20 images without naming a patient: dog/p0_0\.png"):
+        load(data / "pets", group_regex=r"cat/(p\d+)|dog")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,8 @@ def test_bad_folders(data: Path) -> None:
 def test_links_do_not_lead_out(data: Path) -> None:
     secret = write_image(data / "elsewhere" / "secret.png", 1)
     folder = write_folder(data / "pets")
-    (folder / "cat" / "inside.png").symlink_to(folder / "dog" / "p0_0.png")
-    load(folder)
+    (folder / "cat" / "inside.png").symlink_to(write_image(folder / ".store" / "a.png", 1))
+    assert sum(sizes(load(folder)).values()) == 21
     (folder / "cat" / "outside.png").symlink_to(secret)
     with pytest.raises(DatasetError, match=r"outside\.png is a link that leads out of the dataset's folder"):
         load(folder)
@@ -210,6 +212,24 @@ def test_a_link_to_its_own_folder_ends(data: Path) -> None:
     folder = write_folder(data / "pets")
     (folder / "cat" / "again").symlink_to(folder / "cat")
     assert sum(sizes(load(folder)).values()) == 20
+
+
+def test_a_link_to_a_folder_above_shows_nothing_twice(data: Path) -> None:
+    folder = write_folder(data / "pets")
+    for target in ("..", "../..", "."):
+        (folder / "cat" / f"back{len(target)}").symlink_to(target)
+        if target == "../..":
+            (folder / "cat" / f"back{len(target)}").unlink()
+    assert sum(sizes(load(folder)).values()) == 20
+
+
+def test_one_image_in_one_place(data: Path) -> None:
+    folder = write_folder(data / "pets")
+    (folder / "cat" / "again.png").symlink_to(folder / "cat" / "p0_0.png")
+    assert sum(sizes(load(folder)).values()) == 20
+    (folder / "cat" / "other.png").symlink_to(folder / "dog" / "p0_0.png")
+    with pytest.raises(DatasetError, match=r"cat/other\.png and dog/p0_0\.png are one file, by a link"):
+        load(folder)
 
 
 def test_fingerprint_is_of_content(data: Path, index: ContentIndex) -> None:

@@ -135,11 +135,8 @@ def test_bad_tables(data: Path) -> None:
             write_image(data / f"{name}.png", ord(name))
         with pytest.raises(DatasetError, match=message):
             load(data / "t.csv")
-    with pytest.raises(DatasetError, match=r"No file .*nowhere\.csv\. Expected a CSV file with the columns image"):
+    with pytest.raises(DatasetError, match=r"No file .*nowhere\.csv\. Expected a table\."):
         load(data / "nowhere.csv")
-    (data / "latin.csv").write_bytes("image,label\ncafé.png,1\n".encode("latin-1"))
-    with pytest.raises(DatasetError, match="is not a CSV file in UTF-8"):
-        load(data / "latin.csv")
 
 
 def test_images_that_do_not_exist(data: Path, index: ContentIndex) -> None:

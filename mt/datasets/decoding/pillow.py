@@ -50,13 +50,16 @@ def read(data: bytes, decoding: Decoding, *, place: int | None = None) -> tuple[
 def _read(file: BinaryIO, decoding: Decoding, place: int | None) -> tuple[Image.Image | Samples, bool]:
     image = opened(file)
     refuse_bomb(image.width, image.height, decoding.max_pixels)
-    photograph = image.format == "MPO"
-    frames = 1 if photograph else int(getattr(image, "n_frames", 1))
-    image.seek(frame_number(frames, decoding.frame) if place is None else place)
+    image.seek(frame_number(frames_of(image), decoding.frame) if place is None else place)
     refuse_bomb(image.width, image.height, decoding.max_pixels)
     load(image)
     upright = turned_upright(image)
-    return (_samples(upright) if _is_deep(upright) else to_rgb(upright)), photograph
+    return (_samples(upright) if _is_deep(upright) else to_rgb(upright)), image.format == "MPO"
+
+
+def frames_of(image: ImageFile.ImageFile) -> int:
+    """Return how many frames a file holds; an MPO photograph is its primary image."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def opened(file: BinaryIO) -> ImageFile.ImageFile:

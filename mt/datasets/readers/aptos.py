@@ -11,10 +11,10 @@ from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset
 from mt.datasets.listing import list_images, some
 from mt.datasets.location import dataset_folder, missing
-from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
+from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 
 GRADES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")

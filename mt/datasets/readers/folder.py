@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Split
+from mt.datasets.decoding.headers import Headers
 from mt.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.datasets.listing import list_images, natural, some, subfolders
-from mt.datasets.readers.image_table import ImageTable, splits_of
+from mt.datasets.readers.image_table import ImageTable, by_frame, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError, InputError
@@ -41,38 +43,50 @@ def load(request: DatasetRequest) -> Dataset:
     """Return the images of `[split/]class/image`; without split folders, a stratified 80/20 drawn with the seed.
 
     A split folder is `train`, `val`, `valid`, `validation` or `test` beside a `train`.  Classes are the folders'
-    names in natural order (2 before 10): two make a binary task whose second class is the positive one.
+    names in natural order (2 before 10): two make a binary task whose second class is the positive one.  DICOM files
+    are grouped by PatientID unless `--group-regex` names another group.
     """
     root = Path(request.argument).expanduser().absolute()
     if not root.is_dir():
         raise DatasetError(f"{request.name}: no folder {root}. Expected one that holds a folder of images a class.")
-    found, warnings = _find(root)
+    index, settings = request.index or ContentIndex(), request.settings
+    headers = Headers(index, settings.columns)
+    found, passed_over = _find(root, headers)
     class_names = tuple(dict.fromkeys(image.class_name for image in found))
     number = {name: label for label, name in enumerate(class_names)}
     ids = [image.id for image in found]
     labels = np.array([number[image.class_name] for image in found], dtype=np.int64)
-    groups = None if request.settings.group_regex is None else groups_by_regex(ids, request.settings.group_regex)
-    rows, drawn = _split_rows(found, ids, labels, groups, request.settings.seed)
-    table = ImageTable(ids, labels, [image.path for image in found], groups, decoding=request.settings.decoding)
+    groups = None if settings.group_regex is None else groups_by_regex(ids, settings.group_regex)
+    table, warnings = with_headers(
+        ImageTable(
+            ids, labels, [image.path for image in found], groups,
+            decoding=settings.decoding, grouping=None if groups is None else "patient",
+        ),
+        headers,
+    )  # fmt: skip
+    if settings.frame == "all":
+        table, source = by_frame(table, headers, index)
+        found = [found[row] for row in source]
+    rows, drawn = _split_rows(found, table, settings.seed)
     splits = splits_of(table, rows)
     return Dataset(
         name=f"folder:{root.resolve().name}",
         location=str(root),
-        task=_task(request.settings.task, class_names),
+        task=_task(settings.task, class_names),
         class_names=class_names,
         licence=request.spec.licence,
         kind="photo",
         splits=splits,
-        grouping=None if groups is None else "patient",
+        grouping=table.grouping,
         drawn=drawn,
         notes=table.notes,
-        warnings=(*warnings, *warnings_about(splits, class_names)),
+        warnings=(*passed_over, *warnings, *warnings_about(splits, class_names, table.grouping)),
     )
 
 
-def warnings_about(splits: dict[str, Split], class_names: tuple[str, ...]) -> list[str]:
+def warnings_about(splits: dict[str, Split], class_names: tuple[str, ...], grouping: str | None) -> list[str]:
     """Return what a user of images of their own should know before believing a score."""
-    warnings = [] if next(iter(splits.values())).groups is not None else [NO_GROUPING]
+    warnings = [NO_GROUPING] if grouping in (None, "file") else []
     if "test" not in splits:
         return [*warnings, f"no test split, only {', '.join(splits)}: probes are scored on a split called test"]
     test = splits["test"]
@@ -85,7 +99,7 @@ def warnings_about(splits: dict[str, Split], class_names: tuple[str, ...]) -> li
     return warnings
 
 
-def _find(root: Path) -> tuple[list[Found], list[str]]:
+def _find(root: Path, headers: Headers) -> tuple[list[Found], list[str]]:
     """Return all images, ordered by class, and warnings about what was passed over."""
     top = subfolders(root)
     splits = [name for name in top if name.lower() in SPLIT_NAMES]
@@ -99,12 +113,16 @@ def _find(root: Path) -> tuple[list[Found], list[str]]:
         )
     found: list[Found] = []
     ignored: list[str] = []
+    objects: list[str] = []
     empty: list[str] = []
+    linked = False
     for split in splits or [""]:
         for name in subfolders(root / split):
             place = f"{split}/{name}" if split else name
-            listing = list_images(root / place, inside=root)
+            listing = list_images(root / place, inside=root, headers=headers)
+            linked = linked or listing.linked or (root / place).is_symlink()
             ignored += [f"{place}/{other}" for other in listing.ignored]
+            objects += [f"{place}/{other} ({kind})" for other, kind in listing.objects.items()]
             if not listing.images:
                 empty.append(name)
             split_name = SPLIT_NAMES.get(split.lower())
@@ -114,7 +132,22 @@ def _find(root: Path) -> tuple[list[Found], list[str]]:
             ]
     if not found:
         raise _nothing(root)
-    return _by_class(found), _passed_over(ignored, empty)
+    found = _once(found) if linked else found
+    return _by_class(found), _passed_over(ignored, objects, empty)
+
+
+def _once(found: list[Found]) -> list[Found]:
+    """Return the images without those that a link shows a second time.
+
+    Raises:
+        DatasetError: a link shows an image of one class or split in another.
+    """
+    first: dict[str, Found] = {}
+    for image in found:
+        known = first.setdefault(os.path.realpath(image.path), image)
+        if (known.split, known.class_name) != (image.split, image.class_name):
+            raise DatasetError(f"{known.id} and {image.id} are one file, by a link. Expected each image in one place.")
+    return list(first.values())
 
 
 def _by_class(found: list[Found]) -> list[Found]:
@@ -131,8 +164,10 @@ def _nothing(root: Path) -> DatasetError:
     )
 
 
-def _passed_over(ignored: list[str], empty: list[str]) -> list[str]:
+def _passed_over(ignored: list[str], objects: list[str], empty: list[str]) -> list[str]:
     warnings = []
+    if objects:
+        warnings.append(f"{len(objects):,} DICOM objects that are no images were left out: {some(sorted(objects))}")
     if ignored:
         warnings.append(f"{len(ignored):,} files that are no images were ignored: {some(sorted(ignored))}")
     if empty:
@@ -140,14 +175,13 @@ def _passed_over(ignored: list[str], empty: list[str]) -> list[str]:
     return warnings
 
 
-def _split_rows(
-    found: list[Found], ids: list[str], labels: np.ndarray, groups: list[str] | None, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _split_rows(found: list[Found], table: ImageTable, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the rows of each split, as laid out or, where only training images are, as drawn."""
+    labels = table.labels
     names = np.array([image.split or "" for image in found])
     laid_out = [name for name in dict.fromkeys(SPLIT_NAMES.values()) if (names == name).any()]
     if laid_out in ([], ["train"]):
-        rows, record = draw_splits(ids, labels, fractions=FRACTIONS, groups=groups, seed=seed)
+        rows, record = draw_splits(table.ids, labels, fractions=FRACTIONS, groups=table.groups, seed=seed)
         return {name: chosen for name, chosen in rows.items() if len(chosen)}, {"splits": record}
     rows = {name: np.flatnonzero(names == name) for name in laid_out}
     untrained = set(labels.tolist()) - set(labels[rows["train"]].tolist()) if "train" in rows else set()

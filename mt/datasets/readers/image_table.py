@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mt.cache.content import ContentIndex
 from mt.datasets.base import Split
+from mt.datasets.decoding.headers import Facts, Headers
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
-from mt.datasets.images import ImageFiles
+from mt.datasets.images import ImageFiles, frame_counts, is_photograph
 from mt.datasets.listing import some
+from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """All rows of a dataset, before they are split: a file that is not there has no path."""
+    """All rows of a dataset, before they are split: a file that is not there has no path.
+
+    `grouping` says what a group is; `hidden` are the patients where `groups` are only their numbers.  `frames` holds
+    each row's frame, from 1, where rows are frames.
+    """
 
     ids: Sequence[str]
     labels: np.ndarray
@@ -28,8 +35,73 @@ class ImageTable:
     groups: Sequence[str] | None = None
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     decoding: Decoding = field(default_factory=Decoding)
+    grouping: str | None = None
+    hidden: HiddenPatients | None = None
     frames: Sequence[int] | None = None
     notes: Notes = field(default_factory=Notes)
+
+
+def with_headers(table: ImageTable, headers: Headers) -> tuple[ImageTable, list[str]]:
+    """Return the table with what DICOM headers say, and warnings: patients as groups where none are named; columns.
+
+    Raises:
+        DatasetError: columns of DICOM headers are wanted, and no file is DICOM.
+    """
+    facts = _dicom_facts(table, headers)
+    if not any(facts):
+        if headers.columns:
+            raise DatasetError(f"--column {headers.columns[0]} is read from DICOM headers, and no image is DICOM.")
+        return table, []
+    asked = {
+        name: [None if one is None else one.columns.get(name) for one in facts]
+        for name in headers.columns
+        if any(one is not None and one.columns.get(name) not in (None, "") for one in facts)
+    }
+    table = replace(table, columns={**asked, **table.columns})
+    if table.groups is not None:
+        return table, []
+    groups, warnings = dicom_groups(table.ids, facts)
+    if groups is None:
+        return table, warnings
+    hidden = patients_of_files(table.ids, [path or "" for path in table.paths])
+    return replace(table, groups=groups, grouping="patient", hidden=hidden), warnings
+
+
+def _dicom_facts(table: ImageTable, headers: Headers) -> list[Facts | None]:
+    """Return what the headers say of each row: nothing of a photograph, of an absent or of a damaged file."""
+    candidates = [path for path in table.paths if path is not None and not is_photograph(path)]
+    found = dict(zip(candidates, headers.of(candidates), strict=True))
+    facts = [found.get(path or "") for path in table.paths]
+    return [one if one is not None and one.kind == "image" else None for one in facts]
+
+
+def by_frame(table: ImageTable, headers: Headers, index: ContentIndex) -> tuple[ImageTable, np.ndarray]:
+    """Return a table of one row per frame, and which row of the given one each was; a file is a group.
+
+    Where patients are known they stay the groups, which hold the files.  Ids of frames are `FILE#N`, N from 1.
+    """
+    facts = _dicom_facts(table, headers)
+    others = [path for path, one in zip(table.paths, facts, strict=True) if path is not None and one is None]
+    known = dict(zip(others, frame_counts(others, index), strict=True))
+    counts = [
+        1 if path is None else known[path] if one is None else one.frames
+        for path, one in zip(table.paths, facts, strict=True)
+    ]
+    source = np.repeat(np.arange(len(counts)), counts)
+    rows: list[int] = source.tolist()
+    frames = [frame for count in counts for frame in range(1, count + 1)]
+    ids = [
+        f"{table.ids[row]}#{frame}" if counts[row] > 1 else table.ids[row]
+        for row, frame in zip(rows, frames, strict=True)
+    ]
+    groups = table.ids if table.groups is None else table.groups
+    expanded = replace(
+        table, ids=ids, labels=table.labels[source], paths=[table.paths[row] for row in rows], frames=frames,
+        groups=[groups[row] for row in rows], grouping=table.grouping or "file",
+        columns={name: [values[row] for row in rows] for name, values in table.columns.items()},
+        hidden=None if table.hidden is None else table.hidden.only(rows),
+    )  # fmt: skip
+    return expanded, source
 
 
 def splits_of(table: ImageTable, rows: Mapping[str, np.ndarray]) -> dict[str, Split]:
@@ -41,17 +113,17 @@ def _split(name: str, table: ImageTable, rows: list[int]) -> Split:
     ids = [table.ids[row] for row in rows]
     paths = [table.paths[row] for row in rows]
     absent = frozenset(row for row, path in enumerate(paths) if path is None)
+    frames = None if table.frames is None else [table.frames[row] for row in rows]
+    files = [path or id_ for path, id_ in zip(paths, ids, strict=True)]
     return Split(
         name,
         ids,
         table.labels[rows],
-        ImageFiles(
-            [path or id_ for path, id_ in zip(paths, ids, strict=True)], absent, table.decoding,
-            None if table.frames is None else [table.frames[row] for row in rows], table.notes,
-        ),
+        ImageFiles(files, absent, table.decoding, frames, table.notes),
         None if table.groups is None else [table.groups[row] for row in rows],
         {column: [values[row] for row in rows] for column, values in table.columns.items()},
-    )  # fmt: skip
+        None if table.hidden is None else table.hidden.only(rows),
+    )
 
 
 def found_images(

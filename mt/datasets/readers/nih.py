@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from mt.datasets.base import Dataset
+from mt.datasets.decoding.headers import whole_years
 from mt.datasets.listing import list_images, some
 from mt.datasets.location import dataset_folder, missing
-from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
+from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 
 FINDINGS = (
@@ -45,7 +46,7 @@ def load(request: DatasetRequest) -> Dataset:
     rows["test"] = np.arange(count, len(ids))
     metadata = {
         "sex": kept["Patient Gender"],
-        "age": [_years(value) for value in kept["Patient Age"]],
+        "age": [whole_years(value) for value in kept["Patient Age"]],
         "view": kept["View Position"],
         "patient": patients,
     }
@@ -93,11 +94,3 @@ def _findings(values: list[str], ids: list[str], file: Path) -> np.ndarray:
                 known = ", ".join((*FINDINGS, NO_FINDING))
                 raise DatasetError(f"{file}: unknown label '{name}' for {ids[row]}, expected any of {known}.")
     return labels
-
-
-def _years(value: str) -> int | None:
-    """Return an age in whole years: `58`, or in the first release `058Y`, `006M`, `012D`."""
-    number, unit = (value[:-1], value[-1]) if value[-1:].isalpha() else (value, "Y")
-    if not number.isdecimal():
-        return None
-    return int(number) // {"Y": 1, "M": 12, "D": 365}.get(unit.upper(), 1)

@@ -11,8 +11,8 @@ from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.location import dataset_folder, gunzipped, missing
 from mt.datasets.packed.hdf5 import Hdf5Rows
-from mt.datasets.readers.csv_file import read_csv
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 
 # Our name of a split, and the publisher's.

@@ -1,51 +1,62 @@
-"""`table:CSV`: one's own images, listed in a CSV with their labels, and optionally splits, groups and metadata."""
+"""`table:CSV`: one's own images, listed in a table with their labels, and optionally splits, groups and metadata."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mt.cache.content import ContentIndex
 from mt.datasets.base import METADATA, Dataset
+from mt.datasets.decoding.headers import Headers
 from mt.datasets.grouping import groups_by_regex
 from mt.datasets.listing import contained, some
-from mt.datasets.readers.csv_file import read_csv
+from mt.datasets.patients import numbered, patients_of_values
 from mt.datasets.readers.folder import FRACTIONS, SPLIT_NAMES, warnings_about
-from mt.datasets.readers.image_table import ImageTable, found_images, splits_of
-from mt.datasets.readers.table_labels import Labels, label_column, label_columns
+from mt.datasets.readers.image_table import ImageTable, by_frame, found_images, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
-from mt.errors import DatasetError
+from mt.datasets.tabular.csv_file import TableText, require_columns
+from mt.datasets.tabular.sheets import read_table
+from mt.datasets.tabular.table_labels import LabelCells, Labels
+from mt.errors import DatasetError, InputError
 
 _RESERVED = ("image", "label", "split", "group", *METADATA)
 
 
 def load(request: DatasetRequest) -> Dataset:
-    """Return the images that a CSV lists: columns `image` and `label`, or one 0/1 column a label.
+    """Return the images that a table lists: columns `image` and `label`, or one 0/1 column a label.
 
-    Optional columns: `split` (train, val, test), `group` (else `patient` is the group), and metadata that travels
-    along.  A relative path starts at the CSV's folder and may not lead out of it; an absolute one is taken as it is.
-    Without splits, a stratified 80/20 that keeps groups together is drawn with the seed.
+    Optional columns: `split` (train, val, test), `group` (else `patient` is the group, else the PatientID of DICOM
+    files), and metadata that travels along.  A relative path starts at the table's folder and may not lead out of
+    it; an absolute one is taken as it is.  Without splits, a stratified 80/20 that keeps groups together is drawn
+    with the seed.
     """
     file = Path(request.argument).expanduser().absolute()
-    columns = {name.casefold() if name.casefold() in _RESERVED else name: values
-               for name, values in read_csv(file, ["image"]).items() if name}  # fmt: skip
-    images = columns["image"]
-    empty = [str(line) for line, image in enumerate(images, start=2) if not image]
+    index, settings = request.index or ContentIndex(), request.settings
+    text = _reserved_in_lower_case(read_table(file, separator=settings.separator), file)
+    empty = [str(line) for line, image in zip(text.lines, text.columns["image"], strict=True) if not image]
     if empty:
         raise DatasetError(f"{file}: no image named in line {some(empty)}.")
-    labels = _labels(request, file, columns)
-    ids = _ids(images)
-    paths, warnings = found_images(request, ids, _existing(file, images, ids), where=file.parent)
-    groups, grouping = _groups(request, file, columns, ids)
-    rows, drawn = _split_rows(file, columns.get("split"), ids, labels.values, groups, request.settings.seed)
+    labels = _labels(request, file, text)
+    text = text if labels.kept is None else text.kept(labels.kept.tolist())
+    table, absent = _image_table(request, file, text, labels.values)
+    headers = Headers(index, settings.columns)
+    table, warnings = with_headers(table, headers)
+    names = text.columns.get("split")
+    if settings.frame == "all":
+        table, source = by_frame(table, headers, index)
+        labels = replace(labels, values=table.labels)
+        names = None if names is None else [names[row] for row in source]
+    _refuse_unknown_splits(file, text)
+    rows, drawn = _split_rows(names, table, settings.seed)
     if "train" in rows:
         labels.refuse_untrained(file, rows["train"])
-    metadata = {name: columns[name] for name in METADATA if name in columns}
-    table = ImageTable(ids, labels.values, paths, groups, metadata, request.settings.decoding)
     splits = splits_of(table, rows)
+    notes = (*text.notes, *absent, *labels.warnings, *warnings)
     return Dataset(
         name=f"table:{file.stem}",
         location=str(file),
@@ -54,22 +65,62 @@ def load(request: DatasetRequest) -> Dataset:
         licence=request.spec.licence,
         kind="photo",
         splits=splits,
-        grouping=grouping,
+        grouping=table.grouping,
         drawn=drawn,
         notes=table.notes,
-        warnings=(*warnings, *labels.warnings, *warnings_about(splits, labels.class_names)),
+        warnings=(*notes, *warnings_about(splits, labels.class_names, table.grouping)),
     )
 
 
-def _labels(request: DatasetRequest, file: Path, columns: dict[str, list[str]]) -> Labels:
-    if "label" in columns:
-        unused = [name for name in columns if name not in _RESERVED]
-        return label_column(file, columns["label"], request.settings.task, unused)
-    named = {name: values for name, values in columns.items() if name not in _RESERVED}
-    if not named:
-        found = ", ".join(columns)
+def _reserved_in_lower_case(text: TableText, file: Path) -> TableText:
+    """Return the table with the names that mean something in lower case, and without nameless columns."""
+    columns = {
+        name.casefold() if name.casefold() in _RESERVED else name: values
+        for name, values in text.columns.items()
+        if name
+    }
+    require_columns(list(columns), ["image"], file)
+    return replace(text, columns=columns)
+
+
+def _labels(request: DatasetRequest, file: Path, text: TableText) -> Labels:
+    others = {name: values for name, values in text.columns.items() if name not in _RESERVED}
+    if "label" in text.columns:
+        return LabelCells(
+            file, {"label": text.columns["label"]}, text.lines, request.settings, unused=list(others)
+        ).read()
+    if not others:
+        found = ", ".join(text.columns)
         raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 a label). Found: {found}.")
-    return label_columns(file, named, request.settings.task)
+    return LabelCells(file, others, text.lines, request.settings).read()
+
+
+def _image_table(
+    request: DatasetRequest, file: Path, text: TableText, labels: np.ndarray
+) -> tuple[ImageTable, list[str]]:
+    """Return the rows with their files, groups and metadata, and warnings about files that are not there."""
+    settings = request.settings
+    images = [_slashed(image, file.parent) for image in text.columns["image"]]
+    ids = _ids(images)
+    paths, warnings = found_images(request, ids, _existing(file, images, ids), where=file.parent)
+    groups, grouping = _groups(request, file, text, ids)
+    metadata = {name: text.columns[name] for name in METADATA if name in text.columns}
+    hidden = None
+    if settings.hash_groups:
+        people = next((text.columns[name] for name in ("patient", "group") if name in text.columns), None)
+        if people is None or groups is None:
+            raise InputError(f"--hash-groups needs a column 'patient' or 'group' in {file}.")
+        hidden, groups = patients_of_values(ids, people), numbered(groups)
+        metadata.pop("patient", None)
+    table = ImageTable(ids, labels, paths, groups, metadata, settings.decoding, grouping, hidden)
+    return table, warnings
+
+
+def _slashed(image: str, folder: Path) -> str:
+    """Return a path with the slashes of this system: those of Windows turned, unless a file has them in its name."""
+    if "\\" in image and not os.path.lexists(folder / image):
+        return image.replace("\\", "/")
+    return image
 
 
 def _ids(images: Sequence[str]) -> list[str]:
@@ -114,30 +165,34 @@ def _links(folder: str) -> dict[str, bool]:
 
 
 def _groups(
-    request: DatasetRequest, file: Path, columns: dict[str, list[str]], ids: list[str]
+    request: DatasetRequest, file: Path, text: TableText, ids: list[str]
 ) -> tuple[list[str] | None, str | None]:
     """Return the groups and what they are: `--group-regex` on the path, else `group`, else `patient`, else none."""
     if request.settings.group_regex is not None:
         return groups_by_regex(ids, request.settings.group_regex), "patient"
     for name in ("group", "patient"):
-        if name in columns:
-            empty = [str(line) for line, value in enumerate(columns[name], start=2) if not value]
+        if name in text.columns:
+            values = text.columns[name]
+            empty = [str(line) for line, value in zip(text.lines, values, strict=True) if not value]
             if empty:
                 raise DatasetError(f"{file}: no {name} in line {some(empty)}. Give every row one, or drop the column.")
-            return columns[name], name
+            return values, name
     return None, None
 
 
-def _split_rows(
-    file: Path, values: list[str] | None, ids: list[str], labels: np.ndarray, groups: list[str] | None, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Return the rows of each split: as the column says; drawn where there is none, or where it only says train."""
-    for line, value in enumerate(values or (), start=2):
+def _refuse_unknown_splits(file: Path, text: TableText) -> None:
+    for line, value in zip(text.lines, text.columns.get("split", ()), strict=False):
         if value.casefold() not in SPLIT_NAMES:
             raise DatasetError(f"{file}, line {line}: unknown split '{value}', expected train, val or test.")
+
+
+def _split_rows(
+    values: list[str] | None, table: ImageTable, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Return the rows of each split: as the column says; drawn where there is none, or where it only says train."""
     named = np.array([SPLIT_NAMES[value.casefold()] for value in values or ()])
     if set(named) <= {"train"}:
-        rows, record = draw_splits(ids, labels, fractions=FRACTIONS, groups=groups, seed=seed)
+        rows, record = draw_splits(table.ids, table.labels, fractions=FRACTIONS, groups=table.groups, seed=seed)
         return {name: chosen for name, chosen in rows.items() if len(chosen)}, {"splits": record}
     laid_out = dict.fromkeys(SPLIT_NAMES.values())
     return {name: np.flatnonzero(named == name) for name in laid_out if (named == name).any()}, {}

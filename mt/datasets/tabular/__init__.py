@@ -1,0 +1,1 @@
+"""Tables of any kind, read by column; and the labels in them."""

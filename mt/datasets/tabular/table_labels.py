@@ -1,0 +1,216 @@
+"""The labels of a table: a column of class names, or one column of zeros and ones a label; some may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mt.datasets.listing import natural, some
+from mt.datasets.settings import DatasetSettings
+from mt.errors import DatasetError, InputError
+from mt.types import MISSING, Task
+
+# Between the labels of one image where `--task multilabel` reads a single column.
+SEPARATOR = "|"
+_BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
+# How libraries write a value that is not there; pandas reads all of these so.
+_NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))
+_Cell = Literal["blank", "uncertain"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label values (n,) or (n, L) of the rows `kept`, all where that is none, and what they mean."""
+
+    values: np.ndarray
+    class_names: tuple[str, ...]
+    task: Task
+    warnings: tuple[str, ...] = ()
+    kept: np.ndarray | None = None
+
+    def refuse_untrained(self, file: Path, train: np.ndarray) -> None:
+        """Raise where a class appears outside train only."""
+        if self.values.ndim == 2 or self.task == "ordinal":
+            return
+        untrained = np.setdiff1d(self.values, self.values[train])
+        if len(untrained):
+            raise DatasetError(f"{file}: unknown label '{self.class_names[untrained[0]]}': no train row has it.")
+
+
+@dataclass(frozen=True)
+class LabelCells:
+    """The label columns of a table as written, the lines they are on, and the settings that say what they mean."""
+
+    file: Path
+    columns: Mapping[str, Sequence[str]]
+    lines: Sequence[int]
+    settings: DatasetSettings
+    unused: Sequence[str] = field(default=())
+
+    def read(self) -> Labels:
+        """Return the labels, of one column `label` or of one column a label."""
+        return label_column(self) if "label" in self.columns else label_columns(self)
+
+
+def label_column(cells: LabelCells) -> Labels:
+    """Return the labels of the column `label`: two classes are binary, more multiclass, unless `--task` says otherwise.
+
+    Ordinal labels are whole numbers, and all grades between the smallest and the largest are declared.
+    """
+    file, task, values = cells.file, cells.settings.task, list(cells.columns["label"])
+    warnings = (f"columns not used: {some(cells.unused, 8)}",) if cells.unused else ()
+    if task == "multilabel":
+        return _separated(values, warnings)
+    values, kept, left_out = _present(cells, values)
+    names = _grades(cells, values, kept) if task == "ordinal" else sorted(set(values), key=natural)
+    if task == "ordinal":
+        values = [_whole(value) for value in values]
+    if task == "binary" and len(names) != 2:
+        raise InputError(f"--task binary needs two classes, '{file}' has {len(names)}: {some(names)}.")
+    number = {name: label for label, name in enumerate(names)}
+    return Labels(
+        np.array([number[value] for value in values], dtype=np.int64),
+        tuple(names),
+        task or ("binary" if len(names) == 2 else "multiclass"),
+        (*warnings, *left_out),
+        kept if left_out else None,
+    )
+
+
+def label_columns(cells: LabelCells) -> Labels:
+    """Return the labels of one 0/1 column a label: multilabel; a single column is binary.
+
+    With `--task multiclass` (or binary, of two columns) exactly one column a row must hold the 1.  Labels that are
+    ignored are `MISSING`; rows without any label are left out.
+    """
+    file, task, names = cells.file, cells.settings.task, tuple(cells.columns)
+    bits = _bits(cells)
+    kept = np.flatnonzero((bits != MISSING).any(axis=1))
+    warnings = _left_out(len(bits) - len(kept))
+    bits, kept_or_all = bits[kept], kept if warnings else None
+    if len(names) == 1:
+        if task not in (None, "binary"):
+            raise InputError(f"--task {task} does not fit '{file}', which has the single 0/1 column '{names[0]}'.")
+        named = (f"not {names[0]}", names[0])
+        return Labels(bits[:, 0].astype(np.int64), named, "binary", warnings, kept_or_all)
+    if task in (None, "multilabel"):
+        missing = int((bits == MISSING).sum())
+        masked = (f"{missing:,} of {bits.size:,} labels are missing: ignored where they are",) if missing else ()
+        return Labels(bits, names, "multilabel", (*warnings, *masked), kept_or_all)
+    if (bits == MISSING).any():
+        raise InputError(f"--task {task} does not fit '{file}': labels are missing. Use --uncertain 0 and --blank 0.")
+    wrong = np.flatnonzero(bits.sum(axis=1) != 1)
+    if len(wrong) or (task == "binary" and len(names) != 2):
+        line = f"; line {cells.lines[kept[wrong[0]]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
+        raise InputError(f"--task {task} does not fit the {len(names)} label columns of '{file}': one 1 a row{line}.")
+    return Labels(bits.argmax(axis=1).astype(np.int64), names, task, warnings, kept_or_all)
+
+
+def _left_out(count: int) -> tuple[str, ...]:
+    return (f"{count:,} rows with missing labels are left out",) if count else ()
+
+
+def _present(cells: LabelCells, values: list[str]) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+    """Return the class names that are there, their rows, and a warning on rows that are left out."""
+    file, settings = cells.file, cells.settings
+    kinds = [_kind(value) for value in values]
+    if "blank" in kinds and settings.blank is None:
+        empty = [str(line) for line, kind in zip(cells.lines, kinds, strict=True) if kind == "blank"]
+        raise DatasetError(f"{file}: no label in line {some(empty)}. Choose: --blank ignore (such rows are left out).")
+    present = {_whole(value) for value, kind in zip(values, kinds, strict=True) if kind != "blank"}
+    if present == {"-1", "0", "1"} and settings.uncertain is None and settings.task is None:
+        line = next(line for line, kind in zip(cells.lines, kinds, strict=True) if kind == "uncertain")
+        raise DatasetError(
+            f"{file}: column 'label' holds -1 (line {line}) beside 0 and 1. Choose what it means: --uncertain ignore, "
+            "0 or 1, or --task multiclass where it is a class."
+        )
+    meaning: dict[_Cell, str | None] = {"blank": settings.blank, "uncertain": settings.uncertain}
+    read: list[str | None] = []
+    for value, kind in zip(values, kinds, strict=True):
+        asked = meaning.get(kind) if kind is not None else None
+        read.append(value if asked is None else None if asked == "ignore" else _as_written(asked, values))
+    kept = np.array([row for row, value in enumerate(read) if value is not None], dtype=np.int64)
+    return [value for value in read if value is not None], kept, _left_out(len(values) - len(kept))
+
+
+def _as_written(number: str, values: Sequence[str]) -> str:
+    """Return 0 or 1 as the column writes it: `0`, or `0.0`."""
+    return next((value for value in values if _whole(value) == number), number)
+
+
+def _kind(value: str) -> _Cell | None:
+    if value in _NOTHING:
+        return "blank"
+    return "uncertain" if _whole(value) == "-1" else None
+
+
+def _separated(values: Sequence[str], warnings: tuple[str, ...]) -> Labels:
+    found = [[name.strip() for name in value.split(SEPARATOR) if name.strip()] for value in values]
+    names = sorted({name for row in found for name in row}, key=natural)
+    column = {name: number for number, name in enumerate(names)}
+    bits = np.zeros((len(values), len(names)), dtype=np.int8)
+    for row, labels in enumerate(found):
+        bits[row, [column[name] for name in labels]] = 1
+    return Labels(bits, tuple(names), "multilabel", warnings)
+
+
+def _grades(cells: LabelCells, values: Sequence[str], kept: np.ndarray) -> list[str]:
+    for row, value in zip(kept.tolist(), values, strict=True):
+        if not _whole(value).isdecimal():
+            raise DatasetError(
+                f"{cells.file}, line {cells.lines[row]}: unknown label '{value}', expected a whole number (ordinal)."
+            )
+    grades = sorted({int(_whole(value)) for value in values})
+    return [str(grade) for grade in range(grades[0], grades[-1] + 1)]
+
+
+def _bits(cells: LabelCells) -> np.ndarray:
+    """Return (n, L) zeros and ones, and `MISSING` where a label is ignored.
+
+    Raises:
+        DatasetError: -1 or nothing in a cell, and no setting says what it means; or anything else.
+    """
+    meaning: dict[_Cell, str | None] = {"blank": cells.settings.blank, "uncertain": cells.settings.uncertain}
+    bits = np.zeros((len(cells.lines), len(cells.columns)), dtype=np.int8)
+    asked: dict[_Cell, list[tuple[int, str]]] = {}
+    for place, (name, values) in enumerate(cells.columns.items()):
+        for row, value in enumerate(values):
+            kind = _kind(value)
+            if kind is None:
+                bits[row, place] = _bit(cells, row, name, value)
+            elif meaning[kind] is None:
+                asked.setdefault(kind, []).append((cells.lines[row], name))
+            else:
+                bits[row, place] = MISSING if meaning[kind] == "ignore" else int(meaning[kind] or 0)
+    if asked:
+        raise DatasetError(f"{cells.file}: {' '.join(_question(kind, places) for kind, places in asked.items())}")
+    return bits
+
+
+def _question(kind: _Cell, places: list[tuple[int, str]]) -> str:
+    what, choices = {
+        "uncertain": ("cells of -1 (uncertain)", "--uncertain ignore, 0 or 1"),
+        "blank": ("empty label cells", "--blank ignore or 0"),
+    }[kind]
+    line, column = min(places)
+    return f"{len(places):,} {what}, first in line {line}, column '{column}'. Choose what they mean: {choices}."
+
+
+def _bit(cells: LabelCells, row: int, name: str, value: str) -> int:
+    known = _BIT.get(_whole(value).casefold())
+    if known is None:
+        raise DatasetError(
+            f"{cells.file}, line {cells.lines[row]}: unknown label '{value}' in column '{name}', expected 0 or 1 "
+            "(or one column named 'label' with class names)."
+        )
+    return known
+
+
+def _whole(value: str) -> str:
+    """Return a whole number without its decimals (`1.0`, `1,00`), anything else as it is."""
+    head, _, decimals = value.replace(",", ".").partition(".")
+    return head if decimals and not decimals.strip("0") and head.lstrip("-").isdecimal() else value
