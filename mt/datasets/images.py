@@ -24,6 +24,7 @@ from mt.datasets.decoding.rules import Decoding
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
 from mt.errors import MissingExtraError
+from mt.system.threads import cores
 
 _PHOTOGRAPHS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".jp2", ".j2k", ".tif", ".tiff", ".bmp", ".gif", ".webp",
@@ -243,7 +244,7 @@ class ImageFiles:
         key = {"revision": KINDS_REVISION, "files": files}
         known = index.recall("readers", key)
         if known is None:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 known = {name: number for found in pool.map(revised_readers, present) for name, number in found.items()}
             index.remember("readers", key, known)
         return dict(known)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import mt
 from mt.errors import InputError
 from mt.system.device import _parts, pick_device, tf32
 
@@ -99,3 +102,11 @@ def test_a_state_set_by_new_names_is_restored_too() -> None:
         assert matmul.fp32_precision == "tf32"
     finally:
         matmul.fp32_precision = before
+
+
+def test_nobody_else_picks_a_device_or_sets_tf32() -> None:
+    """`mt doctor` alone also asks which GPUs there are, to list them."""
+    rules = re.compile(r"\.is_available\(\)|allow_tf32|fp32_precision|float32_matmul_precision")
+    package = Path(mt.__file__).parent
+    found = [str(path.relative_to(package)) for path in package.rglob("*.py") if rules.search(path.read_text())]
+    assert sorted(found) == ["doctor.py", "system/device.py"]

@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, network: EndToEnd, work: Work, part: Part, *, lr: float, epochs: int) -> None:
         self.network, self.work, self.part, self.lr = network, work, part, lr
-        with work.watching_memory():
+        with work.computing():
             network.to(work.device)
         self.n_steps = epochs * -(-len(part.rows) // work.settings.batch)
         groups = rates(network, layer_decay=work.settings.layer_decay, weight_decay=work.settings.weight_decay)
@@ -87,7 +87,7 @@ class Run:
         if not len(places):
             return torch.zeros((), device=self.work.device)
         y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
-        with self.work.watching_memory():
+        with self.work.computing():
             with self.work.autocast():
                 logits = self.network(self.work.inputs(pixels, moves))
             share = loss(logits.float(), y, self.work.task).sum() / n
@@ -107,7 +107,7 @@ class Run:
         share = schedule(self.step, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["share"] * share
-        with self.work.watching_memory():
+        with self.work.computing():
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step, self.place = self.step + 1, self.place + 1

@@ -18,6 +18,7 @@ from mt.fuse.end_to_end.images import Images, ahead
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
+from mt.system.device import tf32
 
 Array = npt.NDArray[Any]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,10 +56,11 @@ class Work:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     @contextlib.contextmanager
-    def watching_memory(self) -> Iterator[None]:
-        """Turn what a device without memory raises into one line that says which settings need less."""
+    def computing(self) -> Iterator[None]:
+        """Compute without TF32, and turn what a device without memory raises into one line with what needs less."""
         try:
-            yield
+            with tf32(allowed=False):
+                yield
         except (RuntimeError, MemoryError) as error:
             if not _no_memory(error):
                 raise
@@ -88,7 +90,7 @@ def predict(network: EndToEnd, work: Work, rows: Array) -> tuple[Array, Array]:
     mine = work.ranks.share(np.arange(n))
     cuts = [mine[start : start + size] for start in range(0, len(mine), size)]
     for places, pixels in ahead(cuts, lambda places: work.images.pixels(rows[places]), workers=work.workers):
-        with work.watching_memory(), work.autocast():
+        with work.computing(), work.autocast():
             logits, attention = network.with_attention(work.inputs(pixels, None))
         both = torch.cat([logits.float(), attention.float().mean(dim=(1, 2))], dim=1)
         found[torch.from_numpy(places)] = both.cpu().double()

@@ -48,6 +48,19 @@ def test_training_lowers_the_loss_and_moves_backbones(cache, tmp_path):
     assert not torch.equal(*stem)
 
 
+def test_tf32_is_off_while_networks_train_and_predict(cache, tmp_path):
+    bench, seen = Bench(cache, RESNET), []
+    assert torch.backends.cudnn.allow_tf32, "torch's own setting, which a run must not rely on"
+    last = bench.networks[0].layer4
+    for hook in (last.register_forward_hook, last.register_full_backward_hook):
+        hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    run = trained(bench, tmp_path, epochs=1)
+    predict(run.network, run.work, np.arange(8))
+    assert len(seen) == 5 + 5 + 1
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_accumulated_parts_make_the_same_steps(cache, tmp_path):
     whole = trained(Bench(cache, RESNET, VIT, batch_size=8), tmp_path)
     parts = trained(Bench(cache, RESNET, VIT, batch_size=3), tmp_path)  # 8 = 3 + 3 + 2
