@@ -95,6 +95,8 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], 
     text = Text(f"{cell.spread.mean:.3f}", style="bold" if bold else "")
     if cell.spread.sd is not None:
         text.append(f" ± {cell.spread.sd:.3f}")
+    if cell.if_calibrated is not None:
+        text.append(f" ({cell.if_calibrated:.3f})")
     text.append(mark)
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
     if cell.low is not None and cell.high is not None:
@@ -125,6 +127,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str]) -> list[str]:
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
     notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
+    if any(cell.if_calibrated is not None for cell in cells):
+        notes.append("( ) the mean of a calibrated model with these probabilities: chance alone.")
     if any(cell.expected for cell in cells):
         notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:

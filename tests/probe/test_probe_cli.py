@@ -102,6 +102,30 @@ def test_a_mean_over_labels_comes_with_each_label(tmp_path: Path) -> None:
         assert again.communicate()[0].splitlines()[-1] == "[]"
 
 
+def test_a_calibration_error_stands_beside_that_of_a_calibrated_model(tmp_path: Path) -> None:
+    write_pair(tmp_path, model="m")
+    for _ in range(2):
+        text = run(tmp_path, "--fraction", "0.5", "--seeds", "2", "--metric", "ece").stdout
+        assert re.search(r"0\.\d{3} ± 0\.\d{3} \(0\.\d{3}\)", text)
+        assert "( ) the mean of a calibrated model with these probabilities: chance alone." in text
+        assert "no interval: the expected calibration error is positive by chance alone" in text
+    rows = run(tmp_path, "--fraction", "0.5", "--seeds", "2", "--metric", "ece", "--json").stdout.splitlines()
+    for row in map(json.loads, rows):
+        low, high = row["if_calibrated_95"]
+        assert low < row["if_calibrated"] < high
+        assert 0 <= row["debiased"] < row["value"]
+        assert row["low"] is row["high"] is None
+
+
+def test_few_test_units_of_a_class_are_flagged(tmp_path: Path) -> None:
+    write_features(tmp_path, model="m")
+    labels = np.zeros(80, dtype=np.int64)
+    labels[:15] = 1
+    write_features(tmp_path, model="m", split="test", n=80, labels=labels)
+    text = run(tmp_path, "--fraction", "0.5", "--seeds", "1").stdout
+    assert "All: fewer than 20 test cases of the rarest class." in text
+
+
 def test_a_table_names_the_labels_it_leaves_out_and_the_rows_it_cannot_compare(tmp_path: Path) -> None:
     labels = np.zeros((80, 3), dtype=np.int8)
     labels[:40, 0] = labels[::2, 2] = 1

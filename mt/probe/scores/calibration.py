@@ -66,15 +66,21 @@ def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, lev
         raise InputError(f"probabilities lie in [0, 1], found {probabilities.min():g} to {probabilities.max():g}")
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
     found = {name: _measure(rule(sample)) for name, rule in MEASURES.items()}
-    gaps, confidence, bins = binned(labels, probabilities)
+    debiased, if_calibrated = ece_facts(labels, probabilities)
     return Calibration(
-        ece=float(np.abs(gaps.sum(axis=0)).sum() / len(labels)),
-        ece_debiased=_debiased(gaps) / len(labels),
-        ece_if_calibrated=_if_calibrated(confidence, bins),
+        ece=float(np.abs(binned(labels, probabilities)[0].sum(axis=0)).sum() / len(labels)),
+        ece_debiased=debiased,
+        ece_if_calibrated=if_calibrated,
         intercept=found["calibration_intercept"],
         slope=found["calibration_slope"],
         observed_expected=found["observed_expected"],
     )
+
+
+def ece_facts(y: Array, p: Array) -> tuple[float, Measure]:
+    """Return the debiased expected calibration error, and the mean and range of a calibrated model's."""
+    gaps, confidence, bins = binned(y, p)
+    return _debiased(gaps) / len(y), _if_calibrated(confidence, bins)
 
 
 def _measure(found: Estimate) -> Measure:
@@ -110,7 +116,10 @@ _Fit = Callable[[Array, Array], tuple[float, Array]]  # truth, probability -> va
 
 
 def _rule(fit: _Fit, *, log: bool = False, why_not: str) -> Rule:
-    """Student's t on the units of the rarer class with linearised variance; log: on the scale of the logarithm."""
+    """Linearised variance and Student's t on the units of the rarer class.
+
+    log: on the scale of the logarithm, where t on all units is enough.
+    """
 
     def rule(sample: Sample) -> Estimate:
         fits = [fit(*_two_classes(sample.y, p)) for p in sample.ps]
@@ -119,7 +128,7 @@ def _rule(fit: _Fit, *, log: bool = False, why_not: str) -> Rule:
             return refused(value, why_not)
         truth = _two_classes(sample.y, sample.ps[0])[0]
         fewest = min(sample.units_with(truth == k) for k in (0, 1))
-        half = sample.t(fewest - 1) * float(np.sqrt(covariance(influence[None], sample)[0, 0]))
+        half = sample.t((sample.n_units if log else fewest) - 1) * float(np.sqrt(covariance(influence[None], sample)[0, 0]))
         if not 1e-8 < half < np.inf:
             return refused(value, why_not)
         if log:

@@ -12,8 +12,10 @@ from typing import Any
 from mt.cache.fingerprint import digest
 from mt.probe.questions import Budget
 from mt.probe.scores import predictions
+from mt.probe.scores.calibration import ece_facts
 from mt.probe.scores.intervals import Spread, over_cases, over_draws, with_draws
 from mt.probe.scores.metrics import METRICS, per_class
+from mt.probe.scores.predictions import checked
 from mt.probe.scores.scoring import LEVEL, REVISION, View, views
 from mt.probe.scores.subject import Subject
 from mt.results.store import Score, ScoreStore
@@ -26,6 +28,7 @@ class Cell:
 
     low, high: over test cases, None where there is no interval; `interval` says what it is, or why there is none.
     expected: the interval of the expected score over draws and test cases, None at one draw.
+    if_calibrated: of an expected calibration error, what a calibrated model would have: the mean over draws.
     """
 
     scores: tuple[Score, ...]
@@ -34,6 +37,7 @@ class Cell:
     high: float | None
     interval: str
     expected: Sequence[float] | None = None
+    if_calibrated: float | None = None
 
     @property
     def flags(self) -> set[str]:
@@ -88,7 +92,13 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
 
 
 def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
-    """Return a score as one JSON object; a mean over classes with the score of each (null: left out of the mean)."""
+    """Return a score as one JSON object, with what belongs beside it.
+
+    A mean over classes comes with the score of each (null: left out of the mean), the expected calibration error with
+    its debiased estimate and the mean and range of a calibrated model's.
+    """
+    if score.metric == "ece":
+        return score.row() | _ece_facts(score, store)
     if METRICS[score.metric].mean_of is None:
         return score.row()
     key = digest({"per class": score.identity})
@@ -100,6 +110,22 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
         found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
         store.remember(key, found)
     return score.row() | {"per_class": found}
+
+
+def _ece_facts(score: Score, store: ScoreStore) -> dict[str, Any]:
+    """Return the debiased estimate of an expected calibration error, and what a calibrated model would have."""
+    key = digest({"calibration": score.identity, "revision": REVISION})
+    found = store.recall(key)
+    if found is None:
+        (cases,) = scored([score], store)
+        debiased, expected = ece_facts(*checked(cases.y, cases.p))
+        found = {
+            "debiased": debiased,
+            "if_calibrated": expected.value,
+            "if_calibrated_95": [expected.low, expected.high],
+        }
+        store.remember(key, found)
+    return dict(found)
 
 
 def left_out(table: ScoreTable, store: ScoreStore) -> list[str]:
@@ -123,15 +149,18 @@ def _distinct(draws: list[Score]) -> list[Score]:
 
 def _cell(draws: list[Score], store: ScoreStore) -> Cell:
     spread = over_draws([score.value for score in draws])
+    calibrated = None
+    if draws[0].metric == "ece":
+        calibrated = sum(_ece_facts(score, store)["if_calibrated"] for score in draws) / len(draws)
     if len(draws) == 1:
         (score,) = draws
-        return Cell((score,), spread, score.low, score.high, score.interval)
+        return Cell((score,), spread, score.low, score.high, score.interval, if_calibrated=calibrated)
     key = digest({"interval of the mean": [score.identity for score in draws], "revision": REVISION})
     found = store.recall(key)
     if found is None:
         found = _over_draws_and_cases(draws, scored(draws, store))
         store.remember(key, found)
-    return Cell(tuple(draws), spread, **found)
+    return Cell(tuple(draws), spread, **found, if_calibrated=calibrated)
 
 
 def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:

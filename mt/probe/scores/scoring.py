@@ -13,11 +13,13 @@ from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.questions import Pair, Question
 from mt.probe.scores import metrics
+from mt.probe.scores.bootstrap import units_of
 from mt.probe.scores.intervals import over_cases
 from mt.results.store import Fit, Score
 from mt.types import Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
+FEW = 20  # test units of the rarest class: scores of fewer are flagged
 REVISION = 3  # of views, intervals and flags; raised whenever their numbers change
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
@@ -96,6 +98,15 @@ def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
     return ["constant_label" if several else "missing_class"] if lacked else []
 
 
+def _few_flags(cases: ScoredRows) -> list[str]:
+    """Return a flag where few test units hold the rarest of the classes (or label values) that occur."""
+    unit = units_of(len(cases.y), cases.groups)
+    columns = [cases.y] if cases.y.ndim == 1 else list(cases.y.T)
+    fewest = min(len(np.unique(unit[column == k])) for column in columns for k in np.unique(column))
+    kind = "cases" if cases.groups is None else "groups"
+    return [f"fewer than {FEW} test {kind} of the rarest class"] if fewest < FEW else []
+
+
 def _quartiles(values: Array) -> list[tuple[str, Array]]:
     edges = np.unique(np.nanquantile(values, np.linspace(0, 1, _BINS + 1)))
     parts = []
@@ -136,7 +147,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         level=view.level,
         by=view.by,
         subgroup=subgroup,
-        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags),
+        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_few_flags(cases)),
         settings=outcome["settings"],
         realised=outcome["realised"],
         fingerprints=question.pair.fingerprints,

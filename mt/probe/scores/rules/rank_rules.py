@@ -60,7 +60,7 @@ def _precision_bias(y: Array, p: Array) -> float:
     for k in (0, 1):
         rows = np.flatnonzero(y == k)
         if 1 < len(rows) <= _JACKKNIFED:
-            weights = np.ones((len(rows), len(y)))
+            weights = np.ones((len(rows), len(y)), dtype=np.uint8)
             weights[np.arange(len(rows)), rows] = 0
             bias += (len(rows) - 1) * float(np.mean(statistic(weights) - value + influence[rows]))
     return bias
