@@ -128,7 +128,8 @@ def _rule(fit: _Fit, *, log: bool = False, why_not: str) -> Rule:
             return refused(value, why_not)
         truth = _two_classes(sample.y, sample.ps[0])[0]
         fewest = min(sample.units_with(truth == k) for k in (0, 1))
-        half = sample.t((sample.n_units if log else fewest) - 1) * float(np.sqrt(covariance(influence[None], sample)[0, 0]))
+        error = float(np.sqrt(covariance(influence[None], sample)[0, 0]))
+        half = error * sample.t((sample.n_units if log else fewest) - 1)
         if not 1e-8 < half < np.inf:
             return refused(value, why_not)
         if log:
