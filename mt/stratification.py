@@ -78,7 +78,7 @@ def iterative_order(counts: ArrayLike, seed: int) -> Ints:
 
 
 def label_matrix(labels: ArrayLike) -> Ints:
-    """Return one column a label: classes (n,) one-hot, or multilabel (n, L) with a last column for "no label"."""
+    """Return one column per label: classes (n,) one-hot, or multilabel (n, L) with a last column for "no label"."""
     table = np.asarray(labels)
     if table.ndim == 1:
         classes, column = np.unique(table, return_inverse=True)
@@ -95,7 +95,7 @@ def unit_counts(matrix: Ints, groups: Groups | None) -> tuple[Ints, Ints]:
         return matrix, np.arange(len(matrix))
     names, unit = np.unique(np.asarray(groups), return_inverse=True)
     if len(unit) != len(matrix):
-        raise ValueError(f"one group a row is needed: {len(matrix)} rows, {len(unit)} groups")
+        raise ValueError(f"expected one group per row: {len(matrix)} rows, found {len(unit)} groups")
     counts = np.zeros((len(names), matrix.shape[1]), dtype=np.int64)
     np.add.at(counts, unit, matrix)
     return counts, unit.astype(np.int64)
@@ -105,7 +105,7 @@ def _deal(counts: Ints, shares: NDArray[np.float64], rng: np.random.Generator) -
     """Deal units into parts by iterative stratification; return the part of each unit.
 
     Units with the same counts are interchangeable: whole multiples of the shares are dealt at once, at random, and
-    only what is left over goes one unit at a time, the label with the fewest units left first, the largest first.
+    only the remaining units are dealt one at a time: rarest label first, largest unit first.
     """
     n_parts = len(shares)
     part = np.full(len(counts), -1, dtype=np.int64)

@@ -38,13 +38,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class SavedProbe:
-    """A probe that was read back.  about: what the JSON says of it, the backbone and its fingerprint included."""
+    """A probe that was read back.  about: its JSON, which also names the backbone and its fingerprint."""
 
     probe: Probe
     about: dict[str, Any]
 
     def predict_proba(self, X: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return a probability a class (or label) for embeddings (n, dim) of the same backbone: (n, K)."""
+        """Return (n, K) probabilities, one per class or label, for embeddings (n, dim) of the same backbone."""
         if X.ndim != 2 or X.shape[1] != self.about["dim"]:
             raise InputError(
                 f"The probe takes embeddings of '{self.about['model']}', (n, {self.about['dim']}); found {X.shape}."
@@ -56,7 +56,7 @@ class SavedProbe:
 class ModelFolder:
     """The folder that `--save` fills: two files per fit of any method.
 
-    score: gives the scores of a fit that its JSON states.
+    score: returns the scores of a fit that its JSON states.
     """
 
     def __init__(self, folder: Path, score: Callable[[Question, Fit], Sequence[Score]]) -> None:
@@ -115,7 +115,7 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
 
 
 def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
-    """Return a probe's arrays, and the JSON that puts it together again."""
+    """Return the arrays of a probe, and the JSON that rebuilds it."""
     if isinstance(probe, AveragedProbe):
         parts = [_taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}

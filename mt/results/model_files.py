@@ -24,9 +24,9 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
-    """Write both files aside and rename them, the JSON last: where it stands, its tensors do.
+    """Write both files aside and rename them, the JSON last: if it exists, its tensors do too.
 
-    The JSON holds the tensors' hash, so that two files which do not belong together are told apart.
+    The JSON holds the hash of the tensors, so that files which do not belong together are detected.
     """
     from safetensors.numpy import save
 
@@ -40,7 +40,7 @@ def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
 def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """Return the JSON file of the one model at a path, a folder or either file, and what it says.
 
-    Raises InputError where there is none, or several.
+    Raises InputError if there is none, or if there are several.
     """
     file = _json_at(Path(path))
     try:
@@ -66,7 +66,7 @@ def check_format(file: Path, about: Mapping[str, Any], name: str, version: int) 
 
 
 def check_classes(about: Mapping[str, Any]) -> None:
-    """Raise ValueError for a JSON that names more or fewer classes than its model tells apart."""
+    """Raise ValueError for a JSON whose class names are not as many as the classes of its model."""
     if len(about["class_names"]) != about["n_classes"]:
         raise ValueError(f"{len(about['class_names'])} class names for {about['n_classes']} classes")
 

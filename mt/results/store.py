@@ -219,7 +219,7 @@ class ScoreStore:
 
 
 def content_of(rows: LabelledRows[Any]) -> dict[str, Any]:
-    """Return rows as the JSON whose digest names them, features left out."""
+    """Return the JSON whose digest names these rows; features are not part of it."""
     return {
         "ids": list(rows.ids),
         "labels": rows.y.tolist(),

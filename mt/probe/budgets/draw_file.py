@@ -1,11 +1,10 @@
-"""Draw files: the very same rows for others, by id (JSON, format `mt-draws`).
+"""Draw files: they list the rows of draws by id, so that others train on the same rows (JSON, format `mt-draws`).
 
     {"format": "mt-draws", "format_version": 1, "dataset": "pcam", "fingerprint": "<of the dataset>", "unit": "row",
      "draws": [{"fraction": 0.01, "shots": null, "seed": 0, "ids": ["...", ...], "realised": {...}}, ...]}
 
-`fingerprint`, `unit` and `realised` may be left out by hand, and so may `fraction`, `shots` and `seed`: a draw needs
-no more than its ids, and two draws of a file differ in one of the three.  What a draw realised is counted again when it
-is read.
+Only `ids` is required in a draw, and only `dataset` and `draws` beside the format.  Two draws of a file differ in
+`fraction`, `shots` or `seed`.  `realised` is counted again when a file is read.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mt.types import Groups
 
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
-Name = tuple[float | None, int | None, int]  # fraction, shots, seed: what tells the draws of a file apart
+Name = tuple[float | None, int | None, int]  # fraction, shots and seed: they identify a draw in its file
 
 
 def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:

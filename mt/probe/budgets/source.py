@@ -54,7 +54,7 @@ class DrawSource:
 
 
 class DrawFile(DrawSource):
-    """Draws as a file lists them, whatever seeds were asked for; read once a pair of feature files."""
+    """Draws as a file lists them, whatever seeds were asked for; read once per train split."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -64,19 +64,19 @@ class DrawFile(DrawSource):
     def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
         """Return the draws that the file holds; their rows are part of the identity.
 
-        Raises InputError where other budgets are asked for.
+        Raises InputError if other budgets are asked for.
         """
         listed, wanted = [budget for budget, _ in self._listed], budgets(fractions, shots)
         if (fractions or shots) and set(listed) != set(wanted):
             there, other = (", ".join(map(str, dict.fromkeys(found))) for found in (listed, wanted))
             raise InputError(
-                f"{self.path} lists draws of {there}; asked for were {other}. Leave --fraction and --shots out, or "
-                "write others to a new file: mt probe --draw-file FILE"
+                f"{self.path} lists draws of {there}; asked for were {other}. Remove --fraction and --shots, or "
+                "write the others to a new file: mt probe --draw-file FILE"
             )
         return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
 
     def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
-        return False  # what a file lists is wanted
+        return False  # every draw that a file lists was asked for
 
     def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
         if self._read is None or self._read[0] is not train:
@@ -95,13 +95,13 @@ class DrawFile(DrawSource):
 
 
 def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
-    """Refuse a draw file for several datasets, since it lists the rows of one, and one whose folder is not there."""
+    """Raise InputError for a draw file in a folder that does not exist, or for more than one dataset."""
     if not path.parent.is_dir():
         raise InputError(f"No folder {path.parent} to write the draws to. Make it: mkdir -p {path.parent}")
     names = sorted({pair.dataset for pair in pairs})
     if len(names) > 1:
         raise InputError(
-            f"--draw-file holds the draws of one dataset, and there are {', '.join(names)}. Name one: --dataset"
+            f"--draw-file holds the draws of one dataset, found {', '.join(names)}. Name one: --dataset {names[0]}"
         )
 
 
