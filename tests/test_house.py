@@ -40,7 +40,6 @@ OPEN: dict[str, set[str]] = {
     },
     "untyped options": {
         "mt.fuse.cli.fuse",
-        "mt.predict.cli.predict",
     },
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 @options.data_dir
 @options.cache_dir
 @options.device
-def predict(paths: tuple[str, ...], out: str | None, **asked: Any) -> None:
+def predict(
+    model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, weights: str | None,
+    data_dir: str | None, cache_dir: str | None, device: str,
+) -> None:  # fmt: skip
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
     One row per image: its id, one probability per class, and the prediction.  PATHS are images, or folders of images.
     Features of a --dataset come from the cache; what is not there is featurized.
     """
-    request = PredictRequest(images=paths, **asked)
+    request = PredictRequest(
+        model, paths, dataset, split, cache_dir=cache_dir, data_dir=data_dir, weights=weights, device=device
+    )
     if out and not Path(out).absolute().parent.is_dir():
         folder = Path(out).absolute().parent
         raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")

@@ -207,6 +207,23 @@ def test_the_refit_takes_the_median_epoch_of_the_folds():
     assert Candidate(RECIPES["bold"], [1, 9, 4, 3, 20], np.zeros((1, 1)), np.zeros(1)).epochs == 4
 
 
+def test_dvme_fits_without_tf32_whatever_the_process_has_set(monkeypatch):
+    seen, fit, before = [], DVMEFitter.fit, torch.get_float32_matmul_precision()
+
+    def watched(self, recipes):
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return fit(self, recipes)
+
+    monkeypatch.setattr(DVMEFitter, "fit", watched)
+    torch.set_float32_matmul_precision("high")
+    try:
+        X = np.random.default_rng(0).standard_normal((12, 4))
+        fit_dvme([X, X], np.arange(12) % 2, task="binary", n_classes=2)
+        assert (seen, torch.get_float32_matmul_precision()) == ([False], "high")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
 def test_every_task_fits_and_gives_probabilities(task):
     rng = np.random.default_rng(1)

@@ -18,7 +18,7 @@ from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
 from mt.fuse.dvme.selection import ChosenRecipe, DVMEFitter
 from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
-from mt.system.device import pick_device
+from mt.system.device import pick_device, tf32
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -72,6 +72,7 @@ class DVMEOptions:
     heads: int = 8
 
 
+@tf32(allowed=False)
 def fit_dvme(
     embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Sequence[Any] | Array | None = None,
     options: DVMEOptions | None = None, seed: int = 0, device: str = "cpu",
