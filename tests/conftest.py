@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import pretend_device
 from tests.browser import chromium, look
 
 __all__ = ["chromium", "look"]  # fixtures
@@ -15,6 +16,10 @@ __all__ = ["chromium", "look"]  # fixtures
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Workers are told the width of their starter's terminal; tables are as wide as tests say.
 os.environ.pop("COLUMNS", None)
+
+
+# Before any test: at its first backward pass, autograd makes a queue for each device that there is, once.
+PRETEND = pretend_device.install()
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,4 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def pretend() -> "torch.device":
     """Return a device that computes on the CPU and refuses tensors of the CPU, as a GPU would."""
-    from tests import pretend_device
-
-    return pretend_device.install()
+    return PRETEND
