@@ -196,18 +196,39 @@ def main(arguments: Sequence[str] = ()) -> None:
     patients = asked.patients or (PATIENTS if asked.all else (0, 50))
     print("| task | metric | cases | prevalence | patients | units | coverage | ± | length / oracle | refused | |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    missed = 0
+    rows = []
     for setting, names in settings_of(asked.metric, cases, prevalences, patients):
         for row in measure(setting, names, repeats=asked.repeats, seed=asked.seed):
-            missed += not row.holds
+            rows.append(row)
             print(
                 f"| {setting.task} | {row.metric} | {setting.n} | {setting.prevalence:g} | {setting.patients or '-'} "
                 f"| {row.units:.1f} | {row.coverage:.3f} | {row.error:.3f} | {row.ratio:.2f} | {row.refused:.2f} "
                 f"| {'' if row.holds else 'MISSED'} |",
                 flush=True,
             )
-    if missed:
+    print_summary(rows)
+    if missed := sum(not row.holds for row in rows):
         raise SystemExit(f"{missed} cells miss their goals")
+
+
+def print_summary(rows: Sequence[Row]) -> None:
+    """Print one line per metric: its cells with ten or more units of the rarest class, and those with fewer."""
+    print(
+        "\n| metric | cells | mean coverage | lowest + 2 MC errors | longest / oracle | cells of few | mean coverage |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name in dict.fromkeys(row.metric for row in rows):
+        mine = [row for row in rows if row.metric == name]
+        many, few = ([row for row in mine if (row.units >= FEW) == enough] for enough in (True, False))
+        lowest = min((row.coverage + 2 * row.error for row in many), default=np.nan)
+        longest = max((row.ratio for row in many), default=np.nan)
+        print(
+            f"| {name} | {len(many)} | {_mean(many):.3f} | {lowest:.3f} | {longest:.2f} | {len(few)} | {_mean(few):.3f} |"
+        )
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return float(np.mean([row.coverage for row in rows])) if rows else float("nan")
 
 
 if __name__ == "__main__":

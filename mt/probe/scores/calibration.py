@@ -77,6 +77,44 @@ def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, lev
     )
 
 
+def calibration_curve(
+    y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95, points: int = 50
+) -> dict[str, Array]:
+    """Return the flexible calibration curve and its pointwise band: arrays "p", "observed", "low" and "high" (points,).
+
+    Logistic regression on a restricted cubic spline of the logit of the probability, knots at its 10 %, 50 % and 90 %
+    quantiles (Harrell, "Regression Modeling Strategies", 2015, section 2.4.5), with linearised variance on the scale of
+    the logit.  All arrays are empty where the regression has no solution, as for classes that predictions separate.
+    """
+    labels, probabilities = _two_classes(*checked(y, p))
+    sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
+    logit = _logit(probabilities)
+    knots = np.unique(np.quantile(logit, [0.1, 0.5, 0.9]))
+    lowest, highest = np.quantile(logit, [0.02, 0.98]).tolist()
+    grid = np.linspace(lowest, highest, points)
+    beta, influence = _logistic(_spline(logit, knots), labels, np.zeros(len(labels)))
+    if np.isnan(beta).any():
+        return {name: np.empty(0) for name in ("p", "observed", "low", "high")}
+    at = _spline(grid, knots)
+    spread = covariance(influence.T, sample)
+    fewest = min(sample.units_with(labels == k) for k in (0, 1))
+    half = sample.t(fewest - 1) * np.sqrt(np.einsum("pi,ij,pj->p", at, spread, at))
+    middle = at @ beta
+    ends = {"p": grid, "observed": middle, "low": middle - half, "high": middle + half}
+    return {name: 1 / (1 + np.exp(-value)) for name, value in ends.items()}
+
+
+def _spline(x: Array, knots: Array) -> Array:
+    """Return 1, x, and with three knots the restricted cubic term, which is linear beyond the outer ones."""
+    columns = [np.ones(len(x)), x]
+    if len(knots) == 3:
+        first, middle, last = knots
+        below, within, above = (np.maximum(x - knot, 0) ** 3 for knot in knots)
+        tail = below - within * (last - first) / (last - middle) + above * (middle - first) / (last - middle)
+        columns.append(tail / (last - first) ** 2)
+    return np.column_stack(columns)
+
+
 def ece_facts(y: Array, p: Array) -> tuple[float, Measure]:
     """Return the debiased expected calibration error, and the mean and range of a calibrated model's."""
     gaps, confidence, bins = binned(y, p)

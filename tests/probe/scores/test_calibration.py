@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mt.errors import InputError
-from mt.probe.scores.calibration import calibration
+from mt.probe.scores.calibration import calibration, calibration_curve
 from mt.probe.scores.intervals import interval
 from mt.probe.scores.metrics import score
 
@@ -100,3 +100,29 @@ def test_what_is_no_probability_or_has_several_labels_is_refused() -> None:
         calibration([0, 1], [-1, 2])
     with pytest.raises(InputError, match="one label at a time"):
         calibration([[0, 1], [1, 0]], [[0.2, 0.8], [0.7, 0.3]])
+
+
+def test_the_calibration_curve_follows_the_truth_inside_its_band() -> None:
+    inside, n_simulations = np.zeros(50), 100
+    for seed in range(n_simulations):
+        y, p = _cases(300, sharper=2.0, seed=seed)
+        curve = calibration_curve(y, p)
+        truth = 1 / (1 + np.exp(-np.log(curve["p"] / (1 - curve["p"])) / 2))
+        inside += (curve["low"] <= truth) & (truth <= curve["high"])
+    assert (inside / n_simulations).mean() >= 0.93
+    assert (inside / n_simulations).min() >= 0.86
+    assert (np.diff(curve["p"]) > 0).all()
+
+
+def test_the_band_of_a_calibration_curve_respects_groups() -> None:
+    y, p = _cases(200)
+    widths = []
+    for groups in (None, np.repeat(np.arange(200), 4)):
+        curve = calibration_curve(np.repeat(y, 4), np.repeat(p, 4), groups=groups)
+        widths.append((curve["high"] - curve["low"]).mean())
+    assert widths[1] > 1.7 * widths[0]
+
+
+def test_predictions_that_separate_the_classes_have_no_curve() -> None:
+    curve = calibration_curve(np.repeat([0, 1], 20), np.linspace(0.1, 0.9, 40))
+    assert all(len(values) == 0 for values in curve.values())

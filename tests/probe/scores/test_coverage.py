@@ -51,7 +51,8 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     coverage.main(
         ["--metric", "accuracy", "--cases", "60", "--prevalence", "0.5", "--patients", "0", "--repeats", "40"]
     )
-    lines = capsys.readouterr().out.splitlines()
+    lines, summary = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert summary[-1].startswith("| accuracy | 2 | 0.")
     assert lines[0].startswith("| task | metric |")
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| binary", "| multiclass"]
     assert 0 <= np.float64(lines[2].split(" | ")[6]) <= 1
