@@ -222,9 +222,8 @@ def print_summary(rows: Sequence[Row]) -> None:
         many, few = ([row for row in mine if (row.units >= FEW) == enough] for enough in (True, False))
         lowest = min((row.coverage + 2 * row.error for row in many), default=np.nan)
         longest = max((row.ratio for row in many), default=np.nan)
-        print(
-            f"| {name} | {len(many)} | {_mean(many):.3f} | {lowest:.3f} | {longest:.2f} | {len(few)} | {_mean(few):.3f} |"
-        )
+        found = f"{len(many)} | {_mean(many):.3f} | {lowest:.3f} | {longest:.2f}"
+        print(f"| {name} | {found} | {len(few)} | {_mean(few):.3f} |")
 
 
 def _mean(rows: Sequence[Row]) -> float:
