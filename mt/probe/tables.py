@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mt.probe.name_key import shortened
 from mt.probe.protocols.base import describe, stated
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.questions import Budget
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
+_MARKS = {"best": " *", "tied": " =", "": "", "apart": " †"}
 _CELL = 32  # columns of a cell on one line
+_BESIDE = 90  # columns of a table of pairs beside the names of its rows and its dataset
 _EXPECTED = 15  # columns of its second interval
 
 
@@ -41,13 +45,18 @@ def print_tables(tables: Sequence[JudgedTable]) -> None:
 
 
 def print_table(out: Console, judged: JudgedTable) -> None:
-    """Print one table: `mean ± sd [interval]`, the best of each budget in bold, others level with it marked `=`."""
+    """Print one table: `mean ± sd [interval]`, the best of each budget in bold or, in plain text, marked `*`.
+
+    `=`: level with the best.  `†`: not compared.  Where names do not fit, a key says what short ones stand for.
+    """
     from rich.table import Table
 
     shown, marks = judged.table, judged.marks
     both = any(cell.expected for cell in shown.cells.values())
     cell_width = _CELL + _EXPECTED * both + 3
-    stacked = out.width < max(map(len, shown.rows)) + 4 + cell_width * len(shown.budgets)
+    names, key = _fitting(shown.rows, out.width - 4 - cell_width * len(shown.budgets))
+    stacked = out.width < max(map(len, names.values())) + 4 + cell_width * len(shown.budgets)
+    plain = is_plain(out)
     table = Table(title=_title(shown), title_justify="left", title_style="bold", box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in shown.budgets:
@@ -59,15 +68,16 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             _text(
                 cell,
                 bold=marks[budget].get(row) == "best",
-                mark=" =" if marks[budget].get(row) == "tied" else "",
+                mark=_MARKS[marks[budget].get(row, "apart")] if plain or marks[budget].get(row) != "best" else "",
+                draws=_fewer_draws(shown, row, budget),
                 letters=letters,
                 stacked=stacked,
             )
             for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
-        table.add_row(row, *texts)
+        table.add_row(names[row], *texts)
     out.print(table)
-    for line in [*_notes(shown, letters), *_exceptions(judged)]:
+    for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
         out.print(line, style="dim", markup=False)
     out.print()
 
@@ -85,7 +95,27 @@ def _heading(shown: ScoreTable, budget: Budget) -> str:
     return f"{budget}\n({count} labels)"
 
 
-def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], stacked: bool) -> Text:
+def is_plain(out: Console) -> bool:
+    """Say whether bold cannot be relied on: in a pipe or a file, and with NO_COLOR."""
+    return out.no_color or not out.is_terminal
+
+
+def _fitting(rows: Sequence[str], width: int) -> tuple[dict[str, str], list[str]]:
+    """Return what rows are called so that they fit, and the key to short names; none where all fit as they are."""
+    if max(map(len, rows)) <= width:
+        return {row: row for row in rows}, []
+    return shortened(rows)
+
+
+def _fewer_draws(shown: ScoreTable, row: str, budget: Budget) -> int:
+    """Return a cell's draws where another row of the budget has more, else 0."""
+    counts = {one: len(cell.scores) for (one, b), cell in shown.cells.items() if b == budget}
+    return counts[row] if row in counts and counts[row] < max(counts.values()) else 0
+
+
+def _text(
+    cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict[str, str], stacked: bool
+) -> Text:
     from rich.text import Text
 
     if cell is None:
@@ -98,6 +128,7 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, letters: dict[str, str], 
     if cell.if_calibrated is not None:
         text.append(f" ({cell.if_calibrated:.3f})")
     text.append(mark)
+    text.append(f" ({draws} draw{'' if draws == 1 else 's'})" if draws else "")
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
     if cell.low is not None and cell.high is not None:
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
@@ -119,7 +150,7 @@ def _letter(number: int) -> str:
     return (_letter(before - 1) if before else "") + chr(ord("a") + last)
 
 
-def _notes(shown: ScoreTable, letters: dict[str, str]) -> list[str]:
+def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[str]:
     """Return the lines under a table: which uncertainty is which, and what flags mean."""
     cells = list(shown.cells.values())
     notes = []
@@ -132,7 +163,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str]) -> list[str]:
     if any(cell.expected for cell in cells):
         notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:
-        notes.append("Bold: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
+        best = "*" if plain else "Bold"
+        notes.append(f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
     first = cells[0].scores[0]
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
@@ -146,7 +178,9 @@ def _exceptions(judged: JudgedTable) -> list[str]:
     if judged.left_out:
         lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(judged.left_out)}.")
     if judged.apart:
-        lines.append(f"Not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
+        lines.append(f"†: not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
+    for budget, draws in judged.shared.items():
+        lines.append(f"{budget}: compared on the {draws} draw{'' if draws == 1 else 's'} that all compared rows have.")
     return lines
 
 
@@ -162,21 +196,46 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
     out = console()
     title = "Paired differences on the same draws and test cases"
     table = Table(title=title, title_justify="left", title_style="bold", box=table_box(out))
-    for name in ("dataset", "metric", "budget", "difference of", "mean [95 % interval]", "p", "p (Holm)"):
+    names, key = _short_pairs(out, pairs)
+    for name in ("dataset", "metric", "budget", "difference of", "draws", "mean [95 % interval]", "p", "p (Holm)"):
         table.add_column(name, overflow="fold")
     for pair in pairs:
         about = ("", "") if pair.subject is None else (pair.subject.title, METRICS[pair.subject.metric].label)
         table.add_row(
             *about, str(pair.budget),
-            f"{pair.a} - {pair.b}", f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
+            f"{names[pair.a]} - {names[pair.b]}", str(pair.n_draws),
+            f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
             f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
         )  # fmt: skip
     out.print(table)
+    for line in key:
+        out.print(line, style="dim", markup=False)
     out.print(
         "Intervals and p: draws and test groups (cases without groups) resampled together, 10,000 times; at one draw, "
-        "test groups alone. Holm: within one dataset, budget and metric.", style="dim",
+        f"test groups alone. Holm: within one dataset, budget and metric, {_families(pairs)}.", style="dim",
     )  # fmt: skip
     out.print()
+
+
+def _short_pairs(out: Console, pairs: Sequence[Comparison]) -> tuple[dict[str, str], list[str]]:
+    """Return what the rows of a table of pairs are called, and the key to short names where whole ones do not fit."""
+    rows = list(dict.fromkeys(row for pair in pairs for row in (pair.a, pair.b)))
+    longest = max((len(f"{pair.a} - {pair.b}") for pair in pairs), default=0)
+    beside = max((len(pair.subject.title) for pair in pairs if pair.subject), default=0) + _BESIDE
+    return shortened(rows) if rows and longest + beside > out.width else ({row: row for row in rows}, [])
+
+
+def _families(pairs: Sequence[Comparison]) -> str:
+    """Return how many pairs a family has, in words."""
+    sizes = sorted({pair.n_family for pair in pairs})
+    count = "-".join(map(str, [*sizes[:1], *sizes[1:][-1:]])) or "0"
+    printed = Counter(map(_family, pairs))
+    hidden = any(printed[_family(pair)] < pair.n_family for pair in pairs)
+    return f"{count} pairs each" + (", those that are not printed included" if hidden else "")
+
+
+def _family(pair: Comparison) -> tuple[Any, ...]:
+    return (pair.subject.family if pair.subject else (), pair.budget)
 
 
 def table_box(out: Console) -> Any:

@@ -232,8 +232,13 @@ def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
         mine = [cell for cell in found if cell.metric == metric]
         grid = as_grid(mine)
         marks = {budget: paired.marks(grid, budget, store) for budget in grid.budgets}
-        marked += [replace(cell, mark=marks[cell.budget].get(cell.name)) for cell in mine]
+        marked += [replace(cell, mark=marks[cell.budget].get(cell.name, _unmarked(cell))) for cell in mine]
     return marked
+
+
+def _unmarked(cell: PanelCell) -> paired.Mark | None:
+    """Return the mark of a cell that takes no part: what is not defined is not called incomparable."""
+    return "" if math.isnan(cell.mean) else None
 
 
 def as_grid(some: Sequence[PanelCell]) -> cells.ScoreTable:

@@ -135,7 +135,7 @@ def test_a_table_names_the_labels_it_leaves_out_and_the_rows_it_cannot_compare(t
     for _ in range(2):  # fitted, then from the store
         text = run(tmp_path, "--fraction", "0.5", "--seeds", "1").stdout
         assert "Left out of the mean, one class only among the test cases: class 1." in text
-        assert "Not compared, on other draws or test cases than most: m3." in text
+        assert "†: not compared, on other draws or test cases than most: m3." in text
 
 
 def test_paired_comparisons(cache: Path) -> None:

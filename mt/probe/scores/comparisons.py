@@ -40,9 +40,10 @@ REVISION = 1
 class Comparison:
     """Method a minus method b on the same draws and test cases: the mean difference over draws, its interval, and p.
 
-    p is two-sided, of no difference; p_holm is p adjusted for its family, NaN outside of one.  `level` is the
-    interval's, `n_resamples` the joint resamples that interval and p rest on, `redrawn` those that were undefined at
-    first.  `n_units` counts the test groups, or the cases where no groups are known and cases are assumed independent.
+    p is two-sided, of no difference; p_holm is p adjusted for its family of `n_family` pairs, NaN outside of one.
+    `level` is the interval's, `n_resamples` the joint resamples that interval and p rest on, `redrawn` those that were
+    undefined at first.  `n_units` counts the test groups, or the cases where no groups are known and cases are assumed
+    independent.
     Numbers are NaN where a score is undefined; one group alone gives no interval.
     subject, budget: where the rows of a table are compared, which table and which of its columns.
     """
@@ -60,6 +61,7 @@ class Comparison:
     redrawn: int
     independent: bool
     p_holm: float = float("nan")
+    n_family: int = 0
     subject: Subject | None = None
     budget: Budget | None = None
 

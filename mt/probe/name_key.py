@@ -1,0 +1,29 @@
+"""Short names for table rows on several models, and the key that says what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_AND = " + "
+
+
+def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return a short name of each row, and the lines of the key.
+
+    `dvme: a + b + c` becomes `dvme: all 3 models` where no row is on more models; other sets of models are `models A`,
+    `models B` and so on.  Rows on one model keep their names.
+    """
+    several = {row: parts for row in rows if len(parts := row.rpartition(": ")[2].split(_AND)) > 1}
+    sets = list(dict.fromkeys(_AND.join(parts) for parts in several.values()))
+    every = {part for parts in several.values() for part in parts}
+    words: dict[str, str] = {}
+    for joined in sets:
+        parts = joined.split(_AND)
+        whole = set(parts) == every and f"all {len(parts)} models" not in words.values()
+        letter = chr(ord("A") + sum(not word.startswith("all") for word in words.values()) % 26)
+        words[joined] = f"all {len(parts)} models" if whole else f"{len(parts)} models {letter}"
+    names = {}
+    for row in rows:
+        head, colon, _ = row.rpartition(": ")
+        names[row] = f"{head}{colon}{words[_AND.join(several[row])]}" if row in several else row
+    return names, [f"{word}: {joined.replace(_AND, ', ')}." for joined, word in words.items()]

@@ -1,0 +1,21 @@
+"""Rows on several models get short names and a key."""
+
+from __future__ import annotations
+
+from mt.probe.name_key import shortened
+
+
+def test_all_models_are_said_to_be_all_and_a_key_names_them() -> None:
+    names, key = shortened(["a", "dvme: a + b + c", "concat: a + b + c", "dvme: a + b", "dvme: b + c"])
+    assert names == {
+        "a": "a",
+        "dvme: a + b + c": "dvme: all 3 models",
+        "concat: a + b + c": "concat: all 3 models",
+        "dvme: a + b": "dvme: 2 models A",
+        "dvme: b + c": "dvme: 2 models B",
+    }
+    assert key == ["all 3 models: a, b, c.", "2 models A: a, b.", "2 models B: b, c."]
+
+
+def test_rows_on_one_model_need_no_key() -> None:
+    assert shortened(["a", "b"]) == ({"a": "a", "b": "b"}, [])
