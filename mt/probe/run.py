@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
@@ -57,6 +58,9 @@ def ask(
     store, identities = scorer.store, [question.identity for question in questions]
     known = set() if again else store.has_fits(identities)
     scorer.find(identities)
+    for question in questions:
+        if question.identity in known:  # before `answer` draws for later questions
+            draws.repeats(question, scorer.realised.get(question.identity, {}))
     scores, n_fitted, n_stored = list[Score](), 0, 0
     try:
         with progress.bar(doing, len(questions), unit="fits") as advance:
@@ -99,6 +103,7 @@ class Scorer:
     def __init__(self, store: ScoreStore, metrics: Sequence[str] = (), view: View | None = None) -> None:
         self.store, self.metrics, self.view = store, metrics, view or View()
         self._cases: dict[str, LabelledRows[None]] = {}
+        self.realised: dict[str, Mapping[str, Any]] = {}  # what the draws of stored fits got, by identity
         self._stored: dict[tuple[str, str], list[Score]] = {}
         self._made: dict[tuple[str, str, View], list[Score]] = {}
 
@@ -107,6 +112,7 @@ class Scorer:
         self._stored.clear()
         current = revision()
         for score in self.store.scores_of(identities):
+            self.realised[score.fit] = score.realised
             same = all(score.versions.get(name) == value for name, value in current.items())
             if same and (score.level, score.by) == (self.view.level, self.view.by):
                 self._stored.setdefault((score.fit, score.metric), []).append(score)

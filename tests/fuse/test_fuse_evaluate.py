@@ -107,6 +107,16 @@ def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
     assert [score.value for score in again.scores] == [score.value for score in study.scores]
 
 
+def test_a_draw_of_every_row_is_fused_once(tmp_path):
+    cache = _cache(tmp_path)
+    study = run_fuse(FuseRequest(cache, shots=[5000], seeds=3, methods=["average", "concat"]))
+    rows = [(score.method, score.model, score.seed) for score in study.scores]
+    assert len(rows) == len(set(rows)) == study.n_fitted
+    assert {seed for _, _, seed in rows} == {0}
+    again = run_fuse(FuseRequest(cache, shots=[5000], seeds=3, methods=["average", "concat"]))
+    assert (again.n_fitted, again.n_stored) == (0, study.n_fitted)
+
+
 def test_average_and_best_single_are_made_of_the_probes(tmp_path):
     study = run_fuse(FuseRequest(_cache(tmp_path), fractions=[0.5], seeds=1))
     with ScoreStore(study.store) as store:

@@ -253,17 +253,18 @@ def test_draws_that_took_every_row_are_one_draw(tmp_path: Path) -> None:
 
 def test_a_draw_of_every_row_is_fitted_once_whatever_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such draws differ in their seed alone; what older versions kept for each seed still answers, once."""
-    write_pair(tmp_path)
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
     asked: dict[str, Any] = {"protocol": "clip", "shots": [500, 10], "seeds": 3}
     study = probed(tmp_path, **asked)
-    assert [(score.shots, score.seed) for score in study.scores] == [(10, 0), (10, 1), (10, 2), (500, 0)]
-    assert (study.n_fitted, study.n_stored) == (4, 0)
+    assert [(score.shots, score.seed) for score in study.scores] == 2 * [(10, 0), (10, 1), (10, 2), (500, 0)]
+    assert (study.n_fitted, study.n_stored) == (8, 0)
     again = probed(tmp_path, **asked)
-    assert (again.n_fitted, again.n_stored) == (0, 4)
+    assert (again.n_fitted, again.n_stored) == (0, 8)
     with monkeypatch.context() as older:
         older.setattr(source.DrawSource, "repeats", lambda *_: False)
         every = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
-        assert every.n_fitted == 6
+        assert every.n_fitted == 12
     found = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
     assert (found.n_fitted, [score.identity for score in found.scores]) == (
         0, [score.identity for score in study.scores]
