@@ -8,18 +8,26 @@ import pickletools
 import shlex
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from mt.backbones.formats import INDEX, is_safetensors, is_torchscript, read_safetensors, read_shards
 from mt.backbones.layouts import Layout
+from mt.backbones.states import Candidate, State, compared, find_state, some, typed
 from mt.errors import WeightsError
 
-State = dict[str, torch.Tensor]
-_COUNTER = "num_batches_tracked"  # bookkeeping of batch norms: old files lack it, and evaluation never reads it
-_SHOWN = 3
+SAVE_STATE = "Save its state where it was made: torch.save(model.state_dict(), 'state.pth')"
+_TORCH_VALUES = {
+    "torch.Size", "torch.device", "torch.Tensor", "torch.float", "torch.float16", "torch.float32", "torch.float64",
+    "torch.bfloat16", "torch.half", "torch.double", "torch.int", "torch.int8", "torch.int16", "torch.int32",
+    "torch.int64", "torch.long", "torch.uint8", "torch.bool", "torch.per_tensor_affine",
+    "torch.serialization._get_layout",
+}  # fmt: skip
+_BEFORE_CONTENT = 3
+_FIRST_BYTES = 1 << 20  # of a pickle, in which its kind shows
 _LEGACY_PICKLES = 5  # torch files before 1.6: magic number, protocol, system, content, keys of the storages
 
 
@@ -61,29 +69,30 @@ _MAPPINGS = (
 
 
 def read_checkpoint(path: Path, *, also_ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a .safetensors or torch file holds, tensors on the CPU, other objects as stand-ins.
+    """Return what a file of weights holds, tensors on the CPU, other objects as stand-ins.
 
-    No code in the file is run.  `also_ignore` names further objects to put stand-ins for.
+    A safetensors file is known by its content, an index of shards (`*.index.json`) by its name; all else is read by
+    torch's restricted unpickler.  No code in the file is run.  `also_ignore` names further objects that get stand-ins.
 
     Raises:
-        WeightsError: the file is damaged or no checkpoint, or holds objects that are not on the list above.
+        WeightsError: the file is damaged, holds no state, or holds objects that are not on the list above.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
+        if path.name.endswith(INDEX):
+            return read_shards(path, read_checkpoint)
+        if is_safetensors(path):
+            return read_safetensors(path)
         content = _read_pickled(path, also_ignore)
     except FileNotFoundError as error:
         raise WeightsError(f"No weights at {path}.") from error
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error
-    except (MemoryError, PermissionError):
+    except (MemoryError, PermissionError, WeightsError):
         raise
     except Exception as error:  # a broken file makes torch, zipfile and safetensors raise a dozen kinds
-        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise _explained(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors.")
+        raise _explained(path, f"it holds a {type(content).__name__}, not a dictionary of tensors")
     return dict(content)
 
 
@@ -108,35 +117,101 @@ def _read_pickled(path: Path, also_ignore: Sequence[str]) -> Any:
 
 
 def _refusal(path: Path, error: Exception) -> WeightsError:
+    """Return the error for a file that torch's restricted unpickler refuses; it advises only what works on it."""
     names = unknown_objects(path)
-    if not names:
-        return _damaged(path, "its content is no pickle of tensors")  # torch's own words advise to unpickle it blindly
-    return RefusedError(
-        f"{path} was not loaded: beside tensors it holds {_some(names)}, and unpickling such objects can run code. "
-        f"To keep only its tensors, run once: mt models convert {shlex.quote(str(path))}"
-    )
+    if not names or whole_object(path) is not None:
+        return _explained(path, "its content is no pickle of tensors")  # torch's own words advise blind unpickling
+    held = f"{path} was not loaded: beside tensors it holds {some(names)}, and unpickling such objects can run code."
+    try:
+        content = _read_pickled(path, names)
+        works = isinstance(content, Mapping)
+    except Exception:  # whatever it is, `mt models convert` would meet it too
+        works = False
+    if works:
+        return RefusedError(f"{held} To keep only its tensors, run once: mt models convert {shlex.quote(str(path))}")
+    return RefusedError(f"{held} {SAVE_STATE}")
 
 
-def _damaged(path: Path, reason: str) -> WeightsError:
+def _explained(path: Path, reason: str) -> WeightsError:
+    """Return the error for a file without a state: what it is, where that can be told, and what to do."""
+    if is_torchscript(path):
+        return WeightsError(
+            f"{path} is a TorchScript archive: it holds a program, not a state. Save its state where it was made: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'state.pth')"
+        )
+    whole = whole_object(path)
+    if whole is not None:
+        return WeightsError(
+            f"{path} holds a whole pickled object ({whole}), which only running its code can open. {SAVE_STATE}"
+        )
     return WeightsError(f"{path} is damaged or no checkpoint ({reason}). Fetch it again. See: mt models NAME")
 
 
+def whole_object(path: Path) -> str | None:
+    """Return the class of the object that a torch file holds in place of a dictionary, None for a dictionary.
+
+    A dictionary's pickle begins with it, or with `collections.OrderedDict`; a module's begins with its class.
+    """
+    try:
+        pickled = _content_pickle(path)
+    except (OSError, StopIteration, zipfile.BadZipFile, ValueError):
+        return None
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name in ("EMPTY_DICT", "DICT", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "LONG1", "STOP"):
+                return None
+            if opcode.name == "GLOBAL":
+                name = str(argument).replace(" ", ".")
+                return None if name.startswith(("collections.", "torch._utils.")) else name
+            if opcode.name == "STACK_GLOBAL":
+                name = ".".join(strings[-2:])
+                return None if name.startswith(("collections.", "torch._utils.")) else name
+            if isinstance(argument, str):
+                strings.append(argument)
+    except ValueError:
+        return None
+    return None
+
+
 def unknown_objects(path: Path) -> list[str]:
-    """Return the names of the objects in a torch file that have no stand-in and are not torch's own."""
+    """Return the names of the objects in a torch file that have no stand-in and that torch does not allow itself."""
     known = {*_OBJECTS, *_MAPPINGS, "collections.OrderedDict", "collections.Counter", "_codecs.encode"}
-    return sorted(name for name in set(_names(path)) if name not in known and not name.startswith("torch."))
+    return sorted(name for name in set(_names(path)) if name not in known and not _torch_allows(name))
+
+
+def _torch_allows(name: str) -> bool:
+    """Return whether torch's restricted unpickler takes a name of torch: what tensors and storages are made of."""
+    return name.startswith(("torch._utils._rebuild", "torch._tensor.", "torch.storage.", "torch.nn.parameter.")) or (
+        name.startswith("torch.") and (name.endswith("Storage") or name in _TORCH_VALUES)
+    )
 
 
 def _names(path: Path) -> Iterator[str]:
     """Yield every name that the file's pickles refer to, by reading their opcodes; nothing is looked up."""
+    for pickled in _pickles(path):
+        yield from _opcodes(pickled)
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    """Yield the pickles of a torch file, in either of its formats."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            pickles = [io.BytesIO(archive.read(n)) for n in archive.namelist() if n.endswith("data.pkl")]
-            yield from (name for pickled in pickles for name in _opcodes(pickled))
+            yield from [io.BytesIO(archive.read(n)) for n in archive.namelist() if n.endswith("data.pkl")]
     else:
         with open(path, "rb") as file:
             for _ in range(_LEGACY_PICKLES):
-                yield from _opcodes(file)
+                yield file
+
+
+def _content_pickle(path: Path) -> BinaryIO:
+    """Return the pickle of what was saved: the only one of an archive, the fourth of a file before torch 1.6."""
+    pickles = _pickles(path)
+    if not zipfile.is_zipfile(path):
+        for _ in range(_BEFORE_CONTENT):
+            for _ in pickletools.genops(next(pickles)):
+                pass
+    return io.BytesIO(next(pickles).read(_FIRST_BYTES))
 
 
 def _opcodes(pickled: BinaryIO) -> Iterator[str]:
@@ -154,23 +229,40 @@ def _opcodes(pickled: BinaryIO) -> Iterator[str]:
 
 
 def select(
-    content: Mapping[str, Any], layouts: Iterable[Layout], network: Mapping[str, torch.Tensor], file: Path
+    content: Mapping[str, Any],
+    layouts: Sequence[Layout],
+    network: Mapping[str, torch.Tensor],
+    file: Path,
+    pick: str | None = None,
 ) -> State:
-    """Return the network's state, each tensor in the network's own name and dtype, from a checkpoint's content.
+    """Return the network's state from a checkpoint: where its publisher puts it, else found by structure.
 
-    The first layout with any of the network's keys counts.
+    The first layout with any of the network's keys counts, unless `pick` names another state.
 
     Raises:
-        WeightsError: no layout fits, or keys are missing or unexpected, or a shape differs; the keys are named.
+        WeightsError: no state fits, since keys are missing or unexpected, or a shape differs; the keys are named.
     """
-    for layout in layouts:
+    for layout in layouts if pick is None else ():
         nested = _descend(content, layout.nesting)
-        if any(_own_name(key, layout) in network for key in nested):
-            return _strict(nested, layout, network, file)
-    raise WeightsError(
-        f"{file} does not hold the network's weights: expected keys such as {_some(list(network))}, "
-        f"found {_some([str(key) for key in content])}."
-    )
+        names = {key: _own_name(key, layout) for key in nested if not (layout.drop and key.startswith(layout.drop))}
+        if any(name in network for name in names.values()):
+            inside = {key if names[key] not in network else str(names[key]): nested[key] for key in names}
+            found = compared("", inside, network)
+            return typed(found.state, network) if found.fits else _by_structure(content, network, file, found)
+    return find_state(content, network, file, pick=pick)
+
+
+def _by_structure(
+    content: Mapping[str, Any], network: Mapping[str, torch.Tensor], file: Path, published: Candidate
+) -> State:
+    """Return the state that structure finds; where it finds none, the error names what the published form lacks."""
+    try:
+        return find_state(content, network, file)
+    except WeightsError as error:
+        if "differ" in str(error):
+            raise
+        line = f"{file} does not fit the network. {published.faults()}. Is it the published file? See: mt models NAME"
+        raise WeightsError(line) from error
 
 
 def _descend(content: Mapping[str, Any], nesting: Sequence[str]) -> Mapping[str, Any]:
@@ -189,30 +281,3 @@ def _own_name(key: str, layout: Layout) -> str | None:
     if not key.startswith(layout.prefix) or (layout.drop and key.startswith(layout.drop)):
         return None
     return layout.rename(key.removeprefix(layout.prefix))
-
-
-def _strict(nested: Mapping[str, Any], layout: Layout, network: Mapping[str, torch.Tensor], file: Path) -> State:
-    wanted = {key: value for key, value in nested.items() if not (layout.drop and key.startswith(layout.drop))}
-    names = {key: _own_name(key, layout) for key in wanted}
-    unexpected = [key for key, name in names.items() if name not in network]
-    given = {name: wanted[key] for key, name in names.items() if name is not None and name in network}
-    missing = [name for name in network if name not in given and not name.endswith(_COUNTER)]
-    wrong = [
-        f"{name} {tuple(getattr(value, 'shape', ()))} instead of {tuple(network[name].shape)}"
-        for name, value in given.items()
-        if not isinstance(value, torch.Tensor) or value.shape != network[name].shape
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
-    if missing or unexpected or wrong:
-        said = "; ".join(f"{fault}: {_some(keys)}" for fault, keys in faults.items() if keys)
-        raise WeightsError(f"{file} does not fit the network. {said}. Is it the published file? See: mt models NAME")
-    return {
-        name: given[name].detach().to(like.dtype) if name in given else torch.zeros((), dtype=like.dtype)
-        for name, like in network.items()
-    }
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the first few names, and how many there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown}, ... ({len(names)} in all)"

@@ -6,11 +6,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 
 def keep(key: str) -> str:
     """Return the key itself: the checkpoint uses the network's own names."""
     return key
+
+
+SEPARATOR = "::"  # between a file and the state to take from it
+
+
+def split_pick(given: str | Path) -> tuple[Path, str | None]:
+    """Return the file and the chosen state of `FILE::STATE`; None for a file alone."""
+    path, separator, pick = str(given).rpartition(SEPARATOR)
+    return (Path(path), pick) if separator else (Path(given), None)
 
 
 @dataclass(frozen=True)

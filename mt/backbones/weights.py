@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from mt.backbones.layouts import Layout
+from mt.backbones.layouts import Layout, split_pick
 from mt.errors import WeightsError
 from mt.system import folders
 from mt.system.download import check_recorded, download
@@ -53,9 +53,11 @@ def find(weights: Published | None, given: str | Path | None = None) -> Path | N
         WeightsError: a file was given and is not there.
     """
     if given is not None:
-        path = Path(given).expanduser()
+        path = split_pick(given)[0].expanduser()
         if not path.is_file():
-            raise WeightsError(f"No weights at {path}. --weights takes a .pth, .ckpt or .safetensors file, or random.")
+            raise WeightsError(
+                f"No weights at {path}. --weights takes a .pth, .ckpt or .safetensors file, FILE::STATE, or random."
+            )
         return path
     if weights is None:
         return None

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mt.backbones.checkpoints import State, read_checkpoint, select
-from mt.backbones.layouts import Layout
+from mt.backbones.checkpoints import read_checkpoint
+from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.registry import BackboneSpec
+from mt.backbones.states import State, find_state
 from mt.backbones.weights import OFFLINE, RANDOM, find
 from mt.errors import InputError, WeightsError, unknown
 
 _HUB = "hf-hub:"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# What training scripts wrap a network's state in.
-_FORMS = ((), ""), (("state_dict",), ""), (("model",), ""), ((), "module."), (("state_dict",), "module.")
+POSITIONS = ("pos_embed", "pos_embed_win", "position_embedding")  # what timm resamples to another image size
 
 
 def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
@@ -43,7 +44,7 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     else:
         file = find(None, weights)
         assert file is not None
-        network.load_state_dict(_from_file(network, file))
+        network.load_state_dict(_from_file(network, file, split_pick(weights)[1]))
     preprocess = preprocess_of(spec, recipe).at_size(image_size)
     freeze(network)
     with torch.inference_mode():
@@ -107,12 +108,22 @@ def _unavailable(spec: BackboneSpec, error: Exception) -> WeightsError:
     )
 
 
-def _from_file(network: Any, file: Path) -> State:
-    """Return the state in a checkpoint with timm's names; of what is more, only the classifier is dropped."""
+def _from_file(network: Any, file: Path, pick: str | None) -> State:
+    """Return the state in a checkpoint with timm's names, its position embeddings resampled as timm does."""
     heads = network.pretrained_cfg.get("classifier") or ()
-    drop = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
-    layouts = [Layout(nesting, prefix, tuple(prefix + head for head in drop)) for nesting, prefix in _FORMS]
-    return select(read_checkpoint(file), layouts, network.state_dict(), file)
+    drop = [head.split(".")[0] for head in ((heads,) if isinstance(heads, str) else heads)]
+    module = sys.modules[type(network).__module__]
+    filtered: Any = getattr(module, "checkpoint_filter_fn", None)
+
+    def adapt(state: State) -> State:
+        resampled = {name for name in state if name in POSITIONS and state[name].shape != wanted[name].shape}
+        if not resampled or filtered is None:
+            return state
+        found: State = filtered({name: value.float() for name, value in state.items()}, network)
+        return {**state, **{name: found[name] for name in resampled if name in found}}
+
+    wanted: State = network.state_dict()
+    return find_state(read_checkpoint(file), wanted, file, pick=pick, drop=drop, adapt=adapt)
 
 
 def _hub_file(recipe: Mapping[str, Any]) -> Path | None:

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from mt.backbones.checkpoints import State
 from mt.backbones.networks.vit import Rule, VisionTransformer, VitConfig
+from mt.backbones.states import State
 
 VITS = {
     "vit_small_patch16": VitConfig(patch=16, width=384, heads=6, side=14),

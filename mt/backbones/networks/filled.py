@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.backbones.checkpoints import read_checkpoint, select
+from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import build, random_state
 from mt.backbones.networks.folding import fold_batch_norms
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
@@ -29,7 +30,8 @@ def load_published(
         state = random_state(network, spec.weights.url)
     else:
         file = obtain(spec.weights, weights, index=index)
-        state = select(read_checkpoint(file), spec.weights.layouts, network.state_dict(), file)
+        pick = None if weights is None else split_pick(weights)[1]
+        state = select(read_checkpoint(file), spec.weights.layouts, network.state_dict(), file, pick)
     network.load_state_dict(state, assign=True)
     fold_batch_norms(network)
     return FrozenNetwork(freeze(network), spec.preprocess.at_size(image_size), spec.dim, sha256_of(state), file)

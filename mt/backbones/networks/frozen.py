@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mt.backbones.checkpoints import State
 from mt.backbones.preprocess import Preprocess
+from mt.backbones.states import State
 
 
 @dataclass(frozen=True)
