@@ -16,7 +16,7 @@ import torch
 
 from mt.backbones.formats import INDEX, is_safetensors, is_torchscript, read_safetensors, read_shards
 from mt.backbones.layouts import Layout
-from mt.backbones.states import Candidate, State, compared, find_state, some, typed
+from mt.backbones.states import StateCandidate, State, compared, find_state, some, typed
 from mt.errors import WeightsError
 
 SAVE_STATE = "Save its state where it was made: torch.save(model.state_dict(), 'state.pth')"
@@ -253,7 +253,7 @@ def select(
 
 
 def _by_structure(
-    content: Mapping[str, Any], network: Mapping[str, torch.Tensor], file: Path, published: Candidate
+    content: Mapping[str, Any], network: Mapping[str, torch.Tensor], file: Path, published: StateCandidate
 ) -> State:
     """Return the state that structure finds; where it finds none, the error names what the published form lacks."""
     try:

@@ -35,7 +35,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Candidate:
+class StateCandidate:
     """One dictionary of a checkpoint read under one prefix: how it differs from the network's state.
 
     label: where it is, `teacher.backbone` say; state: the tensors that carry the network's names.
@@ -109,7 +109,7 @@ def some(names: Sequence[str]) -> str:
 
 def _candidates(
     content: Mapping[str, Any], network: Mapping[str, torch.Tensor], heads: Sequence[str], adapt: Adapt | None
-) -> Iterator[Candidate]:
+) -> Iterator[StateCandidate]:
     """Yield every dictionary of tensors under every prefix in which it holds some of the network's names."""
     for place, tensors in _dictionaries(content):
         for prefix in _prefixes(tensors, network):
@@ -142,7 +142,7 @@ def compared(
     network: Mapping[str, torch.Tensor],
     heads: Sequence[str] = (),
     adapt: Adapt | None = None,
-) -> Candidate:
+) -> StateCandidate:
     """Return how tensors by their names differ from a network's state; names of `heads` and leftovers are dropped."""
     own = {key: value for key, value in inside.items() if key in network}
     unexpected = tuple(key for key in inside if key not in network and not _is_beside(key, heads))
@@ -154,7 +154,7 @@ def compared(
         for key, value in own.items()
         if getattr(value, "shape", None) != network[key].shape
     )
-    return Candidate(label, own, missing, unexpected, wrong)
+    return StateCandidate(label, own, missing, unexpected, wrong)
 
 
 def _is_beside(key: str, heads: Sequence[str]) -> bool:
@@ -163,9 +163,9 @@ def _is_beside(key: str, heads: Sequence[str]) -> bool:
     return last in LEFTOVERS or any(first == head or first.startswith((f"{head}_", f"{head}or")) for head in heads)
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _distinct(candidates: Sequence[StateCandidate]) -> list[StateCandidate]:
     """Return the candidates whose tensors differ; of equal ones the first."""
-    kept: list[Candidate] = []
+    kept: list[StateCandidate] = []
     for one in candidates:
         if not any(_equal(one.state, other.state) for other in kept):
             kept.append(one)
@@ -179,7 +179,7 @@ def _equal(one: State, other: State) -> bool:
 
 
 def _nothing_fits(
-    found: Sequence[Candidate], content: Mapping[str, Any], network: Mapping[str, torch.Tensor], file: Path
+    found: Sequence[StateCandidate], content: Mapping[str, Any], network: Mapping[str, torch.Tensor], file: Path
 ) -> WeightsError:
     near = max(found, key=lambda one: len(one.state) - len(one.unexpected) - len(one.wrong), default=None)
     if near is None or 4 * len(near.state) < len(network):
