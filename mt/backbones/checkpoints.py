@@ -16,7 +16,7 @@ import torch
 
 from mt.backbones.formats import INDEX, is_safetensors, is_torchscript, read_safetensors, read_shards
 from mt.backbones.layouts import Layout
-from mt.backbones.states import StateCandidate, State, compared, find_state, some, typed
+from mt.backbones.states import State, StateCandidate, compared, find_state, some, typed
 from mt.errors import WeightsError
 
 SAVE_STATE = "Save its state where it was made: torch.save(model.state_dict(), 'state.pth')"
