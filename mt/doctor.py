@@ -88,7 +88,7 @@ def look(cache: Path) -> Iterator[Finding]:
 
 def _dicom() -> Finding:
     """Decode a small sample of each compression of DICOM."""
-    from mt.datasets.decoding.compressions import decoded_compressions
+    from mt.datasets.dicom.compressions import decoded_compressions
 
     try:
         tried = dict(decoded_compressions())

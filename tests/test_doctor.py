@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mt import doctor
-from mt.datasets.decoding import compressions
+from mt.datasets.dicom import compressions
 
 
 def findings(cache: Path) -> dict[str, dict[str, str]]:

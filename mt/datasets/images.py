@@ -99,7 +99,7 @@ def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
     if plain is not None:
         return plain
     if is_dicom(data):
-        from mt.datasets.decoding.dicom import read_dicom
+        from mt.datasets.dicom.object_pixels import read_dicom
 
         return read_dicom(data, decoding, notes)
     if data.startswith(tiff.MARKS):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mt.datasets.decoding.headers import Headers
+from mt.datasets.dicom.headers import Headers
 from mt.datasets.images import DICOM_SUFFIXES, SUFFIXES
 from mt.errors import DatasetError
 

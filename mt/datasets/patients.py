@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mt.cache.salt import hashed
-from mt.datasets.decoding.headers import Facts, patient_of, read_header
+from mt.datasets.dicom.headers import Facts, patient_of, read_header
 
 PATIENT = "patient"  # the column of the feature file that holds the hashes
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mt.datasets.decoding.compressions import SAMPLES, Sample, decoded_compressions
+from mt.datasets.dicom.compressions import SAMPLES, Sample, decoded_compressions
 from mt.errors import MissingExtraError
 
 

@@ -168,7 +168,7 @@ def test_each_cache_has_a_secret_of_its_own(data: Path, monkeypatch: pytest.Monk
 
 
 def test_headers_are_read_once_and_remember_nobody(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mt.datasets.decoding import headers
+    from mt.datasets.dicom import headers
 
     root = hospital(data / "clinic")
     index = ContentIndex(data / "index.sqlite")

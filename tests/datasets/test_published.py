@@ -252,7 +252,7 @@ def test_nih(data: Path, index: ContentIndex, csv_name: str) -> None:
     ("published", "years"), [("58", 58), ("058Y", 58), ("011M", 0), ("030M", 2), ("012D", 0), ("", None)]
 )
 def test_nih_ages_of_both_releases(published: str, years: int | None) -> None:
-    from mt.datasets.decoding.headers import whole_years
+    from mt.datasets.dicom.headers import whole_years
 
     assert whole_years(published) == years
 

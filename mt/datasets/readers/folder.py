@@ -11,7 +11,7 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Split
-from mt.datasets.decoding.headers import Headers
+from mt.datasets.dicom.headers import Headers
 from mt.datasets.grouping import NO_GROUPING, groups_by_regex
 from mt.datasets.listing import list_images, natural, some, subfolders
 from mt.datasets.readers.image_table import ImageTable, by_frame, splits_of, with_headers

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mt.datasets.base import Dataset
-from mt.datasets.decoding.headers import whole_years
+from mt.datasets.dicom.headers import whole_years
 from mt.datasets.listing import list_images, some
 from mt.datasets.location import dataset_folder, missing
 from mt.datasets.readers.image_table import ImageTable, found_images, splits_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import METADATA, Dataset
-from mt.datasets.decoding.headers import Headers
+from mt.datasets.dicom.headers import Headers
 from mt.datasets.grouping import groups_by_regex
 from mt.datasets.listing import contained, some
 from mt.datasets.patients import numbered, patients_of_values

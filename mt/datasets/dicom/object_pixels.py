@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mt.datasets.decoding.dicom_grey import grey_samples, number
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.pillow import refuse_bomb
 from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
+from mt.datasets.dicom.grey_values import grey_samples, number
 from mt.errors import MissingExtraError
 
 INSTALL = "pip install 'medical-transfer[dicom]'"
@@ -25,7 +25,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def read_dicom(data: bytes, decoding: Decoding, notes: Notes) -> Samples:
     """Return one frame of a DICOM file.
 
-    Grey: modality LUT or rescale slope and intercept, then a window or VOI table (`mt.datasets.decoding.dicom_grey`).
+    Grey: modality LUT or rescale slope and intercept, then a window or VOI table (`mt.datasets.dicom.grey_values`).
     Colour: palettes looked up, YBR converted, then the range of its bits.
 
     Raises:

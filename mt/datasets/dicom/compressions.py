@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mt.datasets.decoding.dicom import import_pydicom
+from mt.datasets.dicom.object_pixels import import_pydicom
 
 SIDE = 8
 

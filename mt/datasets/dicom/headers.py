@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from mt.cache.content import ContentIndex
 from mt.cache.fingerprint import digest
-from mt.datasets.decoding.dicom import class_name, import_pydicom
-from mt.datasets.decoding.dicom_grey import number
 from mt.datasets.decoding.kinds import looks_like_dicom
+from mt.datasets.dicom.grey_values import number
+from mt.datasets.dicom.object_pixels import class_name, import_pydicom
 from mt.errors import InputError, MissingExtraError
 
 # Columns by name, and the attributes of the header that they hold.

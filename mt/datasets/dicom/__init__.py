@@ -1,0 +1,1 @@
+"""DICOM files: their pixels, their headers, their compressions."""
