@@ -62,7 +62,7 @@ def test_what_dicom_decodes_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor._dicom()
     assert found.state == "ok"
     assert "JPEG-LS Lossless" in found.found
-    monkeypatch.setattr(compressions.Sample, "decodes", lambda sample: sample.name != "RLE")
+    monkeypatch.setattr(compressions.EncodedRamp, "decodes", lambda sample: sample.name != "RLE")
     found = doctor._dicom()
     assert (found.state, found.help) == ("note", "To have all: pip install 'medical-transfer[dicom]'")
     assert found.found.endswith("; not RLE")

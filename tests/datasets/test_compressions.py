@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from mt.datasets.dicom.compressions import SAMPLES, Sample, decoded_compressions
+from mt.datasets.dicom.compressions import SAMPLES, EncodedRamp, decoded_compressions
 from mt.errors import MissingExtraError
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
-def test_every_compression_of_the_extra_works(sample: Sample) -> None:
+def test_every_compression_of_the_extra_works(sample: EncodedRamp) -> None:
     assert sample.decodes()
 
 
