@@ -44,22 +44,22 @@ class BatchSize(click.ParamType[int | None]):
     help="Arithmetic of the network: float32, tf32, bfloat16 or float16.",
 )
 @click.option("--dtype", default="float32", show_default=True, help="Stored numbers: float32 or float16.")
-@click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Images at a time.")
-@click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]")
-@click.option("--limit", type=int, metavar="N", help="At most N rows a split, to try things out.")
+@click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Images per batch.")
+@click.option("--workers", type=int, help="Threads that decode images.  [default: one per core, at most 16]")
+@click.option("--limit", type=int, metavar="N", help="At most N rows per split, for a trial run.")
 @click.option(
     "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
     help="An unreadable image: raise (stop) or skip (keep its row, marked).",
 )
-@click.option("--overwrite", is_flag=True, help="Compute again what is complete.")
-@click.option("--rehash", is_flag=True, help="Hash every file again, even where size and time are unchanged.")
+@click.option("--overwrite", is_flag=True, help="Compute complete files again.")
+@click.option("--rehash", is_flag=True, help="Hash every file again, even if its size and time are unchanged.")
 @click.option(
     "--allow-mixed", is_flag=True,
-    help="Resume a file that another device or other versions began; recorded in it.",
+    help="Resume a file that another device or other versions began; the file records it.",
 )
 @click.option(
     "--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-    help="Wait so long for another writer.  [default: 0]",
+    help="How long to wait for another writer.  [default: 0]",
 )
 @options.as_json
 def featurize(
@@ -87,8 +87,8 @@ def featurize(
 ) -> None:
     """Embed a dataset's images with frozen backbones, once.
 
-    Several models share one pass over the images.  A complete cache is recognised and left alone; an interrupted
-    run goes on where it stopped when the same command is given again.
+    Several models share one pass over the images.  Complete files are skipped, and the same command resumes an
+    interrupted run.
     """
     from mt.cache.content import ContentIndex
     from mt.featurize.extraction import extractions
@@ -113,7 +113,7 @@ def featurize(
 
 
 def as_line(result: Result, *, as_json: bool) -> str:
-    """Return one line a feature file: rows, seconds, images a second and where it is."""
+    """Return one line per feature file: rows, seconds, images per second and its path."""
     if as_json:
         facts = asdict(result) | {"path": str(result.path), "cached": result.cached}
         return json.dumps(facts | {"images_per_second": result.images_per_second})

@@ -1,4 +1,4 @@
-"""What a run has to compute: one target a (split, backbone), known without torch and without opening an image."""
+"""What a run has to compute: one target per split and backbone, known without torch and without opening an image."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images a second of the pass that made the file, or None when it was there already."""
+        """Images per second of the pass that made the file; None if it was complete before."""
         return self.computed / self.seconds if self.computed and self.seconds else None
 
 
@@ -69,7 +69,7 @@ class Target:
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
-    """Return the dataset with at most `limit` rows a split: another content, so another fingerprint."""
+    """Return the dataset with at most `limit` rows per split: another content, so another fingerprint."""
     if limit is None:
         return dataset
     if limit < 1:
@@ -126,7 +126,7 @@ def weights_by_model(models: Sequence[str], given: Sequence[str]) -> dict[str, s
 
 
 def unique(models: Sequence[str], check: Callable[[str], object]) -> list[str]:
-    """Return the models once each, every name checked before anything is loaded."""
+    """Return each model once, after checking every name."""
     for name in models:
         check(name)
     return list(dict.fromkeys(models))

@@ -47,7 +47,7 @@ def run(
     limit: int | None,
     weights: Mapping[str, str | None],
 ) -> dict[Path, Result]:
-    """Compute the files of `targets` and return a result a path; what was finished stays when it is cut short.
+    """Compute the files of `targets` and return one result per path; an interrupted run keeps its finished blocks.
 
     `content` is the input of the dataset's fingerprint, which the files keep; `weights` what was asked for, by model.
     """
@@ -201,7 +201,7 @@ def _one_pass(
         )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "Finished blocks are in the cache. Run the same command again to go on from there."
+            "Finished blocks are in the cache. Run the same command again to resume."
         ) from None
     seconds = time.monotonic() - began
     return {
