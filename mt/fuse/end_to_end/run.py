@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,8 +58,10 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
         with ScoreStore(path) as store:
             scorer = Scorer(store, cached.metrics)
             tuner = Tuner(request, folder, ranks, device, fitting=fitting, scorer=scorer, draws=draws, weights=named)
-            known = _stored(questions, store, folder, again=request.cached.save is not None) if ranks.first else None
+            known = _stored(questions, scorer, folder, again=request.cached.save is not None) if ranks.first else None
             known = ranks.told(known)
+            for question in questions:
+                draws.repeats(question, known.get(question.identity, {}))  # before later questions are drawn
             todo = [question for question in questions if question.identity not in known]
             n_fitted = 0
             for number, question in enumerate(todo, start=1):
@@ -82,12 +85,19 @@ def _questions(
             yield Question(pair, budget, seed, method, recipe, draw)
 
 
-def _stored(questions: Sequence[Question], store: ScoreStore, folder: Path, *, again: bool) -> set[str]:
-    """Return the questions that the store answers; what killed runs of these left in `folder` is removed."""
-    known = set() if again else store.has_fits(question.identity for question in questions)
+def _stored(
+    questions: Sequence[Question], scorer: Scorer, folder: Path, *, again: bool
+) -> dict[str, Mapping[str, Any]]:
+    """Return what the draws of the questions got that the store answers, by identity.
+
+    Files that killed runs of these left in `folder` are removed.
+    """
+    identities = [question.identity for question in questions]
+    known = set() if again else scorer.store.has_fits(identities)
+    scorer.find(identities)
     for identity in known:
         checkpoints_of(folder, identity).remove_left()
-    return known
+    return {identity: scorer.realised.get(identity, {}) for identity in known}
 
 
 def _joined(pairs: list[Pair]) -> Pair:
