@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 import click
 
@@ -24,31 +24,55 @@ P = ParamSpec("P")
 class Selection:
     """The feature files that a command is about.
 
-    entries: those that were named, or all.  filtered: whether any were named.
+    entries: those that were named, or all.  filtered: whether any were named.  hidden: how many superseded, limited and
+    random-weight files match beside them.
     """
 
     catalog: Catalog
     entries: list[Entry]
     filtered: bool
+    hidden: int = 0
 
 
 def selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..., None]:
-    """Add the options that choose files, and pass the chosen ones on as a `Selection`."""
+    """Add the options that choose files, and pass the chosen ones on as a `Selection`.
+
+    Superseded, limited and random-weight files are chosen by path, or with --everything.
+    """
+    widened = click.option(
+        "--everything", "--all", "everything", is_flag=True, help=f"Also take {', '.join(LEFT_OUT)} files."
+    )
+    return _selecting(widened(command), everything=None)
+
+
+def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..., None]:
+    """Add the same options; superseded, limited and random-weight files are chosen like all others."""
+    return _selecting(command, everything=True)
+
+
+def _selecting(command: Callable[..., None], *, everything: bool | None) -> Callable[..., None]:
+    """Add the options; everything: as given, or as the option of that name says."""
 
     @functools.wraps(command)
     def with_selection(
         paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
-        cache_dir: str | None, *args: P.args, **others: P.kwargs,
+        cache_dir: str | None, *args: object, **others: Any,
     ) -> None:  # fmt: skip
         catalog = Catalog(folders.cache_dir(cache_dir))
+        wide = everything if everything is not None else others.pop("everything")
         if paths:
-            entries = [_entry(Path(path)) for path in paths]
+            found = entries = [_entry(Path(path)) for path in paths]
         else:
-            entries = catalog.entries(datasets=datasets, models=models, splits=splits, everything=True)
-        if not entries and (datasets or models or splits):
+            found = catalog.entries(datasets=datasets, models=models, splits=splits, everything=True)
+            entries = [entry for entry in found if wide or not set(entry.flags) & set(LEFT_OUT)]
+        if not found and (datasets or models or splits):
             named = ", ".join([*datasets, *models, *splits])
             raise InputError(f"No feature file for {named} in {catalog.cache_dir}. See: mt cache list")
-        command(Selection(catalog, entries, bool(paths or datasets or models or splits)), *args, **others)
+        filtered = bool(paths or datasets or models or splits)
+        hidden = len(found) - len(entries)
+        if hidden:
+            progress.note(f"{hidden} superseded, limited or random-weight files not taken. Take them: --everything")
+        command(Selection(catalog, entries, filtered, hidden), *args, **others)
 
     chosen: Callable[..., None] = with_selection
     for option in (
@@ -74,26 +98,20 @@ def cache() -> None:
     """List, verify, export and clean the feature files."""
 
 
-@cache.command("list", epilog="Example: mt cache list --dataset pcam --all")
+@cache.command("list", epilog="Example: mt cache list --dataset pcam --everything")
 @selection
-@click.option("--all", "everything", is_flag=True, help=f"Also show {', '.join(LEFT_OUT)} files.")
 @options.as_json
-def list_(selected: Selection, everything: bool, as_json: bool) -> None:
+def list_(selected: Selection, as_json: bool) -> None:
     """List the feature files, by dataset, split and model.
 
-    Superseded, limited and random-weight files are not used unless asked for, and not listed without --all.
+    Superseded, limited and random-weight files are not used unless asked for, and not listed without --everything.
     """
-    shown = [entry for entry in selected.entries if everything or not set(entry.flags) & set(LEFT_OUT)]
     if as_json:
-        show.json_lines(map(show.facts, shown))
-        return
-    if shown:
-        show.table(shown)
+        show.json_lines(map(show.facts, selected.entries))
+    elif selected.entries:
+        show.table(selected.entries)
     else:
         progress.note(f"No feature files in {selected.catalog.cache_dir}. Make some: mt featurize")
-    if len(shown) < len(selected.entries):
-        hidden = len(selected.entries) - len(shown)
-        progress.note(f"{hidden} superseded, limited or random-weight files not shown. Show them: --all")
 
 
 @cache.command(epilog="Example: mt cache info --model dino --split test")
@@ -136,7 +154,7 @@ def verify(context: click.Context, selected: Selection, as_json: bool) -> None:
 
 
 @cache.command(epilog="Example: mt cache remove --model dino --dataset pcam")
-@selection
+@whole_selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
 def remove(selected: Selection, yes: bool, as_json: bool) -> None:
@@ -212,9 +230,14 @@ def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
     """
     from mt.cache.exporting import export as write
 
-    usable = selected.entries if selected.filtered else [entry for entry in selected.entries if not entry.flags]
+    usable = selected.entries if selected.filtered else [entry for entry in selected.entries if entry.complete]
     if not usable:
         raise InputError(f"No complete feature files in {selected.catalog.cache_dir}. Make some: mt featurize")
+    if len(usable) > 1 and out.suffix == f".{form}" and not out.is_dir():
+        raise InputError(
+            f"--out {out} names one {form} file, and {len(usable)} feature files match. Name a folder, or one feature "
+            "file: --dataset, --model, --split. See: mt cache list"
+        )
     for entry in usable:
         target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(entry, form)
         features = entry.open(verify=True)

@@ -77,10 +77,11 @@ class TestList:
             ["folder:moles", "train", "dino", "11", "160", *size, "1", "skipped"],
             ["folder:moles", "train", "swav", "11", "160", *size, "incomplete"],
         ]
-        assert "3 superseded, limited or random-weight files not shown. Show them: --all" in result.stderr
+        assert "3 superseded, limited or random-weight files not taken. Take them: --everything" in result.stderr
 
-    def test_all_shows_everything(self, cache: Path) -> None:
-        result = mt(cache, "list", "--all", "--model", "dino")
+    @pytest.mark.parametrize("option", ["--everything", "--all"])
+    def test_all_shows_everything(self, cache: Path, option: str) -> None:
+        result = mt(cache, "list", option, "--model", "dino")
         assert all(word in result.stdout for word in ("superseded", "limited", "random"))
         assert len(result.stdout.splitlines()) == 6
 
@@ -136,9 +137,39 @@ class TestInfo:
         mt(cache, "info", cache / "none.h5", fails=InputError)
 
 
+class TestTaken:
+    """Commands take the same files: by default none that is superseded, limited or of random weights."""
+
+    @pytest.mark.parametrize("command", ["list", "info", "verify", "export"])
+    @pytest.mark.parametrize("named", [[], ["--dataset", "folder:moles", "--model", "dino"]], ids=["all", "named"])
+    def test_all_of_them_agree_and_everything_widens_them(
+        self, cache: Path, tmp_path: Path, command: str, named: list[str]
+    ) -> None:
+        out = ["--out", str(tmp_path / "out")] if command == "export" else []
+        taken = []
+        for wide in ([], ["--everything"]):
+            found = lines(mt(cache, command, *named, *wide, *out, "--json"))
+            files = {Path(one.get("source", one["path"])) for one in found}
+            taken.append({path.stem.rpartition("-")[2][0] for path in files if path.suffix == ".h5"})
+        assert taken == [{"b", "c"}, {"a", "b", "c", "d", "e"}]
+
+    def test_a_file_that_is_named_is_taken(self, cache: Path) -> None:
+        (path,) = cache.glob("*/*/*-aaaaaaaaaaaa.h5")
+        assert [one["path"] for one in lines(mt(cache, "info", path, "--json"))] == [str(path)]
+
+    @pytest.mark.parametrize("form", ["npy", "csv"])
+    def test_several_files_never_go_to_a_folder_that_is_called_like_a_file(
+        self, cache: Path, tmp_path: Path, form: str
+    ) -> None:
+        out = tmp_path / f"x.{form}"
+        found = mt(cache, "export", "--model", "dino", "--format", form, "--out", out, fails=InputError)
+        assert str(found.exception).startswith(f"--out {out} names one {form} file, and 2 feature files match.")
+        assert not out.exists()
+
+
 class TestVerify:
     def test_sound_files_pass(self, cache: Path) -> None:
-        result = mt(cache, "verify")
+        result = mt(cache, "verify", "--everything")
         assert result.exit_code == 0
         assert result.stdout.count("ok ") == 6
         assert "(1 of 3 blocks are there)" in result.stdout
@@ -147,7 +178,7 @@ class TestVerify:
     def test_damaged_rows_are_named_and_the_exit_status_is_one(self, cache: Path) -> None:
         path = next(cache.glob("*/test/dino-cccc*.h5"))
         flip(path, embeddings_of(path))
-        result = mt(cache, "verify")
+        result = mt(cache, "verify", "--everything")
         assert result.exit_code == 1
         assert f"damaged  {path}\n         rows 0 to 3 (block 0): bild-é0.png, bild-é1.png" in result.stdout
         assert "6 files verified, 1 damaged." in result.stderr
