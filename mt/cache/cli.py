@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 import click
 
@@ -42,29 +42,23 @@ def selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..
     widened = click.option(
         "--everything", "--all", "everything", is_flag=True, help=f"Also take {', '.join(LEFT_OUT)} files."
     )
-    return _selecting(widened(command), everything=None)
+    return widened(whole_selection(command))
 
 
 def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..., None]:
-    """Add the same options; superseded, limited and random-weight files are chosen like all others."""
-    return _selecting(command, everything=True)
-
-
-def _selecting(command: Callable[..., None], *, everything: bool | None) -> Callable[..., None]:
-    """Add the options; everything: as given, or as the option of that name says."""
+    """Add the same options but --everything; superseded, limited and random-weight files are chosen like all others."""
 
     @functools.wraps(command)
     def with_selection(
         paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
-        cache_dir: str | None, *args: object, **others: Any,
+        cache_dir: str | None, everything: bool = True, *args: P.args, **others: P.kwargs,
     ) -> None:  # fmt: skip
         catalog = Catalog(folders.cache_dir(cache_dir))
-        wide = everything if everything is not None else others.pop("everything")
         if paths:
             found = entries = [_entry(Path(path)) for path in paths]
         else:
             found = catalog.entries(datasets=datasets, models=models, splits=splits, everything=True)
-            entries = [entry for entry in found if wide or not set(entry.flags) & set(LEFT_OUT)]
+            entries = [entry for entry in found if everything or not set(entry.flags) & set(LEFT_OUT)]
         if not found and (datasets or models or splits):
             named = ", ".join([*datasets, *models, *splits])
             raise InputError(f"No feature file for {named} in {catalog.cache_dir}. See: mt cache list")
