@@ -24,10 +24,10 @@ from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Part, Work
 from mt.probe.methods.linear import CLIP
+from mt.system.ranks import Ranks
 
 BACKBONE, BATCH, STEPS, ROUNDS, TARGET = "supervised", 8, 6, 5, 0.9
 

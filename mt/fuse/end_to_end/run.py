@@ -14,7 +14,6 @@ from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.featurize.plan import weights_by_model
 from mt.fuse.aligned import join_pairs
-from mt.fuse.end_to_end.ranks import Ranks, joined
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.tuner import Tuner, checkpoints_of, identity_of, method_name
 from mt.fuse.request import FuseRequest
@@ -28,6 +27,7 @@ from mt.probe.run import Answers, Scorer, ask, check_metrics, run_probe
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device
+from mt.system.ranks import Ranks, joined
 from mt.terminal import progress
 
 

@@ -21,7 +21,6 @@ from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.saved import END_TO_END
@@ -35,6 +34,7 @@ from mt.results.model_files import (
     whole,
 )
 from mt.system.device import pick_device
+from mt.system.ranks import Ranks
 from mt.system.threads import decoders
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.fit import Fitter, TunedFit
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import save_tuned
 from mt.fuse.end_to_end.warm_start import recipe_names
@@ -39,6 +38,7 @@ from mt.probe.questions import Pair, Question
 from mt.probe.run import Scorer
 from mt.probe.saved import ModelFolder
 from mt.results.store import Fit
+from mt.system.ranks import Ranks
 from mt.system.threads import decoders
 from mt.terminal import progress
 

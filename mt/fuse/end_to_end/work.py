@@ -16,9 +16,9 @@ from mt.errors import MtError
 from mt.fuse.end_to_end.augment import Augmentation, Moves
 from mt.fuse.end_to_end.images import Images, ahead
 from mt.fuse.end_to_end.network import EndToEnd
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.system.device import tf32
+from mt.system.ranks import Ranks
 
 Array = npt.NDArray[Any]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -13,10 +13,10 @@ from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.aligned import AlignedFeatures, join_pairs
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images, dataset_of
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Work
 from mt.probe.questions import Pair, find_pairs
+from mt.system.ranks import Ranks
 from mt.types import LabelledRows
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mt.fuse.end_to_end.ranks import Ranks
 from mt.results.store import Fit, ScoreStore
+from mt.system.ranks import Ranks
 from tests.fuse.end_to_end.small import RESNET, VIT
 
 COMMON = ("fuse", "--unfreeze", "--model", RESNET, "--model", VIT, "--fraction", "1", "--everything", "--dropout", "0",
@@ -63,7 +63,7 @@ def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself():
 
 @pytest.mark.parametrize("large", [10, 1 << 24])
 def test_buckets_hold_every_tensor_once(large):
-    from mt.fuse.end_to_end.ranks import _buckets
+    from mt.system.ranks import _buckets
 
     tensors = [torch.empty(size, device="meta") for size in (3, large, 5, large, 1)]
     found = [tensor for bucket in _buckets(tensors) for tensor in bucket]
