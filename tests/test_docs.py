@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mt
 from mt.backbones.registry import REGISTRY
 from mt.datasets import DATASETS, load_dataset
+from mt.probe.scores.metrics import METRICS, score
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -34,15 +36,15 @@ def test_every_page_is_in_the_navigation() -> None:
 
 @pytest.fixture
 def example() -> Iterator[types.ModuleType]:
-    """The two examples of the page on extending, run as one module; the registries are left as they were."""
-    backbones, datasets = dict(REGISTRY), dict(DATASETS)
+    """The examples of the page on extending, run as one module; the registries are left as they were."""
+    backbones, datasets, metrics = dict(REGISTRY), dict(DATASETS), dict(METRICS)
     module = types.ModuleType("extend_example")
     sys.modules[module.__name__] = module
     for block in blocks():
         exec(compile(block, "docs/extend.md", "exec"), module.__dict__)
     yield module
     del sys.modules[module.__name__]
-    for registry, before in ((REGISTRY, backbones), (DATASETS, datasets)):
+    for registry, before in ((REGISTRY, backbones), (DATASETS, datasets), (METRICS, metrics)):
         for name in set(registry) - set(before):
             del registry[name]
 
@@ -53,7 +55,7 @@ def blocks() -> list[str]:
 
 def test_each_example_is_under_20_lines() -> None:
     lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks()]
-    assert len(lengths) == 2
+    assert len(lengths) == 3
     assert max(lengths) < 20
 
 
@@ -73,6 +75,13 @@ def test_the_example_dataset_loads(example: Any, tmp_path: Path) -> None:
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 14, "test": 6}
     assert dataset.splits["test"].labels.sum() == 3
     assert dataset.splits["test"].images.load(0, 1)[0].size == (8, 8)
+
+
+def test_the_example_metric_has_scores_and_intervals(example: Any) -> None:
+    y, p = [0, 0, 1, 1, 1, 0], [0.1, 0.6, 0.8, 0.9, 0.3, 0.2]
+    assert score("youden", y, p) == pytest.approx(2 / 3 - 1 / 3)
+    low, high = mt.interval("youden", y, p)
+    assert low < 1 / 3 < high
 
 
 def test_the_architecture_names_every_room_and_no_file_that_is_gone() -> None:
