@@ -124,6 +124,7 @@ def manifest(
         "compute": dict(how),
         "command": again,
         "warnings": list(dataset.warnings),
+        **({"settings": changed} if (changed := dataset.settings.changed()) else {}),
     }
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mt.backbones.preprocess import Preprocess
 from mt.cache.dataset_name import data_dir_of, loadable_name
-from mt.datasets import Dataset, ImageError, load_dataset
+from mt.datasets import Dataset, DatasetSettings, ImageError, load_dataset
 from mt.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ Made = TypeVar("Made")
 
 
 def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
-    """Load the dataset that a feature file was made from, from where it was read then, or from `data_dir`.
+    """Load the dataset that a feature file was made from, as it was read then, or from `data_dir`.
 
     Raises InputError and DatasetError where it is not there any more.
     """
     location = entry.manifest.get("location")
     place = data_dir or data_dir_of(entry.dataset, location)
     name = loadable_name(entry.dataset, location)
-    return load_dataset(name, Path(place) if place else None, on_error="skip")
+    settings = DatasetSettings(**entry.manifest.get("settings", {}))
+    return load_dataset(name, Path(place) if place else None, settings=settings, on_error="skip")
 
 
 class Images:

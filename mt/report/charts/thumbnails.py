@@ -22,11 +22,12 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
 
     Nothing where the images are not at hand; an image that cannot be read is left out.
     """
-    from mt.datasets import load_dataset
+    from mt.datasets import DatasetSettings, load_dataset
 
     name = loadable_name(entry.dataset, entry.manifest.get("location"))
     try:
-        split = load_dataset(name, data_dir).splits[entry.split]
+        settings = DatasetSettings(**entry.manifest.get("settings", {}))
+        split = load_dataset(name, data_dir, settings=settings).splits[entry.split]
     except (MtError, KeyError) as error:
         progress.note(f"No thumbnails of {entry.dataset}: {error}")
         return {}
