@@ -75,7 +75,8 @@ def load_backbone(
     """Load a backbone in eval mode, its parameters frozen.
 
     Args:
-        name: a name of the registry, or `timm:NAME`; see `mt models`.
+        name: a name of the registry, `timm:NAME` or another loader's, each with `:RULE` for another embedding; see
+            `mt models`.
         weights: a .pth, .ckpt or .safetensors file; `random` for seeded random weights; None for the published ones,
             looked for in the weights folder, an installed package, and then downloaded.
         device: where the model is put.
@@ -94,7 +95,7 @@ def load_backbone(
         check_image_size(spec, image_size)
     loaded = _network(spec, weights, image_size, index)
     description = {
-        "architecture": spec.network,
+        "architecture": loaded.architecture or spec.network,
         "embedding": spec.embedding,
         "weights": loaded.weights_sha256,
         "random_weights": weights == RANDOM,
@@ -104,6 +105,8 @@ def load_backbone(
         "memory_format": MEMORY_FORMAT,
         "revision": EXTRACTION_REVISION,
     }
+    if loaded.origin is not None:
+        description["origin"] = dict(loaded.origin)
     backbone = Backbone(
         name=name,
         model=loaded.network.to(torch.device(device)).to(memory_format=torch.channels_last),
@@ -118,7 +121,8 @@ def load_backbone(
     if index is not None:
         resolved = Resolved(name, backbone.dim, backbone.fingerprint, description, backbone.random_weights)
         state = None if loaded.file is None else _file_state(loaded.file)
-        index.remember("backbone", _key(name, weights, image_size, precision), {"file": state} | asdict(resolved))
+        seen = {"file": state, "watched": [_file_state(file) for file in loaded.watched]}
+        index.remember("backbone", _key(name, weights, image_size, precision), seen | asdict(resolved))
     return backbone
 
 
@@ -135,7 +139,9 @@ def resolve_backbone(
     known = index.recall("backbone", _key(name, weights, image_size, precision))
     if known is None:
         return None
-    then = known.pop("file")
+    then, watched = known.pop("file"), known.pop("watched", [])
+    if any(not Path(one[0]).is_file() or _file_state(Path(one[0])) != one for one in watched):
+        return None
     if weights == RANDOM:
         return Resolved(**known) if then is None else None
     if then is None:

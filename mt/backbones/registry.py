@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mt.backbones.embeddings import POOLED, split_rule, unfitting
 from mt.backbones.layouts import Layout, efficientnet_lite_names
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.weights import Published
@@ -11,6 +12,9 @@ from mt.errors import unknown
 
 TIMM = "timm:"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+_HUB_ALIAS = "hf_hub:"
+_VIT_RULES = {"cls": "cls1", "mean": "mean", "cls+mean": "cls+mean", "cls4": "cls4"}  # as `networks.vit` calls them
+_WIDTHS = {"cls1": 1, "mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}  # tokens beside each other
 _META = "https://dl.fbaipublicfiles.com"
 
 
@@ -171,16 +175,39 @@ REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def find_spec(name: str) -> BackboneSpec:
-    """Return the backbone called `name`; `timm:NAME` is any of timm's networks.
+    """Return the backbone called `name`; `MODEL:RULE` is a model with another embedding rule.
+
+    `timm:NAME` is any of timm's networks, `timm:hf-hub:ORG/NAME` (or `hf_hub:`) one that its publisher put on the hub,
+    `timm:local-dir:PATH` one in a folder of the hub's form.
 
     Raises:
-        InputError: no such name; the message says the closest one.
+        InputError: no such name (the message says the closest one), or a rule that does not fit the network.
     """
     if name in REGISTRY:
         return REGISTRY[name]
+    model, rule = split_rule(name)
+    if rule is not None:
+        return _with_rule(find_spec(model), name, rule)
     if name.startswith(TIMM) and len(name) > len(TIMM):
+        network = name.removeprefix(TIMM)
+        if network.startswith(_HUB_ALIAS):
+            network = "hf-hub:" + network.removeprefix(_HUB_ALIAS)
         return BackboneSpec(
-            name, name.removeprefix(TIMM), "pooled", None, None, None, "as its publisher says",
+            name, network, POOLED, None, None, None, "as its publisher says",
             "as its publisher says", "https://github.com/huggingface/pytorch-image-models",
         )  # fmt: skip
     raise unknown("backbone", name, REGISTRY, see="mt models")
+
+
+def _with_rule(spec: BackboneSpec, name: str, rule: str) -> BackboneSpec:
+    """Return an entry under another embedding rule; what other libraries build is checked when it is loaded."""
+    if spec.weights is None or spec.embedding == rule:
+        return replace(spec, name=name, embedding=rule)
+    assert spec.dim is not None
+    width = spec.dim // _WIDTHS.get(spec.embedding, 1)
+    if spec.embedding not in _WIDTHS:
+        raise unfitting(name, rule, [POOLED])
+    if rule == POOLED:
+        raise unfitting(name, rule, list(_VIT_RULES))
+    own = _VIT_RULES[rule]
+    return replace(spec, name=name, embedding=own, dim=width * _WIDTHS[own])

@@ -37,6 +37,10 @@ class BatchSize(click.ParamType[int | None]):
     "--weights", multiple=True, metavar="[MODEL=]FILE|random",
     help="Weights from a file, or seeded random ones (for tests).  [default: the published ones]",
 )
+@click.option(
+    "--embedding", "embeddings", multiple=True, metavar="RULE",
+    help="Embedding rule (repeatable): pooled, cls, mean, cls+mean or cls4.  [default: the model's own]",
+)
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
 @options.device
 @click.option(
@@ -71,6 +75,7 @@ def featurize(
     settings: DatasetSettings,
     cache_dir: str | None,
     weights: tuple[str, ...],
+    embeddings: tuple[str, ...],
     image_size: int | None,
     device: str,
     precision: str,
@@ -103,7 +108,7 @@ def featurize(
     request = FeaturizeRequest(
         datasets, models, splits, data_dir=Path(data_dir) if data_dir else None, download=download,
         settings=settings, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
-        image_size=image_size, limit=limit, compute=compute,
+        image_size=image_size, limit=limit, embeddings=embeddings, compute=compute,
     )  # fmt: skip
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mt.backbones.embeddings import with_rule
 from mt.backbones.load import find_spec, load_backbone, resolve_backbone
 from mt.cache.content import ContentIndex
 from mt.featurize import plan
@@ -18,8 +20,9 @@ class LoadedBackbones:
     """The backbones of a request, by name; weights: what was asked for, by model."""
 
     def __init__(self, request: FeaturizeRequest, index: ContentIndex) -> None:
-        self.models = plan.unique(request.models, find_spec)
-        self.weights = plan.weights_by_model(self.models, request.weights)
+        asked = plan.weights_by_model(plan.unique(request.models, find_spec), request.weights)
+        self.weights = {named: asked[model] for model in asked for named in _under_rules(model, request.embeddings)}
+        self.models = plan.unique(list(self.weights), find_spec)
         self._image_size, self._compute, self._index = request.image_size, request.compute, index
         self._loaded: dict[str, Backbone] = {}
 
@@ -42,3 +45,8 @@ class LoadedBackbones:
             for line in self._loaded[model].notes:
                 progress.note(line)
         return self._loaded[model]
+
+
+def _under_rules(model: str, rules: Sequence[str]) -> list[str]:
+    """Return the names of a model under each embedding rule; its own name where none was asked for."""
+    return [with_rule(model, rule) for rule in rules] or [model]

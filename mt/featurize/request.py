@@ -53,7 +53,7 @@ class FeaturizeRequest:
     are named.  models: backbone names; several share one pass over the images.
     splits: the splits to featurize; all if empty.  cache_dir: folder of feature files.
     weights: `random`, FILE, or MODEL=FILE.  image_size: side in pixels that the networks see; their own if None.
-    limit: at most this many rows per split.
+    limit: at most this many rows per split.  embeddings: embedding rules; each model is used with each of them.
     """
 
     datasets: Sequence[Dataset | str]
@@ -66,9 +66,10 @@ class FeaturizeRequest:
     weights: Sequence[str] = ()
     image_size: int | None = None
     limit: int | None = None
+    embeddings: Sequence[str] = ()
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
-        for name in ("datasets", "models", "splits", "weights"):
+        for name in ("datasets", "models", "splits", "weights", "embeddings"):
             if isinstance(value := getattr(self, name), str):
                 raise InputError(f"{name} takes a list, got the text '{value}'. Write {name}=['{value}'].")

@@ -1,7 +1,8 @@
-"""Any of timm's networks as a backbone: `timm:NAME`, and `timm:hf-hub:ORG/NAME` for what medical groups publish."""
+"""Any of timm's networks as a backbone: by name, from a repository of the hub, or from a folder of the hub's form."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Mapping
@@ -9,19 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
+from mt.backbones.embeddings import POOLED
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
+from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import BackboneSpec
+from mt.backbones.registry import TIMM, BackboneSpec
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import OFFLINE, RANDOM, find
 from mt.errors import InputError, WeightsError, unknown
 
 _HUB = "hf-hub:"
+_FOLDER = "local-dir:"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_FOLDER_FILES = (  # timm.models._hub, `_PREFERRED_FILES`
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+)  # fmt: skip
 POSITIONS = ("pos_embed", "pos_embed_win", "position_embedding")  # what timm resamples to another image size
 
 
@@ -38,7 +47,7 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     recipe: Mapping[str, Any] = network.pretrained_cfg
     file: Path | None = None
     if weights is None:
-        file = _hub_file(recipe)
+        file = _folder_file(spec) if spec.network.startswith(_FOLDER) else _hub_file(recipe)
     elif weights == RANDOM:
         network.load_state_dict(random_state(network, spec.network))
     else:
@@ -46,12 +55,47 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
         assert file is not None
         network.load_state_dict(_from_file(network, file, split_pick(weights)[1]))
     preprocess = preprocess_of(spec, recipe).at_size(image_size)
-    freeze(network)
+    embedded = TimmNetwork(freeze(network), spec.embedding)
     with torch.inference_mode():
-        features = network(torch.zeros(1, 3, preprocess.crop, preprocess.crop))
-    if features.dim() != 2:
-        raise InputError(f"'{spec.name}' has no pooled features: its output has shape {tuple(features.shape)}.")
-    return FrozenNetwork(network, preprocess, features.shape[1], sha256_of(network.state_dict()), file)
+        dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
+    whole = network if spec.embedding == POOLED else embedded
+    return FrozenNetwork(
+        whole, preprocess, dim, sha256_of(network.state_dict()), file, architecture=_architecture(spec, recipe)
+    )
+
+
+class TimmNetwork(TokenNetwork):
+    """A network of timm with an embedding rule: `forward_features` gives its tokens where it has some."""
+
+    def __init__(self, network: nn.Module, rule: str) -> None:
+        n_prefix = int(getattr(network, "num_prefix_tokens", 0))
+        has_class = n_prefix > 0 and getattr(network, "cls_token", None) is not None
+        super().__init__(network, rule, has_class=has_class, n_prefix=n_prefix)
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor | None:
+        output: torch.Tensor = self.network(images)
+        return output if output.dim() == 2 else None
+
+    def tokens(self, images: torch.Tensor) -> torch.Tensor | None:
+        features: torch.Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return features if features.dim() == 3 else None
+
+    def class_tokens(self, images: torch.Tensor) -> list[torch.Tensor] | None:
+        intermediates: Any = getattr(self.network, "forward_intermediates", None)
+        if intermediates is None or not self.has_class:
+            return None
+        layers = intermediates(
+            images, indices=N_LAST, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
+        )
+        return [prefix[:, 0] for _, prefix in layers]
+
+
+def _architecture(spec: BackboneSpec, recipe: Mapping[str, Any]) -> str | None:
+    """Return what the fingerprint calls the network in a folder, which has no name of its own; else None."""
+    if not spec.network.startswith(_FOLDER):
+        return None
+    config = Path(spec.network.removeprefix(_FOLDER)).expanduser() / "config.json"
+    return f"{_FOLDER}{recipe.get('architecture')}:{hashlib.sha256(config.read_bytes()).hexdigest()}"
 
 
 def preprocess_of(spec: BackboneSpec, recipe: Mapping[str, Any]) -> Preprocess:
@@ -81,7 +125,9 @@ def _create(spec: BackboneSpec, image_size: int | None, *, pretrained: bool) -> 
     import timm
 
     name = spec.network
-    if not name.startswith(_HUB):
+    if name.startswith(_FOLDER):
+        name = _FOLDER + str(_folder(spec))
+    elif not name.startswith(_HUB):
         known = timm.list_pretrained() if "." in name else timm.list_models()
         if name not in known:
             raise unknown("backbone", spec.name, [f"timm:{one}" for one in known], see="https://huggingface.co/timm")
@@ -95,6 +141,18 @@ def _create(spec: BackboneSpec, image_size: int | None, *, pretrained: bool) -> 
     if pretrained and not any(network.pretrained_cfg.get(source) for source in ("url", "hf_hub_id", "file")):
         raise WeightsError(f"timm has no weights for '{spec.name}'. Pass --weights FILE, or choose a tag: NAME.TAG.")
     return network
+
+
+def _folder(spec: BackboneSpec) -> Path:
+    """Return the folder that a `local-dir:` name means.
+
+    Raises:
+        WeightsError: it is not there, or holds no model of timm's.
+    """
+    folder = Path(spec.network.removeprefix(_FOLDER)).expanduser()
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"No config.json in {folder}. '{TIMM}{_FOLDER}PATH' takes a folder of the hub's form.")
+    return folder
 
 
 def _unavailable(spec: BackboneSpec, error: Exception) -> WeightsError:
@@ -136,3 +194,12 @@ def _hub_file(recipe: Mapping[str, Any]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def _folder_file(spec: BackboneSpec) -> Path | None:
+    """Return the weights' file of a local folder that timm has just loaded, in timm's order of preference."""
+    folder = _folder(spec)
+    files = [folder / name for name in _FOLDER_FILES]
+    for ending in (".safetensors", ".pth", ".pth.tar", ".bin"):
+        files += sorted(folder.glob(f"*{ending}"))
+    return next((file for file in files if file.is_file()), None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,13 +17,21 @@ from mt.backbones.states import State
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A frozen network; `file` is where its weights came from, None for random ones."""
+    """A frozen network; `file` is where its weights came from, None for random ones.
+
+    `architecture` is what the fingerprint calls the network, by default as the registry does; `origin` the repository,
+    revision and hashes of files that the fingerprint holds beside it; `watched` further files whose change means that
+    the backbone must be loaded again.
+    """
 
     network: nn.Module
     preprocess: Preprocess
     dim: int
     weights_sha256: str
     file: Path | None
+    architecture: str | None = None
+    origin: Mapping[str, Any] | None = None
+    watched: tuple[Path, ...] = ()
 
 
 def freeze(network: nn.Module) -> nn.Module:

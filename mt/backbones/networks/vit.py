@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mt.backbones.networks.tokens import by_rule
 from mt.errors import InputError
 
 EPSILON = 1e-6
-Rule = Literal["cls4", "cls1", "cls+patches"]
+Rule = Literal["cls4", "cls1", "cls+patches", "mean", "cls+mean"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class VisionTransformer(nn.Module):
     `cls4`: the class tokens of the last four blocks, oldest first, each through the final norm (DINO's linear
     evaluation of ViT-S).  `cls1`: the last one alone (DINO's k-NN, DINOv2).  `cls+patches`: the last class token and
     the mean patch token, interleaved channel by channel (DINO's linear evaluation of ViT-B, which concatenates along
-    a new last axis and flattens).
+    a new last axis and flattens).  `mean`: the mean patch token; `cls+mean`: the last class token, then that.
     """
 
     def __init__(self, config: VitConfig, rule: Rule) -> None:
@@ -141,6 +142,8 @@ class VisionTransformer(nn.Module):
             last: torch.Tensor = self.norm(class_tokens[-1])
             return last
         tokens = self.norm(x)
+        if self.rule in ("mean", "cls+mean"):
+            return by_rule(tokens, self.rule, 1)
         return torch.stack((tokens[:, 0], tokens[:, 1:].mean(dim=1)), dim=-1).flatten(1)
 
     def _positions(self, height: int, width: int) -> torch.Tensor:
