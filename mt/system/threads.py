@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def cores() -> int:
@@ -13,3 +15,20 @@ def cores() -> int:
 def decoders() -> int:
     """Return how many threads decode images: one per core, 16 at most."""
     return min(16, cores())
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Compute with one of torch's threads while inside, if wanted; restore their number on leaving.
+
+    In small products threads mostly wait for each other, and for any other process on their core.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -302,6 +302,20 @@ def test_the_solver_runs_on_the_device_of_the_fit(monkeypatch):
     assert set(asked) == {"cpu"}
 
 
+def test_few_rows_are_fitted_with_one_thread_and_the_others_come_back(monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    real = DVMEFitter.fit
+    monkeypatch.setattr(DVMEFitter, "fit", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    torch.set_num_threads(2)
+    try:
+        X, y = [np.random.default_rng(0).normal(size=(40, 4))], np.arange(40) % 2
+        fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(**SMALL))
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_basis_is_built_once(monkeypatch):
     built = []
 

@@ -19,9 +19,11 @@ from mt.fuse.dvme.selection import ChosenRecipe, DVMEFitter
 from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
 from mt.system.device import pick_device, tf32
+from mt.system.threads import one_thread
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+SMALL = 2_000  # with fewer rows one thread is fastest, whatever else runs on the machine
 _BLOCK = 4096  # rows turned into float64 at once
 
 
@@ -95,7 +97,8 @@ def fit_dvme(
     shape = _shape(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
     patients = None if groups is None else np.asarray(groups)
     problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
-    choice, model = DVMEFitter(problem).fit(options.recipes)
+    with one_thread(wanted=len(y) < SMALL):
+        choice, model = DVMEFitter(problem).fit(options.recipes)
     return FittedDVME(model, inputs, task, n_classes, outputs, base, choice)
 
 
