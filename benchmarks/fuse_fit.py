@@ -59,9 +59,10 @@ class Version:
     """One version of the package in a process that fits draws when asked."""
 
     def __init__(self, folder: Path, cores: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(cores)}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", "--cores", str(cores)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(cores)},
+            stdout=subprocess.PIPE, text=True, cwd=folder, env=environment,
         )  # fmt: skip
 
     def seconds(self, rows: int) -> float:
