@@ -99,7 +99,9 @@ def over_cases(
         found = refused(value, "all cases are of one group")
     else:
         found = _rule(metric)(sample)
-    return value, Interval(found.low, found.high, level, found.method, groups is None, sample.n_units, found.reason)
+    # A removed bias can leave the value just outside: the interval is extended to it.  NaN stays NaN, coming first.
+    low, high = min(found.low, value), max(found.high, value)
+    return value, Interval(low, high, level, found.method, groups is None, sample.n_units, found.reason)
 
 
 def _rule(metric: str) -> Rule:

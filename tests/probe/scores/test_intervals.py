@@ -308,3 +308,19 @@ def test_a_level_is_a_share(level: float) -> None:
 def test_predictions_of_another_task_are_refused(name: str, y: list[int], p: object) -> None:
     with pytest.raises(InputError, match="is a metric of"):
         interval(name, y, p)
+
+
+def test_macro_f1_averages_the_classes_that_occur_in_truth_or_prediction() -> None:
+    y, grades = np.repeat([0, 1], 30), np.repeat([0, 2, 1], [25, 10, 25])
+    value, found = over_cases("macro_f1", y, [np.eye(3)[grades]])
+    assert value == pytest.approx(score("macro_f1", y, np.eye(3)[grades]))
+    assert found.low < value < found.high
+    lacking = over_cases("macro_f1", y, [np.eye(3)[np.where(grades == 2, 0, grades)]])[1]
+    assert found.high < lacking.high  # the class that no case holds scores 0
+
+
+def test_balanced_accuracy_of_one_class_is_its_sensitivity() -> None:
+    y, grades = np.zeros(40, dtype=int), np.repeat([0, 1], [30, 10])
+    assert interval("balanced_accuracy", y, np.eye(2)[grades]) == pytest.approx(
+        interval("accuracy", y, np.eye(2)[grades])
+    )

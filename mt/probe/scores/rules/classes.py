@@ -11,22 +11,30 @@ from mt.probe.scores.predictions import indicator
 from mt.probe.scores.rules.sample import Estimate, Rule, Sample, covariance, influence_of, refused
 from mt.types import Array
 
+Kept = Callable[[Array, list[Array]], Array]
 
-def over_classes(one: Rule, columns: Callable[[Array], Array] = lambda p: p) -> Rule:
-    """The mean over the classes or labels that the cases hold: their intervals combined by MOVER.
+
+def both_values(truth: Array, shown: list[Array]) -> Array:
+    """Return which classes some cases hold and others do not."""
+    return np.asarray(truth.min(axis=0) != truth.max(axis=0))
+
+
+def over_classes(one: Rule, columns: Callable[[Array], Array] = lambda p: p, kept: Kept = both_values) -> Rule:
+    """The mean over classes or labels: their intervals combined by MOVER.
 
     low = θ̂ - sqrt(Σ_kl ρ_kl (θ̂_k - l_k) (θ̂_l - l_l)) / K, likewise high (Zou and Donner, "Construction of confidence
     limits about effect measures: A general approach", Statistics in Medicine 27, 2008), with the correlations ρ of the
-    classes' influence values.
+    classes' influence values.  columns: predictions as one column per class.  kept: which classes are averaged, given
+    the true and the predicted columns.
     """
 
     def rule(sample: Sample) -> Estimate:
         truth = indicator(sample.y, sample.ps[0])
         shown = [columns(p) for p in sample.ps]
-        kept = [k for k in range(truth.shape[1]) if truth[:, k].min() != truth[:, k].max()]
-        if not kept:
+        averaged = np.flatnonzero(kept(truth, shown))
+        if not len(averaged):
             return refused(np.nan, "all cases are of one class")
-        parts = [one(replace(sample, y=truth[:, k], ps=tuple(p[:, k] for p in shown))) for k in kept]
+        parts = [one(replace(sample, y=truth[:, k], ps=tuple(p[:, k] for p in shown))) for k in averaged]
         return _mover(parts, sample)
 
     return rule

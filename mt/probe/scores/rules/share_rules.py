@@ -71,5 +71,13 @@ def _votes(p: Array) -> Array:
     return np.asarray(predicted_class(p)[:, None] == np.arange(n_classes), dtype=np.float64)
 
 
-balanced_accuracy = over_classes(sensitivity, _votes)
-macro_f1 = over_classes(f1, _votes)
+def _true(truth: Array, shown: list[Array]) -> Array:
+    return np.asarray(truth.any(axis=0))
+
+
+def _true_or_predicted(truth: Array, shown: list[Array]) -> Array:
+    return np.asarray(truth.any(axis=0) | np.all([votes.any(axis=0) for votes in shown], axis=0))
+
+
+balanced_accuracy = over_classes(sensitivity, _votes, _true)
+macro_f1 = over_classes(f1, _votes, _true_or_predicted)
