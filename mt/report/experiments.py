@@ -172,7 +172,8 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     last_place, last = part[-1]
     facts = dict(origins.facts(last.fingerprints))
     facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
-    facts["draws"] = "listed draws" if last.realised.get("listed") else "seeded draws"
+    listed = last.realised.get("listed")
+    facts["draws"] = "seeded draws" if not listed else "listed draws" if listed is True else f"listed draws {listed}"
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
     return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, facts)
 

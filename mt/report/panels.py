@@ -123,12 +123,26 @@ class Panel:
 
     def curve(self, name: str) -> list[PanelCell]:
         """Return a method's headline cells, few labels first."""
-        return sorted((cell for cell in self.headline if cell.name == name), key=lambda cell: cell.n_labels)
+        return self._curves.get(name, [])
+
+    @cached_property
+    def _curves(self) -> dict[str, list[PanelCell]]:
+        found: dict[str, list[PanelCell]] = {}
+        for cell in sorted(self.headline, key=lambda cell: cell.n_labels):
+            found.setdefault(cell.name, []).append(cell)
+        return found
 
     def most_draws(self, cell: PanelCell) -> int:
         """Return the draws that another method has at the cell's budget, at most."""
-        rivals = (other for other in self.cells if (other.budget, other.metric) == (cell.budget, cell.metric))
-        return max(len(other.scores) for other in rivals)
+        return self._most[cell.budget, cell.metric]
+
+    @cached_property
+    def _most(self) -> dict[tuple[Budget, str], int]:
+        found: dict[tuple[Budget, str], int] = {}
+        for cell in self.cells:
+            place = cell.budget, cell.metric
+            found[place] = max(len(cell.scores), found.get(place, 0))
+        return found
 
 
 def collect(

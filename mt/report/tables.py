@@ -16,6 +16,7 @@ from mt.report.panels import Panel, PanelCell
 if TYPE_CHECKING:
     from mt.report.charts.figures import SideTable
 
+NOT_COMPARED = "not compared"  # a cell on other draws or test cases than most of its budget
 INTERVAL = "95 % interval over test cases"
 SPREAD = "sd over draws"
 
@@ -75,7 +76,8 @@ def as_csv(panels: Iterable[Panel]) -> str:
         writer.writerow([
             panel.dataset, panel.test_dataset, panel.task, cell.name, cell.method.model, cell.method.method,
             cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
-            _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval, cell.mark,
+            _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval,
+            NOT_COMPARED if cell.mark is None else cell.mark,
             "; ".join(cell.flags),
         ])  # fmt: skip
     return out.getvalue()
@@ -87,7 +89,8 @@ def as_latex(panel: Panel) -> str:
     by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
     rows = [[latex(name), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names]
     caption = (
-        f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse."
+        f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse; "
+        "dagger: not compared, on other draws or test cases than most."
     )
     return _booktabs(["Method", *map(str, budgets)], rows, caption)
 
@@ -140,7 +143,7 @@ def _latex_cell(cell: PanelCell | None) -> str:
         return "--"
     mean = f"{cell.mean:.3f}"
     text = rf"\textbf{{{mean}}}" if cell.mark == "best" else mean
-    text += r"$^{\ast}$" if cell.mark == "tied" else ""
+    text += {"tied": r"$^{\ast}$", None: r"$^{\dagger}$"}.get(cell.mark, "")
     text += "" if cell.sd is None else rf" $\pm$ {cell.sd:.3f}"
     return text + ("" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]")
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from PIL import Image
 
 from mt.cli import group
 from mt.errors import InputError
-from mt.report import collect
+from mt.probe.questions import Budget
+from mt.report import Panel, collect
+from mt.report.charts.efficiency import label_efficiency
+from mt.report.charts.figures import records
+from mt.report.charts.palette import looks_of
+from mt.report.labels_needed import labels_needed
+from mt.report.tables import as_csv, as_latex
 from tests.report.stores import filled
 
 SMALL, LARGE = "efficientnet-lite0 at 32 px, grouped", "efficientnet-lite0 at 64 px, ungrouped"
@@ -143,8 +150,6 @@ def few_draws(path: Path) -> Any:
 
 
 def test_labels_needed_are_read_on_shared_draws(tmp_path: Path) -> None:
-    from mt.report.labels_needed import labels_needed
-
     panel = few_draws(tmp_path / "s.sqlite")
     needed = labels_needed(panel, "dino", "swav")
     assert needed is not None
@@ -161,10 +166,24 @@ def test_a_row_that_cannot_be_compared_is_marked(tmp_path: Path) -> None:
     assert marks["swav", "1 %"] == "best"
     assert marks["dino", "100 %"] == "best"
     assert [panel.most_draws(cell) for cell in panel.curve("dino")] == [3, 3, 1]
+    (figure,) = label_efficiency(panel, looks_of(panel.names)).figures
+    drawn = {(row["method"], row["budget"]) for row in records(figure.tables["curves"]) if row["open"]}
+    assert drawn == {("dino", "1 %"), ("dino", "10 %")}
+    rows = {(row["method"], row["budget"]): row["mark"] for row in csv.DictReader(io.StringIO(as_csv([panel])))}
+    assert (rows["dino", "1 %"], rows["swav", "1 %"]) == ("not compared", "best")
+    assert r"$^{\dagger}$" in as_latex(panel)
 
 
 def test_shots_and_fractions_are_no_one_line(tmp_path: Path) -> None:
-    from mt.probe.questions import Budget
+    panel = few_draws(tmp_path / "s.sqlite")
+    cells = [replace(cell, budget=Budget(shots=7)) if cell.budget == Budget(0.1) else cell for cell in panel.cells]
+    mixed = replace(panel, cells=tuple(cells))
+    (figure,) = label_efficiency(mixed, looks_of(mixed.names)).figures
+    kinds = {(row["budget"], row["kind"]) for row in records(figure.tables["curves"])}
+    assert kinds == {("1 %", "fractions"), ("7 shots", "shots"), ("100 %", "fractions")}
+    assert '"detail": {"field": "kind"' in json.dumps(figure.spec)
+    assert labels_needed(mixed, "simclr", "swav") == labels_needed(without(mixed, Budget(shots=7)), "simclr", "swav")
 
-    kinds = {Budget(0.1).kind, Budget(1.0).kind, Budget(shots=2).kind, Budget().kind}
-    assert kinds == {"fractions", "shots", "listed"}
+
+def without(panel: Panel, budget: Budget) -> Panel:
+    return replace(panel, cells=tuple(cell for cell in panel.cells if cell.budget != budget))

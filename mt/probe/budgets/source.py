@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt.cache.fingerprint import digest
 from mt.errors import InputError
 from mt.probe.budgets.draw import Draw, draw
 from mt.probe.budgets.draw_file import list_draws, read_draws, write_draws
@@ -84,9 +85,14 @@ class DrawFile(DrawSource):
                 self.path, ids=train.ids, labels=train.labels, task=train.task, n_classes=len(train.class_names),
                 dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=train.groups,
             )  # fmt: skip
-            listed = [replace(found, realised={**found.realised, "listed": True}) for found in draws]
+            listed = [replace(found, realised={**found.realised, "listed": self._content}) for found in draws]
             self._read = train, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
         return self._read[1][budget, seed]
+
+    @cached_property
+    def _content(self) -> str:
+        """The beginning of the digest of all that the file lists: draws of two files are not of one kind."""
+        return digest([[str(budget), seed, ids] for (budget, seed), ids in self._listed.items()])[:12]
 
     @cached_property
     def _listed(self) -> dict[tuple[Budget, int], str]:

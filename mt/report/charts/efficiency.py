@@ -16,18 +16,19 @@ _FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fain
 # Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
 _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
-_FEWER = "datum.of > datum.draws"  # draws than another method at the same budget
+_OPEN = "datum.open"  # marks of fewer draws than another method has at the budget, and of what is not compared
 
 
 def label_efficiency(panel: Panel, looks: Looks) -> Section:
     """Return the curves of a panel: a line a method, a band over draws, whiskers over test cases."""
     rows = [row for name in panel.names for row in _rows(panel, name)]
-    fewer = any(row["of"] > row["draws"] for row in rows)
+    marked = "Open marks: fewer draws than another method at that budget, or not compared with most."
+    note = f" {marked}" if any(row["open"] for row in rows) else ""
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
         f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
         "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart."
-        + (" Open marks: fewer draws than another method at that budget." if fewer else "") + some
+        + note + some
     )
     spec = _chart(panel, looks, rows)
     figure = Figure("labels", "Label efficiency", caption, spec, {"curves": columns(rows)}, methods=panel.names)
@@ -62,7 +63,7 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, 
     whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(size=60, opacity=1).encode(
         y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel),
-        fill=alt.condition(_FEWER, alt.value("transparent"), by_method(panel, looks, "fill")),
+        fill=alt.condition(_OPEN, alt.value("transparent"), by_method(panel, looks, "fill")),
     )  # fmt: skip
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
@@ -115,6 +116,7 @@ def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
         "high": cell.high,
         "draws": len(cell.scores),
         "of": panel.most_draws(cell),
+        "open": panel.most_draws(cell) > len(cell.scores) or cell.mark is None,
         "kind": cell.budget.kind,
         "says": f"{cell.name}, {cell.n_labels} labels: {panel.metric_label} {cell.mean:.4f}",
     }
