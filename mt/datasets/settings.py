@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
@@ -98,3 +99,8 @@ class DatasetSettings:
 def option_of(field: str) -> str:
     """Return the option that sets a field on the command line."""
     return "--column" if field == "columns" else f"--{field.replace('_', '-')}"
+
+
+def decoding_of(about: Mapping[str, Any]) -> Decoding:
+    """Return how the images were decoded that a saved model was fitted on, from what its JSON says."""
+    return DatasetSettings(**about.get("dataset_settings", {})).decoding

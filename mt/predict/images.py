@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.backbones.recorded import load_described
+from mt.datasets.settings import decoding_of
 from mt.errors import InputError
 from mt.predict.load import is_end_to_end, load_model
 from mt.predict.predicted import Predictions
@@ -18,6 +19,7 @@ from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.backbones import Backbone
+    from mt.datasets.decoding.rules import Decoding
     from mt.predict.request import PredictRequest
 
 Array = npt.NDArray[Any]
@@ -35,12 +37,15 @@ def predict_images(request: PredictRequest) -> Predictions:
         tuned, files = load_tuned(request.model), list(_images(request.images))
         return Predictions(*tuned.predict_files(files, device=request.device), tuned.class_names, tuned.task)
     saved, files = load_model(request.model), list(_images(request.images))
-    embeddings = [_embed(load_described(about, request.weights), files, request.device) for about in saved.backbones]
+    decoding = decoding_of(saved.about)
+    embeddings = [
+        _embed(load_described(about, request.weights), files, decoding, request.device) for about in saved.backbones
+    ]
     names = [str(file) for file in files]
     return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task)
 
 
-def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
+def _embed(backbone: Backbone, files: Sequence[Path], decoding: Decoding, device: str) -> Array:
     from mt.datasets.images import decode
     from mt.featurize.embed import Embedder
     from mt.system.device import pick_device
@@ -56,7 +61,7 @@ def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
             part = files[start : start + BATCH]
             pixels = np.zeros((BATCH, side, side, 3), np.uint8)
             for row, file in enumerate(part):
-                pixels[row] = backbone.preprocess.geometry(decode(file))
+                pixels[row] = backbone.preprocess.geometry(decode(file, decoding))
             found.append(embedder(pixels)[: len(part)].cpu().numpy())
             advance(len(part))
     return np.concatenate(found)
@@ -64,14 +69,18 @@ def _embed(backbone: Backbone, files: Sequence[Path], device: str) -> Array:
 
 def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield the files named, and every image in the folders named, in order; what a dataset passes over is no image."""
+    from mt.cache.content import ContentIndex
+    from mt.datasets.dicom.headers import Headers
     from mt.datasets.images import SUFFIXES
     from mt.datasets.listing import list_images
 
+    headers = Headers(ContentIndex())
     for path in map(Path, paths):
         if path.is_dir():
-            inside = list_images(path, inside=path).images
+            inside = list_images(path, inside=path, headers=headers).images
             if not inside:
-                raise InputError(f"No image in {path}. Expected files that end in {', '.join(sorted(SUFFIXES))}.")
+                known = ", ".join(sorted(SUFFIXES))
+                raise InputError(f"No image in {path}. Expected DICOM files, or names that end in {known}.")
             yield from (path / name for name in inside)
         elif path.exists():
             yield path

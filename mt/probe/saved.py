@@ -88,7 +88,9 @@ def stem_of(question: Question) -> str:
 def facts_of(question: Question, fit: Fit, scores: Sequence[Score]) -> dict[str, Any]:
     """Return what every saved model says of its fit: data, budget, choice, and the scores on the test cases."""
     pair, outcome = question.pair, fit.outcome
+    settings = pair.train[0].manifest.get("settings")
     return {
+        **({"dataset_settings": settings} if settings else {}),
         "dataset": pair.dataset, "test_dataset": pair.test_dataset, "method": question.method,
         "fraction": question.budget.fraction, "shots": question.budget.shots, "seed": question.seed,
         "n_labels": outcome["n_labels"], "class_names": list(outcome["class_names"]), "fit": question.identity,

@@ -249,7 +249,7 @@ def test_an_mpo_photograph_is_its_primary_image_and_counted() -> None:
     notes = Notes()
     found = np.asarray(examine(buffer.getvalue(), Decoding(), notes).image)
     assert np.array_equal(found, np.asarray(decode(alone.getvalue())))
-    assert notes.lines() == ["1 MPO photographs of several images: the primary image is used"]
+    assert notes.lines() == ["MPO photographs of several images, of which the primary one is used: 1"]
 
 
 @pytest.mark.parametrize(("count", "frame", "place"), [(1, None, 0), (4, "middle", 2), (5, "middle", 2), (9, "9", 8)])

@@ -219,4 +219,4 @@ def test_warnings_are_counted_and_summed_up(tmp_path: Path) -> None:
         for _ in range(3):
             examine(padded, Decoding(), notes)
     (line,) = notes.lines()
-    assert line.startswith("pydicom warned 3 times of 3 files, 1 kinds of warning; most often (3): The pixel data is")
+    assert line.startswith("warnings of pydicom: 3, on 3 of the files, of 1 kind; most often (3): The pixel data is")

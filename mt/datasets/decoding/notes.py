@@ -30,12 +30,12 @@ class Notes:
     def lines(self) -> list[str]:
         """Return one line a kind of note, and one for all warnings of libraries."""
         with self._lock:
-            lines = [f"{count:,} {what}" for what, count in sorted(self._counts.items())]
+            lines = [f"{what}: {count:,}" for what, count in sorted(self._counts.items())]
             if self._warnings:
                 (common, times), kinds = self._warnings.most_common(1)[0], len(self._warnings)
                 total = sum(self._warnings.values())
                 lines.append(
-                    f"pydicom warned {total:,} times of {self._warned:,} files, {kinds:,} kinds of warning; "
-                    f"most often ({times:,}): {common}"
+                    f"warnings of pydicom: {total:,}, on {self._warned:,} of the files, of {kinds:,} "
+                    f"{'kind' if kinds == 1 else 'kinds'}; most often ({times:,}): {common}"
                 )
             return lines

@@ -17,7 +17,7 @@ from mt.datasets.decoding.samples import Samples
 # Pillow's other readers either run programs (EPS) or read what no one photographs with.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _RAISED = threading.Lock()
-MPO = "MPO photographs of several images: the primary image is used"
+MPO = "MPO photographs of several images, of which the primary one is used"
 
 
 def refuse_bomb(width: int, height: int, limit: int | None) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from mt.backbones import Preprocess
 from mt.backbones.recorded import described, load_untrained
-from mt.datasets import Dataset, Split, load_dataset
+from mt.datasets import Dataset, DatasetSettings, Split, load_dataset
 from mt.datasets.images import ImageFiles
+from mt.datasets.settings import decoding_of
 from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
@@ -101,13 +102,14 @@ class TunedModel:
     def predict_files(self, files: Sequence[Path], *, device: str = "auto") -> Found:
         """Return the paths of image files and a probability a class (or label) of each, (n, K)."""
         ids = [str(file) for file in files]
-        split = Split("files", ids, np.zeros(len(ids), np.int64), ImageFiles(ids))
+        split = Split("files", ids, np.zeros(len(ids), np.int64), ImageFiles(ids, decoding=decoding_of(self.about)))
         dataset = Dataset("files", None, "multiclass", self.class_names, "", "photo", {"files": split})
         return self._predict(dataset, "files", device)
 
     def predict_split(self, name: str, split: str, *, data_dir: Path | None = None, device: str = "auto") -> Found:
         """Return the ids of a dataset's split and a probability a class (or label) of each, (n, K)."""
-        dataset = load_dataset(name, data_dir, on_error="skip")
+        settings = DatasetSettings(**self.about.get("dataset_settings", {}))
+        dataset = load_dataset(name, data_dir, settings=settings, on_error="skip")
         if split not in dataset.splits:
             raise InputError(f"'{name}' has no split '{split}'. It has: {', '.join(dataset.splits)}")
         return self._predict(dataset, split, device)
