@@ -169,5 +169,5 @@ def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[s
     _, found = over_cases(draws[0].metric, cases[0].y, predictions, groups=cases[0].groups, level=LEVEL)
     if found.reason:
         return {"low": None, "high": None, "interval": found.note, "expected": None}
-    expected = with_draws([score.value for score in draws], found.low, found.high, level=LEVEL)
+    expected = with_draws(draws[0].metric, [score.value for score in draws], found.low, found.high)
     return {"low": found.low, "high": found.high, "interval": found.note, "expected": expected}

@@ -117,9 +117,12 @@ def value_of(metric: str, y: Array, ps: Sequence[Array]) -> float:
     return float(np.mean([metrics.get(metric).value(y, p) for p in ps]))
 
 
-def with_draws(values: Sequence[float], low: float, high: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of the expected score over draws and test cases, from one score per draw and the interval of
-    their mean over test cases.
+def with_draws(
+    metric: str, values: Sequence[float], low: float, high: float, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the expected score over draws and test cases, within the metric's limits.
+
+    values: one score per draw.  low, high: the interval of their mean over test cases.
 
     Both parts of the uncertainty are combined by MOVER: distances from the mean add in squares (Zou and Donner,
     Statistics in Medicine 27, 2008); draws have Student's t with D - 1 degrees of freedom.
@@ -128,7 +131,9 @@ def with_draws(values: Sequence[float], low: float, high: float, *, level: float
 
     n_draws, mean = len(values), float(np.mean(values))
     half = float(stdtrit(n_draws - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n_draws))
-    return mean - float(np.hypot(mean - low, half)), mean + float(np.hypot(high - mean, half))
+    lowest, highest = metrics.get(metric).limits
+    down, up = float(np.hypot(mean - low, half)), float(np.hypot(high - mean, half))
+    return max(lowest, mean - down), min(highest, mean + up)
 
 
 def delong(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ hand is NaN: a rank metric where all cases are of one class, kappa where all gra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ class Metric:
     Give `function`, or for speed its form on resamples alone: `resampled(y, p, unit)` returns the score as a function
     of the units' multiplicities, and the score itself is its value where every unit occurs once.
     of_ranks: whether any real scores will do, not only probabilities.  mean_of: the metric of one class that it
-    averages over classes or labels.  rule: how its interval is computed, by default with the jackknife.
+    averages over classes or labels.  rule: how its interval is computed, by default with the jackknife.  limits: the
+    least and the greatest value that it can have.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Metric:
     of_ranks: bool = False
     mean_of: str | None = None
     rule: Rule | None = None
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     def over(self, y: Array, p: Array, unit: Ints) -> Statistic:
         """Return the metric as a function of the multiplicities of the units; `unit` (n,) numbers each case's."""
@@ -124,7 +127,9 @@ def _fast(
     mean_of: str | None = None,
 ) -> Metric:  # fmt: skip
     of_ranks = resampled in (rank.roc_auc, rank.average_precision, rank.sensitivity_at_95_specificity)
-    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks or mean_of is not None, mean_of, rule)
+    limits = (-1.0 if rule is loss_rules.quadratic_kappa else 0.0, math.inf if rule is loss_rules.log_loss else 1.0)
+    of_ranks |= mean_of is not None
+    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks, mean_of, rule, limits)
 
 
 _BINARY, _MULTILABEL = ("binary",), ("multilabel",)

@@ -128,10 +128,14 @@ def test_the_interval_over_cases_knows_nothing_of_the_spread_over_draws() -> Non
 
 def test_the_interval_of_the_expected_score_combines_draws_and_cases() -> None:
     values = [0.8, 0.82, 0.78]
-    low, high = with_draws(values, 0.75, 0.84)
+    low, high = with_draws("roc_auc", values, 0.75, 0.84)
     half = 4.302652729696142 * np.std(values, ddof=1) / np.sqrt(3)
     assert (low, high) == pytest.approx((0.8 - np.hypot(0.05, half), 0.8 + np.hypot(0.04, half)))
-    assert with_draws([0.8, 0.8], 0.75, 0.84) == pytest.approx((0.75, 0.84))
+    assert with_draws("roc_auc", [0.8, 0.8], 0.75, 0.84) == pytest.approx((0.75, 0.84))
+    assert with_draws("roc_auc", [0.9, 0.99], 0.9, 0.97)[1] == 1
+    assert with_draws("brier", [0.1, 0.01], 0.02, 0.1)[0] == 0
+    assert with_draws("quadratic_kappa", [0.3, -0.3], -0.2, 0.2)[0] == -1
+    assert with_draws("log_loss", [0.3, 1.9], 0.9, 1.4)[1] > 1
 
 
 def test_the_expected_score_over_draws_and_cases_is_covered() -> None:
@@ -144,7 +148,7 @@ def test_the_expected_score_over_draws_and_cases_is_covered() -> None:
         ps = [rng.normal(size=120) + (1 + 0.4 * rng.normal()) * y for _ in range(5)]
         values = [score("roc_auc", y, p) for p in ps]
         _, found = over_cases("roc_auc", y, ps)
-        low, high = with_draws(values, found.low, found.high)
+        low, high = with_draws("roc_auc", values, found.low, found.high)
         covered += low <= truth <= high
         alone += found.low <= truth <= found.high
     assert covered / 300 >= 0.93
