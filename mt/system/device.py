@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -40,6 +41,14 @@ def _best(*, float64: bool, small: bool) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() and not float64 else "cpu"
+
+
+def computes_bfloat16_fast(device: torch.device) -> bool:
+    """Return whether a device has units for products in bfloat16: CUDA cards that support it, CPUs with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo")
+    return device.type == "cpu" and flags.is_file() and "amx_bf16" in flags.read_text()
 
 
 @contextmanager

@@ -188,3 +188,13 @@ def test_weights_name_their_model() -> None:
     assert weights_by_model(["a", "b"], ["random"]) == {"a": "random", "b": "random"}
     with pytest.raises(InputError, match="Expected MODEL=FILE"):
         weights_by_model(["a", "b"], ["f.pth"])
+
+
+@pytest.mark.parametrize(
+    ("fast", "precision", "said"), [(True, "float32", 1), (False, "float32", 0), (True, "bfloat16", 0)]
+)
+def test_a_long_run_says_once_that_bfloat16_is_faster(photos, tmp_path, monkeypatch, capsys, fast, precision, said):
+    monkeypatch.setattr(run_module, "MANY", 10)
+    monkeypatch.setattr(run_module, "computes_bfloat16_fast", lambda device: fast)
+    featurize(photos, tmp_path / "cache", compute=replace(CPU, precision=precision))
+    assert capsys.readouterr().err.count("--precision bfloat16") == said

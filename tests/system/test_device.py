@@ -12,7 +12,7 @@ import torch
 
 import mt
 from mt.errors import InputError
-from mt.system.device import _parts, pick_device, tf32
+from mt.system.device import _parts, computes_bfloat16_fast, pick_device, tf32
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,10 @@ def test_nobody_else_picks_a_device_or_sets_tf32() -> None:
     package = Path(mt.__file__).parent
     found = [str(path.relative_to(package)) for path in package.rglob("*.py") if rules.search(path.read_text())]
     assert sorted(found) == ["doctor.py", "system/device.py"]
+
+
+@pytest.mark.parametrize(("flags", "fast"), [("sse amx_bf16 amx_tile", True), ("sse avx2", False)])
+def test_a_cpu_with_amx_computes_bfloat16_fast(flags: str, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt.system.device.Path.is_file", lambda path: True)
+    monkeypatch.setattr("mt.system.device.Path.read_text", lambda path: f"flags : {flags}")
+    assert computes_bfloat16_fast(torch.device("cpu")) is fast
