@@ -46,7 +46,7 @@ def _best(*, float64: bool, small: bool) -> str:
 def computes_bfloat16_fast(device: torch.device) -> bool:
     """Return whether a device has units for products in bfloat16: CUDA cards that support it, CPUs with AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     flags = Path("/proc/cpuinfo")
     return device.type == "cpu" and flags.is_file() and "amx_bf16" in flags.read_text()
 
