@@ -36,7 +36,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[offline,dicom,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[offline,dicom,hub,test,dev]'
 	@touch $@
 
 $(VENV)/bin/python:

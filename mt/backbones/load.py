@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import REGISTRY, BackboneSpec, find_spec
+from mt.backbones.registry import HF, REGISTRY, BackboneSpec, find_spec
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
@@ -155,6 +155,10 @@ def _network(
     spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None
 ) -> FrozenNetwork:
     """Return the frozen network: a hub's where the entry names no weights of its own."""
+    if spec.network.startswith(HF):
+        from mt.backbones.hubs.hf import load_transformers
+
+        return load_transformers(spec, weights, image_size)
     if spec.weights is None:
         from mt.backbones.hubs.timm import load_timm
 

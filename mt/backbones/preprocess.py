@@ -54,7 +54,7 @@ class Preprocess:
 
     `resize` None leaves the size alone; `squash` resizes both sides to `resize`, ignoring the aspect ratio (some of
     timm's recipes).  A crop larger than the image is padded with black.  These are torchvision's `Resize` and
-    `CenterCrop` on PIL images, with the same rounding.
+    `CenterCrop` on PIL images, with the same rounding; `crop_down` rounds the crop's corner down, as transformers does.
     """
 
     resize: int | None
@@ -63,11 +63,12 @@ class Preprocess:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     squash: bool = False
+    crop_down: bool = False
 
     @property
     def geometry_key(self) -> Hashable:
         """Recipes with equal keys have the same `geometry`: an image is resized and cropped once for all of them."""
-        return self.resize, self.crop, self.interpolation, self.squash
+        return self.resize, self.crop, self.interpolation, self.squash, self.crop_down
 
     def at_size(self, size: int | None) -> Preprocess:
         """Return the recipe with another crop, resizing in the official proportion; None keeps the official size.
@@ -84,7 +85,10 @@ class Preprocess:
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe as JSON, for the fingerprint."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std), "antialias": True}
+        said = asdict(self) | {"mean": list(self.mean), "std": list(self.std), "antialias": True}
+        if not self.crop_down:  # left out: recipes from before it was there keep their fingerprints
+            del said["crop_down"]
+        return said
 
     def geometry(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Return the resized and centrally cropped pixels, uint8 (crop, crop, 3).
@@ -106,7 +110,7 @@ class Preprocess:
     def placement(self, width: int, height: int) -> Placement:
         """Return where the crop lies in a picture of this size, once it is resized."""
         wide, high = self._resized(width, height)
-        left, top = _offset(wide, self.crop), _offset(high, self.crop)
+        left, top = (_offset(side, self.crop, down=self.crop_down) for side in (wide, high))
         if wide * high <= _MOST_PIXELS:
             return Placement(wide, high, left, top, self.crop)
         # A sliver of an image: only what the crop keeps.  Elsewhere the filter's rounding made this differ by 2 levels.
@@ -150,6 +154,8 @@ def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.de
     return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
 
-def _offset(size: int, crop: int) -> int:
+def _offset(size: int, crop: int, *, down: bool) -> int:
     """Return where a centred crop begins; negative where the image is padded (torchvision's two roundings)."""
+    if down and size >= crop:
+        return (size - crop) // 2
     return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)

@@ -10,8 +10,15 @@ from mt.backbones.preprocess import Preprocess
 from mt.backbones.weights import Published
 from mt.errors import unknown
 
-TIMM = "timm:"
+TIMM, HF, OPEN_CLIP, MODULE = "timm:", "hf:", "open_clip:", "module:"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+# What loads a network that is not listed, by the beginning of its name, and where that library is from.
+_SOURCES = {
+    TIMM: "https://github.com/huggingface/pytorch-image-models",
+    HF: "https://github.com/huggingface/transformers",
+    OPEN_CLIP: "https://github.com/mlfoundations/open_clip",
+    MODULE: "the user's own",
+}
 _HUB_ALIAS = "hf_hub:"
 _VIT_RULES = {"cls": "cls1", "mean": "mean", "cls+mean": "cls+mean", "cls4": "cls4"}  # as `networks.vit` calls them
 _WIDTHS = {"cls1": 1, "mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}  # tokens beside each other
@@ -174,11 +181,17 @@ _SPECS = (
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
+def loader_of(name: str) -> str | None:
+    """Return which loader's prefix a name begins with, None for none."""
+    return next((one for one in _SOURCES if name.startswith(one) and len(name) > len(one)), None)
+
+
 def find_spec(name: str) -> BackboneSpec:
     """Return the backbone called `name`; `MODEL:RULE` is a model with another embedding rule.
 
     `timm:NAME` is any of timm's networks, `timm:hf-hub:ORG/NAME` (or `hf_hub:`) one that its publisher put on the hub,
-    `timm:local-dir:PATH` one in a folder of the hub's form.
+    `timm:local-dir:PATH` one in a folder of the hub's form.  `hf:`, `open_clip:` and `module:` name what transformers,
+    open_clip and the user's own code build.
 
     Raises:
         InputError: no such name (the message says the closest one), or a rule that does not fit the network.
@@ -188,14 +201,13 @@ def find_spec(name: str) -> BackboneSpec:
     model, rule = split_rule(name)
     if rule is not None:
         return _with_rule(find_spec(model), name, rule)
-    if name.startswith(TIMM) and len(name) > len(TIMM):
+    loader = loader_of(name)
+    if loader is not None:
         network = name.removeprefix(TIMM)
         if network.startswith(_HUB_ALIAS):
             network = "hf-hub:" + network.removeprefix(_HUB_ALIAS)
-        return BackboneSpec(
-            name, network, POOLED, None, None, None, "as its publisher says",
-            "as its publisher says", "https://github.com/huggingface/pytorch-image-models",
-        )  # fmt: skip
+        said = "as its publisher says"
+        return BackboneSpec(name, network, POOLED, None, None, None, said, said, _SOURCES[loader])
     raise unknown("backbone", name, REGISTRY, see="mt models")
 
 

@@ -1,0 +1,175 @@
+"""A model's files as its publisher lays them out: in a local folder, or in a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mt.errors import MissingExtraError, WeightsError
+
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The files of one model, all in one folder; repository and revision are None for a folder of the user's."""
+
+    path: Path
+    files: tuple[Path, ...]
+    repository: str | None = None
+    revision: str | None = None
+    watched: tuple[Path, ...] = ()
+
+    def file(self, names: Sequence[str]) -> Path | None:
+        """Return the first of these files that the folder has."""
+        here = {file.name: file for file in self.files}
+        return next((here[name] for name in names if name in here), None)
+
+    def origin(self) -> dict[str, Any]:
+        """Return repository, revision and the sha256 of each file, for the fingerprint; never a path."""
+        return {
+            "repository": self.repository,
+            "revision": self.revision,
+            "files": {file.name: _sha256(file) for file in sorted(self.files)},
+        }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files of a model are read: one of `config`, those of `optional` that are there, one form of the weights.
+
+    `weights` are forms in order of preference, safetensors first; an index of shards brings its shards.
+    """
+
+    config: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+
+
+def library(module: str, use: str) -> Any:
+    """Return an optional library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{use} needs {module}, which is not installed: pip install 'medical-transfer[hub]'"
+        ) from error
+
+
+def model_folder(place: str, wanted: Wanted, *, name: str) -> ModelFolder:
+    """Return the wanted files of a local folder, or of ORG/NAME[@REVISION] on the hub or in its client's cache.
+
+    Raises:
+        WeightsError: they cannot be had; one line says what is missing and how to get it.
+    """
+    if is_path(place):
+        return _local(Path(place).expanduser().absolute(), wanted, name)
+    return _from_hub(place, wanted, name)
+
+
+def is_path(place: str) -> bool:
+    """Return whether a place is a folder rather than ORG/NAME."""
+    return place.startswith((".", "/", "~")) or Path(place).is_dir()
+
+
+def _local(folder: Path, wanted: Wanted, name: str) -> ModelFolder:
+    if not folder.is_dir():
+        raise WeightsError(f"No folder {folder} for '{name}'.")
+    config = [folder / one for one in wanted.config if (folder / one).is_file()][:1]
+    if not config:
+        raise WeightsError(f"{folder} has no {' or '.join(wanted.config)}.{_other_form(folder)}")
+    files = [*config, *(folder / one for one in wanted.optional if (folder / one).is_file())]
+    weights = next((folder / one for one in wanted.weights if (folder / one).is_file()), None)
+    if wanted.weights and weights is None:
+        raise WeightsError(f"{folder} has no weights: expected {', '.join(wanted.weights)}.")
+    if weights is not None:
+        files += [weights, *(folder / shard for shard in _shards(weights))]
+    return ModelFolder(folder, tuple(files), watched=tuple(files))
+
+
+def _from_hub(place: str, wanted: Wanted, name: str) -> ModelFolder:
+    """Fetch the files of one revision; what the client's cache holds is not fetched again."""
+    repository, _, revision = place.partition("@")
+    first = _first(repository, wanted.config, revision or None, name)
+    if first is None:
+        raise _absent(name, repository, wanted.config)
+    commit = first.parent.name
+    found = [_fetched(repository, one, commit, name) for one in wanted.optional]
+    weights = _first(repository, wanted.weights, commit, name)
+    if wanted.weights and weights is None:
+        raise _absent(name, repository, wanted.weights)
+    shards = [] if weights is None else [_fetched(repository, shard, commit, name) for shard in _shards(weights)]
+    files = tuple(file for file in (first, *found, weights, *shards) if file is not None)
+    reference = first.parent.parent.parent / "refs" / (revision or "main")
+    watched = (*files, reference) if reference.is_file() else files
+    return ModelFolder(first.parent, files, repository, commit, watched)
+
+
+def _first(repository: str, names: Sequence[str], revision: str | None, name: str) -> Path | None:
+    for one in names:
+        found = _fetched(repository, one, revision, name)
+        if found is not None:
+            return found
+    return None
+
+
+def _fetched(repository: str, file: str, revision: str | None, name: str) -> Path | None:
+    """Return a file of the hub, None where the repository (or, offline, the cache) has none of that name."""
+    client, errors = library("huggingface_hub", f"'{name}'"), library("huggingface_hub.errors", f"'{name}'")
+    try:
+        return Path(client.hf_hub_download(repository, file, revision=revision))
+    except errors.GatedRepoError as error:
+        raise WeightsError(
+            f"'{name}' is gated: accept its terms at {HUB}/{repository}, then set HF_TOKEN to your token "
+            "(or run: hf auth login)."
+        ) from error
+    except errors.EntryNotFoundError:  # the cache's LocalEntryNotFoundError is one
+        return None
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"The hub has no repository '{repository}' that you may read. If it is private or gated, set HF_TOKEN; "
+            f"see {HUB}/{repository}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"'{repository}' has no revision '{revision}'. See {HUB}/{repository}/commits") from error
+    except (errors.HFValidationError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"Could not get {file} of '{name}' ({reason}). It comes from {HUB}/{repository}.") from error
+
+
+def _absent(name: str, repository: str, files: Sequence[str]) -> WeightsError:
+    offline = library("huggingface_hub.constants", f"'{name}'").HF_HUB_OFFLINE
+    why = "HF_HUB_OFFLINE is set, and the hub's cache holds none" if offline else "the hub sent none"
+    return WeightsError(
+        f"'{name}' needs {' or '.join(files)} of {HUB}/{repository}: {why}. Without a network, fill the hub's cache "
+        "(HF_HOME) elsewhere and copy it here, or name a local folder."
+    )
+
+
+def _other_form(folder: Path) -> str:
+    """Return which loader a folder is for, where it is another's."""
+    if (folder / "open_clip_config.json").is_file():
+        return f" It is in open_clip's form: --model open_clip:local-dir:{folder}"
+    return f" It is in transformers' form: --model hf:{folder}" if (folder / "config.json").is_file() else ""
+
+
+def _shards(weights: Path) -> list[str]:
+    """Return the names of the files that an index of shards lists; none for weights in one file."""
+    if not weights.name.endswith(".index.json"):
+        return []
+    places: dict[str, str] = json.loads(weights.read_text(encoding="utf-8"))["weight_map"]
+    return sorted(set(places.values()))
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
