@@ -15,7 +15,7 @@ from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.hubs.image_processor import preprocess_of_processor
-from mt.backbones.hubs.repository import HUB, ModelFolder, Wanted, library, model_folder
+from mt.backbones.hubs.repository import HUB, PublishedFiles, Wanted, library, model_folder
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
@@ -113,7 +113,7 @@ class TransformersNetwork(TokenNetwork):
         return tokens
 
 
-def _config(folder: ModelFolder, spec: BackboneSpec) -> Any:
+def _config(folder: PublishedFiles, spec: BackboneSpec) -> Any:
     """Return the configuration, or the error that says which loader a repository of another library needs."""
     path = folder.path / _CONFIGS[0]
     try:
@@ -133,7 +133,7 @@ def _config(folder: ModelFolder, spec: BackboneSpec) -> Any:
         raise _unbuildable(spec, plain, error) from error
 
 
-def _pretrained(folder: ModelFolder, spec: BackboneSpec, config: Any) -> nn.Module:
+def _pretrained(folder: PublishedFiles, spec: BackboneSpec, config: Any) -> nn.Module:
     """Return the network with its weights; a pooler that the files do not hold is removed, not made up."""
     try:
         model, found = _transformers().AutoModel.from_pretrained(
@@ -160,7 +160,7 @@ def _tower(model: nn.Module) -> nn.Module:
     return tower if isinstance(tower, nn.Module) else model
 
 
-def _published(folder: ModelFolder, spec: BackboneSpec) -> Preprocess:
+def _published(folder: PublishedFiles, spec: BackboneSpec) -> Preprocess:
     if folder.file(_PROCESSORS) is None:
         raise WeightsError(
             f"'{spec.name}' publishes no {_PROCESSORS[0]}, so its preprocessing is unknown. Wrap it yourself: "

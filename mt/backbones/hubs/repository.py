@@ -16,7 +16,7 @@ HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
-class ModelFolder:
+class PublishedFiles:
     """The files of one model, all in one folder; repository and revision are None for a folder of the user's."""
 
     path: Path
@@ -65,7 +65,7 @@ def library(module: str, use: str) -> Any:
         ) from error
 
 
-def model_folder(place: str, wanted: Wanted, *, name: str) -> ModelFolder:
+def model_folder(place: str, wanted: Wanted, *, name: str) -> PublishedFiles:
     """Return the wanted files of a local folder, or of ORG/NAME[@REVISION] on the hub or in its client's cache.
 
     Raises:
@@ -81,7 +81,7 @@ def is_path(place: str) -> bool:
     return place.startswith((".", "/", "~")) or Path(place).is_dir()
 
 
-def _local(folder: Path, wanted: Wanted, name: str) -> ModelFolder:
+def _local(folder: Path, wanted: Wanted, name: str) -> PublishedFiles:
     if not folder.is_dir():
         raise WeightsError(f"No folder {folder} for '{name}'.")
     config = [folder / one for one in wanted.config if (folder / one).is_file()][:1]
@@ -93,10 +93,10 @@ def _local(folder: Path, wanted: Wanted, name: str) -> ModelFolder:
         raise WeightsError(f"{folder} has no weights: expected {', '.join(wanted.weights)}.")
     if weights is not None:
         files += [weights, *(folder / shard for shard in _shards(weights))]
-    return ModelFolder(folder, tuple(files), watched=tuple(files))
+    return PublishedFiles(folder, tuple(files), watched=tuple(files))
 
 
-def _from_hub(place: str, wanted: Wanted, name: str) -> ModelFolder:
+def _from_hub(place: str, wanted: Wanted, name: str) -> PublishedFiles:
     """Fetch the files of one revision; what the client's cache holds is not fetched again."""
     repository, _, revision = place.partition("@")
     first = _first(repository, wanted.config, revision or None, name)
@@ -111,7 +111,7 @@ def _from_hub(place: str, wanted: Wanted, name: str) -> ModelFolder:
     files = tuple(file for file in (first, *found, weights, *shards) if file is not None)
     reference = first.parent.parent.parent / "refs" / (revision or "main")
     watched = (*files, reference) if reference.is_file() else files
-    return ModelFolder(first.parent, files, repository, commit, watched)
+    return PublishedFiles(first.parent, files, repository, commit, watched)
 
 
 def _first(repository: str, names: Sequence[str], revision: str | None, name: str) -> Path | None:
