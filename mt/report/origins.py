@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.fingerprint import digest
+from mt.errors import CacheError
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Catalog, Entry
@@ -53,7 +55,8 @@ class Origins:
             known = self._store.recall(key)
             if known is None and file in self._entries:
                 known = _read(self._entries[file])
-                self._store.remember(key, known)
+                with suppress(CacheError):  # a report of a database that cannot be written is drawn all the same
+                    self._store.remember(key, known)
             self._known[file] = known or {}
         return self._known[file]
 

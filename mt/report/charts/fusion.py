@@ -66,7 +66,7 @@ def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, 
     gain = sign * pair.difference
     return {
         "method": cell.name, "over": over, "budget": str(cell.budget), "gain": gain, "low": low, "high": high,
-        "p": pair.p_holm, "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
+        "p": pair.p_holm, "family": pair.n_family, "draws": pair.n_draws, "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
     }  # fmt: skip
 
 
@@ -90,10 +90,15 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
             alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
             alt.Tooltip("gain:Q", format="+.4f"), alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
             alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", title="p (Holm)", format=".4f"),
+            alt.Tooltip("draws:Q"),
         ],
     )  # fmt: skip
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
-    says = "Mean difference over draws on the same test cases; whiskers: its 95 % interval over draws and test cases."
+    pairs = max(row["family"] for row in rows)
+    says = (
+        "Mean difference over the draws that both have, on the same test cases; whiskers: its 95 % interval over draws "
+        f"and test cases. Holm is over the {pairs} pairs of DVME and its baselines at a budget."
+    )
     return Figure("gain", "Gain of DVME", says, as_spec(alt.layer(zero, whisker, point)), {"gains": columns(rows)})
 
 
