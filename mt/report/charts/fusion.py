@@ -66,7 +66,8 @@ def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, 
     gain = sign * pair.difference
     return {
         "method": cell.name, "over": over, "budget": str(cell.budget), "gain": gain, "low": low, "high": high,
-        "p": pair.p_holm, "family": pair.n_family, "draws": pair.n_draws, "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
+        "p": pair.p_holm, "family": pair.n_family, "draws": pair.n_draws,
+        "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
     }  # fmt: skip
 
 
