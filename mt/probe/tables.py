@@ -1,4 +1,4 @@
-"""Tables of scores for people: a table a dataset, rows methods, columns budgets, each uncertainty named."""
+"""Tables of scores for people: one per dataset; rows are methods, columns budgets; each uncertainty is named."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def _fewer_draws(shown: ScoreTable, row: str, budget: Budget) -> int:
     return counts[row] if row in counts and counts[row] < max(counts.values()) else 0
 
 
-def _text(
-    cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict[str, str], stacked: bool
-) -> Text:
+def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict[str, str], stacked: bool) -> Text:
     from rich.text import Text
 
     if cell is None:

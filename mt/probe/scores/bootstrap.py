@@ -32,7 +32,7 @@ def units_of(n_cases: int, groups: Groups | None) -> Ints:
     if groups is None:
         return np.arange(n_cases)
     if len(groups) != n_cases:
-        raise InputError(f"one group a case is needed: {n_cases} cases, {len(groups)} groups")
+        raise InputError(f"one group per case is needed: {n_cases} cases, {len(groups)} groups")
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
@@ -41,7 +41,7 @@ def replicate(
 ) -> tuple[Array, int]:
     """Return (n_resamples, statistics) values, all statistics on the same resamples, and how many were redrawn.
 
-    A resample on which some statistic is not defined, say for want of a class, is drawn anew stratified by class: units
+    A resample on which some statistic is not defined, for lack of a class, is redrawn stratified by class: units
     are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
     """
     if not statistics:

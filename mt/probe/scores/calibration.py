@@ -126,7 +126,7 @@ def _measure(found: Estimate) -> Measure:
 
 
 def _debiased(gaps: Array) -> float:
-    """Return Σ_b |S_b| less its bias, S_b the sum of gaps in bin b, taken as normal with the variance of its cases.
+    """Return Σ_b |S_b| minus its bias, S_b the sum of gaps in bin b, taken as normal with the variance of its cases.
 
     Of N(μ, σ²) the mean absolute value exceeds |μ| by σ sqrt(2/π) exp(-μ²/2σ²) - 2 |μ| Φ(-|μ|/σ), here at μ = S_b
     (Kumar, Liang and Ma, "Verified Uncertainty Calibration", NeurIPS 2019, section 4, do so for squares).

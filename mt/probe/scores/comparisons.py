@@ -161,7 +161,7 @@ def replicate_scores(
     metric: MetricLike, y: ArrayLike, predictions: Mapping[str, Sequence[ArrayLike]], *,
     groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0,
 ) -> Replicates:  # fmt: skip
-    """Score all methods on the same joint resamples; `predictions` holds one array a draw of each method.
+    """Score all methods on the same joint resamples; `predictions` holds one array per draw of each method.
 
     Draw d of every method must come from the same rows.  Raises InputError when the numbers of draws differ.
     """
@@ -193,7 +193,7 @@ def compare(
     metric: MetricLike, y: ArrayLike, pa: Sequence[ArrayLike], pb: Sequence[ArrayLike], *,
     groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95,
 ) -> Comparison:  # fmt: skip
-    """Compare two methods, `pa` and `pb` holding one array of predictions a draw: (draws, n) or (draws, n, classes)."""
+    """Compare two methods, `pa` and `pb` holding one array of predictions per draw: (draws, n) or (draws, n, classes)."""
     predictions = {"a": pa, "b": pb}
     replicates = replicate_scores(metric, y, predictions, groups=groups, n_resamples=n_resamples, seed=seed)
     return replicates.compare("a", "b", level=level)
@@ -217,7 +217,7 @@ def _resampled(
 ) -> tuple[Array, int]:
     """Return (n_resamples, methods, draws) scores on resampled cases, and how many resamples were redrawn.
 
-    Methods undefined on the sample are NaN throughout; resamples undefined for another one even redrawn are left out.
+    Methods undefined on the sample are NaN throughout; resamples that stay undefined for another one are omitted.
     """
     defined = ~np.isnan(scores).any(axis=1)
     resampled = [statistic for k in np.flatnonzero(defined).tolist() for statistic in statistics[k]]
@@ -259,7 +259,7 @@ def _bound(values: Array, level: float) -> float:
 
 
 def _variance_over_draws(differences: Array, sample: Array) -> float:
-    """Return σ²_draws / D: the variance over draws of their scores on the sample, less what cases add to it.
+    """Return σ²_draws / D: the variance over draws of their scores on the sample, minus what cases add to it.
 
     The latter is the interaction: the variance over resampled cases that draws do not share.
     """

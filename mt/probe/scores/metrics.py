@@ -116,7 +116,7 @@ def metrics_for(task: str) -> tuple[str, ...]:
 
 def per_class(name: str, y: ArrayLike, p: ArrayLike) -> Array:
     """Return what a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages: the score of each class or label
-    against the rest, NaN for those left out (absent from the cases, or held by all of them)."""
+    against the rest, NaN for those omitted (absent from the cases, or held by all of them)."""
     labels, probabilities = checked(y, p)
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
     return np.array([one.value(truth[:, k], probabilities[:, k]) for k in range(truth.shape[1])])

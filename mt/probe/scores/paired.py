@@ -21,7 +21,7 @@ from mt.terminal import progress
 
 Mark = Literal["best", "tied", ""]
 RESAMPLES = 10_000
-QUICK_RESAMPLES = 1_000  # for the marks in a table, which are wanted at once
+QUICK_RESAMPLES = 1_000  # for the marks in a table: a quick answer
 _TABLES = ("subject", "budget", "p_holm", "n_family")  # what a comparison says of its table, not kept with its numbers
 
 

@@ -20,7 +20,7 @@ from mt.types import Array
 SPECIFICITY = 0.95
 # Up to this many units the AUC is a quadratic form; beyond, running sums are cheaper.
 PAIRED_UNITS = 256
-# Numbers taken at once where every resample has one or more a case: they stay in a core's cache.
+# Numbers processed at once if every resample needs some per case: they stay in a core's cache.
 _AT_ONCE = 2**17
 
 

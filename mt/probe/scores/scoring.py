@@ -26,7 +26,7 @@ _BINS = 4  # a numeric column with many values is cut at its quartiles
 
 @dataclass(frozen=True)
 class View:
-    """Which predictions are scored: one a row or one a group, and apart for every value of a column."""
+    """Which predictions are scored: one per row or one per group, separately for each value of column `by`."""
 
     level: str = "row"
     by: str | None = None
@@ -92,7 +92,7 @@ def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]
 
 
 def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
-    """Return what the draw lacked: a class, or for some label of a multilabel task one of its two values."""
+    """Return a flag if the draw lacks a class, or one of the two values of a label of a multilabel task."""
     several = outcome["task"] == "multilabel"
     lacked = outcome["realised"].get("constant" if several else "missing")
     return ["constant_label" if several else "missing_class"] if lacked else []

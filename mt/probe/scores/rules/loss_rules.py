@@ -16,7 +16,7 @@ _BLOCKS = 500  # blocks of units that the jackknife removes one at a time
 
 
 def loss(losses: Callable[[Array, Array], Array], chance: float) -> Rule:
-    """Log scale with Student's t, one degree of freedom less than units hold the rarest class, for mean losses.
+    """The interval of a mean loss: log scale, Student's t; degrees of freedom: units of the rarest class, minus 1.
 
     chance: the loss of a binary prediction of 1/2, the scale where the cases show no variance.
     """
@@ -55,7 +55,7 @@ def quadratic_kappa(sample: Sample) -> Estimate:
 
 
 def jackknife(over: Resampled) -> Rule:
-    """For a metric that has no rule of its own: the jackknife over units (or 500 blocks of units) and Student's t."""
+    """The interval of a metric without a rule: jackknife over units (or 500 blocks of units), Student's t."""
 
     def rule(sample: Sample) -> Estimate:
         n_blocks = min(sample.n_units, _BLOCKS)

@@ -16,8 +16,7 @@ _JACKKNIFED = 500  # cases of a class that are removed one at a time
 
 
 def auc(sample: Sample) -> Estimate:
-    """Logit scale, Obuchowski's variance, and Student's t with one degree of freedom less than there are units that
-    hold a positive, or a negative.
+    """Logit scale, Obuchowski's variance, Student's t; degrees of freedom: units of the rarer class, minus 1.
 
     At 0 and 1, where that variance is zero, and with one unit of a class: the score interval with Hanley and McNeil's
     variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
@@ -52,8 +51,8 @@ def average_precision(sample: Sample) -> Estimate:
 def _precision_bias(y: Array, p: Array) -> float:
     """Return the jackknife's estimate of the bias of average precision, which few positives make too high.
 
-    One case of a class is removed at a time; the first-order change -I_i is taken out, so that what remains is bias.
-    Of a class with more than 500 cases the bias is below 0.1 standard errors and counts as 0.
+    It removes one case at a time and subtracts the first-order change -I_i; what remains is the bias.  For a class of
+    more than 500 cases the bias is below 0.1 standard errors and counts as 0.
     """
     value, influence = rank.precision_and_influence(y, p)
     statistic, bias = rank.average_precision(y, p, np.arange(len(y))), 0.0
