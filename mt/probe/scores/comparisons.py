@@ -193,7 +193,7 @@ def compare(
     metric: MetricLike, y: ArrayLike, pa: Sequence[ArrayLike], pb: Sequence[ArrayLike], *,
     groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95,
 ) -> Comparison:  # fmt: skip
-    """Compare two methods, `pa` and `pb` holding one array of predictions per draw: (draws, n) or (draws, n, classes)."""
+    """Compare two methods; `pa` and `pb` hold one array of predictions per draw: (draws, n) or (draws, n, classes)."""
     predictions = {"a": pa, "b": pb}
     replicates = replicate_scores(metric, y, predictions, groups=groups, n_resamples=n_resamples, seed=seed)
     return replicates.compare("a", "b", level=level)
