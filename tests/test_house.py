@@ -35,9 +35,6 @@ ROLES = {
 }  # fmt: skip
 # What does not hold yet, by rule: each entry goes when its fault does, and a test tells when it may.
 OPEN: dict[str, set[str]] = {
-    "untyped options": {
-        "mt.fuse.cli.fuse",
-    },
 }
 
 

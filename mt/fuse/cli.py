@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from mt.fuse.end_to_end.cli import finetuning, unfrozen
+from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.terminal import options, progress
@@ -43,18 +43,34 @@ if TYPE_CHECKING:
 @options.device
 @options.as_json
 @unfrozen
-def fuse(as_json: bool, **asked: Any) -> None:
+def fuse(
+    models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
+    shots: tuple[int, ...], seeds: int, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
+    save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
+    unfreeze: bool, unfreeze_last: int | None, lr: tuple[float, ...], epochs: int | None, fixed: bool,
+    batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
+    train_batch_norm: bool, precision: str | None, checkpoint_grad: bool, checkpoint_every: int | None,
+    checkpoints: str | None, workers: int | None, memory: float | None, weights: tuple[str, ...],
+    data_dir: str | None,
+) -> None:  # fmt: skip
     """Fuse the features of several models with DVME, and compare it with what it must beat.
 
     Beside it, on the same draws and test cases: every single model, the best of them chosen inside the budget, averaged
     probabilities, and concatenation with logistic regression.  With --unfreeze also DVME trained end to end with its
     backbones, from images.
     """
-    training = finetuning(asked)
+    cached = FuseRequest(
+        cache_dir, models, datasets, methods, fractions, shots, seeds, metrics, draw_file, ablations, save, scores,
+        device, everything,
+    )  # fmt: skip
+    training = TrainingOptions(
+        unfreeze, unfreeze_last, lr, epochs, fixed, batch_size, accumulate, augment, dropout, train_batch_norm,
+        precision, checkpoint_grad, checkpoint_every, checkpoints, workers, memory, weights, data_dir,
+    ).request(cached)  # fmt: skip
     if training is None:
         from mt.fuse.run import run_fuse
 
-        study: Answers | None = run_fuse(FuseRequest(**asked))
+        study: Answers | None = run_fuse(cached)
     else:
         from mt.fuse.end_to_end.run import run_unfrozen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -17,7 +18,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"lr": "learning_rates", "epochs": "epochs", "fixed": "fixed", "dropout": "dropout", "augment": "augment",
              "train_batch_norm": "train_batch_norm", "precision": "precision"}  # fmt: skip
 _MACHINE = ("batch_size", "accumulate", "checkpoint_grad", "checkpoint_every", "workers", "memory")
-_ELSEWHERE = ("weights", "checkpoints", "data_dir")
 _GIB = 1 << 30
 _RATES = " and ".join(f"{lr:g}" for lr in Settings.learning_rates)
 
@@ -59,26 +59,46 @@ def unfrozen(command: F) -> F:
     return command
 
 
-def finetuning(asked: dict[str, Any]) -> FinetuneRequest | None:
-    """Take these options out of a command's; return the request, or None without --unfreeze.
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What was given on the command line; None, False or empty where nothing was."""
 
-    Raises InputError for one of these options without --unfreeze.
-    """
-    names = ("unfreeze", "unfreeze_last", *_SETTINGS, *_MACHINE, *_ELSEWHERE)
-    given = {name: value for name in names if (value := asked.pop(name)) is not None and value is not False}
-    given = {name: value for name, value in given.items() if value != ()}
-    last, wanted = given.pop("unfreeze_last", None), given.pop("unfreeze", False)
-    if not wanted and last is None:
-        extra = [name for name in given if name != "data_dir"]  # that one may come from the environment
-        if extra:
-            raise InputError(f"--{extra[0].replace('_', '-')} is for end-to-end training: add --unfreeze.")
-        return None
-    precision = given.pop("precision", "auto")
-    settings = {_SETTINGS[name]: value for name, value in given.items() if name in _SETTINGS}
-    machine = {name: value for name, value in given.items() if name in _MACHINE}
-    if "memory" in machine:
-        machine["memory"] = int(machine["memory"] * _GIB)
-    return FinetuneRequest(
-        FuseRequest(**asked), Settings(last=last, precision=precision, **settings), Machine(**machine),
-        **{name: given[name] for name in _ELSEWHERE if name in given},
-    )  # fmt: skip
+    unfreeze: bool
+    unfreeze_last: int | None
+    lr: tuple[float, ...]
+    epochs: int | None
+    fixed: bool
+    batch_size: int | None
+    accumulate: int | None
+    augment: str | None
+    dropout: float | None
+    train_batch_norm: bool
+    precision: str | None
+    checkpoint_grad: bool
+    checkpoint_every: int | None
+    checkpoints: str | None
+    workers: int | None
+    memory: float | None
+    weights: tuple[str, ...]
+    data_dir: str | None
+
+    def request(self, cached: FuseRequest) -> FinetuneRequest | None:
+        """Return what to train beside the methods on cached features, or None without --unfreeze.
+
+        Raises InputError for one of these options without --unfreeze.
+        """
+        given = {name: value for name, value in vars(self).items() if value not in (None, ()) and value is not False}
+        if not self.unfreeze and self.unfreeze_last is None:
+            extra = [name for name in given if name != "data_dir"]  # that one may come from the environment
+            if extra:
+                raise InputError(f"--{extra[0].replace('_', '-')} is for end-to-end training: add --unfreeze.")
+            return None
+        settings = {field: given[name] for name, field in _SETTINGS.items() if name in given}
+        machine = {name: given[name] for name in _MACHINE if name in given}
+        if self.memory is not None:
+            machine["memory"] = int(self.memory * _GIB)
+        settings = {"precision": "auto", **settings}
+        return FinetuneRequest(
+            cached, Settings(last=self.unfreeze_last, **settings), Machine(**machine),
+            data_dir=self.data_dir, weights=self.weights, checkpoints=self.checkpoints,
+        )  # fmt: skip
