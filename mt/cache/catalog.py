@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.dataset_name import is_named
+from mt.cache.dataset_name import is_named, with_settings
 from mt.cache.feature_file.summary import peek
 from mt.cache.fingerprint import JSON, slug
 from mt.errors import CacheError
@@ -35,7 +35,8 @@ class Entry:
     """One file of a cache folder, without its rows.
 
     flags: superseded (a newer file answers the same names), limited (`--limit`), random (random weights),
-    incomplete, damaged.  A damaged entry's names are those of its folders.
+    incomplete, damaged.  A damaged entry's names are those of its folders.  dataset: with its settings where they are
+    not their default.
     """
 
     path: Path
@@ -76,8 +77,9 @@ def read_entry(path: Path) -> Entry:
             *(["random"] if manifest.get("random_weights") else []),
             *([] if summary.complete else ["incomplete"]),
         )
+        dataset = with_settings(str(manifest["dataset"]), manifest.get("settings", {}))
         return Entry(
-            path, str(manifest["dataset"]), str(manifest["split"]), str(manifest["backbone"]),
+            path, dataset, str(manifest["split"]), str(manifest["backbone"]),
             dict(manifest["fingerprints"]), summary.n_rows, summary.n_skipped, summary.n_blocks, summary.dim, size,
             summary.complete, flags, modified, manifest,
         )  # fmt: skip
@@ -118,16 +120,22 @@ class Catalog:
 
     def _all(self) -> list[Entry]:
         entries = [read_entry(path) for path in self.paths() if self._only is None or path in self._only]
-        newest: dict[tuple[JSON, ...], float] = {}
+        complete: dict[tuple[JSON, ...], list[Entry]] = {}
         for entry in entries:
             if entry.complete:
-                newest[_asked(entry)] = max(entry.modified, newest.get(_asked(entry), entry.modified))
+                complete.setdefault(_asked(entry), []).append(entry)
         return [
             replace(entry, flags=("superseded", *entry.flags))
-            if entry.manifest and entry.modified < newest.get(_asked(entry), 0.0)
+            if entry.manifest and any(_supersedes(other, entry) for other in complete.get(_asked(entry), ()))
             else entry
             for entry in entries
         ]
+
+
+def _supersedes(other: Entry, entry: Entry) -> bool:
+    """Say whether a file answers in another's place: it is newer, and not ungrouped where the other has groups."""
+    loses_groups = bool(entry.manifest.get("grouping")) and not other.manifest.get("grouping")
+    return other.modified > entry.modified and not loses_groups
 
 
 def chosen(

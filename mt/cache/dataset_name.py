@@ -2,15 +2,52 @@
 
 `folder:PATH` and `table:CSV` are shown, and kept in feature files, as `folder:NAME` beside their location, so that a
 name tells nobody's home folder.  Other names hold no place: their files lie in a data folder.
+
+Settings that are not their default follow in brackets: `folder:ihc[group_regex=pt(\\d+), seed=3]`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mt.cache.fingerprint import JSON
+
+_IN_BRACKETS = re.compile(r"(.*?)\[([a-z_]+=.+|)\]", re.DOTALL)
+_BETWEEN = ", "
 LOCATED = ("folder", "table")  # kinds of datasets whose names hold their place
+
+
+def with_settings(name: str, settings: Mapping[str, JSON]) -> str:
+    """Return a dataset's name with the settings that are not their default, if there are any."""
+    words = [f"{key}={_word(value)}" for key, value in settings.items()]
+    return f"{name}[{_BETWEEN.join(words)}]" if words else name
+
+
+def _word(value: JSON) -> str:
+    if isinstance(value, (list, tuple)):
+        return "+".join(map(str, value))
+    return "yes" if value is True else str(value)
+
+
+def bare_name(name: str) -> str:
+    """Return a dataset's name without its settings."""
+    return _taken_apart(name)[0]
+
+
+def has_settings(name: str) -> bool:
+    """Say whether a name says settings, be it with `[]` that all are at their default."""
+    return _taken_apart(name)[1] is not None
+
+
+def _taken_apart(name: str) -> tuple[str, frozenset[str] | None]:
+    """Return a name without its brackets, and the settings in them; None where there are no brackets."""
+    match = _IN_BRACKETS.fullmatch(name)
+    if match is None:
+        return name, None
+    return match[1], frozenset(match[2].split(_BETWEEN)) - {""}
 
 
 def mapped_place(name: str, place: Callable[[str], str]) -> str:
@@ -20,18 +57,31 @@ def mapped_place(name: str, place: Callable[[str], str]) -> str:
 
 
 def loadable_name(shown: str, location: str | None) -> str:
-    """Return the name that loads a dataset again, from how it is shown and the location where it was read."""
-    return mapped_place(shown, lambda _: location) if location else shown
+    """Return the name that loads a dataset again, beside its settings, from how it is shown and where it was read."""
+    return mapped_place(bare_name(shown), lambda place: location or place)
 
 
 def data_dir_of(shown: str, location: str | None) -> str | None:
     """Return the `--data-dir` where a dataset was read; None if its name holds its place, or if it is generated."""
-    if not location or loadable_name(shown, location) != shown:
+    if not location or loadable_name(shown, location) != bare_name(shown):
         return None
     return location if Path(location).is_dir() else str(Path(location).parent)
 
 
 def is_named(shown: str, location: str | None, name: str) -> bool:
-    """Return whether `name` is a dataset as it is shown, or as it is typed, with the path to it."""
-    typed = mapped_place(name, lambda place: os.path.abspath(os.path.expanduser(place)))
-    return name == shown or typed == loadable_name(shown, location)
+    """Return whether `name` is a dataset as it is shown, or as it is typed, with the path to it.
+
+    A name without settings is the dataset's with any; one with some is every dataset's that has these; `[]` has none.
+    """
+    base, asked = _taken_apart(name)
+    typed = mapped_place(base, lambda place: os.path.abspath(os.path.expanduser(place)))
+    if base != bare_name(shown) and typed != loadable_name(shown, location):
+        return name == shown
+    has = _taken_apart(shown)[1] or frozenset()
+    return asked is None or (asked <= has if asked else not has)
+
+
+def is_exactly(shown: str, location: str | None, name: str) -> bool:
+    """Return whether `name` says all settings of a dataset, and no others."""
+    asked = _taken_apart(name)[1]
+    return is_named(shown, location, name) and asked == (_taken_apart(shown)[1] or frozenset())

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mt.cache.content import ContentIndex
+from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.decoding.notes import Notes
@@ -173,6 +174,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric", self.metric or HEADLINE[self.task])
+
+    @property
+    def shown(self) -> str:
+        """The name with the settings that are not their default."""
+        return with_settings(self.name, self.settings.changed())
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:
         """Return the input of the dataset's fingerprint: the content of all splits, hashed once and remembered."""

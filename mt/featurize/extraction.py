@@ -79,4 +79,4 @@ def _found(dataset: Dataset, target: plan.Target) -> Result:
     """Return the result for a file that was complete before the run."""
     rows = len(dataset.splits[target.split])
     skipped = rows - status_counts(target.path).get("ok", 0)
-    return Result(dataset.name, target.split, target.model, target.path, rows, skipped, computed=0, seconds=0.0)
+    return Result(dataset.shown, target.split, target.model, target.path, rows, skipped, computed=0, seconds=0.0)

@@ -116,6 +116,7 @@ def manifest(
     """
     return {
         "dataset": dataset.name,
+        **({"settings": dataset.settings.changed()} if dataset.settings.changed() else {}),
         "location": dataset.location,
         "split": target.split,
         "backbone": target.model,
@@ -223,4 +224,4 @@ def _finish(dataset: Dataset, target: Target, writer: FeatureWriter, computed: i
     """Give a complete file its final name and say what is in it."""
     path = writer.finish()
     skipped = writer.n_rows - status_counts(path).get("ok", 0)
-    return Result(dataset.name, target.split, target.model, path, writer.n_rows, skipped, computed, seconds)
+    return Result(dataset.shown, target.split, target.model, path, writer.n_rows, skipped, computed, seconds)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Catalog, Entry, chosen
+from mt.cache.dataset_name import is_named
 from mt.cache.fingerprint import digest
+from mt.cache.variants import settled
 from mt.errors import CacheError, InputError
 
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
@@ -138,9 +140,11 @@ def find_pairs(
         return chosen(every, datasets=names, models=models, splits=[split], everything=everything)
 
     trains = features("train", datasets)
+    trains = trains if everything else settled(trains, datasets)
     tests = features("test", [test_dataset] if test_dataset else datasets)
     if test_dataset:
-        trains = [train for train in trains if train.dataset != test_dataset] or trains
+        tests = tests if everything else settled(tests, [test_dataset])
+        trains = [train for train in trains if not _is_of(train, test_dataset)] or trains
     vals = features("val", datasets) if select_val else []
     names = _names(trains)
     pairs = []
@@ -152,6 +156,10 @@ def find_pairs(
         dataset, model = names[train.path]
         pairs.append(Pair(dataset, test.dataset if test_dataset else dataset, model, (train,), (test,), val))
     return sorted(pairs, key=lambda pair: (pair.dataset, pair.model))
+
+
+def _is_of(entry: Entry, dataset: str) -> bool:
+    return is_named(entry.dataset, entry.manifest.get("location"), dataset)
 
 
 def _identity_of(entry: Entry) -> dict[str, Any]:

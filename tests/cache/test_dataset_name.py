@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mt.cache.dataset_name import data_dir_of, is_named, loadable_name, mapped_place
+from mt.cache.dataset_name import (
+    bare_name,
+    data_dir_of,
+    is_exactly,
+    is_named,
+    loadable_name,
+    mapped_place,
+    with_settings,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +56,37 @@ def test_only_the_place_in_a_name_is_mapped() -> None:
     assert mapped_place("folder:a:b", str.upper) == "folder:A:B"
     assert mapped_place("medmnist:path", str.upper) == "medmnist:path"
     assert mapped_place("pcam", str.upper) == "pcam"
+
+
+def test_settings_follow_a_name_in_brackets() -> None:
+    assert with_settings("folder:ihc", {}) == "folder:ihc"
+    named = with_settings("folder:ihc", {"group_regex": r"pt([0-9]+)", "seed": 3, "columns": ["sex", "age"]})
+    assert named == r"folder:ihc[group_regex=pt([0-9]+), seed=3, columns=sex+age]"
+    assert bare_name(named) == "folder:ihc"
+    assert loadable_name(named, "/data/ihc") == "folder:/data/ihc"
+    assert bare_name("folder:ihc [1]") == "folder:ihc [1]"
+    assert data_dir_of("pcam[intensity=full]", "/data") == "/"
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "exactly"),
+    [
+        ("folder:ihc", True, False),
+        ("folder:/data/ihc", True, False),
+        ("folder:ihc[seed=3]", True, False),
+        ("folder:/data/ihc[seed=3, task=ordinal]", True, True),
+        ("folder:ihc[task=ordinal, seed=3]", True, True),
+        ("folder:ihc[seed=4]", False, False),
+        ("folder:ihc[]", False, False),
+        ("folder:other[seed=3]", False, False),
+    ],
+)
+def test_a_name_chooses_datasets_by_their_settings(name: str, fits: bool, exactly: bool) -> None:
+    shown = "folder:ihc[task=ordinal, seed=3]"
+    assert is_named(shown, "/data/ihc", name) == fits
+    assert is_exactly(shown, "/data/ihc", name) == exactly
+
+
+def test_empty_brackets_choose_the_default() -> None:
+    assert is_exactly("folder:ihc", "/data/ihc", "folder:ihc[]")
+    assert is_named("folder:ihc", "/data/ihc", "folder:ihc[]")

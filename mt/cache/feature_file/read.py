@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file import format
 from mt.cache.feature_file.arrays import stored_rows
 from mt.cache.feature_file.rows import COLUMNS, decoded, unquoted
@@ -60,7 +61,7 @@ class FeatureFile:
 
     @property
     def dataset(self) -> str:
-        return str(self.manifest["dataset"])
+        return with_settings(str(self.manifest["dataset"]), self.manifest.get("settings", {}))
 
     @property
     def split(self) -> str:
