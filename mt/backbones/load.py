@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import HF, REGISTRY, BackboneSpec, find_spec
+from mt.backbones.registry import HF, OPEN_CLIP, REGISTRY, BackboneSpec, find_spec
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
@@ -159,6 +159,10 @@ def _network(
         from mt.backbones.hubs.hf import load_transformers
 
         return load_transformers(spec, weights, image_size)
+    if spec.network.startswith(OPEN_CLIP):
+        from mt.backbones.hubs.openclip import load_open_clip
+
+        return load_open_clip(spec, weights, image_size)
     if spec.weights is None:
         from mt.backbones.hubs.timm import load_timm
 

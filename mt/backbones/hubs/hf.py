@@ -15,7 +15,7 @@ from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.hubs.image_processor import preprocess_of_processor
-from mt.backbones.hubs.repository import HUB, PublishedFiles, Wanted, library, model_folder
+from mt.backbones.hubs.repository import HUB, PublishedFiles, Wanted, library, published_files
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
@@ -47,7 +47,7 @@ def load_transformers(spec: BackboneSpec, weights: str | Path | None, image_size
     place = spec.network.removeprefix(HF)
     library("transformers", f"'{spec.name}'")
     wanted = Wanted(_CONFIGS, _PROCESSORS, _WEIGHTS if weights is None else ())
-    folder = model_folder(place, wanted, name=spec.name)
+    folder = published_files(place, wanted, name=spec.name)
     config = _config(folder, spec)
     preprocess = (spec.preprocess or _published(folder, spec)).at_size(image_size)
     file: Path | None = None

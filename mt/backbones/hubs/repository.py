@@ -65,7 +65,7 @@ def library(module: str, use: str) -> Any:
         ) from error
 
 
-def model_folder(place: str, wanted: Wanted, *, name: str) -> PublishedFiles:
+def published_files(place: str, wanted: Wanted, *, name: str) -> PublishedFiles:
     """Return the wanted files of a local folder, or of ORG/NAME[@REVISION] on the hub or in its client's cache.
 
     Raises:
