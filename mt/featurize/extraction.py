@@ -19,11 +19,13 @@ from mt.featurize.request import FeaturizeRequest
 from mt.system import folders
 
 
-def extract(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> list[Result]:
+def extract(
+    request: FeaturizeRequest, *, index: ContentIndex | None = None, backbones: LoadedBackbones | None = None
+) -> list[Result]:
     """Featurize every dataset of the request with every backbone and return one result per feature file.
 
     Files that are complete are left alone; a file that a run left unfinished is resumed, to the same bytes.
-    index: remembers hashes; the user's own when None.
+    index: remembers hashes; the user's own when None.  backbones: those of the request, if some are loaded already.
 
     Raises:
         InputError: an unknown name or setting.
@@ -31,16 +33,16 @@ def extract(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> 
         WeightsError: weights that cannot be had.
         CacheError: the cache cannot be written.
     """
-    return [result for _, results in extractions(request, index=index) for result in results]
+    return [result for _, results in extractions(request, index=index, backbones=backbones) for result in results]
 
 
 def extractions(
-    request: FeaturizeRequest, *, index: ContentIndex | None = None
+    request: FeaturizeRequest, *, index: ContentIndex | None = None, backbones: LoadedBackbones | None = None
 ) -> Iterator[tuple[Dataset, list[Result]]]:
     """Yield each dataset with its results once it is done; all are found, and each backbone is loaded, once."""
     request.compute.check()
     index = index or ContentIndex()
-    backbones = LoadedBackbones(request, index)
+    backbones = backbones or LoadedBackbones(request, index)
     for dataset in [_dataset(request, one, index) for one in request.datasets]:
         yield dataset, _extract(request, dataset, backbones, index)
 

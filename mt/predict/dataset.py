@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.backbones.recorded import check_fingerprint, load_described, weights_of
+from mt.backbones.recorded import check_fingerprint, weights_of
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.fuse.aligned import in_first_order
@@ -51,19 +51,21 @@ def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> Feat
 
 
 def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile:
+    """Make the features of a split by the backbone that the model was fitted on; another one is refused first."""
     from mt.cache import open_features
+    from mt.cache.content import ContentIndex
     from mt.featurize import extract
+    from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import Compute, FeaturizeRequest
 
-    load_described(about, request.weights)  # refuses other weights before hours of work, not after
     description = about["description"] or {}
-    results = extract(
-        FeaturizeRequest(
-            [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
-            weights=weights_of(about, request.weights), image_size=description.get("image_size"),
-            compute=Compute(device=request.device, precision=description.get("precision", "float32")),
-        )
+    asked = FeaturizeRequest(
+        [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
+        weights=weights_of(about, request.weights), image_size=description.get("image_size"),
+        compute=Compute(device=request.device, precision=description.get("precision", "float32")),
     )  # fmt: skip
-    file = open_features(results[0].path)
-    check_fingerprint(about, file.fingerprints["backbone"])
-    return file
+    index = ContentIndex()
+    backbones = LoadedBackbones(asked, index)
+    check_fingerprint(about, backbones.identity(backbones.models[0]).fingerprint)
+    results = extract(asked, index=index, backbones=backbones)
+    return open_features(results[0].path)

@@ -15,6 +15,7 @@ from PIL import Image
 
 import mt.fuse
 import mt.predict
+from mt.backbones.load import load_backbone
 from mt.errors import DatasetError, InputError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.request import FuseRequest
@@ -75,6 +76,16 @@ def test_what_is_not_cached_is_featurized(study, tmp_path):
     found = predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))
     np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
     assert list(tmp_path.rglob("*.h5"))
+
+
+def test_each_backbone_is_loaded_once(study, tmp_path, monkeypatch):
+    root, _, _ = study
+    loaded: list[str] = []
+    real = load_backbone
+    for name in ("mt.featurize.loaded.load_backbone", "mt.backbones.load_backbone"):
+        monkeypatch.setattr(name, lambda model, *a, **o: loaded.append(model) or real(model, *a, **o))
+    predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))
+    assert sorted(loaded) == sorted(MODELS)
 
 
 def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
