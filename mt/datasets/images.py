@@ -23,6 +23,7 @@ from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
+from mt.datasets.dicom.headers import files_as_they_are
 from mt.errors import MissingExtraError
 from mt.system.threads import cores
 
@@ -147,8 +148,7 @@ def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image
 
 def frame_counts(paths: Sequence[str], index: ContentIndex) -> list[int]:
     """Return how many frames each file holds, 1 of an unreadable one; remembered by path, size and time."""
-    stats = [[os.path.abspath(path), stat.st_size, stat.st_mtime_ns] for path in paths for stat in (os.stat(path),)]
-    key = {"revision": KINDS_REVISION, "files": digest(stats)}
+    key = {"revision": KINDS_REVISION, "files": files_as_they_are(paths)}
     known = index.recall("frames", key)
     if known is None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

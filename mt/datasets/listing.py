@@ -59,7 +59,7 @@ def list_images(
                 if real not in visited and not _below(homes[0], real):
                     visited.add(real)
                     waiting.append((name + "/", entry.path))
-            elif os.path.splitext(entry.name)[1].lower() in suffixes:
+            elif os.path.splitext(entry.name)[1].lower() in suffixes and (entry.is_file() or entry.is_symlink()):
                 listing.images.append(name)
             else:
                 listing.ignored.append(name)
@@ -71,10 +71,11 @@ def list_images(
 
 def _look_inside(listing: Listing, folder: Path, headers: Headers) -> None:
     """Take in DICOM images without a suffix, and leave out DICOM objects that are no images."""
-    candidates = [name for name in listing.images if name.lower().endswith(DICOM_SUFFIXES)] + listing.ignored
+    named = [name for name in listing.images if name.lower().endswith(DICOM_SUFFIXES)]
+    candidates = [name for name in (*named, *listing.ignored) if os.path.isfile(os.path.join(folder, name))]
     found = dict(zip(candidates, headers.of([os.path.join(folder, name) for name in candidates]), strict=True))
     listing.objects = {name: facts.name for name, facts in found.items() if facts.kind == "other"}
-    taken = [name for name in listing.ignored if found[name].kind in ("image", "damaged")]
+    taken = [name for name in listing.ignored if name in found and found[name].kind in ("image", "damaged")]
     listing.images = [name for name in (*listing.images, *taken) if name not in listing.objects]
     listing.ignored = [name for name in listing.ignored if name not in listing.objects and name not in set(taken)]
 

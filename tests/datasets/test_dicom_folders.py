@@ -264,3 +264,26 @@ def test_a_row_for_every_frame(data: Path, index: ContentIndex) -> None:
         assert [np.asarray(image)[0, 0, 0] for image in few.images.load(0, 2)] == [40 * int(i[-1]) for i in few.ids]
     assert load(data / "pages", index, frame="all").fingerprint(index) == dataset.fingerprint(index)
     assert load(data / "pages", index, frame="first").fingerprint(index) != dataset.fingerprint(index)
+
+
+def test_a_dataset_travels_to_another_process(data: Path, index: ContentIndex) -> None:
+    import pickle
+
+    dataset = load(hospital(data / "clinic"), index)
+    again = pickle.loads(pickle.dumps(dataset))  # noqa: S301
+    assert again.fingerprint(index) == dataset.fingerprint(index)
+    first, second = (np.asarray(one.splits["train"].images.load(0, 1)[0]) for one in (dataset, again))
+    assert np.array_equal(first, second)
+    again.notes.add("seen")
+    assert again.notes.lines() == ["seen: 1"]
+
+
+def test_what_is_no_file_is_not_opened(data: Path, index: ContentIndex) -> None:
+    import os
+
+    root = hospital(data / "clinic")
+    os.mkfifo(root / "well" / "pipe")
+    os.mkfifo(root / "well" / "pipe.dcm")
+    (root / "well" / "nowhere").symlink_to(root / "well" / "gone")
+    (root / "well" / "nowhere.dcm").symlink_to(root / "well" / "gone.dcm")
+    assert {"well/nowhere.dcm", "well/IM0000"} < every_id(load(root, index))

@@ -47,6 +47,8 @@ def _is_element(head: bytes) -> bool:
 
 def looks_like_dicom(path: str | os.PathLike[str]) -> bool:
     """Return whether a file's content begins as DICOM does; an unreadable file does not."""
+    if not os.path.isfile(path):  # a pipe would wait for ever
+        return False
     try:
         with open(path, "rb") as file:
             return is_dicom(file.read(132))

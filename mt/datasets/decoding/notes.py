@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 
 class Notes:
@@ -14,6 +15,15 @@ class Notes:
         self._counts: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
         self._warned = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the counts: a process that decodes for another one has a lock of its own."""
+        with self._lock:
+            return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     def add(self, what: str) -> None:
         """Count one image."""

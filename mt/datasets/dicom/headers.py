@@ -69,8 +69,7 @@ class Headers:
         """Return the facts of each file."""
         new = [path for path in dict.fromkeys(paths) if path not in self._known]
         if new:
-            stats = [[os.path.abspath(path), stat.st_size, stat.st_mtime_ns] for path, stat in _stats(new)]
-            key = {"revision": _REVISION, "columns": list(self.columns), "files": digest(stats)}
+            key = {"revision": _REVISION, "columns": list(self.columns), "files": files_as_they_are(new)}
             found = self._index.recall("dicom headers", key)
             if found is None:
                 found = [asdict(facts) for facts in self._read(new)]
@@ -154,5 +153,14 @@ def _value(header: Any, column: str) -> Any:
     return whole_years(text) if column == "age" else text
 
 
-def _stats(paths: Sequence[str]) -> Iterable[tuple[str, os.stat_result]]:
-    return ((path, os.stat(path)) for path in paths)
+def files_as_they_are(paths: Sequence[str]) -> str:
+    """Return a hash of the files' paths, sizes and times: another one when any of them changed."""
+    return digest([_as_it_is(path) for path in paths])
+
+
+def _as_it_is(path: str) -> list[Any]:
+    try:
+        stat = os.stat(path)
+    except OSError:  # a link to nowhere; reading says so
+        return [os.path.abspath(path)]
+    return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
