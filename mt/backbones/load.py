@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import HF, OPEN_CLIP, REGISTRY, BackboneSpec, find_spec
+from mt.backbones.registry import REGISTRY, BackboneSpec, find_spec
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
@@ -155,18 +155,10 @@ def _network(
     spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None
 ) -> FrozenNetwork:
     """Return the frozen network: a hub's where the entry names no weights of its own."""
-    if spec.network.startswith(HF):
-        from mt.backbones.hubs.hf import load_transformers
-
-        return load_transformers(spec, weights, image_size)
-    if spec.network.startswith(OPEN_CLIP):
-        from mt.backbones.hubs.openclip import load_open_clip
-
-        return load_open_clip(spec, weights, image_size)
     if spec.weights is None:
-        from mt.backbones.hubs.timm import load_timm
+        from mt.backbones.hubs import load_from
 
-        return load_timm(spec, weights, image_size)
+        return load_from(spec, weights, image_size)
     from mt.backbones.networks.filled import load_published
 
     return load_published(spec, weights, image_size, index)
