@@ -47,6 +47,15 @@ _OPTIONS = (
         "--separator", metavar="NAME",
         help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: found out]",
     ),
+    click.option("--image-column", metavar="NAME", help="For table:, the images.  [default: image, filename, ...]"),
+    click.option(
+        "--label-column", "label_columns", multiple=True, metavar="NAME",
+        help="For table:, class names, or 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
+    ),
+    click.option(
+        "--group-column", metavar="NAME|none", help="For table:, the patient.  [default: group, patient, case_id, ...]"
+    ),
+    click.option("--missing-group", type=click.Choice(["own"]), help="For table:, what a row without a patient is."),
 )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from mt.errors import InputError
 from mt.types import Task
 
 # Fields that only a table has a use for.
-OF_TABLES = ("hash_groups", "uncertain", "blank", "separator")
+OF_TABLES = (
+    "hash_groups", "uncertain", "blank", "separator", "image_column", "label_columns", "group_column", "missing_group",
+)  # fmt: skip
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -30,6 +32,10 @@ class SettingWords(TypedDict, total=False):
     uncertain: Literal["ignore", "0", "1"] | None
     blank: Literal["ignore", "0"] | None
     separator: str | None
+    image_column: str | None
+    label_columns: tuple[str, ...]
+    group_column: str | None
+    missing_group: Literal["own"] | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class DatasetSettings:
     draws their splits and the synthetic images.  `intensity`, `frame`, `voi` and `max_pixels` decide over pixels
     (`Decoding`).  `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
     patients hashed.  `uncertain` and `blank` say what -1 and nothing mean in a table's label columns, `separator`
-    what is between its cells.
+    what is between its cells.  `image_column`, `label_columns` and `group_column` name a table's columns (the group
+    `none`: there is none); `missing_group="own"` makes each row without a patient one of its own.
     """
 
     task: Task | None = None
@@ -55,17 +62,24 @@ class DatasetSettings:
     uncertain: Literal["ignore", "0", "1"] | None = None
     blank: Literal["ignore", "0"] | None = None
     separator: str | None = None
+    image_column: str | None = None
+    label_columns: tuple[str, ...] = ()
+    group_column: str | None = None
+    missing_group: Literal["own"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("frame", "voi", "uncertain", "blank"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else str(value))
         object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "label_columns", tuple(self.label_columns))
         _ = self.decoding
-        for name, known in (("uncertain", ("ignore", "0", "1")), ("blank", ("ignore", "0"))):
+        for name, known in (
+            ("uncertain", ("ignore", "0", "1")), ("blank", ("ignore", "0")), ("missing_group", ("own",)),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise InputError(f"--{name} {value} is not a choice: expected {', '.join(known)}.")
+                raise InputError(f"{option_of(name)} {value} is not a choice: expected {', '.join(known)}.")
         if self.separator is not None and self.separator not in SEPARATORS and len(self.separator) != 1:
             raise InputError(
                 f"--separator {self.separator} is not one: expected {', '.join(SEPARATORS)}, or one character."
@@ -98,7 +112,7 @@ class DatasetSettings:
 
 def option_of(field: str) -> str:
     """Return the option that sets a field on the command line."""
-    return "--column" if field == "columns" else f"--{field.replace('_', '-')}"
+    return f"--{field.removesuffix('s') if field.endswith('columns') else field}".replace("_", "-")
 
 
 def decoding_of(about: Mapping[str, Any]) -> Decoding:

@@ -169,6 +169,10 @@ class DatasetTable(TomlTable):
     uncertain: Annotated[StrictStr | None, Field(description='"ignore", "0" or "1"')] = None
     blank: Annotated[StrictStr | None, Field(description='"ignore" or "0"')] = None
     separator: Annotated[StrictStr | None, Field(description='"comma", "semicolon", "tab" or "pipe"')] = None
+    image_column: Annotated[StrictStr | None, Field(description="a column in quotes")] = None
+    label_columns: Annotated[tuple[StrictStr, ...], Field(description="names of columns")] = ()
+    group_column: Annotated[StrictStr | None, Field(description='a column in quotes, or "none"')] = None
+    missing_group: Annotated[StrictStr | None, Field(description='"own"')] = None
     data_dir: Annotated[FilePath | None, Field(description="a path in quotes")] = None
     download: Annotated[bool, Field(strict=True, description="true or false")] = False
 

@@ -128,7 +128,7 @@ def test_bad_tables(data: Path) -> None:
         ("image,a,b", ["a.png,0,1", "b.png,0,yes"], "line 3: unknown label 'yes' in column 'b', expected 0 or 1"),
         ("image,label,split", ["a.png,0,train", "b.png,1,dev"], "line 3: unknown split 'dev', expected train, val"),
         ("image,label,split", ["a.png,0,train", "b.png,1,test"], "unknown label '1': no train row has it"),
-        ("image,label,group", ["a.png,0,x", "b.png,1,"], "no group in line 3"),
+        ("image,label,group", ["a.png,0,x", "b.png,1,"], "1 of 2 rows name no patient or group, line 3"),
     ):
         (data / "t.csv").write_text("\n".join([header, *lines]) + "\n")
         for name in "ab":

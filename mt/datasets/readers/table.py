@@ -18,8 +18,10 @@ from mt.datasets.patients import numbered, patients_of_values
 from mt.datasets.readers.folder import FRACTIONS, SPLIT_NAMES, warnings_about
 from mt.datasets.readers.image_table import ImageTable, by_frame, found_images, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.settings import DatasetSettings
 from mt.datasets.splitting import draw_splits
-from mt.datasets.tabular.csv_file import TableText, require_columns
+from mt.datasets.tabular.column_roles import TableColumns, columns_by_role, own_groups
+from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
 from mt.datasets.tabular.table_labels import LabelCells, Labels
 from mt.errors import DatasetError, InputError
@@ -30,20 +32,21 @@ _RESERVED = ("image", "label", "split", "group", *METADATA)
 def load(request: DatasetRequest) -> Dataset:
     """Return the images that a table lists: columns `image` and `label`, or one 0/1 column a label.
 
-    Optional columns: `split` (train, val, test), `group` (else `patient` is the group, else the PatientID of DICOM
-    files), and metadata that travels along.  A relative path starts at the table's folder and may not lead out of
-    it; an absolute one is taken as it is.  Without splits, a stratified 80/20 that keeps groups together is drawn
-    with the seed.
+    They are known by common names (`filename`, `diagnosis`) and by options.  Optional columns: `split` (train, val,
+    test), `group` (else `patient`, `subject`, `case_id`, ... is the group, else the PatientID of DICOM files), and
+    metadata that travels along.  A relative path starts at the table's folder and may not lead out of it; an absolute
+    one is taken as it is.  Without splits, a stratified 80/20 that keeps groups together is drawn with the seed.
     """
     file = Path(request.argument).expanduser().absolute()
     index, settings = request.index or ContentIndex(), request.settings
-    text = _reserved_in_lower_case(read_table(file, separator=settings.separator), file)
+    columns = columns_by_role(read_table(file, separator=settings.separator), settings, file, _RESERVED)
+    text = columns.text
     empty = [str(line) for line, image in zip(text.lines, text.columns["image"], strict=True) if not image]
     if empty:
         raise DatasetError(f"{file}: no image named in line {some(empty)}.")
-    labels = _labels(request, file, text)
+    labels = _labels(request, file, columns)
     text = text if labels.kept is None else text.kept(labels.kept.tolist())
-    table, absent = _image_table(request, file, text, labels.values)
+    table, absent = _image_table(request, file, replace(columns, text=text), labels.values)
     headers = Headers(index, settings.columns)
     table, warnings = with_headers(table, headers)
     names = text.columns.get("split")
@@ -72,19 +75,12 @@ def load(request: DatasetRequest) -> Dataset:
     )
 
 
-def _reserved_in_lower_case(text: TableText, file: Path) -> TableText:
-    """Return the table with the names that mean something in lower case, and without nameless columns."""
-    columns = {
-        name.casefold() if name.casefold() in _RESERVED else name: values
-        for name, values in text.columns.items()
-        if name
-    }
-    require_columns(list(columns), ["image"], file)
-    return replace(text, columns=columns)
-
-
-def _labels(request: DatasetRequest, file: Path, text: TableText) -> Labels:
-    others = {name: values for name, values in text.columns.items() if name not in _RESERVED}
+def _labels(request: DatasetRequest, file: Path, columns: TableColumns) -> Labels:
+    text, group = columns.text, columns.group
+    others = {n: values for n, values in text.columns.items() if n not in _RESERVED and n != group}
+    if columns.labels:
+        named = {name: text.columns[name] for name in columns.labels}
+        return LabelCells(file, named, text.lines, request.settings).read()
     if "label" in text.columns:
         return LabelCells(
             file, {"label": text.columns["label"]}, text.lines, request.settings, unused=list(others)
@@ -96,18 +92,18 @@ def _labels(request: DatasetRequest, file: Path, text: TableText) -> Labels:
 
 
 def _image_table(
-    request: DatasetRequest, file: Path, text: TableText, labels: np.ndarray
+    request: DatasetRequest, file: Path, columns: TableColumns, labels: np.ndarray
 ) -> tuple[ImageTable, list[str]]:
     """Return the rows with their files, groups and metadata, and warnings about files that are not there."""
-    settings = request.settings
+    settings, text = request.settings, columns.text
     images = [_slashed(image, file.parent) for image in text.columns["image"]]
     ids = _ids(images)
     paths, warnings = found_images(request, ids, _existing(file, images, ids), where=file.parent)
-    groups, grouping = _groups(request, file, text, ids)
+    groups, grouping = _groups(settings, file, columns, ids)
     metadata = {name: text.columns[name] for name in METADATA if name in text.columns}
     hidden = None
     if settings.hash_groups:
-        people = next((text.columns[name] for name in ("patient", "group") if name in text.columns), None)
+        people = next((text.columns[n] for n in ("patient", columns.group) if n and n in text.columns), None)
         if people is None or groups is None:
             raise InputError(f"--hash-groups needs a column 'patient' or 'group' in {file}.")
         hidden, groups = patients_of_values(ids, people), numbered(groups)
@@ -165,19 +161,15 @@ def _links(folder: str) -> dict[str, bool]:
 
 
 def _groups(
-    request: DatasetRequest, file: Path, text: TableText, ids: list[str]
+    settings: DatasetSettings, file: Path, columns: TableColumns, ids: list[str]
 ) -> tuple[list[str] | None, str | None]:
-    """Return the groups and what they are: `--group-regex` on the path, else `group`, else `patient`, else none."""
-    if request.settings.group_regex is not None:
-        return groups_by_regex(ids, request.settings.group_regex), "patient"
-    for name in ("group", "patient"):
-        if name in text.columns:
-            values = text.columns[name]
-            empty = [str(line) for line, value in zip(text.lines, values, strict=True) if not value]
-            if empty:
-                raise DatasetError(f"{file}: no {name} in line {some(empty)}. Give every row one, or drop the column.")
-            return values, name
-    return None, None
+    """Return the groups and what they are: `--group-regex` on the path, else the table's column, else none."""
+    if settings.group_regex is not None:
+        return groups_by_regex(ids, settings.group_regex), "patient"
+    if columns.group is None:
+        return None, None
+    text, own = columns.text, settings.missing_group == "own"
+    return own_groups(text.columns[columns.group], ids, text.lines, file, own=own), columns.grouping
 
 
 def _refuse_unknown_splits(file: Path, text: TableText) -> None:

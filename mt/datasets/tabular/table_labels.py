@@ -18,7 +18,7 @@ from mt.types import MISSING, Task
 SEPARATOR = "|"
 _BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
 # How libraries write a value that is not there; pandas reads all of these so.
-_NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))
+_NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "."))
 _Cell = Literal["blank", "uncertain"]
 
 
