@@ -118,7 +118,7 @@ def test_a_score_says_what_it_is(tmp_path: Path) -> None:
     assert {"train", "test"} == set(row["fingerprints"])
     assert {"mt", "solver", "metrics", "protocol", "numpy", "torch", "scikit-learn"} <= set(row["versions"])
     assert row["n_units"] == 20
-    assert row["flags"] == []
+    assert row["flags"] == ["fewer than 20 test groups of the rarest class"]
 
 
 def test_without_groups_the_score_says_so(tmp_path: Path) -> None:
