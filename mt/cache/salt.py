@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from mt.errors import CacheError
+from mt.system import files
 
 VARIABLE = "MT_ID_SALT"
 _FILE = ".id-salt"
@@ -28,7 +29,7 @@ def id_salt(cache_dir: Path) -> bytes:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _make(path)
+            files.write_first(path, secrets.token_hex(32).encode())
         return path.read_bytes()
     except OSError as error:
         raise CacheError(f"Cannot keep the secret {path}: {error.strerror}. Set {VARIABLE} instead.") from error
@@ -37,18 +38,3 @@ def id_salt(cache_dir: Path) -> bytes:
 def hashed(value: str, salt: bytes) -> str:
     """Return the hash of a value: 16 hexadecimal digits of HMAC-SHA256."""
     return hmac.new(salt, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:_DIGITS]
-
-
-def _make(path: Path) -> None:
-    """Write a new secret, readable by its owner alone; of two processes the first one's stays."""
-    aside = path.with_name(f"{_FILE}.{os.getpid()}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(secrets.token_hex(32).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        pass
-    finally:
-        aside.unlink()

@@ -151,7 +151,7 @@ def frame_counts(paths: Sequence[str], index: ContentIndex) -> list[int]:
     key = {"revision": KINDS_REVISION, "files": files_as_they_are(paths)}
     known = index.recall("frames", key)
     if known is None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             known = list(pool.map(_frame_count, paths))
         index.remember("frames", key, known)
     return list(known)

@@ -159,6 +159,20 @@ def write_whole(path: Path, content: ReadableBuffer) -> None:
             os.close(descriptor)
 
 
+def write_first(path: Path, content: ReadableBuffer) -> None:
+    """Write a file that only its owner may read, unless it is there: of several processes the first one's stays."""
+    aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write(descriptor, content, 0)
+        sync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        os.close(descriptor)
+        aside.unlink()
+
+
 def explained(error: OSError, path: Path, *, needed: int | None = None) -> CacheError:
     """Return the error of the cache that says what a failed write means and what to do about it."""
     if error.errno in _NO_SPACE:

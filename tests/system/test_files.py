@@ -87,3 +87,11 @@ def test_nobody_else_writes_aside() -> None:
     package = Path(mt.__file__).parent
     found = [path.relative_to(package) for path in package.rglob("*.py") if BY_HAND.search(path.read_text())]
     assert sorted(found) == [Path("cache/feature_file/lock.py"), Path("system/files.py")]
+
+
+def test_the_first_of_several_writers_stays_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        files.write_first(tmp_path / "secret", content)
+    assert (tmp_path / "secret").read_bytes() == b"first"
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]

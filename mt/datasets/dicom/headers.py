@@ -22,6 +22,7 @@ from mt.datasets.decoding.kinds import looks_like_dicom
 from mt.datasets.dicom.grey_values import number
 from mt.datasets.dicom.object_pixels import class_name, import_pydicom
 from mt.errors import InputError, MissingExtraError
+from mt.system.threads import cores
 
 # Columns by name, and the attributes of the header that they hold.
 COLUMNS = {
@@ -79,7 +80,7 @@ class Headers:
 
     def _read(self, paths: Sequence[str]) -> Iterable[Facts]:
         salt = self._salt()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for path, dicom in zip(paths, pool.map(looks_like_dicom, paths), strict=True):
                 yield self._facts(path, salt) if dicom else Facts("none")
 
