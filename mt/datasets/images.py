@@ -20,7 +20,7 @@ from mt.datasets.base import ImageError, Json, Loaded, Pixels
 from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff
 from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers
 from mt.datasets.decoding.notes import Notes
-from mt.datasets.decoding.rules import Decoding
+from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
 from mt.datasets.dicom.headers import files_as_they_are
@@ -98,6 +98,7 @@ def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
     """Return 8-bit RGB, or samples of another depth, by what the content says the file is."""
     plain = jpeg.decode(data, decoding.max_pixels or Image.MAX_IMAGE_PIXELS)
     if plain is not None:
+        frame_number(1, decoding.frame)
         return plain
     if is_dicom(data):
         from mt.datasets.dicom.object_pixels import read_dicom
@@ -137,13 +138,18 @@ def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image
     if isinstance(found, Samples):
         return png.declared(found.values, bits)
     if bits is None and decoding.intensity in ("auto", "full"):
-        return Samples(np.asarray(found), 0, 255)  # the high bytes, which Pillow keeps
+        return _from_high_bytes(found)
     bare = png.without_metadata(data)
     image, again = pillow.opened(BytesIO(bare)), pillow.opened(BytesIO(bare))
     if image.mode == "LA":  # grey with alpha, of which Pillow cannot be told to keep the low bytes
-        return Samples(np.asarray(found), 0, 255)
+        return _from_high_bytes(found)
     orientation = pillow.orientation(image)
     return png.declared(turned(png.colour(image, again), orientation), bits)
+
+
+def _from_high_bytes(image: Image.Image) -> Samples:
+    """Return 16-bit samples of which Pillow kept the high bytes."""
+    return Samples(np.asarray(image, dtype=np.uint16) * 257, 0, 65535)
 
 
 def frame_counts(paths: Sequence[str], index: ContentIndex) -> list[int]:

@@ -281,3 +281,27 @@ def test_choices_enter_the_fingerprint(data: Path, index: ContentIndex) -> None:
     found = {load_dataset(name, **words).fingerprint(index) for words in choices}  # type: ignore[arg-type]
     assert len(found | {plainly}) == 6
     assert load_dataset(name, intensity="auto").fingerprint(index) == plainly
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_one_frame_is_the_only_frame(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, kind)
+    for frame in ("first", "middle", "1", "all"):
+        assert decode(buffer.getvalue(), Decoding(frame=frame)).size == (30, 20)
+    with pytest.raises(ImageError, match="holds 1 frame, no frame 2"):
+        decode(buffer.getvalue(), Decoding(frame="2"))
+
+
+def test_a_tiff_without_pages() -> None:
+    with pytest.raises(ImageError):
+        decode(b"II*\0" + bytes(60))
+
+
+def test_only_deep_images_have_a_share_of_their_range() -> None:
+    dark = np.full((4, 4, 3), 9, np.uint8)
+    dark[0, 0] = 0
+    assert examine(plain.png(dark), Decoding(), Notes()).range_share is None
+    deep = plain.png(dark.astype(np.uint16) * 257, bits=16)
+    assert examine(deep, Decoding(), Notes()).range_share == pytest.approx(9 / 255)
+    assert np.array_equal(np.asarray(decode(deep)), dark)

@@ -28,8 +28,13 @@ class Samples:
     inside: np.ndarray | None = None
 
     def range_share(self) -> float | None:
-        """Return which share of its depth the image uses, or None where its depth does not decide what is white."""
-        if self.low is None or self.high is None or self.full not in (None, (self.low, self.high)):
+        """Return which share of its depth the image uses, or None where it has 8 bits or its depth does not decide."""
+        if (
+            self.values.dtype.itemsize == 1
+            or self.low is None
+            or self.high is None
+            or self.full not in (None, (self.low, self.high))
+        ):
             return None
         low, high = self._extremes()
         return (high - low) / max(self.high - self.low, _EPSILON)

@@ -94,6 +94,8 @@ def chosen_page(found: tuple[Any, list[Page]], frame: str | None) -> Page:
         ValueError: several pages or channels and no choice, or no such page.
     """
     tiff, pages = found
+    if not pages:
+        raise ValueError("the TIFF file holds no page")
     count = len(pages)
     if tiff.is_imagej and len(tiff.pages) == 1:  # one directory for a whole stack
         count = max(count, int((tiff.imagej_metadata or {}).get("images", 1)))
