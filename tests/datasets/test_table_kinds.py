@@ -104,15 +104,25 @@ def test_windows_paths(data: Path, index: ContentIndex) -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "xlsx"])
 def test_parquet_and_excel(data: Path, index: ContentIndex, kind: str) -> None:
-    import pandas as pd
+    import openpyxl
+    import pyarrow
+    from pyarrow import parquet
 
     images(data)
-    frame = pd.DataFrame(
-        {"image": [f"bild_{n}.png" for n in range(10)], "label": [float(n % 2) for n in range(10)],
-         "patient": [n // 2 for n in range(10)], "age": [None, *range(41, 50)]}
-    )  # fmt: skip
+    columns = {
+        "image": [f"bild_{n}.png" for n in range(10)],
+        "label": [float(n % 2) for n in range(10)],
+        "patient": [n // 2 for n in range(10)],
+        "age": [None, *map(float, range(41, 50))],
+    }
     path = data / f"t.{kind}"
-    frame.to_parquet(path) if kind == "parquet" else frame.to_excel(path, index=False)
+    if kind == "parquet":
+        parquet.write_table(pyarrow.table(columns), path)
+    else:
+        book = openpyxl.Workbook()
+        for row in (list(columns), *zip(*columns.values(), strict=True)):
+            book.active.append(row)
+        book.save(path)
     dataset = load(path)
     assert (dataset.class_names, dataset.grouping) == (("0", "1"), "patient")
     ages = {
