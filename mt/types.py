@@ -19,6 +19,8 @@ TASKS: tuple[str, ...] = get_args(Task)
 SINGLE_LABEL = tuple(task for task in TASKS if task != "multilabel")
 # A label of a multilabel row that nobody knows: it enters no fit, no budget and no score of that label.
 MISSING = -1
+# Below these a test split says little: units (groups, else cases) of the rarest class, and groups.
+FEW_UNITS, FEW_GROUPS = 20, 10
 # The metric that a task is judged by, unless the dataset's publisher names another.
 HEADLINE: dict[str, str] = {
     "binary": "roc_auc",

@@ -16,6 +16,7 @@ from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
 from mt.system.threads import cores
 from mt.terminal import progress
+from mt.types import FEW_GROUPS, FEW_UNITS
 
 _ROWS_A_TASK = 16
 SMALL_SHARE = 0.25  # of the range of a deep image: below it at most 64 of 256 grey levels are left
@@ -62,7 +63,7 @@ def check_dataset(dataset: Dataset) -> Report:
                     copies[image.pixels].append((name, row))
                     shares += [] if image.range_share is None else [image.range_share]
     problems = [*unreadable, *crossing, *_duplicates(dataset, copies)]
-    return Report(dataset, _counts(dataset), problems, (*_narrow(shares), *dataset.notes.lines()))
+    return Report(dataset, _counts(dataset), problems, (*_few(dataset), *_narrow(shares), *dataset.notes.lines()))
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,22 @@ def _narrow(shares: list[float]) -> Iterator[str]:
             f"range, half of them at most {float(np.median(small)):.1%}: they have few grey levels left at 8 bits. "
             "Choose: --intensity minmax, percentile:0.5,99.5 or window:CENTER,WIDTH"
         )
+
+
+def _few(dataset: Dataset) -> Iterator[str]:
+    """Yield notes on a test split that is too small for scores to say much."""
+    split = dataset.splits.get("test")
+    if split is None:
+        return
+    units = split.ids if split.groups is None else split.groups
+    if split.groups is not None and len(set(units)) < FEW_GROUPS:
+        count = f"{len(set(units))} groups, fewer than {FEW_GROUPS}"
+        yield f"the test split has {count}: intervals will cover less often than they say"
+    columns = [split.labels] if split.labels.ndim == 1 else list(split.labels.T)
+    counts = [len({units[row] for row in np.flatnonzero(y == k)}) for y in columns for k in np.unique(y) if k >= 0]
+    if min(counts) < FEW_UNITS:
+        count = f"{min(counts)} {'images' if split.groups is None else 'groups'}, fewer than {FEW_UNITS}"
+        yield f"the rarest class of the test split has {count}: scores are uncertain"
 
 
 def _images(split: Split) -> Iterator[_Seen | ImageError]:

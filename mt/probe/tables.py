@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WIDE = 200  # columns of a table that goes to a file or a pipe
 _MARKS = {"best": " *", "tied": " =", "": "", "apart": " †"}
+_FEW = "fewer than"  # in what says that a test split is small, loudly
 _CELL = 32  # columns of a cell on one line
 _BESIDE = 90  # columns of a table of pairs beside the names of its rows and its dataset
 _EXPECTED = 15  # columns of its second interval
@@ -78,7 +79,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
         table.add_row(names[row], *texts)
     out.print(table)
     for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
-        out.print(line, style="dim", markup=False)
+        out.print(line, style="bold" if _FEW in line else "dim", markup=False)
     out.print()
 
 
@@ -119,7 +120,7 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
     if cell is None:
         return Text("")
     if cell.spread.mean != cell.spread.mean:
-        return Text("not defined")
+        return Text("not defined" + "".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters))
     text = Text(f"{cell.spread.mean:.3f}", style="bold" if bold else "")
     if cell.spread.sd is not None:
         text.append(f" ± {cell.spread.sd:.3f}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from mt.cache import catalog
 from mt.errors import InputError
 from mt.probe.scores import metrics
+from mt.probe.scores.scoring import subgroups
+from mt.types import LabelledRows
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 
@@ -76,3 +80,31 @@ def test_training_on_one_dataset_and_testing_on_another(tmp_path: Path) -> None:
     write_features(tmp_path, "grades", split="test", task="ordinal", n_classes=4)
     with pytest.raises(InputError, match=r"--test-dataset grades needs the task and classes of here"):
         probed(tmp_path, **QUICK, datasets=["here"], test_dataset="grades")
+
+
+def test_few_test_groups_are_flagged(tmp_path: Path) -> None:
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", n=32, grouped=True)
+    flags = probed(tmp_path, **QUICK).scores[0].flags
+    assert "fewer than 10 test groups: the interval covers less often than it says" in flags
+    assert "fewer than 20 test groups of the rarest class" in flags
+
+
+@pytest.mark.parametrize("age", [str, float, lambda age: f"{age}.0"], ids=["text", "number", "decimals"])
+def test_numbers_from_any_source_are_cut_at_quartiles(age: Callable[[int], Any]) -> None:
+    cases = LabelledRows[None](None, np.zeros(40), columns={"age": [age(n) for n in range(40)]})
+    assert [(name, len(rows)) for name, rows in subgroups(cases, "AGE")] == [
+        ("0 to < 9.75", 10), ("9.75 to < 19.5", 10), ("19.5 to < 29.25", 10), ("29.25 to 39", 10),
+    ]  # fmt: skip
+
+
+def test_a_table_a_patient_is_refused() -> None:
+    with pytest.raises(InputError, match="--level group"):
+        subgroups(LabelledRows[None](None, np.zeros(2), columns={"patient": ["a", "b"]}), "patient")
+
+
+def test_a_score_that_is_not_defined_says_why(tmp_path: Path) -> None:
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", labels=np.arange(80) % 2, n=80, grouped=True)
+    score = probed(tmp_path, **QUICK, level="group").scores[0]
+    assert "not defined: all test groups (each has its highest label) are of one class" in score.flags

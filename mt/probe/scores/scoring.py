@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ from mt.probe.scores import metrics
 from mt.probe.scores.bootstrap import units_of
 from mt.probe.scores.intervals import over_cases
 from mt.results.store import Fit, Score
-from mt.types import Array, LabelledRows, ScoredRows
+from mt.types import FEW_GROUPS, FEW_UNITS, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
-FEW = 20  # test units of the rarest class: scores of fewer are flagged
-REVISION = 3  # of views, intervals and flags; raised whenever their numbers change
+REVISION = 4  # of views, intervals and flags; raised whenever their numbers change
+_UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
+_PATIENTS = ("patient", "group")  # columns that --level is for
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
 
@@ -80,15 +81,27 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
 
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
     """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
-    if column not in cases.columns:
+    if column.casefold() in _PATIENTS:
+        raise InputError(f"--by {column} would make a table per patient. One prediction a patient: --level group")
+    found = {name.casefold(): name for name in cases.columns} | {name: name for name in cases.columns}
+    name = found.get(column, found.get(column.casefold()))
+    if name is None:
         known = ", ".join(sorted(cases.columns)) or "none"
         raise InputError(f"No column '{column}' in the test features. Columns: {known}")
-    values = cases.columns[column]
-    numeric = [value for value in values if isinstance(value, (int, float))]
-    if len(set(numeric)) > 2 * _BINS and len(numeric) == sum(value is not None for value in values):
-        return _quartiles(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+    values = cases.columns[name]
+    numbers = _numbers(values)
+    if numbers is not None and len(np.unique(numbers[~np.isnan(numbers)])) > 2 * _BINS:
+        return _quartiles(numbers)
     names = np.array(["unknown" if value is None or value == "" else str(value) for value in values])
     return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
+
+
+def _numbers(values: Sequence[Any]) -> Array | None:
+    """Return the numbers of a column, NaN where there is none; None unless all that is there is numbers, or text of."""
+    try:
+        return np.array([np.nan if value is None or value in _UNKNOWN else float(value) for value in values])
+    except (TypeError, ValueError):
+        return None
 
 
 def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
@@ -99,12 +112,25 @@ def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def _few_flags(cases: ScoredRows) -> list[str]:
-    """Return a flag where few test units hold the rarest of the classes (or label values) that occur."""
+    """Return flags where there are few test groups, or few test units of the rarest class (or label value)."""
     unit = units_of(len(cases.y), cases.groups)
     columns = [cases.y] if cases.y.ndim == 1 else list(cases.y.T)
     fewest = min(len(np.unique(unit[column == k])) for column in columns for k in np.unique(column))
     kind = "cases" if cases.groups is None else "groups"
-    return [f"fewer than {FEW} test {kind} of the rarest class"] if fewest < FEW else []
+    flags = [f"fewer than {FEW_UNITS} test {kind} of the rarest class"] if fewest < FEW_UNITS else []
+    if cases.groups is not None and len(np.unique(unit)) < FEW_GROUPS:
+        flags.append(f"fewer than {FEW_GROUPS} test groups: the interval covers less often than it says")
+    return flags
+
+
+def _why_undefined(value: float, view: View, cases: ScoredRows) -> list[str]:
+    """Return a flag that says why a score is not defined."""
+    if not np.isnan(value):
+        return []
+    if cases.y.ndim == 1 and len(np.unique(cases.y)) == 1:
+        units = "groups (each has its highest label)" if view.level == "group" else "cases"
+        return [f"not defined: all test {units} are of one class"]
+    return ["not defined: too few classes among the test cases"]
 
 
 def _quartiles(values: Array) -> list[tuple[str, Array]]:
@@ -123,6 +149,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
     outcome = fit.outcome
     value, interval = over_cases(metric, cases.y, [cases.p], groups=cases.groups, level=LEVEL)
     versions = {**outcome["versions"], **revision()}
+    undefined = _why_undefined(value, view, cases)
     return Score(
         identity=digest({"fit": fit.identity, "metric": metric, **vars(view), "subgroup": subgroup, **revision()}),
         fit=fit.identity,
@@ -147,7 +174,7 @@ def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str 
         level=view.level,
         by=view.by,
         subgroup=subgroup,
-        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_few_flags(cases)),
+        flags=(*outcome["flags"], *_draw_flags(outcome), *cases.flags, *_few_flags(cases), *undefined),
         settings=outcome["settings"],
         realised=outcome["realised"],
         fingerprints=question.pair.fingerprints,
