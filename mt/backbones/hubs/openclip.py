@@ -21,7 +21,7 @@ from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import OPEN_CLIP, BackboneSpec
+from mt.backbones.spec import OPEN_CLIP, BackboneSpec
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest

@@ -150,8 +150,8 @@ def _absent(name: str, repository: str, files: Sequence[str]) -> WeightsError:
     offline = library("huggingface_hub.constants", f"'{name}'").HF_HUB_OFFLINE
     why = "HF_HUB_OFFLINE is set, and the hub's cache holds none" if offline else "the hub sent none"
     return WeightsError(
-        f"'{name}' needs {' or '.join(files)} of {HUB}/{repository}: {why}. Without a network, fill the hub's cache "
-        "(HF_HOME) elsewhere and copy it here, or name a local folder."
+        f"'{name}' needs {' or '.join(files)} of {HUB}/{repository}: {why}. If it is gated, accept its terms there and "
+        "set HF_TOKEN. Without a network, fill the hub's cache (HF_HOME) elsewhere and copy it here, or name a folder."
     )
 
 

@@ -19,7 +19,7 @@ from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import TIMM, BackboneSpec
+from mt.backbones.spec import TIMM, BackboneSpec
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import OFFLINE, RANDOM, find
 from mt.errors import InputError, WeightsError, unknown
@@ -54,14 +54,15 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
         file = find(None, weights)
         assert file is not None
         network.load_state_dict(_from_file(network, file, split_pick(weights)[1]))
-    preprocess = preprocess_of(spec, recipe).at_size(image_size)
+    preprocess = (spec.preprocess or preprocess_of(spec, recipe)).at_size(image_size)
     embedded = TimmNetwork(freeze(network), spec.embedding)
     with torch.inference_mode():
         dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
     whole = network if spec.embedding == POOLED else embedded
     return FrozenNetwork(
-        whole, preprocess, dim, sha256_of(network.state_dict()), file, architecture=_architecture(spec, recipe)
-    )
+        whole, preprocess, dim, sha256_of(network.state_dict()), file, _architecture(spec, recipe),
+        {"keywords": dict(spec.keywords)} if spec.keywords else None,
+    )  # fmt: skip
 
 
 class TimmNetwork(TokenNetwork):
@@ -132,15 +133,30 @@ def _create(spec: BackboneSpec, image_size: int | None, *, pretrained: bool) -> 
         if name not in known:
             raise unknown("backbone", spec.name, [f"timm:{one}" for one in known], see="https://huggingface.co/timm")
     try:
+        keywords = timm_keywords(spec, image_size)
         try:
-            network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+            network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
         except TypeError:  # convolutional networks take any size, and no `img_size`
+            if spec.keywords:
+                raise
             network = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # the hub's client, torch and timm raise dozens of kinds here
         raise _unavailable(spec, error) from error
     if pretrained and not any(network.pretrained_cfg.get(source) for source in ("url", "hf_hub_id", "file")):
         raise WeightsError(f"timm has no weights for '{spec.name}'. Pass --weights FILE, or choose a tag: NAME.TAG.")
     return network
+
+
+def timm_keywords(spec: BackboneSpec, image_size: int | None) -> dict[str, Any]:
+    """Return what timm builds an entry's network with: names of layers as layers, and the image size asked for."""
+    import timm.layers
+
+    layers = {
+        key: getattr(timm.layers, value, None) or getattr(nn, value)
+        for key, value in spec.keywords if key.endswith("_layer")
+    }  # fmt: skip
+    size = {} if image_size is None else {"img_size": image_size}
+    return {"img_size": None} | dict(spec.keywords) | layers | size
 
 
 def _folder(spec: BackboneSpec) -> Path:

@@ -25,7 +25,7 @@ from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.registry import MODULE, BackboneSpec
+from mt.backbones.spec import MODULE, BackboneSpec
 from mt.backbones.states import find_state
 from mt.backbones.weights import RANDOM, find
 from mt.errors import InputError

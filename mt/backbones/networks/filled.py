@@ -10,7 +10,7 @@ from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import build, random_state
 from mt.backbones.networks.folding import fold_batch_norms
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
-from mt.backbones.registry import BackboneSpec
+from mt.backbones.spec import BackboneSpec
 from mt.backbones.weights import RANDOM, obtain
 
 if TYPE_CHECKING:

@@ -1,0 +1,87 @@
+"""What a backbone needs before it can be used here: a library, its files, a token, accepted terms, room on the disk.
+
+Nothing is fetched and no library is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.backbones.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
+from mt.backbones.weights import place
+from mt.system import folders
+
+_LIBRARIES = {HF: "transformers", OPEN_CLIP: "open_clip", TIMM: "timm"}
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a backbone needs; `met` is None where only the publisher knows."""
+
+    name: str
+    met: bool | None
+    said: str
+
+
+def needs(spec: BackboneSpec) -> list[Need]:
+    """Return what a backbone needs, each with what is here or how to get it."""
+    here = where_is(spec)
+    found = [_library(spec), Need("weights", here is not None, here or "to download")]
+    if here is None and spec.gated:
+        page = f"https://huggingface.co/{spec.repository}"
+        found.append(Need("terms", None, f"accept them at {page} (licence: {spec.licence})"))
+        found.append(_token())
+    if here is None:
+        found.append(_disk(spec))
+    return found
+
+
+def where_is(spec: BackboneSpec) -> str | None:
+    """Return where a backbone's weights are on this machine: folder, package or hub cache; None if they are not."""
+    if spec.weights is not None:
+        return place(spec.weights)
+    repository = spec.repository or (f"timm/{spec.network}" if "." in spec.network else None)
+    if repository is None:
+        return None
+    snapshots = hub_cache() / f"models--{repository.replace('/', '--')}" / "snapshots"
+    return "hub cache" if any(any(snapshots.glob(f"*/{ending}")) for ending in _WEIGHTS) else None
+
+
+def hub_cache() -> Path:
+    """Return the cache folder of the hub's client (huggingface_hub.constants, `HF_HUB_CACHE`)."""
+    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(given).expanduser() if given else _hub_home() / "hub"
+
+
+def _hub_home() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
+
+
+def _library(spec: BackboneSpec) -> Need:
+    name = _LIBRARIES.get(loader_of(spec.network) or TIMM, "timm")
+    installed = importlib.util.find_spec(name) is not None
+    return Need("library", installed, name if installed else f"{name}: pip install 'medical-transfer[hub]'")
+
+
+def _token() -> Need:
+    if os.environ.get("HF_TOKEN"):
+        return Need("token", True, "HF_TOKEN is set")
+    file = Path(os.environ.get("HF_TOKEN_PATH") or _hub_home() / "token").expanduser()
+    if file.is_file():
+        return Need("token", True, f"in {file}")
+    return Need("token", False, "set HF_TOKEN, or run: hf auth login")
+
+
+def _disk(spec: BackboneSpec) -> Need:
+    folder = folders.weights_dir() if spec.weights is not None else hub_cache()
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    free = shutil.disk_usage(there).free / 1e6
+    if spec.size_mb is None:
+        return Need("disk", None, f"{free / 1e3:.1f} GB free in {folder}; the size of the download is not known")
+    return Need("disk", free > spec.size_mb, f"{spec.size_mb / 1e3:.1f} GB of {free / 1e3:.1f} GB free in {folder}")

@@ -1,0 +1,153 @@
+"""Foundation models by name: each entry's network has the width that the entry says, and its gate is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from mt.backbones.embeddings import RULES
+from mt.backbones.foundation import FOUNDATION
+from mt.backbones.hubs.timm import timm_keywords
+from mt.backbones.load import REGISTRY, load_backbone
+from mt.backbones.registry import find_spec
+from mt.backbones.spec import DOMAINS
+from mt.cli import group
+from mt.errors import WeightsError
+
+# What the repositories' config.json build on: architecture and arguments, as mahmoodlab/TRIDENT's loaders restate them.
+VIRCHOW = ("vit_huge_patch14_224", {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": ""})
+GIANT = ("vit_giant_patch14_reg4_dinov2", {"img_size": 224, "global_pool": "token"})
+PUBLISHED = {
+    "uni": ("vit_large_patch16_224", {}),
+    "uni2-h": ("vit_giant_patch14_224", {}),
+    "virchow": VIRCHOW,
+    "virchow2": (VIRCHOW[0], {**VIRCHOW[1], "reg_tokens": 4}),
+    "h-optimus-0": GIANT,
+    "h-optimus-1": GIANT,
+    "gigapath": (
+        "vit_giant_patch14_dinov2",
+        {"img_size": 224, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24, "mlp_ratio": 5.33334},
+    ),
+}
+NAMED = {name: spec.network for name, spec in FOUNDATION.items() if spec.network.startswith("vit_")}
+KAIKO = {name: spec.network for name, spec in FOUNDATION.items() if name.startswith("kaiko-")}
+TOKENS = {"pooled": 1, "cls": 1, "mean": 1, "cls+mean": 2, "cls4": 4}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty cache of the hub, without a network and without a token."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HF_HOME", str(home))
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    return home / "hub"
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *NAMED, *KAIKO])
+def test_the_network_has_the_width_that_the_entry_says(name: str) -> None:
+    """Built on the meta device: no weights, no memory."""
+    spec = FOUNDATION[name]
+    short = spec.network.removeprefix("hf-hub:1aurent/").partition(".")[0]
+    architecture, arguments = PUBLISHED.get(name, (short, {}))
+    keywords = {key: value for key, value in timm_keywords(spec, None).items() if value is not None}
+    with torch.device("meta"):
+        network = timm.create_model(architecture, num_classes=0, **{**arguments, **keywords})
+    assert network.num_features * TOKENS[spec.embedding] == spec.dim
+    assert (network.num_prefix_tokens > 0) or spec.embedding == "pooled"
+
+
+@pytest.mark.parametrize("name", FOUNDATION)
+def test_every_entry_says_where_its_facts_are_from(name: str) -> None:
+    spec = FOUNDATION[name]
+    assert spec.source.startswith("https://")
+    assert spec.licence
+    assert spec.domain in DOMAINS
+    assert spec.embedding in RULES
+    assert name not in REGISTRY
+    assert find_spec(name) is spec
+    assert find_spec(f"{name}:mean").embedding == "mean"
+
+
+@pytest.mark.parametrize("name", [name for name, spec in FOUNDATION.items() if spec.repository])
+def test_without_a_network_one_line_says_what_is_missing(name: str, hub: Path) -> None:
+    with pytest.raises(WeightsError) as raised:
+        load_backbone(name)
+    said = str(raised.value)
+    assert "\n" not in said
+    assert FOUNDATION[name].repository in said
+    assert "HF_HOME" in said
+    assert not FOUNDATION[name].gated or "HF_TOKEN" in said
+
+
+def test_keywords_build_the_network_that_the_weights_are_of(hub: Path) -> None:
+    """A tiny Virchow: packed SwiGLU with SiLU, tokens out, class token and mean patch token beside each other."""
+    folder = hub / "models--paige-ai--Virchow" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    folder.mkdir(parents=True)
+    (folder.parent.parent / "refs").mkdir()
+    (folder.parent.parent / "refs" / "main").write_text(folder.name)
+    arguments = {"init_values": 1e-5, "global_pool": "", "img_size": 32}
+    swiglu = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+    network = timm.create_model("test_vit", num_classes=0, **arguments, **swiglu).eval()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    recipe = {
+        "input_size": [3, 32, 32], "interpolation": "bicubic", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3,
+        "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head",
+    }  # fmt: skip
+    config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": recipe, "model_args": arguments}
+    (folder / "config.json").write_text(json.dumps(config))
+    backbone = load_backbone("virchow")
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tokens = network(images)
+        expected = torch.cat((tokens[:, 0], tokens[:, 1:].mean(1)), 1)
+        assert torch.allclose(backbone.model(images), expected, rtol=0, atol=1e-5)
+    assert backbone.description["origin"]["keywords"] == {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
+    assert [facts["name"] for facts in listed("--here", "--domain", "pathology", "--json")] == ["virchow"]
+
+
+def listed(*words: str) -> list[dict[str, object]]:
+    ran = CliRunner().invoke(group, ["models", *words], catch_exceptions=False)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_models_are_listed_by_domain(domain: str) -> None:
+    found = {facts["name"] for facts in listed("show", "--domain", domain, "--json")}
+    assert found == {n for n, spec in (REGISTRY | FOUNDATION).items() if spec.domain == domain}
+
+
+def test_the_list_shows_gate_and_licence(hub: Path) -> None:
+    shown = CliRunner().invoke(group, ["models"], catch_exceptions=False).stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    assert "gated" in lines["virchow2"]
+    assert "CC-BY-NC-ND-4.0 (non-commercial)" in lines["virchow2"]
+    assert "gated" not in lines["rad-dino"]
+    assert [word for word in lines if word in DOMAINS] == list(DOMAINS)
+
+
+def test_check_says_what_is_missing(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = CliRunner().invoke(group, ["models", "check", "uni2-h"], catch_exceptions=False)
+    assert ran.exit_code == 1
+    for part in ("library", "timm", "to download", "https://huggingface.co/MahmoodLab/UNI2-h", "hf auth login", "disk"):
+        assert part in ran.stdout
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    ran = CliRunner().invoke(group, ["models", "check", "uni2-h"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert "secret" not in ran.stdout
+
+
+def test_check_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    needs = {need["name"]: need for need in listed("check", "rad-dino", "--json")}
+    assert needs["library"]["met"] is False
+    assert "medical-transfer[hub]" in str(needs["library"]["said"])
+    assert "terms" not in needs
