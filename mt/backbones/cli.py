@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from mt.backbones.foundation import FOUNDATION
-from mt.backbones.readiness import needs, where_is
+from mt.backbones.entries.foundation import FOUNDATION
+from mt.backbones.entries.readiness import needs, where_is
+from mt.backbones.entries.spec import DOMAINS, HF, MODULE, OPEN_CLIP, TIMM, BackboneSpec
 from mt.backbones.registry import REGISTRY, find_spec
-from mt.backbones.spec import DOMAINS, HF, MODULE, OPEN_CLIP, TIMM, BackboneSpec
 from mt.system import folders
 from mt.terminal import options, tables
 

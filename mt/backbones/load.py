@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt.backbones.entries.spec import BackboneSpec
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.registry import REGISTRY, find_spec
-from mt.backbones.spec import BackboneSpec
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest
 from mt.errors import InputError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mt.backbones.embeddings import POOLED, split_rule, unfitting
-from mt.backbones.foundation import FOUNDATION
+from mt.backbones.entries.foundation import FOUNDATION
+from mt.backbones.entries.spec import SOURCES, TIMM, BackboneSpec, loader_of
 from mt.backbones.layouts import Layout, efficientnet_lite_names
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import SOURCES, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import Published
 from mt.errors import unknown
 
@@ -144,7 +144,7 @@ _SPECS = (
     _efficientnet_lite(2, 260, 292, (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite2-9656183e.pth"),
 )  # fmt: skip
 
-# Networks of our own code with weights that we fetch; `foundation.FOUNDATION` holds those that other libraries build.
+# Networks of our own code with weights that we fetch; `entries.foundation.FOUNDATION` holds those that other libraries build.
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 

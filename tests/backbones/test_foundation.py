@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from mt.backbones.embeddings import RULES
-from mt.backbones.foundation import FOUNDATION
+from mt.backbones.entries.foundation import FOUNDATION
+from mt.backbones.entries.spec import DOMAINS
 from mt.backbones.hubs.timm import timm_keywords
 from mt.backbones.load import REGISTRY, load_backbone
 from mt.backbones.registry import find_spec
-from mt.backbones.spec import DOMAINS
 from mt.cli import group
 from mt.errors import WeightsError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.backbones.spec import HF, MODULE, OPEN_CLIP, BackboneSpec, loader_of
+from mt.backbones.entries.spec import HF, MODULE, OPEN_CLIP, BackboneSpec, loader_of
 
 if TYPE_CHECKING:
     from mt.backbones.networks.frozen import FrozenNetwork

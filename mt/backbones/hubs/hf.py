@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
+from mt.backbones.entries.spec import HF, BackboneSpec
 from mt.backbones.hubs.image_processor import preprocess_of_processor
 from mt.backbones.hubs.repository import HUB, PublishedFiles, Wanted, library, published_files
 from mt.backbones.layouts import split_pick
@@ -21,7 +22,6 @@ from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import HF, BackboneSpec
 from mt.backbones.states import find_state, some
 from mt.backbones.weights import RANDOM, find
 from mt.errors import WeightsError

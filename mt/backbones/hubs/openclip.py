@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
+from mt.backbones.entries.spec import OPEN_CLIP, BackboneSpec
 from mt.backbones.hubs.repository import PublishedFiles, Wanted, library, published_files
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import OPEN_CLIP, BackboneSpec
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import RANDOM, find
 from mt.cache.fingerprint import digest

@@ -14,12 +14,12 @@ from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.embeddings import POOLED
+from mt.backbones.entries.spec import TIMM, BackboneSpec
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import TIMM, BackboneSpec
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import OFFLINE, RANDOM, find
 from mt.errors import InputError, WeightsError, unknown

@@ -21,11 +21,11 @@ from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.embeddings import POOLED, unfitting
+from mt.backbones.entries.spec import MODULE, BackboneSpec
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import MODULE, BackboneSpec
 from mt.backbones.states import find_state
 from mt.backbones.weights import RANDOM, find
 from mt.errors import InputError

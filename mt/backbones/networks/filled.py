@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.backbones.checkpoints import read_checkpoint, select
+from mt.backbones.entries.spec import BackboneSpec
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import build, random_state
 from mt.backbones.networks.folding import fold_batch_norms
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
-from mt.backbones.spec import BackboneSpec
 from mt.backbones.weights import RANDOM, obtain
 
 if TYPE_CHECKING:

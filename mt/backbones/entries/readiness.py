@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mt.backbones.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
+from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import place
 from mt.system import folders
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mt.backbones.entries.spec import HF, OPEN_CLIP, BackboneSpec, Domain
 from mt.backbones.preprocess import Preprocess
-from mt.backbones.spec import HF, OPEN_CLIP, BackboneSpec, Domain
 
 _CARD = "https://huggingface.co/"
 _TRIDENT = "https://github.com/mahmoodlab/TRIDENT/blob/main/trident/patch_encoder_models/load.py"
