@@ -144,7 +144,7 @@ _SPECS = (
     _efficientnet_lite(2, 260, 292, (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite2-9656183e.pth"),
 )  # fmt: skip
 
-# Networks of our own code with weights that we fetch; `entries.foundation.FOUNDATION` holds those that other libraries build.
+# Networks of our own code, whose weights we fetch; `entries.foundation` holds those that other libraries build.
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
