@@ -7,7 +7,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from mt.backbones.entries.spec import HF, OPEN_CLIP, BackboneSpec, Domain
 from mt.backbones.preprocess import Preprocess
@@ -27,66 +27,89 @@ _UNI2 = (
 
 
 def _entry(
-    name: str, network: str, rule: str, dim: int | None, domain: Domain, licence: str, paper: str, **other: Any,
-) -> BackboneSpec:  # fmt: skip
-    """Return an entry whose weights are in its library's care; `other` are further fields of the specification."""
+    name: str, network: str, rule: str, dim: int | None, domain: Domain, licence: str, paper: str
+) -> BackboneSpec:
+    """Return an entry whose weights and preprocessing are in its library's care."""
     repository = network.removeprefix(OPEN_CLIP).removeprefix("hf-hub:").removeprefix(HF)
-    known = {"preprocess": None, "weights": None, "source": _CARD + repository} | other
-    return BackboneSpec(
-        name, network, rule, dim, licence=licence, paper=paper, domain=domain, **known
-    )
+    return BackboneSpec(name, network, rule, dim, None, None, licence, paper, _CARD + repository, domain=domain)
 
 
 _PATHOLOGY = (
-    _entry(
-        "uni", "hf-hub:MahmoodLab/UNI", "pooled", 1024, "pathology", "CC-BY-NC-ND-4.0",
-        "Chen et al., Nature Medicine 2024, doi:10.1038/s41591-024-02857-3", gated=True,
-        keywords=(("init_values", 1e-5), ("dynamic_img_size", True)),
+    replace(
+        _entry(
+            "uni", "hf-hub:MahmoodLab/UNI", "pooled", 1024, "pathology", "CC-BY-NC-ND-4.0",
+            "Chen et al., Nature Medicine 2024, doi:10.1038/s41591-024-02857-3",
+        ),
+        gated=True, keywords=(("init_values", 1e-5), ("dynamic_img_size", True)),
     ),
-    _entry(
-        "uni2-h", "hf-hub:MahmoodLab/UNI2-h", "pooled", 1536, "pathology", "CC-BY-NC-ND-4.0",
-        "Chen et al., Nature Medicine 2024, doi:10.1038/s41591-024-02857-3", gated=True, keywords=_UNI2,
+    replace(
+        _entry(
+            "uni2-h", "hf-hub:MahmoodLab/UNI2-h", "pooled", 1536, "pathology", "CC-BY-NC-ND-4.0",
+            "Chen et al., Nature Medicine 2024, doi:10.1038/s41591-024-02857-3",
+        ),
+        gated=True, keywords=_UNI2,
     ),
-    _entry(
-        "virchow", "hf-hub:paige-ai/Virchow", "cls+mean", 2560, "pathology", "Apache-2.0", "arXiv:2309.07778",
+    replace(
+        _entry(
+            "virchow", "hf-hub:paige-ai/Virchow", "cls+mean", 2560, "pathology", "Apache-2.0", "arXiv:2309.07778",
+        ),
         gated=True, keywords=_SWIGLU,
     ),
-    _entry(
-        "virchow2", "hf-hub:paige-ai/Virchow2", "cls+mean", 2560, "pathology", "CC-BY-NC-ND-4.0", "arXiv:2408.00738",
+    replace(
+        _entry(
+            "virchow2", "hf-hub:paige-ai/Virchow2", "cls+mean", 2560, "pathology", "CC-BY-NC-ND-4.0",
+            "arXiv:2408.00738",
+        ),
         gated=True, keywords=_SWIGLU,
     ),
-    _entry(
-        "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", "pooled", 1536, "pathology", "Apache-2.0", _UNSAID,
+    replace(
+        _entry(
+            "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", "pooled", 1536, "pathology", "Apache-2.0", _UNSAID,
+        ),
         gated=True, keywords=(("init_values", 1e-5),), preprocess=_BIOPTIMUS, size_mb=4540,
     ),
-    _entry(
-        "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", "pooled", 1536, "pathology", _UNSAID, _UNSAID,
+    replace(
+        _entry(
+            "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", "pooled", 1536, "pathology", _UNSAID, _UNSAID,
+        ),
         gated=True, keywords=(("init_values", 1e-5),), preprocess=_BIOPTIMUS,
     ),
-    _entry(
-        "h0-mini", "hf-hub:bioptimus/H0-mini", "cls", 768, "pathology", _UNSAID, "arXiv:2501.16239",
+    replace(
+        _entry(
+            "h0-mini", "hf-hub:bioptimus/H0-mini", "cls", 768, "pathology", _UNSAID, "arXiv:2501.16239",
+        ),
         gated=True, keywords=_SWIGLU,
     ),
-    _entry(
-        "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "pooled", 1536, "pathology", "Prov-GigaPath licence",
-        "Xu et al., Nature 2024, doi:10.1038/s41586-024-07441-w", gated=True,
-        preprocess=Preprocess(256, 224, "bicubic"),
+    replace(
+        _entry(
+            "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "pooled", 1536, "pathology", "Prov-GigaPath licence",
+            "Xu et al., Nature 2024, doi:10.1038/s41586-024-07441-w",
+        ),
+        gated=True, preprocess=Preprocess(256, 224, "bicubic"),
     ),
     _entry(
         "phikon", f"{HF}owkin/phikon", "cls", 768, "pathology", "Owkin non-commercial", _UNSAID,
     ),
-    _entry(
-        "phikon-v2", f"{HF}owkin/phikon-v2", "cls", 1024, "pathology", "Owkin non-commercial", "arXiv:2409.09173",
+    replace(
+        _entry(
+            "phikon-v2", f"{HF}owkin/phikon-v2", "cls", 1024, "pathology", "Owkin non-commercial",
+            "arXiv:2409.09173",
+        ),
         size_mb=1210,
     ),
-    _entry(
-        "midnight", f"{HF}kaiko-ai/midnight", "cls+mean", 3072, "pathology", "MIT", "arXiv:2504.05186",
+    replace(
+        _entry(
+            "midnight", f"{HF}kaiko-ai/midnight", "cls+mean", 3072, "pathology", "MIT", "arXiv:2504.05186",
+        ),
         preprocess=Preprocess(224, 224, mean=_HALF, std=_HALF),
     ),
     *(
-        _entry(
-            f"kaiko-{name}", f"hf-hub:1aurent/{network}.kaiko_ai_towards_large_pathology_fms", "pooled", dim,
-            "pathology", _UNSAID, _UNSAID, keywords=(("dynamic_img_size", True),), source=_TRIDENT,
+        replace(
+            _entry(
+                f"kaiko-{name}", f"hf-hub:1aurent/{network}.kaiko_ai_towards_large_pathology_fms", "pooled", dim,
+                "pathology", _UNSAID, _UNSAID,
+            ),
+            keywords=(("dynamic_img_size", True),), source=_TRIDENT,
         )
         for name, network, dim in (
             ("vits16", "vit_small_patch16_224", 384), ("vits8", "vit_small_patch8_224", 384),
@@ -97,24 +120,36 @@ _PATHOLOGY = (
 )  # fmt: skip
 
 _MEDICAL = (
-    _entry(
-        "rad-dino", f"{HF}microsoft/rad-dino", "cls", 768, "radiology", "MIT", "arXiv:2401.10815", size_mb=346,
+    replace(
+        _entry(
+            "rad-dino", f"{HF}microsoft/rad-dino", "cls", 768, "radiology", "MIT", "arXiv:2401.10815",
+        ),
+        size_mb=346,
     ),
-    _entry(
-        "medsiglip", f"{HF}google/medsiglip-448", "pooled", None, "other",
-        "Health AI Developer Foundations terms", "arXiv:2303.15343 (SigLIP)", gated=True,
+    replace(
+        _entry(
+            "medsiglip", f"{HF}google/medsiglip-448", "pooled", None, "other",
+            "Health AI Developer Foundations terms", "arXiv:2303.15343 (SigLIP)",
+        ),
+        gated=True,
     ),
-    _entry(
-        "biomedclip", f"{OPEN_CLIP}hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "pooled", None,
-        "other", "MIT", "arXiv:2303.00915", size_mb=786,
+    replace(
+        _entry(
+            "biomedclip", f"{OPEN_CLIP}hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "pooled",
+            None, "other", "MIT", "arXiv:2303.00915",
+        ),
+        size_mb=786,
     ),
 )  # fmt: skip
 
 _GENERAL = (
     *(
-        _entry(
-            f"dinov2-{name}", f"vit_{network}_dinov2.lvd142m", "pooled", dim, "general", "Apache-2.0",
-            "Oquab et al., TMLR 2024, arXiv:2304.07193", source=f"{_TIMM}vision_transformer.py",
+        replace(
+            _entry(
+                f"dinov2-{name}", f"vit_{network}_dinov2.lvd142m", "pooled", dim, "general", "Apache-2.0",
+                "Oquab et al., TMLR 2024, arXiv:2304.07193",
+            ),
+            source=f"{_TIMM}vision_transformer.py",
         )
         for name, network, dim in (
             ("vitb14", "base_patch14", 768), ("vitl14", "large_patch14", 1024),
@@ -123,16 +158,22 @@ _GENERAL = (
         )
     ),
     *(
-        _entry(
-            f"dinov3-{name}", f"vit_{network}_patch16_dinov3.lvd1689m", "pooled", dim, "general", "DINOv3 licence",
-            "arXiv:2508.10104", source=f"{_TIMM}eva.py",
+        replace(
+            _entry(
+                f"dinov3-{name}", f"vit_{network}_patch16_dinov3.lvd1689m", "pooled", dim, "general",
+                "DINOv3 licence", "arXiv:2508.10104",
+            ),
+            source=f"{_TIMM}eva.py",
         )
         for name, network, dim in (("vits16", "small", 384), ("vitb16", "base", 768), ("vitl16", "large", 1024))
     ),
     *(
-        _entry(
-            f"clip-{name}", f"{OPEN_CLIP}{network}-quickgelu/openai", "pooled", dim, "general", _UNSAID,
-            "Radford et al., ICML 2021, arXiv:2103.00020", source="https://github.com/mlfoundations/open_clip",
+        replace(
+            _entry(
+                f"clip-{name}", f"{OPEN_CLIP}{network}-quickgelu/openai", "pooled", dim, "general", _UNSAID,
+                "Radford et al., ICML 2021, arXiv:2103.00020",
+            ),
+            source="https://github.com/mlfoundations/open_clip",
         )
         for name, network, dim in (
             ("vitb32", "ViT-B-32", 512), ("vitb16", "ViT-B-16", 512), ("vitl14", "ViT-L-14", 768),
