@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mt.cache.feature_file.read import FeatureFile
 from mt.errors import MissingExtraError
 from mt.system import files
+from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,9 +86,9 @@ def _csv(features: FeatureFile, path: Path, *, embeddings: bool) -> None:
     names = [f"f{number}" for number in range(features.dim)] if embeddings else []
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*table, *names])
+        writer.writerow([*map(inert, table), *names])
         for part, values in _chunks(features):
-            known = zip(*(column[part] for column in table.values()), strict=True)
+            known = zip(*(map(inert, column[part]) for column in table.values()), strict=True)
             numbers = values.astype(str).tolist() if embeddings else [[]] * len(values)  # str: the shortest exact
             writer.writerows([*row, *numbers[at]] for at, row in enumerate(known))
 

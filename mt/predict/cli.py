@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", metavar="FILE|random", help="Weights of the backbones, where they were not the published ones."
 )
+@click.option(
+    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+    help="An unreadable image: raise (stop) or skip (an empty row, and why).",
+)
 @options.data_dir
 @options.cache_dir
 @options.device
 def predict(
     model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, weights: str | None,
-    data_dir: str | None, cache_dir: str | None, device: str,
+    on_error: Literal["raise", "skip"], data_dir: str | None, cache_dir: str | None, device: str,
 ) -> None:  # fmt: skip
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
@@ -40,8 +44,9 @@ def predict(
     Features of a --dataset come from the cache; what is not there is featurized.
     """
     request = PredictRequest(
-        model, paths, dataset, split, cache_dir=cache_dir, data_dir=data_dir, weights=weights, device=device
-    )
+        model, paths, dataset, split, cache_dir=cache_dir, data_dir=data_dir, weights=weights, device=device,
+        on_error=on_error,
+    )  # fmt: skip
     if out and not Path(out).absolute().parent.is_dir():
         folder = Path(out).absolute().parent
         raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,10 @@ import numpy.typing as npt
 
 from mt.backbones.recorded import load_described
 from mt.datasets.settings import decoding_of
-from mt.errors import InputError
+from mt.errors import DatasetError, InputError, MtError
 from mt.predict.load import is_end_to_end, load_model
 from mt.predict.predicted import Predictions
+from mt.system.threads import decoders
 from mt.terminal import progress
 
 if TYPE_CHECKING:
@@ -34,15 +37,51 @@ def predict_images(request: PredictRequest) -> Predictions:
     if is_end_to_end(request.model):
         from mt.fuse.end_to_end.saved import load_tuned
 
-        tuned, files = load_tuned(request.model), list(_images(request.images))
-        return Predictions(*tuned.predict_files(files, device=request.device), tuned.class_names, tuned.task)
-    saved, files = load_model(request.model), list(_images(request.images))
+        tuned = load_tuned(request.model)
+        names, files, problems = _readable(request, decoding_of(tuned.about))
+        _, p = tuned.predict_files(files, device=request.device)
+        return Predictions(names, p, tuned.class_names, tuned.task, problems)
+    saved = load_model(request.model)
     decoding = decoding_of(saved.about)
+    names, files, problems = _readable(request, decoding)
     embeddings = [
         _embed(load_described(about, request.weights), files, decoding, request.device) for about in saved.backbones
     ]
-    names = [str(file) for file in files]
-    return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task)
+    return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task, problems)
+
+
+def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], list[Path], dict[str, str] | None]:
+    """Return the names of all files, the files that can be read, and the problems of others where they are skipped.
+
+    Every file is decoded once before a network runs.  Raises DatasetError for an unreadable one unless it is skipped,
+    and InputError where nothing is left.
+    """
+    files = list(_images(request.images))
+    with ThreadPoolExecutor(decoders()) as pool, progress.bar("reading", len(files)) as advance:
+        errors: dict[Path, MtError] = {}
+        for file, error in zip(files, pool.map(partial(_problem, decoding=decoding), files), strict=True):
+            advance(1)
+            if error is not None:
+                errors[file] = error
+    if errors and request.on_error == "raise":
+        first = next(iter(errors.values()))
+        more = f" ({len(errors)} of {len(files)} images cannot be read.)" if len(errors) > 1 else ""
+        raise DatasetError(f"{first}{more} Leave such images out: --on-error skip")
+    good = [file for file in files if file not in errors]
+    if not good:
+        raise InputError(f"None of {len(files)} images can be read, first: {next(iter(errors.values()))}")
+    problems = {str(file): str(error) for file, error in errors.items()}
+    return [str(file) for file in files], good, problems if request.on_error == "skip" else None
+
+
+def _problem(file: Path, decoding: Decoding) -> MtError | None:
+    from mt.datasets.images import decode
+
+    try:
+        decode(file, decoding)
+    except MtError as error:
+        return error
+    return None
 
 
 def _embed(backbone: Backbone, files: Sequence[Path], decoding: Decoding, device: str) -> Array:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
+
+from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +18,16 @@ THRESHOLD = 0.5  # a label of a multilabel task is predicted above it
 
 @dataclass(frozen=True)
 class Predictions:
-    """ids (n,), probabilities (n, K) in the order of class_names, and the predicted class (labels) of each."""
+    """ids (n,), probabilities (n, K) in the order of class_names, and the predicted class (labels) of each.
+
+    problems: why some ids were skipped, which have no probabilities; None where skipping was not asked for.
+    """
 
     ids: list[str]
     probabilities: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
     task: str
+    problems: Mapping[str, str] | None = None
 
     @property
     def predicted(self) -> list[str]:
@@ -33,8 +40,18 @@ class Predictions:
         ]
 
     def write_csv(self, file: TextIO) -> None:
-        """Write id, a probability a class, and the prediction; numbers read back to the same float32."""
+        """Write id, a probability a class, and the prediction; numbers read back to the same float32.
+
+        A skipped case has nothing there, and its reason in the column `problem`.
+        """
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["id", *self.class_names, "prediction"])
-        for name, row, predicted in zip(self.ids, self.probabilities, self.predicted, strict=True):
-            out.writerow([name, *(str(p) for p in row), predicted])
+        more = ["problem"] if self.problems is not None else []
+        out.writerow([*map(inert, ("id", *self.class_names)), "prediction", *more])
+        made = zip(self.probabilities, self.predicted, strict=True)
+        for name in self.ids:
+            problem = (self.problems or {}).get(name)
+            if problem is not None:
+                out.writerow([inert(name), *("" for _ in self.class_names), "", inert(problem)])
+                continue
+            row, predicted = next(made)
+            out.writerow([inert(name), *(str(p) for p in row), inert(predicted), *("" for _ in more)])

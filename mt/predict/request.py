@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mt.errors import InputError
 
@@ -16,6 +17,7 @@ class PredictRequest:
 
     model: a folder with one saved model, or the path of its .json.
     weights: of the backbones: a file, `random`, or the published ones.
+    on_error: raise at an unreadable image, or skip it.
     cache_dir, data_dir: where a dataset's features and its published files are.
     """
 
@@ -27,6 +29,7 @@ class PredictRequest:
     data_dir: str | os.PathLike[str] | None = None
     weights: str | None = None
     device: str = "auto"
+    on_error: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
         if bool(self.images) == bool(self.dataset):

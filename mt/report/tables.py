@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mt.probe.scores.metrics import METRICS
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
+from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
     from mt.report.charts.figures import SideTable
@@ -73,13 +74,13 @@ def as_csv(panels: Iterable[Panel]) -> str:
     ])  # fmt: skip
     for row in rows(panels):
         panel, cell = row.panel, row.cell
-        writer.writerow([
+        writer.writerow(map(inert, [
             panel.dataset, panel.test_dataset, panel.task, cell.name, cell.method.model, cell.method.method,
             cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
             _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval,
             NOT_COMPARED if cell.mark is None else cell.mark,
             "; ".join(cell.flags),
-        ])  # fmt: skip
+        ]))  # fmt: skip
     return out.getvalue()
 
 
@@ -108,7 +109,7 @@ def needed_files(panel: Panel) -> dict[str, str]:
         return {}
     columns = ["to match", *panel.names]
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([columns, *([goal, *texts] for goal, texts in rows)])
+    csv.writer(out, lineterminator="\n").writerows([map(inert, row) for row in (columns, *([goal, *texts] for goal, texts in rows))])
     cells = [[latex(value) for value in (goal, *texts)] for goal, texts in rows]
     caption = f"{panel.title}: labels that a method (column) needs to match another (row) at its largest budget."
     return {"csv": out.getvalue(), "tex": _booktabs(columns, cells, caption)}

@@ -169,3 +169,31 @@ def test_public_names():
     assert mt.predict.__all__ == ["PredictRequest", "load_model", "predict_dataset", "predict_images"]
     for name in mt.fuse.__all__:
         assert getattr(mt.fuse, name).__name__ == name
+
+
+def test_unreadable_images_are_found_before_the_networks_run(study, tmp_path, monkeypatch):
+    root, *_ = study
+    shutil.copytree(root / "images" / "test" / "dark", tmp_path / "new")
+    (tmp_path / "new" / "1.png").write_bytes(b"no image")
+    with monkeypatch.context() as patch:
+        patch.setattr("mt.predict.images._embed", lambda *_: pytest.fail("embedded"))
+        with pytest.raises(DatasetError, match=r"1\.png.* Leave such images out: --on-error skip"):
+            predict_images(PredictRequest(root / "probed", [tmp_path / "new"], weights="random"))
+    found = predict_images(PredictRequest(root / "probed", [tmp_path / "new"], weights="random", on_error="skip"))
+    out = io.StringIO()
+    found.write_csv(out)
+    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert [Path(row["id"]).name for row in rows] == [f"{n}.png" for n in range(5)]
+    assert [bool(row["problem"]) for row in rows] == [False, True, False, False, False]
+    assert rows[1]["prediction"] == rows[1]["dark"] == ""
+    assert rows[2]["prediction"] in ("bright", "dark")
+
+
+def test_cells_cannot_run_in_a_spreadsheet():
+    found = Predictions(["=cmd()", "-1", "@x.png"], np.array([[1, 0]] * 3, np.float32), ("+a", "b"), "binary")
+    out = io.StringIO()
+    found.write_csv(out)
+    rows = list(csv.reader(io.StringIO(out.getvalue())))
+    assert rows[0] == ["id", "'+a", "b", "prediction"]
+    assert [row[0] for row in rows[1:]] == ["'=cmd()", "-1", "'@x.png"]
+    assert rows[1][-1] == "'+a"

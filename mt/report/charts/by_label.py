@@ -15,6 +15,7 @@ from mt.report.charts.curves import Predicted
 from mt.report.charts.figures import SideTable
 from mt.report.panels import Panel
 from mt.report.tables import number
+from mt.terminal.spreadsheet import inert
 
 LEFT_OUT = "left out"
 
@@ -80,5 +81,5 @@ def _csv(scores: Sequence[LabelScore]) -> str:
     writer.writerow(["method", "budget", "label", "positives", "cases", "roc_auc", "average_precision"])
     for score in scores:
         numbers = ["" if math.isnan(value) else repr(float(value)) for value in (score.auc, score.ap)]
-        writer.writerow([score.method, score.budget, score.label, score.positives, score.cases, *numbers])
+        writer.writerow([inert(score.method), score.budget, inert(score.label), score.positives, score.cases, *numbers])
     return out.getvalue()

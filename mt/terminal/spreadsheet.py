@@ -1,0 +1,22 @@
+"""CSV files that a spreadsheet opens: no cell of theirs can run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_RUNS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+
+
+def inert(cell: Any) -> Any:
+    """Return a cell for a CSV file: text that a spreadsheet would run gets an apostrophe; numbers stay as they are."""
+    if not isinstance(cell, str) or not cell.startswith(_RUNS) or _is_number(cell):
+        return cell
+    return f"'{cell}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
