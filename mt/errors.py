@@ -71,8 +71,19 @@ class FitError(MtError, ValueError):
     """A probe cannot be fitted on these labels or features."""
 
 
+# What people call things that have another name here, without case, spaces and signs.
+_SYNONYMS = {
+    "auroc": "roc_auc", "auc": "roc_auc", "rocauc": "roc_auc", "aucroc": "roc_auc", "auprc": "average_precision",
+    "ap": "average_precision", "prauc": "average_precision", "acc": "accuracy", "bacc": "balanced_accuracy",
+    "qwk": "quadratic_kappa", "kappa": "quadratic_kappa", "cohenkappa": "quadratic_kappa", "f1score": "f1",
+    "map": "mean_ap", "mauc": "mean_auc", "nll": "log_loss", "crossentropy": "log_loss",
+}  # fmt: skip
+
+
 def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputError:
     """Return the error for a name that no registry holds, with the closest known name and where to look."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    names = list(known)
+    synonym = _SYNONYMS.get("".join(filter(str.isalnum, name)).lower())
+    close = [synonym] if synonym in names else difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return InputError(f"No {kind} '{name}'.{hint} See: {see}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from mt.cache.dataset_name import LOCATED, bare_name
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
@@ -32,6 +33,8 @@ __all__ = [
     "Split",
     "load_dataset",
 ]  # fmt: skip
+
+_WHERE = {"folder": "folder", "table": "file"}  # what the place in a name is
 
 
 def load_dataset(
@@ -89,6 +92,18 @@ def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:
     return replace(dataset, warnings=(*dataset.warnings, warning))
 
 
+def check_dataset_name(name: str) -> None:
+    """Raise unless a dataset of that name could be read: it is registered, and the folder or table it names is there.
+
+    Raises:
+        InputError: it could not.
+    """
+    family, argument = split_name(bare_name(name))
+    if family in LOCATED and not Path(argument).expanduser().exists():
+        there = f"there is no {_WHERE[family]} {argument}"
+        raise InputError(f"No features of '{name}' are in the cache, and {there}. See: mt cache list")
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Return a dataset's registered name and its argument: `folder:PATH` is `folder` and `PATH`.
 
@@ -99,6 +114,10 @@ def split_name(name: str) -> tuple[str, str]:
     if not colon:
         family, _, argument = name.partition("@")
     if family not in DATASETS:
+        place = Path(name).expanduser()
+        kind = "folder" if place.is_dir() else "table" if place.is_file() else ""
+        if kind:
+            raise InputError(f"No dataset '{name}', but there is a {_WHERE[kind]} of that name: use {kind}:{name}")
         raise unknown("dataset", name, [spec.usage for spec in DATASETS.values()], see="mt datasets")
     spec = DATASETS[family]
     wrong_mark = bool(argument) and colon != (":" if ":" in spec.usage else "")

@@ -62,7 +62,7 @@ def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> 
     asked = FeaturizeRequest(
         [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
         weights=weights_of(about, request.weights), image_size=description.get("image_size"),
-        compute=Compute(device=request.device, on_error=request.on_error, precision=description.get("precision", "float32")),
+        compute=Compute(request.device, description.get("precision", "float32"), on_error=request.on_error),
     )  # fmt: skip
     index = ContentIndex()
     backbones = LoadedBackbones(asked, index)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Catalog, Entry, chosen
-from mt.cache.dataset_name import is_named
+from mt.cache.dataset_name import bare_name, is_named
 from mt.cache.fingerprint import digest
 from mt.cache.variants import settled
 from mt.errors import CacheError, InputError
@@ -231,14 +231,24 @@ def _check_asked(
         return chosen(every, splits=["train"], everything=everything, **names)
 
     if not has():
+        for name in datasets:
+            _check_dataset(name)
         raise _nothing(cache, chosen(every, splits=["train"], everything=True), models, datasets)
     for name in datasets:
         if not has(datasets=[name]):
-            raise _absent(cache, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {name}")
+            _check_dataset(name)
+            raise _absent(cache, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {bare_name(name)}")
     for name in models:
         if not has(models=[name], datasets=datasets):
             where = (datasets or [has()[0].dataset])[0]
             raise _absent(cache, "--model", name, f"--model {name} --dataset {where}")
+
+
+def _check_dataset(name: str) -> None:
+    """Raise where no dataset of that name could be featurized."""
+    from mt.datasets import check_dataset_name
+
+    check_dataset_name(name)
 
 
 def _absent(cache: Path, option: str, name: str, arguments: str) -> InputError:

@@ -109,7 +109,8 @@ def needed_files(panel: Panel) -> dict[str, str]:
         return {}
     columns = ["to match", *panel.names]
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([map(inert, row) for row in (columns, *([goal, *texts] for goal, texts in rows))])
+    lines = [columns, *([goal, *texts] for goal, texts in rows)]
+    csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in lines])
     cells = [[latex(value) for value in (goal, *texts)] for goal, texts in rows]
     caption = f"{panel.title}: labels that a method (column) needs to match another (row) at its largest budget."
     return {"csv": out.getvalue(), "tex": _booktabs(columns, cells, caption)}

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from mt.cache import Catalog
 from mt.datasets import Dataset, load_dataset
 from mt.errors import DatasetError, InputError
+from mt.probe.questions import find_pairs
+from mt.probe.scores import metrics
 from tests.datasets.layouts import write_image
 
 
@@ -87,3 +90,41 @@ def test_columns_that_could_be_one_role_are_chosen(tmp_path: Path) -> None:
         load(write(tmp_path, "filename,label,path", rows(*SIX)))
     with pytest.raises(DatasetError, match="Choose: --label-column diagnosis"):
         load(write(tmp_path, "image,diagnosis,target", rows(*SIX)))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    lines = [f"{row},x" for row in rows(*SIX)]
+    with pytest.raises(DatasetError, match="two columns named 'Label'"):
+        load(write(tmp_path, "image,label,patient,Label", lines))
+
+
+def test_a_column_of_measurements_is_no_hundred_classes(tmp_path: Path) -> None:
+    lines = [f"i{n}.png,{n / 7:.3f}" for n in range(100)]
+    with pytest.raises(DatasetError, match=r"100 numbers with decimals, such as .* a regression"):
+        load(write(tmp_path, "image,label", lines))
+    few = [f"i{n}.png,{n % 4 / 4}" for n in range(12)]
+    assert load(write(tmp_path, "image,label", few)).class_names == ("0.0", "0.25", "0.5", "0.75")
+
+
+def test_a_folder_of_the_name_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moles").mkdir()
+    with pytest.raises(InputError, match="there is a folder of that name: use folder:moles"):
+        load_dataset("moles")
+
+
+@pytest.mark.parametrize("name", ["pcamm", "folder:nowhere", "folder:nowhere[seed=3]"])
+def test_features_of_no_dataset_are_never_proposed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as raised:
+        find_pairs(Catalog(tmp_path), datasets=[name])
+    assert "mt featurize" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("auroc", "roc_auc"), ("AUC", "roc_auc"), ("acc", "accuracy"), ("qwk", "quadratic_kappa"),
+     ("kappa", "quadratic_kappa")],
+)  # fmt: skip
+def test_metrics_are_known_by_their_other_names(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        metrics.get(typed)

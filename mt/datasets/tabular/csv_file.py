@@ -75,6 +75,15 @@ def read_text_table(path: Path, needed: Sequence[str] = (), *, separator: str | 
     return _columns(records, needed, path, notes, decimal_commas=mark != ",")
 
 
+def refuse_twins(header: Sequence[str], path: Path) -> None:
+    """Raise where two columns have one name, be it in another case."""
+    seen: set[str] = set()
+    for name in header:
+        if name and name.casefold() in seen:
+            raise DatasetError(f"{path} has two columns named '{name}'. Expected each name once: rename one.")
+        seen.add(name.casefold())
+
+
 def require_columns(header: Sequence[str], needed: Sequence[str], path: Path) -> None:
     """Raise where a column in `needed` is not in the header."""
     for name in needed:
@@ -140,6 +149,7 @@ def _columns(
     decimal_commas: bool,
 ) -> TableText:  # fmt: skip
     header = _names(records[0][1]) if records else []
+    refuse_twins(header, path)
     require_columns(header, needed, path)
     for line, record in records[1:]:
         if len(record) != len(header) and (len(record) < len(header) or any(record[len(header) :])):

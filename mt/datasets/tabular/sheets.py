@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mt.datasets.tabular.csv_file import TableText, read_text_table, require_columns
+from mt.datasets.tabular.csv_file import TableText, read_text_table, refuse_twins, require_columns
 from mt.errors import DatasetError, MissingExtraError
 
 _INSTALL = "pip install 'medical-transfer[tables]'"
@@ -32,6 +32,7 @@ def read_table(path: Path, needed: Sequence[str] = (), *, separator: str | None 
         return read_text_table(path, needed, separator=separator)
     header, rows, notes = (_parquet if head == _PARQUET else _excel)(path)
     names = ["" if name is None else str(name).strip() for name in header]
+    refuse_twins(names, path)
     require_columns(names, needed, path)
     filled = [(line, row) for line, row in enumerate(rows, start=2) if any(cell not in (None, "") for cell in row)]
     if not filled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ SEPARATOR = "|"
 _BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
 # How libraries write a value that is not there; pandas reads all of these so.
 _NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "."))
+_DECIMAL = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+_MEASUREMENTS = 20  # that many different numbers, most with decimals, are no classes
 _Cell = Literal["blank", "uncertain"]
 
 
@@ -66,6 +69,7 @@ def label_column(cells: LabelCells) -> Labels:
     if task == "multilabel":
         return _separated(values, warnings)
     values, kept, left_out = _present(cells, values)
+    _refuse_regression(file, values)
     names = _grades(cells, values, kept) if task == "ordinal" else sorted(set(values), key=natural)
     if task == "ordinal":
         values = [_whole(value) for value in values]
@@ -108,6 +112,17 @@ def label_columns(cells: LabelCells) -> Labels:
         line = f"; line {cells.lines[kept[wrong[0]]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
         raise InputError(f"--task {task} does not fit the {len(names)} label columns of '{file}': one 1 a row{line}.")
     return Labels(bits.argmax(axis=1).astype(np.int64), names, task, warnings, kept_or_all)
+
+
+def _refuse_regression(file: Path, values: Sequence[str]) -> None:
+    """Refuse a column of measurements, which would become a class each."""
+    distinct = set(values)
+    decimals = [value for value in distinct if _DECIMAL.fullmatch(value) and _whole(value) == value]
+    if len(distinct) >= _MEASUREMENTS and 2 * len(decimals) > len(distinct):
+        raise DatasetError(
+            f"{file}: column 'label' holds {len(distinct)} numbers with decimals, such as {decimals[0]}: a regression, "
+            "which mt does not do. Expected classes: cut the numbers into a few, and name these."
+        )
 
 
 def _left_out(count: int) -> tuple[str, ...]:
