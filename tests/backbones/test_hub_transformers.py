@@ -164,6 +164,33 @@ def test_another_librarys_form_is_told(tmp_path: Path) -> None:
         load_backbone(f"hf:{tmp_path}", "random")
 
 
+@pytest.mark.parametrize("hub", [False, True])
+@pytest.mark.parametrize("form", ["transformers", "open_clip"])
+def test_timm_names_the_loader_of_another_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: bool, form: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    name = {"transformers": "config.json", "open_clip": "open_clip_config.json"}[form]
+    (folder / name).write_text(json.dumps({"model_type": "vit"}))
+    cached(folder, tmp_path / "hub", "org/other")
+    place = "hf-hub:org/other" if hub else f"local-dir:{folder}"
+    loader = f"open_clip:{place}" if form == "open_clip" else f"hf:{place.partition(':')[2]}"
+    with pytest.raises(WeightsError, match=f"not in timm's form. Use --model {loader}") as raised:
+        load_backbone(f"timm:{place}")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_open_clip_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "open_clip_config.json").write_text("{}")
+    cached(tmp_path / "model", tmp_path / "hub", "org/clip")
+    with pytest.raises(WeightsError, match="is in open_clip's form: --model open_clip:hf-hub:org/clip"):
+        load_backbone("hf:org/clip")
+
+
 def test_code_from_a_repository_is_not_run(tmp_path: Path) -> None:
     config = {"model_type": "ours", "auto_map": {"AutoConfig": "ours.Config", "AutoModel": "ours.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -13,6 +13,7 @@ from typing import Any
 from mt.errors import MissingExtraError, WeightsError
 
 HUB = "https://huggingface.co"
+_OPEN_CLIP = ("open_clip_config.json",)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def _from_hub(place: str, wanted: Wanted, name: str) -> PublishedFiles:
     repository, _, revision = place.partition("@")
     first = _first(repository, wanted.config, revision or None, name)
     if first is None:
+        if wanted.config != _OPEN_CLIP and _fetched(repository, *_OPEN_CLIP, revision or None, name) is not None:
+            raise WeightsError(f"'{name}' is in open_clip's form: --model open_clip:hf-hub:{place}")
         raise _absent(name, repository, wanted.config)
     commit = first.parent.name
     found = [_fetched(repository, one, commit, name) for one in wanted.optional]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import nn
 
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.embeddings import POOLED
-from mt.backbones.entries.spec import TIMM, BackboneSpec
+from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
@@ -147,6 +148,31 @@ def _create(spec: BackboneSpec, image_size: int | None, *, pretrained: bool) -> 
     return network
 
 
+def _other_form(spec: BackboneSpec) -> str | None:
+    """Return the name under which another library loads a repository or folder, from its files that are here."""
+    hub = spec.network.startswith(_HUB)
+    if not hub and not spec.network.startswith(_FOLDER):
+        return None
+    place = spec.network.removeprefix(_HUB).removeprefix(_FOLDER)
+    if _config_here(place, "open_clip_config.json", hub=hub) is not None:
+        return f"{OPEN_CLIP}{spec.network}"
+    config = _config_here(place, "config.json", hub=hub)
+    return f"{HF}{place}" if config is not None and "model_type" in config and "architecture" not in config else None
+
+
+def _config_here(place: str, name: str, *, hub: bool) -> Mapping[str, Any] | None:
+    """Return a configuration of a folder or of the hub's cache, None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = place.partition("@")
+    found = try_to_load_from_cache(repository, name, revision=revision or None) if hub else Path(place) / name
+    try:
+        content = json.loads(Path(found).expanduser().read_text(encoding="utf-8"))  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError):
+        return None
+    return content if isinstance(content, Mapping) else None
+
+
 def timm_keywords(spec: BackboneSpec, image_size: int | None) -> dict[str, Any]:
     """Return what timm builds an entry's network with: names of layers as layers, and the image size asked for."""
     import timm.layers
@@ -167,11 +193,17 @@ def _folder(spec: BackboneSpec) -> Path:
     """
     folder = Path(spec.network.removeprefix(_FOLDER)).expanduser()
     if not (folder / "config.json").is_file():
+        other = _other_form(spec)
+        if other is not None:
+            raise WeightsError(f"'{spec.name}' is not in timm's form. Use --model {other}.")
         raise WeightsError(f"No config.json in {folder}. '{TIMM}{_FOLDER}PATH' takes a folder of the hub's form.")
     return folder
 
 
 def _unavailable(spec: BackboneSpec, error: Exception) -> WeightsError:
+    other = _other_form(spec)
+    if other is not None:
+        return WeightsError(f"'{spec.name}' is not in timm's form. Use --model {other}.")
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     hub = spec.network.startswith(_HUB)
     gated = " If it is gated, accept its terms there and set HF_TOKEN." if hub else ""
