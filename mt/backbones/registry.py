@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mt.backbones.embeddings import POOLED, split_rule, unfitting
-from mt.backbones.entries.foundation import FOUNDATION
+from mt.backbones.entries.foundation import FOUNDATION, OWN_PACKAGE
 from mt.backbones.entries.spec import SOURCES, TIMM, BackboneSpec, loader_of
 from mt.backbones.layouts import Layout, efficientnet_lite_names
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.weights import Published
-from mt.errors import unknown
+from mt.errors import InputError, unknown
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 _HUB_ALIAS = "hf_hub:"
@@ -172,6 +172,8 @@ def find_spec(name: str) -> BackboneSpec:
             network = "hf-hub:" + network.removeprefix(_HUB_ALIAS)
         said = "as its publisher says"
         return BackboneSpec(name, network, POOLED, None, None, None, said, said, SOURCES[loader])
+    if name in OWN_PACKAGE:
+        raise InputError(f"'{name}' {OWN_PACKAGE[name]} Wrap it in a function: --model module:FILE.py:FUNCTION")
     raise unknown("backbone", name, [*REGISTRY, *FOUNDATION], see="mt models")
 
 

@@ -18,7 +18,7 @@ from mt.backbones.hubs.timm import timm_keywords
 from mt.backbones.load import REGISTRY, load_backbone
 from mt.backbones.registry import find_spec
 from mt.cli import group
-from mt.errors import WeightsError
+from mt.errors import InputError, WeightsError
 
 # What the repositories' config.json build on: architecture and arguments, as mahmoodlab/TRIDENT's loaders restate them.
 VIRCHOW = ("vit_huge_patch14_224", {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": ""})
@@ -112,6 +112,11 @@ def test_keywords_build_the_network_that_the_weights_are_of(hub: Path) -> None:
         assert torch.allclose(backbone.model(images), expected, rtol=0, atol=1e-5)
     assert backbone.description["origin"]["keywords"] == {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
     assert [facts["name"] for facts in listed("--here", "--domain", "pathology", "--json")] == ["virchow"]
+
+
+def test_a_model_with_its_own_package_says_so() -> None:
+    with pytest.raises(InputError, match=r"mahmoodlab/CONCH.*HF_TOKEN.*module:FILE\.py:FUNCTION"):
+        load_backbone("conch")
 
 
 def listed(*words: str) -> list[dict[str, object]]:

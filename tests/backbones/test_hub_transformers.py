@@ -116,11 +116,13 @@ def test_cls4_is_the_last_four_blocks_through_the_norm(tmp_path: Path, kind: str
         assert torch.allclose(load_backbone(f"hf:{folder}:cls4").model(IMAGES), official, rtol=0, atol=1e-5)
 
 
-def test_a_pooler_that_was_not_published_is_not_made_up(tmp_path: Path) -> None:
+def test_a_pooler_that_was_not_published_is_not_made_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path / "model", "vit without a pooler")[1]
+    capfd.readouterr()
     with pytest.raises(InputError, match=r"no pooled features; rules that fit: cls, mean, cls\+mean, cls4"):
         load_backbone(f"hf:{folder}")
     assert load_backbone(f"hf:{folder}:cls").fingerprint == load_backbone(f"hf:{folder}:cls").fingerprint
+    assert capfd.readouterr() == ("", ""), "transformers reports and draws bars"
 
 
 def test_the_hubs_cache_serves_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,3 +185,9 @@ _GENERAL = (
 )  # fmt: skip
 
 FOUNDATION: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_GENERAL, *_PATHOLOGY, *_MEDICAL)}
+
+# Models that no loader here can build, and what they need instead.
+OWN_PACKAGE = {
+    "conch": "needs its own package (https://github.com/mahmoodlab/CONCH) and gated weights "
+    "(https://huggingface.co/MahmoodLab/CONCH): install the one, accept the terms of the other and set HF_TOKEN.",
+}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,11 @@ def load_transformers(spec: BackboneSpec, weights: str | Path | None, image_size
         MissingExtraError: transformers is not installed.
     """
     place = spec.network.removeprefix(HF)
-    library("transformers", f"'{spec.name}'")
+    with _quiet(library("transformers", f"'{spec.name}'").utils.logging):
+        return _loaded(spec, place, weights, image_size)
+
+
+def _loaded(spec: BackboneSpec, place: str, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
     wanted = Wanted(_CONFIGS, _PROCESSORS, _WEIGHTS if weights is None else ())
     folder = published_files(place, wanted, name=spec.name)
     config = _config(folder, spec)
@@ -183,6 +189,20 @@ def _unbuildable(spec: BackboneSpec, config: dict[str, Any], error: Exception) -
             f"{HUB}/{spec.network.removeprefix(HF)}, then wrap it yourself: --model module:FILE.py:FUNCTION"
         )
     return WeightsError(f"transformers cannot build '{spec.name}': {reason}")
+
+
+@contextmanager
+def _quiet(log: Any) -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the screen: what matters in them is an error here."""
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _transformers() -> Any:
