@@ -40,7 +40,11 @@ class LazyGroup(click.Group):
             return None
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        if "_MT_COMPLETE" not in os.environ:
+            return command
+        from mt.completion import with_completions
+
+        return with_completions(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

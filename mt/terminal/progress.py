@@ -1,11 +1,14 @@
-"""Progress on stderr: a bar where a person watches, silence where none does."""
+"""Progress on stderr: a bar where a person watches, a line every half a minute where none does."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
+
+EVERY = 30.0  # seconds between two lines off a terminal
 
 
 class Advance(Protocol):
@@ -23,14 +26,19 @@ class Overview(Protocol):
 
 
 @contextmanager
-def bar(label: str, total: int, *, unit: str = "images", done: int = 0) -> Iterator[Advance]:
-    """Show one bar with count, rate and time left; yields a function that advances it.  Silent off a terminal."""
+def bar(
+    label: str, total: int, *, unit: str = "images", done: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Advance]:
+    """Show one bar with count, rate and time left; yields a function that advances it.
+
+    Off a terminal one line is printed every `EVERY` seconds of `clock`, and none for what takes less.
+    """
     if isinstance(sys.stderr, Overview):
         with sys.stderr.part(label, total, unit=unit, done=done) as advance_part:
             yield advance_part
         return
     if not sys.stderr.isatty():
-        yield lambda amount: None
+        yield _Lines(label, total, unit, done, clock).advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -47,6 +55,25 @@ def bar(label: str, total: int, *, unit: str = "images", done: int = 0) -> Itera
             progress.update(task, advance=amount, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
+
+
+class _Lines:
+    """Progress in a log: one line every `EVERY` seconds."""
+
+    def __init__(self, label: str, total: int, unit: str, done: int, clock: Callable[[], float]) -> None:
+        self._label, self._total, self._unit, self._done, self._clock = label, total, unit, done, clock
+        self._began = self._said = clock()
+        self._before = done
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = self._clock()
+        if now - self._said < EVERY or self._done >= self._total:
+            return
+        self._said = now
+        rate = (self._done - self._before) / (now - self._began)
+        left = f", {(self._total - self._done) / rate / 60:.0f} min left" if rate else ""
+        note(f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:.1f}/s{left}")
 
 
 def note(message: str) -> None:
