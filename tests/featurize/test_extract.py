@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mt import load_backbone, load_dataset, open_features
+from mt.cache import Catalog
 from mt.cache.feature_file.status import Status
+from mt.datasets import DatasetSettings
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize import run as run_module
 from mt.featurize.embed import Embedder
@@ -198,3 +200,15 @@ def test_a_long_run_says_once_that_bfloat16_is_faster(photos, tmp_path, monkeypa
     monkeypatch.setattr(run_module, "computes_bfloat16_fast", lambda device: fast)
     featurize(photos, tmp_path / "cache", compute=replace(CPU, precision=precision))
     assert capsys.readouterr().err.count("--precision bfloat16") == said
+
+
+def test_settings_are_part_of_the_name_and_stand_in_the_file(photos: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    plain = featurize(photos, cache, splits=["test"])[0]
+    grouped = featurize(photos, cache, splits=["test"], settings=DatasetSettings(group_regex="(0[0-9]+)"))[0]
+    assert plain.dataset == "folder:photos"
+    assert grouped.dataset == "folder:photos[group_regex=(0[0-9]+)]"
+    kept = {entry.dataset: entry for entry in Catalog(cache).entries(everything=True)}
+    assert "settings" not in kept[plain.dataset].manifest
+    assert kept[grouped.dataset].manifest["settings"] == {"group_regex": "(0[0-9]+)"}
+    assert not any("superseded" in entry.flags for entry in kept.values())
