@@ -87,7 +87,7 @@ def _print_json(report: Report) -> None:
 
 def _print(report: Report) -> None:
     dataset = report.dataset
-    click.echo(f"{dataset.name}: {dataset.task}, {dataset.metric}, licence {dataset.licence}")
+    click.echo(f"{dataset.shown}: {dataset.task}, {dataset.metric}, licence {dataset.licence}")
     for split, counts in report.splits.items():
         groups = "" if counts["groups"] is None else f", {counts['groups']:,} groups ({dataset.grouping})"
         click.echo(f"\n{split}: {counts['rows']:,} images{groups}")

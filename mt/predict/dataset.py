@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt.backbones.recorded import check_fingerprint, weights_of
 from mt.cache.catalog import Catalog
+from mt.cache.variants import settled
 from mt.errors import InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model
@@ -47,6 +48,7 @@ def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> Feat
         for entry in found
         if entry.complete and "limited" not in entry.flags and entry.fingerprints["backbone"] == about["fingerprint"]
     ]
+    entries = settled(entries, [str(request.dataset)])
     return max(entries, key=lambda entry: entry.modified).open(verify=True) if entries else None
 
 
