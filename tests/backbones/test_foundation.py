@@ -15,8 +15,9 @@ from mt.backbones.embeddings import RULES
 from mt.backbones.entries.foundation import FOUNDATION
 from mt.backbones.entries.spec import DOMAINS
 from mt.backbones.hubs.timm import timm_keywords
-from mt.backbones.load import REGISTRY, load_backbone
+from mt.backbones.load import REGISTRY, load_backbone, resolve_backbone
 from mt.backbones.registry import find_spec
+from mt.cache.content import ContentIndex
 from mt.cli import group
 from mt.errors import InputError, WeightsError
 
@@ -104,13 +105,17 @@ def test_keywords_build_the_network_that_the_weights_are_of(hub: Path) -> None:
     }  # fmt: skip
     config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": recipe, "model_args": arguments}
     (folder / "config.json").write_text(json.dumps(config))
-    backbone = load_backbone("virchow")
+    index = ContentIndex(hub.parent / "index.sqlite")
+    backbone = load_backbone("virchow", index=index)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         tokens = network(images)
         expected = torch.cat((tokens[:, 0], tokens[:, 1:].mean(1)), 1)
         assert torch.allclose(backbone.model(images), expected, rtol=0, atol=1e-5)
     assert backbone.description["origin"]["keywords"] == {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
+    assert resolve_backbone("virchow", index=index) is not None
+    (folder.parent.parent / "refs" / "main").write_text("another revision")
+    assert resolve_backbone("virchow", index=index) is None
     assert [facts["name"] for facts in listed("--here", "--domain", "pathology", "--json")] == ["virchow"]
 
 

@@ -139,6 +139,72 @@ def test_the_hubs_cache_serves_without_a_network(tmp_path: Path, monkeypatch: py
     assert str(tmp_path) not in json.dumps(backbone.description)
 
 
+@pytest.mark.parametrize("form", ["shards", "pickle", "both"])
+def test_weights_are_read_in_every_form_and_safetensors_first(tmp_path: Path, form: str) -> None:
+    network, folder = written(tmp_path / "model", "dinov2")
+    whole = folder / "model.safetensors"
+    if form == "shards":
+        whole.unlink()
+        network.save_pretrained(folder, max_shard_size="10KB")
+    if form != "shards":
+        state = network.state_dict() if form == "pickle" else {"a": torch.ones(1)}
+        torch.save(state, folder / "pytorch_model.bin")
+    if form == "pickle":
+        whole.unlink()
+    backbone = load_backbone(f"hf:{folder}")
+    with torch.inference_mode():
+        assert torch.allclose(backbone.model(IMAGES), expected(network)["pooled"], rtol=0, atol=1e-5)
+    read = [name for name in backbone.description["origin"]["files"] if name.startswith(("model", "pytorch"))]
+    assert len(read) > 2 if form == "shards" else read == {"pickle": ["pytorch_model.bin"]}.get(form, [whole.name])
+
+
+class Trap:
+    """An object whose unpickling would run code."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("raise SystemExit('ran')",)
+
+
+def test_a_pickle_that_would_run_code_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "dinov2")[1]
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": Trap()}, folder / "pytorch_model.bin")
+    with pytest.raises(WeightsError) as raised:
+        load_backbone(f"hf:{folder}")
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "dinov2")[1]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
+    with pytest.raises(WeightsError, match=r"do not fit its config\.json: encoder\.layer\.4"):
+        load_backbone(f"hf:{folder}")
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+    with pytest.raises(WeightsError) as raised:
+        load_backbone(f"hf:{folder}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "vit", "clip", "siglip"])
+def test_another_image_size_resamples_as_the_library_does(tmp_path: Path, kind: str) -> None:
+    network, folder = written(tmp_path / "model", kind)
+    images = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    how = {} if kind == "dinov2" else {"interpolate_pos_encoding": True}
+    with torch.inference_mode():
+        official = network(pixel_values=images, **how).pooler_output
+        assert torch.allclose(load_backbone(f"hf:{folder}", image_size=48).model(images), official, rtol=0, atol=1e-5)
+
+
+def test_random_and_given_weights_fill_the_network(tmp_path: Path) -> None:
+    network, folder = written(tmp_path / "model", "dinov2")
+    state = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"teacher": state}, tmp_path / "w.pth")
+    given, own = load_backbone(f"hf:{folder}", tmp_path / "w.pth"), load_backbone(f"hf:{folder}")
+    assert given.description["weights"] == own.description["weights"]
+    assert load_backbone(f"hf:{folder}", "random").description["weights"] != own.description["weights"]
+
+
 def test_what_the_cache_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"config\.json of https://huggingface\.co/org/none: HF_HUB_OFFLINE is set"):

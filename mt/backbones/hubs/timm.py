@@ -62,7 +62,7 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     whole = network if spec.embedding == POOLED else embedded
     return FrozenNetwork(
         whole, preprocess, dim, sha256_of(network.state_dict()), file, _architecture(spec, recipe),
-        {"keywords": dict(spec.keywords)} if spec.keywords else None,
+        {"keywords": dict(spec.keywords)} if spec.keywords else None, _reference(recipe, file),
     )  # fmt: skip
 
 
@@ -242,6 +242,15 @@ def _hub_file(recipe: Mapping[str, Any]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def _reference(recipe: Mapping[str, Any], file: Path | None) -> tuple[Path, ...]:
+    """Return the file in which the hub's cache keeps the revision of a branch: it changes when the branch moves on."""
+    if file is None or not recipe.get("hf_hub_id") or file.parent.parent.name != "snapshots":
+        return ()
+    branch = str(recipe["hf_hub_id"]).partition("@")[2] or "main"
+    reference = file.parent.parent.parent / "refs" / branch
+    return (reference,) if reference.is_file() else ()
 
 
 def _folder_file(spec: BackboneSpec) -> Path | None:
