@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from mt.cache.dataset_name import bare_name
 from mt.cache.fingerprint import digest
 from mt.errors import unknown
 from mt.probe.questions import Budget
@@ -60,7 +61,9 @@ class Data:
     @classmethod
     def of(cls, score: Score) -> Data:
         train, test = score.fingerprints["train"], score.fingerprints["test"]
-        names = _plain(score.dataset, train[0]["dataset"]), _plain(score.test_dataset, test[0]["dataset"])
+        names = _plain(bare_name(score.dataset), train[0]["dataset"]), _plain(
+            bare_name(score.test_dataset), test[0]["dataset"]
+        )
         return cls(*names, tuple(sorted({f"{kept['dataset']} {kept['split']}" for kept in (*train, *test)})))
 
     @property

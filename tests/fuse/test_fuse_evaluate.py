@@ -217,7 +217,7 @@ def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp
         ({"models": ["m1"]}, "at least two models, found one"),
         ({"models": ["m1", "m1"]}, "named twice"),
         ({"models": ["m1", "m9"]}, "mt featurize --model m9"),
-        ({"datasets": ["other"]}, "mt featurize --model .* --dataset other"),
+        ({"datasets": ["other"]}, "No dataset 'other'"),
         ({"device": "cuda:9"}, "No device 'cuda:9'"),
         ({"draw_file": "none.csv"}, "No draw file none.csv"),
         ({"metrics": ["accuracies"]}, "accurac"),

@@ -33,7 +33,7 @@ ASKED = [
     f"{FEATURIZE} --image-size 32 --group-regex 'pt(\\d+)'",
     "mt probe --shots 2 --seeds 2",
     f"{FEATURIZE} --image-size 64",
-    "mt probe --shots 10 --seeds 2",
+    "mt probe --dataset 'folder:ihc[]' --shots 10 --seeds 2",
 ]
 
 
