@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mt.cache.dataset_name import bare_name, has_settings
 from mt.fuse.end_to_end.request import Settings
 from mt.probe.solver.registry import SOLVERS
 from mt.report.panels import Panel, PanelCell
@@ -38,7 +39,9 @@ def commands(panels: Sequence[Panel]) -> list[str]:
 
     Features are made by the very commands that their files state; where a file is gone, as its names suggest.
     """
-    lines = [line for panel in panels for layer in _layers(panel) for line in _layer(panel, layer)]
+    named = {cell.scores[0].dataset for panel in panels for cell in panel.cells}
+    chosen = frozenset(bare_name(name) for name in named if has_settings(name))
+    lines = [line for panel in panels for layer in _layers(panel) for line in _layer(panel, layer, chosen)]
     return [*dict.fromkeys(lines), _report(panels)]
 
 
@@ -88,17 +91,20 @@ def _layers(panel: Panel) -> list[list[PanelCell]]:
     return [mine for _, mine in layers]
 
 
-def _layer(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
-    """Return the commands that make features, and then the scores on them."""
+def _layer(panel: Panel, cells: Sequence[PanelCell], chosen: frozenset[str]) -> list[str]:
+    """Return the commands that make features, and then the scores on them.
+
+    chosen: datasets of which features of several settings are made, so that each command says which it takes.
+    """
     probes = [cell for cell in cells if cell.method.method == "probe"]
     others = [cell for cell in cells if cell.method.method != "probe"]
     tuned = [cell for cell in others if cell.method.protocol == _END_TO_END]
     fused = [cell for cell in others if cell.method.protocol != _END_TO_END]
     return [
         *_featurized(panel, cells),
-        *(_probed(panel, ask) for some in _alike(probes, _recipe) for ask in _asks(some)),
-        *(_fused(panel, ask) for some in _alike(fused, models_of) for ask in _asks(some)),
-        *(_tuned(panel, ask)
+        *(_probed(panel, ask, chosen) for some in _alike(probes, _recipe) for ask in _asks(some)),
+        *(_fused(panel, ask, chosen) for some in _alike(fused, models_of) for ask in _asks(some)),
+        *(_tuned(panel, ask, chosen)
           for some in _alike(tuned, lambda cell: (models_of(cell), _training(cell))) for ask in _asks(some)),
     ]  # fmt: skip
 
@@ -148,13 +154,13 @@ def _recipe(cell: PanelCell) -> tuple[str, str, str]:
     return cell.method.protocol, cell.method.solver, cell.method.select
 
 
-def _probed(panel: Panel, ask: Ask) -> str:
+def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for probes of one recipe."""
     protocol, solver, select = _recipe(ask.cells[0])
     models = dict.fromkeys(cell.method.model for cell in ask.cells)
     parts = [
         "mt probe", _flags("--model", models),
-        shlex.join(["--dataset", panel.dataset]),
+        shlex.join(["--dataset", _dataset(panel, ask, chosen)]),
         *([] if panel.test_dataset == panel.dataset else [shlex.join(["--test-dataset", panel.test_dataset])]),
         _asked(panel, ask),
         *([] if protocol == "default" else [f"--protocol {protocol}"]),
@@ -164,28 +170,34 @@ def _probed(panel: Panel, ask: Ask) -> str:
     return " ".join(parts)
 
 
-def _fused(panel: Panel, ask: Ask) -> str:
+def _fused(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
     kinds = {cell.method.method for cell in ask.cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
     named = {"average": "average" in kinds, "concat": "concat" in kinds and not dvme, "dvme": dvme}
     wanted = [name for name, there in named.items() if there]
     parts = [
-        *_fuse(panel, ask),
+        *_fuse(panel, ask, chosen),
         *([] if wanted == ["average", "dvme"] else [_flags("--method", wanted)]),
         *(["--ablations"] if any(kind.startswith("dvme-") for kind in kinds) else []),
     ]
     return " ".join(parts)
 
 
-def _tuned(panel: Panel, ask: Ask) -> str:
+def _tuned(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for end-to-end training with the same settings."""
-    return " ".join([*_fuse(panel, ask), *_training(ask.cells[0])])
+    return " ".join([*_fuse(panel, ask, chosen), *_training(ask.cells[0])])
 
 
-def _fuse(panel: Panel, ask: Ask) -> list[str]:
+def _fuse(panel: Panel, ask: Ask, chosen: frozenset[str]) -> list[str]:
     models = _flags("--model", models_of(ask.cells[0]))
-    return ["mt fuse", models, shlex.join(["--dataset", panel.dataset]), _asked(panel, ask)]
+    return ["mt fuse", models, shlex.join(["--dataset", _dataset(panel, ask, chosen)]), _asked(panel, ask)]
+
+
+def _dataset(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
+    """Return the dataset to ask for, with its settings where features of several settings are made."""
+    own = ask.cells[0].scores[0].dataset
+    return own if has_settings(own) else f"{panel.dataset}[]" if bare_name(own) in chosen else panel.dataset
 
 
 def _training(cell: PanelCell) -> list[str]:
