@@ -125,7 +125,7 @@ class Fuser:
 def attention_by_class(pair: Pair, joined: AlignedFeatures, received: Array) -> dict[str, Any]:
     """Return the mean attention that each model receives, over all test cases and over those of each class."""
     labels, names = joined.first.cases.y, joined.first.train.class_names
-    members = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(names))
+    members = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(names))
     by_class = {
         name: [round(float(value), 6) for value in received[members[:, number]].mean(axis=0)]
         for number, name in enumerate(names)

@@ -46,10 +46,8 @@ class Features:
         """
         val = pair.val[0].open(verify=True) if pair.val else None
         features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
-        for file in (features.train, features.test, *([] if val is None else [val])):
-            _refuse_missing(file)
         labels = features.pool.y
-        if not len(labels) or (labels.min(axis=0) == labels.max(axis=0)).all():
+        if not len(labels) or (labels.max(axis=0) <= np.where(labels == MISSING, 1, labels).min(axis=0)).all():
             raise FitError(
                 f"'{pair.dataset}' has only one class in its {len(labels)} train labels: expected at least two. "
                 "See: mt datasets check"
@@ -87,16 +85,6 @@ class Features:
         """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
         every = self.pool.with_features(self.train.embeddings)
         return every if len(rows) == len(every) else every.take(np.sort(rows))
-
-
-def _refuse_missing(file: FeatureFile) -> None:
-    """Refuse a file with labels that nobody knows, which would otherwise be fitted and scored as numbers."""
-    missing = int((file.labels == MISSING).sum())
-    if missing:
-        raise FitError(
-            f"{missing:,} of {file.labels.size:,} labels of '{file.dataset}' ({file.split}) are missing, which no "
-            "method fits yet. Featurize the table again with --uncertain 0 or 1 and --blank 0."
-        )
 
 
 class Prober:

@@ -25,6 +25,7 @@ from mt.probe.methods.linear import CLIP
 from mt.probe.protocols.registry import DEFAULT_CS, PROTOCOLS
 from mt.probe.solver.api import fit_logistic
 from mt.probe.solver.basis import build_basis
+from mt.types import MISSING
 from tests.fuse.gated import gated
 
 SMALL = {"width": 32, "heads": 4}
@@ -237,6 +238,19 @@ def test_every_task_fits_and_gives_probabilities(task):
     assert ((p >= 0) & (p <= 1)).all()
     if task in ("multiclass", "ordinal"):
         np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_loss_of_a_row_is_the_mean_over_its_known_labels():
+    logits, weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    y = torch.tensor([[1, 0, 1, 0], [1, MISSING, 0, MISSING], [MISSING] * 4])
+    found = loss(logits, y, "multilabel", weights)
+    known = [0, 2]
+    alone = loss(logits[1:2, known], y[1:2, known], "multilabel", weights[known])
+    plain = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[:1], y[:1].float(), pos_weight=weights, reduction="none"
+    )
+    assert torch.equal(found[:1], plain.mean(dim=-1))
+    torch.testing.assert_close(found[1:], torch.cat([alone, torch.zeros(1)]))
 
 
 def test_missing_classes_never_abort():

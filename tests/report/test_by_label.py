@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.by_label import by_label, label_scores
-from mt.report.charts.curves import predictions
+from mt.report.charts.curves import precision_recall, predictions, reliability, roc
+from mt.types import MISSING
 from tests.report.stores import filled
 
 FINDINGS = ("Mass", "Nodule", "Hernia")
@@ -48,6 +49,26 @@ def test_a_label_without_both_kinds_of_cases_is_left_out(tmp_path: Path) -> None
     hernias = [row for row in csv.DictReader(io.StringIO(table.file)) if row["label"] == "Hernia"]
     assert {(row["roc_auc"], row["average_precision"]) for row in hernias} == {("", "")}
     assert len(hernias) == 9
+
+
+def test_a_label_is_shown_for_the_cases_that_know_it(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", task="multilabel", class_names=FINDINGS, seeds=1)
+    (panel,) = collect(store)
+    holes = np.zeros((120, 3), dtype=bool)
+    holes[:50, 0] = holes[:, 1] = True
+    predicted = [replace(one, y=np.where(holes, MISSING, one.y)) for one in predictions(store, panel)]
+    mass, nodule, hernia = label_scores(panel, predicted)[:3]
+    first = predicted[0]
+    assert (mass.positives, mass.cases) == (first.y[50:, 0].sum(), 70)
+    assert mass.auc == pytest.approx(roc_auc_score(first.y[50:, 0], first.p[50:, 0]))
+    assert (nodule.positives, nodule.cases, hernia.cases) == (0, 0, 120)
+    assert np.isnan(nodule.auc)
+    for table in (roc(panel, predicted), precision_recall(panel, predicted), reliability(panel, predicted)):
+        assert set(table["label"]) == {"Mass", "Hernia"}
+    counted = reliability(panel, predicted)
+    rows = zip(counted["method"], counted["budget"], counted["label"], counted["n"], strict=True)
+    shown = (first.cell.name, str(first.cell.budget), "Mass")
+    assert sum(n for *where, n in rows if tuple(where) == shown) == 70
 
 
 def test_a_binary_task_has_no_such_table(tmp_path: Path) -> None:

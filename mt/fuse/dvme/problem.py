@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mt.probe.budgets.draw import folds
 from mt.probe.methods.linear import known_outputs
 from mt.probe.methods.selection import teachable
-from mt.types import Array
+from mt.types import MISSING, Array
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DVMEProblem:
     """A budget ready to be learned.
 
     X: standardised embeddings on the device, one tensor (n, d_m) per model.  y: (n,) int64, numbered
-    0 ... n_classes - 1, or (n, L) zeros and ones.  groups: (n,) what folds keep together, or None.
+    0 ... n_classes - 1, or (n, L) zeros, ones and MISSING.  groups: (n,) what folds keep together, or None.
     """
 
     X: Sequence[Tensor]
@@ -88,8 +88,8 @@ class DVMEProblem:
             return None
         y = self.y[rows]
         if self.multilabel:
-            positives = y.sum(axis=0)
-            balance: Array = (len(y) - positives) / np.maximum(positives, 1)
+            positives = (y > 0).sum(axis=0)
+            balance: Array = (y == 0).sum(axis=0) / np.maximum(positives, 1)
         else:
             counts = np.bincount(y, minlength=self.n_classes)
             balance = len(y) / (np.maximum(counts, 1) * (counts > 0).sum())
@@ -100,13 +100,16 @@ def loss(logits: Tensor, y: Tensor, task: str, class_weight: Tensor | None = Non
     """Return the log loss of each row (...): logits (..., outputs), y (...) or (..., L); multilabel: the labels' mean.
 
     One logit is the log-odds of class 1, several are a softmax, or one sigmoid per label.  `class_weight` (..., K)
-    holds, for each row or for all, a weight per class; for multilabel one per positive.
+    holds, for each row or for all, a weight per class; for multilabel one per positive.  The mean is over the labels
+    that are not MISSING; 0 for a row without any.
     """
     if task == "multilabel":
+        known = (y != MISSING).to(logits.dtype)
         weighted = nn.functional.binary_cross_entropy_with_logits(
-            logits, y.to(logits.dtype), pos_weight=class_weight, reduction="none"
+            logits, y.clamp(min=0).to(logits.dtype), pos_weight=class_weight, reduction="none"
         )
-        return weighted.mean(dim=-1)
+        # Where all labels are known both factors are one: the mean to the last bit.
+        return (weighted * known).mean(dim=-1) * (y.shape[-1] / known.sum(dim=-1).clamp(min=1))
     if logits.shape[-1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
     found = -torch.log_softmax(logits, dim=-1).gather(-1, y[..., None])[..., 0]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
-from mt.types import TASKS, Groups
+from mt.types import MISSING, TASKS, Groups
 
 UNITS = ("row", "group")
 
@@ -47,7 +47,8 @@ def draw(
     Units are rows, or groups with `unit="group"` (then a fraction is one of groups, and a shot a group that holds the
     class).  A fraction is rounded to whole units and takes at least one unit of every class there is; the first unit of
     each class is at the front of the order.  In multilabel a shot of a label is a positive, and as many rows with no
-    label at all are added.  A draw of all units is the same whatever the seed, and recorded under seed 0.
+    label at all are added; a label that is not known (-1) is neither positive nor negative.  A draw of all units is
+    the same whatever the seed, and recorded under seed 0.
 
     Raises InputError on labels outside the task, or when not exactly one of fraction and shots is given.
     """
@@ -65,7 +66,7 @@ def draw(
         rows, seed, forced = np.arange(len(matrix)), 0, []
     else:
         rows = _rows_of(order[places], unit_of_row)
-    realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
+    realised = account(labels, matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
     return Draw(rows, fraction, shots, seed, realised)
 
 
@@ -83,7 +84,7 @@ def folds(
     counts, _ = unit_counts(matrix, groups)
     rarest = (counts > 0).sum(axis=0)
     if task == "multilabel":
-        negatives, _ = unit_counts(1 - matrix, groups)
+        negatives, _ = unit_counts(_negatives(labels), groups)
         rarest = np.minimum(rarest, (negatives > 0).sum(axis=0))
         testable = rarest >= 2
     else:
@@ -158,12 +159,13 @@ def _rows_of(units: Ints, unit_of_row: Ints) -> Ints:
 def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
     """Return (n, n_classes) zeros and ones: which classes (multilabel: labels) each row holds.
 
-    Raises InputError on an unknown task, a wrong shape, a missing label or one outside the task.
+    A multilabel entry that is MISSING is not held.  Raises InputError on an unknown task, a wrong shape, a missing
+    class or a label outside the task.
     """
     if task not in TASKS:
         raise InputError(f"No task '{task}'. Expected one of: {', '.join(TASKS)}")
     table = np.asarray(labels)
-    highest = 1 if task == "multilabel" else n_classes - 1
+    lowest, highest = (MISSING, 1) if task == "multilabel" else (0, n_classes - 1)
     expected = f"(rows, {n_classes})" if task == "multilabel" else "(rows,)"
     if table.ndim != (2 if task == "multilabel" else 1) or (task == "multilabel" and table.shape[1] != n_classes):
         raise InputError(f"{task} labels have the shape {expected}, found {table.shape}")
@@ -173,22 +175,30 @@ def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
         raise InputError(f"{task} labels are whole numbers from 0 to {highest}, found {table.ravel()[0]!r}")
     if table.dtype.kind == "f" and (missing := int(np.isnan(table).any(axis=tuple(range(1, table.ndim))).sum())):
         raise InputError(f"{missing} of {len(table)} rows have a NaN label: remove the rows without a label")
-    wrong = (table < 0) | (table > highest) | (table != np.floor(table))
+    wrong = (table < lowest) | (table > highest) | (table != np.floor(table))
     if wrong.any():
         found = ", ".join(f"{value:g}" for value in np.unique(table[wrong])[:3].astype(np.float64))
         raise InputError(f"{task} labels are whole numbers from 0 to {highest}, found {found}")
     if task == "multilabel":
-        return np.asarray(table, dtype=np.int64)
+        return np.asarray(table > 0, dtype=np.int64)
     return np.asarray(table[:, None] == np.arange(n_classes), dtype=np.int64)
 
 
+def _negatives(labels: ArrayLike) -> Ints:
+    """Return (n, L) ones where a row is known not to hold a label of a multilabel task."""
+    return np.asarray(np.asarray(labels) == 0, dtype=np.int64)
+
+
 def account(
-    matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, task: str, unit: str, forced: list[int]
-) -> dict[str, Any]:
-    """Return what `rows` hold, as `Draw.realised` describes; `matrix` is (n, n_classes), of all rows."""
+    labels: ArrayLike, matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, task: str, unit: str,
+    forced: list[int],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what `rows` hold, as `Draw.realised` describes; `labels` and `matrix`, (n, n_classes), are of all rows."""
     held = matrix[rows]
     per_class = held.sum(axis=0)
-    constant = (per_class == 0) | (per_class == len(rows))
+    constant = np.zeros(0, dtype=bool)
+    if task == "multilabel":
+        constant = (per_class == 0) | (_negatives(labels)[rows].sum(axis=0) == 0)
     per_class_groups = n_groups = None
     if groups is not None:
         counts, _ = unit_counts(held, groups[rows].tolist())
@@ -202,6 +212,6 @@ def account(
         "groups": per_class_groups,
         "forced": forced,
         "missing": np.flatnonzero(per_class == 0).tolist(),
-        "constant": np.flatnonzero(constant).tolist() if task == "multilabel" else [],
+        "constant": np.flatnonzero(constant).tolist(),
         "everything": len(rows) == len(matrix),
     }

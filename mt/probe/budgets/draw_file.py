@@ -72,7 +72,7 @@ def read_draws(
     for number, entry in enumerate(content["draws"]):
         where = f"{path}, draw {number}"
         rows, (fraction, shots, seed) = _rows(where, entry, row_of_id), _name(where, entry)
-        realised = account(matrix, rows, group_of_row, task=task, unit=unit, forced=_forced(where, entry))
+        realised = account(labels, matrix, rows, group_of_row, task=task, unit=unit, forced=_forced(where, entry))
         found.append(Draw(rows, fraction, shots, seed, realised))
     return found
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mt.types import Array
+from mt.types import MISSING, Array
 
 Floats = npt.NDArray[np.float64]
 CLIP = 5.0  # standardised entries are clipped at this many standard deviations
@@ -106,11 +106,11 @@ def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.i
     """Return which classes (labels) these labels can teach, and the probabilities of all others.
 
     A class that is absent has probability 0; when only one is present it has probability 1.  A multilabel column that
-    is constant has its smoothed base rate (count + 1) / (n + 2).
+    is constant among the n rows where it is known has its smoothed base rate (count + 1) / (n + 2).
     """
     if task == "multilabel":
-        counts = y.astype(np.int64).sum(axis=0)
-        return np.flatnonzero((counts > 0) & (counts < len(y))), (counts + 1) / (len(y) + 2)
+        counts, known = (y > 0).sum(axis=0), (y != MISSING).sum(axis=0)
+        return np.flatnonzero((counts > 0) & (counts < known)), (counts + 1) / (known + 2)
     present = np.unique(y)
     base = np.zeros(n_classes)
     if len(present) == 1:

@@ -17,7 +17,7 @@ from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.linear import LinearProbe, Scaling, known_outputs
 from mt.probe.methods.selection import best, candidate_scores, carve, teachable
 from mt.probe.protocols.base import Logistic
-from mt.types import Array, LabelledRows
+from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.probe.solver.paths import LogisticPath
@@ -185,7 +185,8 @@ class ScaledBudget:
         logits = np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
         outputs, y = self.probe.outputs, self.validation.y
         if self.fitting.multilabel:
-            y, known = y[:, outputs], np.ones((len(y), len(outputs)), dtype=bool)
+            y = y[:, outputs]
+            known = y != MISSING
         else:
             known = np.isin(y, outputs)
             y = np.where(known, np.searchsorted(outputs, y).clip(max=len(outputs) - 1), 0)

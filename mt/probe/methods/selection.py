@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mt.probe.budgets.draw import folds, stratified_split
 from mt.probe.methods.base import Fitting
-from mt.types import Array, LabelledRows
+from mt.types import MISSING, Array, LabelledRows
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,16 +42,16 @@ def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | N
 def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
     """Return which held-out entries (n,) or (n, L) can be scored: those whose class the fold's fitting labels hold.
 
-    For multilabel both values of a label must be among the fitting labels.  A fold that never saw a class predicts 0
-    for it whatever the setting, so such rows would only drown the choice.
+    For multilabel both values of a label must be among the fitting labels, and the entry itself known.  A fold that
+    never saw a class predicts 0 for it whatever the setting, so such rows would only drown the choice.
     """
     known = np.zeros(y.shape, dtype=bool)
     for number in np.unique(fold[fold >= 0]):
         held = fold == number
         fitting = y[~held]
         if multilabel:
-            positives = fitting.astype(np.int64).sum(axis=0)
-            known[held] = (positives > 0) & (positives < len(fitting))
+            both = (fitting == 0).any(axis=0) & (fitting == 1).any(axis=0)
+            known[held] = both & (y[held] != MISSING)
         else:
             known[held] = np.isin(y[held], fitting)
     return known
@@ -72,7 +72,7 @@ def log_loss(logits: Array, y: Array, known: Array, *, multilabel: bool) -> Floa
         else:
             top = z.max(axis=1)
             loss = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(y)), y]
-        losses[number] = loss[known].mean()
+        losses[number] = loss[known].mean() if known.any() else np.nan
     return losses
 
 

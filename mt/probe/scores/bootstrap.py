@@ -13,7 +13,7 @@ import numpy as np
 from mt.errors import InputError
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.threads import cores
-from mt.types import Array, Groups
+from mt.types import MISSING, Array, Groups
 
 # (resamples, n_units) multiplicities -> (resamples,) values, NaN where the metric is not defined.  A resample is never
 # built: a statistic is a function of how often the resample holds each unit (a group, or a case without groups).
@@ -92,8 +92,14 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def _strata(y: Array, unit: Ints) -> Ints:
-    """Return the stratum number of each unit: which classes (multilabel: labels, and none) its cases hold."""
-    counts, _ = unit_counts(label_matrix(y), unit.tolist())
+    """Return the stratum number of each unit: which classes (multilabel: labels, and none) its cases hold.
+
+    Where labels are missing, also which labels its cases are known not to hold.
+    """
+    held = label_matrix(y)
+    if y.ndim == 2 and (y == MISSING).any():
+        held = np.hstack([held, y == 0])
+    counts, _ = unit_counts(held, unit.tolist())
     return np.unique(counts > 0, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 

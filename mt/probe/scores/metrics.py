@@ -17,7 +17,7 @@ from mt.errors import InputError, unknown
 from mt.probe.scores import rank_metrics as rank
 from mt.probe.scores import sum_metrics as sums
 from mt.probe.scores.bootstrap import Resampled, Statistic, repeated, whole
-from mt.probe.scores.predictions import checked, indicator
+from mt.probe.scores.predictions import checked, indicator, known_cases
 from mt.probe.scores.rules import loss_rules, rank_rules, share_rules
 from mt.probe.scores.rules.sample import Rule
 from mt.stratification import Ints
@@ -116,10 +116,12 @@ def metrics_for(task: str) -> tuple[str, ...]:
 
 def per_class(name: str, y: ArrayLike, p: ArrayLike) -> Array:
     """Return what a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages: the score of each class or label
-    against the rest, NaN for those omitted (absent from the cases, or held by all of them)."""
+    against the rest, NaN for those omitted (absent from the cases, or held by all of them, or known of none)."""
     labels, probabilities = checked(y, p)
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
-    return np.array([one.value(truth[:, k], probabilities[:, k]) for k in range(truth.shape[1])])
+    known = [known_cases(column) for column in truth.T]
+    shown = [(truth[rows, k], probabilities[rows, k]) for k, rows in enumerate(known)]
+    return np.array([one.value(*pair) if len(pair[0]) else np.nan for pair in shown])
 
 
 def _fast(

@@ -1,7 +1,7 @@
 """Labels and predicted probabilities: checked once, and what every metric derives from them.
 
 Probabilities `p` are (n,) = P(class 1) for binary, (n, classes) for multiclass and ordinal, (n, labels) for multilabel.
-Labels `y` are (n,) class numbers, or (n, labels) zeros and ones for multilabel.
+Labels `y` are (n,) class numbers, or (n, labels) zeros and ones for multilabel, MISSING where a label is not known.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mt.errors import InputError
-from mt.types import Array
+from mt.types import MISSING, Array
 
 
 def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
@@ -34,7 +34,8 @@ def _class_numbers(labels: Array, classes: int) -> Array:
         raise InputError(f"labels are the class numbers 0 to {classes - 1}, found {labels.ravel()[0]!r}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise InputError(f"{int(np.isnan(labels).sum())} labels are NaN: remove the cases without a label")
-    wrong = (labels < 0) | (labels >= classes) | (labels != np.floor(labels))
+    lowest = MISSING if labels.ndim == 2 else 0
+    wrong = (labels < lowest) | (labels >= classes) | (labels != np.floor(labels))
     if wrong.any():
         found = ", ".join(f"{value:g}" for value in np.unique(labels[wrong])[:3].astype(np.float64))
         raise InputError(f"labels are the class numbers 0 to {classes - 1} of these predictions, found {found}")
@@ -58,16 +59,29 @@ def class_columns(p: Array) -> Array:
 
 
 def indicator(y: Array, p: Array) -> Array:
-    """Return (n, classes or labels) zeros and ones."""
+    """Return (n, classes or labels) zeros and ones, MISSING where a label is not known."""
     if y.ndim == 2:
         return y
     return np.asarray(y[:, None] == np.arange(n_classes(y, p)), dtype=np.int64)
 
 
+def both_values(truth: Array) -> Array:
+    """Return which columns (classes,) of an indicator some cases are known to hold and others not to hold."""
+    return np.asarray((truth == 0).any(axis=0) & (truth == 1).any(axis=0))
+
+
+def known_cases(column: Array) -> slice | Array:
+    """Return the rows whose label is known, of one column of an indicator: a slice where that is all of them."""
+    known = column != MISSING
+    return slice(None) if known.all() else np.flatnonzero(known)
+
+
 def left_out(y: ArrayLike, p: ArrayLike) -> list[int]:
-    """Return the classes or labels that averages over classes leave out: absent from the cases, or held by all."""
-    truth = indicator(*checked(y, p))
-    return [k for k in range(truth.shape[1]) if truth[:, k].min() == truth[:, k].max()]
+    """Return the classes or labels that averages over classes leave out: absent from the cases, or held by all.
+
+    Of a label only the cases count for which it is known.
+    """
+    return np.flatnonzero(~both_values(indicator(*checked(y, p)))).tolist()
 
 
 def collapsed(y: ArrayLike, p: ArrayLike) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from mt.probe.scores.bootstrap import Resampled, Statistic, ratio
-from mt.probe.scores.predictions import indicator
+from mt.probe.scores.predictions import both_values, indicator, known_cases
 from mt.stratification import Ints
 from mt.types import Array
 
@@ -25,12 +25,15 @@ _AT_ONCE = 2**17
 
 
 def mean_over_classes(one: Resampled) -> Resampled:
-    """Return the mean of a binary metric over the classes or labels that the cases hold, each against the rest."""
+    """Return the mean of a binary metric over the classes or labels that the cases hold, each against the rest.
+
+    Each label is over the cases for which it is known.
+    """
 
     def resampled(y: Array, p: Array, unit: Ints) -> Statistic:
         truth = indicator(y, p)
-        kept = [k for k in range(truth.shape[1]) if truth[:, k].min() != truth[:, k].max()]
-        statistics = [one(truth[:, k], p[:, k], unit) for k in kept]
+        kept = [(k, known_cases(truth[:, k])) for k in np.flatnonzero(both_values(truth))]
+        statistics = [one(truth[rows, k], p[rows, k], unit[rows]) for k, rows in kept]
         if not statistics:
             return lambda w: np.full(len(w), np.nan)
         return lambda w: np.asarray(np.mean([statistic(w) for statistic in statistics], axis=0))
@@ -58,7 +61,7 @@ def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints,
     totals = np.outer(np.bincount(positive, minlength=n_units), np.bincount(negative, minlength=n_units))
 
     def statistic(weights: Array) -> Array:
-        w = weights.astype(np.float64)
+        w = weights[:, :n_units].astype(np.float64)  # the last units may hold no case
         return ratio(((w @ pairs) * w).sum(axis=1), ((w @ totals) * w).sum(axis=1))
 
     return statistic

@@ -16,7 +16,7 @@ from mt.probe.scores import metrics
 from mt.probe.scores.bootstrap import units_of
 from mt.probe.scores.intervals import over_cases
 from mt.results.store import Fit, Score
-from mt.types import FEW_GROUPS, FEW_UNITS, Array, LabelledRows, ScoredRows
+from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
 REVISION = 4  # of views, intervals and flags; raised whenever their numbers change
@@ -62,6 +62,8 @@ def views(p: Array, cases: LabelledRows[None], task: str, view: View) -> Iterato
 def by_group(cases: ScoredRows, task: str) -> ScoredRows:
     """Return one case per group: the mean probability, and the highest label among its cases (any positive).
 
+    A label is missing where none of its cases has it.
+
     Raises InputError without groups, or where classes without an order differ inside a group.
     """
     if cases.groups is None:
@@ -71,7 +73,7 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
     p = np.zeros((len(names), *cases.p.shape[1:]))
     np.add.at(p, group, cases.p.astype(np.float64))
     p /= counts.reshape(-1, *[1] * (p.ndim - 1))
-    y = np.zeros((len(names), *cases.y.shape[1:]), dtype=cases.y.dtype)
+    y = np.full((len(names), *cases.y.shape[1:]), MISSING, dtype=cases.y.dtype)
     np.maximum.at(y, group, cases.y)
     if task == "multiclass" and (y[group] != cases.y).any():
         mixed = len(np.unique(group[y[group] != cases.y]))
@@ -115,7 +117,8 @@ def _few_flags(cases: ScoredRows) -> list[str]:
     """Return flags where there are few test groups, or few test units of the rarest class (or label value)."""
     unit = units_of(len(cases.y), cases.groups)
     columns = [cases.y] if cases.y.ndim == 1 else list(cases.y.T)
-    fewest = min(len(np.unique(unit[column == k])) for column in columns for k in np.unique(column))
+    values = [(column, k) for column in columns for k in np.unique(column) if k != MISSING]
+    fewest = min((len(np.unique(unit[column == k])) for column, k in values), default=0)
     kind = "cases" if cases.groups is None else "groups"
     flags = [f"fewer than {FEW_UNITS} test {kind} of the rarest class"] if fewest < FEW_UNITS else []
     if cases.groups is not None and len(np.unique(unit)) < FEW_GROUPS:

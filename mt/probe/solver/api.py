@@ -29,7 +29,8 @@ def fit_logistic(
 ) -> LogisticPath:  # fmt: skip
     """Fit every C (and label) together.
 
-    ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1.
+    ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1,
+    and -1 where a label is not known: its fit is of the other rows.
     Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the centred features and
     the products with them, and of their eigenbasis where that only scales; all else is float64.  ``n_classes`` declares
     classes beyond those present, which get probability 0; ``memory`` is the bytes that problems solved at once may

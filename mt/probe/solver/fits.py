@@ -20,14 +20,20 @@ from mt.probe.solver.request import (
     check_targets,
     refuse_constant_labels,
 )
+from mt.types import MISSING
 
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """Checked input.  ``targets`` (rows, labels) on ``device``, ``outputs`` as in LogisticPath."""
+    """Checked input.  ``targets`` (rows, labels) on ``device``, ``outputs`` as in LogisticPath.
+
+    A label that is MISSING stands as 0 in ``targets``, and weighs nothing in its label's fits: ``known`` (rows, labels)
+    is false there.  None where every label is known.
+    """
 
     X: np.ndarray
     targets: Tensor
+    known: Tensor | None
     outputs: int
     task: str
     Cs: np.ndarray
@@ -45,8 +51,11 @@ class CheckedRequest:
         targets, outputs = check_targets(request.y, rows_weight, task=request.task, n_classes=request.n_classes)
         classes = outputs if request.task in ("multiclass", "ordinal") else 2
         balance = check_class_weight(request.class_weight, classes)
+        known = targets != MISSING
         return cls(
-            features, torch.from_numpy(targets).to(device), outputs, request.task, check_penalties(request.Cs),
+            features, torch.from_numpy(np.where(known, targets, 0)).to(device),
+            None if known.all() else torch.from_numpy(known).to(device),
+            outputs, request.task, check_penalties(request.Cs),
             torch.from_numpy(rows_weight).to(device),
             torch.from_numpy(balance).to(device) if isinstance(balance, np.ndarray) else balance,
             request.tol, request.max_iter, device,
@@ -55,13 +64,14 @@ class CheckedRequest:
     def refuse_constant_labels(self) -> None:
         """Raise FitError when a label of a multilabel task has one class only."""
         if self.task == "multilabel":
-            refuse_constant_labels(self.targets[self.sample_weight > 0].cpu().numpy())
+            targets = self.targets if self.known is None else torch.where(self.known, self.targets, MISSING)
+            refuse_constant_labels(targets[self.sample_weight > 0].cpu().numpy())
 
     def fits(self, members: Tensor) -> FitSet:
         """Return the fits of each column of ``members`` (rows, folds)."""
         softmax = self.task in ("multiclass", "ordinal")
         outputs = self.outputs if softmax else 1
-        return FitSet(softmax, outputs, self.targets, members, self.sample_weight, self.class_weight)
+        return FitSet(softmax, outputs, self.targets, self.known, members, self.sample_weight, self.class_weight)
 
     def all_rows(self) -> Tensor:
         """Return the members (rows, 1) of a fit on all rows."""
@@ -109,22 +119,24 @@ class FitSet:
     """Fits that differ in their rows or their label; each is to be solved at every C.
 
     ``targets`` (rows, labels) holds class numbers (one column), or 0/1 per label; ``members`` (rows, folds) is true
-    for the rows that a fold's fits use; ``sample_weight`` (rows,).  Fit number i is of fold i // labels and label
-    i % labels.  ``class_weight`` is None, "balanced", or one weight per class number.
+    for the rows that a fold's fits use; ``known`` (rows, labels) where a label is known, None for everywhere;
+    ``sample_weight`` (rows,).  Fit number i is of fold i // labels and label i % labels.  ``class_weight`` is
+    None, "balanced", or one weight per class number.
     """
 
     softmax: bool
     outputs: int
     targets: Tensor
+    known: Tensor | None
     members: Tensor
     sample_weight: Tensor
     class_weight: Tensor | str | None
 
     def ordered(self, order: Tensor) -> FitSet:
         """Return the same fits with their rows in this order."""
-        return replace(
-            self, targets=self.targets[order], members=self.members[order], sample_weight=self.sample_weight[order]
-        )
+        known = None if self.known is None else self.known[order]
+        targets, members, weight = self.targets[order], self.members[order], self.sample_weight[order]
+        return replace(self, targets=targets, known=known, members=members, sample_weight=weight)
 
     @property
     def count(self) -> int:
@@ -142,7 +154,11 @@ class FitSet:
     def weights(self, i: int) -> Tensor:
         """Return each row's weight in fit i (rows,), float64, not normalised."""
         classes = self.classes(i)
-        weight = torch.where(self.members[:, i // self.targets.shape[1]], self.sample_weight, 0)
+        labels = self.targets.shape[1]
+        used = self.members[:, i // labels]
+        if self.known is not None:
+            used = used & self.known[:, i % labels]
+        weight = torch.where(used, self.sample_weight, 0)
         if isinstance(self.class_weight, Tensor):
             return weight * self.class_weight[classes]
         if self.class_weight == "balanced":

@@ -127,8 +127,8 @@ def _fit_rows(request: CheckedRequest, members: Tensor, solver: str) -> _RowsFit
         rows = weight > 0
         present, number = np.unique(classes[rows], return_inverse=True)
         outputs = present if fits.softmax else np.array([label])
-        if len(present) == 1:
-            # One class only: a certain class for softmax, the smoothed base rate for a label.
+        if len(present) < 2:
+            # One class only: a certain class for softmax, the smoothed base rate for a label (½ of none).
             ones = int(classes[rows].sum())
             intercept[:, outputs] = 0 if fits.softmax else np.log((ones + 1) / (len(number) - ones + 1))
             continue

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mt.errors import FitError, unknown
-from mt.types import TASKS
+from mt.types import MISSING, TASKS
 
 DTYPES = ("float32", "float64")
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
@@ -62,7 +62,8 @@ def check_penalties(Cs: Sequence[float] | np.ndarray) -> np.ndarray:
 def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: int | None) -> tuple[np.ndarray, int]:
     """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary.
 
-    A class counts as present if one of its rows has a positive ``weight`` (rows,).
+    A class counts as present if one of its rows has a positive ``weight`` (rows,).  Labels of a multilabel task may
+    be MISSING.
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS, see="mt probe --help")
@@ -76,7 +77,8 @@ def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: in
         raise FitError(f"Labels of a {task} task must be whole numbers, found dtype {array.dtype}.")
     targets = array.astype(np.int64).reshape(len(array), -1)
     limit = 2 if task in ("binary", "multilabel") else (n_classes or int(targets.max()) + 1)
-    outside = targets[(targets < 0) | (targets >= limit)]
+    lowest = MISSING if task == "multilabel" else 0
+    outside = targets[(targets < lowest) | (targets >= limit)]
     if outside.size:
         raise FitError(f"Labels of this {task} task lie in 0 ... {limit - 1}, found {outside[0]}.")
     counted = targets[weight > 0]
@@ -86,8 +88,8 @@ def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: in
 
 
 def refuse_constant_labels(targets: np.ndarray) -> None:
-    """Raise FitError when a label of a multilabel task (rows, labels) has one class only."""
-    constant = np.flatnonzero((targets == targets[:1]).all(0))
+    """Raise FitError when a label of a multilabel task (rows, labels) has one class only among its known rows."""
+    constant = np.flatnonzero(~((targets == 0).any(0) & (targets == 1).any(0)))
     if len(constant):
         named = ", ".join(map(str, constant[:10]))
         raise FitError(f"Labels of one class only in column(s) {named} of {targets.shape[1]}.")

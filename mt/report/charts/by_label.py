@@ -16,6 +16,7 @@ from mt.report.charts.figures import SideTable
 from mt.report.panels import Panel
 from mt.report.tables import number
 from mt.terminal.spreadsheet import inert
+from mt.types import MISSING
 
 LEFT_OUT = "left out"
 
@@ -40,10 +41,8 @@ def label_scores(panel: Panel, predicted: Sequence[Predicted]) -> list[LabelScor
         aucs, aps = (metrics.per_class(name, one.y, one.p) for name in ("mean_auc", "mean_ap"))
         truth = one.y if one.y.ndim == 2 else one.y[:, None] == np.arange(len(panel.class_names))
         for k, name in enumerate(panel.class_names):
-            positives = int(truth[:, k].sum())
-            found.append(
-                LabelScore(one.cell.name, str(one.cell.budget), name, positives, len(truth), aucs[k], aps[k])
-            )
+            positives, cases = int((truth[:, k] == 1).sum()), int((truth[:, k] != MISSING).sum())
+            found.append(LabelScore(one.cell.name, str(one.cell.budget), name, positives, cases, aucs[k], aps[k]))
     return found
 
 

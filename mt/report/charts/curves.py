@@ -16,7 +16,7 @@ from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.predictions import predicted_class
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
-from mt.types import LabelledRows
+from mt.types import MISSING, LabelledRows
 
 Array = npt.NDArray[Any]
 Table = dict[str, list[Any]]
@@ -128,7 +128,9 @@ def _binary_problems(panel: Panel, predicted: list[Predicted]) -> Iterator[tuple
     for one in predicted:
         if panel.task == "multilabel":
             for k, name in enumerate(panel.class_names):
-                yield one, name, one.y[:, k], one.p[:, k]
+                known = one.y[:, k] != MISSING
+                if known.any():
+                    yield one, name, one.y[known, k], one.p[known, k]
         elif panel.task == "binary":
             yield one, panel.class_names[1], one.y, one.p
         else:

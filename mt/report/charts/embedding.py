@@ -23,6 +23,7 @@ from mt.report.charts.palette import colours_of_class
 from mt.report.charts.thumbnails import thumbnails
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
+from mt.types import MISSING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,12 +161,12 @@ def _classes(panel: Panel, labels: Array) -> list[str]:
     if labels.ndim == 1:
         return [names[label] for label in labels]
     several = {0: "no finding", 1: ""}
-    return [several.get(int(row.sum()), "several findings") or names[int(row.argmax())] for row in labels]
+    return [several.get(int((row > 0).sum()), "several findings") or names[int(row.argmax())] for row in labels]
 
 
 def _wrong(panel: Panel, labels: Array, p: Array) -> list[int]:
     guess = (p > 0.5).astype(int) if panel.task == "multilabel" else predicted_class(p)
-    wrong = guess != labels
+    wrong = (guess != labels) & (labels != MISSING)
     return [int(one) for one in (wrong.any(axis=1) if wrong.ndim == 2 else wrong)]
 
 
