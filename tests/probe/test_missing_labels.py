@@ -17,12 +17,13 @@ from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.probe.budgets.draw import draw, folds
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe
+from mt.probe.methods.selection import teachable
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.intervals import interval
 from mt.probe.scores.metrics import per_class, score
 from mt.probe.scores.predictions import left_out
-from mt.probe.scores.scoring import by_group
+from mt.probe.scores.scoring import _few_flags, by_group
 from mt.probe.solver.api import fit_logistic
 from mt.probe.solver.registry import get_solver
 from mt.probe.solver.request import LogisticRequest
@@ -67,6 +68,9 @@ def test_out_of_fold_predictions_are_those_of_the_rows_that_know_the_label(solve
         rows = y[:, k] != MISSING
         [alone] = get_solver(solver).folds([replace(request, X=X[rows], y=y[rows, k : k + 1])], [fold[rows]])
         np.testing.assert_allclose(found.oof[:, rows, k], alone.oof[..., 0], atol=1e-4)
+    y[fold > 0, 2] = MISSING  # the first fold's fit knows no row of this label
+    [found] = get_solver(solver).folds([replace(request, y=y)], [fold])
+    assert (found.oof[:, fold == 0, 2] == 0).all()
     assert np.isfinite(found.oof).all()
 
 
@@ -94,6 +98,14 @@ def test_a_label_that_cannot_be_taught_has_the_base_rate_of_its_known_rows(known
     p = fitted(X, y)
     np.testing.assert_allclose(p[:, 2], (known + 1) / (known + 2), rtol=1e-6)
     assert np.ptp(p[:, :2], axis=0).min() > 0.1
+
+
+def test_held_out_entries_that_nobody_knows_are_not_scored() -> None:
+    y = np.array([[1, 1], [0, MISSING], [1, 0], [MISSING, 0], [0, 1], [1, 0]], dtype=np.int8)
+    known = teachable(y, np.arange(6) // 2, 2, multilabel=True)
+    np.testing.assert_array_equal(known, y != MISSING)
+    y[:2, 1] = MISSING  # without the first fold's rows no positive of label 1 is left in the fold of row 4
+    np.testing.assert_array_equal(teachable(y, np.arange(6) // 2, 2, multilabel=True)[4:, 1], [False, False])
 
 
 def test_c_is_chosen_on_known_entries_of_the_validation_split() -> None:
@@ -185,9 +197,11 @@ def test_predictions_of_unknown_entries_do_not_count(name: str) -> None:
 
 def test_a_label_that_no_case_knows_is_left_out() -> None:
     X, _, y = masked(200)
-    y[:, 1] = MISSING
+    y[:, 1], y[:, 0] = MISSING, X[:, 0] > 0
+    y[:3, 0] = MISSING
     p = 1 / (1 + np.exp(-X[:, :LABELS]))
     assert left_out(y, p) == [1]
+    assert not _few_flags(ScoredRows(LabelledRows(None, y), p))
     assert np.isnan(per_class("mean_auc", y, p)[1])
     assert score("mean_auc", y, p) == pytest.approx(np.nanmean(per_class("mean_auc", y, p)))
 
