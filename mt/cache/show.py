@@ -56,7 +56,7 @@ def _counts(entry: Entry) -> dict[str, Any]:
     labels = features.labels
     names = features.class_names
     if labels.ndim == 2:
-        classes = dict(zip(names, labels.sum(axis=0, dtype=int).tolist(), strict=True))
+        classes = dict(zip(names, (labels == 1).sum(axis=0, dtype=int).tolist(), strict=True))
     else:
         counted = Counter(labels.tolist())
         classes = {name: counted[number] for number, name in enumerate(names)}

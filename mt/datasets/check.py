@@ -146,7 +146,7 @@ def _duplicates(dataset: Dataset, copies: dict[bytes, list[tuple[str, int]]]) ->
 def _words(dataset: Dataset, label: np.ndarray) -> str:
     if dataset.task != "multilabel":
         return dataset.class_names[int(label)]
-    return "|".join(name for name, present in zip(dataset.class_names, label, strict=True) if present) or "none"
+    return "|".join(name for name, present in zip(dataset.class_names, label, strict=True) if present == 1) or "none"
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
@@ -163,7 +163,7 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 def _balance(dataset: Dataset, split: Split) -> dict[str, int]:
     if split.labels.ndim == 2:
-        counts = split.labels.sum(axis=0, dtype=np.int64)
+        counts = (split.labels == 1).sum(axis=0, dtype=np.int64)
     else:
         counts = np.bincount(split.labels, minlength=len(dataset.class_names))
     return dict(zip(dataset.class_names, counts.tolist(), strict=True))

@@ -19,6 +19,7 @@ from mt.system.files import megabytes
 from mt.types import LabelledRows
 from tests.cache import samples
 from tests.cache.test_catalog import put
+from tests.probe.features import write_features
 
 
 def mt(cache: Path, command: str, *arguments: object, fails: type[MtError] | None = None, **options: Any) -> Result:
@@ -126,6 +127,12 @@ class TestInfo:
         assert found["status"] == {"ok": 10, "truncated": 1}
         assert found["classes"] == {"benign": 6, "malignant": 4}
         assert found["groups"] == 6
+
+    def test_missing_labels_are_not_counted(self, tmp_path: Path) -> None:
+        labels = np.array([[1, -1], [0, -1], [1, 1], [0, 0]], dtype=np.int8)
+        write_features(tmp_path, n=4, task="multilabel", labels=labels)
+        (found,) = lines(mt(tmp_path, "info", "--json"))
+        assert found["classes"] == {"class 0": 2, "class 1": 1}
 
     def test_incomplete_and_damaged_files_are_shown_too(self, cache: Path) -> None:
         assert "missing 7" in mt(cache, "info", "--model", "swav").stdout

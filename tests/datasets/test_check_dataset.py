@@ -98,6 +98,19 @@ def test_conflicting_labels_of_a_multilabel_dataset(data: Path) -> None:
     assert found.endswith(("is labelled none, not a", "is labelled a, not none"))
 
 
+def test_missing_labels_are_not_counted(data: Path) -> None:
+    layouts.write_folder(data / "pets")
+    twin = data / "pets" / "cat" / "p0_1.png"
+    twin.write_bytes((data / "pets" / "cat" / "p0_0.png").read_bytes())
+    lines = ["cat/p0_0.png,1,-1", "cat/p0_1.png,0,1", "dog/p0_0.png,0,-1", "dog/p0_1.png,1,1"]
+    (data / "pets" / "m.csv").write_text("\n".join(["image,a,b", *lines]))
+    printed = facts(f"table:{data / 'pets' / 'm.csv'}", "--uncertain", "ignore")[1]
+    counted = [line["classes"] for line in printed if "classes" in line]
+    assert {name: sum(one[name] for one in counted) for name in "ab"} == {"a": 2, "b": 2}
+    (found,) = [line["detail"] for line in printed if line.get("problem") == "conflicting labels"]
+    assert found.endswith(("is labelled b, not a", "is labelled a, not b"))
+
+
 def test_many_problems_are_cut_in_print_not_in_json(data: Path) -> None:
     folder = layouts.write_folder(data / "pets", count=15)
     for file in folder.rglob("*.png"):
