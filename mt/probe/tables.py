@@ -175,7 +175,8 @@ def _exceptions(judged: JudgedTable) -> list[str]:
     """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
     lines = []
     if judged.left_out:
-        lines.append(f"Left out of the mean, one class only among the test cases: {', '.join(judged.left_out)}.")
+        known = "fewer than two classes among the test cases whose label is known"
+        lines.append(f"Omitted from the mean, {known}: {', '.join(judged.left_out)}.")
     if judged.apart:
         lines.append(f"†: not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
     for budget, draws in judged.shared.items():
