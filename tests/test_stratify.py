@@ -135,7 +135,7 @@ def test_rows_without_any_label_are_in_proportion_too() -> None:
 def test_fractions_and_groups_are_checked() -> None:
     with pytest.raises(ValueError, match="positive"):
         stratified_parts([0, 1], None, [1.0, 0.0], 0)
-    with pytest.raises(ValueError, match="2 rows, 3 groups"):
+    with pytest.raises(ValueError, match="2 rows, found 3 groups"):
         stratified_parts([0, 1], ["a", "b", "c"], [0.5, 0.5], 0)
 
 
