@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import click
 
 from mt.errors import MtError
-from mt.terminal.options import HELP
 
 # command -> (module:attribute, the line `mt --help` shows)
 COMMANDS = {
@@ -61,7 +60,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings=HELP)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="medical-transfer", prog_name="mt")
 def group() -> None:
     """Which pretrained features suit a medical image classifier, with how many labels?

@@ -29,10 +29,7 @@ class ShowsByDefault(click.Group):
         return super().parse_args(ctx, args if args and args[0] in known else ["show", *args])
 
 
-@click.group(
-    cls=ShowsByDefault, context_settings=options.HELP, subcommand_metavar="[NAME] | COMMAND [ARGS]...",
-    epilog="Example: mt models dino",
-)  # fmt: skip
+@click.group(cls=ShowsByDefault, subcommand_metavar="[NAME] | COMMAND [ARGS]...", epilog="Example: mt models dino")
 def models() -> None:
     """List the backbones, show the one called NAME in full, check what it needs, or convert a checkpoint.
 

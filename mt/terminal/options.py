@@ -11,8 +11,6 @@ from mt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
-# A command that is called by itself, as tests do, knows the same words for help as below `mt`.
-HELP = {"help_option_names": ["-h", "--help"]}
 
 cache_dir = click.option(
     "--cache-dir", type=click.Path(file_okay=False), envvar="MT_CACHE_DIR", show_envvar=True,
