@@ -126,16 +126,16 @@ def write_jpegs(folder: Path) -> None:
             coarse.resize((224, 224), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def write_pcam(folder: Path) -> None:
-    """Write PCam's files: contiguous for training, tiny valid and test splits."""
+def write_pcam(folder: Path, count: int = IMAGES) -> None:
+    """Write PCam's files: `count` patches to train on, contiguous; tiny valid and test splits."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for split, count in (("train", IMAGES), ("valid", 8), ("test", 8)):
+    for split, rows in (("train", count), ("valid", 8), ("test", 8)):
         stem = folder / f"camelyonpatch_level_2_split_{split}"
         with h5py.File(f"{stem}_x.h5", "w") as file:
-            file["x"] = rng.integers(0, 255, (count, 96, 96, 3), dtype=np.uint8)
+            file["x"] = rng.integers(0, 255, (rows, 96, 96, 3), dtype=np.uint8)
         with h5py.File(f"{stem}_y.h5", "w") as file:
-            file["y"] = (np.arange(count) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
+            file["y"] = (np.arange(rows) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
 
 
 if __name__ == "__main__":

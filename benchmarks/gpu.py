@@ -23,13 +23,13 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
 
 from benchmarks import unfreeze
 from benchmarks._pairs import machine
+from benchmarks.featurize import write_pcam
 from mt import extract, fit_dvme
 from mt.backbones import Backbone, load_backbone
 from mt.datasets.images import decode
@@ -252,18 +252,6 @@ def solver(bench: Bench) -> None:
             cpu = bench.seconds(partial(solve_folds, folds[1:], [fold]))
             note = f"{here:.2f} s, CPU {cpu:.2f} s"
             bench.add(f"solver, {rows} x {dim}, {task}: CPU / device", cpu / here, "-", note)
-
-
-def write_pcam(folder: Path, count: int) -> None:
-    """Write PCam's files: `count` patches to train on, tiny valid and test splits."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, rows in (("train", count), ("valid", 8), ("test", 8)):
-        stem = folder / f"camelyonpatch_level_2_split_{split}"
-        with h5py.File(f"{stem}_x.h5", "w") as file:
-            file["x"] = rng.integers(0, 255, (rows, 96, 96, 3), dtype=np.uint8)
-        with h5py.File(f"{stem}_y.h5", "w") as file:
-            file["y"] = (np.arange(rows) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
 
 
 def write_photographs(folder: Path, side: int, count: int, suffix: str) -> list[Path]:
