@@ -48,6 +48,7 @@ WRAPPED: dict[str, Any] = {
     "encoder beside projector": {"state_dict": named(BODY, "encoder.") | {"projector.0.weight": torch.ones(2, 2)}},
     "MAE leftovers": BODY | {"decoder_embed.weight": torch.ones(2), "mask_token": torch.ones(1, 1, 4)},
     "MoCo queue": {"state_dict": named(BODY, "module.encoder_q.") | {"module.queue": torch.ones(4, 4)}},
+    "DeepSpeed, consolidated": {"module": named(STATE, "module."), "ds_version": "0.14"},
     "EMA alone": {"ema": {"module": STATE, "decay": 0.99}},
     "the same twice": {"state_dict": STATE, "model": dict(STATE)},
     "deep": {"a": {"b": {"c": {"state": STATE}}}},
