@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks._pairs import machine, paired, row
 from mt import open_features
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.write import FeatureWriter
 from mt.types import LabelledRows
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.cache.catalog import Entry
-from mt.cache.feature_file.summary import status_counts
+from mt.cache.feature_file.read import status_counts
 from mt.errors import CacheError
 from mt.system.files import megabytes
 from mt.terminal import tables

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mt.cache.content import ContentIndex
 from mt.cache.dataset_name import with_settings
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.patients import PATIENT, HiddenPatients

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.base import ImageError, Json, Loaded, Pixels
 from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff

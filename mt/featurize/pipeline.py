@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.write import FeatureWriter
 from mt.datasets import Split
 from mt.errors import DatasetError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.datasets import ImageError, Split
 from mt.featurize.feed import RawRows, as_pixels
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.backbones.recorded import check_fingerprint, weights_of
-from mt.cache.catalog import Catalog
-from mt.cache.variants import settled
+from mt.cache.catalog import Catalog, settled
 from mt.errors import InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model

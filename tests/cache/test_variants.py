@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mt.cache import Catalog
-from mt.cache.variants import settled
+from mt.cache.catalog import settled
 from mt.errors import InputError
 from tests.cache.test_catalog import flags, put
 

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.datasets import load_dataset
 from mt.datasets.base import ImageError
 from mt.datasets.decoding.notes import Notes

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.datasets.base import ImageError
 from mt.datasets.images import ImageFiles, decode
 from tests.datasets.layouts import pixels

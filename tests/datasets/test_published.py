@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.datasets import Dataset, ImageError, load_dataset
 from mt.datasets.readers.nih import FINDINGS
 from mt.datasets.readers.pneumonia import _patient

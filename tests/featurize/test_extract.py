@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mt import load_backbone, load_dataset, open_features
 from mt.cache import Catalog
-from mt.cache.feature_file.status import Status
+from mt.cache.feature_file.format import Status
 from mt.datasets import DatasetSettings
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize import run as run_module

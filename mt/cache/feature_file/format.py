@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,18 @@ _DTYPES = {1: ("float32", 4), 2: ("float16", 2)}
 _DTYPE_CODES = {name: code for code, (name, _) in _DTYPES.items()}
 _CHUNK = 1 << 18  # bytes read at a time
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Status(IntEnum):
+    """The state of a row, one byte each.  The numbers are part of the file format and never change meaning."""
+
+    MISSING = 0  # not computed yet
+    OK = 1
+    UNREADABLE = 2  # the image file exists but cannot be decoded
+    EMPTY = 3  # a file of zero bytes
+    TRUNCATED = 4  # the image file ends early
+    TOO_LARGE = 5  # more pixels than a decoder should be trusted with
+    ABSENT = 6  # the dataset lists the image, the file is not there
 
 
 @dataclass(frozen=True)

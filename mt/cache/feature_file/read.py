@@ -1,26 +1,32 @@
-"""Reading a feature file: verified by plain reads, then mapped into memory."""
+"""Reading a feature file: a peek by a few plain reads, or its rows, verified and then mapped into memory."""
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
+import shlex
 import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file import format
-from mt.cache.feature_file.arrays import stored_rows
-from mt.cache.feature_file.rows import COLUMNS, decoded, unquoted
-from mt.cache.feature_file.status import Status
-from mt.cache.feature_file.summary import Summary, incomplete, is_complete, missing_error, peek, status_counts
-from mt.cache.feature_file.verify import Damage, find_damage, in_words
+from mt.cache.feature_file.format import FileLayout, Status
+from mt.cache.feature_file.rows import COLUMNS
+from mt.cache.fingerprint import JSON
+from mt.errors import CacheError, IncompleteError
+from mt.system import files, folders
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FeatureFile", "Summary", "is_complete", "open_features", "peek", "status_counts"]
+NAMED = 10  # rows that a message names
+
 
 def open_features(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureFile:
     """Open a complete feature file.  Needs no lock and no write permission.
@@ -164,3 +170,164 @@ class FeatureFile:
     def _stored(self) -> dict[str, np.ndarray]:
         """The arrays of all rows that HDF5 holds beside the embeddings, by dataset name."""
         return stored_rows(self._map)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A file's manifest and sizes.
+
+    n_ok: rows that have an embedding.  n_skipped: rows whose image gave none.  The others are not computed yet.
+    """
+
+    manifest: dict[str, JSON]
+    n_rows: int
+    n_ok: int
+    n_skipped: int
+    dim: int
+    dtype: str
+    block_rows: int
+    n_blocks: int
+    n_blocks_done: int
+
+    @property
+    def complete(self) -> bool:
+        return self.n_blocks_done == self.n_blocks
+
+
+def peek(path: Path) -> Summary:
+    """Read the user block and the manifest, each checked, the table of checksums and the rows' status.
+
+    Raises NotAFeatureFileError, DamagedError or CacheError.
+    """
+    descriptor = format.open_for_reading(path)
+    try:
+        layout = format.read_layout(descriptor, path)
+        manifest = format.read_manifest(descriptor, layout, path)
+        done = format.count_done(descriptor, layout, path)
+        status = files.read(descriptor, layout.n_rows, layout.status)
+    finally:
+        os.close(descriptor)
+    n_ok, n_missing = status.count(Status.OK), status.count(Status.MISSING)
+    return Summary(
+        manifest, layout.n_rows, n_ok, layout.n_rows - n_ok - n_missing, layout.dim, layout.dtype,
+        layout.block_rows, layout.n_blocks, done,
+    )  # fmt: skip
+
+
+def status_counts(path: Path) -> dict[str, int]:
+    """Return the number of rows of each status that occurs, by its lower-case name."""
+    descriptor = format.open_for_reading(path)
+    try:
+        layout = format.read_layout(descriptor, path)
+        status = files.read(descriptor, layout.n_rows, layout.status)
+    finally:
+        os.close(descriptor)
+    return {one.name.lower(): status.count(one) for one in Status if one in status}
+
+
+def is_complete(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is there, undamaged as far as a peek shows, and has all its rows."""
+    try:
+        return peek(Path(path)).complete
+    except CacheError:
+        return False
+
+
+def missing_error(path: Path) -> CacheError:
+    """Return the error for a path without a file: an IncompleteError where a partial file stands beside it."""
+    partial = path.with_suffix(".partial")
+    if not partial.exists():
+        return CacheError(f"No feature file {path}. See: mt cache list")
+    summary = peek(partial)
+    return _incomplete(partial, summary.manifest, summary.n_blocks_done * summary.block_rows, summary.n_rows)
+
+
+def incomplete(path: Path, manifest: dict[str, JSON], layout: FileLayout, done: int) -> IncompleteError:
+    """Return the error for a file that lacks blocks, with the command that finishes it."""
+    return _incomplete(path, manifest, done * layout.block_rows, layout.n_rows)
+
+
+def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
+    command = manifest.get("command") or "mt featurize"
+    cache = path.absolute().parent.parent.parent
+    if cache != folders.cache_dir():
+        command += f" --cache-dir {shlex.quote(str(cache))}"
+    return IncompleteError(f"{path} has {min(done, rows)} of {rows} rows. Finish it with: {command}")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A block whose bytes are not those that were written: rows `start` up to `stop`, and their ids."""
+
+    block: int
+    start: int
+    stop: int
+    ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if len(self.ids) > NAMED else ""
+        named = ", ".join(self.ids[:NAMED])
+        return f"rows {self.start} to {self.stop - 1} (block {self.block}): {named}{more}"
+
+
+def find_damage(descriptor: int, layout: FileLayout, advance: Callable[[int], object] = int) -> list[Damage]:
+    """Return the blocks whose bytes disagree with their checksums, of a file whose seal has been checked."""
+    there = format.present(format.read_digests(descriptor, layout))
+    wrong = list(format.wrong_blocks(descriptor, layout, there, advance))
+    ids = row_ids(descriptor, layout) if wrong else []
+    return [Damage(block, *layout.rows(block), tuple(ids[slice(*layout.rows(block))])) for block in wrong]
+
+
+def in_words(damages: Sequence[Damage]) -> str:
+    """Return which rows are damaged, in one sentence."""
+    more = f"; and {len(damages) - 3} more blocks" if len(damages) > 3 else ""
+    return f"checksums disagree in {len(damages)} blocks: {'; '.join(map(str, damages[:3]))}{more}"
+
+
+def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:
+    """Read ids, labels, groups and columns, by dataset name, from a mapped file whose seal has been checked."""
+    import h5py
+
+    with h5py.File(_Mapped(mapped), "r") as opened:
+        names = ["ids", "labels", *(["groups"] if "groups" in opened else [])]
+        names += [COLUMNS + name for name in opened.get("columns", ())]
+        return {name: opened[name][()] for name in names}
+
+
+def row_ids(descriptor: int, layout: FileLayout) -> list[str]:
+    """Return the ids of all rows of an open file, complete or not, whose seal has been checked."""
+    with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
+        return decoded(stored_rows(mapped)["ids"])
+
+
+def decoded(array: np.ndarray) -> list[Any]:
+    """Return a stored array as a list of strings or numbers."""
+    values: list[Any] = array.tolist()
+    return [text.decode("utf-8", "surrogateescape") for text in values] if array.dtype.kind == "S" else values
+
+
+def unquoted(name: str) -> str:
+    """Return the column that a dataset is of."""
+    return "" if name == "%" else unquote(name, errors="surrogateescape")
+
+
+class _Mapped(io.RawIOBase):
+    """The mapped bytes as a file for HDF5: the same file that was checked, whatever its name leads to by now."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self.mapped = mapped
+        self.at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset if whence == os.SEEK_SET else len(self.mapped) + offset
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        part = self.mapped[self.at : self.at + len(view)]
+        view[: len(part)] = part
+        self.at += len(part)
+        return len(part)

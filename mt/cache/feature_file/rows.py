@@ -1,12 +1,12 @@
-"""What a feature file knows of each row beside its embedding: id, label, group, and columns of metadata."""
+"""What a feature file keeps of each row beside its embedding: id, label, group, and columns of metadata."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mt.errors import InputError
 from mt.types import Array, LabelledRows
@@ -101,14 +101,3 @@ def _texts(name: str, values: Sequence[str] | Array) -> np.ndarray:
 def _quoted(name: str) -> str:
     """Return a column's dataset name: no slash, which would be a folder, and no lone dot."""
     return quote(name, safe=" ()[]", errors="surrogateescape") if name.strip(".") else "%2E" * len(name) or "%"
-
-
-def unquoted(name: str) -> str:
-    """Return the column that a dataset is of."""
-    return "" if name == "%" else unquote(name, errors="surrogateescape")
-
-
-def decoded(array: np.ndarray) -> list[Any]:
-    """Return a stored array as a list of strings or numbers."""
-    values: list[Any] = array.tolist()
-    return [text.decode("utf-8", "surrogateescape") for text in values] if array.dtype.kind == "S" else values

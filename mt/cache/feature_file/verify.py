@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mt.cache.feature_file import format
-from mt.cache.feature_file.arrays import row_ids
+from mt.cache.feature_file.read import Damage, find_damage, in_words
 from mt.errors import CacheError
-
-NAMED = 10  # rows that a message names
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A block whose bytes are not those that were written: rows `start` up to `stop`, and their ids."""
-
-    block: int
-    start: int
-    stop: int
-    ids: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = ", ..." if len(self.ids) > NAMED else ""
-        named = ", ".join(self.ids[:NAMED])
-        return f"rows {self.start} to {self.stop - 1} (block {self.block}): {named}{more}"
 
 
 @dataclass(frozen=True)
@@ -64,17 +47,3 @@ def verify_file(path: Path, advance: Callable[[int], object] = int) -> Verificat
     finally:
         os.close(descriptor)
     return Verification(path, layout.n_blocks, checked, tuple(damages), in_words(damages) if damages else "")
-
-
-def find_damage(descriptor: int, layout: format.FileLayout, advance: Callable[[int], object] = int) -> list[Damage]:
-    """Return the blocks whose bytes disagree with their checksums, of a file whose seal has been checked."""
-    there = format.present(format.read_digests(descriptor, layout))
-    wrong = list(format.wrong_blocks(descriptor, layout, there, advance))
-    ids = row_ids(descriptor, layout) if wrong else []
-    return [Damage(block, *layout.rows(block), tuple(ids[slice(*layout.rows(block))])) for block in wrong]
-
-
-def in_words(damages: Sequence[Damage]) -> str:
-    """Return which rows are damaged, in one sentence."""
-    more = f"; and {len(damages) - 3} more blocks" if len(damages) > 3 else ""
-    return f"checksums disagree in {len(damages)} blocks: {'; '.join(map(str, damages[:3]))}{more}"

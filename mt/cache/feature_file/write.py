@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self
 
 from mt.cache.feature_file import format
 from mt.cache.feature_file.create import create
+from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.resume import agree, with_other_compute
-from mt.cache.feature_file.status import Status
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, InputError
 from mt.system import files
@@ -206,7 +206,7 @@ class FeatureWriter:
 
         bad = np.flatnonzero(~np.isfinite(data).all(axis=1))
         if len(bad):
-            from mt.cache.feature_file.arrays import row_ids
+            from mt.cache.feature_file.read import row_ids
 
             ids = row_ids(self._open(), self._layout)
             named = ", ".join(ids[start + row] for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
