@@ -49,7 +49,8 @@ class Resolved:
 class Backbone:
     """A frozen network with its preprocessing.
 
-    `model` maps normalised images (N, 3, S, S) to embeddings (N, dim); `description` is the JSON that `fingerprint`
+    `model` maps normalised images (N, 3, S, S), S the side of the preprocessing's crop, to embeddings (N, dim), averaged
+    over views where the name asks for some; `description` is the JSON that `fingerprint`
     is the digest of; `notes` are lines to show whoever uses it, such as a non-commercial licence.
     """
 
@@ -76,8 +77,8 @@ def load_backbone(
     """Load a backbone in eval mode, its parameters frozen.
 
     Args:
-        name: a name of the registry, `timm:NAME` or another loader's, each with `:RULE` for another embedding; see
-            `mt models`.
+        name: a name of the registry, `timm:NAME` or another loader's, each with `:RULE` for another embedding and
+            `:VIEWS` for the average over views; see `mt models`.
         weights: a .pth, .ckpt or .safetensors file; `random` for seeded random weights; None for the published ones,
             looked for in the weights folder, an installed package, and then downloaded.
         device: where the model is put.
@@ -108,10 +109,16 @@ def load_backbone(
     }
     if loaded.origin is not None:
         description["origin"] = dict(loaded.origin)
+    network, preprocess = loaded.network, loaded.preprocess
+    if spec.views is not None:
+        from mt.backbones.networks.averaged import averaged
+
+        network, preprocess = averaged(network, preprocess, spec.views)
+        description["views"] = spec.views
     backbone = Backbone(
         name=name,
-        model=loaded.network.to(torch.device(device)).to(memory_format=torch.channels_last),
-        preprocess=loaded.preprocess,
+        model=network.to(torch.device(device)).to(memory_format=torch.channels_last),
+        preprocess=preprocess,
         dim=loaded.dim,
         fingerprint=digest(description),
         description=description,

@@ -83,6 +83,14 @@ class Preprocess:
         resize = None if self.resize is None else round(size * self.resize / self.crop)
         return replace(self, crop=size, resize=resize)
 
+    def for_five_crops(self) -> Preprocess:
+        """Return the recipe that keeps the whole centred square of the resized image, of which five crops are cut.
+
+        A recipe that crops nothing away resizes to 8/7 of its crop, as 256 is to 224.
+        """
+        resize = self.resize if self.resize is not None and self.resize > self.crop else round(self.crop * 8 / 7)
+        return replace(self, resize=resize, crop=resize)
+
     def describe(self) -> dict[str, Any]:
         """Return the recipe as JSON, for the fingerprint."""
         said = asdict(self) | {"mean": list(self.mean), "std": list(self.std), "antialias": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mt.backbones.embeddings import POOLED, split_rule, unfitting
+from mt.backbones.embeddings import POOLED, split_rule, split_views, unfitting
 from mt.backbones.entries.foundation import FOUNDATION, OWN_PACKAGE
 from mt.backbones.entries.spec import SOURCES, TIMM, BackboneSpec, loader_of
 from mt.backbones.layouts import Layout, efficientnet_lite_names
@@ -149,7 +149,7 @@ REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def find_spec(name: str) -> BackboneSpec:
-    """Return the backbone called `name`; `MODEL:RULE` is a model with another embedding rule.
+    """Return the backbone called `name`; `MODEL:RULE` is a model with another embedding rule, `MODEL:VIEWS` averaged.
 
     `timm:NAME` is any of timm's networks, `timm:hf-hub:ORG/NAME` (or `hf_hub:`) one that its publisher put on the hub,
     `timm:local-dir:PATH` one in a folder of the hub's form.  `hf:`, `open_clip:` and `module:` name what transformers,
@@ -162,6 +162,9 @@ def find_spec(name: str) -> BackboneSpec:
         return REGISTRY[name]
     if name in FOUNDATION:
         return FOUNDATION[name]
+    model, views = split_views(name)
+    if views is not None:
+        return replace(find_spec(model), name=name, views=views)
     model, rule = split_rule(name)
     if rule is not None:
         return _with_rule(find_spec(model), name, rule)

@@ -41,6 +41,10 @@ class BatchSize(click.ParamType[int | None]):
     "--embedding", "embeddings", multiple=True, metavar="RULE",
     help="Embedding rule (repeatable): pooled, cls, mean, cls+mean or cls4.  [default: the model's own]",
 )
+@click.option(
+    "--views", metavar="NAME",
+    help="Average the embeddings of views: flips, fivecrop or d4.  [default: the image alone]",
+)
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
 @options.device
 @click.option(
@@ -76,6 +80,7 @@ def featurize(
     cache_dir: str | None,
     weights: tuple[str, ...],
     embeddings: tuple[str, ...],
+    views: str | None,
     image_size: int | None,
     device: str,
     precision: str,
@@ -108,7 +113,7 @@ def featurize(
     request = FeaturizeRequest(
         datasets, models, splits, data_dir=Path(data_dir) if data_dir else None, download=download,
         settings=settings, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
-        image_size=image_size, limit=limit, embeddings=embeddings, compute=compute,
+        image_size=image_size, limit=limit, embeddings=embeddings, views=views, compute=compute,
     )  # fmt: skip
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mt.backbones.embeddings import with_rule
+from mt.backbones.embeddings import with_rule, with_views
 from mt.backbones.load import find_spec, load_backbone, resolve_backbone
 from mt.cache.content import ContentIndex
 from mt.featurize import plan
@@ -21,7 +20,7 @@ class LoadedBackbones:
 
     def __init__(self, request: FeaturizeRequest, index: ContentIndex) -> None:
         asked = plan.weights_by_model(plan.unique(request.models, find_spec), request.weights)
-        self.weights = {named: asked[model] for model in asked for named in _under_rules(model, request.embeddings)}
+        self.weights = {named: asked[model] for model in asked for named in _named(model, request)}
         self.models = plan.unique(list(self.weights), find_spec)
         self._image_size, self._compute, self._index = request.image_size, request.compute, index
         self._loaded: dict[str, Backbone] = {}
@@ -47,6 +46,7 @@ class LoadedBackbones:
         return self._loaded[model]
 
 
-def _under_rules(model: str, rules: Sequence[str]) -> list[str]:
-    """Return the names of a model under each embedding rule; its own name where none was asked for."""
-    return [with_rule(model, rule) for rule in rules] or [model]
+def _named(model: str, request: FeaturizeRequest) -> list[str]:
+    """Return the names of a model under each embedding rule, averaged over the views, where some were asked for."""
+    names = [with_rule(model, rule) for rule in request.embeddings] or [model]
+    return names if request.views is None else [with_views(name, request.views) for name in names]

@@ -54,6 +54,7 @@ class FeaturizeRequest:
     splits: the splits to featurize; all if empty.  cache_dir: folder of feature files.
     weights: `random`, FILE, or MODEL=FILE.  image_size: side in pixels that the networks see; their own if None.
     limit: at most this many rows per split.  embeddings: embedding rules; each model is used with each of them.
+    views: which views of an image the embeddings are averaged over: flips, fivecrop or d4; the image alone if None.
     """
 
     datasets: Sequence[Dataset | str]
@@ -67,6 +68,7 @@ class FeaturizeRequest:
     image_size: int | None = None
     limit: int | None = None
     embeddings: Sequence[str] = ()
+    views: str | None = None
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:

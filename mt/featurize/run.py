@@ -74,7 +74,7 @@ def run(
                     batch_size=even_batches(len(dataset.splits[target.split]), most=batch_size),
                 ),
                 again=command(
-                    dataset, target, compute, image_size=backbones[target.model].preprocess.crop, limit=limit,
+                    dataset, target, compute, image_size=backbones[target.model].description["image_size"], limit=limit,
                     weights=weights[target.model],
                 ),
             )

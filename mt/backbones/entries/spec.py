@@ -28,6 +28,7 @@ class BackboneSpec:
     `patch` is the side that image sizes must be multiples of.  `dim` and `preprocess` are None for networks of other
     libraries, which say it themselves when they are built.  `keywords` are what timm builds the network with; names of
     layers stand for the layers.  `gated` weights are given to those who accept terms; `size_mb` is their download.
+    `views` names the views of an image whose embeddings are averaged.
     """
 
     name: str
@@ -44,6 +45,7 @@ class BackboneSpec:
     keywords: tuple[tuple[str, Any], ...] = ()
     gated: bool = False
     size_mb: int | None = None
+    views: str | None = None
 
     @property
     def non_commercial(self) -> bool:
