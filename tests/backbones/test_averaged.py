@@ -78,9 +78,9 @@ def test_names_say_rule_and_views(tmp_path: Path) -> None:
     assert (spec.embedding, spec.views, spec.dim) == ("cls1", "d4", 384)
     assert split_views("module:ours.py:flips") == ("module:ours.py:flips", None)
     assert split_views("module:ours.py:flips:d4") == ("module:ours.py:flips", "d4")
-    with pytest.raises(InputError, match="--views takes one of flips, fivecrop, d4; got 'many'"):
+    with pytest.raises(InputError, match=r"--views takes one of flips, fivecrop, d4; got 'many'"):
         with_views("dino", "many")
-    with pytest.raises(InputError, match="averages d4 already. Write --model dino --views flips"):
+    with pytest.raises(InputError, match=r"averages d4 already\. Write --model dino --views flips"):
         with_views("dino:d4", "flips")
     with pytest.raises(InputError, match="'swav'; rule that fits: pooled"):
         find_spec("swav:cls:flips")
