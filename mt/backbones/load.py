@@ -49,9 +49,9 @@ class Resolved:
 class Backbone:
     """A frozen network with its preprocessing.
 
-    `model` maps normalised images (N, 3, S, S), S the side of the preprocessing's crop, to embeddings (N, dim), averaged
-    over views where the name asks for some; `description` is the JSON that `fingerprint`
-    is the digest of; `notes` are lines to show whoever uses it, such as a non-commercial licence.
+    `model` maps normalised images (N, 3, S, S), S the side of the preprocessing's crop, to embeddings (N, dim),
+    averaged over views where the name asks for some; `description` is the JSON that `fingerprint` is the digest of;
+    `notes` are lines to show whoever uses it, such as a non-commercial licence.
     """
 
     name: str
