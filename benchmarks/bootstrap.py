@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from mt.probe.scores.bootstrap import replicate, units_of
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.metrics import weighted
+from mt.probe.scores.sample import replicate, units_of
 
 CASES = 32_768
 GROUPS = 57

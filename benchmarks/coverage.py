@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mt.probe.scores.calibration import MEASURES
-from mt.probe.scores.intervals import over_cases, value_of
-from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.metrics import METRICS, over_cases, value_of
 from mt.types import Array
 
 CASES = (50, 100, 200, 1000)

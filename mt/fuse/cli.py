@@ -89,7 +89,7 @@ def _print_tables(study: Answers) -> None:
 
 def _print_json(study: Answers) -> None:
     from mt.fuse.tables import attentions, differences
-    from mt.probe.scores.cells import json_row
+    from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mt.probe.questions import Budget
-from mt.probe.scores.cells import score_tables
 from mt.probe.scores.comparisons import Comparison
-from mt.probe.scores.paired import comparisons, judged
+from mt.probe.scores.score_tables import comparisons, judged, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 

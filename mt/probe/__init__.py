@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mt.probe.run import run_probe as run_probe
     from mt.probe.saved import load_probe as load_probe
     from mt.probe.scores.calibration import calibration as calibration
-    from mt.probe.scores.intervals import interval as interval
     from mt.probe.scores.metrics import METRICS as METRICS
+    from mt.probe.scores.metrics import interval as interval
     from mt.probe.solver.api import fit_logistic as fit_logistic
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -31,8 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["Answers", "run_probe"],
         "saved": ["load_probe"],
         "scores.calibration": ["calibration"],
-        "scores.intervals": ["interval"],
-        "scores.metrics": ["METRICS"],
+        "scores.metrics": ["METRICS", "interval"],
         "solver.api": ["fit_logistic"],
     },
 )

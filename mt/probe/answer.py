@@ -16,7 +16,7 @@ from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.fit import fit_probes
 from mt.probe.questions import Pair, Question
 from mt.probe.saved import ModelFolder, parts_of_probe
-from mt.probe.scores.predictions import collapsed
+from mt.probe.scores.sample import collapsed
 from mt.results.store import Fit, ScoreStore
 from mt.types import MISSING, Array, LabelledRows
 

@@ -96,7 +96,7 @@ def print_scores(request: ProbeRequest, *, as_json: bool = False, compare: bool 
 
 
 def _print_tables(answers: Answers, *, compare: bool) -> None:
-    from mt.probe.scores.paired import comparisons, judged
+    from mt.probe.scores.score_tables import comparisons, judged
     from mt.probe.tables import print_comparisons, print_tables
     from mt.results.store import ScoreStore
 
@@ -109,8 +109,7 @@ def _print_tables(answers: Answers, *, compare: bool) -> None:
 
 
 def _print_json(answers: Answers, *, compare: bool) -> None:
-    from mt.probe.scores.cells import json_row, score_tables
-    from mt.probe.scores.paired import comparisons
+    from mt.probe.scores.score_tables import comparisons, json_row, score_tables
     from mt.results.store import ScoreStore
 
     with ScoreStore(answers.store) as store:

@@ -13,10 +13,9 @@ from mt.probe.name_key import shortened
 from mt.probe.protocols.base import describe, stated
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.questions import Budget
-from mt.probe.scores.cells import Cell, ScoreTable
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.paired import JudgedTable
+from mt.probe.scores.score_tables import Cell, JudgedTable, ScoreTable
 
 if TYPE_CHECKING:
     from rich.console import Console

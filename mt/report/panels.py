@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from mt.errors import InputError
 from mt.probe.questions import Budget
-from mt.probe.scores import cells, paired
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.subject import Subject
+from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
+from mt.probe.scores.scoring import Subject
 from mt.report.experiments import Experiment, Method, asked_for, data_titles, experiments
 from mt.report.origins import Origins
 from mt.results.store import Score, ScoreStore
@@ -38,8 +38,8 @@ class PanelCell:
     budget: Budget
     metric: str
     scores: tuple[Score, ...]
-    summary: cells.Cell
-    mark: paired.Mark | None = ""
+    summary: Cell
+    mark: Mark | None = ""
     splits: str = ""
 
     @property
@@ -224,7 +224,7 @@ def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
     splits = store.splits(score.fit for score in experiment.scores)
     found = []
     for (budget, metric), scores in places.items():
-        ((summary,),) = (table.cells.values() for table in cells.score_tables(_by_seed(scores), store))
+        ((summary,),) = (table.cells.values() for table in score_tables(_by_seed(scores), store))
         own = {splits[score.fit] for score in summary.scores}
         found.append(
             PanelCell(
@@ -245,21 +245,21 @@ def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
     for metric in dict.fromkeys(cell.metric for cell in found):
         mine = [cell for cell in found if cell.metric == metric]
         grid = as_grid(mine)
-        marks = {budget: paired.marks(grid, budget, store) for budget in grid.budgets}
-        marked += [replace(cell, mark=marks[cell.budget].get(cell.name, _unmarked(cell))) for cell in mine]
+        judged = {budget: marks(grid, budget, store) for budget in grid.budgets}
+        marked += [replace(cell, mark=judged[cell.budget].get(cell.name, _unmarked(cell))) for cell in mine]
     return marked
 
 
-def _unmarked(cell: PanelCell) -> paired.Mark | None:
+def _unmarked(cell: PanelCell) -> Mark | None:
     """Return the mark of a cell that takes no part: what is not defined is not called incomparable."""
     return "" if math.isnan(cell.mean) else None
 
 
-def as_grid(some: Sequence[PanelCell]) -> cells.ScoreTable:
+def as_grid(some: Sequence[PanelCell]) -> ScoreTable:
     """Return cells of one dataset and metric as the table that comparisons work on."""
     first = some[0].scores[0]
     places = {(cell.name, cell.budget): cell.summary for cell in some}
-    return cells.ScoreTable(Subject.of(first), places)
+    return ScoreTable(Subject.of(first), places)
 
 
 def _sortable(value: float) -> float:

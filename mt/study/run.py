@@ -99,7 +99,7 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     """Print a study's tables, one a dataset and protocol, and last where its report is."""
-    from mt.probe.scores.paired import judged
+    from mt.probe.scores.score_tables import judged
     from mt.probe.tables import print_tables
     from mt.results.store import ScoreStore
 

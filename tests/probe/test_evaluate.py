@@ -18,7 +18,7 @@ from mt.errors import CacheError, InputError
 from mt.probe import answer, questions
 from mt.probe.budgets import source
 from mt.probe.scores import metrics
-from mt.probe.scores.cells import score_tables
+from mt.probe.scores.score_tables import score_tables
 from mt.probe.solver.registry import SOLVERS
 from mt.results.store import Fit
 from mt.types import HEADLINE, TASKS

@@ -20,9 +20,8 @@ from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.selection import teachable
 from mt.probe.protocols.registry import PROTOCOLS
 from mt.probe.scores.comparisons import compare
-from mt.probe.scores.intervals import interval
-from mt.probe.scores.metrics import per_class, score
-from mt.probe.scores.predictions import left_out
+from mt.probe.scores.metrics import interval, per_class, score
+from mt.probe.scores.sample import left_out
 from mt.probe.scores.scoring import _few_flags, by_group
 from mt.probe.solver.api import fit_logistic
 from mt.probe.solver.registry import get_solver

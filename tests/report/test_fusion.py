@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt.probe.scores import paired
+from mt.probe.scores.score_tables import comparisons
 from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.figures import records
 from mt.report.charts.fusion import fusion
@@ -38,7 +38,7 @@ def test_gains_are_the_stores_comparisons(tmp_path: Path) -> None:
         next(c for c in panel.headline if str(c.budget) == "10 %" and c.method.method == method)
         for method in ("dvme", "concat", "best-single")
     ]
-    kept = next(pair for pair in paired.comparisons([as_grid(cells)], store) if pair.b == cells[1].name)
+    kept = next(pair for pair in comparisons([as_grid(cells)], store) if pair.b == cells[1].name)
     assert (row["gain"], row["low"], row["high"]) == (kept.difference, kept.low, kept.high)
     assert row["gain"] == cells[0].mean - cells[1].mean
 

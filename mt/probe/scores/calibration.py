@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mt.errors import InputError
-from mt.probe.scores.bootstrap import units_of
-from mt.probe.scores.predictions import checked
-from mt.probe.scores.rules.sample import Estimate, Rule, Sample, covariance, refused
+from mt.probe.scores.sample import Estimate, Rule, Sample, checked, covariance, refused, units_of
 from mt.probe.scores.sum_metrics import ECE_BINS, binned
 from mt.types import Array, Groups
 
@@ -153,29 +152,25 @@ def _if_calibrated(confidence: Array, bins: Array) -> Measure:
 _Fit = Callable[[Array, Array], tuple[float, Array]]  # truth, probability -> value, influence values; NaN: undefined
 
 
-def _rule(fit: _Fit, *, log: bool = False, why_not: str) -> Rule:
-    """Linearised variance and Student's t on the units of the rarer class.
+def _measured(fit: _Fit, sample: Sample, *, log: bool = False, why_not: str) -> Estimate:
+    """Return an estimate and its interval: linearised variance and Student's t on the units of the rarer class.
 
     log: on the scale of the logarithm, where t on all units is enough.
     """
-
-    def rule(sample: Sample) -> Estimate:
-        fits = [fit(*_two_classes(sample.y, p)) for p in sample.ps]
-        value, influence = float(np.mean([one for one, _ in fits])), np.mean([i for _, i in fits], axis=0)
-        if not np.isfinite(value):
-            return refused(value, why_not)
-        truth = _two_classes(sample.y, sample.ps[0])[0]
-        fewest = min(sample.units_with(truth == k) for k in (0, 1))
-        error = float(np.sqrt(covariance(influence[None], sample)[0, 0]))
-        half = error * sample.t((sample.n_units if log else fewest) - 1)
-        if not 1e-8 < half < np.inf:
-            return refused(value, why_not)
-        if log:
-            ratio = float(np.exp(half / value))
-            return Estimate(value, value / ratio, value * ratio, "log, Student's t", influence)
-        return Estimate(value, value - half, value + half, "linearised variance, Student's t", influence)
-
-    return rule
+    fits = [fit(*_two_classes(sample.y, p)) for p in sample.ps]
+    value, influence = float(np.mean([one for one, _ in fits])), np.mean([i for _, i in fits], axis=0)
+    if not np.isfinite(value):
+        return refused(value, why_not)
+    truth = _two_classes(sample.y, sample.ps[0])[0]
+    fewest = min(sample.units_with(truth == k) for k in (0, 1))
+    error = float(np.sqrt(covariance(influence[None], sample)[0, 0]))
+    half = error * sample.t((sample.n_units if log else fewest) - 1)
+    if not 1e-8 < half < np.inf:
+        return refused(value, why_not)
+    if log:
+        ratio = float(np.exp(half / value))
+        return Estimate(value, value / ratio, value * ratio, "log, Student's t", influence)
+    return Estimate(value, value - half, value + half, "linearised variance, Student's t", influence)
 
 
 def _two_classes(y: Array, p: Array) -> tuple[Array, Array]:
@@ -234,7 +229,7 @@ def _observed_expected(y: Array, p: Array) -> tuple[float, Array]:
 
 _SEPARATED = "the cases are of one class, or the predictions separate the classes"
 MEASURES: dict[str, Rule] = {
-    "calibration_intercept": _rule(_intercept, why_not=_SEPARATED),
-    "calibration_slope": _rule(_slope, why_not=_SEPARATED),
-    "observed_expected": _rule(_observed_expected, log=True, why_not="no events were observed"),
+    "calibration_intercept": partial(_measured, _intercept, why_not=_SEPARATED),
+    "calibration_slope": partial(_measured, _slope, why_not=_SEPARATED),
+    "observed_expected": partial(_measured, _observed_expected, log=True, why_not="no events were observed"),
 }

@@ -25,10 +25,9 @@ from numpy.typing import ArrayLike
 
 from mt.errors import InputError
 from mt.probe.questions import Budget
-from mt.probe.scores.bootstrap import Statistic, replicate, units_of, whole
 from mt.probe.scores.metrics import METRICS, MetricLike, weighted
-from mt.probe.scores.predictions import checked
-from mt.probe.scores.subject import Subject
+from mt.probe.scores.sample import Statistic, checked, replicate, units_of, whole
+from mt.probe.scores.scoring import Subject
 from mt.stratification import Ints
 from mt.types import Array, Groups
 

@@ -1,13 +1,16 @@
-"""The metrics: each has one implementation, which serves the score, its resamples and comparisons alike.
+"""The metrics: each has one implementation, which serves score, interval, resamples and comparisons alike.
 
 The predicted class is the most probable one (binary: class 1 above 1/2).  A score that is not defined on the cases at
 hand is NaN: a rank metric where all cases are of one class, kappa where all grades and predictions are the same.
+
+How far a score may be off: `Interval` speaks of the test cases alone, `Spread` of the draws alone; `with_draws`
+combines the two.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +19,23 @@ from numpy.typing import ArrayLike
 from mt.errors import InputError, unknown
 from mt.probe.scores import rank_metrics as rank
 from mt.probe.scores import sum_metrics as sums
-from mt.probe.scores.bootstrap import Resampled, Statistic, repeated, whole
-from mt.probe.scores.predictions import checked, indicator, known_cases
-from mt.probe.scores.rules import loss_rules, rank_rules, share_rules
-from mt.probe.scores.rules.sample import Rule
+from mt.probe.scores.calibration import MEASURES
+from mt.probe.scores.sample import (
+    Estimate,
+    Resampled,
+    Rule,
+    Sample,
+    Statistic,
+    checked,
+    indicator,
+    known_cases,
+    refused,
+    repeated,
+    units_of,
+    whole,
+)
 from mt.stratification import Ints
-from mt.types import HEADLINE, SINGLE_LABEL, Array
+from mt.types import HEADLINE, SINGLE_LABEL, Array, Groups
 
 # Raised whenever the numbers of a metric change: part of every score's identity.
 REVISION = 1
@@ -81,6 +95,10 @@ class Metric:
             return float(self.function(y, p))
         return float(self.over(y, p, np.arange(len(y)))(whole(len(y)))[0])
 
+    def interval(self, sample: Sample) -> Estimate:
+        """Return the score with its interval over test cases."""
+        return self.rule(sample) if self.rule else sums.jackknife(self.over, sample)
+
 
 def score(name: str, y: ArrayLike, p: ArrayLike) -> float:
     """Return the metric `name` of labels `y` and probabilities `p`, or NaN where it is not defined.
@@ -129,47 +147,153 @@ def _fast(
     mean_of: str | None = None,
 ) -> Metric:  # fmt: skip
     of_ranks = resampled in (rank.roc_auc, rank.average_precision, rank.sensitivity_at_95_specificity)
-    limits = (-1.0 if rule is loss_rules.quadratic_kappa else 0.0, math.inf if rule is loss_rules.log_loss else 1.0)
+    limits = (-1.0 if rule is sums.kappa_interval else 0.0, math.inf if rule is sums.log_loss_interval else 1.0)
     of_ranks |= mean_of is not None
     return Metric(name, tasks, None, not smaller, label, resampled, of_ranks, mean_of, rule, limits)
 
 
 _BINARY, _MULTILABEL = ("binary",), ("multilabel",)
-_MEAN_AUC, _MEAN_AP = rank.mean_over_classes(rank.roc_auc), rank.mean_over_classes(rank.average_precision)
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _fast("roc_auc", _BINARY, rank.roc_auc, rank_rules.auc, "ROC AUC"),
-        _fast("average_precision", _BINARY, rank.average_precision, rank_rules.average_precision, "average precision"),
+        _fast("roc_auc", _BINARY, rank.roc_auc, rank.auc_interval, "ROC AUC"),
+        _fast("average_precision", _BINARY, rank.average_precision, rank.precision_interval, "average precision"),
         _fast(
-            "quadratic_kappa", ("ordinal",), sums.quadratic_kappa, loss_rules.quadratic_kappa,
+            "quadratic_kappa", ("ordinal",), sums.quadratic_kappa, sums.kappa_interval,
             "quadratic weighted kappa",
         ),
-        _fast("accuracy", SINGLE_LABEL, sums.accuracy, share_rules.accuracy, "accuracy"),
+        _fast("accuracy", SINGLE_LABEL, sums.accuracy, sums.accuracy_interval, "accuracy"),
         _fast(
-            "balanced_accuracy", SINGLE_LABEL, sums.balanced_accuracy, share_rules.balanced_accuracy,
+            "balanced_accuracy", SINGLE_LABEL, sums.balanced_accuracy, sums.balanced_accuracy_interval,
             "balanced accuracy",
         ),
-        _fast("f1", _BINARY, sums.f1, share_rules.f1, "F1"),
-        _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, share_rules.macro_f1, "macro F1"),
+        _fast("f1", _BINARY, sums.f1, sums.f1_interval, "F1"),
+        _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, sums.macro_f1_interval, "macro F1"),
         _fast(
             "sensitivity_at_95_specificity", _BINARY, rank.sensitivity_at_95_specificity,
-            rank_rules.sensitivity_at_95_specificity, "sensitivity at 95 % specificity",
+            rank.sensitivity_interval, "sensitivity at 95 % specificity",
         ),
         _fast(
-            "macro_auc", SEVERAL_CLASSES, _MEAN_AUC, rank_rules.mean_auc, "macro one-versus-rest ROC AUC",
+            "macro_auc", SEVERAL_CLASSES, rank.mean_auc, rank.mean_auc_interval, "macro one-versus-rest ROC AUC",
             mean_of="roc_auc",
         ),
-        _fast("mean_auc", _MULTILABEL, _MEAN_AUC, rank_rules.mean_auc, "mean ROC AUC", mean_of="roc_auc"),
+        _fast("mean_auc", _MULTILABEL, rank.mean_auc, rank.mean_auc_interval, "mean ROC AUC", mean_of="roc_auc"),
         _fast(
-            "mean_ap", _MULTILABEL, _MEAN_AP, rank_rules.mean_precision, "mean average precision",
+            "mean_ap", _MULTILABEL, rank.mean_precision, rank.mean_precision_interval, "mean average precision",
             mean_of="average_precision",
         ),
-        _fast("brier", _BINARY, sums.brier, loss_rules.brier, "Brier score", smaller=True),
-        _fast("log_loss", SINGLE_LABEL, sums.log_loss, loss_rules.log_loss, "log loss", smaller=True),
+        _fast("brier", _BINARY, sums.brier, sums.brier_interval, "Brier score", smaller=True),
+        _fast("log_loss", SINGLE_LABEL, sums.log_loss, sums.log_loss_interval, "log loss", smaller=True),
         _fast(
-            "ece", SINGLE_LABEL, sums.ece, loss_rules.no_interval_of_ece, "expected calibration error (15 bins)",
+            "ece", SINGLE_LABEL, sums.ece, sums.no_interval_of_ece, "expected calibration error (15 bins)",
             smaller=True,
         ),
     )
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The interval of a score over test cases; NaN at both ends where there is none, with the reason.
+
+    `independent` is True where no groups were known and cases are assumed independent; `n_units` counts the groups, or
+    the cases where there are none.
+    """
+
+    low: float
+    high: float
+    level: float
+    method: str
+    independent: bool
+    n_units: int
+    reason: str = ""
+
+    @property
+    def note(self) -> str:
+        """What a table says under the interval."""
+        if self.reason:
+            return f"no interval: {self.reason}"
+        unit = "cases, assumed independent" if self.independent else "groups of cases"
+        return f"{100 * self.level:g} % interval over {self.n_units:,} test {unit} ({self.method})"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean of a score over draws and its standard deviation, None where there is one draw."""
+
+    mean: float
+    sd: float | None
+    n_draws: int
+
+
+def over_draws(values: Sequence[float]) -> Spread:
+    """Return the spread of one score per draw."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(mean=float(np.mean(values)), sd=sd, n_draws=len(values))
+
+
+def interval(
+    metric: str, y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the ends of the interval of a metric over test cases, as tables show it.
+
+    metric: a name of `mt.METRICS`, or "calibration_intercept", "calibration_slope" or "observed_expected".
+    y: (n,) class numbers, or (n, labels) zeros and ones.  p: (n,) P(class 1), (n, classes) or (n, labels).
+    groups: the patient (or slide, ...) of each case; without them cases are assumed independent.
+    Raises InputError where the score is not defined, or has no interval that covers, with the reason.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level is between 0 and 1 (0.95 is 95 %), got {level:g}")
+    labels, probabilities = checked(y, p)
+    if metric not in MEASURES:
+        get(metric).check(labels, probabilities)
+    found = over_cases(metric, labels, [probabilities], groups=groups, level=level)[1]
+    if found.reason:
+        name = metric if metric in MEASURES else get(metric).label
+        raise InputError(f"No interval of {name}: {found.reason}")
+    return found.low, found.high
+
+
+def over_cases(
+    metric: str, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None, level: float = 0.95
+) -> tuple[float, Interval]:
+    """Return the mean of a metric over draws and its interval over test cases; `ps` holds each draw's predictions."""
+    labels = checked(y, ps[0])[0]
+    unit = units_of(len(labels), groups)
+    sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level)
+    value = value_of(metric, labels, sample.ps)
+    if np.isnan(value):
+        found = refused(value, "the score is not defined on these cases")
+    elif sample.n_units == 1:
+        found = refused(value, "all cases are of one group")
+    else:
+        found = MEASURES[metric](sample) if metric in MEASURES else get(metric).interval(sample)
+    # A removed bias can leave the value just outside: the interval is extended to it.  NaN stays NaN, coming first.
+    low, high = min(found.low, value), max(found.high, value)
+    return value, Interval(low, high, level, found.method, groups is None, sample.n_units, found.reason)
+
+
+def value_of(metric: str, y: Array, ps: Sequence[Array]) -> float:
+    """Return the mean of a metric over draws, of checked labels and predictions; NaN where it is not defined."""
+    if metric in MEASURES:
+        return MEASURES[metric](Sample(y, tuple(ps), np.arange(len(y)), False, 0.95)).value
+    return float(np.mean([get(metric).value(y, p) for p in ps]))
+
+
+def with_draws(
+    metric: str, values: Sequence[float], low: float, high: float, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the expected score over draws and test cases, within the metric's limits.
+
+    values: one score per draw.  low, high: the interval of their mean over test cases.
+
+    Both parts of the uncertainty are combined by MOVER: distances from the mean add in squares (Zou and Donner,
+    Statistics in Medicine 27, 2008); draws have Student's t with D - 1 degrees of freedom.
+    """
+    from scipy.special import stdtrit
+
+    n_draws, mean = len(values), float(np.mean(values))
+    half = float(stdtrit(n_draws - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n_draws))
+    lowest, highest = get(metric).limits
+    down, up = float(np.hypot(mean - low, half)), float(np.hypot(high - mean, half))
+    return max(lowest, mean - down), min(highest, mean + up)

@@ -1,4 +1,4 @@
-"""Metrics of sums over cases (accuracy, F1, kappa, Brier score, ECE, ...) as functions of multiplicities.
+"""Metrics of sums over cases (accuracy, F1, kappa, Brier score, ECE, ...): on resamples, and their intervals.
 
 Each is a table of numbers per case, summed by unit beforehand, and a formula of the weighted sums: a resample costs one
 matrix product and equals the metric on the resample's rows.
@@ -7,11 +7,26 @@ matrix product and equals the metric on the resample's rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from mt.probe.scores.bootstrap import Resampled, Statistic, ratio
-from mt.probe.scores.predictions import class_columns, n_classes, predicted_class
+from mt.probe.scores.sample import (
+    Estimate,
+    Resampled,
+    Sample,
+    Statistic,
+    class_columns,
+    covariance,
+    influence_of,
+    n_classes,
+    over_classes,
+    predicted_class,
+    ratio,
+    refused,
+    whole,
+    wilson,
+)
 from mt.stratification import Ints
 from mt.types import Array
 
@@ -24,27 +39,19 @@ Features = Callable[[Array, Array], Array]
 Counts = Callable[[Array], tuple[Array, Array, Array]]
 
 
-def _of_sums(features: Features, formula: Statistic) -> Resampled:
-    """Return the metric that is a formula of the sums of `features` (n, k) over the cases."""
-
-    def resampled(y: Array, p: Array, unit: Ints) -> Statistic:
-        sums = _sum_by_unit(features(y, p), unit)
-        return lambda w: formula(w.astype(np.float64) @ sums)
-
-    return resampled
+def _of_sums(features: Features, formula: Statistic, y: Array, p: Array, unit: Ints) -> Statistic:
+    """The metric that is a formula of the sums of `features` (n, k) over the cases."""
+    sums = _sum_by_unit(features(y, p), unit)
+    return lambda w: formula(w.astype(np.float64) @ sums)
 
 
-def _of_counts(formula: Callable[[Array, Array, Array], Array]) -> Resampled:
-    """Return the metric that is a formula of how many cases of each class are correct, true and predicted.
+def _of_counts(formula: Callable[[Array, Array, Array], Array], y: Array, p: Array, unit: Ints) -> Statistic:
+    """The metric that is a formula of how many cases of each class are correct, true and predicted.
 
     Classes are those that all cases together hold in truth or prediction.
     """
-
-    def resampled(y: Array, p: Array, unit: Ints) -> Statistic:
-        counts = _counts(y, predicted_class(p), n_classes(y, p), unit)
-        return lambda w: formula(*counts(w))
-
-    return resampled
+    counts = _counts(y, predicted_class(p), n_classes(y, p), unit)
+    return lambda w: formula(*counts(w))
 
 
 def _counts(y: Array, found: Array, classes: int, unit: Ints) -> Counts:
@@ -91,7 +98,7 @@ def _surprises(y: Array, p: Array) -> Array:
     return np.column_stack([surprise(y, p), np.ones(len(y))])
 
 
-def _balanced_accuracy(y: Array, p: Array, unit: Ints) -> Statistic:
+def balanced_accuracy(y: Array, p: Array, unit: Ints) -> Statistic:
     counts, present = _counts(y, predicted_class(p), n_classes(y, p), unit), np.unique(y)
 
     def statistic(w: Array) -> Array:
@@ -156,11 +163,149 @@ def _mean_gap(sums: Array) -> Array:
     return ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1])
 
 
-accuracy = _of_sums(_hits, _mean_of_sums)
-brier = _of_sums(_squares, _mean_of_sums)
-log_loss = _of_sums(_surprises, _mean_of_sums)
-ece = _of_sums(_gaps, _mean_gap)
-quadratic_kappa = _of_sums(_grades, _kappa)
-balanced_accuracy = _balanced_accuracy
-f1 = _of_counts(_f1_of_class_1)
-macro_f1 = _of_counts(_mean_f1)
+accuracy = partial(_of_sums, _hits, _mean_of_sums)
+brier = partial(_of_sums, _squares, _mean_of_sums)
+log_loss = partial(_of_sums, _surprises, _mean_of_sums)
+ece = partial(_of_sums, _gaps, _mean_gap)
+quadratic_kappa = partial(_of_sums, _grades, _kappa)
+f1 = partial(_of_counts, _f1_of_class_1)
+macro_f1 = partial(_of_counts, _mean_f1)
+
+
+_BLOCKS = 500  # blocks of units that the jackknife removes one at a time
+
+
+def _mean_loss_interval(losses: Features, chance: float, sample: Sample) -> Estimate:
+    """The interval of a mean loss: log scale, Student's t; degrees of freedom: units of the rarest class, minus 1.
+
+    chance: the loss of a binary prediction of 1/2, the scale where the cases show no variance.
+    """
+    each = sample.mean(lambda p: losses(sample.y, p))
+    value = float(each.mean())
+    influence = (each - value) / len(each)
+    variance = float(covariance(influence[None], sample)[0, 0])
+    t = sample.t(sample.fewest - 1)
+    if variance < 1e-16 * max(value, 1) or value <= 0:
+        low, high = _floored(value, t, sample.n_units, 0.0, np.inf, chance)
+        return Estimate(value, low, high, "two pseudo-cases", influence)
+    factor = np.exp(t * np.sqrt(variance) / value)
+    return Estimate(value, float(value / factor), float(value * factor), "log, Student's t", influence)
+
+
+brier_interval = partial(_mean_loss_interval, lambda y, p: (p - y) ** 2, 0.25)
+log_loss_interval = partial(_mean_loss_interval, surprise, float(np.log(2)))
+
+
+def kappa_interval(sample: Sample) -> Estimate:
+    """Fisher's z scale with linearised variance and Student's t over the units."""
+    value = float(sample.mean(lambda p: kappa_and_influence(sample.y, p)[0]))
+    influence = sample.mean(lambda p: kappa_and_influence(sample.y, p)[1])
+    variance = float(covariance(influence[None], sample)[0, 0])
+    t = sample.t(sample.n_units - 1)
+    if variance < 1e-16 or abs(value) >= 1:
+        low, high = _floored(value, t, sample.n_units, -1.0, 1.0, 1.0)
+        return Estimate(value, low, high, "two pseudo-cases", influence)
+    half = t * np.sqrt(variance) / (1 - value**2)
+    low, high = np.tanh(np.arctanh(value) - half), np.tanh(np.arctanh(value) + half)
+    return Estimate(value, float(low), float(high), "Fisher's z, linearised variance", influence)
+
+
+def jackknife(over: Resampled, sample: Sample) -> Estimate:
+    """The interval of a metric without a rule: jackknife over units (or 500 blocks of units), Student's t."""
+    n_blocks = min(sample.n_units, _BLOCKS)
+    block = np.random.default_rng(0).permutation(np.arange(sample.n_units) % n_blocks)
+    weights = np.concatenate([whole(sample.n_units), block != np.arange(n_blocks)[:, None]]).astype(np.uint16)
+    value, *without = np.mean([over(sample.y, p, sample.unit)(weights) for p in sample.ps], axis=0)
+    variance = (n_blocks - 1) * float(np.var(without))
+    if not variance > 1e-16:
+        return refused(float(value), "the score stays the same, or is not defined, without some of the cases")
+    half = sample.t(n_blocks - 1) * np.sqrt(variance)
+    return Estimate(float(value), float(value - half), float(value + half), "jackknife, Student's t")
+
+
+def no_interval_of_ece(sample: Sample) -> Estimate:
+    """No interval: chance alone makes the expected calibration error positive, and its bias depends on the truth."""
+    value = float(sample.mean(lambda p: ece(sample.y, p, sample.unit)(whole(sample.n_units))[0]))
+    return refused(
+        value,
+        "the expected calibration error is positive by chance alone; judge calibration by its intercept, slope and "
+        "observed/expected ratio (mt.calibration)",
+    )
+
+
+def _floored(value: float, t: float, n_units: int, lowest: float, highest: float, scale: float) -> tuple[float, float]:
+    """Return an interval where the cases show no variance: that of two more units, one `scale` above, one below."""
+    half = t * np.sqrt(2) * scale / (n_units + 2)
+    return max(lowest, value - half), min(highest, value + half)
+
+
+def _effective(sample: Sample, share: float, variance: float, trials: float, units: float) -> float:
+    """Return the effective number of trials: those of independent trials with the same variance.
+
+    It is at most the number of trials in all draws, and is smaller by (z / t)² where the variance rests on few groups
+    (Korn and Graubard, "Confidence Intervals for Proportions With Small Expected Number of Positive Counts Estimated
+    From Survey Data", Survey Methodology 24, 1998).
+    """
+    if not sample.clustered and len(sample.ps) == 1:
+        return trials
+    found = share * (1 - share) / variance if variance > 0 else units
+    if sample.clustered:
+        found *= (sample.z() / sample.t(units - 1)) ** 2
+    return min(found, trials * len(sample.ps))
+
+
+def _share_interval(hits: Features, trials: Features, sample: Sample) -> Estimate:
+    """Wilson's interval of the share of trials that are hits, with the effective sample size where there are groups."""
+
+    def one(p: Array) -> tuple[float, Array, int, int]:
+        hit, tried = hits(sample.y, p), trials(sample.y, p)
+        share = float(hit.sum() / tried.sum())
+        return share, tried * (hit - share) / tried.sum(), int(tried.sum()), sample.units_with(tried)
+
+    shares, influences, counts, units = zip(*map(one, sample.ps), strict=True)
+    value, influence = float(np.mean(shares)), np.mean(influences, axis=0)
+    variance = float(covariance(influence[None], sample)[0, 0])
+    n = _effective(sample, value, variance, float(np.mean(counts)), float(np.mean(units)))
+    low, high = wilson(value, n, sample.z())
+    return Estimate(value, low, high, "Wilson", influence)
+
+
+accuracy_interval = partial(
+    _share_interval, lambda y, p: predicted_class(p) == y, lambda y, p: np.ones(len(y), dtype=bool)
+)
+_sensitivity_interval = partial(
+    _share_interval, lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: y == 1
+)
+_jaccard_interval = partial(
+    _share_interval,
+    lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: (y == 1) | (predicted_class(p) == 1),
+)  # fmt: skip
+
+
+def f1_interval(sample: Sample) -> Estimate:
+    """Wilson's interval of the Jaccard index J, on the scale F1 = 2 J / (1 + J).
+
+    J is a proportion: true positives among the cases that are positive or are called so.
+    """
+    found = _jaccard_interval(sample)
+    value, low, high = (2 * j / (1 + j) for j in (found.value, found.low, found.high))
+    slope = 2 / (1 + found.value) ** 2
+    return Estimate(value, low, high, "Wilson on the Jaccard index", slope * influence_of(found))
+
+
+def _votes(p: Array) -> Array:
+    """Return (n, classes) ones where the class is the predicted one."""
+    n_classes = 2 if p.ndim == 1 else p.shape[1]
+    return np.asarray(predicted_class(p)[:, None] == np.arange(n_classes), dtype=np.float64)
+
+
+def _true(truth: Array, shown: list[Array]) -> Array:
+    return np.asarray(truth.any(axis=0))
+
+
+def _true_or_predicted(truth: Array, shown: list[Array]) -> Array:
+    return np.asarray(truth.any(axis=0) | np.all([votes.any(axis=0) for votes in shown], axis=0))
+
+
+balanced_accuracy_interval = partial(over_classes, _sensitivity_interval, columns=_votes, kept=_true)
+macro_f1_interval = partial(over_classes, f1_interval, columns=_votes, kept=_true_or_predicted)

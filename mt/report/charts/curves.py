@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.predictions import predicted_class
+from mt.probe.scores.sample import predicted_class
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
 from mt.types import MISSING, LabelledRows

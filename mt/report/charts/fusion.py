@@ -8,9 +8,9 @@ from typing import Any
 
 import altair as alt
 
-from mt.probe.scores import paired
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.score_tables import comparisons
 from mt.report.charts.figures import SHADES, Figure, Menu, Section, Spec, as_spec, columns, menu, on_shade
 from mt.report.charts.palette import COLOURS, SHAPES
 from mt.report.panels import Panel, PanelCell, as_grid
@@ -54,7 +54,7 @@ def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[
             and other.method.method in BASELINES
         ]  # fmt: skip
         names = {rival.name: BASELINES[rival.method.method] for rival in rivals}
-        for pair in paired.comparisons([as_grid([cell, *rivals])], store) if rivals else ():
+        for pair in comparisons([as_grid([cell, *rivals])], store) if rivals else ():
             if pair.a == cell.name:
                 rows.append(_gain(cell, names[pair.b], pair, sign))
     return rows

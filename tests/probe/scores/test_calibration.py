@@ -8,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mt.errors import InputError
 from mt.probe.scores.calibration import calibration, calibration_curve
-from mt.probe.scores.intervals import interval
-from mt.probe.scores.metrics import score
+from mt.probe.scores.metrics import interval, score
 
 
 def _cases(n: int, *, sharper: float = 1.0, shift: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from mt.errors import InputError
 from mt.probe.scores.comparisons import compare, holm, replicate_scores
-from mt.probe.scores.intervals import delong
+from mt.probe.scores.rank_metrics import delong
 
 N_SIMULATIONS = 500
 

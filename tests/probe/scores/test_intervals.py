@@ -7,10 +7,10 @@ import pytest
 from scipy.special import ndtr
 
 from mt.errors import InputError
-from mt.probe.scores import bootstrap
+from mt.probe.scores import sample
 from mt.probe.scores.comparisons import compare
-from mt.probe.scores.intervals import delong, interval, obuchowski, over_cases, over_draws, with_draws
-from mt.probe.scores.metrics import METRICS, Metric, score, weighted
+from mt.probe.scores.metrics import METRICS, Metric, interval, over_cases, over_draws, score, weighted, with_draws
+from mt.probe.scores.rank_metrics import delong, obuchowski
 
 N_SIMULATIONS = 600
 
@@ -68,18 +68,18 @@ def test_an_interval_says_what_it_rests_on() -> None:
 
 def test_resamples_without_a_class_are_redrawn_and_counted() -> None:
     y, p, unit = np.array([1, 1] + [0] * 28), np.linspace(1, 0, 30), np.arange(30)
-    values, redrawn = bootstrap.replicate([weighted("roc_auc", y, p, unit)], y, unit, n_resamples=2000, seed=0)
+    values, redrawn = sample.replicate([weighted("roc_auc", y, p, unit)], y, unit, n_resamples=2000, seed=0)
     # A resample lacks both positives with probability (28 / 30)^30.
     assert redrawn == pytest.approx(2000 * (28 / 30) ** 30, rel=0.2)
     assert np.isfinite(values).all()
-    assert bootstrap.replicate([weighted("accuracy", y, p, unit)], y, unit, n_resamples=200, seed=0)[1] == 0
+    assert sample.replicate([weighted("accuracy", y, p, unit)], y, unit, n_resamples=200, seed=0)[1] == 0
 
 
 def test_a_redrawn_resample_holds_as_many_units_of_each_class_as_the_sample() -> None:
-    strata = bootstrap._strata(np.array([1, 1, 0, 0, 0, 0]), np.array([0, 1, 1, 2, 3, 4]))
+    strata = sample._strata(np.array([1, 1, 0, 0, 0, 0]), np.array([0, 1, 1, 2, 3, 4]))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        drawn = bootstrap._multiplicities(strata, rng)
+        drawn = sample._multiplicities(strata, rng)
         assert drawn[:2].tolist() == [1, 1]
         assert drawn[2:].sum() == 3
 
@@ -106,12 +106,12 @@ def test_resamples_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypat
 
     def values(seed: int) -> list[float]:
         statistic = weighted("roc_auc", y, p, np.arange(3000))
-        found = bootstrap.replicate([statistic], y, np.arange(3000), n_resamples=100, seed=seed)[0]
+        found = sample.replicate([statistic], y, np.arange(3000), n_resamples=100, seed=seed)[0]
         return found[:, 0].tolist()
 
-    monkeypatch.setattr(bootstrap, "_CHUNK_NUMBERS", 20 * 3000)
+    monkeypatch.setattr(sample, "_CHUNK_NUMBERS", 20 * 3000)
     first = values(1)
-    monkeypatch.setattr(bootstrap, "cores", lambda: 1)
+    monkeypatch.setattr(sample, "cores", lambda: 1)
     assert values(1) == first
     assert values(2) != first
 
@@ -187,9 +187,9 @@ def test_the_formulas_and_the_bootstrap_agree_on_a_paired_difference(grouped: bo
     y, p, groups = _clustered(rng, 150, 6)
     scores = np.stack([p, p + 0.7 * rng.normal(size=len(p)) + 0.7 * rng.normal(size=150)[groups]])
     _, covariance = obuchowski(y, scores, groups if grouped else None)
-    unit = bootstrap.units_of(len(y), groups if grouped else None)
+    unit = sample.units_of(len(y), groups if grouped else None)
     statistics = [weighted("roc_auc", y, row, unit) for row in scores]
-    values, _ = bootstrap.replicate(statistics, y, unit, n_resamples=4000, seed=0)
+    values, _ = sample.replicate(statistics, y, unit, n_resamples=4000, seed=0)
     np.testing.assert_allclose(np.cov(values.T), covariance, rtol=0.12)
     contrast = np.array([1, -1])
     assert (values @ contrast).var() == pytest.approx(contrast @ covariance @ contrast, rel=0.1)

@@ -13,9 +13,8 @@ import sklearn.metrics as reference
 from mt.errors import InputError
 from mt.probe.scores import sum_metrics
 from mt.probe.scores.comparisons import compare
-from mt.probe.scores.intervals import interval
-from mt.probe.scores.metrics import METRICS, Metric, metrics_for, per_class, score
-from mt.probe.scores.predictions import collapsed, left_out
+from mt.probe.scores.metrics import METRICS, Metric, interval, metrics_for, per_class, score
+from mt.probe.scores.sample import collapsed, left_out
 from mt.types import HEADLINE
 
 RNG = np.random.default_rng(0)
@@ -177,7 +176,7 @@ def test_what_cannot_be_scored_is_said() -> None:
 
 def test_importing_the_metrics_imports_no_heavy_library() -> None:
     heavy = ["sklearn", "torch", "scipy", "pandas", "h5py"]
-    modules = ["scores.metrics", "scores.intervals", "scores.comparisons", "budgets.draw"]
+    modules = ["scores.metrics", "scores.comparisons", "budgets.draw"]
     code = f"import sys, {', '.join(f'mt.probe.{m}' for m in modules)}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

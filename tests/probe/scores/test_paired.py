@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.probe.scores import paired
-from mt.probe.scores.cells import score_tables
+from mt.probe.scores import score_tables as kept
 from mt.probe.scores.comparisons import compare, holm
-from mt.probe.scores.paired import comparisons, competing, marks
+from mt.probe.scores.score_tables import comparisons, competing, marks, score_tables
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 
@@ -34,7 +33,7 @@ def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> Non
 def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paired, "RESAMPLES", 200)
+    monkeypatch.setattr(kept, "RESAMPLES", 200)
     sex = {"columns": {"sex": ["F", "M"] * 40}}
     for model, signal in (("m1", 0.7), ("m2", 0.2), ("m3", 0.4)):
         write_features(tmp_path, model=model, signal=signal)
@@ -60,7 +59,7 @@ def test_p_counts_among_ten_thousand_joint_resamples(tmp_path: Path) -> None:
 
 
 def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "RESAMPLES", 200)
+    monkeypatch.setattr(kept, "RESAMPLES", 200)
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
     store = store_of(study := probed(tmp_path, **QUICK))
@@ -71,9 +70,9 @@ def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monke
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(paired, "replicate_scores", refuse)
+    monkeypatch.setattr(kept, "replicate_scores", refuse)
     assert (comparisons([table], store), marks(table, budget, store)) == before
-    monkeypatch.setattr(paired.comparing, "REVISION", paired.comparing.REVISION + 1)
+    monkeypatch.setattr(kept.comparing, "REVISION", kept.comparing.REVISION + 1)
     for ask in (lambda: comparisons([table], store), lambda: marks(table, budget, store)):
         with pytest.raises(AssertionError, match="computed again"):
             ask()

@@ -8,8 +8,7 @@ import pytest
 
 from mt.probe import tables
 from mt.probe.questions import Budget
-from mt.probe.scores.cells import score_tables
-from mt.probe.scores.paired import comparisons, competing, judged
+from mt.probe.scores.score_tables import comparisons, competing, judged, score_tables
 from mt.probe.tables import print_comparisons, print_tables
 from mt.results.store import ScoreStore
 from tests.report.stores import filled

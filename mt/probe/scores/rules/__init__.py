@@ -1,1 +1,0 @@
-"""How the interval of each metric is computed: linearised variances, transformed scales, score intervals."""

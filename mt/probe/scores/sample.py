@@ -1,0 +1,375 @@
+"""A sample of test cases: labels and predictions, checked; its units and their resamples; what intervals are made of.
+
+Probabilities `p` are (n,) = P(class 1) for binary, (n, classes) for multiclass and ordinal, (n, labels) for multilabel.
+Labels `y` are (n,) class numbers, or (n, labels) zeros and ones for multilabel, MISSING where a label is not known.
+
+A unit is a group, or a case where there are no groups.  The variance of a metric comes from its influence values I_i,
+the change of the metric per unit weight of case i: θ̂ - θ ≈ Σ_i I_i.  They are summed within units, so that cases of a
+unit may depend on each other.  The mean over draws has the mean of their influence values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mt.errors import InputError
+from mt.stratification import Ints, label_matrix, unit_counts
+from mt.system.threads import cores
+from mt.types import MISSING, Array, Groups
+
+
+def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
+    """Return labels as integers and probabilities as float64 after checking that they belong together.
+
+    Raises InputError on shapes that disagree, labels that are not class numbers, and predictions that are not finite.
+    """
+    labels, probabilities = np.asarray(y), np.asarray(p, dtype=np.float64)
+    if len(labels) == 0 or len(labels) != len(probabilities):
+        raise InputError(f"as many predictions as labels are needed: {len(labels)} labels, {len(probabilities)} rows")
+    if labels.ndim == 2 and labels.shape != probabilities.shape:
+        raise InputError(f"multilabel predictions have the shape {labels.shape}, found {probabilities.shape}")
+    if not np.isfinite(probabilities).all():
+        raise InputError("predictions are finite probabilities, found NaN or infinity")
+    return _class_numbers(labels, n_classes(labels, probabilities)), probabilities
+
+
+def _class_numbers(labels: Array, classes: int) -> Array:
+    """Return labels as int64 after checking that each is one of 0 ... classes - 1."""
+    if labels.dtype.kind not in "biuf":
+        raise InputError(f"labels are the class numbers 0 to {classes - 1}, found {labels.ravel()[0]!r}")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise InputError(f"{int(np.isnan(labels).sum())} labels are NaN: remove the cases without a label")
+    lowest = MISSING if labels.ndim == 2 else 0
+    wrong = (labels < lowest) | (labels >= classes) | (labels != np.floor(labels))
+    if wrong.any():
+        found = ", ".join(f"{value:g}" for value in np.unique(labels[wrong])[:3].astype(np.float64))
+        raise InputError(f"labels are the class numbers 0 to {classes - 1} of these predictions, found {found}")
+    return labels.astype(np.int64)
+
+
+def n_classes(y: Array, p: Array) -> int:
+    """Return how many values a label can have: 2 for binary and multilabel, else the columns of `p`."""
+    return 2 if p.ndim == 1 or y.ndim == 2 else p.shape[1]
+
+
+def predicted_class(p: Array) -> Array:
+    """Return the most probable class; in a tie the first.  Binary: class 1 above 1/2."""
+    return p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
+
+
+def class_columns(p: Array) -> Array:
+    """Return float64 probabilities with a column per class, rows summing to one exactly (float32 is stored)."""
+    columns = np.column_stack([1 - p, p]) if p.ndim == 1 else p
+    return np.asarray(columns / columns.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def indicator(y: Array, p: Array) -> Array:
+    """Return (n, classes or labels) zeros and ones, MISSING where a label is not known."""
+    if y.ndim == 2:
+        return y
+    return np.asarray(y[:, None] == np.arange(n_classes(y, p)), dtype=np.int64)
+
+
+def both_values(truth: Array) -> Array:
+    """Return which columns (classes,) of an indicator some cases are known to hold and others not to hold."""
+    return np.asarray((truth == 0).any(axis=0) & (truth == 1).any(axis=0))
+
+
+def known_cases(column: Array) -> slice | Array:
+    """Return the rows whose label is known, of one column of an indicator: a slice where that is all of them."""
+    known = column != MISSING
+    return slice(None) if known.all() else np.flatnonzero(known)
+
+
+def left_out(y: ArrayLike, p: ArrayLike) -> list[int]:
+    """Return the classes or labels that averages over classes leave out: absent from the cases, or held by all.
+
+    Of a label only the cases count for which it is known.
+    """
+    return np.flatnonzero(~both_values(indicator(*checked(y, p)))).tolist()
+
+
+def collapsed(y: ArrayLike, p: ArrayLike) -> bool:
+    """Whether all cases get the same prediction: one class, or in multilabel one and the same set of labels."""
+    labels, probabilities = checked(y, p)
+    prediction = probabilities > 0.5 if labels.ndim == 2 else predicted_class(probabilities)
+    return bool((prediction == prediction[0]).all())
+
+
+# Resamples: units with replacement, the same for all statistics of a call ---------------------------------------------
+
+# (resamples, n_units) multiplicities -> (resamples,) values, NaN where the metric is not defined.  A resample is never
+# built: a statistic is a function of how often the resample holds each unit.
+Statistic = Callable[[Array], Array]
+# Labels, probabilities and the unit number of each case -> the metric as a function of multiplicities.
+Resampled = Callable[[Array, Array, Ints], Statistic]
+
+# Multiplicities in a chunk.  Each chunk has a random stream of its own: numbers do not depend on how many threads run.
+_CHUNK_NUMBERS = 2**17
+# Resamples of which the statistics are taken at once, at least: chunks are put together.
+_TOGETHER = 64
+
+
+def units_of(n_cases: int, groups: Groups | None) -> Ints:
+    """Return the unit number of each case: its group, or itself."""
+    if groups is None:
+        return np.arange(n_cases)
+    if len(groups) != n_cases:
+        raise InputError(f"one group per case is needed: {n_cases} cases, {len(groups)} groups")
+    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+
+
+def replicate(
+    statistics: Sequence[Statistic], y: Array, unit: Ints, *, n_resamples: int, seed: int
+) -> tuple[Array, int]:
+    """Return (n_resamples, statistics) values, all statistics on the same resamples, and how many were redrawn.
+
+    A resample on which some statistic is not defined, for lack of a class, is redrawn stratified by class: units
+    are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
+    """
+    if not statistics:
+        return np.empty((n_resamples, 0)), 0
+    strata = _strata(y, unit)
+    chunk_size = max(2, _CHUNK_NUMBERS // len(y))
+
+    n_chunks = -(-n_resamples // chunk_size)
+
+    def together(first: int) -> tuple[Array, int]:
+        numbers = range(first, min(first + step, n_chunks))
+        streams = [np.random.default_rng([seed, number]) for number in numbers]
+        drawn_by = np.repeat(np.arange(len(numbers)), chunk_size)[: n_resamples - first * chunk_size]
+        none = np.zeros(len(strata), dtype=np.int64)
+        weights = np.stack([_multiplicities(none, streams[k]) for k in drawn_by])
+        values = np.column_stack([statistic(weights) for statistic in statistics])
+        undefined = np.isnan(values).any(axis=1)
+        if undefined.any():
+            again = np.stack([_multiplicities(strata, streams[k]) for k in drawn_by[undefined]])
+            values[undefined] = np.column_stack([statistic(again) for statistic in statistics])
+        return values, int(undefined.sum())
+
+    step = max(1, _TOGETHER // chunk_size)
+    with ThreadPoolExecutor(cores()) as threads:
+        parts = list(threads.map(together, range(0, n_chunks, step)))
+    return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)
+
+
+def whole(n_units: int) -> Array:
+    """Return the multiplicities of the sample itself: one resample in which every unit occurs once."""
+    return np.ones((1, n_units), dtype=np.uint16)
+
+
+def repeated(function: Callable[[Array, Array], float], y: Array, p: Array, unit: Ints) -> Statistic:
+    """Return any function of labels and probabilities as a function of multiplicities: its rows are repeated."""
+
+    def one(w: Array) -> float:
+        rows = np.repeat(np.arange(len(unit)), w[unit])
+        return float(function(y[rows], p[rows])) if len(rows) else np.nan
+
+    return lambda weights: np.array([one(w) for w in weights])
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """Return the quotient, NaN where the denominator is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
+
+
+def _strata(y: Array, unit: Ints) -> Ints:
+    """Return the stratum number of each unit: which classes (multilabel: labels, and none) its cases hold.
+
+    Where labels are missing, also which labels its cases are known not to hold.
+    """
+    held = label_matrix(y)
+    if y.ndim == 2 and (y == MISSING).any():
+        held = np.hstack([held, y == 0])
+    counts, _ = unit_counts(held, unit.tolist())
+    return np.unique(counts > 0, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _multiplicities(strata: Ints, rng: np.random.Generator) -> Array:
+    """Return how often each unit occurs when as many units as there are are drawn from each stratum."""
+    if not strata.any():
+        drawn = rng.integers(0, len(strata), len(strata))
+    else:
+        sizes = np.bincount(strata)
+        by_stratum = np.argsort(strata, kind="stable")
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        drawn = by_stratum[starts + (rng.random(len(strata)) * np.repeat(sizes, sizes)).astype(np.int64)]
+    return np.bincount(drawn, minlength=len(strata)).astype(np.uint16)
+
+
+# Intervals: the sample, an estimate, and the covariance of metrics ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test cases with the predictions of each draw.
+
+    y: (n,) labels, or (n, L) for multilabel.  ps: one array of predictions per draw.  unit: (n,) the unit number of
+    each case; clustered: whether units are known groups.
+    """
+
+    y: Array
+    ps: tuple[Array, ...]
+    unit: Ints
+    clustered: bool
+    level: float
+
+    @cached_property
+    def n_units(self) -> int:
+        return int(self.unit.max()) + 1
+
+    @cached_property
+    def classes(self) -> Array:
+        return np.unique(self.y)
+
+    @property
+    def fewest(self) -> int:
+        """The units that hold a case of the rarest class, of the classes that occur."""
+        return min(self.units_with(self.y == k) for k in self.classes)
+
+    def units_with(self, rows: Array) -> int:
+        """Return how many units hold one of these cases."""
+        return len(np.unique(self.unit[rows]))
+
+    def z(self) -> float:
+        from scipy.special import ndtri
+
+        return float(ndtri((1 + self.level) / 2))
+
+    def t(self, freedom: float) -> float:
+        from scipy.special import stdtrit
+
+        return float(stdtrit(max(1.0, freedom), (1 + self.level) / 2))
+
+    def mean(self, of_draw: Callable[[Array], Any]) -> Array:
+        """Return the mean over draws of what a function says of each draw's predictions."""
+        return np.asarray(np.mean([of_draw(p) for p in self.ps], axis=0))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's mean over draws, its interval over test cases, and how that was computed.
+
+    influence: (n,) influence values, for combinations.  centre: the value minus its estimated bias, on which the
+    interval is built.  reason: why there is no interval; low and high are NaN then.
+    """
+
+    value: float
+    low: float
+    high: float
+    method: str
+    influence: Array | None = None
+    centre: float | None = None
+    reason: str = ""
+
+
+Rule = Callable[[Sample], Estimate]
+
+
+def refused(value: float, reason: str) -> Estimate:
+    """Return a value without an interval."""
+    return Estimate(value, np.nan, np.nan, "", reason=reason)
+
+
+def influence_of(part: Estimate) -> Array:
+    if part.influence is None:
+        raise ValueError("no influence values")
+    return part.influence
+
+
+def covariance(influence: Array, sample: Sample, *, by_class: bool = False) -> Array:
+    """Return the covariance (m, m) of m metrics from their influence values (m, n), summed within units.
+
+    Sums over M units spread too little by (M - 1) / M, which is corrected; by_class: apart for the units that hold each
+    of two classes, as Obuchowski does ("Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53, 1997;
+    without groups it is DeLong's variance).  Groups are corrected once more, which is the jackknife's variance: their
+    sizes differ, and the linear terms alone covered 0.92 to 0.93 with 20 patients.
+    """
+    if not by_class:
+        x = _unit_sums(influence, sample.unit)
+        return np.asarray(inflation(sample.n_units, sample) * x @ x.T)
+    positive = sample.y == 1
+    x, z = (_unit_sums(influence * part, sample.unit) for part in (positive, ~positive))
+    m, n = sample.units_with(positive), sample.units_with(~positive)
+    both = inflation(sample.n_units, sample) * (x @ z.T + z @ x.T)
+    return np.asarray(inflation(m, sample) * x @ x.T + inflation(n, sample) * z @ z.T + both)
+
+
+def _unit_sums(influence: Array, unit: Ints) -> Array:
+    n_units = int(unit.max()) + 1
+    return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in influence])
+
+
+def inflation(n: int, sample: Sample) -> float:
+    once = n / (n - 1) if n > 1 else 1.0
+    return once**2 if sample.clustered else once
+
+
+Kept = Callable[[Array, list[Array]], Array]
+
+
+def _varied(truth: Array, shown: list[Array]) -> Array:
+    """Return which classes some cases hold and others do not."""
+    return both_values(truth)
+
+
+def over_classes(
+    one: Rule, sample: Sample, *, columns: Callable[[Array], Array] = lambda p: p, kept: Kept = _varied
+) -> Estimate:
+    """The interval of a mean over classes or labels: their intervals combined by MOVER.
+
+    low = θ̂ - sqrt(Σ_kl ρ_kl (θ̂_k - l_k) (θ̂_l - l_l)) / K, likewise high (Zou and Donner, "Construction of confidence
+    limits about effect measures: A general approach", Statistics in Medicine 27, 2008), with the correlations ρ of the
+    classes' influence values.  columns: predictions as one column per class.  kept: which classes are averaged, given
+    the true and the predicted columns.  Each label is over the cases for which it is known.
+    """
+    truth = indicator(sample.y, sample.ps[0])
+    shown = [columns(p) for p in sample.ps]
+    averaged = np.flatnonzero(kept(truth, shown))
+    if not len(averaged):
+        return refused(np.nan, "all cases are of one class")
+    columns_of = [replace(sample, y=truth[:, k], ps=tuple(p[:, k] for p in shown)) for k in averaged]
+    return _mover([_over_known(one, column) for column in columns_of], sample)
+
+
+def _over_known(one: Rule, sample: Sample) -> Estimate:
+    """Return a rule's estimate on the cases whose label is known; the others have no influence on it."""
+    rows = known_cases(sample.y)
+    if isinstance(rows, slice):
+        return one(sample)
+    unit = np.unique(sample.unit[rows], return_inverse=True)[1].astype(np.int64)
+    found = one(replace(sample, y=sample.y[rows], ps=tuple(p[rows] for p in sample.ps), unit=unit))
+    influence = np.zeros(len(sample.y))
+    influence[rows] = influence_of(found)
+    return replace(found, influence=influence)
+
+
+def _mover(parts: Sequence[Estimate], sample: Sample) -> Estimate:
+    influence = np.stack([influence_of(part) for part in parts])
+    spread = covariance(influence, sample)
+    sd = np.sqrt(np.diag(spread))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = np.where(np.outer(sd, sd) > 0, spread / np.outer(sd, sd), np.eye(len(parts)))
+    # Estimated from M units, correlations are not exact: without the shrinkage they could cancel to a width of zero.
+    rho = np.where(np.eye(len(parts)) > 0, 1.0, rho * (1 - 1 / sample.n_units))
+    centres = np.array([part.value if part.centre is None else part.centre for part in parts])
+    below, above = centres - [part.low for part in parts], [part.high for part in parts] - centres
+    down, up = (float(np.sqrt(max(0.0, side @ rho @ side))) / len(parts) for side in (below, above))
+    value, centre = float(np.mean([part.value for part in parts])), float(centres.mean())
+    method = f"{parts[0].method}; classes combined by MOVER"
+    return Estimate(value, max(0.0, centre - down), min(1.0, centre + up), method, influence.mean(axis=0), centre)
+
+
+def wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share of n independent trials (n need not be whole)."""
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return min(share, max(0.0, float(middle - half))), max(share, min(1.0, float(middle + half)))
