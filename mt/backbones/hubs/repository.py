@@ -100,62 +100,102 @@ def _local(folder: Path, wanted: Wanted, name: str) -> PublishedFiles:
 def _from_hub(place: str, wanted: Wanted, name: str) -> PublishedFiles:
     """Fetch the files of one revision; what the client's cache holds is not fetched again."""
     repository, _, revision = place.partition("@")
-    first = _first(repository, wanted.config, revision or None, name)
+    hub = _Hub(repository, name)
+    first = hub.first(wanted.config, revision or None)
     if first is None:
-        if wanted.config != _OPEN_CLIP and _fetched(repository, *_OPEN_CLIP, revision or None, name) is not None:
+        if wanted.config != _OPEN_CLIP and hub.fetched(*_OPEN_CLIP, revision or None) is not None:
             raise WeightsError(f"'{name}' is in open_clip's form: --model open_clip:hf-hub:{place}")
-        raise _absent(name, repository, wanted.config)
+        raise hub.absent(wanted.config)
     commit = first.parent.name
-    found = [_fetched(repository, one, commit, name) for one in wanted.optional]
-    weights = _first(repository, wanted.weights, commit, name)
+    found = [hub.fetched(one, commit) for one in wanted.optional]
+    weights = hub.first(wanted.weights, commit)
     if wanted.weights and weights is None:
-        raise _absent(name, repository, wanted.weights)
-    shards = [] if weights is None else [_fetched(repository, shard, commit, name) for shard in _shards(weights)]
+        raise hub.absent(wanted.weights)
+    shards = [] if weights is None else [hub.fetched(shard, commit) for shard in _shards(weights)]
     files = tuple(file for file in (first, *found, weights, *shards) if file is not None)
     reference = first.parent.parent.parent / "refs" / (revision or "main")
     watched = (*files, reference) if reference.is_file() else files
     return PublishedFiles(first.parent, files, repository, commit, watched)
 
 
-def _first(repository: str, names: Sequence[str], revision: str | None, name: str) -> Path | None:
-    for one in names:
-        found = _fetched(repository, one, revision, name)
-        if found is not None:
-            return found
-    return None
+class _Hub:
+    """One repository of the hub, through its client and its client's cache; the client's errors become one line."""
 
+    def __init__(self, repository: str, name: str) -> None:
+        self.repository, self.name = repository, name
+        self.page = f"{HUB}/{repository}"
+        self._client = library("huggingface_hub", f"'{name}'")
+        self._errors = library("huggingface_hub.errors", f"'{name}'")
+        self._unreached = ""
 
-def _fetched(repository: str, file: str, revision: str | None, name: str) -> Path | None:
-    """Return a file of the hub, None where the repository (or, offline, the cache) has none of that name."""
-    client, errors = library("huggingface_hub", f"'{name}'"), library("huggingface_hub.errors", f"'{name}'")
-    try:
-        return Path(client.hf_hub_download(repository, file, revision=revision))
-    except errors.GatedRepoError as error:
-        raise WeightsError(
-            f"'{name}' is gated: accept its terms at {HUB}/{repository}, then set HF_TOKEN to your token "
-            "(or run: hf auth login)."
-        ) from error
-    except errors.EntryNotFoundError:  # the cache's LocalEntryNotFoundError is one
+    def first(self, names: Sequence[str], revision: str | None) -> Path | None:
+        """Return the first of these files that there is."""
+        for one in names:
+            found = self.fetched(one, revision)
+            if found is not None:
+                return found
         return None
-    except errors.RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"The hub has no repository '{repository}' that you may read. If it is private or gated, set HF_TOKEN; "
-            f"see {HUB}/{repository}"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"'{repository}' has no revision '{revision}'. See {HUB}/{repository}/commits") from error
-    except (errors.HFValidationError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"Could not get {file} of '{name}' ({reason}). It comes from {HUB}/{repository}.") from error
+
+    def fetched(self, file: str, revision: str | None) -> Path | None:
+        """Return a file, None where the repository (or, without a network, the cache) has none of that name.
+
+        Raises:
+            WeightsError: the repository is gated or not there, the token is refused, or the client fails otherwise.
+        """
+        errors = self._errors
+        try:
+            return Path(self._client.hf_hub_download(self.repository, file, revision=revision))
+        except errors.GatedRepoError as error:
+            raise self._gated() from error
+        except errors.LocalEntryNotFoundError as error:
+            if error.__cause__ is not None:  # the hub was asked, and could not be reached
+                self._unreached = _first_line(error.__cause__)
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except errors.RevisionNotFoundError as error:
+            raise WeightsError(
+                f"'{self.repository}' has no revision '{revision or 'main'}'. See {self.page}/commits"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise WeightsError(
+                f"The hub has no repository '{self.repository}' that you may read. If it is private or gated, set "
+                f"HF_TOKEN; see {self.page}"
+            ) from error
+        except (errors.HFValidationError, OSError, ValueError) as error:
+            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+                raise WeightsError(
+                    f"The hub refuses your token for '{self.name}'. Make one at {HUB}/settings/tokens that may read "
+                    f"{self.page}, then set HF_TOKEN (or run: hf auth login)."
+                ) from error
+            raise WeightsError(
+                f"Could not get {file} of '{self.name}' ({_first_line(error)}). It comes from {self.page}."
+            ) from error
+
+    def absent(self, files: Sequence[str]) -> WeightsError:
+        """Return the error for files that neither the hub nor its client's cache has."""
+        why = "the hub sent none"
+        if library("huggingface_hub.constants", f"'{self.name}'").HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE is set, and the hub's cache holds none"
+        elif self._unreached:
+            why = f"the hub cannot be reached ({self._unreached}), and its cache holds none"
+        return WeightsError(
+            f"'{self.name}' needs {' or '.join(files)} of {self.page}: {why}. If it is gated, accept its terms there "
+            "and set HF_TOKEN. Without a network, fill the hub's cache (HF_HOME) elsewhere and copy it here, or name a "
+            "folder."
+        )
+
+    def _gated(self) -> WeightsError:
+        terms = f"accept its terms at {self.page}"
+        if self._client.get_token() is None:
+            how = f"{terms}, then set HF_TOKEN to your token (or run: hf auth login)."
+        else:
+            how = f"your token (HF_TOKEN, or of hf auth login) does not open it yet. With its account, {terms}."
+        return WeightsError(f"'{self.name}' is gated: {how}")
 
 
-def _absent(name: str, repository: str, files: Sequence[str]) -> WeightsError:
-    offline = library("huggingface_hub.constants", f"'{name}'").HF_HUB_OFFLINE
-    why = "HF_HUB_OFFLINE is set, and the hub's cache holds none" if offline else "the hub sent none"
-    return WeightsError(
-        f"'{name}' needs {' or '.join(files)} of {HUB}/{repository}: {why}. If it is gated, accept its terms there and "
-        "set HF_TOKEN. Without a network, fill the hub's cache (HF_HOME) elsewhere and copy it here, or name a folder."
-    )
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _other_form(folder: Path) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.embeddings import POOLED
 from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec
+from mt.backbones.hubs.repository import PublishedFiles, Wanted, published_files
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
 from mt.backbones.networks.frozen import FrozenNetwork, freeze, sha256_of
@@ -27,6 +28,7 @@ from mt.errors import InputError, WeightsError, unknown
 
 _HUB = "hf-hub:"
 _FOLDER = "local-dir:"
+_CONFIG = ("config.json",)
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _FOLDER_FILES = (  # timm.models._hub, `_PREFERRED_FILES`
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
@@ -44,10 +46,13 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
         InputError: timm has no such network, or its recipe is not a centred square.
         WeightsError: the weights cannot be had or do not fit.
     """
-    network = _create(spec, image_size, pretrained=weights is None)
+    files = _from_hub(spec, filled=weights is None) if spec.network.startswith(_HUB) else None
+    network = _create(spec, files, image_size, pretrained=weights is None)
     recipe: Mapping[str, Any] = network.pretrained_cfg
     file: Path | None = None
-    if weights is None:
+    if weights is None and files is not None:
+        file = files.file(_FOLDER_FILES)
+    elif weights is None:
         file = _folder_file(spec) if spec.network.startswith(_FOLDER) else _hub_file(recipe)
     elif weights == RANDOM:
         network.load_state_dict(random_state(network, spec.network))
@@ -60,9 +65,12 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     with torch.inference_mode():
         dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
     whole = network if spec.embedding == POOLED else embedded
+    origin = {} if files is None else files.origin()
+    if spec.keywords:
+        origin["keywords"] = dict(spec.keywords)
     return FrozenNetwork(
-        whole, preprocess, dim, sha256_of(network.state_dict()), file, _architecture(spec, recipe),
-        {"keywords": dict(spec.keywords)} if spec.keywords else None, _reference(recipe, file),
+        whole, preprocess, dim, sha256_of(network.state_dict()), file, _architecture(spec, recipe), origin or None,
+        _reference(recipe, file) if files is None else files.watched,
     )  # fmt: skip
 
 
@@ -93,7 +101,9 @@ class TimmNetwork(TokenNetwork):
 
 
 def _architecture(spec: BackboneSpec, recipe: Mapping[str, Any]) -> str | None:
-    """Return what the fingerprint calls the network in a folder, which has no name of its own; else None."""
+    """Return what the fingerprint calls a repository's network, or a folder's, which has no name; else None."""
+    if spec.network.startswith(_HUB):  # the revision is told by the files' origin
+        return spec.network.partition("@")[0]
     if not spec.network.startswith(_FOLDER):
         return None
     config = Path(spec.network.removeprefix(_FOLDER)).expanduser() / "config.json"
@@ -122,14 +132,35 @@ def preprocess_of(spec: BackboneSpec, recipe: Mapping[str, Any]) -> Preprocess:
     )  # fmt: skip
 
 
-def _create(spec: BackboneSpec, image_size: int | None, *, pretrained: bool) -> Any:
-    """Return the network without its classifier; timm resamples a transformer's positions to `image_size`."""
+def _from_hub(spec: BackboneSpec, *, filled: bool) -> PublishedFiles:
+    """Return the files of a repository of the hub, with its weights if `filled`.
+
+    Raises:
+        WeightsError: they cannot be had, or are in another library's form; one line says why.
+    """
+    wanted = Wanted(_CONFIG, weights=_FOLDER_FILES if filled else ())
+    try:
+        return published_files(spec.network.removeprefix(_HUB), wanted, name=spec.name)
+    except WeightsError as error:
+        other = _other_form(spec)
+        if other is None:
+            raise
+        raise WeightsError(f"'{spec.name}' is not in timm's form. Use --model {other}.") from error
+
+
+def _create(spec: BackboneSpec, files: PublishedFiles | None, image_size: int | None, *, pretrained: bool) -> Any:
+    """Return the network without its classifier; timm resamples a transformer's positions to `image_size`.
+
+    `files` are those of a repository of the hub, which timm reads as a folder.
+    """
     import timm
 
     name = spec.network
-    if name.startswith(_FOLDER):
+    if files is not None:
+        name = _FOLDER + str(files.path)
+    elif name.startswith(_FOLDER):
         name = _FOLDER + str(_folder(spec))
-    elif not name.startswith(_HUB):
+    else:
         known = timm.list_pretrained() if "." in name else timm.list_models()
         if name not in known:
             raise unknown("backbone", spec.name, [f"timm:{one}" for one in known], see="https://huggingface.co/timm")
