@@ -65,6 +65,29 @@ def test_fuse(cache: Path, tmp_path: Path, pretend: torch.device, task: str) -> 
     check_equal(tmp_path, *words, tolerance=1e-3)
 
 
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize(
+    "words",
+    [("probe", "--protocol", "default"), ("probe", "--protocol", "dino-knn"), ("probe", "--protocol", "thunder"),
+     ("fuse", "--method", "dvme"), ("fuse", "--method", "concat")],
+    ids=" ".join,
+)  # fmt: skip
+def test_work_too_small_for_a_gpu_stays_on_the_cpu_under_auto(
+    cache: Path, tmp_path: Path, words: tuple[str, ...], small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a card is said to be there, only work that is large for the border asks for it, and finds none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if not small:
+        monkeypatch.setattr("mt.system.device.WORTH_A_GPU", 1)
+    rest = ("--cache-dir", cache, "--dataset", "multiclass", "--fraction", 0.5, "--seeds", 1, "--device", "auto")
+    words = (*words, *map(str, rest), "--scores", str(tmp_path / "scores.sqlite"))
+    if small:
+        assert run(*words)
+        return
+    with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
+        run(*words)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_cache(tmp_path_factory.mktemp("images"))

@@ -33,14 +33,15 @@ def run_fuse(request: FuseRequest) -> Answers:
     Raises InputError, CacheError and FitError.
     """
     request.check()
-    cache, where = folders.cache_dir(request.cache_dir), str(pick_device(request.device, float64=True))
+    cache = folders.cache_dir(request.cache_dir)
+    pick_device(request.device, float64=True)  # refuses an absent one before anything is read
     pairs = find_pairs(
         Catalog(cache, request.files), models=request.models, datasets=request.datasets, everything=request.everything
     )
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
     draws = draws_of(request.draw_file)
-    fitting = Fitting(get_protocol("default"), "torch", where)
+    fitting = Fitting(get_protocol("default"), "torch", request.device)
     plan = _Plan(fitting, draws.asked(request.fractions, request.shots, request.seeds))
     for pair in joined:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]

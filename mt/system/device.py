@@ -12,19 +12,24 @@ import torch
 from mt.errors import InputError
 
 T = TypeVar("T")
+# Feature values (rows x columns) from which work goes to a GPU under `auto`: 16 MiB in float32, as 2,731 rows of 1,536
+# columns.  Less fits a core's caches, while a GPU spends most of such a fit on launching kernels.  The border is by
+# size; it has not been measured on a GPU.
+WORTH_A_GPU = 1 << 22
 
 
-def pick_device(name: str, *, float64: bool = False, small: bool = False) -> torch.device:
+def pick_device(name: str, *, float64: bool = False, values: int | None = None) -> torch.device:
     """Return the device called `name`; `auto` is CUDA, then MPS, then the CPU.
 
     float64: the caller computes in float64, which MPS lacks.
-    small: the work does not pay for a GPU, so `auto` is the CPU.
+    values: how many feature values the work reads; below WORTH_A_GPU `auto` is the CPU.  None: work on images.
 
     Raises:
         InputError: the name is unknown, the device is absent, or it lacks float64 where that is needed.
     """
     if name == "auto":
-        return torch.device(_best(float64=float64, small=small))
+        small = values is not None and values < WORTH_A_GPU
+        return torch.device("cpu" if small else _best(float64=float64))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -35,9 +40,7 @@ def pick_device(name: str, *, float64: bool = False, small: bool = False) -> tor
     return device
 
 
-def _best(*, float64: bool, small: bool) -> str:
-    if small:
-        return "cpu"
+def _best(*, float64: bool) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() and not float64 else "cpu"

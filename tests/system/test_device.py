@@ -12,7 +12,7 @@ import torch
 
 import mt
 from mt.errors import InputError
-from mt.system.device import _parts, computes_bfloat16_fast, pick_device, tf32
+from mt.system.device import WORTH_A_GPU, _parts, computes_bfloat16_fast, pick_device, tf32
 
 
 @pytest.mark.parametrize(
@@ -20,15 +20,17 @@ from mt.system.device import _parts, computes_bfloat16_fast, pick_device, tf32
     [
         (True, True, {}, "cuda"),
         (True, False, {"float64": True}, "cuda"),
-        (True, True, {"small": True}, "cpu"),
+        (True, True, {"values": WORTH_A_GPU - 1}, "cpu"),
+        (True, True, {"values": WORTH_A_GPU}, "cuda"),
         (False, True, {}, "mps"),
         (False, True, {"float64": True}, "cpu"),
-        (False, True, {"small": True}, "cpu"),
+        (False, True, {"values": 1}, "cpu"),
+        (False, True, {"values": WORTH_A_GPU}, "mps"),
         (False, False, {}, "cpu"),
     ],
 )
 def test_auto_is_cuda_then_mps_then_the_cpu(
-    cuda: bool, mps: bool, needs: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+    cuda: bool, mps: bool, needs: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -37,7 +39,7 @@ def test_auto_is_cuda_then_mps_then_the_cpu(
 
 @pytest.mark.parametrize("name", ["cpu", "meta"])
 def test_a_named_device_is_taken_even_for_small_work(name: str) -> None:
-    assert pick_device(name, small=True) == torch.device(name)
+    assert pick_device(name, values=1) == torch.device(name)
 
 
 @pytest.mark.parametrize("name", ["warp", "", "cuda:99", "cpu:x"])

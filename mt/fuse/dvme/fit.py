@@ -85,7 +85,7 @@ def fit_dvme(
     Deterministic in `seed` on one device.
     """
     options = options or DVMEOptions()
-    where = pick_device(device, float64=True)
+    where = pick_device(device, float64=True, values=sum(one.size for one in embeddings))
     outputs, base = known_outputs(y, task, n_classes)
     inputs = Inputs.learn(embeddings)
     if not len(outputs):

@@ -18,7 +18,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"lr": "learning_rates", "epochs": "epochs", "fixed": "fixed", "dropout": "dropout", "augment": "augment",
              "train_batch_norm": "train_batch_norm", "precision": "precision"}  # fmt: skip
 _MACHINE = ("batch_size", "accumulate", "checkpoint_grad", "checkpoint_every", "workers", "memory")
-_GIB = 1 << 30
 _RATES = " and ".join(f"{lr:g}" for lr in Settings.learning_rates)
 
 
@@ -49,8 +48,8 @@ def unfrozen(command: F) -> F:
         click.option("--checkpoints", type=click.Path(file_okay=False), metavar="DIR", help="Folder of checkpoints.  "
                      "[default: beside the score database]"),
         click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]"),
-        click.option("--memory", type=float, metavar="GB", help="Keep decoded images up to here.  "
-                     f"[default: {Machine.memory / _GIB:g}]"),
+        click.option("--memory", type=options.MemoryAmount(), metavar="AMOUNT", help="Keep decoded images up to "
+                     f"here: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]"),
         click.option("--weights", multiple=True, metavar="[MODEL=]FILE|random", help="Weights of the backbones, where "
                      "they were not the published ones."),
         options.data_dir,
@@ -78,7 +77,7 @@ class TrainingOptions:
     checkpoint_every: int | None
     checkpoints: str | None
     workers: int | None
-    memory: float | None
+    memory: int | None
     weights: tuple[str, ...]
     data_dir: str | None
 
@@ -95,8 +94,6 @@ class TrainingOptions:
             return None
         settings = {field: given[name] for name, field in _SETTINGS.items() if name in given}
         machine = {name: given[name] for name in _MACHINE if name in given}
-        if self.memory is not None:
-            machine["memory"] = int(self.memory * _GIB)
         settings = {"precision": "auto", **settings}
         return FinetuneRequest(
             cached, Settings(last=self.unfreeze_last, **settings), Machine(**machine),

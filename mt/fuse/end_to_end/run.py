@@ -49,9 +49,10 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     check_metrics(cached.metrics, tuned)
     with joined(pick_device(cached.device, float64=True)) as (ranks, device):
         path = folders.scores_path(cached.scores, cache)
-        cached = replace(cached, cache_dir=cache, scores=path, device=str(device), save=None)
+        features_on = "auto" if cached.device == "auto" else str(device)  # each fit's size decides
+        cached = replace(cached, cache_dir=cache, scores=path, device=features_on, save=None)
         request = replace(request, settings=_on(request, ranks, device))
-        fitting = Fitting(get_protocol("default"), "torch", str(device))
+        fitting = Fitting(get_protocol("default"), "torch", features_on)
         questions = list(_questions(request, tuned, fitting, draws))
         beside = [_cached_methods(pair, cached) for pair in tuned] if ranks.first else []
         folder = Path(request.checkpoints or path.parent / "checkpoints")

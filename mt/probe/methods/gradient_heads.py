@@ -90,7 +90,7 @@ class _Training:
         from mt.system.device import pick_device, tf32
 
         with tf32(allowed=False):
-            return self._run(X, y, held, pick_device(self.fitting.device))
+            return self._run(X, y, held, pick_device(self.fitting.device, values=X.size))
 
     def _run(
         self, X: Array, y: Array, held: tuple[Array, Array] | None, device: torch.device

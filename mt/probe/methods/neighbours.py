@@ -96,7 +96,7 @@ def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple
 
     from mt.system.device import pick_device, tf32
 
-    k, where = min(k, len(bank)), pick_device(device)
+    k, where = min(k, len(bank)), pick_device(device, values=bank.size + queries.size)
     targets = torch.from_numpy(bank).to(where)
     step = max(1, _ENTRIES // max(1, len(bank)))
     for start in range(0, len(queries), step):

@@ -158,7 +158,7 @@ class _Asked:
 
 def _checked(request: LogisticRequest) -> CheckedRequest:
     check_dtype(request.dtype)
-    return CheckedRequest.of(request, pick_device(request.device, float64=True))
+    return CheckedRequest.of(request, pick_device(request.device, float64=True, values=np.size(request.X)))
 
 
 def _basis(request: LogisticRequest, checked: CheckedRequest, order: np.ndarray | None = None) -> Basis:
