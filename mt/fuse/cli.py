@@ -50,7 +50,7 @@ def fuse(
     unfreeze: bool, unfreeze_last: int | None, lr: tuple[float, ...], epochs: int | None, fixed: bool,
     batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
     train_batch_norm: bool, precision: str | None, checkpoint_grad: bool, checkpoint_every: int | None,
-    checkpoints: str | None, workers: int | None, memory: float | None, weights: tuple[str, ...],
+    checkpoints: str | None, workers: int | None, memory: int | None, weights: tuple[str, ...],
     data_dir: str | None,
 ) -> None:  # fmt: skip
     """Fuse the features of several models with DVME, and compare it with what it must beat.

@@ -37,7 +37,7 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
     where = pick_device(device)
     if where.type != "cuda":
         return f"Note: --gpu-memory has no effect: this run computes on {where}."
-    if where.index is None:  # each process of a torchrun has a card of its own
+    if str(where) == "cuda":  # each process of a torchrun has a card of its own
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     total = torch.cuda.get_device_properties(where).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, amount / total), where)
