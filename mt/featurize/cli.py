@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.datasets.setting_options import dataset_settings
+from mt.system.device_options import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class BatchSize(click.ParamType[int | None]):
     help="Average the embeddings of views: flips, fivecrop or d4.  [default: the image alone]",
 )
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
-@options.device
+@device_options
 @click.option(
     "--precision", default="float32", show_default=True,
     help="Arithmetic of the network: float32, tf32, bfloat16 or float16.",

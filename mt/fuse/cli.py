@@ -10,6 +10,7 @@ import click
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
+from mt.system.device_options import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @options.cache_dir
 @options.scores
 @options.everything
-@options.device
+@device_options
 @options.as_json
 @unfrozen
 def fuse(

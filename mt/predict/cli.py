@@ -12,6 +12,7 @@ import click
 from mt.errors import InputError
 from mt.predict.request import PredictRequest
 from mt.system import files
+from mt.system.device_options import device_options
 from mt.terminal import options
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @options.data_dir
 @options.cache_dir
-@options.device
+@device_options
 def predict(
     model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, weights: str | None,
     on_error: Literal["raise", "skip"], data_dir: str | None, cache_dir: str | None, device: str,

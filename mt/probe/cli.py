@@ -9,6 +9,7 @@ import click
 
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.registry import SOLVERS
+from mt.system.device_options import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 @options.cache_dir
 @options.scores
 @options.everything
-@options.device
+@device_options
 @options.as_json
 def probe(
     list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],

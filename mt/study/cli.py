@@ -11,6 +11,7 @@ import click
 
 from mt.errors import InputError, MtError
 from mt.system import files
+from mt.system.device_options import device_options
 from mt.terminal import options
 
 
@@ -21,7 +22,7 @@ from mt.terminal import options
 @click.option("--out", type=click.Path(dir_okay=False), help="The report.  [default: what FILE says, or report.html]")
 @options.cache_dir
 @options.scores
-@options.device
+@device_options
 @options.as_json
 def study(
     file: str | None,

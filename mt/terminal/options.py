@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from mt.errors import InputError
-from mt.system.memory import bytes_of, cap_gpu_memory
-from mt.terminal import progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
+
+
+_UNITS = {"": 30, "G": 30, "M": 20, "T": 40}  # powers of two, as torch and Slurm count
+_AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)\s*([GMT]?)(?:i?B)?", re.IGNORECASE)
 
 
 class MemoryAmount(click.ParamType[int]):
@@ -23,6 +25,19 @@ class MemoryAmount(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         return value if isinstance(value, int) else bytes_of(value, param.opts[0] if param else "This option")
+
+
+def bytes_of(amount: str, option: str) -> int:
+    """Return the bytes that `4`, `4GB` or `512MB` are; a number alone is in GB, and a GB is 2^30 bytes.
+
+    Raises:
+        InputError: the text is not an amount above zero; `option` is named.
+    """
+    match = _AMOUNT.fullmatch(amount.strip())
+    found = int(float(match[1]) * (1 << _UNITS[match[2].upper()])) if match else 0
+    if found < 1:
+        raise InputError(f"{option} takes an amount of memory such as 4, 4GB or 512MB; got '{amount}'.")
+    return found
 
 
 cache_dir = click.option(
@@ -73,25 +88,3 @@ def required(values: tuple[str, ...], option: str, *, see: str) -> None:
     """
     if not values:
         raise InputError(f"{option} is missing: expected at least one {option} NAME. See: {see}")
-
-
-def device(command: F) -> F:
-    """Add `--device`, which the command gets, and `--gpu-memory`, which caps this process before the command runs."""
-
-    @functools.wraps(command)
-    def capped(*args: object, gpu_memory: int | None, **values: Any) -> Any:
-        if gpu_memory is not None and (line := cap_gpu_memory(gpu_memory, values["device"])):
-            progress.note(line)
-        return command(*args, **values)
-
-    for option in (
-        click.option(
-            "--gpu-memory", type=MemoryAmount(), metavar="AMOUNT",
-            help="Take at most this much of the GPU's memory: 20, 20GB, 512MB.  [default: all of it]",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1, mps."
-        ),
-    ):  # fmt: skip
-        capped = option(capped)
-    return capped  # type: ignore[return-value]

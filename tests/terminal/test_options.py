@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from mt.cli import group
-from mt.terminal import options
+from mt.errors import InputError
+from mt.terminal.options import bytes_of
 
-
-@click.command()
-@click.option("--before", default="x")
-@options.device
-@click.option("--memory", type=options.MemoryAmount())
-def command(before: str, device: str, memory: int | None) -> None:
-    """Show what was given."""
-    click.echo(f"{before} {device} {memory}")
+GB = 1 << 30
 
 
-def test_the_cap_is_set_before_the_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, str]] = []
-
-    def cap(amount: int, device: str) -> None:
-        calls.append((amount, device))
-
-    monkeypatch.setattr(options, "cap_gpu_memory", cap)
-    done = CliRunner().invoke(command, ["--gpu-memory", "512MB", "--device", "cuda:1", "--memory", "2"])
-    assert (done.stdout, calls) == (f"x cuda:1 {2 << 30}\n", [(512 << 20, "cuda:1")])
-
-
-def test_without_the_option_nothing_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "cap_gpu_memory", lambda *_: pytest.fail("not asked for"))
-    assert CliRunner().invoke(command, []).stdout == "x auto None\n"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4", 4 * GB), ("4GB", 4 * GB), ("4gb", 4 * GB), ("4 GiB", 4 * GB), ("4G", 4 * GB), ("0.5", GB // 2),
+        (".5GB", GB // 2), ("512MB", 512 << 20), ("1TB", 1 << 40), (" 2 ", 2 * GB),
+    ],
+)  # fmt: skip
+def test_an_amount_is_in_gb_unless_it_says_otherwise(text: str, expected: int) -> None:
+    assert bytes_of(text, "--memory") == expected
 
 
-def test_on_a_cpu_one_line_says_that_the_cap_has_no_effect() -> None:
-    done = CliRunner().invoke(command, ["--gpu-memory", "8GB", "--device", "cpu"])
-    assert done.stderr == "Note: --gpu-memory has no effect: this run computes on cpu.\n"
-    assert done.exit_code == 0
-
-
-@pytest.mark.parametrize("name", ["featurize", "probe", "fuse", "predict", "study"])
-def test_every_command_with_a_device_takes_a_cap(name: str) -> None:
-    words = CliRunner().invoke(group, [name, "--help"]).stdout
-    assert "--device" in words
-    assert "--gpu-memory AMOUNT" in words
-    done = CliRunner().invoke(group, [name, "--gpu-memory", "much"])
-    assert str(done.exception) == "--gpu-memory takes an amount of memory such as 4, 4GB or 512MB; got 'much'."
+@pytest.mark.parametrize("text", ["", "0", "0MB", "-4", "4KB", "GB", "four", "nan", "1e3", "4GB2"])
+def test_what_is_no_amount_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--gpu-memory takes an amount of memory such as 4, 4GB or 512MB; got '"):
+        bytes_of(text, "--gpu-memory")
