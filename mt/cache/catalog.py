@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from mt.cache.dataset_name import bare_name, has_settings, is_exactly, is_named, with_settings
 from mt.cache.feature_file.read import peek
 from mt.cache.fingerprint import JSON, slug
-from mt.errors import CacheError, InputError
-from mt.terminal import progress
+from mt.cache.variants import Variant, taken, typed
+from mt.errors import CacheError
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
@@ -193,24 +193,19 @@ def settled(entries: Sequence[Entry], asked: Sequence[str] = ()) -> list[Entry]:
     Raises:
         InputError: several variants without groups, or equally new ones: nothing says which.
     """
-    datasets: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+    datasets: dict[tuple[str, str], dict[tuple[str, bool], list[Entry]]] = {}
     for entry in entries:
         place = str(entry.manifest.get("location")), bare_name(entry.dataset)
-        datasets.setdefault(place, {}).setdefault(_variant(entry), []).append(entry)
-    taken: list[Entry] = []
+        datasets.setdefault(place, {}).setdefault((entry.dataset, _grouped(entry)), []).append(entry)
+    kept: list[Entry] = []
     for variants in datasets.values():
-        named: dict[str, dict[str, list[Entry]]] = {}
-        for name, found in variants.items():
+        named: dict[str, list[list[Entry]]] = {}
+        for (name, _), found in variants.items():
             if _is_asked(found[0], asked):
-                named.setdefault(found[0].dataset, {})[name] = found
-        taken += [entry for one in list(named.values()) or [variants] for entry in one[_best(one)]]
-    paths = {entry.path for entry in taken}
+                named.setdefault(name, []).append(found)
+        kept += [entry for some in list(named.values()) or [list(variants.values())] for entry in _best(some)]
+    paths = {entry.path for entry in kept}
     return [entry for entry in entries if entry.path in paths]
-
-
-def _variant(entry: Entry) -> str:
-    """Return what tells features of one dataset apart: the settings, and of equal ones whether there are groups."""
-    return entry.dataset if _grouped(entry) else f"{entry.dataset} (no groups)"
 
 
 def _grouped(entry: Entry) -> bool:
@@ -222,29 +217,12 @@ def _is_asked(entry: Entry, asked: Sequence[str]) -> bool:
     return any(has_settings(name) and is_exactly(entry.dataset, location, name) for name in asked)
 
 
-def _best(variants: dict[str, list[Entry]]) -> str:
-    """Return the newest variant that has groups, or the only one."""
-    ranked = sorted(variants, key=lambda name: _rank(variants[name]), reverse=True)
-    best, *others = ranked
-    if not others:
-        return best
-    grouped, modified = _rank(variants[best])
-    others_named = " and ".join(_typed(variants[name][0]) for name in others)
-    if not grouped or (grouped, modified) == _rank(variants[others[0]]):
-        names = " and ".join(sorted(_typed(found[0]) for found in variants.values()))
-        dataset = bare_name(variants[best][0].dataset)
-        raise InputError(
-            f"The cache holds features of '{dataset}' made with several settings: {names}. "
-            f"Choose: --dataset '{_typed(variants[best][0])}'"
-        )
-    progress.note(f"Features of {best}: the newest with groups. Others: --dataset {others_named}")
-    return best
-
-
-def _rank(entries: Sequence[Entry]) -> tuple[bool, float]:
-    return _grouped(entries[0]), max(entry.modified for entry in entries)
-
-
-def _typed(entry: Entry) -> str:
-    """Return the name that chooses an entry's settings, where they are the default, too."""
-    return entry.dataset if has_settings(entry.dataset) else f"{entry.dataset}[]"
+def _best(several: Iterable[list[Entry]]) -> list[Entry]:
+    """Return the entries of the variant that is taken."""
+    variants = {
+        Variant(
+            typed(entries[0].dataset), _grouped(entries[0]), (max(entry.modified for entry in entries),)
+        ): entries
+        for entries in several
+    }  # fmt: skip
+    return variants[taken(list(variants), what="Features")]

@@ -17,6 +17,8 @@ from mt.cache.fingerprint import JSON
 
 _IN_BRACKETS = re.compile(r"(.*?)\[([a-z_]+=.+|)\]", re.DOTALL)
 _BETWEEN = ", "
+_NEXT = re.compile(r", (?=[a-z_]+=)")  # a regular expression may hold a comma, too
+_AT_DEFAULT = {"seed": "0", "intensity": "auto"}  # settings whose default can be said; names never do
 LOCATED = ("folder", "table")  # kinds of datasets whose names hold their place
 
 
@@ -37,23 +39,29 @@ def bare_name(name: str) -> str:
     return _taken_apart(name)[0]
 
 
+def settings_in(name: str) -> dict[str, str]:
+    """Return the settings in a name's brackets, as text."""
+    return dict(word.split("=", 1) for word in _taken_apart(name)[1] or ())
+
+
 def has_settings(name: str) -> bool:
     """Say whether a name says settings, be it with `[]` that all are at their default."""
     return _taken_apart(name)[1] is not None
 
 
-def _taken_apart(name: str) -> tuple[str, frozenset[str] | None]:
+def _taken_apart(name: str) -> tuple[str, list[str] | None]:
     """Return a name without its brackets, and the settings in them; None where there are no brackets."""
     match = _IN_BRACKETS.fullmatch(name)
     if match is None:
         return name, None
-    return match[1], frozenset(match[2].split(_BETWEEN)) - {""}
+    return match[1], _NEXT.split(match[2]) if match[2] else []
 
 
 def mapped_place(name: str, place: Callable[[str], str]) -> str:
-    """Return a name with the place in it, if it holds one, replaced by `place` of it."""
-    kind, colon, rest = name.partition(":")
-    return f"{kind}:{place(rest)}" if colon and kind in LOCATED else name
+    """Return a name with the place in it, if it holds one, replaced by `place` of it; settings stay as they are."""
+    bare = bare_name(name)
+    kind, colon, rest = bare.partition(":")
+    return f"{kind}:{place(rest)}{name[len(bare) :]}" if colon and kind in LOCATED else name
 
 
 def loadable_name(shown: str, location: str | None) -> str:
@@ -71,17 +79,19 @@ def data_dir_of(shown: str, location: str | None) -> str | None:
 def is_named(shown: str, location: str | None, name: str) -> bool:
     """Return whether `name` is a dataset as it is shown, or as it is typed, with the path to it.
 
-    A name without settings is the dataset's with any; one with some is every dataset's that has these; `[]` has none.
+    A name without settings is the dataset's with any; one with some is every dataset's that has these (`[seed=0]`: that
+    has no seed); `[]` has none.
     """
     base, asked = _taken_apart(name)
     typed = mapped_place(base, lambda place: os.path.abspath(os.path.expanduser(place)))
     if base != bare_name(shown) and typed != loadable_name(shown, location):
         return name == shown
-    has = _taken_apart(shown)[1] or frozenset()
-    return asked is None or (asked <= has if asked else not has)
+    has = settings_in(shown)
+    if not asked:
+        return asked is None or not has
+    return all(has.get(key, _AT_DEFAULT.get(key)) == value for key, value in settings_in(name).items())
 
 
 def is_exactly(shown: str, location: str | None, name: str) -> bool:
     """Return whether `name` says all settings of a dataset, and no others."""
-    asked = _taken_apart(name)[1]
-    return is_named(shown, location, name) and asked == (_taken_apart(shown)[1] or frozenset())
+    return is_named(shown, location, name) and has_settings(name) and settings_in(name) == settings_in(shown)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from mt.cache.dataset_name import LOCATED, bare_name
+from mt.cache.dataset_name import LOCATED, bare_name, has_settings, settings_in
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
-from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of
+from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of, settings_of
 from mt.errors import InputError, unknown
 from mt.system import folders
 
@@ -50,7 +50,8 @@ def load_dataset(
     """Return a dataset by the name it is registered under; no pixel is read.
 
     `name` may carry an argument: `medmnist:pathmnist@64`, `folder:PATH`, `table:CSV`, `synthetic@10000`.
-    `settings` are what loads it beside the name (`DatasetSettings`), or its fields by keyword: `task="ordinal"`.
+    `settings` are what loads it beside the name (`DatasetSettings`), or its fields by keyword: `task="ordinal"`; the
+    name may hold them too, as tables show it: `folder:PATH[seed=3]`.
     The seed also draws the synthetic images; the published datasets' drawn splits have a seed of their own, part of
     their definition.  With `on_error="skip"` a label whose image does not exist keeps its row, which then loads as an
     `ImageError`.
@@ -60,6 +61,7 @@ def load_dataset(
         DatasetError: its files are missing, malformed or contradict each other.
     """
     settings = replace(settings or DatasetSettings(), **words)
+    name, settings = named_settings(name, settings)
     family, argument = split_name(name)
     spec = DATASETS[family]
     _refuse_unused(settings, family, spec)
@@ -72,6 +74,29 @@ def load_dataset(
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
     return _with_crossing_groups_noted(replace(validated(dataset), settings=settings))
+
+
+def named_settings(name: str, settings: DatasetSettings) -> tuple[str, DatasetSettings]:
+    """Return a dataset's name without its brackets, and the settings with those in them.
+
+    A folder or file whose own name has brackets is taken as it is.
+
+    Raises:
+        InputError: an unknown setting, or one that is given twice, differently.
+    """
+    if not has_settings(name) or _place_of(name).exists():
+        return name, settings
+    given = settings_of(settings_in(name), name=name)
+    changed = settings.changed()
+    for field, value in given.items():
+        if changed.get(field, value) != value:
+            other = f"{option_of(field)} {changed[field]}"
+            raise InputError(f"'{name}' says {field}={value}, and {other} something else. Say one of them.")
+    return bare_name(name), replace(settings, **given)
+
+
+def _place_of(name: str) -> Path:
+    return Path(name.partition(":")[2]).expanduser()
 
 
 def _refuse_unused(settings: DatasetSettings, family: str, spec: DatasetSpec) -> None:
@@ -98,7 +123,7 @@ def check_dataset_name(name: str) -> None:
     Raises:
         InputError: it could not.
     """
-    family, argument = split_name(bare_name(name))
+    family, argument = split_name(named_settings(name, DatasetSettings())[0])
     if family in LOCATED and not Path(argument).expanduser().exists():
         there = f"there is no {_WHERE[family]} {argument}"
         raise InputError(f"No features of '{name}' are in the cache, and {there}. See: mt cache list")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 from mt.datasets.decoding.rules import Decoding
-from mt.errors import InputError
+from mt.errors import InputError, unknown
 from mt.types import Task
 
 # Fields that only a table has a use for.
 OF_TABLES = (
     "hash_groups", "uncertain", "blank", "separator", "image_column", "label_columns", "group_column", "missing_group",
 )  # fmt: skip
+WHOLE_NUMBERS = ("seed", "max_pixels")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -108,6 +109,37 @@ class DatasetSettings:
             for one in value if isinstance(value, tuple) else (value,):
                 words += [option, str(one)]
         return tuple(words)
+
+
+def settings_of(words: Mapping[str, str], *, name: str) -> dict[str, Any]:
+    """Return the fields that words set, as `folder:ihc[seed=3]` holds them.
+
+    Raises:
+        InputError: an unknown setting, or a value of another kind; `name` is what it was found in.
+    """
+    known = {field.name: field for field in fields(DatasetSettings)}
+    given: dict[str, Any] = {}
+    for key, text in words.items():
+        if key not in known:
+            raise unknown("setting", key, known, see="mt featurize --help")
+        given[key] = _read(key, text, known[key].default, name)
+    return given
+
+
+def _read(key: str, text: str, default: object, name: str) -> Any:
+    """Return the value that a word stands for."""
+    if isinstance(default, bool):
+        if text != "yes":
+            raise InputError(f"{key}={text} in '{name}': expected {key}=yes, or nothing.")
+        return True
+    if isinstance(default, tuple):
+        return tuple(text.split("+"))
+    if key not in WHOLE_NUMBERS:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{key}={text} in '{name}': expected a whole number.") from None
 
 
 def option_of(field: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.datasets.choice_options import dataset_choice
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")
 @options.models
 @options.datasets
+@dataset_choice
 @click.option(
     "--method",
     "methods",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.datasets.choice_options import dataset_choice
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.registry import SOLVERS
 from mt.system.device_options import device_options
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: mt probe --fraction 0.01 --fraction 0.1 --model dino --dataset pcam --compare")
 @options.models
 @options.datasets
+@dataset_choice
 @options.fractions
 @options.shots
 @options.seeds

@@ -5,6 +5,7 @@ Planning opens no feature file and imports nothing heavy, so a run whose answers
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any
 from mt.cache.catalog import Catalog, Entry, chosen, settled
 from mt.cache.dataset_name import bare_name, is_named
 from mt.cache.fingerprint import digest
+from mt.cache.variants import typed
 from mt.errors import CacheError, InputError
 
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
@@ -236,11 +238,12 @@ def _check_asked(
     for name in datasets:
         if not has(datasets=[name]):
             _check_dataset(name)
-            raise _absent(cache, "--dataset", name, f"--model {(models or ['dino'])[0]} --dataset {bare_name(name)}")
+            made = f"--model {(models or ['dino'])[0]} --dataset {shlex.quote(name)}"
+            raise _absent(cache, f"--dataset {shlex.quote(name)}", _there(has(), name), made)
     for name in models:
         if not has(models=[name], datasets=datasets):
             where = (datasets or [has()[0].dataset])[0]
-            raise _absent(cache, "--model", name, f"--model {name} --dataset {where}")
+            raise _absent(cache, f"--model {name}", "", f"--model {name} --dataset {shlex.quote(where)}")
 
 
 def _check_dataset(name: str) -> None:
@@ -250,16 +253,23 @@ def _check_dataset(name: str) -> None:
     check_dataset_name(name)
 
 
-def _absent(cache: Path, option: str, name: str, arguments: str) -> InputError:
+def _there(entries: Sequence[Entry], name: str) -> str:
+    """Return which settings of a dataset there are features of, in words; empty without any."""
+    same = [entry for entry in entries if _is_of(entry, bare_name(name))]
+    names = " and ".join(dict.fromkeys(shlex.quote(typed(entry.dataset)) for entry in same))
+    return f"There are: {names}. " if names else ""
+
+
+def _absent(cache: Path, asked: str, there: str, arguments: str) -> InputError:
     return InputError(
-        f"No finished train features for {option} {name} in {cache}. "
+        f"No finished train features for {asked} in {cache}. {there}"
         f"Make them: mt featurize {arguments}  See: mt cache list"
     )
 
 
 def _nothing(cache: Path, omitted: Sequence[Entry], models: Sequence[str], datasets: Sequence[str]) -> InputError:
     """Return the error for a cache without anything to probe, naming the command that fills it."""
-    model, dataset = (*models, "dino")[0], (*datasets, "pcam")[0]
+    model, dataset = (*models, "dino")[0], shlex.quote((*datasets, "pcam")[0])
     command = f"mt featurize --model {model} --dataset {dataset}"
     if omitted:
         flags = ", ".join(sorted({flag for entry in omitted for flag in entry.flags}))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mt.datasets.choice_options import dataset_choice
 from mt.system import folders
 from mt.terminal import options, progress
 
@@ -21,6 +22,7 @@ from mt.terminal import options, progress
     help="The page; its charts and tables go to a folder of the same name.",
 )
 @options.datasets
+@dataset_choice
 @options.cache_dir
 @options.scores
 @click.option(

@@ -15,6 +15,7 @@ from typing import Any
 
 from mt.cache.dataset_name import bare_name
 from mt.cache.fingerprint import digest
+from mt.cache.variants import Variant, newest_grouped, taken, typed
 from mt.errors import unknown
 from mt.probe.questions import Budget
 from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, Origins
@@ -76,6 +77,7 @@ class Experiment:
     """Scores that may stand on one curve, the later answer where a question was answered twice.
 
     name: unique among the experiments of its dataset.  newest: place of its last score among all.
+    made: when the newest of its features were written, 0 where they are gone.
     """
 
     identity: str
@@ -83,6 +85,7 @@ class Experiment:
     method: Method
     scores: tuple[Score, ...]
     newest: int
+    made: float = 0.0
     facts: Facts = field(default_factory=dict)
     name: str = ""
     shown: bool = False
@@ -94,6 +97,22 @@ class Experiment:
         for score in self.scores:
             found.setdefault(Budget(score.fraction, score.shots), set()).add(score.seed)
         return found
+
+    @property
+    def dataset(self) -> str:
+        """The train dataset's name with its settings."""
+        last = self.scores[-1]
+        return _plain(last.dataset, last.fingerprints["train"][0]["dataset"])
+
+    @property
+    def test_dataset(self) -> str:
+        """The test dataset's name with its settings."""
+        last = self.scores[-1]
+        return _plain(last.test_dataset, last.fingerprints["test"][0]["dataset"])
+
+    @property
+    def title(self) -> str:
+        return self.dataset if self.dataset == self.test_dataset else f"{self.dataset} → {self.test_dataset}"
 
     @property
     def grouped(self) -> bool:
@@ -122,18 +141,23 @@ def experiments(scores: Iterable[Score], origins: Origins) -> list[Experiment]:
     for place, score in enumerate(scores):
         parts.setdefault(_identity(score), []).append((place, score))
     found = [_experiment(identity, part, origins) for identity, part in parts.items()]
-    by_title: dict[tuple[str, str], list[Experiment]] = {}
-    for one in found:
-        by_title.setdefault((one.data.dataset, one.data.test_dataset), []).append(one)
-    return [one for title in sorted(by_title) for one in _named(_chosen(by_title[title]))]
+    return [one for several in _by_title(found) for one in _named(_chosen(several))]
+
+
+def among(found: Iterable[Experiment]) -> list[Experiment]:
+    """Return some of all experiments, under their names, with those marked that are shown by default among them."""
+    return [one for several in _by_title(found) for one in _chosen(several)]
 
 
 def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experiment]:
     """Return the experiments of these names, or those shown by default without any.
 
-    A name without what differs stands for all of its experiments.  Raises InputError for one that is not there.
+    A name without what differs stands for all of its experiments.  Raises InputError for one that is not there, and
+    where nothing says which settings of a dataset are shown by default.
     """
     if not names:
+        for several in _by_title(found):
+            taken(list(_variants(several)), what="Scores")
         return [one for one in found if one.shown]
     methods = [one.method for one in found]
     labels = {one.identity: one.method.label(methods) for one in found}
@@ -144,10 +168,10 @@ def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experim
 
 
 def data_titles(found: Iterable[Experiment]) -> dict[Data, str]:
-    """Return what to call each dataset; several contents of one name are told apart."""
+    """Return what to call each dataset, its settings included; several contents of one name are told apart."""
     by_title: dict[str, dict[Data, Experiment]] = {}
-    for one in found:
-        by_title.setdefault(one.data.title, {}).setdefault(one.data, one)
+    for one in {one.data: one for one in found}.values():
+        by_title.setdefault(one.title, {})[one.data] = one
     titles: dict[Data, str] = {}
     for title, several in by_title.items():
         words = _words([one.facts for one in several.values()], DATA_FACTS)
@@ -156,6 +180,14 @@ def data_titles(found: Iterable[Experiment]) -> dict[Data, str]:
             parts = [said] if said and unique else [said, f"content {digest(list(data.prints))[:_SHORT]}"]
             titles[data] = title if len(several) == 1 else _joined(title, *parts)
     return titles
+
+
+def _by_title(found: Iterable[Experiment]) -> list[list[Experiment]]:
+    """Return the experiments of each dataset, or of one dataset tested on another."""
+    by_title: dict[tuple[str, str], list[Experiment]] = {}
+    for one in found:
+        by_title.setdefault((one.data.dataset, one.data.test_dataset), []).append(one)
+    return [by_title[title] for title in sorted(by_title)]
 
 
 def _identity(score: Score) -> str:
@@ -178,7 +210,8 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     listed = last.realised.get("listed")
     facts["draws"] = "seeded draws" if not listed else "listed draws" if listed is True else f"listed draws {listed}"
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
-    return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, facts)
+    made = origins.made(last.fingerprints)
+    return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, made, facts)
 
 
 def _named(found: Sequence[Experiment]) -> list[Experiment]:
@@ -228,18 +261,41 @@ def _joined(*parts: str) -> str:
 
 
 def _chosen(found: Sequence[Experiment]) -> list[Experiment]:
-    """Mark what is shown of one dataset: one content of it, and of each method on it one experiment."""
+    """Mark what is shown of one dataset: one variant, one content of it, and of each method on it one experiment.
 
-    def merit(one: Experiment) -> tuple[bool, bool, int]:
-        rivals = [other for other in found if other.method == one.method and other is not one]
-        return one.grouped, one.is_complete(rivals), one.newest
+    Nothing is marked where several variants are equal.
+    """
+    variants = _variants(found)
+    best = newest_grouped(list(variants))
+    if best is None:
+        return list(found)
 
-    best = max(found, key=merit).data
+    def merit(one: Experiment) -> tuple[bool, float, int]:
+        return _is_complete(one, found), one.made, one.newest
+
+    data = max(variants[best], key=merit).data
     shown: dict[Method, Experiment] = {}
-    for one in found:
-        if one.data == best and (one.method not in shown or merit(one) > merit(shown[one.method])):
+    for one in variants[best]:
+        if one.data == data and (one.method not in shown or merit(one) > merit(shown[one.method])):
             shown[one.method] = one
     return [replace(one, shown=shown.get(one.method) is one) for one in found]
+
+
+def _variants(found: Sequence[Experiment]) -> dict[Variant, list[Experiment]]:
+    """Return the experiments of one dataset by the settings of their train features; only complete ones, if any is."""
+    complete = [one for one in found if _is_complete(one, found)] or found
+    parts: dict[tuple[str, bool], list[Experiment]] = {}
+    for one in found:
+        parts.setdefault((typed(one.dataset), one.grouped), []).append(one)
+    return {
+        Variant(name, grouped, max((one.made, one.newest) for one in some)): some
+        for (name, grouped), some in parts.items()
+        if any(one in complete for one in some)
+    }
+
+
+def _is_complete(one: Experiment, found: Sequence[Experiment]) -> bool:
+    return one.is_complete(other for other in found if other.method == one.method and other is not one)
 
 
 def _plain(name: str, print_: str) -> str:

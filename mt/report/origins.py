@@ -41,6 +41,11 @@ class Origins:
         """Return the command that made a file; empty where it is not known."""
         return str(self._of(file).get("command", ""))
 
+    def made(self, fingerprints: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+        """Return when the newest of the features that a score rests on was written; 0 where they are gone."""
+        files = (str(kept["file"]) for several in fingerprints.values() for kept in several)
+        return max((self._entries[file].modified for file in files if file in self._entries), default=0.0)
+
     def facts(self, fingerprints: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
         """Return what is known of the features that a score rests on, in words."""
         several = [self._of(kept["file"]).get("facts", {}) for kept in fingerprints["train"]]

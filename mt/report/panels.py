@@ -7,17 +7,20 @@ that are never mixed, over draws and over test cases.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mt.cache.dataset_name import is_named, mapped_place
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
 from mt.probe.scores.scoring import Subject
-from mt.report.experiments import Experiment, Method, asked_for, data_titles, experiments
+from mt.report.experiments import Experiment, Method, among, asked_for, data_titles, experiments
 from mt.report.origins import Origins
 from mt.results.store import Score, ScoreStore
 from mt.types import HEADLINE
@@ -86,7 +89,8 @@ class PanelCell:
 class Panel:
     """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric.
 
-    title: tells contents of one dataset's name apart.  others: experiments of the dataset that are not shown.
+    dataset, test_dataset: with their settings.  title: tells contents of one dataset's name apart.
+     others: experiments of the dataset that are not shown.
     commands: what made the feature files, by fingerprint, as far as it is known.
     """
 
@@ -195,25 +199,30 @@ def _found(
     if not scores and not datasets:
         raise InputError(f"No scores in {store.path}. Make some: mt probe")
     found = experiments(scores, origins)
-    known = {name: one for one in found for name in (one.scores[-1].dataset, one.data.dataset)}
     for name in datasets:
-        if name not in known:
-            there = ", ".join(sorted({one.data.dataset for one in found})) or "none"
+        if not any(_is_of(one, name) for one in found):
+            there = ", ".join(sorted({one.dataset for one in found})) or "none"
             raise InputError(
                 f"No scores of dataset '{name}' in {store.path}. There are: {there}. "
-                f"Make some: mt probe --dataset {name}"
+                f"Make some: mt probe --dataset {shlex.quote(name)}"
             )
-    wanted = {known[name].data.dataset for name in datasets}
-    return [one for one in found if not wanted or one.data.dataset in wanted]
+    return among(one for one in found if any(_is_of(one, name) for name in datasets)) if datasets else found
+
+
+def _is_of(one: Experiment, name: str) -> bool:
+    """Say whether an experiment is of a dataset, named with its settings or without, by its place or as it is shown."""
+    return name in (one.scores[-1].dataset, one.data.dataset) or any(
+        is_named(one.dataset, None, known) for known in (name, mapped_place(name, lambda place: Path(place).name))
+    )
 
 
 def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: Sequence[Experiment]) -> Panel:
-    data = shown[0].data
     outcome = store.fit(shown[-1].scores[-1].fit).outcome
     task, classes = str(outcome["task"]), tuple(map(str, outcome["class_names"]))
     shown_cells = _marked(store, [cell for one in shown for cell in _cells(store, one)])
     ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
-    return Panel(data.dataset, data.test_dataset, title, task, classes, HEADLINE[task], ordered, tuple(others))
+    names = shown[-1].dataset, shown[-1].test_dataset
+    return Panel(*names, title, task, classes, HEADLINE[task], ordered, tuple(others))
 
 
 def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:

@@ -47,7 +47,8 @@ def commands(panels: Sequence[Panel]) -> list[str]:
 
 def _report(panels: Sequence[Panel]) -> str:
     """Return the command for the report; it names experiments where several of one name are shown."""
-    several = Counter((panel.dataset, panel.test_dataset) for panel in panels for _ in _layers(panel))
+    pairs = [(bare_name(panel.dataset), bare_name(panel.test_dataset)) for panel in panels for _ in _layers(panel)]
+    several = Counter(pairs)
     names: dict[str, None] = {}
     if max(several.values(), default=0) > 1:
         names = dict.fromkeys(cell.name for panel in panels for cell in panel.cells)

@@ -1,6 +1,7 @@
 """A study: one file that says which datasets, models, budgets and methods; everything else follows from it.
 
-datasets = ["pcam", "folder:photos"]      names that `mt datasets` lists; paths are relative to the file
+datasets = ["pcam", "folder:photos"]      names that `mt datasets` lists; paths are relative to the file; settings may
+                                          stand in brackets: "folder:photos[seed=3]"
 models = ["simclr", "dino"]               names that `mt models` lists
 methods = ["probe", "dvme"]               probe, concat, average, dvme, fine-tune     [default: probe]
 fractions = [0.01, 0.1, 1.0]              or shots = [1, 5, 25]                       [default: these fractions]
@@ -59,9 +60,10 @@ def _checked(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _dataset(name: str) -> None:
-    from mt.datasets import split_name
+    from mt.datasets import named_settings, split_name
+    from mt.datasets.settings import DatasetSettings
 
-    split_name(name)
+    split_name(named_settings(name, DatasetSettings())[0])
 
 
 def _model(name: str) -> None:

@@ -103,7 +103,7 @@ def test_one_of_them_is_shown_and_the_other_is_named(here: Path, options: str, s
 def test_asked_for_together_they_stand_in_charts_of_their_own(here: Path) -> None:
     run("mt report --map-points 0 --out both.html --experiment efficientnet-lite0")
     assert {row["method"] for row in scores(here / "both")} == {SMALL, LARGE}
-    titles = [f"<h2>folder:ihc, {groups} <small>" for groups in ("grouped", "ungrouped")]
+    titles = [f"<h2>folder:ihc{settings} <small>" for settings in (r"[group_regex=pt(\d+)]", "")]
     assert all(title in (here / "both.html").read_text(encoding="utf-8") for title in titles)
     assert not list((here / "both").glob("*needed*"))
 
