@@ -18,7 +18,7 @@ import scipy.optimize
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from mt.probe.solver.paths import LogisticPath
+from mt.probe.solver.fits import LogisticPath
 
 WITHIN = 1e-4
 ITERATIONS = 50_000

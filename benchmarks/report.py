@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks._pairs import machine, row
 from mt.cache.catalog import Catalog
-from mt.probe.budgets.source import DrawSource
+from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Question, budgets, find_pairs
 from mt.probe.run import Scorer, ask
 from mt.report.charts.embedding import Maps

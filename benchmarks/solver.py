@@ -30,7 +30,7 @@ from benchmarks._pairs import machine
 from benchmarks._scikit import Clock, Told, WarmPath, objectives, seconds, time_told, warm_path
 from benchmarks._spectra import features, labels
 from mt.probe.solver.api import fit_logistic, solve_folds, solve_refits
-from mt.probe.solver.paths import LogisticPath
+from mt.probe.solver.fits import LogisticPath
 from mt.probe.solver.request import LogisticRequest
 
 CS = np.logspace(-3, 3, 13)

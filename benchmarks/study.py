@@ -98,7 +98,7 @@ def imports() -> None:
     """Import what a probe imports."""
     import sklearn.metrics  # noqa: F401
 
-    import mt.probe.solver.registry  # noqa: F401
+    import mt.probe.solver.request  # noqa: F401
 
 
 def timed(*, full: bool) -> dict[str, int]:

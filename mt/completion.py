@@ -49,7 +49,7 @@ def _metrics() -> Iterable[str]:
 
 
 def _protocols() -> Iterable[str]:
-    from mt.probe.protocols.registry import PROTOCOLS
+    from mt.probe.protocols import PROTOCOLS
 
     return PROTOCOLS
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from mt.cache import open_features
 from mt.cli import group
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from tests.fuse.end_to_end.small import make_cache
 from tests.probe.features import write_pair
 

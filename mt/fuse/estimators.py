@@ -16,7 +16,7 @@ from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.probe.methods.base import Fitting, Probe
 from mt.probe.methods.fit import fit_probe
-from mt.probe.protocols.registry import get_protocol
+from mt.probe.protocols import get_protocol
 from mt.types import Array, LabelledRows
 
 Columns = Sequence[Sequence[int] | slice]

@@ -13,8 +13,7 @@ from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
 from mt.probe.answer import row_flags, versions
-from mt.probe.budgets.draw import Draw
-from mt.probe.budgets.source import DrawSource
+from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.questions import Pair, Question

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mt.probe.budgets.draw import draw as draw
     from mt.probe.budgets.draw import folds as folds
     from mt.probe.estimator import LogisticProbe as LogisticProbe
-    from mt.probe.protocols.registry import PROTOCOLS as PROTOCOLS
+    from mt.probe.protocols import PROTOCOLS as PROTOCOLS
     from mt.probe.request import ProbeRequest as ProbeRequest
     from mt.probe.run import Answers as Answers
     from mt.probe.run import run_probe as run_probe
@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "budgets.draw": ["Draw", "draw", "folds"],
         "estimator": ["LogisticProbe"],
-        "protocols.registry": ["PROTOCOLS"],
+        "protocols": ["PROTOCOLS"],
         "request": ["ProbeRequest"],
         "run": ["Answers", "run_probe"],
         "saved": ["load_probe"],

@@ -22,8 +22,7 @@ from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
-    from mt.probe.budgets.draw import Draw
-    from mt.probe.budgets.source import DrawSource
+    from mt.probe.budgets.draw import Draw, DrawSource
 
 # Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.
 TOGETHER = 4 << 20

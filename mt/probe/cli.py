@@ -9,7 +9,7 @@ import click
 
 from mt.datasets.choice_options import dataset_choice
 from mt.probe.request import ProbeRequest
-from mt.probe.solver.registry import SOLVERS
+from mt.probe.solver.request import SOLVERS
 from mt.system.device_options import device_options
 from mt.terminal import options, progress
 

@@ -14,9 +14,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mt.errors import FitError
-from mt.probe.solver.paths import probabilities
-from mt.probe.solver.registry import get_solver
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
+from mt.probe.solver.fits import probabilities
+from mt.probe.solver.request import LogisticRequest, get_solver
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -76,11 +76,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fold = self._folds(X, number, groups) if len(Cs) > 1 else None
         self.log_loss_ = None
         if fold is not None:
-            folded = solver.folds([request], [fold])
+            folded = solve_folds([request], [fold], solver)
             self.log_loss_ = [_log_loss(logits, number, task, sample_weight) for logits in folded[0].oof]
-            [path] = solver.refits([request.at(Cs[int(np.argmin(self.log_loss_))])], folded)
+            [path] = solve_refits([request.at(Cs[int(np.argmin(self.log_loss_))])], folded, solver)
         else:
-            [path] = solver.paths([request if len(Cs) == 1 else request.at(1.0)])
+            [path] = solve_paths([request if len(Cs) == 1 else request.at(1.0)], solver)
         self.C_ = float(path.Cs[0])
         self.coef_, self.intercept_ = path.coef[0], path.intercept[0]
         self.n_iter_ = np.maximum(path.n_iter, 1)

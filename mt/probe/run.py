@@ -14,9 +14,10 @@ from typing import Any
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.probe.answer import Prober
-from mt.probe.budgets.source import DrawFile, DrawSource, check_draw_file, save_draws
+from mt.probe.budgets.draw import DrawSource
+from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
 from mt.probe.methods.base import Fitting
-from mt.probe.protocols.registry import get_protocol
+from mt.probe.protocols import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
 from mt.probe.saved import ModelFolder

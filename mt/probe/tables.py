@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.probe.name_key import shortened
-from mt.probe.protocols.base import describe, stated
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, describe, stated
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt.cache.dataset_name import bare_name, has_settings
 from mt.fuse.end_to_end.request import Settings
-from mt.probe.solver.registry import SOLVERS
+from mt.probe.solver.request import SOLVERS
 from mt.report.panels import Panel, PanelCell
 
 if TYPE_CHECKING:

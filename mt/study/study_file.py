@@ -73,7 +73,7 @@ def _model(name: str) -> None:
 
 
 def _protocol(name: str) -> None:
-    from mt.probe.protocols.registry import get_protocol
+    from mt.probe.protocols import get_protocol
 
     get_protocol(name)
 

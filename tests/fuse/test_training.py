@@ -22,7 +22,7 @@ from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
 from mt.fuse.dvme.selection import MIN_ROWS, Candidate, DVMEFitter, clearly_best
 from mt.fuse.dvme.training import Trainee, Training, predict, shuffled
 from mt.probe.methods.linear import CLIP
-from mt.probe.protocols.registry import DEFAULT_CS, PROTOCOLS
+from mt.probe.protocols import DEFAULT_CS, PROTOCOLS
 from mt.probe.solver.api import fit_logistic
 from mt.probe.solver.basis import build_basis
 from mt.types import MISSING

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mt.probe.protocols.base import Head, Protocol
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, Head, Protocol
 
 
 def brief(name: str) -> Protocol:

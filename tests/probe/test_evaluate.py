@@ -16,10 +16,10 @@ import pytest
 from mt.cache import catalog
 from mt.errors import CacheError, InputError
 from mt.probe import answer, questions
-from mt.probe.budgets import source
+from mt.probe.budgets import draw, draw_file
 from mt.probe.scores import metrics
 from mt.probe.scores.score_tables import score_tables
-from mt.probe.solver.registry import SOLVERS
+from mt.probe.solver.request import SOLVERS
 from mt.results.store import Fit
 from mt.types import HEADLINE, TASKS
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
@@ -100,7 +100,7 @@ def test_the_revisions_are_those_that_stored_scores_carry() -> None:
 
 
 def test_planning_imports_no_solver() -> None:
-    code = "import sys, mt.probe.questions, mt.probe.solver.registry; print('torch' in sys.modules)"
+    code = "import sys, mt.probe.questions, mt.probe.solver.request; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
 
@@ -137,7 +137,7 @@ def test_predictions_that_collapse_are_flagged(tmp_path: Path) -> None:
 
 def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mt.probe import run
-    from mt.probe.protocols.registry import PROTOCOLS
+    from mt.probe.protocols import PROTOCOLS
 
     hasty = replace(PROTOCOLS["clip"], method=replace(PROTOCOLS["clip"].method, max_iter=1, tol=1e-12))
     monkeypatch.setattr(run, "get_protocol", lambda name: hasty)
@@ -220,8 +220,8 @@ def test_a_draw_file_is_read_once_a_pair_of_feature_files(tmp_path: Path, monkey
     file = tmp_path / "draws.json"
     probed(tmp_path, **QUICK, draw_file=file)
     calls = []
-    original = source.read_draws
-    monkeypatch.setattr(source, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = draw_file.read_draws
+    monkeypatch.setattr(draw_file, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
     assert probed(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
     assert len(calls) == 2
 
@@ -263,7 +263,7 @@ def test_a_draw_of_every_row_is_fitted_once_whatever_is_stored(tmp_path: Path, m
     again = probed(tmp_path, **asked)
     assert (again.n_fitted, again.n_stored) == (0, 8)
     with monkeypatch.context() as older:
-        older.setattr(source.DrawSource, "repeats", lambda *_: False)
+        older.setattr(draw.DrawSource, "repeats", lambda *_: False)
         every = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
         assert every.n_fitted == 12
     found = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")

@@ -14,14 +14,14 @@ import pytest
 from mt.errors import FitError, InputError
 from mt.probe import run
 from mt.probe.budgets.draw import draw, folds
-from mt.probe.methods import logistic, neighbours, selection
+from mt.probe.methods import base, linear, neighbours
 from mt.probe.methods.base import Fitted, Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from mt.probe.solver import api
-from mt.probe.solver.registry import get_solver
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.api import solve_folds
+from mt.probe.solver.request import LogisticRequest, get_solver
 from mt.results.store import Fit, ScoreStore
 from mt.types import TASKS, LabelledRows
 from tests.probe.brief import brief
@@ -109,7 +109,7 @@ def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: st
     atol, solver, options = SOLVED[solved]
     asked: Any = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu", "max_iter": 10_000} | options
     before, after = (
-        get_solver(solver).folds([LogisticRequest(X, labels, [0.1, 10.0], **asked)], [fold])[0].oof
+        solve_folds([LogisticRequest(X, labels, [0.1, 10.0], **asked)], [fold], get_solver(solver))[0].oof
         for labels in (y, permuted)
     )
     np.testing.assert_allclose(after[:, held], before[:, held], rtol=0, atol=atol)
@@ -200,8 +200,8 @@ def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, 
 
 
 def test_ties_go_to_the_smaller_setting() -> None:
-    assert selection.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
-    assert selection.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
+    assert base.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
+    assert base.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
 
 
 @pytest.mark.parametrize(("name", "C"), [("dinov2-logreg", 1e-6), ("ssl-transfer", 1e6)])
@@ -214,10 +214,10 @@ def test_ties_go_as_each_origin_breaks_them(name: str, C: float) -> None:
 def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("multiclass")
     fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
-    monkeypatch.setattr(logistic, "carve", lambda *_: fold)
+    monkeypatch.setattr(linear, "carve", lambda *_: fold)
     seen: list[np.ndarray] = []
-    original = logistic.ScaledBudget.logits
-    monkeypatch.setattr(logistic.ScaledBudget, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
+    original = linear.ScaledBudget.logits
+    monkeypatch.setattr(linear.ScaledBudget, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
     permuted = np.where(fold == 0, (y + 1) % 3, y)
     for labels in (y, permuted):
         fit_probe(LabelledRows(X, labels), fitting_of(name, "multiclass"), seed=0)
@@ -227,7 +227,7 @@ def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkey
 def test_a_hold_out_that_would_take_all_of_a_class_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("binary")
     parts = {"fit": np.flatnonzero(y == 0), "held": np.flatnonzero(y == 1)}
-    monkeypatch.setattr(selection, "stratified_split", lambda *_, **__: parts)
+    monkeypatch.setattr(base, "stratified_split", lambda *_, **__: parts)
     fitted = fit_probe(LabelledRows(X, y), fitting_of("ssl-transfer"), seed=0)
     assert (fitted.settings, fitted.flags) == ({"C": 1.0}, ("fixed_C",))
 
@@ -297,7 +297,7 @@ def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
 
 def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
     y, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 0])
-    known = selection.teachable(y, fold, 3, multilabel=False)
+    known = base.teachable(y, fold, 3, multilabel=False)
     assert known.tolist() == [True, True, True, True, False, False]
 
 
@@ -320,7 +320,7 @@ def test_groups_of_a_draw_stay_in_one_fold() -> None:
     X, y = data_of("binary")
     groups = np.array([f"g{row // 6}" for row in range(len(y))])
     for name in ("default", "ssl-transfer", "thunder"):
-        fold = selection.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
+        fold = base.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
         assert fold is not None
         assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
 
@@ -335,6 +335,11 @@ def test_only_the_warning_that_a_flag_stands_for_is_muted(monkeypatch: pytest.Mo
             "unconverged",
         )
     solve = api.solve_paths
-    monkeypatch.setattr(api, "solve_paths", lambda asked: warnings.warn("something else", stacklevel=1) or solve(asked))
+
+    def warned(*asked: Any) -> Any:
+        warnings.warn("something else", stacklevel=1)
+        return solve(*asked)
+
+    monkeypatch.setattr(api, "solve_paths", warned)
     with pytest.warns(UserWarning, match="something else"):
         fit_probe(LabelledRows(X, y), fitting, seed=0)

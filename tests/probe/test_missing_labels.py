@@ -15,17 +15,15 @@ from mt.cli import group
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.probe.budgets.draw import draw, folds
-from mt.probe.methods.base import Fitting
+from mt.probe.methods.base import Fitting, teachable
 from mt.probe.methods.fit import fit_probe
-from mt.probe.methods.selection import teachable
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.metrics import interval, per_class, score
 from mt.probe.scores.sample import left_out
 from mt.probe.scores.scoring import _few_flags, by_group
-from mt.probe.solver.api import fit_logistic
-from mt.probe.solver.registry import get_solver
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.api import fit_logistic, solve_folds, solve_paths
+from mt.probe.solver.request import LogisticRequest, get_solver
 from mt.types import MISSING, Array, LabelledRows, ScoredRows
 from tests.probe.features import embeddings_and_labels, probed, store_of, write_features
 
@@ -48,10 +46,10 @@ def masked(n: int = 150, seed: int = 0) -> tuple[Array, Array, Array]:
 def test_a_label_is_fitted_as_on_the_rows_that_know_it(solver: str, class_weight: str | None) -> None:
     X, _, y = masked()
     request = LogisticRequest(X, y, CS, task="multilabel", class_weight=class_weight, tol=1e-12, dtype="float64")
-    [path] = get_solver(solver).paths([request])
+    [path] = solve_paths([request], get_solver(solver))
     for k in range(LABELS):
         rows = y[:, k] != MISSING
-        [alone] = get_solver(solver).paths([replace(request, X=X[rows], y=y[rows, k : k + 1])])
+        [alone] = solve_paths([replace(request, X=X[rows], y=y[rows, k : k + 1])], get_solver(solver))
         np.testing.assert_allclose(path.coef[:, k], alone.coef[:, 0], atol=1e-5)
         np.testing.assert_allclose(path.intercept[:, k], alone.intercept[:, 0], atol=1e-5)
     assert path.converged.all()
@@ -62,13 +60,13 @@ def test_out_of_fold_predictions_are_those_of_the_rows_that_know_the_label(solve
     X, _, y = masked()
     fold = np.arange(len(y)) % 4
     request = LogisticRequest(X, y, CS, task="multilabel", tol=1e-12, dtype="float64")
-    [found] = get_solver(solver).folds([request], [fold])
+    [found] = solve_folds([request], [fold], get_solver(solver))
     for k in range(LABELS):
         rows = y[:, k] != MISSING
-        [alone] = get_solver(solver).folds([replace(request, X=X[rows], y=y[rows, k : k + 1])], [fold[rows]])
+        [alone] = solve_folds([replace(request, X=X[rows], y=y[rows, k : k + 1])], [fold[rows]], get_solver(solver))
         np.testing.assert_allclose(found.oof[:, rows, k], alone.oof[..., 0], atol=1e-4)
     y[fold > 0, 2] = MISSING  # the first fold's fit knows no row of this label
-    [found] = get_solver(solver).folds([replace(request, y=y)], [fold])
+    [found] = solve_folds([replace(request, y=y)], [fold], get_solver(solver))
     assert (found.oof[:, fold == 0, 2] == 0).all()
     assert np.isfinite(found.oof).all()
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mt.cli import group
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from mt.results.store import ScoreStore
 from tests.probe.features import write_features, write_pair
 

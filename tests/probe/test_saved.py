@@ -14,7 +14,7 @@ import pytest
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.probe import run
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from mt.probe.saved import FORMAT_VERSION, load_probe
 from mt.probe.scores import scoring
 from mt.results.store import ScoreStore

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.probe.budgets.source import DrawSource
+from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Budget, Pair, Question
 from mt.probe.run import Scorer, ask
 from mt.results.store import Fit, ScoreStore

@@ -15,7 +15,7 @@ import pytest
 
 from mt.cache.fingerprint import digest
 from mt.errors import CacheError, LockedError, NoSpaceError
-from mt.results import database
+from mt.results import store as database
 from mt.results.store import Fit, Score, ScoreStore, content_of
 from mt.types import LabelledRows
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mt.probe.budgets.draw import folds
+from mt.probe.methods.base import teachable
 from mt.probe.methods.linear import known_outputs
-from mt.probe.methods.selection import teachable
 from mt.types import MISSING, Array
 
 

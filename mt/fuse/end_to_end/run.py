@@ -18,9 +18,9 @@ from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.tuner import Tuner, checkpoints_of, identity_of, method_name
 from mt.fuse.request import FuseRequest
 from mt.fuse.run import draws_of, run_fuse
-from mt.probe.budgets.source import DrawSource
+from mt.probe.budgets.draw import DrawSource
 from mt.probe.methods.base import Fitting
-from mt.probe.protocols.registry import get_protocol
+from mt.probe.protocols import get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
 from mt.probe.run import Answers, Scorer, ask, check_metrics, run_probe

@@ -31,7 +31,7 @@ from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.fuser import attention_by_class
 from mt.probe.answer import row_flags, versions
-from mt.probe.budgets.source import DrawSource
+from mt.probe.budgets.draw import DrawSource
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.linear import link
 from mt.probe.questions import Pair, Question

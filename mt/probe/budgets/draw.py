@@ -6,17 +6,23 @@ Draws, folds and splits are stratified by class; several labels, and groups as u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError
+from mt.probe.questions import Budget, Question, budgets, seeds_of
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
 from mt.types import MISSING, TASKS, Groups
 
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
+
+REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
+Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
 UNITS = ("row", "group")
 
 
@@ -215,3 +221,35 @@ def account(
         "constant": np.flatnonzero(constant).tolist(),
         "everything": len(rows) == len(matrix),
     }
+
+
+class DrawSource:
+    """Draws as prefixes of our seeded orders."""
+
+    def __init__(self) -> None:
+        self._whole: dict[tuple[str, str, str, str, Budget], int] = {}
+
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
+        """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
+        if seeds < 1:
+            raise InputError(f"--seeds must be at least 1, got {seeds}.")
+        here = {"order": REVISION}
+        return [(budget, seed, here) for budget in budgets(fractions, shots) for seed in seeds_of(budget, seeds)]
+
+    def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
+        """Return whether a question's draw took every row, as an earlier question's on the same budget did.
+
+        There is only one such draw, whatever its seed.
+        """
+        if not realised.get("everything"):
+            return False
+        pair = question.pair
+        asked = pair.dataset, pair.test_dataset, pair.model, question.method, question.budget
+        return self._whole.setdefault(asked, question.seed) != question.seed
+
+    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+        """Return the rows of one draw from a train split."""
+        return draw(
+            train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction,
+            shots=budget.shots, seed=seed, groups=train.groups, unit=train.manifest["budget_unit"],
+        )  # fmt: skip

@@ -10,23 +10,106 @@ Only `ids` is required in a draw, and only `dataset` and `draws` beside the form
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError
-from mt.probe.budgets.draw import UNITS, Draw, account, class_matrix
+from mt.probe.budgets.draw import UNITS, Asked, Draw, DrawSource, account, class_matrix
+from mt.probe.questions import Budget, Pair, Question, budgets
+from mt.results.store import ScoreStore
 from mt.stratification import Ints
 from mt.system import files
 from mt.types import Groups
 
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
+
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
 Name = tuple[float | None, int | None, int]  # fraction, shots and seed: they identify a draw in its file
+
+
+class DrawFile(DrawSource):
+    """Draws as a file lists them, whatever seeds were asked for; read once per train split."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._read: tuple[FeatureFile, dict[tuple[Budget, int], Draw]] | None = None
+
+    def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
+        """Return the draws that the file holds; their rows are part of the identity.
+
+        Raises InputError if other budgets are asked for.
+        """
+        listed, wanted = [budget for budget, _ in self._listed], budgets(fractions, shots)
+        if (fractions or shots) and set(listed) != set(wanted):
+            there, other = (", ".join(map(str, dict.fromkeys(found))) for found in (listed, wanted))
+            raise InputError(
+                f"{self.path} lists draws of {there}; asked for were {other}. Remove --fraction and --shots, or "
+                "write the others to a new file: mt probe --draw-file FILE"
+            )
+        return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
+
+    def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
+        return False  # every draw that a file lists was asked for
+
+    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+        if self._read is None or self._read[0] is not train:
+            draws = read_draws(
+                self.path, ids=train.ids, labels=train.labels, task=train.task, n_classes=len(train.class_names),
+                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=train.groups,
+            )  # fmt: skip
+            listed = [replace(found, realised={**found.realised, "listed": self._content}) for found in draws]
+            self._read = train, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
+        return self._read[1][budget, seed]
+
+    @cached_property
+    def _content(self) -> str:
+        """The beginning of the digest of all that the file lists: draws of two files are not of one kind."""
+        return digest([[str(budget), seed, ids] for (budget, seed), ids in self._listed.items()])[:12]
+
+    @cached_property
+    def _listed(self) -> dict[tuple[Budget, int], str]:
+        """The digest of the ids of each (budget, seed), read without the features."""
+        return {(Budget(fraction, shots), seed): ids for (fraction, shots, seed), ids in list_draws(self.path).items()}
+
+
+def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
+    """Raise InputError for a draw file in a folder that does not exist, or for more than one dataset."""
+    if not path.parent.is_dir():
+        raise InputError(f"No folder {path.parent} to write the draws to. Make it: mkdir -p {path.parent}")
+    names = sorted({pair.dataset for pair in pairs})
+    if len(names) > 1:
+        raise InputError(
+            f"--draw-file holds the draws of one dataset, found {', '.join(names)}. Name one: --dataset {names[0]}"
+        )
+
+
+def save_draws(path: Path, questions: Sequence[Question], source: DrawSource, store: ScoreStore) -> None:
+    """Write the rows of every draw that was asked for, as the store keeps them."""
+    kept = store.has_fits(question.identity for question in questions)
+    draws: dict[tuple[Budget, int], Draw] = {}
+    pool = ""
+    for question in questions:
+        budget, seed = question.budget, question.seed
+        if question.identity in kept and (budget, seed) not in draws:
+            fit = store.fit(question.identity)
+            realised, pool = dict(fit.outcome["realised"]), fit.pool
+            if not source.repeats(question, realised):
+                draws[budget, seed] = Draw(fit.rows, budget.fraction, budget.shots, seed, realised)
+    train = questions[0].pair.train[0]
+    write_draws(
+        path, list(draws.values()), ids=store.cases(pool).ids, dataset=train.dataset,
+        fingerprint=train.fingerprints["dataset"],
+    )  # fmt: skip
 
 
 def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:

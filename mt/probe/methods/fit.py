@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mt.probe.methods.base import Fitted, Fitting
-from mt.probe.protocols.base import Logistic, Neighbours
+from mt.probe.protocols import Logistic, Neighbours
 from mt.types import Array, LabelledRows
 
 Budget = LabelledRows[Array]
@@ -22,7 +22,7 @@ def fit_probes(
     """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
     method = fitting.protocol.method
     if isinstance(method, Logistic):
-        from mt.probe.methods.logistic import fit_logistic_probes
+        from mt.probe.methods.linear import fit_logistic_probes
 
         return fit_logistic_probes(draws, fitting, method, validation)
     if isinstance(method, Neighbours):

@@ -1,21 +1,31 @@
-"""What a linear fit keeps: scaling, weights and the classes it knows; it turns embeddings into probabilities.
+"""Linear probes: what they keep, and logistic regression whose C is chosen inside the budget.
 
-Numpy and scipy alone: a saved probe predicts without torch or scikit-learn.
+A probe keeps scaling, weights and the classes it knows; it predicts with numpy and scipy alone, without torch or
+scikit-learn.  Standardised entries are clipped.  A unit of a ReLU network may be almost always zero on a small draw and
+active on a test image: standardised on 126 rows of scikit-learn's digits, embeddings of three EfficientNet-Lites
+reached 400,000 standard deviations on test rows, and logistic regression on them fell from 0.90 to 0.83 accuracy.
 
-Standardised entries are clipped.  A unit of a ReLU network may be almost always zero on a small draw and active on a
-test image: standardised on 126 rows of scikit-learn's digits, embeddings of three EfficientNet-Lites reached 400,000
-standard deviations on test rows, and logistic regression on them fell from 0.90 to 0.83 accuracy.
+The folds of all draws are solved together, then the refits.  A draw takes one of five ways: its labels hold one class;
+C is fixed; or C is chosen on a validation split, on folds, or on a hold-out of the budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mt.types import MISSING, Array
+from mt.probe.methods.base import Fitted, Fitting, best, candidate_scores, carve, teachable
+from mt.probe.protocols import Logistic
+from mt.types import MISSING, Array, LabelledRows
+
+if TYPE_CHECKING:
+    from mt.probe.solver.fits import LogisticPath
+    from mt.probe.solver.request import LogisticRequest, Solver
 
 Floats = npt.NDArray[np.float64]
 CLIP = 5.0  # standardised entries are clipped at this many standard deviations
@@ -117,3 +127,202 @@ def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.i
         base[present[0]] = 1.0
         return np.zeros(0, dtype=np.int64), base
     return present.astype(np.int64), base
+
+
+# Logistic regression --------------------------------------------------------------------------------------------------
+
+
+def fit_logistic_probes(
+    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Logistic,
+    validation: LabelledRows[Array] | None,
+) -> list[Fitted]:  # fmt: skip
+    """Fit every C at once, choose one on held-out rows of each budget, and keep its fit on the whole budget."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    budgets = [ScaledBudget.of(rows, seed, fitting, method, validation) for rows, seed in draws]
+    ways: dict[Callable[[list[ScaledBudget]], list[Fitted]], list[int]] = {}
+    for number, budget in enumerate(budgets):
+        ways.setdefault(budget.way(), []).append(number)
+    fitted: dict[int, Fitted] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an unconverged fit is flagged in its row
+        for way, numbers in ways.items():
+            fitted |= zip(numbers, way([budgets[number] for number in numbers]), strict=True)
+    return [fitted[number] for number in range(len(draws))]
+
+
+def _one_class(budgets: list[ScaledBudget]) -> list[Fitted]:
+    """Fit nothing: every prediction is the one class, or each label's base rate."""
+    return [Fitted(budget.probe, {"C": None}, {}, ("one_class",)) for budget in budgets]
+
+
+def _fixed(budgets: list[ScaledBudget]) -> list[Fitted]:
+    """Fit at the protocol's only C, or at C = 1 if no rows can be held out to choose one."""
+    from mt.probe.solver.api import solve_paths
+
+    paths = solve_paths([budget.request(budget.fixed_Cs()) for budget in budgets], budgets[0].solver)
+    return [budget.fitted(path) for budget, path in zip(budgets, paths, strict=True)]
+
+
+def _by_validation_split(budgets: list[ScaledBudget]) -> list[Fitted]:
+    """Fit the whole budget at every C and keep the best on the validation split."""
+    from mt.probe.solver.api import solve_paths
+
+    paths = solve_paths([budget.request(budget.method.Cs) for budget in budgets], budgets[0].solver)
+    every = []
+    for budget, path in zip(budgets, paths, strict=True):
+        scores = budget.validation_scores(path)
+        every.append(budget.fitted(path, budget.best(scores), budget.selection("val", scores)))
+    return every
+
+
+def _by_folds(budgets: list[ScaledBudget]) -> list[Fitted]:
+    """Choose C by the pooled out-of-fold predictions, then fit the whole budget at that C."""
+    from mt.probe.solver.api import solve_folds, solve_refits
+
+    requests = [budget.request(budget.method.Cs) for budget in budgets]
+    folded = solve_folds(requests, [budget.held_out() for budget in budgets], budgets[0].solver)
+    choices = [budget.choose(path.oof) for budget, path in zip(budgets, folded, strict=True)]
+    chosen = [request.at(C) for request, (C, _) in zip(requests, choices, strict=True)]
+    refits = solve_refits(chosen, folded, budgets[0].solver)
+    return [
+        budget.fitted(path, selection=selection)
+        for budget, path, (_, selection) in zip(budgets, refits, choices, strict=True)
+    ]
+
+
+def _by_hold_out(budgets: list[ScaledBudget]) -> list[Fitted]:
+    """Choose C on the held-out share of the budget, then fit the whole budget at that C."""
+    from mt.probe.solver.api import solve_paths
+
+    solver = budgets[0].solver
+    kept = solve_paths([budget.request(budget.method.Cs, budget.held_out() < 0) for budget in budgets], solver)
+    choices = [budget.choose(budget.logits(path)) for budget, path in zip(budgets, kept, strict=True)]
+    paths = solve_paths([budget.request([C]) for budget, (C, _) in zip(budgets, choices, strict=True)], solver)
+    return [
+        budget.fitted(path, selection=selection)
+        for budget, path, (_, selection) in zip(budgets, paths, choices, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class ScaledBudget:
+    """A budget's scaled features, its labels numbered among the outputs that it can teach, and the fold of each row.
+
+    probe: the probe to be, without weights.  fold: None if C is not chosen on held-out rows; -1 for rows that are
+    never held out.
+    """
+
+    X: Array
+    y: Array
+    fold: Array | None
+    probe: LinearProbe
+    fitting: Fitting
+    method: Logistic
+    validation: LabelledRows[Array] | None
+
+    @classmethod
+    def of(
+        cls, rows: LabelledRows[Array], seed: int, fitting: Fitting, method: Logistic,
+        validation: LabelledRows[Array] | None,
+    ) -> ScaledBudget:  # fmt: skip
+        """Scale a budget and hold rows out where they are to choose C."""
+        outputs, base = known_outputs(rows.y, fitting.task, fitting.n_classes)
+        scaling = Scaling.learn(rows.X, fitting.protocol.scaling)
+        nothing = np.zeros((0, rows.X.shape[1])), np.zeros(0)
+        probe = LinearProbe(fitting.task, fitting.n_classes, scaling, *nothing, outputs, base)
+        if not len(outputs):
+            return cls(rows.X, rows.y, None, probe, fitting, method, validation)
+        y = rows.y[:, outputs] if fitting.multilabel else np.searchsorted(outputs, rows.y)
+        fold = None
+        if len(method.Cs) > 1 and validation is None:
+            fold = carve(rows, fitting, seed)
+            if fold is not None and not teachable(y, fold, len(outputs), multilabel=fitting.multilabel).any():
+                fold = None
+        return cls(scaling.apply(rows.X, method.dtype), y, fold, probe, fitting, method, validation)
+
+    @property
+    def solver(self) -> Solver:
+        solver = self.fitting.solver
+        assert solver is not None
+        return solver
+
+    def way(self) -> Callable[[list[ScaledBudget]], list[Fitted]]:
+        """Return the way that this budget takes."""
+        if not len(self.probe.outputs):
+            return _one_class
+        if len(self.method.Cs) > 1 and self.validation is not None:
+            return _by_validation_split
+        if self.fold is None:
+            return _fixed
+        return _by_folds if self.fitting.protocol.validation.kind == "folds" else _by_hold_out
+
+    def request(self, Cs: Sequence[float], rows: Array | None = None) -> LogisticRequest:
+        """Return what to ask the solver for all rows, or for those of a mask, at these C."""
+        from mt.probe.solver.request import LogisticRequest
+
+        X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
+        return LogisticRequest(
+            X, y, Cs, task=self.fitting.task, n_classes=len(self.probe.outputs), class_weight=self.method.class_weight,
+            tol=self.method.tol, max_iter=self.method.max_iter, dtype=self.method.dtype, device=self.fitting.device,
+        )  # fmt: skip
+
+    def fixed_Cs(self) -> tuple[float, ...]:
+        return self.method.Cs if len(self.method.Cs) == 1 else (1.0,)
+
+    def held_out(self) -> Array:
+        assert self.fold is not None
+        return self.fold
+
+    def logits(self, path: LogisticPath) -> Array:
+        """Return logits (C, n, outputs) of all rows."""
+        return np.stack([self.X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
+
+    def choose(self, logits: Array) -> tuple[float, dict[str, Any]]:
+        """Return the C that is best on all held-out rows together, and what is kept of the choice."""
+        fold, n_outputs, multilabel = self.held_out(), len(self.probe.outputs), self.fitting.multilabel
+        known = teachable(self.y, fold, n_outputs, multilabel=multilabel)
+
+        def scores(entries: Array) -> Array:
+            return candidate_scores(logits, self.y, entries, self.metric, n_outputs, multilabel=multilabel)
+
+        pooled, by_fold = scores(known), []
+        for number in np.unique(fold[fold >= 0]):
+            here = known & ((fold == number)[:, None] if multilabel else fold == number)
+            by_fold.append(scores(here).tolist() if here.any() else None)
+        selection = self.selection(self.fitting.protocol.validation.kind, pooled)
+        return self.method.Cs[self.best(pooled)], {**selection, "folds": by_fold}
+
+    def validation_scores(self, path: LogisticPath) -> Array:
+        """Return one score per C on the validation split, over the classes that the budget could teach."""
+        assert self.validation is not None
+        X = self.probe.scaling.apply(self.validation.X, "float64")
+        logits = np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
+        outputs, y = self.probe.outputs, self.validation.y
+        if self.fitting.multilabel:
+            y = y[:, outputs]
+            known = y != MISSING
+        else:
+            known = np.isin(y, outputs)
+            y = np.where(known, np.searchsorted(outputs, y).clip(max=len(outputs) - 1), 0)
+        return candidate_scores(logits, y, known, self.metric, len(outputs), multilabel=self.fitting.multilabel)
+
+    @property
+    def metric(self) -> str:
+        return self.fitting.protocol.selection_metric or "log_loss"
+
+    def best(self, scores: Array) -> int:
+        return best(scores, self.fitting.protocol.validation.ties)
+
+    def selection(self, source: str, scores: Array) -> dict[str, Any]:
+        """Return what is kept of a choice: the metric (greater is better), its source, and every candidate's score."""
+        metric = f"negative {self.metric}" if self.metric == "log_loss" else self.metric
+        return {"metric": metric, "source": source, "scores": scores.tolist()}
+
+    def fitted(self, path: LogisticPath, chosen: int = 0, selection: dict[str, Any] | None = None) -> Fitted:
+        """Return the probe with the path's weights at the chosen C."""
+        flags = [] if selection is not None or len(self.method.Cs) == 1 else ["fixed_C"]
+        if not path.converged[chosen]:
+            flags.append("unconverged")
+        probe = replace(self.probe, coef=path.coef[chosen], intercept=path.intercept[chosen])
+        return Fitted(probe, {"C": float(path.Cs[chosen])}, selection or {}, tuple(flags))

@@ -2,24 +2,61 @@
 
 The objective is scikit-learn's: ``C · Σ sample_weight · loss + ½ ‖w‖²``, the intercept unpenalised; one weight vector
 for `binary`, one per label for `multilabel`, multinomial for `multiclass` and `ordinal` (with two classes as well).
+
+The problems of one call, every request's fits at every C, are solved in batches that fit in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mt.probe.solver import reference
 from mt.probe.solver.basis import Basis, build_basis
-from mt.probe.solver.batches import PenaltyGrid, solve
-from mt.probe.solver.fits import CheckedRequest
-from mt.probe.solver.lbfgs import Minima
-from mt.probe.solver.paths import Continuation, FoldedPath, LogisticPath, RefitStart
-from mt.probe.solver.request import ClassWeight, LogisticRequest, check_dtype, check_folds, check_penalties
+from mt.probe.solver.fits import (
+    CheckedRequest,
+    Continuation,
+    FitSet,
+    FoldedPath,
+    LogisticPath,
+    Loss,
+    RefitStart,
+    Sigmoid,
+    Softmax,
+    class_mass,
+)
+from mt.probe.solver.lbfgs import HISTORY, Minima
+from mt.probe.solver.request import (
+    SOLVERS,
+    ClassWeight,
+    LogisticRequest,
+    Solver,
+    check_dtype,
+    check_folds,
+    check_penalties,
+)
+from mt.probe.solver.rounds import PenalisedProblems, begin, finish
 from mt.system.device import pick_device, tf32
+
+# Bytes that the problems solved at once may take, at least.
+MEMORY = 512 << 20
+# Solve draws together only if their problems fit in 16 MiB: above that, memory traffic dominates.
+SHARED = 16 << 20
+# And only if a problem has fewer coefficients: torch adds up those of a larger one on several threads, which rounds
+# differently.
+LONG = 1 << 14
+# Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
+LOGIT_COPIES = 8
+WEIGHT_COPIES = 2 * HISTORY + 8
+# A wave of C starts from the solutions of the waves before it. It has about this many outputs: products with fewer take
+# as long.
+WIDE = 72
+# In a small design a wave has more outputs: this many per entry of the design, so that its operations are long enough.
+SMALL = 30_000_000
 
 
 def fit_logistic(
@@ -47,11 +84,13 @@ def fit_logistic(
 
 
 @tf32(allowed=False)
-def solve_paths(requests: Sequence[LogisticRequest]) -> list[LogisticPath]:
+def solve_paths(requests: Sequence[LogisticRequest], solver: Solver = SOLVERS["torch"]) -> list[LogisticPath]:
     """Fit all rows of each request at every C; small requests of one shape are solved together, to the same numbers.
 
     All their features are held at once, centred.
     """
+    if not solver.batched:
+        return reference.solve_paths(requests, solver.name)
     draws = []
     for request in requests:
         checked = _checked(request)
@@ -61,13 +100,17 @@ def solve_paths(requests: Sequence[LogisticRequest]) -> list[LogisticPath]:
 
 
 @tf32(allowed=False)
-def solve_folds(requests: Sequence[LogisticRequest], folds: Sequence[np.ndarray]) -> list[FoldedPath]:
+def solve_folds(
+    requests: Sequence[LogisticRequest], folds: Sequence[np.ndarray], solver: Solver = SOLVERS["torch"]
+) -> list[FoldedPath]:
     """Fit the rows of each request outside each of its folds at every C and predict the fold, solved as in solve_paths.
 
     ``folds`` holds for each request the number of every row's fold (rows,), from 0.  One basis serves all folds of a
     request; it uses all rows and no label.  Each fold's fits see the labels of their own rows alone.  A label with one
     class in a fit's rows predicts its smoothed base rate.
     """
+    if not solver.batched:
+        return reference.solve_folds(requests, folds, solver.name)
     draws, numbers, orders = [], [], []
     for request, fold in zip(requests, folds, strict=True):
         checked = _checked(request)
@@ -81,11 +124,15 @@ def solve_folds(requests: Sequence[LogisticRequest], folds: Sequence[np.ndarray]
 
 
 @tf32(allowed=False)
-def solve_refits(requests: Sequence[LogisticRequest], folded: Sequence[FoldedPath]) -> list[LogisticPath]:
+def solve_refits(
+    requests: Sequence[LogisticRequest], folded: Sequence[FoldedPath], solver: Solver = SOLVERS["torch"]
+) -> list[LogisticPath]:
     """Fit all rows of each request at its one C, started from its folds' solutions; solved as in solve_paths.
 
     A label with one class predicts its smoothed base rate, as it does in folds.
     """
+    if not solver.batched:
+        return reference.solve_refits(requests, solver.name)
     bases = [id(path.start.basis) for path in folded if path.start is not None]
     if len(set(bases)) < len(bases):
         # A fit may rotate the basis that another starts in.
@@ -137,7 +184,8 @@ class SubsetFits:
 class _Asked:
     """A request to solve in its basis: each column of ``members`` (rows, folds) at every C.
 
-    ``start`` (outputs, columns) are the weights that all fits start from; None for the base rates.
+    ``memory`` is how many bytes the problems solved at once may take; None for the larger of MEMORY and a quarter of
+    the design.  ``start`` (outputs, columns) are the weights that all fits start from; None for the base rates.
     """
 
     request: CheckedRequest
@@ -145,15 +193,6 @@ class _Asked:
     members: Tensor
     memory: int | None
     start: Tensor | None = None
-
-    def grid(self) -> PenaltyGrid:
-        """Return the fits in the basis."""
-        request = self.request
-        fits, continuation = request.fits(self.members).ordered(self.basis.order), Continuation()
-        if self.start is not None:
-            start = self.start.reshape(fits.count, fits.outputs, -1)
-            continuation.add(list(range(fits.count)), request.Cs[:1], start)
-        return PenaltyGrid(self.basis, fits, request.Cs, continuation, request.tol, request.max_iter, self.memory)
 
 
 def _checked(request: LogisticRequest) -> CheckedRequest:
@@ -165,12 +204,6 @@ def _basis(request: LogisticRequest, checked: CheckedRequest, order: np.ndarray 
     return build_basis(checked.X, dtype=getattr(torch, request.dtype), device=checked.device, order=order)
 
 
-def _solve(draws: Sequence[_Asked]) -> list[_Solutions]:
-    """Solve the draws together; no two have the same basis."""
-    grids = [draw.grid() for draw in draws]
-    return [_Solutions.of(draw, found) for draw, found in zip(draws, solve(grids), strict=True)]
-
-
 @dataclass(frozen=True)
 class _Solutions:
     """Solutions: weights (folds, Cs, outputs, columns); gap and n_iter (folds, Cs), the largest of the labels."""
@@ -180,14 +213,6 @@ class _Solutions:
     weights: Tensor
     gap: Tensor
     n_iter: Tensor
-
-    @classmethod
-    def of(cls, draw: _Asked, found: Minima) -> _Solutions:
-        request = draw.request
-        by_label = (draw.members.shape[1], request.targets.shape[1], len(request.Cs))
-        weights = found.weights.reshape(*by_label, *found.weights.shape[-2:]).transpose(1, 2).flatten(2, 3)
-        gap, n_iter = found.gap.reshape(by_label), found.n_iter.reshape(by_label)
-        return cls(request, draw.basis, weights, gap.amax(1), n_iter.amax(1))
 
     def path(self, k: int) -> LogisticPath:
         """Return fold k's solutions as coefficients on the features."""
@@ -214,3 +239,170 @@ class _Solutions:
         flat = chosen @ weights.flatten(0, 1).to(chosen).T
         logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
         return logits
+
+
+def _solve(draws: Sequence[_Asked]) -> list[_Solutions]:
+    """Solve the draws, as many problems at once as memory allows.  No two draws have the same basis.
+
+    A label with one class in its rows is not fitted: it predicts its smoothed base rate.  A class without rows gets
+    intercept -inf.
+    """
+    solving = [_Solving(draw) for draw in draws]
+    for some in _together(solving):
+        tol, max_iter = some[0].request.tol, some[0].request.max_iter
+        for step in zip(*(one.steps for one in some), strict=True):
+            problems, starts = zip(*(one.problems(at) for one, at in zip(some, step, strict=True)), strict=True)
+            found = begin(problems, starts, tol=tol, max_iter=max_iter)
+            for one, at, minima in zip(some, step, found, strict=True):
+                one.add(at, minima)
+        for one in some:
+            one.finish()
+    return [one.solutions() for one in solving]
+
+
+def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
+    """Yield lists of draws that take the same steps and are small enough to be solved together."""
+    by_shape: dict[tuple[object, ...], list[_Solving]] = {}
+    for one in solving:
+        by_shape.setdefault(one.shape, []).append(one)
+    for alike in by_shape.values():
+        some: list[_Solving] = []
+        for one in alike:
+            if some and sum(other.bytes for other in (*some, one)) > one.shared:
+                yield some
+                some = []
+            some.append(one)
+        yield some
+
+
+class _Solving:
+    """The state of solving one draw: ``found`` holds the weights (fits, Cs, outputs, columns) so far, on the CPU.
+
+    A problem is a fit number with a C number.  ``steps`` are the problems (2, problems) to begin at once: waves of C,
+    small ones first, each started where the paths then point to.  What has not converged after all waves is finished
+    together, in the rotated basis.
+    """
+
+    def __init__(self, asked: _Asked) -> None:
+        self.asked, self.request, self.basis = asked, asked.request, asked.basis
+        self.fits = fits = self.request.fits(asked.members).ordered(self.basis.order)
+        self.continuation = Continuation()
+        if asked.start is not None:
+            start = asked.start.reshape(fits.count, fits.outputs, -1)
+            self.continuation.add(list(range(fits.count)), self.request.Cs[:1], start)
+        Cs, design = self.request.Cs, self.basis.design
+        self.memory = asked.memory or max(MEMORY, design.nbytes // 4)
+        rows, columns = design.shape
+        shape = fits.count, len(Cs)
+        self.found = Minima(
+            torch.zeros(*shape, fits.outputs, columns, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
+        )  # fmt: skip
+        self.counts = torch.stack([fits.counts(i) for i in range(fits.count)]).cpu()
+        constant = torch.zeros(fits.count, dtype=torch.bool) if fits.softmax else (self.counts == 0).any(1)
+        self.found.weights[constant, :, :, -1] = _base_rate(self.counts[constant])
+        fitted = torch.nonzero(~constant)[:, 0]
+        a_problem = fits.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * design.element_size()
+        self.at_once = max(1, self.memory // a_problem)
+        wide = max(WIDE, SMALL // (rows * columns))
+        waves = max(1, len(Cs) // -(-wide // max(1, len(fitted) * fits.outputs)))
+        self.steps: list[Tensor] = []
+        for wave in np.array_split(np.argsort(Cs, kind="stable"), waves):
+            every = torch.stack([fitted.repeat(len(wave)), torch.from_numpy(wave).repeat_interleave(len(fitted))])
+            self.steps += _parts(every, self.at_once)
+        self.bytes = a_problem * max((at.shape[1] for at in self.steps), default=0)
+        self.shared = min(SHARED, self.memory) if fits.outputs * columns < LONG else 0
+        limits = self.request.tol, self.request.max_iter
+        self.shape = fits.outputs, columns, len(self.steps), *limits, design.dtype, design.device
+
+    def problems(self, at: Tensor) -> tuple[PenalisedProblems, Tensor]:
+        """Return the problems of a step, and where they start."""
+        number, penalties = at[0], self.request.Cs[at[1].numpy()]
+        problems, base_rates = _problems(self.basis, self.fits, number, penalties)
+        return problems, self.continuation.towards(number.tolist(), penalties, base_rates)
+
+    def add(self, at: Tensor, minima: Minima) -> None:
+        """Keep what was found in a step."""
+        self.continuation.add(at[0].tolist(), self.request.Cs[at[1].numpy()], minima.weights)
+        self._keep(at, minima)
+
+    def finish(self) -> None:
+        """Solve what has not converged to the tolerance."""
+        found, tol, max_iter = self.found, self.request.tol, self.request.max_iter
+        late = torch.nonzero(~(found.gap <= tol) & (found.n_iter < max_iter)).T
+        turn = self.basis.rotate() if late.shape[1] else None
+        if turn is not None:
+            found = self.found = replace(found, weights=found.weights @ turn.cpu())
+        for at in _parts(late, self.at_once):
+            number, c = at
+            problems, _ = _problems(self.basis, self.fits, number, self.request.Cs[c.numpy()])
+            device = problems.design.device
+            here = found.weights[number, c].to(device), found.gap[number, c].to(device), found.n_iter[number, c]
+            minima = Minima(*here)
+            finish(problems, minima, tol=tol, max_iter=max_iter, memory=self.memory)
+            self._keep(at, minima)
+        if self.fits.softmax:
+            found.weights[..., -1] += torch.where(self.counts > 0, 0.0, -torch.inf)[:, None]
+
+    def solutions(self) -> _Solutions:
+        """Return what was found, the labels of each fold together."""
+        request, found = self.request, self.found
+        by_label = (self.asked.members.shape[1], request.targets.shape[1], len(request.Cs))
+        weights = found.weights.reshape(*by_label, *found.weights.shape[-2:]).transpose(1, 2).flatten(2, 3)
+        gap, n_iter = found.gap.reshape(by_label), found.n_iter.reshape(by_label)
+        return _Solutions(request, self.basis, weights, gap.amax(1), n_iter.amax(1))
+
+    def _keep(self, at: Tensor, minima: Minima) -> None:
+        number, c = at
+        self.found.weights[number, c], self.found.gap[number, c] = minima.weights.cpu(), minima.gap.cpu()
+        self.found.n_iter[number, c] = minima.n_iter
+
+
+def _parts(at: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return problems (2, problems) in parts of at most ``size``."""
+    return tuple(at[:, first : first + size] for first in range(0, at.shape[1], size))
+
+
+def _base_rate(counts: Tensor) -> Tensor:
+    """Return the constant predictors' intercepts, from the rates (count + 1) / (rows + 2), (labels, 1, 1).
+
+    ``counts`` (labels, 2).
+    """
+    smoothed = counts.double() + 1
+    return (smoothed[:, 1] / smoothed[:, 0]).log()[:, None, None]
+
+
+def _problems(basis: Basis, fits: FitSet, number: Tensor, Cs: np.ndarray) -> tuple[PenalisedProblems, Tensor]:
+    """Return the problems of the fits of these numbers, each at its C, and weights that predict the base rates."""
+    distinct, position = torch.unique(number, return_inverse=True)
+    weights = torch.stack([fits.weights(int(i)) for i in distinct], dim=1)
+    totals = weights.sum(0)
+    rates = _base_rates(fits, distinct, weights, totals)
+    device, columns = weights.device, len(basis.eigenvalues)
+    position = position.to(device)
+    penalty = (1 / (torch.from_numpy(Cs).to(device) * totals[position]))[:, None].repeat(1, columns)
+    penalty[:, -1] = 0
+    curvature = (rates * (1 - rates))[position][..., None] * basis.eigenvalues + penalty[:, None, :]
+    start = torch.zeros_like(curvature)
+    start[..., -1] = (rates.log() - ((1 - rates).log() if not fits.softmax else 0))[position]
+    loss = _losses(fits, distinct, (weights / totals).to(basis.design.dtype), position)
+    return PenalisedProblems(basis, loss, penalty, curvature, number, Cs), start
+
+
+def _base_rates(fits: FitSet, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:
+    """Return the weighted rate of each output (fits, outputs); a class that is absent gets the rate ½."""
+    rates = torch.empty(len(distinct), fits.outputs, dtype=torch.float64, device=weights.device)
+    for k, i in enumerate(distinct.tolist()):
+        mass = class_mass(fits.classes(i), weights[:, k], max(2, fits.outputs)) / totals[k]
+        rates[k] = mass if fits.softmax else mass[1:]
+    return torch.where(rates > 0, rates, 0.5)
+
+
+def _losses(fits: FitSet, distinct: Tensor, weights: Tensor, position: Tensor) -> Loss:
+    """Return the losses of problems of the fits ``distinct[position]``; weights (rows, distinct fits) sum to one."""
+    if fits.softmax:
+        counts = torch.stack([fits.counts(int(i)) for i in distinct])
+        absent = torch.where(counts > 0, 0.0, -torch.inf).to(weights.dtype)
+        return Softmax(fits.targets[:, 0], weights[:, position], absent[position])
+    classes = torch.stack([fits.classes(int(i)) for i in distinct], dim=1)
+    return Sigmoid((2 * classes - 1).to(weights.dtype)[:, position, None], weights[:, position, None])

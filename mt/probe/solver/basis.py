@@ -1,4 +1,4 @@
-"""The eigenbasis in which every problem of a draw is solved.
+"""The coordinates in which problems are solved: the eigenbasis of a draw, and changes of variables for a batch.
 
 A minimiser of an L2-penalised linear model lies in the row space of the centred features, and an orthogonal change of
 coordinates does not change the penalty.  So the features are rotated once, exactly, into the eigenvectors of their
@@ -7,12 +7,16 @@ covariance; there the curvature of every problem is close to diagonal, whatever 
 With more rows than columns and no weak direction, single precision represents all directions in the features' own
 coordinates too.  Then nothing is rotated: the eigenvectors only scale the problems.  Single precision and, if there are
 very many rows, a sample of them are accurate enough for that, and take a third of the time.
+
+Within the basis, a `Preconditioner` brings the Hessians of a batch of problems close to the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -247,3 +251,127 @@ def row_chunks(
 def _centred(features: np.ndarray, mean: Tensor, at_once: int = PRODUCT_BYTES) -> Iterator[Tensor]:
     for _, chunk in row_chunks(features, mean.device, at_once):
         yield chunk.sub_(mean)
+
+
+# Preconditioners: changes of variables within the basis ---------------------------------------------------------------
+
+# Units in the last place of a Hessian's entries that are only rounding.
+ROUNDING = 500
+
+
+class Preconditioner(Protocol):
+    """A change of variables W = T v; all tensors are (problems, outputs, columns)."""
+
+    @property
+    def intercept_curvature(self) -> Tensor:
+        """The smallest curvature along an output's intercept (problems, 1, 1)."""
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        """Return T v."""
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        """Return Tᵀ g."""
+
+    def select(self, problems: Tensor) -> Preconditioner:
+        """Return the change of variables of these problems, given by ascending number."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The inverse root of a curvature that is diagonal on axes of the columns and of the outputs.
+
+    ``columns`` (columns, columns) and ``outputs`` (problems, outputs, outputs) are orthonormal, one axis per column;
+    None: the variables' own axes.
+    """
+
+    factor: Tensor
+    intercept_curvature: Tensor
+    columns: Tensor | None
+    outputs: Tensor | None
+
+    @classmethod
+    def of(cls, curvature: Tensor, columns: Tensor | None = None, outputs: Tensor | None = None) -> Diagonal:
+        return cls(curvature.rsqrt(), curvature[..., -1:].amin(1, keepdim=True), columns, outputs)
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        along = scaled * self.factor
+        if self.columns is not None:
+            along = along @ self.columns.T
+        return along if self.outputs is None else self.outputs @ along
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        along = gradient if self.outputs is None else self.outputs.mT @ gradient
+        return (along if self.columns is None else along @ self.columns) * self.factor
+
+    def select(self, problems: Tensor) -> Diagonal:
+        outputs = None if self.outputs is None else self.outputs[problems]
+        return Diagonal(self.factor[problems], self.intercept_curvature[problems], self.columns, outputs)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The Cholesky factor of one problem's Hessian, or of its diagonal blocks (blocks, size, size)."""
+
+    factor: Tensor
+    intercept_curvature: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, columns: int) -> Dense:
+        """Factorise; ROUNDING units in the last place are added to the diagonal, for a Hessian that is singular."""
+        diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(hessian.dtype).tiny)
+        root = diagonal.sqrt()
+        equal = hessian / root[..., None] / root[..., None, :]
+        equal.diagonal(dim1=-2, dim2=-1).add_(ROUNDING * torch.finfo(hessian.dtype).eps)
+        factor, failed = torch.linalg.cholesky_ex(equal)
+        usable = torch.where(failed[..., None, None] == 0, factor, torch.eye(len(root[0])).to(factor))
+        return cls(usable * root[..., None], diagonal.reshape(1, -1, columns)[..., -1:].amin(1, keepdim=True))
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        return self._solve(self.factor.mT, scaled, upper=True)
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        return self._solve(self.factor, gradient, upper=False)
+
+    @staticmethod
+    def _solve(triangle: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+        blocks = right.reshape(len(triangle), -1, 1)
+        solved: Tensor = torch.linalg.solve_triangular(triangle, blocks, upper=upper)
+        return solved.reshape(right.shape)
+
+    def select(self, problems: Tensor) -> Dense:
+        """Return itself: it has one problem."""
+        return self
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """The changes of variables of several batches of problems, one after another."""
+
+    each: tuple[Preconditioner, ...]
+
+    @cached_property
+    def intercept_curvature(self) -> Tensor:
+        return torch.cat([scaling.intercept_curvature for scaling in self.each])
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [len(scaling.intercept_curvature) for scaling in self.each]
+
+    def weights(self, scaled: Tensor) -> Tensor:
+        parts = zip(self.each, scaled.split_with_sizes(self._sizes), strict=True)
+        return torch.cat([scaling.weights(part) for scaling, part in parts])
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        parts = zip(self.each, gradient.split_with_sizes(self._sizes), strict=True)
+        return torch.cat([scaling.gradient(part) for scaling, part in parts])
+
+    def select(self, problems: Tensor) -> Preconditioner:
+        chosen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=problems.device)
+        chosen[problems] = True
+        parts = [torch.nonzero(part)[:, 0] for part in chosen.split_with_sizes(self._sizes)]
+        return stacked([scaling.select(part) for scaling, part in zip(self.each, parts, strict=True) if len(part)])
+
+
+def stacked(scalings: Sequence[Preconditioner]) -> Preconditioner:
+    """Return the change of variables of all their problems, one after another."""
+    return scalings[0] if len(scalings) == 1 else Stacked(tuple(scalings))

@@ -1,16 +1,19 @@
-"""A checked request on its device, and the fits that it consists of: one for every fold and label."""
+"""A checked request on its device: its fits, one for every fold and label, their losses, and their paths along C.
+
+A path is what a fit along C returns, whichever solver found it.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.probe.solver.losses import data_loss
-from mt.probe.solver.paths import LogisticPath
+from mt.probe.solver.basis import Basis, row_chunks
 from mt.probe.solver.request import (
     LogisticRequest,
     check_class_weight,
@@ -173,3 +176,236 @@ class FitSet:
 def class_mass(classes: Tensor, weights: Tensor, n_classes: int) -> Tensor:
     """Return the sum of weights of each class; on the CPU, since CUDA adds in no fixed order."""
     return torch.bincount(classes.cpu(), weights=weights.cpu(), minlength=n_classes).to(weights.device)
+
+
+# Losses of many problems at once, as functions of their logits (rows, problems, outputs) ------------------------------
+
+# Odds below e to this power count as zero: in single precision they are subnormal numbers, with which a product takes
+# up to thirty times as long.
+NOTHING = -60.0
+
+
+class Loss(Protocol):
+    """Weighted mean losses; weights of a problem's rows sum to one, and a held-out row's weight is zero."""
+
+    def value(self, logits: Tensor) -> Tensor:
+        """Return the losses (problems,)."""
+
+    def residual(self, logits: Tensor) -> Tensor:
+        """Return their derivatives by the logits (rows, problems, outputs)."""
+
+    @property
+    def weights(self) -> Tensor:
+        """The rows' weights (rows, problems), or with a last axis of one."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the outputs' probabilities (rows, problems, outputs)."""
+
+    def select(self, problems: Tensor) -> Loss:
+        """Return the losses of these problems only."""
+
+    def rows(self, rows: slice) -> Loss:
+        """Return the losses over these rows only."""
+
+    def to(self, dtype: torch.dtype) -> Loss:
+        """Return the same losses in another precision."""
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Binary cross entropy.  ``signs`` are ±1; signs and weights are (rows, problems, 1)."""
+
+    signs: Tensor
+    weights: Tensor
+
+    def value(self, logits: Tensor) -> Tensor:
+        wrong = _cut(-self.signs * logits)
+        return torch.nn.functional.softplus(wrong, threshold=40).mul_(self.weights).sum((0, 2))
+
+    def residual(self, logits: Tensor) -> Tensor:
+        return _cut(-self.signs * logits).sigmoid_().mul_(self.weights).mul_(-self.signs)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return _cut(logits.clone()).sigmoid_()
+
+    def select(self, problems: Tensor) -> Sigmoid:
+        return Sigmoid(self.signs[:, problems], self.weights[:, problems])
+
+    def rows(self, rows: slice) -> Sigmoid:
+        return Sigmoid(self.signs[rows], self.weights[rows])
+
+    def to(self, dtype: torch.dtype) -> Sigmoid:
+        return Sigmoid(self.signs.to(dtype), self.weights.to(dtype))
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Multinomial cross entropy.
+
+    ``labels`` (rows,) are class numbers; ``weights`` (rows, problems); ``absent`` (problems, outputs) is -inf for a
+    class that none of the problem's rows has (its probability is 0), else 0.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    absent: Tensor
+
+    def value(self, logits: Tensor) -> Tensor:
+        possible = logits + self.absent
+        own = possible.gather(2, self._own(logits))[..., 0]
+        # A held-out row may have a class that the problem lacks: its loss is infinite, its weight is zero.
+        return torch.where(self.weights > 0, (possible.logsumexp(2) - own) * self.weights, 0).sum(0)
+
+    def residual(self, logits: Tensor) -> Tensor:
+        own = self._own(logits)
+        # p - 1 of the row's own class, as minus the sum of the others: exact where p rounds to 1.
+        others = self.probabilities(logits).scatter_(2, own, 0)
+        return others.scatter_(2, own, -others.sum(2, keepdim=True)).mul_(self.weights[..., None])
+
+    def _own(self, logits: Tensor) -> Tensor:
+        """Return the index of each row's own class (rows, problems, 1)."""
+        return self.labels[:, None, None].expand(-1, logits.shape[1], 1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        # Written out: over a short last axis torch's own softmax takes four times as long.
+        possible = logits + self.absent
+        powers = _cut(possible.sub_(possible.amax(2, keepdim=True))).exp_()
+        return powers.div_(powers.sum(2, keepdim=True))
+
+    def select(self, problems: Tensor) -> Softmax:
+        return replace(self, weights=self.weights[:, problems], absent=self.absent[problems])
+
+    def rows(self, rows: slice) -> Softmax:
+        return replace(self, labels=self.labels[rows], weights=self.weights[rows])
+
+    def to(self, dtype: torch.dtype) -> Softmax:
+        return replace(self, weights=self.weights.to(dtype), absent=self.absent.to(dtype))
+
+
+def data_loss(
+    features: np.ndarray, coef: Tensor, intercept: Tensor, targets: Tensor, weights: Tensor, *, softmax: bool
+) -> Tensor:
+    """Return ``Σ weight · loss`` (Cs,) for coefficients (Cs, outputs, dim) and intercepts (Cs, outputs).
+
+    For reported objectives: float64, from the features as given, independent of the basis that found the solution.
+    ``targets`` and ``weights`` are (rows, labels): one column of class numbers for softmax, else 0/1 per output.
+    """
+    total = torch.zeros(len(coef), dtype=torch.float64, device=coef.device)
+    for rows, chunk in row_chunks(features, coef.device):
+        logits = torch.addmm(intercept.flatten(), chunk, coef.flatten(0, 1).T).reshape(-1, *intercept.shape)
+        for c in range(len(coef)):
+            total[c] += (_row_losses(logits[:, c], targets[rows], softmax=softmax) * weights[rows]).sum()
+    return total
+
+
+def _row_losses(logits: Tensor, targets: Tensor, *, softmax: bool) -> Tensor:
+    if softmax:
+        return -torch.log_softmax(logits, dim=1).gather(1, targets)
+    return torch.nn.functional.softplus((1 - 2 * targets) * logits, threshold=40)
+
+
+def _cut(logits: Tensor) -> Tensor:
+    """Set logits of NOTHING and less to -inf, in place."""
+    return torch.threshold_(logits, NOTHING, -torch.inf)
+
+
+# Paths: solutions along C, and where the next fits start --------------------------------------------------------------
+
+PREDICT_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class LogisticPath:
+    """Solutions along C.  ``coef`` (Cs, outputs, dim) and ``intercept`` (Cs, outputs) are float64.
+
+    A class without rows has intercept -inf: its probability is 0.  ``converged`` and ``n_iter`` (Cs,) are over all
+    labels.  ``objective`` is scikit-learn's, in float64; ``gap`` the estimated relative distance to its minimum (NaN
+    if the solver does not report it).
+    """
+
+    Cs: np.ndarray
+    task: str
+    coef: np.ndarray
+    intercept: np.ndarray
+    converged: np.ndarray
+    n_iter: np.ndarray
+    objective: np.ndarray
+    gap: np.ndarray
+
+    def decision_function(self, X: np.ndarray, c_index: int) -> np.ndarray:
+        """Return the logits (rows, outputs) at one C, float64, a bounded number of rows at a time."""
+        logits = np.empty((len(X), self.coef.shape[1]))
+        for start in range(0, len(X), PREDICT_ROWS):
+            rows = slice(start, start + PREDICT_ROWS)
+            logits[rows] = np.asarray(X[rows], dtype=np.float64) @ self.coef[c_index].T + self.intercept[c_index]
+        return logits
+
+    def predict_proba(self, X: np.ndarray, c_index: int) -> np.ndarray:
+        """Return P(class 1) (rows,) for binary, else probabilities (rows, outputs)."""
+        return probabilities(self.decision_function(X, c_index), self.task)
+
+
+@dataclass(frozen=True)
+class FoldedPath:
+    """Out-of-fold logits ``oof`` (Cs, rows, outputs), float32; ``fold_converged`` is (folds, Cs).
+
+    ``start`` is where a refit on all rows starts; None for a solver that starts from zero.
+    """
+
+    oof: np.ndarray
+    fold_converged: np.ndarray
+    start: RefitStart | None = None
+
+
+@dataclass(frozen=True)
+class RefitStart:
+    """The folds' mean solutions: coef (Cs, outputs, dim) and intercept (Cs, outputs) on the features, and their basis.
+
+    They are on the features since a refit may rotate the basis.
+    """
+
+    basis: Basis
+    Cs: np.ndarray
+    coef: Tensor
+    intercept: Tensor
+
+    def at(self, C: float) -> Tensor:
+        """Return the weights in the basis (outputs, columns) of the solution whose C is nearest."""
+        nearest = int(np.abs(np.log(self.Cs / C)).argmin())
+        return self.basis.to_weights(self.coef[nearest], self.intercept[nearest])
+
+
+class Continuation:
+    """The latest two solutions of each path along C, from which its next fit starts."""
+
+    def __init__(self) -> None:
+        self.latest: dict[int, list[tuple[float, Tensor]]] = {}
+
+    def add(self, paths: list[int], Cs: np.ndarray, weights: Tensor) -> None:
+        """Remember solutions (problems, outputs, columns) of these paths at these C."""
+        finite = torch.nan_to_num(weights, neginf=0.0)  # the intercept of a class without rows
+        for path, C, solution in zip(paths, np.broadcast_to(Cs, len(paths)), finite, strict=True):
+            self.latest[path] = [*self.latest.get(path, []), (float(np.log(C)), solution)][-2:]
+
+    def towards(self, paths: list[int], Cs: np.ndarray, otherwise: Tensor) -> Tensor:
+        """Return starts at these C: each path's latest two solutions extrapolated in log C, at most one step ahead.
+
+        ``otherwise`` holds the starts (problems, outputs, columns) of paths without solutions.  Ten labels of which
+        some separate take a third fewer iterations from there than from the latest solutions.
+        """
+        start = otherwise.clone()
+        for problem, (path, C) in enumerate(zip(paths, Cs, strict=True)):
+            if path in self.latest:
+                (before, first), (now, last) = self.latest[path][0], self.latest[path][-1]
+                ahead = (np.log(C) - now) / (now - before) if now > before else 0.0
+                start[problem] = last + min(ahead, 1.0) * (last - first)
+        return start
+
+
+def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
+    """Turn logits (rows, outputs) into probabilities: (rows,) for binary, else (rows, outputs)."""
+    from scipy.special import expit, softmax
+
+    if task == "binary":
+        return np.asarray(expit(logits[:, 0]))
+    return np.asarray(expit(logits) if task == "multilabel" else softmax(logits, axis=1))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from mt.errors import FitError, InputError
-from mt.probe.solver.fits import CheckedRequest
-from mt.probe.solver.paths import FoldedPath, LogisticPath
+from mt.probe.solver.fits import CheckedRequest, FoldedPath, LogisticPath
 from mt.probe.solver.request import LogisticRequest, check_dtype, check_folds
 
 # scikit-learn stops on the largest entry of the gradient of the mean loss.

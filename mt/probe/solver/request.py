@@ -1,18 +1,67 @@
-"""What a solver is asked, and the checks that come before any computation, each with its own message."""
+"""The solvers by name; what a solver is asked; the checks that come before any computation, each with its message.
+
+`torch` is ours; `sklearn` is the reference, fitted cold to a tight tolerance in float64, one problem at a time; `cuml`
+is NVIDIA's, on a GPU.  Imports none of them.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from mt.errors import FitError, unknown
+from mt.errors import FitError, MissingExtraError, unknown
 from mt.types import MISSING, TASKS
 
 DTYPES = ("float32", "float64")
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What fits logistic regressions along C; several requests at once, each to the numbers that it gets alone.
+
+    ``revision`` is raised whenever the solver's numbers change; scores remember it.  ``batched``: requests are solved
+    together, which is less work than one after another.
+    """
+
+    name: str
+    revision: int
+    batched: bool
+
+
+SOLVERS = {
+    solver.name: solver
+    for solver in (
+        Solver("torch", revision=7, batched=True),
+        Solver("sklearn", revision=1, batched=False),
+        Solver("cuml", revision=1, batched=False),
+    )
+}
+
+
+def check_solver(name: str) -> Solver:
+    """Return the solver of that name, installed or not.  Raises InputError for an unknown name."""
+    if name not in SOLVERS:
+        raise unknown("solver", name, SOLVERS, see="mt probe --help")
+    return SOLVERS[name]
+
+
+def get_solver(name: str) -> Solver:
+    """Return the solver of that name, ready to be called.
+
+    Raises InputError for an unknown name and MissingExtraError where it is not installed.
+    """
+    solver = check_solver(name)
+    if name == "cuml" and importlib.util.find_spec("cuml") is None:
+        raise MissingExtraError(
+            "Solver 'cuml' needs the package cuml and an NVIDIA GPU, and cuml is not installed. "
+            "Install it: pip install 'medical-transfer[gpu]', or take --solver torch"
+        )
+    return solver
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.probe.solver.basis import Basis, gram_of
+from mt.probe.solver.basis import Basis, Dense, Diagonal, gram_of, stacked
+from mt.probe.solver.fits import Continuation, Loss
 from mt.probe.solver.lbfgs import AT_ONCE, Minima, ScaledProblems, minimise, times
-from mt.probe.solver.losses import Loss
-from mt.probe.solver.paths import Continuation
-from mt.probe.solver.preconditioner import Dense, Diagonal, stacked
 
 # Iterations of each round.  If classes separate, p (1 - p) falls by orders of magnitude, and with it the Hessian's
 # diagonal in the eigenbasis; so each round is scaled by the diagonal at its start.

@@ -10,7 +10,7 @@ from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
-from mt.probe.protocols.registry import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS
 from mt.types import LabelledRows
 
 

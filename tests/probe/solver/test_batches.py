@@ -11,8 +11,8 @@ import torch
 from mt.probe import answer
 from mt.probe.methods.base import Fitting
 from mt.probe.methods.fit import fit_probe, fit_probes
-from mt.probe.protocols.registry import PROTOCOLS
-from mt.probe.solver import batches
+from mt.probe.protocols import PROTOCOLS
+from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
 from mt.probe.solver.request import LogisticRequest
 from mt.types import LabelledRows
@@ -24,13 +24,13 @@ CS = np.logspace(-3, 3, 7)
 @pytest.fixture
 def begun(monkeypatch):
     """How many draws each call of the solver's first round got."""
-    begin, sizes = batches.begin, []
+    begin, sizes = api.begin, []
 
     def watched(each, starts, **options):
         sizes.append(len(each))
         return begin(each, starts, **options)
 
-    monkeypatch.setattr(batches, "begin", watched)
+    monkeypatch.setattr(api, "begin", watched)
     return sizes
 
 
@@ -84,12 +84,12 @@ def test_draws_of_other_shapes_are_solved_apart(begun):
 
 
 def test_memory_decides_how_many_draws_are_solved_at_once(begun, monkeypatch):
-    a_draw = len(CS) * 4 * (batches.LOGIT_COPIES * 60 + batches.WEIGHT_COPIES * 60)
+    a_draw = len(CS) * 4 * (api.LOGIT_COPIES * 60 + api.WEIGHT_COPIES * 60)
     draws = [draw(seed) for seed in range(4)]
     solve_paths([LogisticRequest(X, y, CS, task="binary", memory=2 * a_draw) for X, y, _ in draws])
     assert begun == [2, 2]
     begun.clear()
-    monkeypatch.setattr(batches, "SHARED", 3 * a_draw)
+    monkeypatch.setattr(api, "SHARED", 3 * a_draw)
     solve_paths([LogisticRequest(X, y, CS, task="binary") for X, y, _ in draws])
     assert begun == [3, 1]
 

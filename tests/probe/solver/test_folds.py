@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from mt.probe.solver.api import fit_logistic, solve_folds, solve_refits
-from mt.probe.solver.paths import probabilities
+from mt.probe.solver.fits import probabilities
 from mt.probe.solver.request import LogisticRequest
 
 CS = [1e-3, 0.1, 10.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.probe.solver.losses import Loss, Sigmoid, Softmax
+from mt.probe.solver.fits import Loss, Sigmoid, Softmax
 
 ROWS = 400
 

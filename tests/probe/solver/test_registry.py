@@ -10,10 +10,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mt.errors import FitError, InputError, MissingExtraError
-from mt.probe.solver import registry
-from mt.probe.solver.paths import probabilities
-from mt.probe.solver.registry import SOLVERS, get_solver
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver import request as registry
+from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
+from mt.probe.solver.fits import probabilities
+from mt.probe.solver.request import SOLVERS, LogisticRequest, get_solver
 
 CS = [1e-3, 0.3, 30.0]
 RNG = np.random.default_rng(0)
@@ -28,7 +28,7 @@ TARGETS = {
 
 
 def path_of(solver, y, Cs=CS, **options):
-    return solver.paths([LogisticRequest(X, y, Cs, **options)])[0]
+    return solve_paths([LogisticRequest(X, y, Cs, **options)], solver)[0]
 
 
 @pytest.fixture(params=["sklearn", "cuml"])
@@ -67,19 +67,19 @@ def test_solvers_agree(other, task, class_weight):
 def test_folds_agree(other, task):
     y, n_classes = TARGETS[task], 5 if task == "ordinal" else None
     request, solvers = LogisticRequest(X, y, CS, task=task, n_classes=n_classes), (get_solver("torch"), other)
-    ours, theirs = (solver.folds([request], [FOLD])[0] for solver in solvers)
+    ours, theirs = (solve_folds([request], [FOLD], solver)[0] for solver in solvers)
     assert theirs.fold_converged.shape == ours.fold_converged.shape
     assert theirs.oof.shape == ours.oof.shape
     for c in range(3):
         np.testing.assert_allclose(probabilities(ours.oof[c], task), probabilities(theirs.oof[c], task), atol=2e-3)
-        refits = [s.refits([request.at(CS[c])], [p])[0] for s, p in zip(solvers, (ours, theirs), strict=True)]
+        refits = [solve_refits([request.at(CS[c])], [p], s)[0] for s, p in zip(solvers, (ours, theirs), strict=True)]
         np.testing.assert_allclose(refits[0].objective, refits[1].objective, rtol=1e-5)
 
 
 def test_refits_without_a_start_begin_at_the_base_rates():
     request = LogisticRequest(X, TARGETS["binary"], CS, task="binary")
-    folded = get_solver("sklearn").folds([request], [FOLD])
-    [refit] = get_solver("torch").refits([request.at(0.3)], folded)
+    folded = solve_folds([request], [FOLD], get_solver("sklearn"))
+    [refit] = solve_refits([request.at(0.3)], folded, get_solver("torch"))
     alone = path_of(get_solver("torch"), TARGETS["binary"], [0.3], task="binary")
     np.testing.assert_array_equal(refit.coef, alone.coef)
 
@@ -94,7 +94,7 @@ def test_two_classes_of_many_are_the_softmax_of_both(other):
 def test_a_constant_label_predicts_its_smoothed_base_rate(other):
     y = np.column_stack([TARGETS["binary"], np.zeros(90, dtype=int)])
     request = LogisticRequest(X, y, CS, task="multilabel")
-    ours, theirs = (solver.folds([request], [FOLD])[0] for solver in (get_solver("torch"), other))
+    ours, theirs = (solve_folds([request], [FOLD], solver)[0] for solver in (get_solver("torch"), other))
     np.testing.assert_allclose(theirs.oof[:, :, 1], ours.oof[:, :, 1], rtol=1e-5)
 
 
@@ -127,13 +127,13 @@ def test_every_solver_refuses_what_cannot_be_fitted(name):
     spoiled = X.copy()
     spoiled[3, 2] = np.nan
     with pytest.raises(FitError, match="must be finite"):
-        solver.paths([LogisticRequest(spoiled, TARGETS["binary"], CS, task="binary")])
+        solve_paths([LogisticRequest(spoiled, TARGETS["binary"], CS, task="binary")], solver)
     with pytest.raises(FitError, match="one class only"):
         path_of(solver, np.zeros(90, dtype=int), task="binary")
     with pytest.raises(FitError, match="one class only"):
         path_of(solver, np.zeros((90, 2), dtype=int), task="multilabel")
     with pytest.raises(FitError, match=r"[Ff]old"):
-        solver.folds([LogisticRequest(X, TARGETS["binary"], CS, task="binary")], [np.zeros(90, dtype=int)])
+        solve_folds([LogisticRequest(X, TARGETS["binary"], CS, task="binary")], [np.zeros(90, dtype=int)], solver)
 
 
 def test_names():

@@ -8,7 +8,7 @@ import torch
 
 from mt.probe.solver import lbfgs, rounds
 from mt.probe.solver.api import fit_logistic, solve_folds
-from mt.probe.solver.paths import Continuation
+from mt.probe.solver.fits import Continuation
 from mt.probe.solver.request import LogisticRequest
 
 CS = [1.0, 1e2, 1e4]

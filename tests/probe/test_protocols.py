@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
-from mt.probe.protocols.base import Head, Logistic, Neighbours, describe
-from mt.probe.protocols.registry import PROTOCOLS, get_protocol
+from mt.probe.protocols import PROTOCOLS, Head, Logistic, Neighbours, describe, get_protocol
 from mt.probe.scores.metrics import METRICS
 from mt.types import TASKS
 from tests.probe.features import probed, write_pair
@@ -106,5 +105,5 @@ def test_a_pair_that_is_not_defined_is_refused(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_document_lists_every_preset(name: str) -> None:
-    document = Path(__file__).parents[3] / "docs" / "protocols.md"
+    document = Path(__file__).parents[2] / "docs" / "protocols.md"
     assert f"| `{name}` |" in document.read_text(encoding="utf-8")

@@ -1,1 +1,0 @@
-"""What a protocol is, and all of them by name."""
