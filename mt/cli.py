@@ -23,10 +23,12 @@ COMMANDS = {
     "report": ("mt.report.cli:report", "Draw the stored scores as one offline HTML page."),
     "models": ("mt.backbones.cli:models", "List the backbones; convert a checkpoint."),
     "datasets": ("mt.datasets.cli:datasets", "List the datasets; check one before using it."),
-    "cache": ("mt.cache.cli:cache", "List, verify, export and clean the feature files."),
+    "cache": ("mt.cache.cli:cache", "List, import, verify, export and clean the feature files."),
     "doctor": ("mt.doctor:doctor", "Look at this machine: what is missing, and how to get it."),
     "demo": ("mt.demo:demo", "Run a whole study on real images, with nothing to download."),
 }
+# Commands of a group that stand in a room above the group's own.
+ABOVE = {"cache": "mt.importing.cli:import_"}
 
 
 class LazyGroup(click.Group):
@@ -38,8 +40,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command = _load(COMMANDS[cmd_name][0])
+        if cmd_name in ABOVE and isinstance(command, click.Group):
+            command.add_command(_load(ABOVE[cmd_name]))
         if "_MT_COMPLETE" not in os.environ:
             return command
         from mt.completion import with_completions
@@ -93,6 +96,13 @@ def main(args: list[str] | None = None) -> NoReturn:
             raise
         _fail(_explain(error, sys.argv[1:] if args is None else args))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _load(place: str) -> click.Command:
+    """Import a command by `module:attribute`."""
+    module, attribute = place.split(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
 
 
 def _explain(error: Exception, args: Sequence[str]) -> str:

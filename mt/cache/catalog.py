@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 LEFT_OUT = ("superseded", "limited", "random")  # by default, and what `prune` removes
 SUFFIXES = (".h5", ".partial")
+_IMPORTED = " (imported"  # what follows a model's name where another program computed its embeddings
 
 
 def feature_path(cache_dir: Path, dataset: str, split: str, backbone: str, fingerprint: str) -> Path:
     """Return where a feature file lives; whatever the names hold, inside the cache folder."""
     return Path(cache_dir) / slug(dataset) / slug(split) / f"{slug(backbone)}-{fingerprint[:12]}.h5"
+
+
+def imported_name(model: str, pool: str | None = None) -> str:
+    """Return the name under which embeddings from elsewhere are shown: `uni (imported, mean)`."""
+    return f"{model}{_IMPORTED}{f', {pool}' if pool else ''})"
 
 
 def cache_of(path: Path) -> Path:
@@ -152,7 +158,7 @@ def chosen(
         entry
         for entry in entries
         if (not datasets or _is_dataset(entry, datasets))
-        and (not models or entry.backbone in models)
+        and (not models or entry.backbone in models or entry.backbone.partition(_IMPORTED)[0] in models)
         and (not splits or entry.split in splits)
         and (everything or not set(entry.flags) & set(LEFT_OUT))
     ]

@@ -20,3 +20,9 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def as_written(cell: str) -> str:
+    """Return the text that `inert` made a cell of."""
+    original = cell[1:]
+    return original if cell.startswith("'") and inert(original) != original else cell

@@ -23,7 +23,7 @@ from mt.datasets.splitting import draw_splits
 from mt.datasets.tabular.column_roles import TableColumns, columns_by_role, own_groups
 from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
-from mt.datasets.tabular.table_labels import LabelCells, Labels
+from mt.datasets.tabular.table_labels import labels_of
 from mt.errors import DatasetError, InputError
 
 _RESERVED = ("image", "label", "split", "group", *METADATA)
@@ -44,7 +44,7 @@ def load(request: DatasetRequest) -> Dataset:
     empty = [str(line) for line, image in zip(text.lines, text.columns["image"], strict=True) if not image]
     if empty:
         raise DatasetError(f"{file}: no image named in line {some(empty)}.")
-    labels = _labels(request, file, columns)
+    labels = labels_of(columns, file, settings, _RESERVED)
     text = text if labels.kept is None else text.kept(labels.kept.tolist())
     table, absent = _image_table(request, file, replace(columns, text=text), labels.values)
     headers = Headers(index, settings.columns)
@@ -73,22 +73,6 @@ def load(request: DatasetRequest) -> Dataset:
         notes=table.notes,
         warnings=(*notes, *warnings_about(splits, labels.class_names, table.grouping)),
     )
-
-
-def _labels(request: DatasetRequest, file: Path, columns: TableColumns) -> Labels:
-    text, group = columns.text, columns.group
-    others = {n: values for n, values in text.columns.items() if n not in _RESERVED and n != group}
-    if columns.labels:
-        named = {name: text.columns[name] for name in columns.labels}
-        return LabelCells(file, named, text.lines, request.settings).read()
-    if "label" in text.columns:
-        return LabelCells(
-            file, {"label": text.columns["label"]}, text.lines, request.settings, unused=list(others)
-        ).read()
-    if not others:
-        found = ", ".join(text.columns)
-        raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 a label). Found: {found}.")
-    return LabelCells(file, others, text.lines, request.settings).read()
 
 
 def _image_table(

@@ -12,6 +12,7 @@ import numpy as np
 
 from mt.datasets.listing import natural, some
 from mt.datasets.settings import DatasetSettings
+from mt.datasets.tabular.column_roles import TableColumns
 from mt.errors import DatasetError, InputError
 from mt.types import MISSING, Task
 
@@ -57,6 +58,26 @@ class LabelCells:
     def read(self) -> Labels:
         """Return the labels, of one column `label` or of one column a label."""
         return label_column(self) if "label" in self.columns else label_columns(self)
+
+
+def labels_of(columns: TableColumns, file: Path, settings: DatasetSettings, reserved: Sequence[str]) -> Labels:
+    """Return the labels of a table whose columns have their roles; `reserved` are names that hold no labels.
+
+    Raises:
+        DatasetError: no column of labels, or one that cannot be read.
+    """
+    text = columns.text
+    others = {n: values for n, values in text.columns.items() if n not in reserved and n != columns.group}
+    if columns.labels:
+        named = {name: text.columns[name] for name in columns.labels}
+        return LabelCells(file, named, text.lines, settings).read()
+    if "label" in text.columns:
+        named = {"label": text.columns["label"]}
+        return LabelCells(file, named, text.lines, settings, unused=list(others)).read()
+    if not others:
+        found = ", ".join(text.columns)
+        raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 a label). Found: {found}.")
+    return LabelCells(file, others, text.lines, settings).read()
 
 
 def label_column(cells: LabelCells) -> Labels:

@@ -1,0 +1,108 @@
+"""Bags: several rows of one case become one row, in one pass over the rows and in memory for the cases alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mt.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What each rule joins, in order, along the dimensions.
+_PARTS = {"mean": ("mean",), "max": ("max",), "mean+std": ("mean", "std"), "mean+max": ("mean", "max")}
+RULES = tuple(_PARTS)
+REVISION = 1  # of the pooled numbers
+
+
+def width(dim: int, rule: str) -> int:
+    """Return the dimensions of a pooled row."""
+    return dim * len(_PARTS[rule])
+
+
+@dataclass
+class Pooler:
+    """Pools rows that arrive in any order and in parts of any size; statistics are float64.
+
+    The standard deviation is that of all rows of a case (n in the denominator), so that of one row is 0.  Means and
+    squares of parts are merged as in Chan, Golub and LeVeque (1983).
+    """
+
+    n_bags: int
+    dim: int
+    rule: str
+    _state: Mapping[str, np.ndarray] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        shape, parts = (self.n_bags, self.dim), _PARTS[self.rule]
+        state = {"count": np.zeros(self.n_bags)}
+        if "mean" in parts:
+            state["mean"] = np.zeros(shape)
+        if "std" in parts:
+            state["squares"] = np.zeros(shape)
+        if "max" in parts:
+            state["max"] = np.full(shape, -np.inf)
+        self._state = state
+
+    def add(self, bags: np.ndarray, rows: np.ndarray) -> None:
+        """Take in rows (m, dim) of the bags numbered in `bags` (m,)."""
+        import numpy as np
+
+        if not len(bags):
+            return
+        if (np.diff(bags) < 0).any():
+            order = np.argsort(bags, kind="stable")
+            bags, rows = bags[order], rows[order]
+        starts = np.flatnonzero(np.r_[True, np.diff(bags) != 0])
+        here, counts = bags[starts], np.diff(np.r_[starts, len(bags)]).astype(np.float64)
+        state = self._state
+        if "max" in state:
+            state["max"][here] = np.maximum(state["max"][here], np.maximum.reduceat(rows, starts, axis=0))
+        if "mean" in state:
+            self._merge(here, counts, starts, rows.astype(np.float64))
+        state["count"][here] += counts
+
+    def _merge(self, here: np.ndarray, counts: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> None:
+        import numpy as np
+
+        state, before = self._state, self._state["count"][here]
+        means = np.add.reduceat(rows, starts, axis=0) / counts[:, None]
+        shift = means - state["mean"][here]
+        total = (before + counts)[:, None]
+        if "squares" in state:
+            rows -= np.repeat(means, counts.astype(np.int64), axis=0)
+            np.square(rows, out=rows)
+            within = np.add.reduceat(rows, starts, axis=0)
+            state["squares"][here] += within + np.square(shift) * (before * counts)[:, None] / total
+        state["mean"][here] += shift * counts[:, None] / total
+
+    def result(self) -> np.ndarray:
+        """Return the pooled rows, (n_bags, width) float32; a bag without rows is NaN."""
+        import numpy as np
+
+        state, count = self._state, self._state["count"][:, None]
+        parts: dict[str, Callable[[], np.ndarray]] = {
+            "mean": lambda: state["mean"], "max": lambda: state["max"],
+            "std": lambda: np.sqrt(state["squares"] / np.maximum(count, 1)),
+        }  # fmt: skip
+        pooled = np.concatenate([parts[name]() for name in _PARTS[self.rule]], axis=1)
+        return np.where(count > 0, pooled, np.nan).astype(np.float32)
+
+
+def pooled(parts: Iterable[tuple[np.ndarray, np.ndarray]], n_bags: int, dim: int, rule: str) -> np.ndarray:
+    """Return the pooled rows of (bag numbers, rows) parts."""
+    check_rule(rule)
+    pooler = Pooler(n_bags, dim, rule)
+    for bags, rows in parts:
+        pooler.add(bags, rows)
+    return pooler.result()
+
+
+def check_rule(rule: str) -> None:
+    """Raise InputError for a rule that does not exist."""
+    if rule not in _PARTS:
+        raise InputError(f"No pooling '{rule}'. Expected: {', '.join(RULES)}.")

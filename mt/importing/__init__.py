@@ -1,0 +1,1 @@
+"""Feature files made of embeddings that other programs computed."""

@@ -1,0 +1,121 @@
+"""The dataset of an import as the cache knows it: same cases and labels join it, others are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mt.cache.catalog import Catalog, Entry
+from mt.cache.feature_file.read import FeatureFile
+from mt.cache.fingerprint import digest
+from mt.datasets.listing import some
+from mt.errors import InputError
+from mt.importing.described import Cases, as_classes_of
+from mt.types import Array
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """The newest complete feature files of a dataset, by split; of one content.  Empty where the cache has none."""
+
+    name: str
+    entries: Mapping[str, Entry]
+
+    @classmethod
+    def find(cls, catalog: Catalog, name: str) -> KnownDataset:
+        """Look a dataset up by the name that tables show.
+
+        Raises InputError where the cache holds several contents of that name.
+        """
+        found = [
+            entry for entry in catalog.entries(datasets=[name])
+            if entry.complete and "limited" not in entry.flags and "bag" not in entry.manifest
+        ]  # fmt: skip
+        contents = {entry.fingerprints["dataset"] for entry in found}
+        if len(contents) > 1:
+            names = sorted({entry.dataset for entry in found})
+            raise InputError(
+                f"The cache holds {len(contents)} different datasets that '{name}' can mean: {', '.join(names)}. "
+                "Choose another --dataset, or remove one: mt cache remove --dataset NAME"
+            )
+        return cls(name, {entry.split: entry for entry in sorted(found, key=lambda entry: entry.modified)})
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    def features(self) -> dict[str, FeatureFile]:
+        """Open the files."""
+        return {split: entry.open() for split, entry in self.entries.items()}
+
+    def agreed(self, cases: Cases) -> Cases:
+        """Return the cases with labels numbered as in the cache.
+
+        Raises InputError, with counts and names, where cases, labels, groups or splits differ.
+        """
+        first = next(iter(self.entries.values()))
+        if cases.task != first.manifest["task"] and not _refined(cases, first):
+            raise self._other(f"it is {first.manifest['task']} and these labels are {cases.task}")
+        try:
+            cases = as_classes_of(cases, first.manifest["class_names"])
+        except InputError as error:
+            raise self._other(str(error)) from None
+        for split, file in self.features().items():
+            self._check(cases, split, file)
+        return cases
+
+    def _check(self, cases: Cases, split: str, file: FeatureFile) -> None:
+        here = [cases.ids[row] for row in cases.splits.get(split, ())]
+        there = {name: row for row, name in enumerate(file.ids)}
+        stray = [name for other, rows in cases.splits.items() if other != split for row in rows
+                 if (name := cases.ids[row]) in there]  # fmt: skip
+        if stray:
+            raise self._other(f"{len(stray):,} cases are in '{split}' there and not here: {some(stray)}")
+        if not here:
+            return
+        ours = set(here)
+        new, gone = [name for name in here if name not in there], [name for name in there if name not in ours]
+        if new or gone:
+            raise self._other(
+                f"its '{split}' holds other cases: {len(new):,} only here ({some(new) or 'none'}), {len(gone):,} only "
+                f"there ({some(gone) or 'none'})"
+            )
+        rows, order = cases.splits[split], np.array([there[name] for name in here])
+        self._same("labels", split, here, cases.labels[rows], file.labels[order])
+        if cases.groups is not None and file.groups is not None:
+            groups = np.array([file.groups[row] for row in order])
+            self._same("groups", split, here, np.array([cases.groups[row] for row in rows]), groups)
+
+    def _same(self, what: str, split: str, ids: Sequence[str], one: Array, two: Array) -> None:
+        wrong = np.flatnonzero((one != two).reshape(len(one), -1).any(axis=1))
+        if len(wrong):
+            names = some([ids[row] for row in wrong.tolist()])
+            raise self._other(f"{len(wrong):,} {what} of '{split}' differ: {names}")
+
+    def _other(self, why: str) -> InputError:
+        return InputError(
+            f"'{self.name}' is in the cache with other content: {why}. Choose another --dataset, or remove the old "
+            f"one: mt cache remove --dataset '{self.name}'"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifests of a dataset's files share."""
+        if not self.entries:
+            return {}
+        manifest = next(iter(self.entries.values())).manifest
+        names = ("dataset", "settings", "location", "metric", "budget_unit", "grouping", "licence", "task")
+        return {name: manifest[name] for name in names if name in manifest}
+
+    def fingerprint(self, cases: Cases) -> str:
+        """Return the dataset's fingerprint: the cached one, else of its name, task and classes."""
+        if self.entries:
+            return next(iter(self.entries.values())).fingerprints["dataset"]
+        return digest({"imported": self.name, "task": cases.task, "class_names": list(cases.class_names)})
+
+
+def _refined(cases: Cases, entry: Entry) -> bool:
+    """Say whether labels that look like one task can be those of another: a split may lack classes."""
+    tasks = {cases.task, str(entry.manifest["task"])}
+    return "multilabel" not in tasks
