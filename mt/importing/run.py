@@ -14,8 +14,8 @@ import numpy as np
 from mt.cache import pooling
 from mt.cache.catalog import Catalog, feature_path, imported_name
 from mt.cache.content import ContentIndex
+from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.rows import arrays_of, hash_of
-from mt.cache.feature_file.status import Status
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.fingerprint import digest
 from mt.datasets.listing import some
