@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mt.importing.parts import Part
+from mt.importing.parts import SourceFile
 from mt.types import Array, LabelledRows
 
 BAG = "bag"  # the metadata column that names each row's case
 
 
 def instance_rows(
-    cases: LabelledRows[None], chosen: Array, case_of: Sequence[Array | int], parts: Sequence[Part]
+    cases: LabelledRows[None], chosen: Array, case_of: Sequence[Array | int], parts: Sequence[SourceFile]
 ) -> LabelledRows[None]:
     """Return one row per instance of the chosen cases, in the order of the files.
 

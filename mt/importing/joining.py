@@ -13,7 +13,7 @@ from mt.datasets.listing import some
 from mt.datasets.tabular.csv_file import TableText
 from mt.errors import InputError
 from mt.importing.label_tables import LabelTable, key_column
-from mt.importing.parts import OF_FILES, Part, split_name
+from mt.importing.parts import OF_FILES, SourceFile, split_name
 from mt.importing.request import ImportRequest
 from mt.types import Array
 
@@ -39,7 +39,7 @@ class CaseTable:
     notes: tuple[str, ...] = field(default=())
 
 
-def join(parts: Sequence[Part], tables: Sequence[LabelTable], request: ImportRequest) -> CaseTable:
+def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: ImportRequest) -> CaseTable:
     """Return the cases of an import.
 
     Raises InputError, with counts and names, for ids that are there twice, and for ids that only the embeddings or
@@ -68,14 +68,14 @@ def join(parts: Sequence[Part], tables: Sequence[LabelTable], request: ImportReq
     )  # fmt: skip
 
 
-def _are_bags(parts: Sequence[Part], request: ImportRequest) -> bool:
+def _are_bags(parts: Sequence[SourceFile], request: ImportRequest) -> bool:
     """Say whether rows are instances of cases: a bag column was named, or a file that is one case has several rows."""
     if _bag_column(request) is not None:
         return True
     return any(part.case is not None and part.matrix.n > 1 for part in parts)
 
 
-def _row_names(part: Part, tables: Sequence[LabelTable], request: ImportRequest) -> Sequence[str]:
+def _row_names(part: SourceFile, tables: Sequence[LabelTable], request: ImportRequest) -> Sequence[str]:
     """Return the case of each row of a file, by name; one name where the whole file is one case."""
     if part.case is not None:
         return [part.case]
@@ -92,7 +92,7 @@ def _bag_column(request: ImportRequest) -> str | None:
     return None if request.bag == OF_FILES else request.bag
 
 
-def _names_in_order(part: Part, tables: Sequence[LabelTable], request: ImportRequest) -> Sequence[str]:
+def _names_in_order(part: SourceFile, tables: Sequence[LabelTable], request: ImportRequest) -> Sequence[str]:
     """Return the names of rows that have none of their own: those of the label table of the same length and order."""
     table = next((one for one in tables if one.split == part.split), None) or next(
         (one for one in tables if one.split is None), None
@@ -124,7 +124,7 @@ def _refuse_twice(names: Sequence[str]) -> None:
     )
 
 
-def _said_splits(parts: Sequence[Part], names: Sequence[Sequence[str]]) -> dict[str, str | None]:
+def _said_splits(parts: Sequence[SourceFile], names: Sequence[Sequence[str]]) -> dict[str, str | None]:
     """Return the split that the files say of each case."""
     splits: dict[str, str | None] = {}
     mixed = []
@@ -140,7 +140,7 @@ def _said_splits(parts: Sequence[Part], names: Sequence[Sequence[str]]) -> dict[
 Row = tuple[LabelTable, list[int]]  # the rows of a case in the table that describes it
 
 
-def _by_case(parts: Sequence[Part], tables: Sequence[LabelTable], names: Sequence[Sequence[str]]) -> dict[str, Row]:
+def _by_case(parts: Sequence[SourceFile], tables: Sequence[LabelTable], names: Sequence[Sequence[str]]) -> dict[str, Row]:
     """Return where each case is described: its table, and its rows there."""
     found: dict[str, Row] = {}
     for table in tables:
@@ -231,8 +231,8 @@ def _agreed(said: Sequence[str | None], text: TableText, ids: Sequence[str]) -> 
     return list(listed)
 
 
-def _numbered(parts: Sequence[Part], names: Sequence[Sequence[str]], number: dict[str, int]) -> list[Array | int]:
-    def of(part: Part, some_names: Sequence[str]) -> Array | int:
+def _numbered(parts: Sequence[SourceFile], names: Sequence[Sequence[str]], number: dict[str, int]) -> list[Array | int]:
+    def of(part: SourceFile, some_names: Sequence[str]) -> Array | int:
         if part.case is not None:
             return number.get(part.case, OUT)
         return np.fromiter((number.get(name, OUT) for name in some_names), dtype=np.int64, count=len(some_names))
@@ -240,7 +240,7 @@ def _numbered(parts: Sequence[Part], names: Sequence[Sequence[str]], number: dic
     return [of(part, some_names) for part, some_names in zip(parts, names, strict=True)]
 
 
-def rows_in_parts(parts: Sequence[Part], case_of: Sequence[Array | int]) -> Iterator[tuple[Array, Array]]:
+def rows_in_parts(parts: Sequence[SourceFile], case_of: Sequence[Array | int]) -> Iterator[tuple[Array, Array]]:
     """Yield the case numbers and the embeddings of consecutive rows of all files, without rows that are left out."""
     for part, cases in zip(parts, case_of, strict=True):
         if isinstance(cases, int) and cases == OUT:

@@ -62,19 +62,23 @@ class KnownDataset:
             cases = as_classes_of(cases, first.manifest["class_names"])
         except InputError as error:
             raise self._other(str(error)) from None
-        for split, file in self.features().items():
-            self._check(cases, split, file)
+        features = self.features()
+        for split, file in features.items():
+            self._refuse_strays(cases, split, file)
+        for split in set(features) & set(cases.splits):
+            self._check(cases, split, features[split])
         return cases
 
-    def _check(self, cases: Cases, split: str, file: FeatureFile) -> None:
-        here = [cases.ids[row] for row in cases.splits.get(split, ())]
-        there = {name: row for row, name in enumerate(file.ids)}
+    def _refuse_strays(self, cases: Cases, split: str, file: FeatureFile) -> None:
+        there = set(file.ids)
         stray = [name for other, rows in cases.splits.items() if other != split for row in rows
                  if (name := cases.ids[row]) in there]  # fmt: skip
         if stray:
             raise self._other(f"{len(stray):,} cases are in '{split}' there and not here: {some(stray)}")
-        if not here:
-            return
+
+    def _check(self, cases: Cases, split: str, file: FeatureFile) -> None:
+        here = [cases.ids[row] for row in cases.splits[split]]
+        there = {name: row for row, name in enumerate(file.ids)}
         ours = set(here)
         new, gone = [name for name in here if name not in there], [name for name in there if name not in ours]
         if new or gone:

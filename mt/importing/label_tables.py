@@ -11,7 +11,7 @@ import numpy as np
 from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
 from mt.errors import InputError
-from mt.importing.parts import Part, named_split
+from mt.importing.parts import SourceFile, named_split
 from mt.importing.readers.matrix import as_text
 from mt.importing.readers.numpy_files import load_npy
 from mt.importing.request import ImportRequest
@@ -45,7 +45,7 @@ class LabelTable:
         return len(self.text.lines)
 
 
-def tables_of(request: ImportRequest, parts: Sequence[Part]) -> list[LabelTable]:
+def tables_of(request: ImportRequest, parts: Sequence[SourceFile]) -> list[LabelTable]:
     """Return the tables of an import: those of `--labels`, else those that come with the embeddings; maybe none."""
     if request.labels:
         return [_read(word, request) for word in request.labels]
@@ -77,7 +77,7 @@ def _key(columns: Mapping[str, Sequence[str]], file: Path, request: ImportReques
     return key_column(columns, request.rules.id_column, file)
 
 
-def _beside(part: Part, request: ImportRequest) -> LabelTable | None:
+def _beside(part: SourceFile, request: ImportRequest) -> LabelTable | None:
     """Return the table that comes with a file of embeddings."""
     columns = {name: list(values) for name, values in part.matrix.beside.items()}
     if columns:

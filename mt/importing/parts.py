@@ -19,7 +19,7 @@ _TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceFile:
     """The embeddings of one file.  case: the case of all of its rows, if the file is one case."""
 
     split: str | None
@@ -46,7 +46,7 @@ def split_name(name: str) -> str:
     return SPLIT_NAMES[name.casefold()]
 
 
-def parts_of(request: ImportRequest) -> list[Part]:
+def parts_of(request: ImportRequest) -> list[SourceFile]:
     """Open every file of an import.
 
     A file is one case if it lies in a named folder, if it is one of several arrays without ids for one split, if its
@@ -62,7 +62,7 @@ def parts_of(request: ImportRequest) -> list[Part]:
         table = path.suffix.lower() in _TABLES
         several = alone[split] > 1 and not table and "id" not in matrix.beside
         one_case = (of_folder and not table) or several or matrix.one_case or request.bag == OF_FILES
-        parts.append(Part(split, matrix, path.stem if one_case else None))
+        parts.append(SourceFile(split, matrix, path.stem if one_case else None))
     _check_widths(parts)
     _check_cases(parts)
     return parts
@@ -79,7 +79,7 @@ def _files(request: ImportRequest) -> Iterator[tuple[str | None, Path, bool]]:
             yield split, path, False
 
 
-def _check_widths(parts: Sequence[Part]) -> None:
+def _check_widths(parts: Sequence[SourceFile]) -> None:
     first = parts[0].matrix
     for part in parts[1:]:
         if part.matrix.dim != first.dim:
@@ -89,7 +89,7 @@ def _check_widths(parts: Sequence[Part]) -> None:
             )
 
 
-def _check_cases(parts: Sequence[Part]) -> None:
+def _check_cases(parts: Sequence[SourceFile]) -> None:
     counted = Counter(part.case for part in parts if part.case is not None)
     twice = [case for case, times in counted.items() if times > 1]
     if twice:

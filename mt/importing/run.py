@@ -25,7 +25,7 @@ from mt.importing.instances import instance_rows
 from mt.importing.joining import OUT, CaseTable, join, rows_in_parts
 from mt.importing.known import KnownDataset
 from mt.importing.label_tables import tables_of
-from mt.importing.parts import Part, parts_of
+from mt.importing.parts import SourceFile, parts_of
 from mt.importing.request import ImportRequest
 from mt.system import folders
 from mt.terminal import progress
@@ -84,7 +84,7 @@ class _Import:
     """Writes the files of one import."""
 
     def __init__(
-        self, request: ImportRequest, parts: Sequence[Part], table: CaseTable, cases: Cases, known: KnownDataset,
+        self, request: ImportRequest, parts: Sequence[SourceFile], table: CaseTable, cases: Cases, known: KnownDataset,
         cache: Path,
     ) -> None:  # fmt: skip
         self.request, self.parts, self.table, self.cases = request, parts, table, cases
@@ -284,11 +284,11 @@ def _renumbered(table: CaseTable, cases: Cases) -> list[Array | int]:
     return [int(number[one]) if isinstance(one, int) else number[one] for one in table.case_of]
 
 
-def _dtype(parts: Sequence[Part]) -> str:
+def _dtype(parts: Sequence[SourceFile]) -> str:
     return "float16" if all(part.matrix.dtype == "float16" for part in parts) else "float32"
 
 
-def _sources(request: ImportRequest, parts: Sequence[Part]) -> list[dict[str, str]]:
+def _sources(request: ImportRequest, parts: Sequence[SourceFile]) -> list[dict[str, str]]:
     """Return the name and the sha256 of every file of embeddings."""
     hashes = ContentIndex().sha256_many([part.path for part in parts])
     return [{"name": part.path.name, "sha256": sha256} for part, sha256 in zip(parts, hashes, strict=True)]
