@@ -140,7 +140,9 @@ def _said_splits(parts: Sequence[SourceFile], names: Sequence[Sequence[str]]) ->
 Row = tuple[LabelTable, list[int]]  # the rows of a case in the table that describes it
 
 
-def _by_case(parts: Sequence[SourceFile], tables: Sequence[LabelTable], names: Sequence[Sequence[str]]) -> dict[str, Row]:
+def _by_case(
+    parts: Sequence[SourceFile], tables: Sequence[LabelTable], names: Sequence[Sequence[str]]
+) -> dict[str, Row]:
     """Return where each case is described: its table, and its rows there."""
     found: dict[str, Row] = {}
     for table in tables:
