@@ -9,6 +9,7 @@ import numpy as np
 
 from mt.errors import InputError
 from mt.fuse.aligned import AlignedFeatures
+from mt.fuse.combined import CombinedProbes, mean_of, save_combined
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
@@ -28,7 +29,7 @@ class Fuser:
     """Fits one method on every question it is asked; holds the features of one set of models at a time.
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
-    folder: where every fitted DVME is saved, ablations aside (`--save`).
+    folder: where every fitted model is saved, ablations aside (`--save`).
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Fuser:
         }  # fmt: skip
         pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
-        if self.folder and question.method == "dvme":
+        if self.folder and isinstance(fitted, CombinedProbes):
+            save_combined(self.folder, question, fitted, fit)
+        elif self.folder and question.method == "dvme":
             save_dvme(self.folder, question, fitted, fit)
         return fit
 
@@ -82,8 +85,9 @@ class Fuser:
         best = max(range(len(singles)), key=lambda number: scores[singles[number][0]])
         model, fit = singles[best]
         known = {name: score for name, score in scores.items() if np.isfinite(score)}
+        found = {"probabilities": fit.probabilities} | self._again("best-single", question, joined, rows, (best,))
         return {
-            "probabilities": fit.probabilities, "settings": {"model": model, **fit.outcome["settings"]},
+            **found, "settings": {"model": model, **fit.outcome["settings"]},
             "selection": {"metric": "negative log_loss", "source": "folds", "models": known},
             "flags": [flag for flag in fit.outcome["flags"] if flag == "fixed_C"],
         }  # fmt: skip
@@ -91,9 +95,26 @@ class Fuser:
     def _average(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the mean of the single models' probabilities."""
         singles = self._singles(question)
-        mean = np.mean([fit.probabilities.astype(np.float64) for _, fit in singles], axis=0)
+        found = {"probabilities": mean_of([fit.probabilities for _, fit in singles])}
+        found |= self._again("average", question, joined, rows, range(len(singles)))
         settings = {model: fit.outcome["settings"] for model, fit in singles}
-        return {"probabilities": mean.astype(np.float32), "settings": settings, "selection": {}, "flags": []}
+        return {**found, "settings": settings, "selection": {}, "flags": []}
+
+    def _again(
+        self, rule: str, question: Question, joined: AlignedFeatures, rows: Array, places: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return some single models' probes, where they are to be saved, with their probabilities.
+
+        The store keeps what a probe predicts, not the probe: it is fitted again, to the same numbers.
+        """
+        if self.folder is None:
+            return {}
+        budget, fitting = joined.drawn(rows), self.fitting.on(joined.task, joined.first.n_classes)
+        probes = [
+            fit_probe(budget.with_features(budget.X[place]), fitting, seed=question.seed).probe for place in places
+        ]
+        combined = CombinedProbes(rule, tuple(probes), tuple(places))
+        return {"fitted": combined, "probabilities": combined.probabilities([joined.test[p] for p in places])}
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings."""
@@ -102,6 +123,7 @@ class Fuser:
         fitted = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=question.seed)
         return {
             "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
+            "fitted": CombinedProbes("concat", (fitted.probe,), tuple(range(len(joined.test)))),
             "selection": fitted.selection, "flags": list(fitted.flags),
         }  # fmt: skip
 

@@ -21,7 +21,7 @@ class FuseRequest:
     draw_file: read the draws from here.  metrics: each dataset's headline metric, if empty.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
     files: only these feature files, where newer ones must not take their place.
-    save: a folder for the fitted DVMEs.  everything: use superseded, limited and random-weight features too.
+    save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
     """
 
     cache_dir: str | os.PathLike[str] | None = None
@@ -49,9 +49,8 @@ class FuseRequest:
         """Raise InputError for models or options that do not go together."""
         check_models(self.models)
         rows_of(self.methods)
-        for option, given in (("--ablations", self.ablations), ("--save", self.save)):
-            if given:
-                check_of_dvme(self.methods, option)
+        if self.ablations:
+            check_of_dvme(self.methods, "--ablations")
 
 
 def check_models(models: Sequence[str], *, several: bool = True) -> None:

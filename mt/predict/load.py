@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.errors import InputError
+from mt.fuse.combined import FORMAT as COMBINED_FORMAT
+from mt.fuse.combined import read_combined
 from mt.fuse.saved import END_TO_END, read_dvme
 from mt.probe.saved import FORMAT as PROBE_FORMAT
 from mt.probe.saved import load_probe
@@ -21,7 +23,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A probe or a DVME that was read back.
+    """A probe, a DVME or one of its rivals that was read back.
 
     backbones: for every model in order its name, fingerprint, width and description; about: what the JSON says.
     """
@@ -58,7 +60,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
                         "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
         names = tuple(about["class_names"])
         return SavedModel(about, [backbone], names, about["task"], lambda X: probe.probabilities(X[0]))
-    fitted = read_dvme(file, about)
+    fitted = read_combined(file, about) if about.get("format") == COMBINED_FORMAT else read_dvme(file, about)
     return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
 
 

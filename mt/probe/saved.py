@@ -70,7 +70,7 @@ class ModelFolder:
 
 def parts_of_probe(question: Question, train: FeatureFile, fitted: Fitted) -> tuple[Tensors, dict[str, Any]]:
     """Return the tensors of a fitted probe, and what else is needed to predict with it."""
-    tensors, rebuild = _taken_apart(fitted.probe)
+    tensors, rebuild = taken_apart(fitted.probe)
     return tensors, {
         "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": question.pair.model,
         "dim": train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
@@ -111,15 +111,15 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
     file, about = read_about(path)
     check_format(file, about, FORMAT, FORMAT_VERSION)
     with whole(file):
-        probe = _put_together(read_tensors(file, about), about)
+        probe = put_together(read_tensors(file, about), about)
         check_classes(about)
         return SavedProbe(probe, about)
 
 
-def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
+def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     """Return the arrays of a probe, and the JSON that rebuilds it."""
     if isinstance(probe, AveragedProbe):
-        parts = [_taken_apart(part) for part in probe.probes]
+        parts = [taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}
         return tensors, {**parts[0][1], "averaged": len(parts)}
     if isinstance(probe, LinearProbe):
@@ -136,14 +136,15 @@ def _taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     return tensors, {**rebuild, **shared}
 
 
-def _put_together(tensors: Tensors, about: dict[str, Any]) -> Probe:
+def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
+    """Return the probe that `taken_apart` took apart."""
     if about.get("averaged"):
         one = {key: value for key, value in about.items() if key != "averaged"}
         runs = []
         for number in range(about["averaged"]):
             start = f"{number}."
             runs.append(
-                _put_together({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}, one)
+                put_together({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}, one)
             )
         return AveragedProbe(tuple(run for run in runs if isinstance(run, LinearProbe)))
     clip = np.inf if about["clip"] is None else about["clip"]

@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from mt.errors import InputError, MtError
 from mt.system import files
+from mt.terminal import progress
 
+MAIN = "dvme"  # the method that a folder stands for, where the methods it is compared with are saved beside it
 Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -40,7 +42,8 @@ def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
 def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """Return the JSON file of the one model at a path, a folder or either file, and what it says.
 
-    Raises InputError if there is none, or if there are several.
+    Of several in a folder the only DVME is taken, and named on stderr.  Raises InputError if there is none, or if there
+    are several others.
     """
     file = _json_at(Path(path))
     try:
@@ -107,9 +110,21 @@ def _json_at(path: Path) -> Path:
     if path.is_file():
         return path.with_suffix(".json")
     found = sorted(path.glob("*.json")) if path.is_dir() else []
-    if len(found) == 1:
-        return found[0]
+    main = found if len(found) == 1 else [file for file in found if _method(file) == MAIN]
+    if len(main) == 1:
+        if len(found) > 1:
+            progress.note(f"{main[0].name}: the {MAIN} of {len(found)} models in {path}. For another, name its .json.")
+        return main[0]
     if not found:
         raise InputError(f"No saved model in {path}. Save one: mt fuse --save {path}")
     names = ", ".join(file.name for file in found[:3])
     raise InputError(f"{path} holds {len(found)} models. Name one of them: {names}{', ...' if len(found) > 3 else ''}")
+
+
+def _method(file: Path) -> str:
+    """Return the method of a saved model; empty where it states none."""
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return str(about.get("method", "")) if isinstance(about, dict) else ""

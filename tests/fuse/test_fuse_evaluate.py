@@ -23,11 +23,12 @@ from mt.fuse.dvme import recipes
 from mt.fuse.dvme.fit import DVMEOptions
 from mt.fuse.fuser import attention_by_class
 from mt.fuse.request import FuseRequest
+from mt.fuse.rivals import METHODS
 from mt.fuse.run import run_fuse
 from mt.predict.load import load_model
 from mt.probe.questions import find_pairs
 from mt.results.store import ScoreStore
-from tests.probe.features import probed, write_features
+from tests.probe.features import probed, write_features, write_pair
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +84,8 @@ def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
 
 
 def test_options_of_dvme_are_refused_without_it(tmp_path):
-    with pytest.raises(InputError, match=r"--save is DVME's, .* --method dvme"):
-        run_fuse(FuseRequest(tmp_path, methods=["concat"], save=tmp_path / "models"))
+    with pytest.raises(InputError, match=r"--ablations is DVME's, .* --method dvme"):
+        run_fuse(FuseRequest(tmp_path, methods=["concat"], ablations=True))
     with pytest.raises(InputError, match=r"No method 'concta'\. Did you mean 'concat'"):
         run_fuse(FuseRequest(tmp_path, methods=["concta"]))
 
@@ -249,8 +250,55 @@ def test_datasets_of_other_content_are_not_fused(tmp_path):
 def saved(tmp_path):
     cache = _cache(tmp_path / "cache")
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=1, save=tmp_path / "models"))
-    (file,) = (tmp_path / "models").glob("*.json")
+    (file,) = (tmp_path / "models").glob("*-dvme-*.json")
     return cache, study, file
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_method_is_saved_and_predicts_the_scored_bits(tmp_path, task, grouped):
+    cache, folder = tmp_path / "cache", tmp_path / "models"
+    for model, dim in (("m1", 6), ("m2", 9), ("m3", 4)):
+        write_pair(cache, model=model, dim=dim, task=task, n_classes=3 - (task == "binary"), grouped=grouped)
+    asked = FuseRequest(cache, methods=["concat", "average"], fractions=[0.5], seeds=2)
+    plain = run_fuse(asked)  # what is stored before is what is saved
+    study = run_fuse(replace(asked, methods=[*METHODS], save=folder))
+    features = AlignedFeatures.load(_pair(cache))
+    with ScoreStore(study.store) as store:
+        fits = {score.fit: score for score in study.scores if score.method != "probe"}
+        assert {score.fit for score in plain.scores if score.method != "probe"} < set(fits)
+        for fit, score in fits.items():
+            (file,) = folder.glob(f"*-{score.method}-50pct-seed{score.seed}-{fit[:8]}.json")
+            model = load_model(file)
+            names = [backbone["name"] for backbone in model.backbones]
+            test = [X for name, X in zip(("m1", "m2", "m3"), features.test, strict=True) if name in names]
+            p = model.predict_proba(test)
+            np.testing.assert_array_equal(p[:, 1] if task == "binary" else p, store.fit(fit).probabilities)
+            assert len(names) == (1 if score.method == "best-single" else 3)
+    assert {score.method for score in fits.values()} == {"best-single", "average", "concat", "dvme"}
+    assert len(list(folder.glob("*.json"))) == len(fits) == 8
+
+
+def test_a_folder_stands_for_its_dvme(saved, capsys):
+    _, _, file = saved
+    assert load_model(file.parent).about["method"] == "dvme"
+    assert f"{file.name}: the dvme of 4 models in" in capsys.readouterr().err
+    file.unlink()
+    with pytest.raises(InputError, match=r"holds 3 models\. Name one of them"):
+        load_model(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"rule": "concat"}, "rule concat with 2 probes"), ({"rule": "sum"}, "rule sum"),
+     ({"probes": []}, "with 0 probes"),
+     ({"format_version": 9}, "Install a newer mt"), ({"backbones": None}, "does not fit together")],
+)  # fmt: skip
+def test_a_rival_that_says_something_else_is_refused(saved, change, words):
+    (file,) = saved[2].parent.glob("*-average-*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match=words):
+        load_model(file)
 
 
 def test_a_saved_model_predicts_the_same_bits(saved):
@@ -279,7 +327,8 @@ def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved):
     file.write_text("[1]")
     with pytest.raises(InputError, match="not a saved model"):
         load_model(file)
-    file.unlink()
+    for one in file.parent.glob("*.json"):
+        one.unlink()
     with pytest.raises(InputError, match="No saved model"):
         load_model(file.parent)
 
