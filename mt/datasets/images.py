@@ -70,6 +70,10 @@ def examine(source: str | os.PathLike[str] | bytes, decoding: Decoding, notes: N
         MissingExtraError: as `decode`.
     """
     name = "image" if isinstance(source, bytes) else os.fspath(source)
+    if decoding.decoder == "device":
+        from mt.datasets.decoding import nvjpeg
+
+        nvjpeg.require()
     try:
         if isinstance(source, bytes):
             return _decoded(source, decoding, notes)
@@ -96,7 +100,7 @@ def _decoded(data: bytes, decoding: Decoding, notes: Notes) -> Decoded:
 
 def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
     """Return 8-bit RGB, or samples of another depth, by what the content says the file is."""
-    plain = jpeg.decode(data, decoding.max_pixels or Image.MAX_IMAGE_PIXELS)
+    plain = _plain_jpeg(data, decoding)
     if plain is not None:
         frame_number(1, decoding.frame)
         return plain
@@ -114,6 +118,17 @@ def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
     if photograph:
         notes.add(pillow.MPO)
     return _png(data, found, decoding) if data.startswith(png.SIGNATURE) else found
+
+
+def _plain_jpeg(data: bytes, decoding: Decoding) -> np.ndarray | None:
+    """Return the pixels of a JPEG file that needs no Pillow, decoded by whom `--decoder` names."""
+    if decoding.decoder == "device":
+        from mt.datasets.decoding.nvjpeg import decode_batch
+
+        (there,) = decode_batch([data], decoding.most_pixels)
+        if there is not None:
+            return np.asarray(there.cpu().numpy())
+    return jpeg.decode(data, decoding.most_pixels)
 
 
 def _tiff(data: bytes, decoding: Decoding) -> Image.Image | Samples:
@@ -214,8 +229,33 @@ class ImageFiles:
         return replace(self, paths=[self.paths[place] for place in places], absent=absent, frames=frames)
 
     def load(self, start: int, stop: int) -> list[Loaded]:
-        found = self.examine(start, stop)
-        return [one if isinstance(one, ImageError) else one.image for one in found]
+        return [self._load(row) for row in range(start, min(stop, len(self)))]
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a device is to decode, and nothing else is to be done to the pixels."""
+        return self.decoding.decoder == "device" and self.decoding.intensity in ("auto", "full")
+
+    def by_pillow(self) -> ImageFiles:
+        """Return the same images, none of them decoded by a device."""
+        return replace(self, decoding=replace(self.decoding, decoder="pillow"))
+
+    def contents(self, start: int, stop: int) -> list[bytes]:
+        """Return what the files of rows hold; nothing where one cannot be read, or a later frame is asked for."""
+        return [self._content(row) for row in range(start, min(stop, len(self)))]
+
+    def _content(self, row: int) -> bytes:
+        frame = self.decoding.frame if self.frames is None else str(self.frames[row])
+        if row in self.absent or frame not in (None, "first", "middle", "all", "1"):
+            return b""
+        try:
+            return Path(self.paths[row]).read_bytes()
+        except OSError:
+            return b""
+
+    def _load(self, row: int) -> Loaded:
+        found = self._examine(row)
+        return found if isinstance(found, ImageError) else found.image
 
     def examine(self, start: int, stop: int) -> list[Decoded | ImageError]:
         """Return images as `load` does, with what was seen on the way."""

@@ -33,6 +33,10 @@ _OPTIONS = (
         help="Refuse images of more pixels.  [default: 89478485]",
     ),
     click.option(
+        "--decoder", type=click.Choice(["pillow", "device"]), default="pillow", show_default=True,
+        help="What decodes JPEG files; device: a CUDA card (nvJPEG), whose pixels differ from Pillow's.",
+    ),
+    click.option(
         "--column", "columns", multiple=True, metavar="NAME",
         help="Keep a DICOM attribute with each row (repeatable): sex, age, view, modality, ..., or all.",
     ),

@@ -28,6 +28,7 @@ class SettingWords(TypedDict, total=False):
     frame: str | None
     voi: str | None
     max_pixels: int | None
+    decoder: Literal["pillow", "device"]
     columns: tuple[str, ...]
     hash_groups: bool
     uncertain: Literal["ignore", "0", "1"] | None
@@ -44,8 +45,8 @@ class DatasetSettings:
     """What loads a dataset beside its name; a default changes neither names nor fingerprints.
 
     `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
-    draws their splits and the synthetic images.  `intensity`, `frame`, `voi` and `max_pixels` decide over pixels
-    (`Decoding`).  `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
+    draws their splits and the synthetic images.  `intensity`, `frame`, `voi`, `max_pixels` and `decoder` decide over
+    pixels (`Decoding`).  `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
     patients hashed.  `uncertain` and `blank` say what -1 and nothing mean in a table's label columns, `separator`
     what is between its cells.  `image_column`, `label_columns` and `group_column` name a table's columns (the group
     `none`: there is none); `missing_group="own"` makes each row without a patient one of its own.
@@ -58,6 +59,7 @@ class DatasetSettings:
     frame: str | None = None
     voi: str | None = None
     max_pixels: int | None = None
+    decoder: Literal["pillow", "device"] = "pillow"
     columns: tuple[str, ...] = ()
     hash_groups: bool = False
     uncertain: Literal["ignore", "0", "1"] | None = None
@@ -88,7 +90,7 @@ class DatasetSettings:
 
     @property
     def decoding(self) -> Decoding:
-        return Decoding(self.intensity, self.frame, self.voi, self.max_pixels)
+        return Decoding(self.intensity, self.frame, self.voi, self.max_pixels, self.decoder)
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not their default, by field."""

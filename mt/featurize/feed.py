@@ -33,10 +33,12 @@ class RawRows:
 
     by_size: places in the batch and pixels (H, W, 3) of pictures that the device resizes, by (H, W).
     resized: places and pixels (crop, crop, 3) of pictures that Pillow resized, by geometry.
+    there: places and pixels (n, crop, crop, 3) of pictures that the device decoded and resized, each with its geometry.
     """
 
     by_size: dict[tuple[int, int], tuple[list[int], list[Pixels]]] = field(default_factory=dict)
     resized: dict[Hashable, tuple[list[int], list[Pixels]]] = field(default_factory=dict)
+    there: list[tuple[Hashable, list[int], Tensor]] = field(default_factory=list)
 
     def add(self, place: int, picture: Pixels) -> None:
         places, pictures = self.by_size.setdefault((picture.shape[0], picture.shape[1]), ([], []))
@@ -53,13 +55,30 @@ class RawRows:
                 kept[1].extend(recipe.geometry(picture) for picture in pictures)
 
 
+class Resamplers:
+    """The resamplers of one device, by geometry and by the pictures' size; those of the latest sizes are kept."""
+
+    def __init__(self, device: torch.device, geometries: Mapping[Hashable, Preprocess]) -> None:
+        self._device, self._geometries = device, geometries
+        self._kept: OrderedDict[tuple[Hashable, int, int], Resampler] = OrderedDict()
+
+    def __call__(self, key: Hashable, height: int, width: int) -> Resampler:
+        name = key, height, width
+        if name not in self._kept:
+            self._kept[name] = Resampler(self._geometries[key], height, width, self._device)
+            while len(self._kept) > SIZES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(name)
+        return self._kept[name]
+
+
 class Feed:
     """Brings batches to one device: for each geometry a tensor uint8 (batch, crop, crop, 3), zero where no row is."""
 
     def __init__(self, device: torch.device, geometries: Mapping[Hashable, Preprocess], batch_size: int) -> None:
         self.device, self.geometries, self.batch_size = device, geometries, batch_size
         self._upload = PinnedUpload(device) if device.type == "cuda" else None
-        self._resamplers: OrderedDict[tuple[Hashable, int, int], Resampler] = OrderedDict()
+        self._resamplers = Resamplers(device, geometries)
 
     def __call__(self, parts: Sequence[RawRows]) -> dict[Hashable, Tensor]:
         """Return the batch that the parts make up, on the device; the copies run while the device computes."""
@@ -70,20 +89,13 @@ class Feed:
         for size, places, pictures in _together(parts):
             there = self._moved(pictures)
             for key, pixels in batch.items():
-                _put(pixels, places, self._resampler(key, *size)(there))
+                _put(pixels, places, self._resamplers(key, *size)(there))
         for part in parts:
             for key, (places, pictures) in part.resized.items():
                 _put(batch[key], places, self._moved(pictures))
+            for key, places, rows in part.there:
+                _put(batch[key], places, rows)
         return batch
-
-    def _resampler(self, key: Hashable, height: int, width: int) -> Resampler:
-        name = key, height, width
-        if name not in self._resamplers:
-            self._resamplers[name] = Resampler(self.geometries[key], height, width, self.device)
-            while len(self._resamplers) > SIZES_KEPT:
-                self._resamplers.popitem(last=False)
-        self._resamplers.move_to_end(name)
-        return self._resamplers[name]
 
     def _moved(self, pictures: Sequence[Pixels]) -> Tensor:
         if self._upload is not None:

@@ -59,7 +59,7 @@ def run_pass(
     with _BlockWriter() as sink:
         for batch in read_batches(
             split, blocks, block_rows=block_rows, batch_size=batch_size, recipes=recipes, workers=workers,
-            raw=feed is not None,
+            device=None if feed is None else device,
         ):  # fmt: skip
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")

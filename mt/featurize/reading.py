@@ -15,9 +15,15 @@ import numpy as np
 
 from mt.cache.feature_file.format import Status
 from mt.datasets import ImageError, Split
+from mt.datasets.base import Loaded
+from mt.datasets.decoding.nvjpeg import TOGETHER
+from mt.datasets.images import ImageFiles
+from mt.featurize.device_decoder import DeviceDecoder
 from mt.featurize.feed import RawRows, as_pixels
 
 if TYPE_CHECKING:
+    import torch
+
     from mt.backbones.preprocess import Preprocess
 
 # Rows that one decoding task takes: enough to amortise a read of a chunked HDF5, few enough to share a batch.
@@ -52,14 +58,15 @@ def read_batches(
     batch_size: int,
     recipes: Sequence[Preprocess],
     workers: int,
-    raw: bool = False,
+    device: torch.device | None = None,
     ahead: int = 3,
 ) -> Iterator[Batch]:
     """Yield the batches of the given blocks in order, `ahead` of them being decoded at any time.
 
-    A geometry that several recipes share is resized and cropped once; with `raw` a device is to do that.
+    A geometry that several recipes share is resized and cropped once.  device: what is to do that, and to decode where
+    the split says so; the batches then hold raw pictures.
     """
-    decode = _Decode(split, geometries_of(recipes), raw=raw)
+    decode = _Decode(split, geometries_of(recipes), device)
     starts = (
         (block, start)
         for block in blocks
@@ -88,7 +95,7 @@ def _submit(
     pool: ThreadPoolExecutor, decode: _Decode, batch: Batch, stop: int
 ) -> tuple[Batch, list[Future[Decoded]]]:
     tasks = [
-        pool.submit(decode, batch, row, min(row + TASK_ROWS, stop)) for row in range(batch.start, stop, TASK_ROWS)
+        pool.submit(decode, batch, row, min(row + decode.rows, stop)) for row in range(batch.start, stop, decode.rows)
     ]
     return batch, tasks
 
@@ -103,21 +110,30 @@ def _finished(batch: Batch, tasks: list[Future[Decoded]]) -> Batch:
 
 
 class _Decode:
-    """Decodes rows of a split, and resizes them for every geometry unless they are to stay raw."""
+    """Decodes rows of a split, and resizes them for every geometry unless a device is to do that.
 
-    def __init__(self, split: Split, geometries: Mapping[Hashable, Preprocess], *, raw: bool) -> None:
-        self.split, self.geometries, self.raw = split, geometries, raw
+    rows: how many are decoded together.
+    """
+
+    def __init__(
+        self, split: Split, geometries: Mapping[Hashable, Preprocess], device: torch.device | None
+    ) -> None:
+        self.split, self.geometries, self.device = split, geometries, device
+        images, self._there = split.images, None
+        if device is not None and isinstance(images, ImageFiles) and images.on_device:
+            self._there = DeviceDecoder(images, device, geometries)
+        self.rows = TASK_ROWS if self._there is None else TOGETHER
 
     def batch(self, block: int, start: int, stop: int, size: int) -> Batch:
         """Return a batch of rows `start` to `stop` that is still to be decoded."""
-        wanted = {} if self.raw else self.geometries
+        wanted = self.geometries if self.device is None else {}
         pixels = {key: np.zeros((size, r.crop, r.crop, 3), np.uint8) for key, r in wanted.items()}
         return Batch(block, start, pixels, np.full(stop - start, Status.OK, np.uint8))
 
     def __call__(self, batch: Batch, start: int, stop: int) -> Decoded:
         """Decode rows `start` to `stop` of the split into the batch; return what could not be read, and raw rows."""
-        errors, rows = [], RawRows() if self.raw else None
-        for row, image in enumerate(self.split.images.load(start, stop), start - batch.start):
+        errors, rows = [], None if self.device is None else RawRows()
+        for row, image in self._decoded(batch, start, stop, rows):
             if isinstance(image, ImageError):
                 batch.status[row] = image.status
                 errors.append(image)
@@ -129,3 +145,11 @@ class _Decode:
         if rows is not None:
             rows.resize_rare_sizes(self.geometries)
         return errors, rows
+
+    def _decoded(self, batch: Batch, start: int, stop: int, rows: RawRows | None) -> Iterator[tuple[int, Loaded]]:
+        """Yield the place in the batch and the image of each row that the device has not put among the rows."""
+        if self._there is None or rows is None:
+            yield from enumerate(self.split.images.load(start, stop), start - batch.start)
+            return
+        for row in self._there(start, stop, rows, start - batch.start):
+            yield row - batch.start, self._there.rest.load(row, row + 1)[0]

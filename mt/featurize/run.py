@@ -21,6 +21,7 @@ from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.salt import id_salt
 from mt.datasets import Dataset
+from mt.datasets.decoding import nvjpeg
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
     compute_description,
@@ -57,6 +58,8 @@ def run(
     `content` is the input of the dataset's fingerprint, which the files keep; `weights` what was asked for, by model.
     """
     device = pick_device(compute.device)
+    if dataset.settings.decoder == "device":
+        nvjpeg.require(device)  # before any file is made
     made, batch_size = embedders(
         list(backbones.values()), device, precision=compute.precision,
         batch_size=compute.batch_size or AUTO_BATCH_SIZE.get(device.type, AUTO_BATCH_SIZE["cuda"]),

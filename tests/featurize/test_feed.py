@@ -44,7 +44,7 @@ def test_a_folder_of_mixed_sizes_and_kinds_gives_the_pixels_of_pillow(
     options = {"block_rows": 32, "batch_size": 16, "recipes": RECIPES, "workers": 2}
     blocks = range(-(-len(mixed) // 32))
     feed = Feed(torch.device(where), geometries_of(RECIPES), batch_size=16)
-    found = list(read_batches(mixed, blocks, raw=True, **options))
+    found = list(read_batches(mixed, blocks, device=torch.device(where), **options))
     expected = list(read_batches(mixed, blocks, **options))
     assert sum(len(batch.status) for batch in found) == 40
     for one, other in zip(found, expected, strict=True):

@@ -52,7 +52,7 @@ def decode(data: bytes, max_pixels: int | None = None) -> Pixels | None:
     max_pixels: a larger picture is left to Pillow, which refuses it.
     """
     header = read_header(data)
-    if header is None or not _is_plain(header, data) or (max_pixels and header.width * header.height > max_pixels):
+    if header is None or not is_plain(header, data) or (max_pixels and header.width * header.height > max_pixels):
         return None
     if not _same_as_pillow(header.kind):
         return None
@@ -98,7 +98,7 @@ def read_header(data: bytes) -> JpegHeader | None:
     return JpegHeader(width, height, _FRAMES[marker], sampling, adobe, exif)
 
 
-def _is_plain(header: JpegHeader, data: bytes) -> bool:
+def is_plain(header: JpegHeader, data: bytes) -> bool:
     """Return whether a file has one or three components, is not turned, and is whole."""
     whole = data.rstrip(b"\0").endswith(END) and header.width > 0 and header.height > 0
     return whole and len(header.sampling) in (1, 3) and not _is_turned(header.exif)
@@ -119,7 +119,7 @@ def _is_turned(exif: bytes) -> bool:
 @cache
 def _same_as_pillow(kind: tuple[object, ...]) -> bool:
     """Return whether the installed builds decode a sample of this kind to the same pixels; False without a sample."""
-    sample = _samples().get(kind)
+    sample = samples().get(kind)
     if sample is None:
         return False
     try:
@@ -130,7 +130,7 @@ def _same_as_pillow(kind: tuple[object, ...]) -> bool:
 
 
 @cache
-def _samples() -> dict[tuple[object, ...], bytes]:
+def samples() -> dict[tuple[object, ...], bytes]:
     """Return a small file of each kind that Pillow writes, by its kind: rough in light and colour, of odd size."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (12, 14, 3)).repeat(9, 0).repeat(9, 1)[:101, :119]

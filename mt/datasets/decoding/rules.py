@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mt.errors import InputError
 
 INTENSITIES = "auto, full, minmax, percentile:LOW,HIGH (percentile:0.5,99.5) or window:CENTER,WIDTH (window:40,400)"
+DECODERS = ("pillow", "device")
 FRAMES = "first, middle, a number from 1, or all"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PAIR = re.compile(rf"(percentile|window):({_NUMBER}),({_NUMBER})")
@@ -55,13 +56,14 @@ class Decoding:
 
     `frame`: first, middle, a number from 1, or all (none: a file of several frames is refused).  `voi`: which window
     or VOI table of a DICOM file, by number from 1 or by its explanation.  `max_pixels`: width times height above
-    which an image is refused (none: Pillow's limit).
+    which an image is refused (none: Pillow's limit).  `decoder`: what decodes JPEG files, Pillow or a CUDA card.
     """
 
     intensity: str = "auto"
     frame: str | None = None
     voi: str | None = None
     max_pixels: int | None = None
+    decoder: str = "pillow"
 
     def __post_init__(self) -> None:
         if self.rule.rule != "auto" and self.voi is not None:
@@ -71,6 +73,15 @@ class Decoding:
             raise InputError(f"--frame {self.frame} is not a frame: expected {FRAMES}.")
         if self.max_pixels is not None and self.max_pixels < 1:
             raise InputError(f"--max-pixels takes a number of pixels of at least 1, got {self.max_pixels}.")
+        if self.decoder not in DECODERS:
+            raise InputError(f"--decoder {self.decoder} is not a choice: expected {', '.join(DECODERS)}.")
+
+    @property
+    def most_pixels(self) -> int | None:
+        """The width times height above which an image is refused; None: no limit."""
+        from PIL import Image
+
+        return self.max_pixels or Image.MAX_IMAGE_PIXELS
 
     @property
     def rule(self) -> Intensity:
@@ -81,8 +92,11 @@ class Decoding:
 
         Colour profiles are ignored by every rule, so that they need no entry where nothing else was asked for.
         """
-        asked = {"intensity": self.intensity, "frame": self.frame, "voi": self.voi, "max_pixels": self.max_pixels}
-        changed = {name: value for name, value in asked.items() if value not in (None, "auto")}
+        asked = {
+            "intensity": self.intensity, "frame": self.frame, "voi": self.voi, "max_pixels": self.max_pixels,
+            "decoder": self.decoder,
+        }  # fmt: skip
+        changed = {name: value for name, value in asked.items() if value not in (None, "auto", "pillow")}
         return {**changed, "colour_profiles": "ignored"} if changed else {}
 
 

@@ -1,0 +1,55 @@
+"""JPEG files that a device decodes and resizes at once (`--decoder device`): only the network's input stays there."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+
+import torch
+from torch import Tensor
+
+from mt.backbones.preprocess import Preprocess
+from mt.datasets.decoding.nvjpeg import decode_batch
+from mt.datasets.images import ImageFiles
+from mt.featurize.feed import FEW, UPLOAD_BYTES, RawRows, Resamplers
+
+
+class DeviceDecoder:
+    """Decodes and resizes rows of a split on a device, one batch at a time, whatever number of threads reads files.
+
+    `rest` are the same images for the rows that are left to Pillow.
+    """
+
+    def __init__(self, images: ImageFiles, device: torch.device, geometries: Mapping[Hashable, Preprocess]) -> None:
+        self._images, self._device, self._geometries = images, device, geometries
+        self.rest = images.by_pillow()
+        self._resamplers = Resamplers(device, geometries)
+        self._one_batch = threading.Lock()
+
+    def __call__(self, start: int, stop: int, rows: RawRows, first: int) -> list[int]:
+        """Put rows `start` to `stop` to their places, `first` and on; return the rows that are left to Pillow."""
+        files = self._images.contents(start, stop)
+        with self._one_batch:
+            found = decode_batch(files, self._images.decoding.most_pixels, self._device)
+            by_size: dict[tuple[int, int], tuple[list[int], list[Tensor]]] = defaultdict(lambda: ([], []))
+            for number, pixels in enumerate(found):
+                if pixels is not None:
+                    places, pictures = by_size[pixels.shape[0], pixels.shape[1]]
+                    places.append(first + number)
+                    pictures.append(pixels)
+            for size, (places, pictures) in by_size.items():
+                self._resize(size, places, pictures, rows)
+        return [start + number for number, pixels in enumerate(found) if pixels is None]
+
+    def _resize(self, size: tuple[int, int], places: list[int], pictures: list[Tensor], rows: RawRows) -> None:
+        """Resize pictures of one size there, as many at once as UPLOAD_BYTES hold; a few are left to Pillow."""
+        if len(places) < FEW:
+            for place, picture in zip(places, pictures, strict=True):
+                rows.add(place, picture.cpu().numpy())
+            return
+        at_once = max(1, UPLOAD_BYTES // pictures[0].nbytes)
+        for low in range(0, len(places), at_once):
+            some = torch.stack(pictures[low : low + at_once])
+            for key in self._geometries:
+                rows.there.append((key, places[low : low + at_once], self._resamplers(key, *size)(some)))
