@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mt.backbones.recorded import check_fingerprint, weights_of
 from mt.cache.catalog import Catalog, settled
-from mt.errors import InputError
+from mt.cache.feature_file.format import Status
+from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model
 from mt.predict.predicted import Predictions
 from mt.system import folders
+from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
@@ -29,14 +31,33 @@ def predict_dataset(request: PredictRequest) -> Predictions:
         from mt.fuse.end_to_end.saved import load_tuned
 
         tuned = load_tuned(request.model)
-        found = tuned.predict_split(
-            request.dataset, request.split, data_dir=request.data_folder, device=request.device
+        names, problems = tuned.unreadable(request.dataset, request.split, data_dir=request.data_folder)
+        if problems and request.on_error == "raise":
+            first, why = next(iter(problems.items()))
+            raise DatasetError(
+                f"{len(problems)} of {len(names)} images cannot be read, first {first}: {why} "
+                "Leave such images out: --on-error skip"
+            )
+        _, p = tuned.predict_split(
+            request.dataset, request.split, data_dir=request.data_folder, device=request.device, without=problems
         )
-        return Predictions(*found, tuned.class_names, tuned.task)
+        shown = problems if request.on_error == "skip" else None
+        return Predictions(names, p, tuned.class_names, tuned.task, shown)
     saved, cache = load_model(request.model), folders.cache_dir(request.cache_dir)
     files = [_cached(cache, request, about) or _featurized(cache, request, about) for about in saved.backbones]
-    p = saved.predict_proba(in_first_order(files))
-    return Predictions(list(files[0].ids), p, saved.class_names, saved.task)
+    p, ids = saved.predict_proba(in_first_order(files)), list(files[0].ids)
+    skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in files[0].skipped()}
+    if skipped and request.on_error == "raise":
+        progress.note(f"{len(skipped)} images have no features and no row here. To list them: --on-error skip")
+    if request.on_error == "raise":
+        return Predictions(ids, p, saved.class_names, saved.task)
+    return Predictions(_every_id(files[0]), p, saved.class_names, saved.task, skipped)
+
+
+def _every_id(file: FeatureFile) -> list[str]:
+    """Return the ids of all rows in their order, those without an embedding included."""
+    made, skipped = iter(file.ids), iter(name for name, _ in file.skipped())
+    return [next(made if status == Status.OK else skipped) for status in file.status.tolist()]
 
 
 def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile | None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
 @pytest.mark.parametrize("folder", ["fused", "probed"])
 def test_other_backbones_are_refused(study, tmp_path, folder):
     root, _, _ = study
-    (source,) = (root / folder).glob("*.json")
+    (source,) = (root / folder).glob("*-dvme-*.json" if folder == "fused" else "*.json")
     shutil.copytree(root / folder, tmp_path / "model")
     text = source.read_text()
     about = json.loads(text)
@@ -187,6 +188,36 @@ def test_unreadable_images_are_found_before_the_networks_run(study, tmp_path, mo
     assert [bool(row["problem"]) for row in rows] == [False, True, False, False, False]
     assert rows[1]["prediction"] == rows[1]["dark"] == ""
     assert rows[2]["prediction"] in ("bright", "dark")
+
+
+def broken_copy(root, folder):
+    """Copy the test images as a dataset, one of them unreadable."""
+    shutil.copytree(root / "images", folder)
+    (folder / "test" / "dark" / "1.png").write_bytes(b"no image")
+    return f"folder:{folder}"
+
+
+def test_a_datasets_unreadable_images_have_an_empty_row_and_a_reason(study, tmp_path, capsys):
+    root, *_ = study
+    name = broken_copy(root, tmp_path / "images")
+    asked = PredictRequest(root / "probed", dataset=name, cache_dir=tmp_path / "cache")
+    with pytest.raises(DatasetError, match=r"1\.png.*--on-error skip"):
+        predict_dataset(asked)
+    for _ in range(2):  # featurized, then from the cache
+        found = predict_dataset(replace(asked, on_error="skip"))
+        out = io.StringIO()
+        found.write_csv(out)
+        rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+        assert len(rows) == 10
+        (row,) = (row for row in rows if row["problem"])
+        assert (row["id"].endswith("dark/1.png"), row["dark"], row["prediction"]) == (True, "", "")
+        assert row["problem"] == "unreadable image"
+        place = rows.index(row)
+        assert [one["id"] for one in rows] == sorted(one["id"] for one in rows)
+        assert rows[place + 1]["prediction"] == "dark"
+    capsys.readouterr()
+    assert len(predict_dataset(asked).ids) == 9
+    assert "1 images have no features and no row here. To list them: --on-error skip" in capsys.readouterr().err
 
 
 def test_cells_cannot_run_in_a_spreadsheet():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import torch
 
 from mt.backbones import Preprocess
 from mt.backbones.recorded import described, load_untrained
-from mt.datasets import Dataset, DatasetSettings, Split, load_dataset
+from mt.datasets import Dataset, DatasetSettings, ImageError, Split, load_dataset
 from mt.datasets.images import ImageFiles
 from mt.datasets.settings import decoding_of
 from mt.errors import InputError
@@ -37,6 +37,7 @@ from mt.results.model_files import (
 from mt.system.device import pick_device
 from mt.system.ranks import Ranks
 from mt.system.threads import decoders
+from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.fuse.end_to_end.fit import TunedFit
@@ -106,16 +107,36 @@ class TunedModel:
         dataset = Dataset("files", None, "multiclass", self.class_names, "", "photo", {"files": split})
         return self._predict(dataset, "files", device)
 
-    def predict_split(self, name: str, split: str, *, data_dir: Path | None = None, device: str = "auto") -> Found:
-        """Return the ids of a dataset's split and a probability a class (or label) of each, (n, K)."""
+    def predict_split(
+        self, name: str, split: str, *, data_dir: Path | None = None, device: str = "auto",
+        without: Collection[str] = (),
+    ) -> Found:  # fmt: skip
+        """Return the ids of a dataset's split, some left out, and a probability a class (or label) of each, (n, K)."""
+        return self._predict(self._dataset(name, split, data_dir), split, device, without)
+
+    def unreadable(
+        self, name: str, split: str, *, data_dir: Path | None = None
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the ids of a dataset's split, and why some of its images cannot be read; every image is decoded."""
+        part = self._dataset(name, split, data_dir).splits[split]
+        problems: dict[str, str] = {}
+        with progress.bar("reading", len(part)) as advance:
+            for place, id_ in enumerate(part.ids):
+                (image,) = part.images.load(place, place + 1)
+                if isinstance(image, ImageError):
+                    problems[id_] = str(image)
+                advance(1)
+        return list(part.ids), problems
+
+    def _dataset(self, name: str, split: str, data_dir: Path | None) -> Dataset:
         settings = DatasetSettings(**self.about.get("dataset_settings", {}))
         dataset = load_dataset(name, data_dir, settings=settings, on_error="skip")
         if split not in dataset.splits:
             raise InputError(f"'{name}' has no split '{split}'. It has: {', '.join(dataset.splits)}")
-        return self._predict(dataset, split, device)
+        return dataset
 
-    def _predict(self, dataset: Dataset, split: str, device: str) -> Found:
-        ids = dataset.splits[split].ids
+    def _predict(self, dataset: Dataset, split: str, device: str, without: Collection[str] = ()) -> Found:
+        ids = [id_ for id_ in dataset.splits[split].ids if id_ not in without]
         work = Work(
             Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
             Machine(), pick_device(device), Ranks(), decoders(), self.task, len(self.class_names), seed=0,

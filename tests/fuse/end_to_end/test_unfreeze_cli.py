@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,14 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
     run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
+    shutil.copytree(images, tmp_path / "new")
+    (tmp_path / "new" / "test" / "dark" / "1.png").write_bytes(b"no image")
+    asked = PredictRequest(tmp_path / "model", dataset=f"folder:{tmp_path / 'new'}")
+    with pytest.raises(DatasetError, match=r"1 of 8 images cannot be read, first .*1\.png.*--on-error skip"):
+        predict_dataset(asked)
+    found = predict_dataset(replace(asked, on_error="skip"))
+    assert (len(found.ids), list(found.problems or {})) == (8, ["test/dark/1.png"])
+    assert found.predicted == ["bright"] * 4 + ["dark"] * 3
     for path in (images / "train").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path))[::-1, :, ::-1] // 2 + np.uint8(rng.integers(0, 99))).save(path)
     with pytest.raises(InputError, match="are not those that the 'timm:test_resnet' features were made from"):
