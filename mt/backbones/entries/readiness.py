@@ -1,4 +1,4 @@
-"""What a backbone needs before it can be used here: a library, its files, a token, accepted terms, room on the disk.
+"""What a backbone needs before it can be used here: a library, weights, accepted terms, a token, memory, disk.
 
 Nothing is fetched and no library is imported.
 """
@@ -11,11 +11,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from mt.backbones.embeddings import split_rule, split_views
+from mt.backbones.entries.forms import parameters_of
 from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import place
 from mt.system import folders
 
 _LIBRARIES = {HF: "transformers", OPEN_CLIP: "open_clip", TIMM: "timm"}
+BYTES = 4  # of a number in float32
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -32,13 +35,47 @@ def needs(spec: BackboneSpec) -> list[Need]:
     """Return what a backbone needs, each with what is here or how to get it."""
     here = where_is(spec)
     found = [_library(spec), Need("weights", here is not None, here or "to download")]
+    if here is None and spec.weights is not None and spec.weights.by_hand:
+        found[-1] = Need("file", False, f"{spec.weights.url}: {spec.weights.by_hand}")
     if here is None and spec.gated:
-        page = f"https://huggingface.co/{spec.repository}"
+        page = f"https://huggingface.co/{spec.repository}" if spec.weights is None else spec.weights.url
         found.append(Need("terms", None, f"accept them at {page} (licence: {spec.licence})"))
-        found.append(_token())
+        if spec.weights is None:
+            found.append(_token())
+    found.append(_memory(spec))
     if here is None:
         found.append(_disk(spec))
     return found
+
+
+def memory_mb(spec: BackboneSpec) -> int | None:
+    """Return the memory that a backbone's weights take in float32, in MB; None if its size is not known."""
+    parameters = parameters_of(_entry_name(spec), spec.network)
+    return None if parameters is None else -(-parameters * BYTES // 10**6)
+
+
+def _entry_name(spec: BackboneSpec) -> str:
+    """Return the entry's own name, without the embedding rule and the views of the name that was asked for."""
+    return split_rule(split_views(spec.name)[0])[0]
+
+
+def _memory(spec: BackboneSpec) -> Need:
+    needed, free = memory_mb(spec), free_memory() / 1e9
+    if needed is None:
+        return Need("memory", None, f"{free:.1f} GB free; the size of the network is known once it is built")
+    said = f"{needed / 1e3:.1f} GB of {free:.1f} GB free, for the weights in float32"
+    return Need("memory", free > needed / 1e3, said)
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that a process can still take (Linux: MemAvailable; else all of it)."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return int(rest.split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def where_is(spec: BackboneSpec) -> str | None:

@@ -28,7 +28,8 @@ class BackboneSpec:
     `patch` is the side that image sizes must be multiples of.  `dim` and `preprocess` are None for networks of other
     libraries, which say it themselves when they are built.  `keywords` are what timm builds the network with; names of
     layers stand for the layers.  `gated` weights are given to those who accept terms; `size_mb` is their download.
-    `views` names the views of an image whose embeddings are averaged.
+    `views` names the views whose embeddings are averaged.  `unchecked` names facts that no model card and no
+    code of the authors confirmed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class BackboneSpec:
     gated: bool = False
     size_mb: int | None = None
     views: str | None = None
+    unchecked: tuple[str, ...] = ()
 
     @property
     def non_commercial(self) -> bool:

@@ -178,7 +178,7 @@ class _Hub:
         if library("huggingface_hub.constants", f"'{self.name}'").HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set, and the hub's cache holds none"
         elif self._unreached:
-            why = f"the hub cannot be reached ({self._unreached}), and its cache holds none"
+            why = f"asking the hub failed ({self._unreached}), and its cache holds none"
         return WeightsError(
             f"'{self.name}' needs {' or '.join(files)} of {self.page}: {why}. If it is gated, accept its terms there "
             "and set HF_TOKEN. Without a network, fill the hub's cache (HF_HOME) elsewhere and copy it here, or name a "

@@ -16,6 +16,7 @@ VITS = {
     "vit_small_patch16": VitConfig(patch=16, width=384, heads=6, side=14),
     "vit_small_patch8": VitConfig(patch=8, width=384, heads=6, side=28),
     "vit_base_patch16": VitConfig(patch=16, width=768, heads=12, side=14),
+    "vit_large_patch16": VitConfig(patch=16, width=1024, heads=16, side=14, depth=24, offset=0.0),  # MAE's
     "vit_small_patch14_dinov2": VitConfig(
         patch=14, width=384, heads=6, side=37, layer_scale=True, positions_in_float32=True
     ),

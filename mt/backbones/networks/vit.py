@@ -17,12 +17,15 @@ from mt.backbones.networks.tokens import by_rule
 from mt.errors import InputError
 
 EPSILON = 1e-6
-Rule = Literal["cls4", "cls1", "cls+patches", "mean", "cls+mean"]
+Rule = Literal["cls4", "cls1", "cls+patches", "mean", "cls+mean", "normed mean"]
 
 
 @dataclass(frozen=True)
 class VitConfig:
-    """What sets one transformer apart: `side` is the number of patches along the side of the published positions."""
+    """What sets one transformer apart: `side` is the number of patches along the side of the published positions.
+
+    `offset` is what DINO's code adds to the number of patches when it resamples positions; MAE's resamples to the size.
+    """
 
     patch: int
     width: int
@@ -31,6 +34,7 @@ class VitConfig:
     depth: int = 12
     layer_scale: bool = False
     positions_in_float32: bool = False
+    offset: float = 0.1
 
 
 class Attention(nn.Module):
@@ -111,6 +115,8 @@ class VisionTransformer(nn.Module):
     evaluation of ViT-S).  `cls1`: the last one alone (DINO's k-NN, DINOv2).  `cls+patches`: the last class token and
     the mean patch token, interleaved channel by channel (DINO's linear evaluation of ViT-B, which concatenates along
     a new last axis and flattens).  `mean`: the mean patch token; `cls+mean`: the last class token, then that.
+    `normed mean`: the mean patch token before the final norm, normalised without learned factors (RETFound's notebook
+    of latent features, whose checkpoints lack the norm after MAE's pooling).
     """
 
     def __init__(self, config: VitConfig, rule: Rule) -> None:
@@ -141,6 +147,8 @@ class VisionTransformer(nn.Module):
         if self.rule == "cls1":
             last: torch.Tensor = self.norm(class_tokens[-1])
             return last
+        if self.rule == "normed mean":
+            return F.layer_norm(x[:, 1:].mean(dim=1), (self.config.width,), eps=EPSILON)
         tokens = self.norm(x)
         if self.rule in ("mean", "cls+mean"):
             return by_rule(tokens, self.rule, 1)
@@ -150,14 +158,18 @@ class VisionTransformer(nn.Module):
         """Return the position embeddings for this image size, resampled as the official code does.
 
         Bicubic, no antialiasing, and sampled at `scale_factor = (n + 0.1) / side`, which is not `n / side`
-        (facebookresearch/dino issue 8).  DINOv2's code does this in float32 whatever the network's precision.
+        (facebookresearch/dino issue 8; MAE resamples to `n`).  DINOv2's code does this in float32 whatever the
+        network's precision.
         """
         side, rows, columns = self.config.side, height // self.config.patch, width // self.config.patch
         if rows == columns == side:
             return self.pos_embed
         positions = self.pos_embed.float() if self.config.positions_in_float32 else self.pos_embed
         grid = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        scale = (rows + 0.1) / side, (columns + 0.1) / side
-        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
+        if self.config.offset:
+            scale = (rows + self.config.offset) / side, (columns + self.config.offset) / side
+            grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
+        else:
+            grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
         patches = grid.permute(0, 2, 3, 1).flatten(1, 2)
         return torch.cat((positions[:, :1], patches), dim=1).to(self.pos_embed.dtype)
