@@ -6,9 +6,8 @@ import numpy as np
 
 from benchmarks._pairs import machine, paired, row
 from benchmarks._spectra import features, labels
-from mt.probe.methods.base import Fitting
-from mt.probe.methods.fit import fit_probe, fit_probes
-from mt.probe.protocols import get_protocol
+from mt.probe.protocols import Fitting, get_protocol
+from mt.probe.run import fit_probe, fit_probes
 from mt.types import Array, LabelledRows
 
 # Rows of a 1 % draw, columns, task and classes (labels): of APTOS, of pneumonia, of PCam cut to 20,000 rows twice.

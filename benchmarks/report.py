@@ -19,7 +19,8 @@ from benchmarks._pairs import machine, row
 from mt.cache.catalog import Catalog
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Question, budgets, find_pairs
-from mt.probe.run import Scorer, ask
+from mt.probe.run import ask
+from mt.probe.scores.scoring import Scorer
 from mt.report.charts.embedding import Maps
 from mt.report.request import ReportRequest
 from mt.report.writing import WrittenReport, write_report

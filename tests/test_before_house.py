@@ -46,7 +46,7 @@ EVERY = [command for command in ABOUT["commands"] if command["kind"] == "scores"
 SCORED = [command for command in EVERY if not refitted(command)]
 # What fits, and what decodes an image.
 FITS = (
-    "mt.probe.answer.fit_probes", "mt.fuse.fuser.fit_probe", "mt.fuse.fuser.fit_dvme",
+    "mt.probe.run.fit_probes", "mt.fuse.fuser.fit_probe", "mt.fuse.fuser.fit_dvme",
     "mt.fuse.end_to_end.tuner.Fitter.fit",
 )  # fmt: skip
 IMAGES = (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mt.errors import InputError
-from mt.probe.answer import Features
 from mt.probe.questions import Pair
+from mt.probe.run import Features
 from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
-from mt.probe.methods.base import Fitting, Probe
-from mt.probe.methods.fit import fit_probe
-from mt.probe.protocols import get_protocol
+from mt.probe.protocols import Fitting, Probe, get_protocol
+from mt.probe.run import fit_probe
 from mt.types import Array, LabelledRows
 
 Columns = Sequence[Sequence[int] | slice]

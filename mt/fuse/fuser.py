@@ -13,11 +13,10 @@ from mt.fuse.combined import CombinedProbes, mean_of, save_combined
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
-from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.draw import Draw, DrawSource
-from mt.probe.methods.base import Fitting
-from mt.probe.methods.fit import fit_probe
+from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
+from mt.probe.run import fit_probe, row_flags, versions
 from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array

@@ -12,14 +12,13 @@ from mt.fuse.aligned import join_pairs, leave_one_out
 from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import needs_probes
-from mt.probe.answer import Prober
 from mt.probe.budgets.draw import Asked, DrawSource
 from mt.probe.budgets.draw_file import DrawFile
-from mt.probe.methods.base import Fitting
-from mt.probe.protocols import get_protocol
+from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs
-from mt.probe.run import Answers, Scorer, ask, check_metrics
+from mt.probe.run import Answers, Prober, ask
 from mt.probe.saved import ModelFolder
+from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device

@@ -1,4 +1,4 @@
-"""The protocols: what a complete recipe for probing is, and all of them by name, each with its source.
+"""The protocols: what a complete recipe for probing is, all of them by name with their sources, and how one is run.
 
 `mt probe --list-protocols` prints them.
 """
@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Protocol as Interface
 
 from mt.cache.fingerprint import digest
 from mt.errors import InputError, unknown
-from mt.types import SINGLE_LABEL, TASKS
+from mt.probe.solver.request import Solver, check_solver, get_solver
+from mt.types import SINGLE_LABEL, TASKS, Array
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 REVISION = 3  # raised whenever the numbers of any protocol change
 
@@ -117,41 +123,6 @@ class Protocol:
                 f"Protocol '{self.name}' is defined for {', '.join(self.tasks)}, and {dataset} is {task}. "
                 "See: mt probe --list-protocols"
             )
-
-
-def describe(protocol: Protocol) -> dict[str, Any]:
-    """Return everything a protocol states, as JSON, settings included."""
-    return {
-        **dataclasses.asdict(protocol),
-        "kind": protocol.method.kind.lower(),
-        "hash": protocol.fingerprint,
-    }
-
-
-def stated(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return the lines of `mt probe --list-protocols` on one protocol."""
-    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
-    settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
-    lines = [
-        ("what", protocol.title),
-        ("source", protocol.source),
-        ("method", f"{protocol.method.kind}: {settings}"),
-        ("validation source", protocol.validation_source),
-        ("selection metric", protocol.selection_metric or "none"),
-        ("embedding", protocol.embedding),
-        ("scaling", protocol.scaling),
-        ("tasks", ", ".join(protocol.tasks)),
-        ("published", protocol.published),
-        ("known deviations", "; ".join(protocol.deviations) or "none"),
-        ("hash", protocol.fingerprint[:12]),
-    ]
-    return [(name, value) for name, value in lines if value]
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    return ", ".join(_short(part) for part in value)
 
 
 def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
@@ -369,3 +340,66 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS, see="mt probe --list-protocols")
     return PROTOCOLS[name]
+
+
+class Probe(Interface):
+    """What predicts: embeddings (n, dim) -> float32 probabilities, (n,) for binary and (n, K) otherwise."""
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How probes are fitted: by which protocol, by which solver if it is a logistic regression, on which device.
+
+    A run has one for all of its datasets; `on` says for which task, before anything is fitted.
+    """
+
+    protocol: Protocol
+    solver_name: str = "torch"
+    device: str = "cpu"
+    task: str = ""
+    n_classes: int = 0
+
+    def on(self, task: str, n_classes: int) -> Fitting:
+        """Return how to fit labels of this task."""
+        return replace(self, task=task, n_classes=n_classes)
+
+    @property
+    def multilabel(self) -> bool:
+        return self.task == "multilabel"
+
+    @property
+    def solver(self) -> Solver | None:
+        """The solver, ready to be called; None if the protocol is not a logistic regression."""
+        return get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+
+    @property
+    def batched(self) -> bool:
+        """Whether several draws fitted together are less work than one after another."""
+        return self.solver is not None and self.solver.batched
+
+    def identity(self) -> dict[str, Any]:
+        """Return what enters the identity of a question."""
+        solver = check_solver(self.solver_name)
+        if isinstance(self.protocol.method, Logistic):
+            return {"protocol": self.protocol.fingerprint, "solver": [solver.name, solver.revision]}
+        if solver.name != "torch":
+            raise InputError(
+                f"Protocol '{self.protocol.name}' does not use logistic regression; remove --solver {solver.name}, or "
+                "take another protocol: mt probe --list-protocols"
+            )
+        return {"protocol": self.protocol.fingerprint, "solver": None}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A probe with what was chosen, the scores it was chosen by, and what a reader should know."""
+
+    probe: Probe
+    settings: dict[str, Any]
+    selection: dict[str, Any]
+    flags: tuple[str, ...] = ()
+
+
+# Selection: which rows are held out, and candidates' scores on them ---------------------------------------------------

@@ -1,32 +1,39 @@
 """The evaluation: questions are answered from the score database, or by fitting, keeping and scoring.
 
 `ask` serves every method (probes, fusion): it needs a function that answers questions with a `Fit` each.
-`run_probe` is the linear probe's use of it, and what `mt probe` calls.
+`run_probe` is the linear probe's use of it, and what `mt probe` calls; its `Prober` reads the features of a (dataset,
+backbone) once, then draws, fits and predicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mt.cache.catalog import Catalog
-from mt.errors import InputError
-from mt.probe.answer import Prober
-from mt.probe.budgets.draw import DrawSource
+from mt.errors import FitError
+from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
-from mt.probe.methods.base import Fitting
-from mt.probe.protocols import get_protocol
+from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
-from mt.probe.saved import ModelFolder
-from mt.probe.scores import metrics as known
-from mt.probe.scores.scoring import View, headline, revision, score_fit
+from mt.probe.saved import ModelFolder, parts_of_probe
+from mt.probe.scores.sample import collapsed
+from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import folders
 from mt.terminal import progress
-from mt.types import LabelledRows
+from mt.types import MISSING, Array, LabelledRows
+
+if TYPE_CHECKING:
+    from mt.cache.feature_file.read import FeatureFile
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -95,79 +102,6 @@ def _answered(
             waiting = None
 
 
-class Scorer:
-    """Finds the scores of fits in the store, and makes those that are missing from the kept predictions.
-
-    metrics: names, or empty for each task's headline.
-    """
-
-    def __init__(self, store: ScoreStore, metrics: Sequence[str] = (), view: View | None = None) -> None:
-        self.store, self.metrics, self.view = store, metrics, view or View()
-        self._cases: dict[str, LabelledRows[None]] = {}
-        self.realised: dict[str, Mapping[str, Any]] = {}  # what the draws of stored fits got, by identity
-        self._stored: dict[tuple[str, str], list[Score]] = {}
-        self._made: dict[tuple[str, str, View], list[Score]] = {}
-
-    def find(self, identities: Sequence[str]) -> None:
-        """Read the scores that are stored for these fits, made by this revision, in this view."""
-        self._stored.clear()
-        current = revision()
-        for score in self.store.scores_of(identities):
-            self.realised[score.fit] = score.realised
-            same = all(score.versions.get(name) == value for name, value in current.items())
-            if same and (score.level, score.by) == (self.view.level, self.view.by):
-                self._stored.setdefault((score.fit, score.metric), []).append(score)
-
-    def scores(self, question: Question, fit: Fit | None) -> list[Score]:
-        """Return the scores of one question in all metrics, and keep those that were missing.
-
-        fit: given if it was just made.
-        """
-        found: list[Score] = []
-        for metric in chosen_metrics(self.metrics, question.pair):
-            scores = self._stored.get((question.identity, metric))
-            if scores is None:
-                scores = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
-                self.store.add_scores(scores)
-            # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
-            pair = question.pair
-            found += [
-                replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)
-                for score in scores
-            ]
-        self._made.clear()
-        return found
-
-    def headline(self, question: Question, fit: Fit) -> list[Score]:
-        """Return the scores of a new fit in its dataset's headline metric; keeps nothing."""
-        return self._make(question, fit, headline(question.pair), View())
-
-    def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Score]:
-        key = fit.identity, metric, view
-        if key not in self._made:
-            if fit.cases not in self._cases:
-                self._cases[fit.cases] = self.store.cases(fit.cases)
-            self._made[key] = score_fit(question, fit, self._cases[fit.cases], metric, view)
-        return self._made[key]
-
-
-def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
-    """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines."""
-    defined = known.metrics_for(pair.task)
-    if not asked:
-        return [headline(pair)]
-    return list(defined) if "all" in asked else [name for name in dict.fromkeys(asked) if name in defined]
-
-
-def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:
-    """Raise InputError for a metric that is unknown, or not defined for any of the datasets' tasks."""
-    for name in asked:
-        tasks = sorted({pair.task for pair in pairs})
-        if name != "all" and not set(known.get(name).tasks) & set(tasks):
-            defined = ", ".join(sorted({metric for task in tasks for metric in known.metrics_for(task)}))
-            raise InputError(f"Metric '{name}' is not defined for {', '.join(tasks)}. Defined: {defined}")
-
-
 def run_probe(request: ProbeRequest) -> Answers:
     """Probe cached features: every model of every dataset, at every budget, for every seed.
 
@@ -202,3 +136,182 @@ def run_probe(request: ProbeRequest) -> Answers:
         if drawn_to and not drawn_to.exists():
             save_draws(drawn_to, questions, draws, store)
         return answers
+
+
+# Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.
+TOGETHER = 4 << 20
+
+
+@dataclass(frozen=True)
+class Features:
+    """The opened feature files of a pair: verified once, mapped into memory, shared by all of its draws."""
+
+    pair: Pair
+    train: FeatureFile
+    test: FeatureFile
+    val: FeatureFile | None
+
+    @classmethod
+    def load(cls, pair: Pair) -> Features:
+        """Open the files and check every block's checksum.
+
+        Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
+        """
+        val = pair.val[0].open(verify=True) if pair.val else None
+        features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
+        labels = features.pool.y
+        if not len(labels) or (labels.max(axis=0) <= np.where(labels == MISSING, 1, labels).min(axis=0)).all():
+            raise FitError(
+                f"'{pair.dataset}' has only one class in its {len(labels)} train labels: expected at least two. "
+                "See: mt datasets check"
+            )
+        return features
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.train.class_names)
+
+    @cached_property
+    def pool(self) -> LabelledRows[None]:
+        """The rows that draws are taken from."""
+        return LabelledRows(None, self.train.labels, self.train.groups, self.train.ids)
+
+    @cached_property
+    def cases(self) -> LabelledRows[None]:
+        """The test cases, with the columns that subgroups are made of."""
+        return LabelledRows(None, self.test.labels, self.test.groups, self.test.ids, self.test.columns)
+
+    @cached_property
+    def validation(self) -> LabelledRows[Array] | None:
+        """The rows of the validation split, if it is to choose."""
+        return None if self.val is None else LabelledRows(self.val.embeddings, self.val.labels)
+
+    @cached_property
+    def shared_groups(self) -> int:
+        """How many groups of the test split are also in the split that trains, or that chooses."""
+        if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
+            return 0  # the same name is another patient in another dataset
+        used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
+        return len(used & set(self.cases.groups))
+
+    def drawn(self, rows: Array) -> LabelledRows[Array]:
+        """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
+        every = self.pool.with_features(self.train.embeddings)
+        return every if len(rows) == len(every) else every.take(np.sort(rows))
+
+
+class Prober:
+    """Fits one protocol on every question it is asked; holds one pair's features at a time.
+
+    folder: where every fitted probe is saved (`--save`).
+    """
+
+    def __init__(
+        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None
+    ) -> None:
+        self.fitting, self.store, self.draws, self.folder = fitting, store, draws, folder
+        self._loaded: tuple[Features, str, str] | None = None
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
+        """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw.
+
+        Small draws of one budget that follow one another are fitted together.
+        """
+        for _, same in groupby(questions, key=lambda question: (id(question.pair), question.budget)):
+            yield from self._fits(list(same))
+
+    def _fits(self, questions: list[Question]) -> Iterator[Fit]:
+        """Yield the fits of one budget's draws."""
+        features = self._features(questions[0].pair)[0]
+        fitting = self.fitting.on(features.train.task, features.n_classes)
+        drawn = [(question, self.draws.draw(features.train, question.budget, question.seed)) for question in questions]
+        wanted = [(question, draw) for question, draw in drawn if not self.draws.repeats(question, draw.realised)]
+        numbers = features.train.dim * max((len(draw.rows) for _, draw in wanted), default=1)
+        at_once = max(1, TOGETHER // numbers) if fitting.batched else 1
+        for start in range(0, len(wanted), at_once):
+            some = wanted[start : start + at_once]
+            fits = fit_probes(
+                [(features.drawn(draw.rows), question.seed) for question, draw in some], fitting,
+                validation=features.validation,
+            )  # fmt: skip
+            for (question, draw), fitted in zip(some, fits, strict=True):
+                yield self._fit(question, draw, fitting, fitted)
+
+    def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:
+        """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
+        features, pool, cases = self._features(question.pair)
+        probabilities = fitted.probe.probabilities(features.test.embeddings)
+        n_val = 0 if features.validation is None else len(features.validation.y)
+        outcome = {
+            "task": fitting.task,
+            "class_names": list(features.train.class_names),
+            "protocol": fitting.protocol.name,
+            "solver": fitting.solver.name if fitting.solver else fitting.protocol.name,
+            "select": "val" if n_val else fitting.protocol.validation.kind,
+            "settings": fitted.settings,
+            "selection": fitted.selection,
+            "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
+            "realised": drawn.realised,
+            "n_labels": len(drawn.rows) + n_val,
+            "versions": versions(fitting),
+        }
+        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        if self.folder:
+            self.folder.write(question, fit, *parts_of_probe(question, features.train, fitted))
+        return fit
+
+    def _features(self, pair: Pair) -> tuple[Features, str, str]:
+        if self._loaded is None or self._loaded[0].pair is not pair:
+            self._loaded = None
+            features = Features.load(pair)
+            self._loaded = features, self.store.add_cases(features.pool), self.store.add_cases(features.cases)
+        return self._loaded
+
+
+def versions(fitting: Fitting) -> dict[str, Any]:
+    """Return what computed a fit: our revisions, and the libraries' versions."""
+    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": fitting.protocol.fingerprint[:12]}
+    if fitting.solver:
+        ours["solver"] = fitting.solver.revision
+    return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
+
+
+def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
+    """Return what a reader of the score should know about its data and its predictions."""
+    flags = [
+        word for flag, word in (("random", "random weights"), ("limited", "limited")) if flag in pair.train[0].flags
+    ]
+    if features.pool.groups is None:
+        flags.append("no patient grouping known")
+    if features.shared_groups:
+        flags.append("groups shared with the test split")
+    labels = features.cases.y
+    if collapsed(labels, p) and (labels != labels[0]).any():
+        flags.append("collapsed")
+    return flags
+
+
+BudgetRows = LabelledRows[Array]
+
+
+def fit_probe(budget: BudgetRows, fitting: Fitting, *, seed: int, validation: BudgetRows | None = None) -> Fitted:
+    """Fit a protocol on a budget; `validation` holds the rows of the validation split if they choose instead."""
+    return fit_probes([(budget, seed)], fitting, validation=validation)[0]
+
+
+def fit_probes(
+    draws: Sequence[tuple[BudgetRows, int]], fitting: Fitting, *, validation: BudgetRows | None = None
+) -> list[Fitted]:
+    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
+    method = fitting.protocol.method
+    if isinstance(method, Logistic):
+        from mt.probe.methods.linear import fit_logistic_probes
+
+        return fit_logistic_probes(draws, fitting, method, validation)
+    if isinstance(method, Neighbours):
+        from mt.probe.methods.neighbours import fit_neighbours
+
+        return [fit_neighbours(budget, fitting, method, seed, validation) for budget, seed in draws]
+    from mt.probe.methods.gradient_heads import fit_head
+
+    return [fit_head(budget, fitting, method, seed, validation) for budget, seed in draws]

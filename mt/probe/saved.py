@@ -28,7 +28,7 @@ from mt.results.model_files import (
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
-    from mt.probe.methods.base import Fitted, Probe
+    from mt.probe.protocols import Fitted, Probe
     from mt.probe.questions import Question
     from mt.results.store import Fit, Score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.probe.name_key import shortened
-from mt.probe.protocols import PROTOCOLS, describe, stated
+from mt.probe.protocols import PROTOCOLS, Protocol
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
@@ -255,3 +256,38 @@ def print_protocols(*, as_json: bool) -> None:
         for name, value in stated(protocol):
             out.print(f"  {name + ':':<19} {value}", markup=False, soft_wrap=True)
         out.print()
+
+
+def describe(protocol: Protocol) -> dict[str, Any]:
+    """Return everything a protocol states, as JSON, settings included."""
+    return {
+        **dataclasses.asdict(protocol),
+        "kind": protocol.method.kind.lower(),
+        "hash": protocol.fingerprint,
+    }
+
+
+def stated(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return the lines of `mt probe --list-protocols` on one protocol."""
+    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
+    lines = [
+        ("what", protocol.title),
+        ("source", protocol.source),
+        ("method", f"{protocol.method.kind}: {settings}"),
+        ("validation source", protocol.validation_source),
+        ("selection metric", protocol.selection_metric or "none"),
+        ("embedding", protocol.embedding),
+        ("scaling", protocol.scaling),
+        ("tasks", ", ".join(protocol.tasks)),
+        ("published", protocol.published),
+        ("known deviations", "; ".join(protocol.deviations) or "none"),
+        ("hash", protocol.fingerprint[:12]),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return ", ".join(_short(part) for part in value)

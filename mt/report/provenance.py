@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import MtError
-from mt.probe.protocols import PROTOCOLS, stated
+from mt.probe.protocols import PROTOCOLS
+from mt.probe.tables import stated
 from mt.report import reproduce
 from mt.report.panels import Panel, PanelCell
 from mt.report.reproduce import models_of

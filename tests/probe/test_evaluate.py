@@ -15,7 +15,7 @@ import pytest
 
 from mt.cache import catalog
 from mt.errors import CacheError, InputError
-from mt.probe import answer, questions
+from mt.probe import questions, run
 from mt.probe.budgets import draw, draw_file
 from mt.probe.scores import metrics
 from mt.probe.scores.score_tables import score_tables
@@ -299,9 +299,9 @@ def test_groups_in_train_and_test_are_flagged(tmp_path: Path, monkeypatch: pytes
     write_pair(tmp_path, grouped=True)
     flag = "groups shared with the test split"
     assert flag not in probed(tmp_path, **QUICK).scores[0].flags
-    pool = answer.Features.pool
+    pool = run.Features.pool
     everywhere = property(lambda self: replace(pool.func(self), groups=["test-patient-3"] * 120))
-    monkeypatch.setattr(answer.Features, "pool", everywhere)
+    monkeypatch.setattr(run.Features, "pool", everywhere)
     assert flag in probed(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags
 
 
@@ -329,14 +329,14 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pair(tmp_path)
-    original = answer.Prober.__call__
+    original = run.Prober.__call__
 
-    def late(self: answer.Prober, questions: Sequence[questions.Question]) -> Iterator[Fit]:
+    def late(self: run.Prober, questions: Sequence[questions.Question]) -> Iterator[Fit]:
         for fit in original(self, questions):
             self.store.add_fit(replace(fit, probabilities=fit.probabilities[::-1].copy()))
             yield fit
 
-    monkeypatch.setattr(answer.Prober, "__call__", late)
+    monkeypatch.setattr(run.Prober, "__call__", late)
     study = probed(tmp_path, **QUICK)
     for score in study.scores:
         kept = store_of(study).fit(score.fit)
@@ -344,12 +344,12 @@ def test_the_fit_that_another_process_kept_first_is_the_one_scored(
         assert score.value == pytest.approx(metrics.score("roc_auc", labels, kept.probabilities))
 
 
-@pytest.mark.parametrize(("protocol", "together"), [("clip", 1), ("dino-knn", answer.TOGETHER)])
+@pytest.mark.parametrize(("protocol", "together"), [("clip", 1), ("dino-knn", run.TOGETHER)])
 def test_what_was_scored_before_an_interruption_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, together: int
 ) -> None:
     write_pair(tmp_path)
-    original, calls = answer.fit_probes, []
+    original, calls = run.fit_probes, []
 
     def interrupted(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -357,8 +357,8 @@ def test_what_was_scored_before_an_interruption_stays(
             raise KeyboardInterrupt
         return original(*args, **options)
 
-    monkeypatch.setattr(answer, "fit_probes", interrupted)
-    monkeypatch.setattr(answer, "TOGETHER", together)
+    monkeypatch.setattr(run, "fit_probes", interrupted)
+    monkeypatch.setattr(run, "TOGETHER", together)
     with pytest.raises(KeyboardInterrupt, match="2 of 5 fits are kept"):
         probed(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)
     study = probed(tmp_path, protocol=protocol, fractions=[0.5], seeds=5)

@@ -13,12 +13,12 @@ import pytest
 
 from mt.errors import FitError, InputError
 from mt.probe import run
+from mt.probe.budgets import draw as draws
 from mt.probe.budgets.draw import draw, folds
-from mt.probe.methods import base, linear, neighbours
-from mt.probe.methods.base import Fitted, Fitting
-from mt.probe.methods.fit import fit_probe
+from mt.probe.methods import linear, neighbours
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, Fitted, Fitting
+from mt.probe.run import fit_probe
 from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest, get_solver
@@ -200,8 +200,8 @@ def by_hand(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> tuple[float, 
 
 
 def test_ties_go_to_the_smaller_setting() -> None:
-    assert base.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
-    assert base.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
+    assert draws.best(np.array([-1.0, -0.5, -0.5, np.nan])) == 1
+    assert draws.best(np.array([-1.0, -0.5, -0.5, np.nan]), ties="larger") == 2
 
 
 @pytest.mark.parametrize(("name", "C"), [("dinov2-logreg", 1e-6), ("ssl-transfer", 1e6)])
@@ -227,7 +227,7 @@ def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkey
 def test_a_hold_out_that_would_take_all_of_a_class_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("binary")
     parts = {"fit": np.flatnonzero(y == 0), "held": np.flatnonzero(y == 1)}
-    monkeypatch.setattr(base, "stratified_split", lambda *_, **__: parts)
+    monkeypatch.setattr(draws, "stratified_split", lambda *_, **__: parts)
     fitted = fit_probe(LabelledRows(X, y), fitting_of("ssl-transfer"), seed=0)
     assert (fitted.settings, fitted.flags) == ({"C": 1.0}, ("fixed_C",))
 
@@ -297,7 +297,7 @@ def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
 
 def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
     y, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 0])
-    known = base.teachable(y, fold, 3, multilabel=False)
+    known = draws.teachable(y, fold, 3, multilabel=False)
     assert known.tolist() == [True, True, True, True, False, False]
 
 
@@ -320,7 +320,7 @@ def test_groups_of_a_draw_stay_in_one_fold() -> None:
     X, y = data_of("binary")
     groups = np.array([f"g{row // 6}" for row in range(len(y))])
     for name in ("default", "ssl-transfer", "thunder"):
-        fold = base.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
+        fold = draws.carve(LabelledRows(X, y, groups), fitting_of(name), seed=0)
         assert fold is not None
         assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
 

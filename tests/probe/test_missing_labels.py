@@ -14,10 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from mt.cli import group
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
-from mt.probe.budgets.draw import draw, folds
-from mt.probe.methods.base import Fitting, teachable
-from mt.probe.methods.fit import fit_probe
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.budgets.draw import draw, folds, teachable
+from mt.probe.protocols import PROTOCOLS, Fitting
+from mt.probe.run import fit_probe
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.metrics import interval, per_class, score
 from mt.probe.scores.sample import left_out

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
-from mt.probe.protocols import PROTOCOLS, Head, Logistic, Neighbours, describe, get_protocol
+from mt.probe.protocols import PROTOCOLS, Head, Logistic, Neighbours, get_protocol
 from mt.probe.scores.metrics import METRICS
+from mt.probe.tables import describe
 from mt.types import TASKS
 from tests.probe.features import probed, write_pair
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mt.probe.methods.base import Fitting
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, Fitting
 from mt.probe.questions import Budget, Pair, Question
 
 RECIPE = {"protocol": "p", "solver": ["torch", 7], "select": "folds"}

@@ -12,7 +12,8 @@ import numpy as np
 
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Budget, Pair, Question
-from mt.probe.run import Scorer, ask
+from mt.probe.run import ask
+from mt.probe.scores.scoring import Scorer
 from mt.results.store import Fit, ScoreStore
 from mt.types import LabelledRows
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mt.fuse.dvme.problem import DVMEProblem, Linear
-from mt.probe.methods.base import log_loss
+from mt.probe.budgets.draw import log_loss
 from mt.probe.protocols import DEFAULT_CS
 from mt.probe.solver.api import SubsetFits, SubsetSolver
 from mt.probe.solver.request import LogisticRequest

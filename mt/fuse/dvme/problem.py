@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt.probe.budgets.draw import folds
-from mt.probe.methods.base import teachable
+from mt.probe.budgets.draw import folds, teachable
 from mt.probe.methods.linear import known_outputs
 from mt.types import MISSING, Array
 

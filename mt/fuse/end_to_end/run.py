@@ -19,11 +19,11 @@ from mt.fuse.end_to_end.tuner import Tuner, checkpoints_of, identity_of, method_
 from mt.fuse.request import FuseRequest
 from mt.fuse.run import draws_of, run_fuse
 from mt.probe.budgets.draw import DrawSource
-from mt.probe.methods.base import Fitting
-from mt.probe.protocols import get_protocol
+from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import ProbeRequest
-from mt.probe.run import Answers, Scorer, ask, check_metrics, run_probe
+from mt.probe.run import Answers, ask, run_probe
+from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import folders
 from mt.system.device import pick_device

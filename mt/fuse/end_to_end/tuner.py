@@ -30,13 +30,13 @@ from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.fuser import attention_by_class
-from mt.probe.answer import row_flags, versions
 from mt.probe.budgets.draw import DrawSource
-from mt.probe.methods.base import Fitting
 from mt.probe.methods.linear import link
+from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
-from mt.probe.run import Scorer
+from mt.probe.run import row_flags, versions
 from mt.probe.saved import ModelFolder
+from mt.probe.scores.scoring import Scorer
 from mt.results.store import Fit
 from mt.system.ranks import Ranks
 from mt.system.threads import decoders

@@ -1,4 +1,4 @@
-"""Label budgets: which rows a probe may look at, and how it divides them into folds.
+"""Label budgets: which rows a probe may look at, how it divides them into folds, and how it chooses settings inside.
 
 A draw is a prefix of one seeded order, so that the 1 % draw of a seed lies inside its 10 % draw, and 5 shots inside 10.
 Draws, folds and splits are stratified by class; several labels, and groups as units, by iterative stratification.
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike, NDArray
 
 from mt.errors import InputError
+from mt.probe.protocols import Fitting
 from mt.probe.questions import Budget, Question, budgets, seeds_of
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
-from mt.types import MISSING, TASKS, Groups
+from mt.types import MISSING, TASKS, Array, Groups, LabelledRows
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
@@ -253,3 +255,101 @@ class DrawSource:
             train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction,
             shots=budget.shots, seed=seed, groups=train.groups, unit=train.manifest["budget_unit"],
         )  # fmt: skip
+
+
+# Selection: which rows of a budget are held out, and candidates' scores on them ---------------------------------------
+
+Floats = npt.NDArray[np.float64]
+
+
+def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | None:
+    """Return the fold of every row, -1 for rows that are never held out; None if there are too few labels to hold out.
+
+    Folds and hold-outs are stratified and keep groups together.
+    """
+    source = fitting.protocol.validation
+    names: dict[str, Any] = {"task": fitting.task, "n_classes": fitting.n_classes, "groups": budget.groups}
+    if source.kind == "none":
+        return None
+    if source.kind == "folds":
+        return folds(budget.y, k=source.folds, seed=seed, **names)
+    if folds(budget.y, k=2, seed=seed, **names) is None:
+        return None
+    shares = {"fit": 1 - source.fraction, "held": source.fraction}
+    parts = stratified_split(budget.y, fractions=shares, seed=seed if source.seed is None else source.seed, **names)
+    if not len(parts["held"]) or len(np.unique(budget.y[parts["fit"]])) < 2:
+        return None  # few groups: one part took them all, or all of a class
+    fold = np.full(len(budget.y), -1)
+    fold[parts["held"]] = 0
+    return fold
+
+
+def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
+    """Return which held-out entries (n,) or (n, L) can be scored: those whose class the fold's fitting labels hold.
+
+    For multilabel both values of a label must be among the fitting labels, and the entry itself known.  A fold that
+    never saw a class predicts 0 for it whatever the setting, so such rows would only drown the choice.
+    """
+    known = np.zeros(y.shape, dtype=bool)
+    for number in np.unique(fold[fold >= 0]):
+        held = fold == number
+        fitting = y[~held]
+        if multilabel:
+            both = (fitting == 0).any(axis=0) & (fitting == 1).any(axis=0)
+            known[held] = both & (y[held] != MISSING)
+        else:
+            known[held] = np.isin(y[held], fitting)
+    return known
+
+
+def log_loss(logits: Array, y: Array, known: Array, *, multilabel: bool) -> Floats:
+    """Return the mean log loss of each candidate: logits (C, n, outputs) -> (C,), over the known entries.
+
+    One output for two classes is the log-odds of class 1; several are a softmax, or one sigmoid per label.
+    """
+    losses = np.empty(len(logits))
+    for number, candidate in enumerate(logits):
+        z = np.asarray(candidate, dtype=np.float64)
+        if multilabel:
+            loss = np.logaddexp(0, z) - y * z
+        elif z.shape[1] == 1:
+            loss = np.logaddexp(0, z[:, 0]) - y * z[:, 0]
+        else:
+            top = z.max(axis=1)
+            loss = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(y)), y]
+        losses[number] = loss[known].mean() if known.any() else np.nan
+    return losses
+
+
+def agreement(votes: Array, y: Array, metric: str, n_outputs: int) -> Floats:
+    """Return accuracy, balanced accuracy or macro F1 of each candidate: votes (C, n) of classes -> (C,)."""
+    if metric == "accuracy":
+        return np.asarray((votes == y).mean(axis=1))
+    scores = np.empty(len(votes))
+    for number, vote in enumerate(votes):
+        counts = np.bincount(y * n_outputs + vote, minlength=n_outputs**2).reshape(n_outputs, n_outputs)
+        right, true, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        if metric == "balanced_accuracy":
+            scores[number] = (right[true > 0] / true[true > 0]).mean()
+        else:
+            there = (true + said) > 0
+            scores[number] = (2 * right[there] / (true + said)[there]).mean()
+    return scores
+
+
+def votes_of(logits: Array) -> Array:
+    """Return the predicted class of each candidate and row: logits (C, n, outputs) -> (C, n)."""
+    return np.asarray((logits[..., 0] > 0) if logits.shape[-1] == 1 else logits.argmax(axis=-1)).astype(np.int64)
+
+
+def candidate_scores(logits: Array, y: Array, known: Array, metric: str, n_outputs: int, *, multilabel: bool) -> Floats:
+    """Return one score per candidate, greater is better, over the known entries."""
+    if metric == "log_loss":
+        return -log_loss(logits, y, known, multilabel=multilabel)
+    return agreement(votes_of(logits)[:, known], y[known], metric, n_outputs)
+
+
+def best(scores: Floats, ties: str = "smaller") -> int:
+    """Return the best of candidates in ascending order; of equals the first, or with ties "larger" the last."""
+    known = np.where(np.isfinite(scores), scores, -np.inf)
+    return int(np.argmax(known)) if ties == "smaller" else len(known) - 1 - int(np.argmax(known[::-1]))

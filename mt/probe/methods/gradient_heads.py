@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.methods.base import Fitted, Fitting, carve
+from mt.probe.budgets.draw import carve
 from mt.probe.methods.linear import LinearProbe, Scaling, known_outputs
-from mt.probe.protocols import Head
+from mt.probe.protocols import Fitted, Fitting, Head
 from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.methods.base import Fitted, Fitting, best, candidate_scores, carve, teachable
-from mt.probe.protocols import Logistic
+from mt.probe.budgets.draw import best, candidate_scores, carve, teachable
+from mt.probe.protocols import Fitted, Fitting, Logistic
 from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
-"""From kept predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags."""
+"""From kept predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags.
+
+`Scorer` takes those that the store holds, and makes the others.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from mt.probe.questions import Pair, Question
 from mt.probe.scores import metrics
 from mt.probe.scores.metrics import over_cases
 from mt.probe.scores.sample import units_of
-from mt.results.store import Fit, Score
+from mt.results.store import Fit, Score, ScoreStore
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
@@ -210,3 +213,76 @@ class Subject:
     def family(self) -> tuple[str, str, str, str]:
         """What Holm's correction counts as one family, at one budget: the subject with all of its subgroups."""
         return self.dataset, self.test_dataset, self.metric, self.level
+
+
+class Scorer:
+    """Finds the scores of fits in the store, and makes those that are missing from the kept predictions.
+
+    metrics: names, or empty for each task's headline.
+    """
+
+    def __init__(self, store: ScoreStore, metrics: Sequence[str] = (), view: View | None = None) -> None:
+        self.store, self.metrics, self.view = store, metrics, view or View()
+        self._cases: dict[str, LabelledRows[None]] = {}
+        self.realised: dict[str, Mapping[str, Any]] = {}  # what the draws of stored fits got, by identity
+        self._stored: dict[tuple[str, str], list[Score]] = {}
+        self._made: dict[tuple[str, str, View], list[Score]] = {}
+
+    def find(self, identities: Sequence[str]) -> None:
+        """Read the scores that are stored for these fits, made by this revision, in this view."""
+        self._stored.clear()
+        current = revision()
+        for score in self.store.scores_of(identities):
+            self.realised[score.fit] = score.realised
+            same = all(score.versions.get(name) == value for name, value in current.items())
+            if same and (score.level, score.by) == (self.view.level, self.view.by):
+                self._stored.setdefault((score.fit, score.metric), []).append(score)
+
+    def scores(self, question: Question, fit: Fit | None) -> list[Score]:
+        """Return the scores of one question in all metrics, and keep those that were missing.
+
+        fit: given if it was just made.
+        """
+        found: list[Score] = []
+        for metric in chosen_metrics(self.metrics, question.pair):
+            scores = self._stored.get((question.identity, metric))
+            if scores is None:
+                scores = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
+                self.store.add_scores(scores)
+            # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
+            pair = question.pair
+            found += [
+                replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)
+                for score in scores
+            ]
+        self._made.clear()
+        return found
+
+    def headline(self, question: Question, fit: Fit) -> list[Score]:
+        """Return the scores of a new fit in its dataset's headline metric; keeps nothing."""
+        return self._make(question, fit, headline(question.pair), View())
+
+    def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Score]:
+        key = fit.identity, metric, view
+        if key not in self._made:
+            if fit.cases not in self._cases:
+                self._cases[fit.cases] = self.store.cases(fit.cases)
+            self._made[key] = score_fit(question, fit, self._cases[fit.cases], metric, view)
+        return self._made[key]
+
+
+def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
+    """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines."""
+    defined = metrics.metrics_for(pair.task)
+    if not asked:
+        return [headline(pair)]
+    return list(defined) if "all" in asked else [name for name in dict.fromkeys(asked) if name in defined]
+
+
+def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:
+    """Raise InputError for a metric that is unknown, or not defined for any of the datasets' tasks."""
+    for name in asked:
+        tasks = sorted({pair.task for pair in pairs})
+        if name != "all" and not set(metrics.get(name).tasks) & set(tasks):
+            defined = ", ".join(sorted({metric for task in tasks for metric in metrics.metrics_for(task)}))
+            raise InputError(f"Metric '{name}' is not defined for {', '.join(tasks)}. Defined: {defined}")

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mt.probe.methods.base import Fitting
-from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.gradient_heads import AveragedProbe, _Best, _Judge, _Optimizer, _Training
-from mt.probe.protocols import PROTOCOLS, Head
+from mt.probe.protocols import PROTOCOLS, Fitting, Head
+from mt.probe.run import fit_probe
 from mt.probe.scores.metrics import score
 from mt.types import LabelledRows
 from tests.probe.brief import brief

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from mt.probe.methods import neighbours
-from mt.probe.methods.base import Fitting
-from mt.probe.methods.fit import fit_probe
 from mt.probe.methods.linear import Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
-from mt.probe.protocols import PROTOCOLS
+from mt.probe.protocols import PROTOCOLS, Fitting
+from mt.probe.run import fit_probe
 from mt.types import LabelledRows
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mt.probe import answer
-from mt.probe.methods.base import Fitting
-from mt.probe.methods.fit import fit_probe, fit_probes
-from mt.probe.protocols import PROTOCOLS
+from mt.probe import run
+from mt.probe.protocols import PROTOCOLS, Fitting
+from mt.probe.run import fit_probe, fit_probes
 from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
 from mt.probe.solver.request import LogisticRequest
@@ -139,7 +138,7 @@ def test_a_run_fits_small_draws_together(tmp_path: Path, begun, monkeypatch):
     write_pair(tmp_path)
     together = probed(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "together")
     assert set(begun) == {3}
-    monkeypatch.setattr(answer, "TOGETHER", 1)
+    monkeypatch.setattr(run, "TOGETHER", 1)
     begun.clear()
     alone = probed(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "alone")
     assert set(begun) == {1}
