@@ -15,7 +15,7 @@ from mt.results.model_files import Tensors, check_classes, check_format, read_te
 from mt.types import Array
 
 if TYPE_CHECKING:
-    from mt.probe.methods.base import Probe
+    from mt.probe.protocols import Probe
     from mt.probe.questions import Question
     from mt.probe.saved import ModelFolder
     from mt.results.store import Fit
