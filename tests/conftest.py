@@ -35,4 +35,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def pretend() -> "torch.device":
     """Return a device that computes on the CPU and refuses tensors of the CPU, as a GPU would."""
+    if PRETEND is None:
+        pytest.skip("this torch is too old for a device written in Python")
     return PRETEND

@@ -102,8 +102,10 @@ class DeviceModule:
 
 
 @functools.cache
-def install() -> torch.device:
-    """Register the device with torch, once in a process; there is no way back."""
+def install() -> torch.device | None:
+    """Register the device with torch, once in a process; return None if this torch has no Python-only backends."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        return None
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=DeviceModule())
     library = torch.library.Library("aten", "IMPL")
     for name in FACTORIES:
