@@ -63,8 +63,31 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import version
+
+    from mt.system.extras import DISTRIBUTION, missing_of_extras
+
+    missing = missing_of_extras()
+    click.echo(f"mt {version(DISTRIBUTION)}, Python {sys.version.split()[0]}, torch {version('torch')}")
+    click.echo(f"extras installed: {', '.join(extra for extra in missing if not missing[extra]) or 'none'}")
+    for extra, names in missing.items():
+        if names:
+            click.echo(f"not installed: {extra} ({', '.join(names)}): pip install '{DISTRIBUTION}[{extra}]'")
+    ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="medical-transfer", prog_name="mt")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the versions of mt and its extras, and exit.",
+)
 def group() -> None:
     """Which pretrained features suit a medical image classifier, with how many labels?
 
@@ -122,10 +145,7 @@ def _explain(error: Exception, args: Sequence[str]) -> str:
         return f"{error.strerror}:{where}{extra}" if where else f"{error.strerror}.{extra}"
     if isinstance(error, MemoryError):
         return "Out of memory. Use a smaller --batch-size, or close other programs."
-    return (
-        f"Internal error, please report it: {type(error).__name__}: {error} "
-        "(MT_DEBUG=1 shows where it happened)"
-    )
+    return f"Internal error, please report it: {type(error).__name__}: {error} (MT_DEBUG=1 shows where it happened)"
 
 
 def _command(args: Sequence[str]) -> str:
