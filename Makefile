@@ -18,6 +18,7 @@ test-fast: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check mt tests benchmarks
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 wheel: $(VENV)/.test

@@ -1,7 +1,8 @@
-"""Prove the wheel: build it, install it into a second environment, run `mt demo` from a hostile folder to its report.
+"""Prove the packages: build sdist and wheel, install each, and run `mt demo` from a hostile folder to its report.
 
-The second environment borrows the first one's dependencies through a `.pth` file, so nothing is fetched again; the
-first one's editable `mt` is not visible there, since `.pth` files of a borrowed folder are not read.  The folder
+The sdist is built from the sources and the wheel from the sdist.  pip installs the wheel into one environment, and uv
+the sdist into another.  Both borrow this environment's dependencies through a `.pth` file, so nothing is fetched again;
+this one's editable `mt` is not visible there, since `.pth` files of a borrowed folder are not read.  The folder
 holds a `cache/` package and a `probe.py`, names that a user's own project may well have.
 """
 
@@ -20,54 +21,56 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Build, install, run; the exit status says whether the wheel works."""
+    """Build, install, run; the exit status says whether the packages work."""
     with tempfile.TemporaryDirectory() as folder:
-        wheel = build(Path(folder) / "dist")
-        environment = install(wheel, Path(folder) / "env")
-        run_elsewhere(environment, Path(folder) / "elsewhere")
-    print("the wheel works")
+        here = Path(folder)
+        sdist, wheel = build(here / "dist")
+        by_pip, by_uv = environment(here / "pip", with_pip=True), environment(here / "uv", with_pip=False)
+        subprocess.run([by_pip, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+        uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        subprocess.run([*uv, "--python", by_uv, sdist], check=True)
+        for python in (by_pip, by_uv):
+            run_elsewhere(python, here / "elsewhere")
+    print("the wheel works, installed by pip; the sdist works, installed by uv")
 
 
-def build(out: Path) -> Path:
-    """Return the wheel built from the sources, checked to hold `mt` and nothing else at the top."""
+def build(out: Path) -> tuple[Path, Path]:
+    """Return the sdist, and the wheel built from it, which must hold `mt` and nothing else at the top."""
     # The build backend comes from this environment's index settings, in isolation: as a release would be built.
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    (wheel,) = out.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", out, ROOT], check=True, stdout=subprocess.DEVNULL)
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     if tops != {"mt"} or "mt/py.typed" not in names:
         raise SystemExit(f"the wheel holds {sorted(tops)}, expected mt alone, with py.typed")
-    return wheel
+    return sdist, wheel
 
 
-def install(wheel: Path, environment: Path) -> Path:
-    """Return a second environment that holds the wheel and borrows every dependency."""
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
-    borrowed = sysconfig.get_path("purelib")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
-    site = subprocess.check_output(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-    ).strip()
-    (Path(site) / "borrowed.pth").write_text(borrowed + "\n")
-    return environment
+def environment(folder: Path, *, with_pip: bool) -> Path:
+    """Return the Python of a new environment that borrows every dependency."""
+    venv.create(folder, with_pip=with_pip)
+    python = folder / "bin" / "python"
+    command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.check_output(command, text=True).strip())
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
 
 
-def run_elsewhere(environment: Path, folder: Path) -> None:
-    """Run `mt demo` in a folder whose own `cache` and `probe` must not be taken for ours, with a fresh home."""
-    (folder / "cache").mkdir(parents=True)
+def run_elsewhere(python: Path, folder: Path) -> None:
+    """Run `mt demo` in a folder whose own `cache` and `probe` must not be taken for ours, with a home of its own.
+
+    The second run in one folder finds what the first one computed.
+    """
+    (folder / "cache").mkdir(parents=True, exist_ok=True)
     (folder / "cache" / "__init__.py").write_text("raise ImportError('this is the user\\'s own cache')\n")
     (folder / "probe.py").write_text("raise ImportError('this is the user\\'s own probe')\n")
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MT_", "XDG_", "PYTHONPATH"))}
-    where = subprocess.check_output(
-        [environment / "bin" / "python", "-c", "import mt; print(mt.__file__)"], text=True, cwd=folder, env=clean
-    )
-    if not Path(where.strip()).is_relative_to(environment):
-        raise SystemExit(f"mt was imported from {where.strip()}, not from the wheel")
-    demo = [environment / "bin" / "mt", "demo"]
+    where = subprocess.check_output([python, "-c", "import mt; print(mt.__file__)"], text=True, cwd=folder, env=clean)
+    if not Path(where.strip()).is_relative_to(python.parent.parent):
+        raise SystemExit(f"mt was imported from {where.strip()}, not from its environment")
+    demo = [python.parent / "mt", "demo"]
     shown = subprocess.check_output(demo, cwd=folder, env=clean | {"HOME": str(home)}, text=True)
     print(shown, end="")
     report = folder.resolve() / "mt-demo.html"

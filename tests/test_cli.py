@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,10 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
 
 
 def test_version_and_help(tmp_path: Path) -> None:
-    assert run_mt("--version", home=tmp_path).stdout.startswith("mt, version ")
+    version = run_mt("--version", home=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"mt \d\S+, Python \d\S+, torch \d\S+", version[0])
+    assert re.fullmatch(r"extras installed: .*\bdicom\b.*", version[1])
+    assert "not installed: gpu (cuml-cu13): pip install 'medical-transfer[gpu]'" in version[2:]
     shown = run_mt("--help", home=tmp_path).stdout
     for command in ("featurize", "probe", "fuse", "models", "datasets", "cache", "demo"):
         assert f"  {command} " in shown
@@ -67,4 +71,3 @@ def test_the_shell_completes_commands_and_options(typed: str, offered: set[str],
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
     ran = run_mt(home=tmp_path, _MT_COMPLETE="bash_complete", **words)
     assert {line.partition(",")[2] for line in ran.stdout.splitlines()} == offered
-
