@@ -65,7 +65,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("mt fea", {"featurize"}), ("mt cache ver", {"verify"}), ("mt probe --see", {"--seeds"})],
+    [("mt fea", {"featurize"}), ("mt cache ver", {"verify"}), ("mt probe --see", {"--seed", "--seeds"})],
 )
 def test_the_shell_completes_commands_and_options(typed: str, offered: set[str], tmp_path: Path) -> None:
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}

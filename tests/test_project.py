@@ -119,7 +119,7 @@ def known_extras() -> set[str]:
 def test_files_and_folders_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     named = set(re.findall(r"`((?:mt|tests|benchmarks|docs|\.ci)/[\w/.-]*)`", text))
-    named |= {target for target in re.findall(r"\]\(([^)#:\s]+)\)", text)}
+    named |= set(re.findall(r"\]\(([^)#:\s]+)\)", text))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
