@@ -29,6 +29,7 @@ def load_described(about: Mapping[str, Any], weights: str | None) -> Backbone:
     from mt.backbones import load_backbone
 
     description = about["description"] or {}
+    refuse_imported(about)
     named = weights_of(about, weights)
     backbone = load_backbone(
         about["name"], named[0] if named else None, image_size=description.get("image_size"),
@@ -36,6 +37,15 @@ def load_described(about: Mapping[str, Any], weights: str | None) -> Backbone:
     )  # fmt: skip
     check_fingerprint(about, backbone.fingerprint)
     return backbone
+
+
+def refuse_imported(about: Mapping[str, Any]) -> None:
+    """Raise InputError for a described backbone whose embeddings were imported: nothing here computes others."""
+    if (about["description"] or {}).get("imported"):
+        raise InputError(
+            f"'{about['name']}' has no backbone here, because its embeddings were imported. Import the embeddings of "
+            "the new cases, and name their dataset: mt cache import --help; mt predict MODEL --dataset NAME"
+        )
 
 
 def load_untrained(about: Mapping[str, Any]) -> Backbone:

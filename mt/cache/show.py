@@ -87,7 +87,7 @@ def info(entry: Entry) -> None:
     lines: dict[str, Any] = {
         "file": entry.path, "problem": found["problem"], "state": ", ".join(entry.flags) or "complete",
         "dataset": entry.dataset, "split": entry.split, "location": manifest.get("location"),
-        "model": entry.backbone, "rows": _pairs(found.get("status", {})),
+        "model": entry.backbone, "imported from": _imported(manifest), "rows": _pairs(found.get("status", {})),
         "dim": f"{entry.dim}, {megabytes(entry.bytes)}", "task": manifest.get("task"),
         "metric": manifest.get("metric"), "classes": _pairs(found.get("classes", {})),
         "groups": found.get("groups"), "grouping": manifest.get("grouping"),
@@ -100,6 +100,13 @@ def info(entry: Entry) -> None:
         if value not in (None, "", [], {}):
             click.echo(f"{name + ':':<18}{value}")
     click.echo()
+
+
+def _imported(manifest: dict[str, Any]) -> str:
+    """Return the names and hashes of the files that embeddings were imported from, the first few of many."""
+    files = (manifest.get("inputs", {}).get("backbone") or {}).get("files", [])
+    shown = ", ".join(f"{one['name']} (sha256 {one['sha256'][:12]})" for one in files[:3])
+    return shown + (f", ... {len(files):,} files" if len(files) > 3 else "")
 
 
 def _pairs(values: dict[str, Any]) -> str:

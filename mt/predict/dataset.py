@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.backbones.recorded import check_fingerprint, weights_of
+from mt.backbones.recorded import check_fingerprint, refuse_imported, weights_of
 from mt.cache.catalog import Catalog, settled
 from mt.cache.feature_file.format import Status
 from mt.errors import DatasetError, InputError
@@ -80,6 +80,7 @@ def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> 
     from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import Compute, FeaturizeRequest
 
+    refuse_imported(about)
     description = about["description"] or {}
     asked = FeaturizeRequest(
         [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.backbones.recorded import load_described
+from mt.backbones.recorded import load_described, refuse_imported
 from mt.datasets.settings import decoding_of
 from mt.errors import DatasetError, InputError, MtError
 from mt.predict.load import is_end_to_end, load_model
@@ -42,6 +42,8 @@ def predict_images(request: PredictRequest) -> Predictions:
         _, p = tuned.predict_files(files, device=request.device)
         return Predictions(names, p, tuned.class_names, tuned.task, problems)
     saved = load_model(request.model)
+    for about in saved.backbones:
+        refuse_imported(about)
     decoding = decoding_of(saved.about)
     names, files, problems = _readable(request, decoding)
     embeddings = [

@@ -71,6 +71,8 @@ def _read(entry: Entry) -> dict[str, Any]:
     manifest = entry.manifest
     command, backbone = str(manifest.get("command") or ""), manifest.get("inputs", {}).get("backbone") or {}
     weights = "random weights" if manifest.get("random_weights") else f"weights {str(backbone.get('weights'))[:8]}"
+    if backbone.get("imported"):
+        weights = "imported embeddings"
     facts = {
         "image_size": f"at {backbone['image_size']} px" if backbone.get("image_size") else "",
         "embedding": f"{backbone.get('embedding', '')} embedding" if backbone.get("embedding") else "",

@@ -1,0 +1,91 @@
+"""Imported features through every command, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from mt.cli import group
+from tests.importing import elsewhere as sample
+
+
+def mt(*words: object) -> Result:
+    return CliRunner().invoke(group, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models' embeddings of one dataset, imported by the command."""
+    root = tmp_path_factory.mktemp("imported")
+    rng = np.random.default_rng(0)
+    names = [f"case {number}" for number in range(160)]
+    y = rng.integers(0, 2, 160)
+    table = sample.write_table(root / "labels.csv", {
+        "id": names, "label": y, "split": ["train"] * 100 + ["test"] * 60, "sex": ["f", "m"] * 80,
+    })  # fmt: skip
+    for model in ("uni", "virchow"):
+        np.savez(root / f"{model}.npz", x=rng.standard_normal((160, 5)) + y[:, None], ids=names)
+        done = mt("cache", "import", root / f"{model}.npz", "--dataset", "moles", "--model", model, "--labels", table,
+                  "--cache-dir", root / "cache", "--json")  # fmt: skip
+        assert done.exit_code == 0, done.exception
+        assert [json.loads(line)["rows"] for line in done.stdout.splitlines()] == [100, 60]
+    return root / "cache"
+
+
+def test_lists_say_imported(cache: Path) -> None:
+    listed = mt("cache", "list", "--cache-dir", cache).stdout
+    assert listed.count("uni (imported)") == 2
+    told = mt("cache", "info", "--cache-dir", cache, "--model", "uni", "--split", "test").stdout
+    assert "imported from:    uni.npz (sha256 " in told
+    facts = json.loads(mt("cache", "info", "--cache-dir", cache, "--model", "uni", "--split", "test", "--json").stdout)
+    assert facts["manifest"]["inputs"]["backbone"]["files"][0]["name"] == "uni.npz"
+    assert set(facts["fingerprints"]) == {"backbone", "dataset", "split", "source", "file"}
+
+
+def test_they_are_verified(cache: Path) -> None:
+    assert mt("cache", "verify", "--cache-dir", cache).exit_code == 0
+
+
+def test_they_are_probed_fused_and_reported(cache: Path, tmp_path: Path) -> None:
+    probed = mt("probe", "--cache-dir", cache, "--fraction", 1, "--json", "--model", "uni", "--model", "virchow")
+    assert probed.exit_code == 0, probed.exception
+    models = [json.loads(line)["model"] for line in probed.stdout.splitlines()]
+    assert models == ["uni (imported)", "virchow (imported)"]
+    fused = mt("fuse", "--cache-dir", cache, "--fraction", 1, "--method", "concat", "--json")
+    assert fused.exit_code == 0, fused.exception
+    page = tmp_path / "report.html"
+    reported = mt("report", "--cache-dir", cache, "--out", page)
+    assert reported.exit_code == 0, reported.exception
+    assert "uni (imported)" in page.read_text()
+    assert "mt cache import" in page.read_text()
+
+
+def test_predict_says_that_there_is_no_backbone(cache: Path, tmp_path: Path) -> None:
+    saved = mt("probe", "--cache-dir", cache, "--fraction", 1, "--model", "uni", "--save", tmp_path / "saved")
+    assert saved.exit_code == 0, saved.exception
+    done = mt("predict", tmp_path / "saved", tmp_path / "image.png")
+    assert "'uni (imported)' has no backbone here, because its embeddings were imported." in str(done.exception)
+    known = mt("predict", tmp_path / "saved", "--dataset", "moles", "--cache-dir", cache)
+    assert len(known.stdout.splitlines()) == 61
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ((), "FILE is missing"),
+    (("x.npy",), "--dataset is missing"),
+    (("x.npy", "--dataset", "d"), "--model is missing"),
+    (("x.npy", "--dataset", "d", "--model", "m"), "No file x.npy"),
+])  # fmt: skip
+def test_what_is_missing_is_named(words: tuple[str, ...], message: str) -> None:
+    assert message in str(mt("cache", "import", *words).exception)
+
+
+def test_the_same_import_again_is_the_same_file(cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.h5")}
+    root = cache.parent
+    mt("cache", "import", root / "uni.npz", "--dataset", "moles", "--model", "uni", "--labels", root / "labels.csv",
+       "--cache-dir", cache)  # fmt: skip
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.h5")} == before
