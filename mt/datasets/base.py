@@ -15,6 +15,7 @@ from mt.cache.feature_file.format import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.patients import PATIENT, HiddenPatients
+from mt.datasets.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
@@ -83,6 +84,11 @@ class ChosenImages:
     def content(self, index: ContentIndex) -> Json:
         return {"places": digest(list(self.places)), "of": self.source.content(index)}
 
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        if not isinstance(self.source, HashedImages):
+            return [UNKNOWN] * len(places)
+        return self.source.row_hashes(index, [self.places[place] for place in places])
+
 
 @dataclass(frozen=True)
 class Split:
@@ -134,6 +140,10 @@ class Split:
             hidden=None if self.hidden is None else self.hidden.only(places),
         )
 
+    def row_hashes(self, index: ContentIndex) -> list[bytes] | None:
+        """Return what each row's image is known by, wherever it lies; None where the source does not say."""
+        return self.images.row_hashes(index, range(len(self))) if isinstance(self.images, HashedImages) else None
+
     def describe(self, index: ContentIndex) -> dict[str, Json]:
         """Return what determines this split's rows, as JSON of fixed size."""
         return {
@@ -179,6 +189,11 @@ class Dataset:
     def shown(self) -> str:
         """The name with the settings that are not their default."""
         return with_settings(self.name, self.settings.changed())
+
+    @property
+    def decoding(self) -> dict[str, Json]:
+        """How the bytes of every image become pixels; what is one image's own is in its row's hash."""
+        return {"revision": REVISION, **self.settings.decoding.describe()}
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:
         """Return the input of the dataset's fingerprint: the content of all splits, hashed once and remembered."""

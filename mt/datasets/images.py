@@ -24,6 +24,7 @@ from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
 from mt.datasets.dicom.headers import files_as_they_are
+from mt.datasets.row_hashes import UNKNOWN, of_file
 from mt.errors import MissingExtraError
 from mt.system.threads import cores
 
@@ -284,6 +285,27 @@ class ImageFiles:
             **({"decoding": asked} if (asked := self.decoding.describe()) else {}),
             **({"readers": revised} if (revised := self._revised(files, present, index)) else {}),
         }
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        """Return what each image is known by: its file's hash, with its frame and its reader's revision, if any."""
+        present = [self.paths[place] for place in places if place not in self.absent]
+        hashes = dict(zip(present, index.sha256_many(present, label="hashing images"), strict=True))
+        readers = self._own_readers(present) if self.content(index).get("readers") else {}
+        return [
+            UNKNOWN if place in self.absent else of_file(
+                hashes[self.paths[place]],
+                {
+                    **({} if self.frames is None else {"frame": self.frames[place]}),
+                    **({"reader": found} if (found := readers.get(self.paths[place])) else {}),
+                },
+            )
+            for place in places
+        ]  # fmt: skip
+
+    @staticmethod
+    def _own_readers(paths: Sequence[str]) -> dict[str, dict[str, int]]:
+        with ThreadPoolExecutor(cores()) as pool:
+            return dict(zip(paths, pool.map(revised_readers, map(Path, paths)), strict=True))
 
     def _revised(self, files: str, present: Sequence[Path], index: ContentIndex) -> dict[str, int]:
         """Return the revisions of the readers that these files need: looked for once, remembered by content."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +15,7 @@ import torch
 
 from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.write import FeatureWriter
+from mt.cache.known_rows import KnownRows
 from mt.datasets import Split
 from mt.errors import DatasetError
 from mt.featurize.embed import Embedder
@@ -25,47 +26,67 @@ from mt.terminal.progress import Advance
 
 @dataclass
 class Job:
-    """A backbone and the feature file that its embeddings go to."""
+    """A backbone and the feature file that its embeddings go to.
+
+    known: the rows whose embeddings other files hold: these are copied, and the images of the others computed.
+    """
 
     embedder: Embedder
     writer: FeatureWriter
     batch_size: int
+    known: KnownRows
+
+    def batches(self) -> dict[int, np.ndarray]:
+        """Return the rows of each batch that blocks still lack, by number.
+
+        The batches are those of the rows that a run from the start computes, whatever is missing: a resumed run computes
+        each image in the same company.
+        """
+        rows = np.flatnonzero(~self.known.mask)
+        missing = np.isin(rows // self.writer.block_rows, self.writer.missing)
+        needed = dict.fromkeys((np.flatnonzero(missing) // self.batch_size).tolist())
+        return {number: rows[number * self.batch_size : (number + 1) * self.batch_size] for number in needed}
 
 
 def missing_rows(jobs: Sequence[Job]) -> int:
-    """Return how many images a pass reads: the rows of every block that some job still lacks."""
-    writer = jobs[0].writer
-    blocks = frozenset[int]().union(*(job.writer.missing for job in jobs))
-    return sum(min(writer.block_rows, writer.n_rows - block * writer.block_rows) for block in blocks)
+    """Return how many images a pass reads: the rows of every batch that some job still needs."""
+    return sum(map(len, _batches(jobs).values()))
+
+
+def _batches(jobs: Sequence[Job]) -> dict[int, np.ndarray]:
+    """Return the batches that some job needs, in order."""
+    found = {number: rows for job in jobs for number, rows in job.batches().items()}
+    return dict(sorted(found.items()))
 
 
 def run_pass(
     split: Split, jobs: Sequence[Job], *, workers: int, on_error: str, advance: Advance
 ) -> None:
-    """Embed every missing block of every job, reading each image once, and write the blocks as they fill.
+    """Fill every missing block of every job, reading each image that is not known once, and write blocks as they fill.
 
-    All jobs share block and batch size.  What was finished stays when the pass is cut short.
+    All jobs share block and batch size, and which rows are known.  What was finished stays when the pass is cut short.
 
     Raises:
         DatasetError: an image could not be read and `on_error` is `raise`.
         CacheError: embeddings that are not finite.
     """
-    block_rows, batch_size = jobs[0].writer.block_rows, jobs[0].batch_size
-    missing = [(job, frozenset(job.writer.missing)) for job in jobs]
-    blocks = sorted(frozenset[int]().union(*(wanted for _, wanted in missing)))
+    batch_size = jobs[0].batch_size
+    batches = _batches(jobs)
+    wanted = [(job, job.batches().keys()) for job in jobs]
     recipes = [job.embedder.backbone.preprocess for job in jobs]
     device = jobs[0].embedder.device
     feed = None if device.type == "cpu" else Feed(device, geometries_of(recipes), batch_size)
-    with _BlockWriter() as sink:
-        for batch in read_batches(
-            split, blocks, block_rows=block_rows, batch_size=batch_size, recipes=recipes, workers=workers,
+    with _BlockWriter(jobs) as sink:
+        read = read_batches(
+            split, list(batches.values()), batch_size=batch_size, recipes=recipes, workers=workers,
             device=None if feed is None else device,
-        ):  # fmt: skip
+        )  # fmt: skip
+        for number, batch in zip(batches, read, strict=True):
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")
             pixels = feed(batch.raw) if feed is not None else batch.pixels
-            for job, wanted in missing:
-                if batch.block in wanted:
+            for job, numbers in wanted:
+                if number in numbers:
                     embeddings = job.embedder(pixels[job.embedder.backbone.preprocess.geometry_key])
                     sink.put(job.writer, batch, Fetched(embeddings))
             batch.raw.clear()
@@ -91,19 +112,54 @@ class Fetched:
         return self._rows[:count].cpu().numpy()
 
 
-@dataclass
-class _Block:
-    """The batches of one block of one file, gathered until the block is whole."""
+class _OpenBlocks:
+    """The missing blocks of one file, each gathered until it is whole; known rows are there from the start."""
 
-    embeddings: list[np.ndarray] = field(default_factory=list)
-    status: list[np.ndarray] = field(default_factory=list)
-    rows: int = 0
+    def __init__(self, job: Job) -> None:
+        self.writer, self.known = job.writer, job.known
+        self.missing = frozenset(job.writer.missing)
+        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def copy(self) -> None:
+        """Write the blocks of which every row is known."""
+        for block in sorted(self.missing):
+            if self.known.mask[self._rows(block)].all():
+                self._write_if_whole(block)
+
+    def add(self, batch: Batch, embeddings: np.ndarray) -> None:
+        """Put the rows of a batch into their blocks, and write those that are whole now."""
+        blocks = batch.rows // self.writer.block_rows
+        for block in sorted(set(blocks.tolist()) & self.missing):
+            here = blocks == block
+            values, status = self._block(block)
+            at = batch.rows[here] - block * self.writer.block_rows
+            status[at] = batch.status[here]
+            values[at] = np.where((batch.status[here] == Status.OK)[:, None], embeddings[here], 0)
+            self._write_if_whole(block)
+
+    def _rows(self, block: int) -> slice:
+        first = block * self.writer.block_rows
+        return slice(first, min(first + self.writer.block_rows, self.writer.n_rows))
+
+    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        if block not in self._open:
+            rows = self._rows(block)
+            values = self.known.copied(rows)
+            self._open[block] = values, np.where(self.known.mask[rows], Status.OK, Status.MISSING).astype(np.uint8)
+        return self._open[block]
+
+    def _write_if_whole(self, block: int) -> None:
+        values, status = self._block(block)
+        if (status != Status.MISSING).all():
+            self.writer.write_block(block, values, status)
+            del self._open[block]
 
 
 class _BlockWriter:
     """A thread that fetches embeddings from the device and writes whole blocks, while the next batch computes."""
 
-    def __init__(self, depth: int = 8) -> None:
+    def __init__(self, jobs: Sequence[Job], depth: int = 8) -> None:
+        self._blocks = {id(job.writer): _OpenBlocks(job) for job in jobs}
         self._queue: queue.Queue[tuple[FeatureWriter, Batch, Fetched] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
@@ -127,27 +183,20 @@ class _BlockWriter:
             raise self._error
 
     def _run(self) -> None:
-        gathered: dict[tuple[int, int], _Block] = defaultdict(_Block)
+        self._try(self._copy)
         while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
-            try:
-                self._gather(gathered, *item)
-            except BaseException as error:
-                self._error = error
+            if self._error is None:
+                self._try(partial(self._add, *item))
 
-    @staticmethod
-    def _gather(
-        gathered: dict[tuple[int, int], _Block], writer: FeatureWriter, batch: Batch, embeddings: Fetched
-    ) -> None:
-        block = gathered[id(writer), batch.block]
-        rows = embeddings.rows(len(batch.status))
-        if (batch.status != Status.OK).any():
-            rows = np.where((batch.status == Status.OK)[:, None], rows, 0)
-        block.embeddings.append(rows)
-        block.status.append(batch.status)
-        block.rows += len(rows)
-        first = batch.block * writer.block_rows
-        if block.rows == min(writer.block_rows, writer.n_rows - first):
-            writer.write_block(batch.block, np.concatenate(block.embeddings), np.concatenate(block.status))
-            del gathered[id(writer), batch.block]
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            self._error = error
+
+    def _copy(self) -> None:
+        for blocks in self._blocks.values():
+            blocks.copy()
+
+    def _add(self, writer: FeatureWriter, batch: Batch, embeddings: Fetched) -> None:
+        self._blocks[id(writer)].add(batch, embeddings.rows(len(batch.status)))

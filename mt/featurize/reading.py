@@ -18,6 +18,7 @@ from mt.datasets import ImageError, Split
 from mt.datasets.base import Loaded
 from mt.datasets.decoding.nvjpeg import TOGETHER
 from mt.datasets.images import ImageFiles
+from mt.datasets.row_hashes import runs
 from mt.featurize.device_decoder import DeviceDecoder
 from mt.featurize.feed import RawRows, as_pixels
 
@@ -32,14 +33,13 @@ TASK_ROWS = 8
 
 @dataclass
 class Batch:
-    """Rows `start` to `start + len(status)` of a split, padded to the batch size.
+    """Some `rows` of a split, by rising number, padded to the batch size.
 
     `pixels` holds one uint8 array (batch, S, S, 3) per geometry; a row that could not be read is zero there and its
     `status` says why, with the message in `errors`.  For a device `raw` holds the pictures in their own sizes instead.
     """
 
-    block: int
-    start: int
+    rows: np.ndarray
     pixels: Mapping[Hashable, np.ndarray]
     status: np.ndarray
     errors: list[ImageError] = field(default_factory=list)
@@ -52,32 +52,25 @@ Decoded = tuple[list[ImageError], RawRows | None]
 
 def read_batches(
     split: Split,
-    blocks: Sequence[int],
+    batches: Sequence[np.ndarray],
     *,
-    block_rows: int,
     batch_size: int,
     recipes: Sequence[Preprocess],
     workers: int,
     device: torch.device | None = None,
     ahead: int = 3,
 ) -> Iterator[Batch]:
-    """Yield the batches of the given blocks in order, `ahead` of them being decoded at any time.
+    """Yield the batches with these rows in order, `ahead` of them being decoded at any time.
 
     A geometry that several recipes share is resized and cropped once.  device: what is to do that, and to decode where
     the split says so; the batches then hold raw pictures.
     """
     decode = _Decode(split, geometries_of(recipes), device)
-    starts = (
-        (block, start)
-        for block in blocks
-        for start in range(block * block_rows, min((block + 1) * block_rows, len(split)), batch_size)
-    )
     window: deque[tuple[Batch, list[Future[Decoded]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        for block, start in starts:
-            stop = min(start + batch_size, (block + 1) * block_rows, len(split))
-            window.append(_submit(pool, decode, decode.batch(block, start, stop, batch_size), stop))
+        for rows in batches:
+            window.append(_submit(pool, decode, decode.batch(rows, batch_size)))
             if len(window) > ahead:
                 yield _finished(*window.popleft())
         while window:
@@ -91,13 +84,9 @@ def geometries_of(recipes: Sequence[Preprocess]) -> dict[Hashable, Preprocess]:
     return {recipe.geometry_key: recipe for recipe in recipes}
 
 
-def _submit(
-    pool: ThreadPoolExecutor, decode: _Decode, batch: Batch, stop: int
-) -> tuple[Batch, list[Future[Decoded]]]:
-    tasks = [
-        pool.submit(decode, batch, row, min(row + decode.rows, stop)) for row in range(batch.start, stop, decode.rows)
-    ]
-    return batch, tasks
+def _submit(pool: ThreadPoolExecutor, decode: _Decode, batch: Batch) -> tuple[Batch, list[Future[Decoded]]]:
+    starts = range(0, len(batch.rows), decode.rows)
+    return batch, [pool.submit(decode, batch, start, start + decode.rows) for start in starts]
 
 
 def _finished(batch: Batch, tasks: list[Future[Decoded]]) -> Batch:
@@ -124,14 +113,14 @@ class _Decode:
             self._there = DeviceDecoder(images, device, geometries)
         self.rows = TASK_ROWS if self._there is None else TOGETHER
 
-    def batch(self, block: int, start: int, stop: int, size: int) -> Batch:
-        """Return a batch of rows `start` to `stop` that is still to be decoded."""
+    def batch(self, rows: np.ndarray, size: int) -> Batch:
+        """Return a batch of rows that is still to be decoded."""
         wanted = self.geometries if self.device is None else {}
         pixels = {key: np.zeros((size, r.crop, r.crop, 3), np.uint8) for key, r in wanted.items()}
-        return Batch(block, start, pixels, np.full(stop - start, Status.OK, np.uint8))
+        return Batch(rows, pixels, np.full(len(rows), Status.OK, np.uint8))
 
     def __call__(self, batch: Batch, start: int, stop: int) -> Decoded:
-        """Decode rows `start` to `stop` of the split into the batch; return what could not be read, and raw rows."""
+        """Decode the rows at places `start` to `stop` of the batch; return what could not be read, and raw rows."""
         errors, rows = [], None if self.device is None else RawRows()
         for row, image in self._decoded(batch, start, stop, rows):
             if isinstance(image, ImageError):
@@ -148,8 +137,11 @@ class _Decode:
 
     def _decoded(self, batch: Batch, start: int, stop: int, rows: RawRows | None) -> Iterator[tuple[int, Loaded]]:
         """Yield the place in the batch and the image of each row that the device has not put among the rows."""
-        if self._there is None or rows is None:
-            yield from enumerate(self.split.images.load(start, stop), start - batch.start)
-            return
-        for row in self._there(start, stop, rows, start - batch.start):
-            yield row - batch.start, self._there.rest.load(row, row + 1)[0]
+        place = start
+        for first, last in runs(batch.rows[start:stop].tolist(), most=self.rows):
+            if self._there is None or rows is None:
+                yield from enumerate(self.split.images.load(first, last), place)
+            else:
+                for row in self._there(first, last, rows, place):
+                    yield place + row - first, self._there.rest.load(row, row + 1)[0]
+            place += last - first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.row_hashes import of_packed
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 
@@ -35,6 +37,9 @@ class ImageRows:
     def content(self, index: ContentIndex) -> Json:
         """Return the file's hash; which of its rows is told by the ids."""
         return {"file": index.sha256(self.file)}
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        return of_packed(self.load, places)
 
 
 def load(request: DatasetRequest) -> Dataset:

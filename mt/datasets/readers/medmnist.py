@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mt.datasets.location import missing
 from mt.datasets.packed.npz import NpzRows, read_member
 from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, MedMNIST
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.row_hashes import of_packed
 from mt.errors import DatasetError, InputError, unknown
 
 URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
@@ -35,6 +37,9 @@ class NpzImages:
     def content(self, index: ContentIndex) -> Json:
         """Return the hash of the published file and the name of the array."""
         return {"file": index.sha256(self.rows.path), "array": self.rows.key}
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        return of_packed(self.load, places)
 
 
 def load(request: DatasetRequest) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.location import dataset_folder, gunzipped, missing
 from mt.datasets.packed.hdf5 import Hdf5Rows
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.row_hashes import of_packed
 from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 
@@ -35,6 +37,9 @@ class Hdf5Images:
     def content(self, index: ContentIndex) -> Json:
         """Return the hash of the uncompressed file: the same whether it came as .h5 or .h5.gz."""
         return {"file": index.sha256(self.rows.path)}
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        return of_packed(self.load, places)
 
 
 def load(request: DatasetRequest) -> Dataset:

@@ -5,6 +5,7 @@ The label is whether the *central* 32 x 32 pixels hold tumour nuclei; tumour out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.registry import DatasetRequest
+from mt.datasets.row_hashes import of_parameters
 from mt.errors import InputError
 
 # Raised whenever a generated pixel changes.
@@ -77,6 +79,11 @@ class Patches:
     def content(self, index: ContentIndex) -> Json:
         """Return the parameters: they determine every pixel."""
         return {"generator": GENERATOR, "seed": self.seed, "split": self.split, "count": self.count}
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+        """Return the hashes of what seeds each image: not of how many there are."""
+        known = {"generator": GENERATOR, "seed": self.seed, "split": self.split}
+        return [of_parameters({**known, "row": place}) for place in places]
 
 
 def patch(rng: np.random.Generator, *, tumour: bool) -> np.ndarray:
