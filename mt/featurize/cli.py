@@ -129,8 +129,12 @@ def as_line(result: Result, *, as_json: bool) -> str:
         facts = asdict(result) | {"path": str(result.path), "cached": result.cached}
         return json.dumps(facts | {"images_per_second": result.images_per_second})
     skipped = f", {result.skipped} skipped" if result.skipped else ""
-    if result.images_per_second is None:
+    if result.copied and result.computed:
+        skipped += f", {result.copied:,} copied"
+    if result.cached:
         how = "in the cache"
+    elif result.images_per_second is None:
+        how = "all copied"
     else:
         how = f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
     head = f"{result.dataset} {result.split}  {result.model}"

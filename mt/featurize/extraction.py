@@ -72,7 +72,7 @@ def _extract(
         needed = {name: backbones.load(name) for name in dict.fromkeys(target.model for target in pending)}
         results = run(
             dataset, pending, needed, request.compute, content=dataset.describe(index), limit=request.limit,
-            weights=backbones.weights,
+            weights=backbones.weights, index=index,
         )  # fmt: skip
     return [results.get(target.path) or _found(dataset, target) for target in todo]
 

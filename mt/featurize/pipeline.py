@@ -39,8 +39,8 @@ class Job:
     def batches(self) -> dict[int, np.ndarray]:
         """Return the rows of each batch that blocks still lack, by number.
 
-        The batches are those of the rows that a run from the start computes, whatever is missing: a resumed run computes
-        each image in the same company.
+        The batches are those of a run from the start, whatever is missing: a resumed run computes each image beside the
+        same others.
         """
         rows = np.flatnonzero(~self.known.mask)
         missing = np.isin(rows // self.writer.block_rows, self.writer.missing)

@@ -34,7 +34,10 @@ class Identity(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """One feature file of a run: `seconds` covers the pass over the images that several backbones share."""
+    """One feature file of a run: `seconds` covers the pass over the images that several backbones share.
+
+    computed, copied: rows that went through the network, and rows whose embedding another file held.
+    """
 
     dataset: str
     split: str
@@ -44,11 +47,12 @@ class Result:
     skipped: int
     computed: int
     seconds: float
+    copied: int = 0
 
     @property
     def cached(self) -> bool:
         """Whether the file was complete before the run."""
-        return self.computed == 0
+        return self.computed == self.copied == 0
 
     @property
     def images_per_second(self) -> float | None:

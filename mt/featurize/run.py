@@ -17,13 +17,16 @@ from mt.backbones.load import Backbone
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
+from mt.cache.content import ContentIndex
 from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.salt import id_salt
 from mt.datasets import Dataset
 from mt.datasets.decoding import nvjpeg
+from mt.featurize import reuse
 from mt.featurize.embed import (
     AUTO_BATCH_SIZE,
+    Embedder,
     compute_description,
     embedders,
 )
@@ -52,10 +55,12 @@ def run(
     content: Mapping[str, Any],
     limit: int | None,
     weights: Mapping[str, str | None],
+    index: ContentIndex,
 ) -> dict[Path, Result]:
     """Compute the files of `targets` and return one result per path; an interrupted run keeps its finished blocks.
 
-    `content` is the input of the dataset's fingerprint, which the files keep; `weights` what was asked for, by model.
+    Rows whose embeddings the cache holds are copied.  `content` is the input of the dataset's fingerprint, which the
+    files keep; `weights` what was asked for, by model; `index` remembers hashes.
     """
     device = pick_device(compute.device)
     if dataset.settings.decoder == "device":
@@ -72,10 +77,7 @@ def run(
         manifests = [
             manifest(
                 dataset, target, backbones[target.model], content=content, limit=limit,
-                how=compute_description(
-                    device, precision=compute.precision,
-                    batch_size=even_batches(len(dataset.splits[target.split]), most=batch_size),
-                ),
+                how=compute_description(device, precision=compute.precision, batch_size=batch_size),
                 again=command(
                     dataset, target, compute, image_size=backbones[target.model].description["image_size"], limit=limit,
                     weights=weights[target.model],
@@ -83,9 +85,14 @@ def run(
             )
             for target in targets
         ]  # fmt: skip
-        writers = _reserve(dataset, targets, manifests, compute, open_files)
+        hashes = {split: dataset.splits[split].row_hashes(index) for split in {target.split for target in targets}}
+        reuses = {
+            target: reuse.planned(target, content, hashes[target.split], len(dataset.splits[target.split]), compute)
+            for target, content in zip(targets, manifests, strict=True)
+        }
+        writers = _reserve(dataset, reuses, compute, open_files)
         jobs = {
-            target: Job(embedder, writer, writer.resumed_manifest["compute"]["batch_size"])
+            target: _job(embedder, writer, reuses[target], target, compute)
             for target, writer in writers.items()
             for embedder in made
             if embedder.backbone.name == target.model
@@ -95,12 +102,6 @@ def run(
             for group in passes:
                 results |= _one_pass(dataset, group, compute, advance)
     return results
-
-
-def even_batches(rows: int, *, most: int) -> int:
-    """Return the batch size, `most` at most, that pads the last batch least: 48 rows are 2 x 24, not 32 + 16."""
-    batches = -(-rows // most)
-    return -(-rows // batches)
 
 
 def manifest(
@@ -131,6 +132,7 @@ def manifest(
         "licence": dataset.licence,
         "fingerprints": dict(target.fingerprints),
         "inputs": {"backbone": backbone.description, "dataset": dict(content)},
+        "decoding": dataset.decoding,
         "limit": limit,
         "random_weights": backbone.random_weights,
         "compute": dict(how),
@@ -163,23 +165,22 @@ def command(
 
 def _reserve(
     dataset: Dataset,
-    targets: Sequence[Target],
-    manifests: Sequence[dict[str, Any]],
+    reuses: Mapping[Target, reuse.Reuse],
     compute: Compute,
     open_files: ExitStack,
 ) -> dict[Target, FeatureWriter]:
     """Open every file of the run with all its space, or none: a full disk shows before an hour of compute does."""
     writers: dict[Target, FeatureWriter] = {}
     try:
-        for target, content in zip(targets, manifests, strict=True):
+        for target, planned in reuses.items():
             split = dataset.splits[target.split]
-            batch_size = content["compute"]["batch_size"]
+            batch_size = planned.manifest["compute"]["batch_size"]
             rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
             writers[target] = open_files.enter_context(
                 FeatureWriter.open(
-                    target.path, rows, content,
+                    target.path, rows, planned.manifest,
                     dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
-                    existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
+                    content=planned.content, existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
                 )
             )  # fmt: skip
     except BaseException:  # an interrupt, too
@@ -190,12 +191,21 @@ def _reserve(
     return writers
 
 
+def _job(embedder: Embedder, writer: FeatureWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
+    """Return what fills a file that was opened: as its manifest says, if an earlier run began it."""
+    batch_size = writer.resumed_manifest["compute"]["batch_size"]
+    settled = reuse.settled(planned, target, writer.resumed_manifest, compute, created=writer.created)
+    reuse.say(settled.known)
+    return Job(embedder, writer, batch_size, settled.known)
+
+
 def _shared_passes(jobs: Mapping[Target, Job]) -> list[dict[Target, Job]]:
-    """Return the jobs grouped by what one pass needs in common: split, block size, batch size, thread count."""
+    """Return the jobs grouped by what one pass needs in common: split, blocks, batches, threads, rows to compute."""
     shared: dict[tuple[Any, ...], dict[Target, Job]] = defaultdict(dict)
     for target, job in jobs.items():
         threads = job.writer.resumed_manifest["compute"]["threads"]
-        shared[target.split, job.writer.block_rows, job.batch_size, threads][target] = job
+        known = job.known.mask.tobytes()
+        shared[target.split, job.writer.block_rows, job.batch_size, threads, known][target] = job
     return list(shared.values())
 
 
@@ -218,13 +228,14 @@ def _one_pass(
         ) from None
     seconds = time.monotonic() - began
     return {
-        target.path: _finish(dataset, target, job.writer, computed[target], seconds)
+        target.path: _finish(dataset, target, job, computed[target], seconds)
         for target, job in jobs.items()
     }
 
 
-def _finish(dataset: Dataset, target: Target, writer: FeatureWriter, computed: int, seconds: float) -> Result:
+def _finish(dataset: Dataset, target: Target, job: Job, computed: int, seconds: float) -> Result:
     """Give a complete file its final name and say what is in it."""
-    path = writer.finish()
-    skipped = writer.n_rows - status_counts(path).get("ok", 0)
-    return Result(dataset.shown, target.split, target.model, path, writer.n_rows, skipped, computed, seconds)
+    path, rows = job.writer.finish(), job.writer.n_rows
+    skipped = rows - status_counts(path).get("ok", 0)
+    copied = len(job.known)
+    return Result(dataset.shown, target.split, target.model, path, rows, skipped, computed, seconds, copied)

@@ -198,11 +198,8 @@ class TestOtherFiles:
         with pytest.raises(CacheError, match="is a folder"):
             open_features(tmp_path)
 
-    def test_a_newer_format_version(self, complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        layout = _layout(complete)
-        monkeypatch.setattr("mt.cache.feature_file.format.VERSION", 2)
-        newer = layout.pack()
-        monkeypatch.undo()
+    def test_a_newer_format_version(self, complete: Path) -> None:
+        newer = replace(_layout(complete), version=3).pack()
         _overwrite(complete, newer + complete.read_bytes()[USER_BLOCK:])
-        with pytest.raises(NotAFeatureFileError, match=r"format version 2; this mt reads version 1\. Update"):
+        with pytest.raises(NotAFeatureFileError, match=r"format version 3; this mt reads up to version 2\. Update"):
             open_features(complete)

@@ -14,6 +14,7 @@ from tests.cache import samples
 DATA = Path(__file__).parents[1] / "data"
 SHA256 = {
     "features-v1.h5": "a8f755bbbfc67e9cb9787b1d9d209a06c3c82ec6fe11f8cabf2333db92c22dc1",
+    "features-v2.h5": "9ddcad78450d50b0c70f109ae239dfb4e243e63cdd8df67ec104081cf17ca7d6",
 }
 
 
@@ -34,6 +35,9 @@ def test_a_file_of_every_released_format_is_read(name: str) -> None:
     assert features.columns["site/view"] == [("PA", "AP")[row % 2] for row in kept]
     assert features.skipped() == [("bild-é5.png", Status.TRUNCATED)]
     assert features.manifest["dataset"] == "folder:moles"
+    known = [hashlib.sha256(b"image %d" % row).digest()[:16] for row in kept]
+    assert (features.content is None) == (name == "features-v1.h5")
+    assert features.content is None or [one.tobytes() for one in features.content] == known
 
 
 def test_every_format_version_has_a_file() -> None:

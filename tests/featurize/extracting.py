@@ -45,6 +45,9 @@ class Counting:
     def content(self, index: Any) -> Any:
         return self.source.content(index)
 
+    def row_hashes(self, index: Any, places: Any) -> list[bytes]:
+        return self.source.row_hashes(index, places)
+
     def load(self, start: int, stop: int) -> list[Any]:
         self.read += range(start, stop)
         if self.interrupt_at is not None and start <= self.interrupt_at < stop:

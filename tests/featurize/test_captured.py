@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.featurize.captured import Captured
+from mt.featurize.embed import Captured
 
 
 class Graph:

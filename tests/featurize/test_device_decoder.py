@@ -74,7 +74,7 @@ def test_pictures_are_decoded_and_resized_on_the_device_in_batches(
     card.batches.clear()
     feed = Feed(pretend, geometries_of(RECIPES), batch_size=70)
     (batch,) = read_batches(
-        split, [0], block_rows=70, batch_size=70, recipes=RECIPES, workers=3, device=pretend
+        split, [np.arange(70)], batch_size=70, recipes=RECIPES, workers=3, device=pretend
     )  # fmt: skip
     assert max(card.batches) > 50  # of 64 rows, those that are JPEG and whole
     bad = {row for row in range(70) if "/11.jpg" in split.images.paths[row]}  # type: ignore[attr-defined]

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mt import load_backbone, load_dataset, open_features
 from mt.cache import Catalog
@@ -172,16 +170,6 @@ main(['featurize', '--model', '{TINY}', '--dataset', 'folder:{photos}', '--weigh
     assert "Traceback" not in ran.stderr
     left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
     assert left == []
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.integers(1, 10_000), most=st.integers(1, 300))
-def test_even_batches_waste_less_than_a_row_a_batch(rows: int, most: int) -> None:
-    size = run_module.even_batches(rows, most=most)
-    batches = -(-rows // size)
-    assert size <= most
-    assert batches <= -(-rows // most)
-    assert batches * size - rows < batches
 
 
 def test_weights_name_their_model() -> None:

@@ -170,7 +170,7 @@ def test_changed_content_is_another_file(photos: Path, tmp_path: Path) -> None:
     images[0].write_bytes(images[1].read_bytes())
     second = featurize(photos, tmp_path / "cache", splits=["train"])[0]
     assert second.path != first.path
-    assert second.computed == 50
+    assert (second.computed, second.copied) == (0, 50)  # all that is there was embedded before
 
 
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(photos: Path, tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def mixed(tmp_path: Path) -> Split:
 def test_a_folder_of_mixed_sizes_and_kinds_gives_the_pixels_of_pillow(
     mixed: Split, where: str, pretend: torch.device
 ) -> None:
-    options = {"block_rows": 32, "batch_size": 16, "recipes": RECIPES, "workers": 2}
-    blocks = range(-(-len(mixed) // 32))
+    options = {"batch_size": 16, "recipes": RECIPES, "workers": 2}
+    batches = np.array_split(np.arange(len(mixed)), range(16, len(mixed), 16))
     feed = Feed(torch.device(where), geometries_of(RECIPES), batch_size=16)
-    found = list(read_batches(mixed, blocks, device=torch.device(where), **options))
-    expected = list(read_batches(mixed, blocks, **options))
+    found = list(read_batches(mixed, batches, device=torch.device(where), **options))
+    expected = list(read_batches(mixed, batches, **options))
     assert sum(len(batch.status) for batch in found) == 40
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.status, other.status)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, FileLayout, seal_of
-from mt.cache.feature_file.rows import arrays_of, hash_of
+from mt.cache.feature_file.rows import hash_of
 from mt.cache.fingerprint import JSON, canonical
 from mt.system import files
-from mt.types import LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,14 +45,14 @@ class _Shape:
 
 
 def create(
-    path: Path, rows: LabelledRows[None], manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int
+    path: Path, arrays: Mapping[str, np.ndarray], manifest: dict[str, JSON], *, dim: int, dtype: str, block_rows: int
 ) -> None:
     """Write a complete, sealed and synced feature file without any embedding; the caller names it.
 
+    arrays: what `arrays_of` returns of its rows.
     Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
     """
-    arrays = arrays_of(rows)
-    shape = _Shape(len(rows.ids), dim, dtype, block_rows)
+    shape = _Shape(len(arrays["ids"]), dim, dtype, block_rows)
     text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": hash_of(arrays)})
     descriptor = files.create(path)
     try:
@@ -69,7 +69,7 @@ def create(
         os.close(descriptor)
 
 
-def _lay_out(descriptor: int, arrays: dict[str, np.ndarray], text: bytes, shape: _Shape) -> FileLayout:
+def _lay_out(descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, shape: _Shape) -> FileLayout:
     """Let HDF5 write all but the rows; return where it placed everything."""
     import h5py
     import numpy as np

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAGIC = b"\x89MTF\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # versions that this mt reads; 1 has no content hashes
 USER_BLOCK = 512
 FINAL = ".h5"  # the suffix of complete files
 DIGEST = 32  # bytes of a sha256
@@ -64,6 +65,7 @@ class FileLayout:
     manifest_size: int
     manifest_sha256: bytes = bytes(DIGEST)
     seal: bytes = bytes(DIGEST)
+    version: int = VERSION
 
     @property
     def row_bytes(self) -> int:
@@ -81,7 +83,7 @@ class FileLayout:
     def pack(self) -> bytes:
         """Return the user block: the fields, zeros, and the sha256 of all that as its last 32 bytes."""
         fields = _FIELDS.pack(
-            MAGIC, VERSION, _DTYPE_CODES[self.dtype], self.file_size, self.n_rows, self.dim, self.block_rows,
+            MAGIC, self.version, _DTYPE_CODES[self.dtype], self.file_size, self.n_rows, self.dim, self.block_rows,
             self.embeddings, self.status, self.blocks, self.manifest, self.manifest_size, 0,
             self.manifest_sha256, self.seal,
         ).ljust(_OWN_DIGEST_AT, b"\0")  # fmt: skip
@@ -115,16 +117,16 @@ def read_layout(descriptor: int, path: Path) -> FileLayout:
         raise damaged(path, "its first 512 bytes disagree with their checksum")
     _, version, dtype, *numbers, reserved, manifest_sha256, seal = _FIELDS.unpack_from(block)
     size, rows, dim, block_rows, embeddings, status, blocks, manifest, manifest_size = numbers
-    if version != VERSION:
+    if version not in READ:
         raise NotAFeatureFileError(
-            f"{path} has format version {version}; this mt reads version {VERSION}. "
+            f"{path} has format version {version}; this mt reads up to version {VERSION}. "
             "Update: pip install --upgrade medical-transfer"
         )
     if dtype not in _DTYPES or reserved or any(block[_FIELDS.size : _OWN_DIGEST_AT]):
         raise damaged(path, "its first 512 bytes hold values that no writer writes")
     layout = FileLayout(
         size, rows, dim, _DTYPES[dtype][0], block_rows, embeddings, status, blocks, manifest, manifest_size,
-        manifest_sha256, seal,
+        manifest_sha256, seal, version,
     )  # fmt: skip
     _check(layout, os.fstat(descriptor).st_size, path)
     return layout

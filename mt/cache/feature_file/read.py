@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file import format
 from mt.cache.feature_file.format import FileLayout, Status
-from mt.cache.feature_file.rows import COLUMNS
+from mt.cache.feature_file.rows import COLUMNS, CONTENT
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, IncompleteError
 from mt.system import files, folders
@@ -119,6 +119,12 @@ class FeatureFile:
         """One `Status` a row of the split, (n_rows,) uint8."""
         return self._view("u1", self.n_rows, self._layout.status)
 
+    @property
+    def is_ok(self) -> np.ndarray:
+        """(n_rows,) bool, which rows have an embedding."""
+        found: np.ndarray = self.status == Status.OK
+        return found
+
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(n_ok, dim), read-only and mapped into memory; a copy only where rows were skipped."""
@@ -148,6 +154,16 @@ class FeatureFile:
             for name, array in self._stored.items()
             if name.startswith(COLUMNS)
         }
+
+    @property
+    def content(self) -> np.ndarray | None:
+        """(n_ok, 16) uint8, what each row's image is known by (zeros: not known), or None in a file without."""
+        return self._ok(self._stored[CONTENT]) if CONTENT in self._stored else None
+
+    @property
+    def stored(self) -> dict[str, np.ndarray]:
+        """What the file keeps of all rows beside the embeddings, skipped ones too, by dataset name."""
+        return self._stored
 
     def skipped(self) -> list[tuple[str, Status]]:
         """Return the id and the reason of every row without an embedding."""
@@ -285,12 +301,16 @@ def in_words(damages: Sequence[Damage]) -> str:
 
 
 def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:
-    """Read ids, labels, groups and columns, by dataset name, from a mapped file whose seal has been checked."""
+    """Read ids, labels, groups, columns and content, by dataset name, from a mapped file whose seal has been checked.
+
+    They are in the order in which `arrays_of` returns them.
+    """
     import h5py
 
     with h5py.File(_Mapped(mapped), "r") as opened:
         names = ["ids", "labels", *(["groups"] if "groups" in opened else [])]
-        names += [COLUMNS + name for name in opened.get("columns", ())]
+        names += [COLUMNS + name for name in sorted(opened.get("columns", ()), key=unquoted)]
+        names += [CONTENT] if CONTENT in opened else []
         return {name: opened[name][()] for name in names}
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt.cache.feature_file import format
 from mt.cache.feature_file.create import create
-from mt.cache.feature_file.rows import arrays_of, hash_of
+from mt.cache.feature_file.rows import hash_of
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError
 from mt.system import files
-from mt.types import LabelledRows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ADOPTED = {"batch_size", "threads"}  # a resumed run takes these from the file
 MIXED = "mixed_compute"
 
 
 def agree(
-    partial: Path, rows: LabelledRows[None], manifest: dict[str, JSON], *, dim: int, dtype: str, allow_mixed: bool
+    partial: Path,
+    arrays: Mapping[str, np.ndarray],
+    manifest: dict[str, JSON],
+    *,
+    dim: int,
+    dtype: str,
+    allow_mixed: bool,
 ) -> bool:
     """Say whether the run may write into the file as it is; False if its other compute must be recorded first.
 
@@ -27,16 +36,16 @@ def agree(
     without `allow_mixed`, naming what differs.
     """
     there, layout = _read(partial)
-    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(arrays_of(rows)), "dim": dim, "dtype": dtype}
+    ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(arrays), "dim": dim, "dtype": dtype}
     theirs = {
         "fingerprints": there.get("fingerprints"), "rows": there["rows"], "dim": layout.dim, "dtype": layout.dtype
     }  # fmt: skip
-    if other := list(_differences(theirs, ours)):
+    if other := list(differences(theirs, ours)):
         raise CacheError(
             f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite."
         )
     here = manifest.get("compute", {})
-    differing = "; ".join(_differences(there.get("compute", {}), here))
+    differing = "; ".join(differences(there.get("compute", {}), here))
     if not differing:
         return True
     if not allow_mixed:
@@ -44,17 +53,24 @@ def agree(
             f"{partial} was begun with other settings ({differing}). Resume where it began, mix knowingly with "
             "--allow-mixed, or make it anew with --overwrite."
         )
-    return any(not list(_differences(known, here)) for known in there.get(MIXED, []))
+    return any(not list(differences(known, here)) for known in there.get(MIXED, []))
 
 
-def with_other_compute(partial: Path, temporary: Path, rows: LabelledRows[None], compute: JSON) -> None:
+def with_other_compute(partial: Path, temporary: Path, arrays: Mapping[str, np.ndarray], compute: JSON) -> None:
     """Record in the manifest that further rows are computed otherwise: a new sealed file with the same blocks."""
-    manifest, old = _read(partial)
+    manifest, _ = _read(partial)
     warning = "Rows were computed on different devices or versions (--allow-mixed)."
     manifest[MIXED] = [*manifest.get(MIXED, []), compute]
     manifest["warnings"] = [*(text for text in manifest.get("warnings", []) if text != warning), warning]
-    create(temporary, rows, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
-    source, target = files.open_existing(partial), files.open_existing(temporary, writable=True)
+    resealed(partial, temporary, arrays, manifest)
+    files.rename(temporary, partial)
+
+
+def resealed(path: Path, temporary: Path, arrays: Mapping[str, np.ndarray], manifest: dict[str, JSON]) -> None:
+    """Write a synced copy of a file with the same blocks, and with another manifest or more known of its rows."""
+    _, old = _read(path)
+    create(temporary, arrays, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
+    source, target = files.open_existing(path), files.open_existing(temporary, writable=True)
     try:
         new = format.read_layout(target, temporary)
         for (start, stop), (into, _) in zip(_parts(old), _parts(new), strict=True):
@@ -64,7 +80,6 @@ def with_other_compute(partial: Path, temporary: Path, rows: LabelledRows[None],
     finally:
         os.close(source)
         os.close(target)
-    files.rename(temporary, partial)
 
 
 def _parts(layout: format.FileLayout) -> list[tuple[int, int]]:
@@ -86,10 +101,10 @@ def _read(partial: Path) -> tuple[dict[str, JSON], format.FileLayout]:
         os.close(descriptor)
 
 
-def _differences(there: JSON, here: JSON, at: str = "") -> Iterator[str]:
+def differences(there: JSON, here: JSON, at: str = "") -> Iterator[str]:
     """Yield each leaf in which two values differ, as `name: in the file, here`."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here} - ADOPTED):
-            yield from _differences(there.get(key), here.get(key), f"{at}.{key}" if at else key)
+            yield from differences(there.get(key), here.get(key), f"{at}.{key}" if at else key)
     elif there != here:
         yield f"{at}: {there} in the file, {here} here"

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 COLUMNS = "columns/"
+CONTENT, CONTENT_BYTES = "content", 16
 
 
-def arrays_of(rows: LabelledRows[None]) -> dict[str, np.ndarray]:
+def arrays_of(rows: LabelledRows[None], content: Sequence[bytes] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays that a file stores of the rows of one split, by dataset name.
 
     Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label.  Columns hold n
-    strings or n numbers each (None is "" or NaN).
+    strings or n numbers each (None is "" or NaN).  content: the 16 bytes that each row's image is known by, zeros
+    where it is not; None where no image is known.
 
     Raises:
         InputError: the rows cannot be stored.
@@ -32,7 +34,17 @@ def arrays_of(rows: LabelledRows[None]) -> dict[str, np.ndarray]:
         stored["groups"] = _texts("groups", rows.groups)
     for name in sorted(rows.columns):
         stored[COLUMNS + _quoted(name)] = _column(name, rows.columns[name])
+    if content is not None:
+        stored[CONTENT] = _content(content, len(rows.ids))
     return stored
+
+
+def _content(hashes: Sequence[bytes], n: int) -> np.ndarray:
+    import numpy as np
+
+    if len(hashes) != n or any(len(one) != CONTENT_BYTES for one in hashes):
+        raise InputError(f"content takes {n} hashes of {CONTENT_BYTES} bytes; got {len(hashes)}.")
+    return np.frombuffer(b"".join(hashes), dtype="u1").reshape(n, CONTENT_BYTES)
 
 
 def _check(rows: LabelledRows[None]) -> None:
@@ -62,9 +74,11 @@ def _labels(y: Array) -> np.ndarray:
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return one sha256 of all that a file stores of its rows, which tells whether it holds these."""
+    """Return one sha256 of all that a file stores of its rows but their content, which tells whether it holds these."""
     hashed = hashlib.sha256()
     for name, array in arrays.items():
+        if name == CONTENT:
+            continue
         hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode("utf-8", "surrogateescape"))
         hashed.update(array.data)
     return hashed.hexdigest()

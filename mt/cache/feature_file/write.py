@@ -9,6 +9,7 @@ is there is true; what has none is computed again.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from mt.cache.feature_file.create import create
 from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.resume import agree, with_other_compute
+from mt.cache.feature_file.rows import arrays_of
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, InputError
 from mt.system import files
@@ -85,33 +87,35 @@ class FeatureWriter:
         dim: int,
         dtype: str = "float32",
         block_rows: int,
+        content: Sequence[bytes] | None = None,
         existing: Existing | None = None,
     ) -> Self:
         """Create the file with its space reserved, or resume the partial one after verifying what is there.
 
         Where the complete file is there already (another run has made it meanwhile) nothing is missing of it.
         rows: their ids, labels, groups and columns.  dtype: float32 or float16.  block_rows: rows per checksum, for a
-        new file; a resumed one keeps its own.
+        new file; a resumed one keeps its own.  content: what each row's image is known by, 16 bytes, if that is known.
         Raises LockedError, NoSpaceError (nothing is left behind), DamagedError, CacheError and InputError.
         """
         if dtype not in ("float32", "float16"):
             raise InputError(f"No dtype '{dtype}' for features. Use float32 or float16.")
         existing = existing or Existing()
         partial = partial_path(path)
+        arrays = arrays_of(rows, content)
         try:
             files.make_folder(path.parent)
             lock = acquire(path, existing.wait)
             try:
                 if path.exists() and not existing.overwrite:
-                    agree(path, rows, manifest, dim=dim, dtype=dtype, allow_mixed=True)
+                    agree(path, arrays, manifest, dim=dim, dtype=dtype, allow_mixed=True)
                     return cls(path, lock, created=False, complete=True)
                 files.remove(temporary_path(path))
                 created = existing.overwrite or not partial.exists()
                 if created:
-                    create(temporary_path(path), rows, manifest, dim=dim, dtype=dtype, block_rows=block_rows)
+                    create(temporary_path(path), arrays, manifest, dim=dim, dtype=dtype, block_rows=block_rows)
                     files.rename(temporary_path(path), partial)
-                elif not agree(partial, rows, manifest, dim=dim, dtype=dtype, allow_mixed=existing.allow_mixed):
-                    with_other_compute(partial, temporary_path(path), rows, manifest["compute"])
+                elif not agree(partial, arrays, manifest, dim=dim, dtype=dtype, allow_mixed=existing.allow_mixed):
+                    with_other_compute(partial, temporary_path(path), arrays, manifest["compute"])
                 return cls(path, lock, created=created)
             except BaseException:
                 lock.release()

@@ -1,0 +1,195 @@
+"""Embeddings that sealed files of a cache hold already, found by the images' content: they are copied, not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt.cache.catalog import Catalog
+from mt.cache.feature_file.read import FeatureFile, open_features, peek
+from mt.cache.feature_file.resume import ADOPTED, MIXED, differences
+from mt.cache.fingerprint import JSON, slug
+from mt.errors import CacheError
+
+COPIED = "copied"  # in a manifest: how many rows, and from where
+Pace = tuple[int, int]  # batch size and threads: what a resumed file keeps, too
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a file must agree in, so that its embeddings are those that a run would compute.
+
+    backbone: its fingerprint.  decoding: how bytes become pixels.  compute: device, versions, batch size, threads.
+    content: what each row's image is known by.
+    """
+
+    name: str
+    backbone: str
+    dim: int
+    dtype: str
+    decoding: Mapping[str, JSON]
+    compute: Mapping[str, JSON]
+    content: Sequence[bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class KnownRows:
+    """Which rows' embeddings other files hold, and where.
+
+    mask: (n,) bool.  file, row: (n,) number of the file among `files`, and of the row among its embeddings.
+    """
+
+    dim: int
+    mask: np.ndarray
+    file: np.ndarray
+    row: np.ndarray
+    files: tuple[FeatureFile, ...] = ()
+
+    def __len__(self) -> int:
+        """Return how many rows are known."""
+        return int(np.count_nonzero(self.mask))
+
+    def copied(self, rows: slice) -> np.ndarray:
+        """Return the embeddings of some rows, (rows, dim) float32, zeros where they are not known."""
+        found = np.zeros((len(self.mask[rows]), self.dim), dtype=np.float32)
+        for number, features in enumerate(self.files):
+            here = self.mask[rows] & (self.file[rows] == number)
+            found[here] = features.embeddings[self.row[rows][here]]
+        return found
+
+    def counts(self) -> list[tuple[Path, int]]:
+        """Return each file with the number of rows that come from it."""
+        numbers = np.bincount(self.file[self.mask], minlength=len(self.files))
+        return [(features.path, int(count)) for features, count in zip(self.files, numbers, strict=True)]
+
+    def described(self, cache_dir: Path) -> dict[str, JSON]:
+        """Return what a manifest says of the rows that are copied."""
+        sources = [
+            {"file": str(features.path.relative_to(cache_dir)), "fingerprint": features.fingerprints["file"], "rows": n}
+            for features, (_, n) in zip(self.files, self.counts(), strict=True)
+        ]
+        return {"rows": len(self), "from": sources}
+
+
+def nothing_known(rows: int, dim: int) -> KnownRows:
+    """Return that no file holds any of the rows."""
+    return KnownRows(dim, np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64))
+
+
+def find_known(wanted: Wanted, cache_dir: Path, *, any_pace: bool, any_compute: bool = False) -> KnownRows:
+    """Return the rows that complete files of a cache hold, from the files that hold most of them.
+
+    All files that are taken agree in batch size and thread count, which the new file then keeps (see `pace_of`).
+    any_pace: take the batch size and thread count of the files that save most; another thread count only where it saves
+    at least half of the images.  any_compute: take rows whatever computed them.
+    """
+    by_pace: dict[Pace, list[FeatureFile]] = {}
+    own = pace_of(wanted.compute)
+    for features in _candidates(wanted, cache_dir, any_compute=any_compute):
+        pace = own if any_compute else pace_of(features.manifest["compute"])
+        if pace == own or any_pace:
+            by_pace.setdefault(pace, []).append(features)
+    best = nothing_known(len(wanted.content), wanted.dim)
+    for pace in sorted(by_pace, key=lambda pace: (pace != own, pace)):
+        known = _joined(wanted, by_pace[pace])
+        worth_it = pace[1] == own[1] or 2 * len(known) >= len(wanted.content)
+        if len(known) > len(best) and worth_it:
+            best = known
+    return best
+
+
+def recorded(wanted: Wanted, copied: Mapping[str, JSON] | None, partial: Path, cache_dir: Path) -> KnownRows:
+    """Return the rows that a file which is resumed was begun with as known: from the same files.
+
+    Raises:
+        CacheError: one of the files is gone or no longer the same.
+    """
+    if not copied:
+        return nothing_known(len(wanted.content), wanted.dim)
+    try:
+        sources = [open_features(cache_dir / one["file"]) for one in copied["from"]]
+        same = [features.fingerprints["file"] for features in sources] == [one["fingerprint"] for one in copied["from"]]
+        known = _joined(wanted, sources, in_order=True) if same else None
+    except CacheError:
+        known = None
+    if known is None or len(known) != copied["rows"]:
+        named = ", ".join(str(one["file"]) for one in copied["from"])
+        raise CacheError(
+            f"{partial} was begun with embeddings of {named}, which are not there any more as they were. "
+            "To make it anew use --overwrite."
+        )
+    return known
+
+
+def pace_of(compute: Mapping[str, JSON]) -> Pace:
+    """Return the batch size and thread count that a file was computed with."""
+    return int(compute["batch_size"]), int(compute["threads"])
+
+
+def _candidates(wanted: Wanted, cache_dir: Path, *, any_compute: bool) -> Iterable[FeatureFile]:
+    """Yield the complete files whose embeddings are what a run would compute, but for batch size and threads."""
+    for path in Catalog(cache_dir).paths():
+        if path.suffix != ".h5" or not path.name.startswith(f"{slug(wanted.name)}-"):
+            continue
+        try:
+            summary = peek(path)
+            if summary.complete and summary.dtype == wanted.dtype and _agrees(wanted, summary.manifest, any_compute):
+                features = open_features(path)
+                if features.content is not None and features.dim == wanted.dim:
+                    yield features
+        except (CacheError, OSError):  # a damaged file is named by every command that reads it
+            continue
+
+
+def _agrees(wanted: Wanted, manifest: Mapping[str, Any], any_compute: bool) -> bool:
+    if manifest.get("fingerprints", {}).get("backbone") != wanted.backbone:
+        return False
+    if manifest.get("decoding") != wanted.decoding or not set(manifest.get("compute", {})) >= ADOPTED:
+        return False
+    return any_compute or not (MIXED in manifest or list(differences(manifest["compute"], dict(wanted.compute))))
+
+
+def _joined(wanted: Wanted, sources: Sequence[FeatureFile], *, in_order: bool = False) -> KnownRows:
+    """Return the rows that these files hold; of several that hold one, the file that holds most, then by name.
+
+    Rows in blocks that lost their bytes are not taken.
+    """
+    content = _keys(np.frombuffer(b"".join(wanted.content), dtype="u1"))
+    held = [(features, _held(features)) for features in sources]
+    if not in_order:
+        asked = set(content)
+        held.sort(key=lambda one: (-len(asked & one[1].keys()), str(one[0].path)))
+    known = nothing_known(len(content), wanted.dim)
+    taken: list[FeatureFile] = []
+    for features, rows in held:
+        places = np.array([rows.get(key, -1) for key in content])
+        new = (places >= 0) & ~known.mask
+        if new.any():
+            known.file[new], known.row[new] = len(taken), places[new]
+            known.mask[new] = True
+            taken.append(features)
+    return KnownRows(known.dim, known.mask, known.file, known.row, tuple(taken))
+
+
+def _held(features: FeatureFile) -> dict[bytes, int]:
+    """Return the number of the row that holds each image, the first of several, of a file's sound blocks."""
+    sound = np.ones(features.n_rows, dtype=bool)
+    for damage in features.verify():
+        sound[damage.start : damage.stop] = False
+    sound = sound[features.is_ok]
+    keys = [] if features.content is None else _keys(features.content)
+    held: dict[bytes, int] = {}
+    for row, key in enumerate(keys):
+        if sound[row] and key:
+            held.setdefault(key, row)
+    return held
+
+
+def _keys(content: np.ndarray) -> list[bytes]:
+    """Return the hashes without the zeros that they end in: one that is all zeros is empty."""
+    keys: list[bytes] = np.ascontiguousarray(content).reshape(-1).view("S16").tolist()
+    return keys

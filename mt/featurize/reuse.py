@@ -1,0 +1,95 @@
+"""An image goes through a network once: rows whose embeddings the cache holds are copied into a new file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mt.cache.catalog import cache_of
+from mt.cache.feature_file.resume import MIXED
+from mt.cache.feature_file.write import partial_path
+from mt.cache.known_rows import COPIED, KnownRows, Wanted, find_known, nothing_known, pace_of, recorded
+from mt.featurize.plan import Target
+from mt.featurize.request import Compute
+from mt.terminal import progress
+
+NAMED = 2  # files that a line names
+MIXED_ROWS = "Rows were copied from files of other devices, versions or batch sizes (--allow-mixed)."
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What a new file takes from others: its manifest says so, and computes the other rows as they were computed.
+
+    content: what each row's image is known by; None where the dataset does not say.
+    """
+
+    manifest: dict[str, Any]
+    content: Sequence[bytes] | None
+    known: KnownRows
+
+
+def planned(
+    target: Target, manifest: dict[str, Any], content: Sequence[bytes] | None, n: int, compute: Compute
+) -> Reuse:
+    """Return what a file that is made now can copy; nothing with `--overwrite`, and what a partial file has stays."""
+    nothing = Reuse(manifest, content, nothing_known(n, target.dim))
+    resumes = partial_path(target.path).exists() and not compute.overwrite
+    if content is None or compute.overwrite or resumes or target.complete:
+        return nothing
+    known = find_known(
+        _wanted(target, manifest, content, compute), cache_of(target.path),
+        any_pace=compute.batch_size is None, any_compute=compute.allow_mixed,
+    )  # fmt: skip
+    if not len(known):
+        return nothing
+    manifest = manifest | {COPIED: known.described(cache_of(target.path))}
+    if compute.allow_mixed:
+        return Reuse(_marked(manifest, known), content, known)
+    batch_size, threads = pace_of(known.files[0].manifest["compute"])
+    return Reuse(
+        manifest | {"compute": {**manifest["compute"], "batch_size": batch_size, "threads": threads}}, content, known
+    )
+
+
+def settled(reuse: Reuse, target: Target, manifest: dict[str, Any], compute: Compute, *, created: bool) -> Reuse:
+    """Return what the file that was opened takes, by its manifest: a resumed one keeps the files it was begun with."""
+    if created or reuse.content is None:
+        return reuse
+    known = recorded(
+        _wanted(target, manifest, reuse.content, compute), manifest.get(COPIED), partial_path(target.path),
+        cache_of(target.path),
+    )  # fmt: skip
+    return replace(reuse, manifest=manifest, known=known)
+
+
+def say(known: KnownRows) -> None:
+    """Say on the screen how many embeddings are copied, and from where."""
+    if not len(known):
+        return
+    counts = known.counts()
+    several = len(counts) > 1
+    names = [f"{path}{f' ({count:,})' if several else ''}" for path, count in counts[:NAMED]]
+    more = f" and {len(counts) - NAMED} more files" if len(counts) > NAMED else ""
+    progress.note(f"{len(known):,} of {len(known.mask):,} embeddings copied from {', '.join(names)}{more}")
+
+
+def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> Wanted:
+    return Wanted(
+        target.model, target.fingerprints["backbone"], target.dim, compute.dtype, manifest.get("decoding", {}),
+        manifest["compute"], content,
+    )  # fmt: skip
+
+
+def _marked(manifest: dict[str, Any], known: KnownRows) -> dict[str, Any]:
+    """Return a manifest that states all that computed the rows, where that is not one compute."""
+    found = [one for features in known.files for one in _computes(features.manifest)]
+    other = [one for place, one in enumerate(found) if one != manifest["compute"] and one not in found[:place]]
+    if not other:
+        return manifest
+    return manifest | {MIXED: other, "warnings": [*manifest["warnings"], MIXED_ROWS]}
+
+
+def _computes(manifest: dict[str, Any]) -> list[Any]:
+    return [manifest["compute"], *manifest.get(MIXED, [])]
