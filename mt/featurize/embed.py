@@ -98,6 +98,7 @@ def embedders(
 class Captured:
     """Calls a function of one tensor; on CUDA it is captured at the first call of each shape and replayed afterwards.
 
+    So no kernel of a forward pass waits for Python to launch it.
     A function that cannot be captured (it waits for the device, say) is called as it is from then on.
     """
 
