@@ -14,8 +14,8 @@ from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file.format import Status
 from mt.cache.fingerprint import digest
 from mt.datasets.decoding.notes import Notes
+from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.patients import PATIENT, HiddenPatients
-from mt.datasets.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order

@@ -20,11 +20,11 @@ from mt.datasets.base import ImageError, Json, Loaded, Pixels
 from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff
 from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers
 from mt.datasets.decoding.notes import Notes
+from mt.datasets.decoding.row_hashes import UNKNOWN, of_file
 from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
 from mt.datasets.dicom.headers import files_as_they_are
-from mt.datasets.row_hashes import UNKNOWN, of_file
 from mt.errors import MissingExtraError
 from mt.system.threads import cores
 

@@ -17,8 +17,8 @@ from mt.cache.feature_file.format import Status
 from mt.datasets import ImageError, Split
 from mt.datasets.base import Loaded
 from mt.datasets.decoding.nvjpeg import TOGETHER
+from mt.datasets.decoding.row_hashes import runs
 from mt.datasets.images import ImageFiles
-from mt.datasets.row_hashes import runs
 from mt.featurize.device_decoder import DeviceDecoder
 from mt.featurize.feed import RawRows, as_pixels
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
+from mt.datasets.decoding.row_hashes import of_packed
 from mt.datasets.registry import DatasetRequest
-from mt.datasets.row_hashes import of_packed
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
+from mt.datasets.decoding.row_hashes import of_packed
 from mt.datasets.location import missing
 from mt.datasets.packed.npz import NpzRows, read_member
 from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, MedMNIST
 from mt.datasets.registry import DatasetRequest
-from mt.datasets.row_hashes import of_packed
 from mt.errors import DatasetError, InputError, unknown
 
 URL = "https://zenodo.org/records/10519652/files/{file}?download=1"

@@ -10,10 +10,10 @@ import numpy as np
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
+from mt.datasets.decoding.row_hashes import of_packed
 from mt.datasets.location import dataset_folder, gunzipped, missing
 from mt.datasets.packed.hdf5 import Hdf5Rows
 from mt.datasets.registry import DatasetRequest
-from mt.datasets.row_hashes import of_packed
 from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
+from mt.datasets.decoding.row_hashes import of_parameters
 from mt.datasets.registry import DatasetRequest
-from mt.datasets.row_hashes import of_parameters
 from mt.errors import InputError
 
 # Raised whenever a generated pixel changes.
