@@ -20,7 +20,7 @@ Pace = tuple[int, int]  # batch size and threads: what a resumed file keeps, too
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedRows:
     """What a file must agree in, so that its embeddings are those that a run would compute.
 
     backbone: its fingerprint.  decoding: how bytes become pixels.  compute: device, versions, batch size, threads.
@@ -80,7 +80,7 @@ def nothing_known(rows: int, dim: int) -> KnownRows:
     return KnownRows(dim, np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64))
 
 
-def find_known(wanted: Wanted, cache_dir: Path, *, any_pace: bool, any_compute: bool = False) -> KnownRows:
+def find_known(wanted: WantedRows, cache_dir: Path, *, any_pace: bool, any_compute: bool = False) -> KnownRows:
     """Return the rows that complete files of a cache hold, from the files that hold most of them.
 
     All files that are taken agree in batch size and thread count, which the new file then keeps (see `pace_of`).
@@ -102,7 +102,7 @@ def find_known(wanted: Wanted, cache_dir: Path, *, any_pace: bool, any_compute: 
     return best
 
 
-def recorded(wanted: Wanted, copied: Mapping[str, JSON] | None, partial: Path, cache_dir: Path) -> KnownRows:
+def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Path, cache_dir: Path) -> KnownRows:
     """Return the rows that a file which is resumed was begun with as known: from the same files.
 
     Raises:
@@ -130,7 +130,7 @@ def pace_of(compute: Mapping[str, JSON]) -> Pace:
     return int(compute["batch_size"]), int(compute["threads"])
 
 
-def _candidates(wanted: Wanted, cache_dir: Path, *, any_compute: bool) -> Iterable[FeatureFile]:
+def _candidates(wanted: WantedRows, cache_dir: Path, *, any_compute: bool) -> Iterable[FeatureFile]:
     """Yield the complete files whose embeddings are what a run would compute, but for batch size and threads."""
     for path in Catalog(cache_dir).paths():
         if path.suffix != ".h5" or not path.name.startswith(f"{slug(wanted.name)}-"):
@@ -145,7 +145,7 @@ def _candidates(wanted: Wanted, cache_dir: Path, *, any_compute: bool) -> Iterab
             continue
 
 
-def _agrees(wanted: Wanted, manifest: Mapping[str, Any], any_compute: bool) -> bool:
+def _agrees(wanted: WantedRows, manifest: Mapping[str, Any], any_compute: bool) -> bool:
     if manifest.get("fingerprints", {}).get("backbone") != wanted.backbone:
         return False
     if manifest.get("decoding") != wanted.decoding or not set(manifest.get("compute", {})) >= ADOPTED:
@@ -153,7 +153,7 @@ def _agrees(wanted: Wanted, manifest: Mapping[str, Any], any_compute: bool) -> b
     return any_compute or not (MIXED in manifest or list(differences(manifest["compute"], dict(wanted.compute))))
 
 
-def _joined(wanted: Wanted, sources: Sequence[FeatureFile], *, in_order: bool = False) -> KnownRows:
+def _joined(wanted: WantedRows, sources: Sequence[FeatureFile], *, in_order: bool = False) -> KnownRows:
     """Return the rows that these files hold; of several that hold one, the file that holds most, then by name.
 
     Rows in blocks that lost their bytes are not taken.

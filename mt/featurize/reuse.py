@@ -9,7 +9,7 @@ from typing import Any
 from mt.cache.catalog import cache_of
 from mt.cache.feature_file.resume import MIXED
 from mt.cache.feature_file.write import partial_path
-from mt.cache.known_rows import COPIED, KnownRows, Wanted, find_known, nothing_known, pace_of, recorded
+from mt.cache.known_rows import COPIED, KnownRows, WantedRows, find_known, nothing_known, pace_of, recorded
 from mt.featurize.plan import Target
 from mt.featurize.request import Compute
 from mt.terminal import progress
@@ -75,8 +75,8 @@ def say(known: KnownRows) -> None:
     progress.note(f"{len(known):,} of {len(known.mask):,} embeddings copied from {', '.join(names)}{more}")
 
 
-def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> Wanted:
-    return Wanted(
+def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> WantedRows:
+    return WantedRows(
         target.model, target.fingerprints["backbone"], target.dim, compute.dtype, manifest.get("decoding", {}),
         manifest["compute"], content,
     )  # fmt: skip
