@@ -102,6 +102,16 @@ def test_a_default_can_be_asked_for(cache: Path) -> None:
     assert datasets_of(run(f"mt probe --json {QUICK} --seed 0").stdout) == {"toy[group_regex=pt]"}
 
 
+def test_the_report_knows_a_dataset_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder:ihc", "table:cases"):
+        write_pair(tmp_path, name)
+    run(f"mt probe {QUICK}")
+    assert shown("--dataset folder:/some/ihc")[0] == {"folder:ihc"}
+    assert shown("--dataset table:./cases.csv")[0] == {"table:cases"}
+
+
 def test_settings_that_no_features_have_are_said_with_those_there_are(cache: Path) -> None:
     with pytest.raises(InputError, match=r"No features were made with --seed 4"):
         run(f"mt probe {QUICK} --seed 4")

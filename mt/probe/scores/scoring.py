@@ -79,8 +79,12 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
     y = np.full((len(names), *cases.y.shape[1:]), MISSING, dtype=cases.y.dtype)
     np.maximum.at(y, group, cases.y)
     if task == "multiclass" and (y[group] != cases.y).any():
-        mixed = len(np.unique(group[y[group] != cases.y]))
-        raise InputError(f"--level group needs one class per group; {mixed} of {len(names)} groups have several.")
+        mixed = np.unique(group[y[group] != cases.y])
+        raise InputError(
+            f"--level group is not defined here: {len(mixed)} of {len(names)} test groups hold several classes (first "
+            f"'{names[mixed[0]]}'), and without an order none of them stands for the group. Classes with an order take "
+            "the highest: mt featurize --task ordinal. One prediction per image: --level row"
+        )
     return ScoredRows(LabelledRows(None, y, names.tolist()), p.astype(np.float32))
 
 
