@@ -18,7 +18,7 @@ from mt.cache.fingerprint import JSON
 _IN_BRACKETS = re.compile(r"(.*?)\[([a-z_]+=.+|)\]", re.DOTALL)
 _BETWEEN = ", "
 _NEXT = re.compile(r", (?=[a-z_]+=)")  # a regular expression may hold a comma, too
-_AT_DEFAULT = {"seed": "0", "intensity": "auto", "decoder": "pillow"}  # settings whose default can be said; names never do
+_AT_DEFAULT = {"seed": "0", "intensity": "auto", "decoder": "pillow"}  # defaults that can be said
 LOCATED = ("folder", "table")  # kinds of datasets whose names hold their place
 
 

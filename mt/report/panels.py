@@ -211,7 +211,8 @@ def _found(
 
 def _is_of(one: Experiment, name: str) -> bool:
     """Say whether an experiment is of a dataset, named with its settings or without, by its place or as it is shown."""
-    names = (name, mapped_place(name, lambda place: Path(place).name), mapped_place(name, lambda place: Path(place).stem))
+    whole, stem = mapped_place(name, lambda place: Path(place).name), mapped_place(name, lambda place: Path(place).stem)
+    names = (name, whole, stem)  # a table is called by its file's stem
     return name in (one.scores[-1].dataset, one.data.dataset) or any(is_named(one.dataset, None, n) for n in names)
 
 
