@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mt.probe import interval as interval
     from mt.probe import load_probe as load_probe
     from mt.probe import run_probe as run_probe
+    from mt.report import ReportRequest as ReportRequest
     from mt.report import write_report as write_report
     from mt.results import ScoreStore as ScoreStore
 
@@ -64,7 +65,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "calibration", "draw", "fit_logistic", "folds",
             "interval", "load_probe", "run_probe",
         ],
-        "report": ["write_report"],
+        "report": ["ReportRequest", "write_report"],
         "results": ["ScoreStore"],
     },
 )

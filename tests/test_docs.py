@@ -84,6 +84,27 @@ def test_the_example_metric_has_scores_and_intervals(example: Any) -> None:
     assert low < 1 / 3 < high
 
 
+def test_the_page_of_the_api_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, mean in (("lesion", 90), ("normal", 160)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.normal(mean, 60, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/api.md", "exec"), names)
+    assert len(names["scores"]) == 2 * (3 + 1)  # two models: three draws of a half, one of all labels
+    assert names["scores"]["value"].between(0, 1).all()
+    assert names["low"] < mt.METRICS["roc_auc"].value(names["y"], names["p"]) <= names["high"]
+    assert len(names["table"]) == 60
+    assert (tmp_path / "report.html").exists()
+    mentioned = set(re.findall(r"\bmt\.([A-Za-z_]+)", page)) - {"errors"}
+    assert mentioned <= set(mt.__all__), "the page teaches public names alone"
+
+
 def test_the_architecture_names_every_room_and_no_file_that_is_gone() -> None:
     text = (DOCS / "architecture.md").read_text()
     package = DOCS.parent / "mt"

@@ -13,6 +13,7 @@ from mt.cache.feature_file.read import peek
 from mt.cache.fingerprint import JSON, slug
 from mt.cache.variants import Variant, taken, typed
 from mt.errors import CacheError
+from mt.system import folders
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
@@ -98,11 +99,11 @@ def read_entry(path: Path) -> Entry:
 class Catalog:
     """The feature files of a cache folder, or only some of them.  A folder that does not exist is an empty one.
 
-    only: the paths of these files; what else is there supersedes none of them.
+    cache_dir: the user's own if None.  only: the paths of these files; what else is there supersedes none of them.
     """
 
-    def __init__(self, cache_dir: str | os.PathLike[str], only: Collection[Path] | None = None) -> None:
-        self.cache_dir = Path(cache_dir)
+    def __init__(self, cache_dir: str | os.PathLike[str] | None = None, only: Collection[Path] | None = None) -> None:
+        self.cache_dir = folders.cache_dir(cache_dir)
         self._only = None if only is None else frozenset(only)
 
     def entries(
