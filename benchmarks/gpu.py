@@ -36,8 +36,7 @@ from mt.datasets.images import decode
 from mt.featurize.request import Compute, FeaturizeRequest
 from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest
-from mt.system.device import pick_device, tf32
-from mt.system.threads import decoders
+from mt.system.device import decoders, pick_device, tf32
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "h5py")

@@ -17,8 +17,8 @@ from typing import Literal
 import click
 
 from mt.errors import MissingExtraError
-from mt.system import folders
-from mt.system.threads import cores
+from mt.system import files
+from mt.system.device import cores
 from mt.terminal import options, tables
 
 State = Literal["ok", "note", "bad"]
@@ -54,7 +54,7 @@ def doctor(cache_dir: str | None, as_json: bool) -> None:
 
     Exit status 1 when something stops work.
     """
-    findings = list(look(folders.cache_dir(cache_dir)))
+    findings = list(look(files.cache_dir(cache_dir)))
     for finding in findings:
         if as_json:
             click.echo(json.dumps(asdict(finding)))
@@ -80,9 +80,9 @@ def look(cache: Path) -> Iterator[Finding]:
     yield from _torch()
     yield from (
         _folder("cache folder", cache, "MT_CACHE_DIR"),
-        _folder("weights", folders.weights_dir(), "MT_WEIGHTS_DIR"),
+        _folder("weights", files.weights_dir(), "MT_WEIGHTS_DIR"),
     )
-    yield _folder("the user's folder", folders.user_dir(), "XDG_CACHE_HOME")
+    yield _folder("the user's folder", files.user_dir(), "XDG_CACHE_HOME")
     yield _locks(cache)
     yield _dicom()
     yield from (_extra(name, *about) for name, about in EXTRAS.items())

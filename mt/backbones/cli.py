@@ -14,7 +14,7 @@ from mt.backbones.entries.foundation import FOUNDATION
 from mt.backbones.entries.readiness import needs, where_is
 from mt.backbones.entries.spec import DOMAINS, HF, MODULE, OPEN_CLIP, TIMM, BackboneSpec
 from mt.backbones.registry import REGISTRY, find_spec
-from mt.system import folders
+from mt.system import files
 from mt.terminal import options, tables
 
 _HEADINGS = ("name", "width", "input", "weights", "licence", "from")
@@ -128,7 +128,7 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
         "source": spec.source,
         "unchecked": list(spec.unchecked),
         "weights": page if weights is None else weights.url,
-        "file": None if weights is None else str(folders.weights_dir() / weights.file_name),
+        "file": None if weights is None else str(files.weights_dir() / weights.file_name),
         "here": where is not None,
         "place": where,
     }

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mt.backbones.layouts import Layout, split_pick
 from mt.errors import WeightsError
-from mt.system import folders
+from mt.system import files
 from mt.system.download import check_recorded, download
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def find(weights: Published | None, given: str | Path | None = None) -> Path | N
         return path
     if weights is None:
         return None
-    original = folders.weights_dir() / weights.file_name
+    original = files.weights_dir() / weights.file_name
     for path in (converted_path(original), original):
         if path.is_file():
             return path
@@ -78,7 +78,7 @@ def obtain(weights: Published, given: str | Path | None = None, *, index: Conten
     """
     path = find(weights, given)
     if path is None:
-        path = folders.weights_dir() / weights.file_name
+        path = files.weights_dir() / weights.file_name
         if weights.by_hand:
             raise WeightsError(
                 f"{weights.file_name} is given out at {weights.url}: {weights.by_hand}. Then put it at {path}, or pass "
@@ -108,7 +108,7 @@ def place(weights: Published) -> Place | None:
     path = find(weights)
     if path is None:
         return None
-    return "folder" if path.is_relative_to(folders.weights_dir()) else "package"
+    return "folder" if path.is_relative_to(files.weights_dir()) else "package"
 
 
 def _whole(file: Path) -> None:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.dataset_name import bare_name, has_settings, is_exactly, is_named, with_settings
+from mt.cache.dataset_name import Variant, bare_name, has_settings, is_exactly, is_named, taken, typed, with_settings
 from mt.cache.feature_file.read import peek
 from mt.cache.fingerprint import JSON, slug
-from mt.cache.variants import Variant, taken, typed
 from mt.errors import CacheError
 from mt.system import folders
 

@@ -14,7 +14,7 @@ import click
 from mt.cache import show
 from mt.cache.catalog import LEFT_OUT, Catalog, Entry, read_entry
 from mt.errors import DamagedError, InputError, LockedError
-from mt.system import folders
+from mt.system import files
 from mt.terminal import options, progress
 
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Calla
         paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
         cache_dir: str | None, everything: bool = True, *args: P.args, **others: P.kwargs,
     ) -> None:  # fmt: skip
-        catalog = Catalog(folders.cache_dir(cache_dir))
+        catalog = Catalog(files.cache_dir(cache_dir))
         if paths:
             found = entries = [_entry(Path(path)) for path in paths]
         else:
@@ -177,7 +177,7 @@ def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
     """Remove superseded, limited and random-weight files, and what killed runs left behind."""
     from mt.cache.cleaning import prunable
 
-    catalog = Catalog(folders.cache_dir(cache_dir))
+    catalog = Catalog(files.cache_dir(cache_dir))
     found = prunable(catalog)
     if not as_json:
         show.paths(found)

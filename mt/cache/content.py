@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mt.cache.fingerprint import JSON, canonical
 from mt.errors import InputError
-from mt.system import folders
-from mt.system.threads import cores
+from mt.system import files
+from mt.system.device import cores
 from mt.terminal import progress
 
 _SCHEMA = """
@@ -42,7 +42,7 @@ class ContentIndex:
     def __init__(self, path: Path | None = None, *, rehash: bool = False) -> None:
         self.rehash = rehash
         self._lock = threading.Lock()
-        self._database = _connect(path or folders.index_path())
+        self._database = _connect(path or files.index_path())
 
     def sha256(self, path: StrPath) -> str:
         """Return the sha256 of a file's content, in hexadecimal."""

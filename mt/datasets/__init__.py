@@ -17,7 +17,7 @@ from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
 from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of, settings_of
 from mt.errors import InputError, unknown
-from mt.system import folders
+from mt.system import files
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
@@ -68,7 +68,7 @@ def load_dataset(
     if download and not spec.downloads:
         raise InputError(f"'{family}' cannot be downloaded for you. {spec.obtain}")
     request = DatasetRequest(
-        name=name, argument=argument, spec=spec, data_dir=folders.data_dir(data_dir), download=download,
+        name=name, argument=argument, spec=spec, data_dir=files.data_dir(data_dir), download=download,
         settings=settings, on_error=on_error, index=index,
     )  # fmt: skip
     module, function = spec.loader.split(":")

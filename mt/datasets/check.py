@@ -14,7 +14,7 @@ import numpy as np
 from mt.datasets.base import Dataset, ImageError, Pixels, Split
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
-from mt.system.threads import cores
+from mt.system.device import cores
 from mt.terminal import progress
 from mt.types import FEW_GROUPS, FEW_UNITS
 

@@ -26,7 +26,7 @@ from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
 from mt.datasets.dicom.headers import files_as_they_are
 from mt.errors import MissingExtraError
-from mt.system.threads import cores
+from mt.system.device import cores
 
 _PHOTOGRAPHS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".jp2", ".j2k", ".tif", ".tiff", ".bmp", ".gif", ".webp",

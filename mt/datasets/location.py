@@ -12,7 +12,7 @@ from typing import IO
 from mt.cache.fingerprint import digest
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
-from mt.system import files, folders
+from mt.system import files
 from mt.terminal import progress
 
 _BLOCK = 2**22
@@ -72,7 +72,7 @@ def unpacked_path(packed: Path, name: str) -> Path:
     """Return a place in the user's folder for what a file holds, another one when the file changes."""
     stat = packed.stat()
     key = digest([str(packed.absolute()), stat.st_size, stat.st_mtime_ns])
-    return folders.user_dir() / "unpacked" / key[:16] / name
+    return files.user_dir() / "unpacked" / key[:16] / name
 
 
 def copy_whole(stream: IO[bytes] | gzip.GzipFile, target: Path, *, label: str, size: int) -> None:

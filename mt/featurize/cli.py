@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.datasets.setting_options import dataset_settings
-from mt.system.device_options import device_options
+from mt.system.device import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from mt.featurize import plan
 from mt.featurize.loaded import LoadedBackbones
 from mt.featurize.plan import Result
 from mt.featurize.request import FeaturizeRequest
-from mt.system import folders
+from mt.system import files
 
 
 def extract(
@@ -62,7 +62,7 @@ def _extract(
     dataset = plan.limited(dataset, request.limit)
     todo = plan.targets(
         dataset, plan.chosen_splits(dataset, request.splits), [backbones.identity(m) for m in backbones.models],
-        cache_dir=folders.cache_dir(request.cache_dir), index=index,
+        cache_dir=files.cache_dir(request.cache_dir), index=index,
     )  # fmt: skip
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}

@@ -33,8 +33,7 @@ from mt.featurize.embed import (
 from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Result, Target
 from mt.featurize.request import Compute
-from mt.system.device import computes_bfloat16_fast, pick_device
-from mt.system.threads import decoders
+from mt.system.device import computes_bfloat16_fast, decoders, pick_device
 from mt.terminal import progress
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.

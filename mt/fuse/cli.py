@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mt.datasets.choice_options import dataset_choice
+from mt.datasets.settings import dataset_choice
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
-from mt.system.device_options import device_options
+from mt.system.device import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from mt.probe.run import Answers, Prober, ask
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
-from mt.system import folders
+from mt.system import files
 from mt.system.device import pick_device
 
 Drawn = tuple[Budget, int]
@@ -33,7 +33,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     Raises InputError, CacheError and FitError.
     """
     request.check()
-    cache = folders.cache_dir(request.cache_dir)
+    cache = files.cache_dir(request.cache_dir)
     pick_device(request.device, float64=True)  # refuses an absent one before anything is read
     pairs = find_pairs(
         Catalog(cache, request.files), models=request.models, datasets=request.datasets, everything=request.everything
@@ -46,7 +46,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     for pair in joined:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
         plan.add(pair, singles, request.rows, ablations=request.ablations)
-    with ScoreStore(folders.scores_path(request.scores, cache)) as store:
+    with ScoreStore(files.scores_path(request.scores, cache)) as store:
         scorer = Scorer(store, request.metrics)
         probed = ask(plan.probes, Prober(fitting, store, draws), scorer, draws)
         folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None

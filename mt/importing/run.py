@@ -27,7 +27,7 @@ from mt.importing.known import KnownDataset
 from mt.importing.label_tables import tables_of
 from mt.importing.parts import SourceFile, parts_of
 from mt.importing.request import ImportRequest
-from mt.system import folders
+from mt.system import files
 from mt.terminal import progress
 from mt.types import HEADLINE, Array, LabelledRows
 
@@ -54,7 +54,7 @@ def import_features(request: ImportRequest) -> list[Imported]:
     """
     if request.pool is not None:
         pooling.check_rule(request.pool)
-    cache = folders.cache_dir(request.cache_dir)
+    cache = files.cache_dir(request.cache_dir)
     parts = parts_of(request)
     table = join(parts, tables_of(request, parts), request)
     if request.pool is not None and not table.bags:

@@ -12,7 +12,7 @@ import click
 from mt.errors import InputError
 from mt.predict.request import PredictRequest
 from mt.system import files
-from mt.system.device_options import device_options
+from mt.system.device import device_options
 from mt.terminal import options
 
 if TYPE_CHECKING:

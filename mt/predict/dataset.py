@@ -12,7 +12,7 @@ from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model
 from mt.predict.predicted import Predictions
-from mt.system import folders
+from mt.system import files
 from mt.terminal import progress
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def predict_dataset(request: PredictRequest) -> Predictions:
         )
         shown = problems if request.on_error == "skip" else None
         return Predictions(names, p, tuned.class_names, tuned.task, shown)
-    saved, cache = load_model(request.model), folders.cache_dir(request.cache_dir)
-    files = [_cached(cache, request, about) or _featurized(cache, request, about) for about in saved.backbones]
-    p, ids = saved.predict_proba(in_first_order(files)), list(files[0].ids)
-    skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in files[0].skipped()}
+    saved, cache = load_model(request.model), files.cache_dir(request.cache_dir)
+    made = [_cached(cache, request, about) or _featurized(cache, request, about) for about in saved.backbones]
+    p, ids = saved.predict_proba(in_first_order(made)), list(made[0].ids)
+    skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in made[0].skipped()}
     if skipped and request.on_error == "raise":
         progress.note(f"{len(skipped)} images have no features and no row here. To list them: --on-error skip")
     if request.on_error == "raise":
         return Predictions(ids, p, saved.class_names, saved.task)
-    return Predictions(_every_id(files[0]), p, saved.class_names, saved.task, skipped)
+    return Predictions(_every_id(made[0]), p, saved.class_names, saved.task, skipped)
 
 
 def _every_id(file: FeatureFile) -> list[str]:

@@ -17,7 +17,7 @@ from mt.datasets.settings import decoding_of
 from mt.errors import DatasetError, InputError, MtError
 from mt.predict.load import is_end_to_end, load_model
 from mt.predict.predicted import Predictions
-from mt.system.threads import decoders
+from mt.system.device import decoders
 from mt.terminal import progress
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mt.datasets.choice_options import dataset_choice
+from mt.datasets.settings import dataset_choice
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.request import SOLVERS
-from mt.system.device_options import device_options
+from mt.system.device import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:

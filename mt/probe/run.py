@@ -28,7 +28,7 @@ from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.sample import collapsed
 from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
-from mt.system import folders
+from mt.system import files
 from mt.terminal import progress
 from mt.types import MISSING, Array, LabelledRows
 
@@ -109,7 +109,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     """
     recipe = get_protocol(request.protocol)
     recipe.check_select(request.select)
-    cache = folders.cache_dir(request.cache_dir)
+    cache = files.cache_dir(request.cache_dir)
     pairs = find_pairs(
         Catalog(cache, request.files), models=request.models, datasets=request.datasets,
         test_dataset=request.test_dataset, select_val=request.select == "val", everything=request.everything,
@@ -128,7 +128,7 @@ def run_probe(request: ProbeRequest) -> Answers:
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
-    with ScoreStore(folders.scores_path(request.scores, cache)) as store:
+    with ScoreStore(files.scores_path(request.scores, cache)) as store:
         scorer = Scorer(store, request.metrics, View(request.level, request.by))
         folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
         prober = Prober(fitting, store, draws, folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from mt.datasets.choice_options import dataset_choice
-from mt.system import folders
+from mt.datasets.settings import dataset_choice
+from mt.system import files
 from mt.terminal import options, progress
 
 
@@ -69,9 +69,9 @@ def report(
     from mt.report.writing import write_report
     from mt.results.store import ScoreStore
 
-    cache = folders.cache_dir(cache_dir)
+    cache = files.cache_dir(cache_dir)
     catalog = Catalog(cache)
-    with ScoreStore(folders.scores_path(scores, cache)) as store:
+    with ScoreStore(files.scores_path(scores, cache)) as store:
         if listed:
             print_experiments(stored_experiments(store, datasets=datasets, catalog=catalog), as_json=as_json)
             return

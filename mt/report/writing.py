@@ -16,7 +16,7 @@ from mt.report.panels import Panel, collect
 from mt.report.request import ReportRequest
 from mt.results.store import ScoreStore
 from mt.system import files
-from mt.system.threads import cores
+from mt.system.device import cores
 from mt.terminal import progress
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 
 from mt.errors import InputError, MtError
 from mt.system import files
-from mt.system.device_options import device_options
+from mt.system.device import device_options
 from mt.terminal import options
 
 

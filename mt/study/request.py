@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt.study.study_file import StudyFile
-from mt.system import folders
+from mt.system import files
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class StudyRequest:
         out: str | None = None,
     ) -> StudyRequest:  # fmt: skip
         """Return the request, with the folders as every command finds them."""
-        cache = folders.cache_dir(cache_dir)
-        return cls(study, cache, folders.scores_path(scores, cache), device, Path(out).absolute() if out else None)
+        cache = files.cache_dir(cache_dir)
+        return cls(study, cache, files.scores_path(scores, cache), device, Path(out).absolute() if out else None)
 
     @property
     def page(self) -> Path:

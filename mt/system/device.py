@@ -1,21 +1,29 @@
-"""Where to compute, and how exactly: the one device rule and the TF32 switches."""
+"""Where to compute, and how: the one device rule, the TF32 switches, how many threads, and the options that say so."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+import click
 
 from mt.errors import InputError
+from mt.terminal import progress
+from mt.terminal.options import MemoryAmount
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 # Feature values (rows x columns) from which work goes to a GPU under `auto`: 16 MiB in float32, as 2,731 rows of 1,536
 # columns.  Less fits a core's caches, while a GPU spends most of such a fit on launching kernels.  The border is by
 # size; it has not been measured on a GPU.
 WORTH_A_GPU = 1 << 22
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str, *, float64: bool = False, values: int | None = None) -> torch.device:
@@ -27,6 +35,8 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
     Raises:
         InputError: the name is unknown, the device is absent, or it lacks float64 where that is needed.
     """
+    import torch
+
     if name == "auto":
         small = values is not None and values < WORTH_A_GPU
         return torch.device("cpu" if small else _best(float64=float64))
@@ -41,6 +51,8 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
 
 
 def _best(*, float64: bool) -> str:
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() and not float64 else "cpu"
@@ -48,6 +60,8 @@ def _best(*, float64: bool) -> str:
 
 def computes_bfloat16_fast(device: torch.device) -> bool:
     """Return whether a device has units for products in bfloat16: CUDA cards that support it, CPUs with AMX."""
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     flags = Path("/proc/cpuinfo")
@@ -60,6 +74,8 @@ def tf32(allowed: bool) -> Iterator[None]:
 
     TF32 belongs to CUDA.  Products on the CPU stay float32, whatever the process has set.
     """
+    import torch
+
     backends: Any = torch.backends
     matmul, cudnn = _legacy(torch.get_float32_matmul_precision), _legacy(lambda: backends.cudnn.allow_tf32)
     parts = _parts()
@@ -81,6 +97,8 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 def _parts() -> list[Any]:
     """Return the operations that have a precision of their own since torch 2.9."""
+    import torch
+
     backends: Any = torch.backends
     if not hasattr(backends.cudnn, "conv"):
         return []
@@ -94,3 +112,71 @@ def _legacy(read: Callable[[], T]) -> T | None:
         return read()
     except RuntimeError:
         return None
+
+
+def cores() -> int:
+    """Return how many cores this process may use: those of its affinity (taskset, Slurm) if the system has one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoders() -> int:
+    """Return how many threads decode images: one per core, 16 at most."""
+    return min(16, cores())
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Compute with one of torch's threads while inside, if wanted; restore their number on leaving.
+
+    In small products threads mostly wait for each other, and for any other process on their core.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device_options(command: F) -> F:
+    """Add `--device`, which the command gets, and `--gpu-memory`, which caps this process before the command runs."""
+
+    @functools.wraps(command)
+    def capped(*args: object, device: str, gpu_memory: int | None, **values: object) -> Any:
+        if gpu_memory is not None and (line := cap_gpu_memory(gpu_memory, device)):
+            progress.note(line)
+        return command(*args, device=device, **values)
+
+    for option in (
+        click.option(
+            "--gpu-memory", type=MemoryAmount(), metavar="AMOUNT",
+            help="Take at most this much of the GPU's memory: 20, 20GB, 512MB.  [default: all of it]",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1, mps."
+        ),
+    ):  # fmt: skip
+        capped = option(capped)
+    return capped  # type: ignore[return-value]
+
+
+def cap_gpu_memory(amount: int, device: str) -> str | None:
+    """Let this process take at most `amount` bytes of a CUDA device's memory; return a line where that has no effect.
+
+    The cap is on what torch allocates.  CUDA's own context, some hundred MB, comes on top.  Work that needs more ends
+    as on a card of that size: a batch is halved, and what cannot be halved is refused in one line.
+    """
+    import torch
+
+
+    where = pick_device(device)
+    if where.type != "cuda":
+        return f"Note: --gpu-memory has no effect: this run computes on {where}."
+    if str(where) == "cuda":  # each process of a torchrun has a card of its own
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+    total = torch.cuda.get_device_properties(where).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, amount / total), where)
+    return None

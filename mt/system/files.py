@@ -1,6 +1,6 @@
-"""Every change that `mt` makes to a file on disk goes through these few functions.
+"""Files: where `mt` keeps them, and the few functions through which every change of one on disk goes.
 
-They use `os` and nothing else, so that a test can put itself in its place: to kill the process before any one of
+These use `os` and nothing else, so that a test can put itself in its place: to kill the process before any one of
 the operations, or to record them and replay a power cut.
 """
 
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
+
 from mt.errors import CacheError, NoSpaceError
 
 if TYPE_CHECKING:
@@ -25,6 +27,45 @@ CHUNK = 1 << 26  # bytes a system call: macOS refuses 2 GiB
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's own cache
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+def user_dir() -> Path:
+    """Return the user's own folder, which holds what must stay writable when a cache is not."""
+    return Path(platformdirs.user_cache_dir("mt"))
+
+
+def cache_dir(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of feature files: as given, else `MT_CACHE_DIR`, else `features` in the user's folder."""
+    return Path(given or os.environ.get("MT_CACHE_DIR") or user_dir() / "features").expanduser().absolute()
+
+
+def data_dir(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that holds a folder a dataset: as given, else `MT_DATA_DIR`, else `./data`."""
+    return Path(given or os.environ.get("MT_DATA_DIR") or "data").expanduser().absolute()
+
+
+def weights_dir() -> Path:
+    """Return the folder of downloaded and hand-placed weights: `MT_WEIGHTS_DIR`, else in the user's folder."""
+    return Path(os.environ.get("MT_WEIGHTS_DIR") or user_dir() / "weights").expanduser().absolute()
+
+
+def index_path() -> Path:
+    """Return the file that remembers content hashes by (path, size, mtime)."""
+    return user_dir() / "index.sqlite"
+
+
+def scores_path(given: str | os.PathLike[str] | None, cache: Path) -> Path:
+    """Return the score database: as given, else `MT_SCORES`, else beside a writable cache, else the user's.
+
+    A cache folder that cannot be written (a shared, read-only one) keeps its features; scores go to the user's.
+    """
+    chosen = given or os.environ.get("MT_SCORES")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return (cache if os.access(cache, os.W_OK) or not cache.exists() else user_dir()) / "scores.sqlite"
+
+
+# Writing and reading --------------------------------------------------------------------------------------------------
 
 
 def create(path: Path) -> int:

@@ -12,8 +12,7 @@ from PIL import Image
 from mt.cache.dataset_name import is_named
 from mt.cli import COMMANDS, group
 from mt.datasets import DatasetSettings, load_dataset
-from mt.datasets.choice_options import narrowed
-from mt.datasets.settings import option_of
+from mt.datasets.settings import narrowed, option_of
 from mt.errors import InputError
 from tests.cache.test_catalog import put
 

@@ -83,12 +83,12 @@ def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> Non
 
 
 def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mt.system import folders
+    from mt.system import files
 
     cache = tmp_path / "cache"
     write_pair(cache)
-    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
-    monkeypatch.setattr(folders, "user_dir", lambda: tmp_path / "mine")
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(files, "user_dir", lambda: tmp_path / "mine")
     assert probed(cache, **QUICK).store == tmp_path / "mine" / "scores.sqlite"
     assert not list(cache.glob("*.sqlite*"))
     assert probed(cache, **QUICK, scores=tmp_path / "here.sqlite").store == tmp_path / "here.sqlite"

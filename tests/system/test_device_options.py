@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from mt.cli import group
-from mt.system.device_options import cap_gpu_memory, device_options
+from mt.system.device import cap_gpu_memory, device_options
 from mt.terminal.options import MemoryAmount
 
 GB = 1 << 30
@@ -66,13 +66,13 @@ def test_the_cap_is_set_before_the_command_runs(monkeypatch: pytest.MonkeyPatch)
     def cap(amount: int, device: str) -> None:
         calls.append((amount, device))
 
-    monkeypatch.setattr("mt.system.device_options.cap_gpu_memory", cap)
+    monkeypatch.setattr("mt.system.device.cap_gpu_memory", cap)
     done = CliRunner().invoke(command, ["--gpu-memory", "512MB", "--device", "cuda:1", "--memory", "2"])
     assert (done.stdout, calls) == (f"x cuda:1 {2 << 30}\n", [(512 << 20, "cuda:1")])
 
 
 def test_without_the_option_nothing_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mt.system.device_options.cap_gpu_memory", lambda *_: pytest.fail("not asked for"))
+    monkeypatch.setattr("mt.system.device.cap_gpu_memory", lambda *_: pytest.fail("not asked for"))
     assert CliRunner().invoke(command, []).stdout == "x auto None\n"
 
 

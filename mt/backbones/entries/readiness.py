@@ -15,7 +15,7 @@ from mt.backbones.embeddings import split_rule, split_views
 from mt.backbones.entries.forms import parameters_of
 from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import place
-from mt.system import folders
+from mt.system import files
 
 _LIBRARIES = {HF: "transformers", OPEN_CLIP: "open_clip", TIMM: "timm"}
 BYTES = 4  # of a number in float32
@@ -116,7 +116,7 @@ def _token() -> Need:
 
 
 def _disk(spec: BackboneSpec) -> Need:
-    folder = folders.weights_dir() if spec.weights is not None else hub_cache()
+    folder = files.weights_dir() if spec.weights is not None else hub_cache()
     there = next(one for one in (folder, *folder.parents) if one.exists())
     free = shutil.disk_usage(there).free / 1e6
     if spec.size_mb is None:

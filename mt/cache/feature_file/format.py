@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from mt.system import files
-from mt.system.threads import cores
+from mt.system.device import cores
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

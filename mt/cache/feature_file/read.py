@@ -20,7 +20,7 @@ from mt.cache.feature_file.format import FileLayout, Status
 from mt.cache.feature_file.rows import COLUMNS, CONTENT
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError, IncompleteError
-from mt.system import files, folders
+from mt.system import files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -266,7 +266,7 @@ def incomplete(path: Path, manifest: dict[str, JSON], layout: FileLayout, done: 
 def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
     command = manifest.get("command") or "mt featurize"
     cache = path.absolute().parent.parent.parent
-    if cache != folders.cache_dir():
+    if cache != files.cache_dir():
         command += f" --cache-dir {shlex.quote(str(cache))}"
     return IncompleteError(f"{path} has {min(done, rows)} of {rows} rows. Finish it with: {command}")
 

@@ -22,7 +22,7 @@ from mt.datasets.decoding.kinds import looks_like_dicom
 from mt.datasets.dicom.grey_values import number
 from mt.datasets.dicom.object_pixels import class_name, import_pydicom
 from mt.errors import InputError, MissingExtraError
-from mt.system.threads import cores
+from mt.system.device import cores
 
 # Columns by name, and the attributes of the header that they hold.
 COLUMNS = {

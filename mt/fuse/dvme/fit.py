@@ -18,8 +18,7 @@ from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
 from mt.fuse.dvme.selection import ChosenRecipe, DVMEFitter
 from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
-from mt.system.device import pick_device, tf32
-from mt.system.threads import one_thread
+from mt.system.device import one_thread, pick_device, tf32
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

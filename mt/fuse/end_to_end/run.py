@@ -25,7 +25,7 @@ from mt.probe.request import ProbeRequest
 from mt.probe.run import Answers, ask, run_probe
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
-from mt.system import folders
+from mt.system import files
 from mt.system.device import pick_device
 from mt.system.ranks import Ranks, joined
 from mt.terminal import progress
@@ -40,7 +40,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     """
     request.check()
     cached = request.cached
-    cache, draws = folders.cache_dir(cached.cache_dir), draws_of(cached.draw_file)
+    cache, draws = files.cache_dir(cached.cache_dir), draws_of(cached.draw_file)
     pairs = find_pairs(
         Catalog(cache, cached.files), models=cached.models, datasets=cached.datasets, everything=cached.everything
     )
@@ -48,7 +48,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     tuned = [_joined(list(group)) for _, group in groupby(pairs, key=lambda pair: pair.dataset)]
     check_metrics(cached.metrics, tuned)
     with joined(pick_device(cached.device, float64=True)) as (ranks, device):
-        path = folders.scores_path(cached.scores, cache)
+        path = files.scores_path(cached.scores, cache)
         features_on = "auto" if cached.device == "auto" else str(device)  # each fit's size decides
         cached = replace(cached, cache_dir=cache, scores=path, device=features_on, save=None)
         request = replace(request, settings=_on(request, ranks, device))

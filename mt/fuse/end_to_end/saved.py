@@ -34,9 +34,8 @@ from mt.results.model_files import (
     read_tensors,
     whole,
 )
-from mt.system.device import pick_device
+from mt.system.device import decoders, pick_device
 from mt.system.ranks import Ranks
-from mt.system.threads import decoders
 from mt.terminal import progress
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from mt.probe.run import row_flags, versions
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer
 from mt.results.store import Fit
+from mt.system.device import decoders
 from mt.system.ranks import Ranks
-from mt.system.threads import decoders
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]

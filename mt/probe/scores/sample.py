@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from mt.errors import InputError
 from mt.stratification import Ints, label_matrix, unit_counts
-from mt.system.threads import cores
+from mt.system.device import cores
 from mt.types import MISSING, Array, Groups
 
 
