@@ -50,20 +50,20 @@ def _models(_: click.Context) -> Iterable[str]:
 def _entries(context: click.Context) -> list[Entry]:
     """Return the features in the cache, of the datasets that were named."""
     from mt.cache.catalog import Catalog
-    from mt.system import folders
+    from mt.system import files
 
     datasets = context.params.get("datasets") or ()
-    return Catalog(folders.cache_dir(context.params.get("cache_dir"))).entries(datasets=datasets)
+    return Catalog(files.cache_dir(context.params.get("cache_dir"))).entries(datasets=datasets)
 
 
 def _datasets(context: click.Context) -> Iterable[str]:
     """Return the names of the registry, and those of the features in the cache."""
     from mt.cache.catalog import Catalog
     from mt.datasets.registry import DATASETS
-    from mt.system import folders
+    from mt.system import files
 
     known = [f"{name}:" if spec.argument == "required" else name for name, spec in DATASETS.items()]
-    there = Catalog(folders.cache_dir(context.params.get("cache_dir"))).entries()
+    there = Catalog(files.cache_dir(context.params.get("cache_dir"))).entries()
     return dict.fromkeys([*known, *(entry.dataset for entry in there)])
 
 

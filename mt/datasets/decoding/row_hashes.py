@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from mt.cache.fingerprint import canonical
-from mt.system.threads import cores
+from mt.system.device import cores
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
