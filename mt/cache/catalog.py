@@ -12,7 +12,7 @@ from mt.cache.dataset_name import Variant, bare_name, has_settings, is_exactly, 
 from mt.cache.feature_file.read import peek
 from mt.cache.fingerprint import JSON, slug
 from mt.errors import CacheError
-from mt.system import folders
+from mt.system import files
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
@@ -102,7 +102,7 @@ class Catalog:
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str] | None = None, only: Collection[Path] | None = None) -> None:
-        self.cache_dir = folders.cache_dir(cache_dir)
+        self.cache_dir = files.cache_dir(cache_dir)
         self._only = None if only is None else frozenset(only)
 
     def entries(
