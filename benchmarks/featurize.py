@@ -2,14 +2,17 @@
 
 The whole call counts: listing the dataset, hashing it, loading the network, decoding, computing, writing, renaming.
 The bare forward pass is the fastest of eager and channels-last in inference mode on one batch that lies in memory.
+`python -m benchmarks.featurize --against FOLDER` compares this code with that of another checkout instead.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -19,6 +22,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
+from benchmarks import _against
 from benchmarks._pairs import machine, paired, row, seconds
 from mt import extract
 from mt.featurize.request import Compute, FeaturizeRequest
@@ -36,8 +40,16 @@ OFFICIAL = transforms.Compose(
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Print the ratios for JPEG files and for a file in PCam's layout."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout, compared with this one")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of a run with --against")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="pairs of runs with --against")
+    given = parser.parse_args(arguments)
+    if given.against is not None:
+        against(given.against.absolute(), given.images, given.rounds)
+        return
     print(f"  {machine()}; {torch.get_num_threads()} threads, float32, batch {BATCH}, {IMAGES} images")
     bare = fastest_forward(models.resnet50().eval())
     with tempfile.TemporaryDirectory() as name:
@@ -57,6 +69,29 @@ def main() -> None:
             lambda: ours("pcam", folder / "pcam", folder / f"cache{next(photos)}", split="train"),
             lambda: plain_loop(pcam(folder), folder / "out.pt"),
         )
+
+
+def against(other: Path, images: int, rounds: int) -> None:
+    """Print the ratios to another checkout's code: small files, large files, PCam, and two backbones in one pass."""
+    print(f"  {machine()}; batch {BATCH}, {images} images, {rounds} pairs of runs in turn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_jpegs(folder / "photos", images)
+        write_jpegs(folder / "large", images // 2, side=1024)
+        write_pcam(folder / "pcam", images)
+        photos, large = (("--dataset", f"folder:{folder / place}") for place in ("photos", "large"))
+        patches = ("--dataset", "pcam", "--data-dir", str(folder / "pcam"))
+        rest = ("--split", "train", "--weights", "random", "--batch-size", str(BATCH))
+        light, heavy = ("--model", "efficientnet-lite0", *rest), ("--model", "supervised", *rest)
+        for what, words in (
+            ("224x224 JPEG", (*photos, *heavy)),
+            ("224x224 JPEG, a light network", (*photos, *light)),
+            ("1024x1024 JPEG, a light network", (*large, *light)),
+            ("PCam's HDF5", (*patches, *heavy)),
+            ("PCam's HDF5, two backbones", (*patches, "--model", "efficientnet-lite0", *heavy)),
+            ("224x224 JPEG, bfloat16", (*photos, *heavy, "--precision", "bfloat16")),
+        ):
+            _against.compare(what, words, other, folder, rounds=rounds)
 
 
 def compare(what: str, bare: Callable[[], None], ours: Callable[[], None], loop: Callable[[], None]) -> None:
@@ -115,15 +150,15 @@ def pcam(folder: Path) -> datasets.PCAM:
     return datasets.PCAM(str(folder), split="train", transform=OFFICIAL)
 
 
-def write_jpegs(folder: Path) -> None:
-    """Write smooth colour images as 224x224 JPEG, in two classes of two splits."""
+def write_jpegs(folder: Path, images: int = IMAGES, side: int = 224) -> None:
+    """Write smooth colour images as square JPEG, in two classes of two splits."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", IMAGES), ("test", 8)):
+    for split, count in (("train", images), ("test", 8)):
         for number in range(count):
             path = folder / split / ("cat", "dog")[number % 2] / f"{number:04}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse = Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8))
-            coarse.resize((224, 224), Image.Resampling.BICUBIC).save(path, quality=90)
+            coarse.resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
 def write_pcam(folder: Path, count: int = IMAGES) -> None:
@@ -139,4 +174,4 @@ def write_pcam(folder: Path, count: int = IMAGES) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -42,25 +42,25 @@ def main() -> None:
 
 
 def times(
-    augment: str, *, backbone: str = BACKBONE, device: str = "cpu", precision: str = "float32"
+    augment: str, *, backbone: str = BACKBONE, device: str = "cpu", precision: str = "float32", batch: int = BATCH
 ) -> tuple[float, float]:
-    """Return the median seconds of an epoch, bare and ours."""
+    """Return the median seconds of an epoch of STEPS steps, bare and ours."""
     where = torch.device(device)
     loaded = load_backbone(backbone, "random", device=where)
-    dataset = load_dataset(f"synthetic@{BATCH * STEPS}")
+    dataset = load_dataset(f"synthetic@{batch * STEPS}")
     split = dataset.splits["train"]
-    settings = Settings(batch=BATCH, epochs=ROUNDS + 1, precision=precision)
+    settings = Settings(batch=batch, epochs=ROUNDS + 1, precision=precision)
     work = Work(
         Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
-        Machine(batch_size=BATCH), where, Ranks(), 2, "binary", 2, seed=0,
+        Machine(batch_size=batch), where, Ranks(), 2, "binary", 2, seed=0,
     )  # fmt: skip
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
     network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)
     run = Run(network, work, Part(np.arange(len(split)), split.labels), lr=1e-5, epochs=settings.epochs)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch is shorter than the interval
-    images = work.inputs(work.images.pixels(np.arange(BATCH)), None)
-    y = torch.from_numpy(split.labels[:BATCH]).to(where)
+    images = work.inputs(work.images.pixels(np.arange(batch)), None)
+    y = torch.from_numpy(split.labels[:batch]).to(where)
 
     def passes() -> None:
         network.train()

@@ -48,7 +48,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvJpeg]:
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("pretend")])
-def test_where_no_card_decodes_one_line_says_so(device: torch.device | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_card_decodes_one_line_says_so(
+    device: torch.device | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     nvjpeg._reads.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = "none on 'pretend'" if device is not None and device.type == "pretend" else "no CUDA device"
@@ -58,6 +60,7 @@ def test_where_no_card_decodes_one_line_says_so(device: torch.device | None, mon
         f"--decoder device requires a CUDA device and a torchvision with nvJPEG, found {found}. "
         "Use --decoder pillow, the default."
     )
+    assert capfd.readouterr() == ("", "")
 
 
 def test_plain_files_are_one_batch_and_all_others_are_left_to_pillow(card: NvJpeg, pretend: torch.device) -> None:

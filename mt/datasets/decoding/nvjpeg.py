@@ -95,7 +95,7 @@ def _reads(kind: tuple[object, ...], device: torch.device) -> bool:
         return False
     try:
         (found,) = by_nvjpeg([sample], device)
-    except (ImportError, RuntimeError, AssertionError):  # torch asserts that it was built with CUDA
+    except (ImportError, RuntimeError):
         return False
     pixels, expected = found.permute(1, 2, 0).cpu().numpy(), np.asarray(Image.open(BytesIO(sample)).convert("RGB"))
     return pixels.shape == expected.shape and bool(np.abs(pixels.astype(float) - expected).mean() < FAR)
@@ -106,7 +106,7 @@ def by_nvjpeg(files: Sequence[bytes], device: torch.device) -> list[Tensor]:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    if device.type != "cuda":
+    if device.type != "cuda" or not torch.cuda.is_available():  # torchvision would print its stack
         raise RuntimeError(f"nvJPEG does not run on {device}")
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
     found: list[Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
