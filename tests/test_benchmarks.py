@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from benchmarks import gpu
+import pytest
+import torch
+
+from benchmarks import _device_decoder, gpu
+from mt.datasets.decoding import nvjpeg
+from tests.datasets.nvjpeg_stand_in import NvJpeg
 
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_at_a_small_size(capsys: pytest.CaptureFixture[str]) -> None:
     gpu.main(["--small", "--device", "cpu"])
     table = capsys.readouterr().out.split("| what |")[1]
-    for what in ("PCam", "in one pass", "small JPEG", "large PNG", "DVME", "end-to-end step", "solver"):
+    for what in (
+        "PCam", "in one pass", "small JPEG", "bare forward pass", "large JPEG", "large PNG", "decoder alone",
+        "a whole PCam", "DVME", "end-to-end step", "hours", "solver", "multilabel",
+    ):  # fmt: skip
         assert what in table
+
+
+def test_how_far_a_devices_decoder_moves_things_is_measured(
+    tmp_path: Path, pretend: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvjpeg._reads.cache_clear()
+    monkeypatch.setattr(nvjpeg, "by_nvjpeg", NvJpeg())
+    _device_decoder.write_tissue(tmp_path / "tissue", 60, 32)
+    found = _device_decoder.moved(tmp_path / "tissue", "timm:test_resnet", "pretend", tmp_path / "cache")
+    nvjpeg._reads.cache_clear()
+    assert 0 < found.median <= found.largest < 1
+    assert 0 <= found.by_pillow <= 1
+    assert 0 <= found.by_device <= 1
+
+
+def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws() -> None:
+    hours, parts = gpu.paper_hours(featurize=1000.0, train=1e9)
+    assert hours == pytest.approx(449_318 / 1000 / 3600, rel=0.1)
+    assert parts.startswith("featurizing 0.12, training 0.0")
+    assert gpu.paper_hours(featurize=1e9, train=500.0)[0] == pytest.approx(
+        2 * gpu.paper_hours(featurize=1e9, train=1000.0)[0], rel=1e-3
+    )
