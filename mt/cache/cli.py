@@ -232,14 +232,16 @@ def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
             f"--out {out} names one {form} file, and {len(usable)} feature files match. Name a folder, or one feature "
             "file: --dataset, --model, --split. See: mt cache list"
         )
-    for entry in usable:
-        target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(entry, form)
-        features = entry.open(verify=True)
-        for path in write(features, target, form):
-            line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
-            click.echo(json.dumps(line) if as_json else str(path))
-        if features.n_skipped:
-            progress.note(f"{features.n_skipped} rows without an embedding left out: mt cache info '{entry.path}'")
+    with progress.bar("exporting", len(usable), unit="files") as advance:
+        for entry in usable:
+            target = out if len(usable) == 1 and not out.is_dir() else out / _export_name(entry, form)
+            features = entry.open(verify=True)
+            for path in write(features, target, form):
+                line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
+                click.echo(json.dumps(line) if as_json else str(path))
+            if features.n_skipped:
+                progress.note(f"{features.n_skipped} rows without an embedding left out: mt cache info '{entry.path}'")
+            advance(1)
 
 
 def _export_name(entry: Entry, form: str) -> str:

@@ -95,7 +95,11 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
     looks = looks_of(name for panel in panels for name in panel.names)
     with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
         vega = threads.submit(vega_script)
-        groups = [_groups(store, panel, looks, maps) for panel in panels]
+        groups = []
+        with progress.bar("mapping", len(panels), unit="datasets") as advance:
+            for panel in panels:
+                groups.append(_groups(store, panel, looks, maps))
+                advance(1)
         origin = provenance(panels, maps.catalog if maps else None)
         content = page(panels, groups, looks, origin, vega.result(), missing=request.missing)
         written = [_write(request.out, content.encode())]

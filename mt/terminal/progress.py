@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 EVERY = 30.0  # seconds between two lines off a terminal
+SLOW = 0.5  # units per second below which a rate is said per minute
 
 
 class Advance(Protocol):
@@ -38,7 +40,9 @@ def bar(
             yield advance_part
         return
     if not sys.stderr.isatty():
-        yield _Lines(label, total, unit, done, clock).advance
+        lines = _Lines(label, total, unit, done, clock)
+        with lines.watched():
+            yield lines.advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -58,22 +62,49 @@ def bar(
 
 
 class _Lines:
-    """Progress in a log: one line every `EVERY` seconds."""
+    """Progress in a log: one line every `EVERY` seconds, also while a single unit takes longer than that.
+
+    total: 0 where it is not known.
+    """
 
     def __init__(self, label: str, total: int, unit: str, done: int, clock: Callable[[], float]) -> None:
         self._label, self._total, self._unit, self._done, self._clock = label, total, unit, done, clock
         self._began = self._said = clock()
         self._before = done
+        self._lock, self._over = threading.Lock(), threading.Event()
 
     def advance(self, amount: int) -> None:
-        self._done += amount
-        now = self._clock()
-        if now - self._said < EVERY or self._done >= self._total:
-            return
-        self._said = now
-        rate = (self._done - self._before) / (now - self._began)
-        left = f", {(self._total - self._done) / rate / 60:.0f} min left" if rate else ""
-        note(f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:.1f}/s{left}")
+        with self._lock:
+            self._done += amount
+        self.say()
+
+    def say(self) -> None:
+        """Print a line, if it is time."""
+        with self._lock:
+            now = self._clock()
+            if now - self._said < EVERY or 0 < self._total <= self._done:
+                return
+            self._said = now
+            rate = (self._done - self._before) / (now - self._began)
+            of = f" of {self._total:,}" if self._total else ""
+            speed = f", {rate:.1f}/s" if rate >= SLOW else f", {60 * rate:.1f}/min" if rate else ""
+            left = f", {(self._total - self._done) / rate / 60:.0f} min left" if rate and self._total else ""
+            note(f"{self._label}: {self._done:,}{of} {self._unit}{speed}{left}")
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Meanwhile look at the clock in a thread of its own."""
+        thread = threading.Thread(target=self._watch, name=self._label, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(EVERY):
+            self.say()
 
 
 def note(message: str) -> None:

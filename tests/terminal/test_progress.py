@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -30,3 +31,26 @@ def test_what_is_quick_prints_nothing(capsys: pytest.CaptureFixture[str]) -> Non
         advance(1)
         advance(1)
     assert capsys.readouterr().err == ""
+
+
+def test_one_unit_that_takes_long_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread looks at the clock, so that a fit of an hour is not silence."""
+    clock = ticking(0, 31, 62, 93, 124)
+    lines = progress._Lines("probing", 3, "fits", 0, lambda: next(clock))
+    lines.say()
+    lines.advance(1)
+    lines.say()
+    assert capsys.readouterr().err.splitlines() == [
+        "probing: 0 of 3 fits", "probing: 1 of 3 fits, 1.0/min, 2 min left",
+        "probing: 1 of 3 fits, 0.6/min, 3 min left",
+    ]  # fmt: skip
+    with progress.bar("a long fit", 1):
+        assert "a long fit" in {thread.name for thread in threading.enumerate()}
+    assert "a long fit" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_total_that_is_not_known_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = ticking(0, 40)
+    with progress.bar("weights", 0, unit="bytes", clock=lambda: next(clock)) as advance:
+        advance(4000)
+    assert capsys.readouterr().err == "weights: 4,000 bytes, 100.0/s\n"
