@@ -9,6 +9,7 @@ The backbones are listed in `mt.backbones.registry`.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def load_backbone(
     *,
     precision: str = "float32",
     index: ContentIndex | None = None,
+    trust_remote_code: Collection[str] = (),
 ) -> Backbone:
     """Load a backbone in eval mode, its parameters frozen.
 
@@ -85,6 +87,7 @@ def load_backbone(
         image_size: side of the network's input, its own by default; resizing keeps the official proportion.
         precision: the arithmetic that the caller will run the model in; part of the fingerprint.
         index: remembers hashes, and what `resolve_backbone` needs to name the backbone without loading it.
+        trust_remote_code: repositories, or folders, of `hf:` models whose own code may be run.
 
     Raises:
         InputError: an unknown name, or an image size that the network cannot take.
@@ -95,7 +98,7 @@ def load_backbone(
     spec = find_spec(name)
     if spec.preprocess is not None:
         check_image_size(spec, image_size)
-    loaded = _network(spec, weights, image_size, index)
+    loaded = _network(spec, weights, image_size, index, trust_remote_code)
     description = {
         "architecture": loaded.architecture or spec.network,
         "embedding": spec.embedding,
@@ -124,7 +127,7 @@ def load_backbone(
         description=description,
         random_weights=weights == RANDOM,
         licence=spec.licence,
-        notes=spec.notes,
+        notes=(*spec.notes, *_code_notes(spec, loaded)),
     )
     if index is not None:
         resolved = Resolved(name, backbone.dim, backbone.fingerprint, description, backbone.random_weights)
@@ -160,16 +163,23 @@ def resolve_backbone(
 
 
 def _network(
-    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None
-) -> FrozenNetwork:
+    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None,
+    trusted: Collection[str],
+) -> FrozenNetwork:  # fmt: skip
     """Return the frozen network: a hub's where the entry names no weights of its own."""
     if spec.weights is None:
         from mt.backbones.hubs import load_from
 
-        return load_from(spec, weights, image_size)
+        return load_from(spec, weights, image_size, trusted)
     from mt.backbones.networks.filled import load_published
 
     return load_published(spec, weights, image_size, index)
+
+
+def _code_notes(spec: BackboneSpec, loaded: FrozenNetwork) -> list[str]:
+    """Return the line that says whose code is run, if any is."""
+    code = (loaded.origin or {}).get("remote_code")
+    return [f"'{spec.name}' runs code of its repository: {', '.join(code)}."] if code else []
 
 
 def check_image_size(spec: BackboneSpec, image_size: int | None) -> None:

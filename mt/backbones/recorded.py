@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import InputError
@@ -21,8 +21,10 @@ def described(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def load_described(about: Mapping[str, Any], weights: str | None) -> Backbone:
+def load_described(about: Mapping[str, Any], weights: str | None, trusted: Collection[str] = ()) -> Backbone:
     """Load a described backbone: from a weights file, `random`, or as it was loaded then.
+
+    `trusted` are the repositories whose code may be run.
 
     Raises InputError where it is another one, WeightsError where it cannot be had.
     """
@@ -33,7 +35,7 @@ def load_described(about: Mapping[str, Any], weights: str | None) -> Backbone:
     named = weights_of(about, weights)
     backbone = load_backbone(
         about["name"], named[0] if named else None, image_size=description.get("image_size"),
-        precision=description.get("precision", "float32"),
+        precision=description.get("precision", "float32"), trust_remote_code=trusted,
     )  # fmt: skip
     check_fingerprint(about, backbone.fingerprint)
     return backbone

@@ -46,6 +46,7 @@ class BatchSize(click.ParamType[int | None]):
     "--views", metavar="NAME",
     help="Average the embeddings of views: flips, fivecrop or d4.  [default: the image alone]",
 )
+@options.trust_remote_code
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
 @device_options
 @click.option(
@@ -82,6 +83,7 @@ def featurize(
     weights: tuple[str, ...],
     embeddings: tuple[str, ...],
     views: str | None,
+    trust_remote_code: tuple[str, ...],
     image_size: int | None,
     device: str,
     precision: str,
@@ -114,7 +116,8 @@ def featurize(
     request = FeaturizeRequest(
         datasets, models, splits, data_dir=Path(data_dir) if data_dir else None, download=download,
         settings=settings, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
-        image_size=image_size, limit=limit, embeddings=embeddings, views=views, compute=compute,
+        image_size=image_size, limit=limit, embeddings=embeddings, views=views,
+        trust_remote_code=trust_remote_code, compute=compute,
     )  # fmt: skip
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):

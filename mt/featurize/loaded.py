@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mt.backbones.embeddings import with_rule, with_views
 from mt.backbones.load import find_spec, load_backbone, resolve_backbone
 from mt.cache.content import ContentIndex
+from mt.errors import InputError
 from mt.featurize import plan
 from mt.featurize.request import FeaturizeRequest
 from mt.terminal import progress
@@ -22,6 +24,8 @@ class LoadedBackbones:
         asked = plan.weights_by_model(plan.unique(request.models, find_spec), request.weights)
         self.weights = {named: asked[model] for model in asked for named in _named(model, request)}
         self.models = plan.unique(list(self.weights), find_spec)
+        self._trusted = request.trust_remote_code
+        _check_trusted(self._trusted, self.models)
         self._image_size, self._compute, self._index = request.image_size, request.compute, index
         self._loaded: dict[str, Backbone] = {}
 
@@ -39,11 +43,20 @@ class LoadedBackbones:
 
             self._loaded[model] = load_backbone(
                 model, self.weights[model], pick_device(self._compute.device), self._image_size,
-                precision=self._compute.precision, index=self._index,
+                precision=self._compute.precision, index=self._index, trust_remote_code=self._trusted,
             )  # fmt: skip
             for line in self._loaded[model].notes:
                 progress.note(line)
         return self._loaded[model]
+
+
+def _check_trusted(trusted: Sequence[str], models: Sequence[str]) -> None:
+    """Raise InputError for a repository that no model of the request is in: a slip of the pen would allow its code."""
+    places = {place for model in models if (place := find_spec(model).code_place) is not None}
+    for one in trusted:
+        if one not in places:
+            known = f"Its models are in {', '.join(sorted(places))}" if places else "It has no hf: model"
+            raise InputError(f"--trust-remote-code {one}: the request uses no model of it. {known}.")
 
 
 def _named(model: str, request: FeaturizeRequest) -> list[str]:

@@ -54,6 +54,7 @@ class FeaturizeRequest:
     splits: the splits to featurize; all if empty.  cache_dir: folder of feature files.
     weights: `random`, FILE, or MODEL=FILE.  image_size: side in pixels that the networks see; their own if None.
     limit: at most this many rows per split.  embeddings: embedding rules; each model is used with each of them.
+    trust_remote_code: repositories of `hf:` models whose own code may be run.
     views: which views of an image the embeddings are averaged over: flips, fivecrop or d4; the image alone if None.
     """
 
@@ -69,9 +70,10 @@ class FeaturizeRequest:
     limit: int | None = None
     embeddings: Sequence[str] = ()
     views: str | None = None
+    trust_remote_code: Sequence[str] = ()
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
-        for name in ("datasets", "models", "splits", "weights", "embeddings"):
+        for name in ("datasets", "models", "splits", "weights", "embeddings", "trust_remote_code"):
             if isinstance(value := getattr(self, name), str):
                 raise InputError(f"{name} takes a list, got the text '{value}'. Write {name}=['{value}'].")

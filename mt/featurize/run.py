@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mt.backbones.load import Backbone
+from mt.backbones.load import Backbone, find_spec
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
@@ -78,7 +78,7 @@ def run(
                 dataset, target, backbones[target.model], content=content, limit=limit,
                 how=compute_description(device, precision=compute.precision, batch_size=batch_size),
                 again=command(
-                    dataset, target, compute, image_size=backbones[target.model].description["image_size"], limit=limit,
+                    dataset, target, compute, description=backbones[target.model].description, limit=limit,
                     weights=weights[target.model],
                 ),
             )
@@ -142,8 +142,9 @@ def manifest(
 
 
 def command(
-    dataset: Dataset, target: Target, compute: Compute, *, image_size: int, limit: int | None, weights: str | None
-) -> str:
+    dataset: Dataset, target: Target, compute: Compute, *, description: Mapping[str, Any], limit: int | None,
+    weights: str | None,
+) -> str:  # fmt: skip
     """Return the command that makes, or finishes, a feature file in the default cache folder."""
     name, place = loadable_name(dataset.name, dataset.location), data_dir_of(dataset.name, dataset.location)
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
@@ -151,12 +152,15 @@ def command(
         words += ["--data-dir", place]
     device = pick_device(compute.device)
     given = {
-        "--image-size": image_size,
+        "--image-size": description["image_size"],
         "--device": None if device == pick_device("auto") else device,
         "--precision": None if compute.precision == "float32" else compute.precision,
         "--dtype": None if compute.dtype == "float32" else compute.dtype,
         "--weights": weights if weights in (None, RANDOM) else Path(weights).expanduser().absolute(),
         "--limit": limit,
+        "--trust-remote-code": (
+            find_spec(target.model).code_place if (description.get("origin") or {}).get("remote_code") else None
+        ),
     }
     words += [*dataset.settings.words(), *(str(w) for pair in given.items() if pair[1] is not None for w in pair)]
     return shlex.join(words)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", metavar="FILE|random", help="Weights of the backbones, where they were not the published ones."
 )
+@options.trust_remote_code
 @click.option(
     "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
     help="An unreadable image: raise (stop) or skip (an empty row, and why).",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @device_options
 def predict(
     model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, weights: str | None,
+    trust_remote_code: tuple[str, ...],
     on_error: Literal["raise", "skip"], data_dir: str | None, cache_dir: str | None, device: str,
 ) -> None:  # fmt: skip
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
@@ -46,7 +48,7 @@ def predict(
     """
     request = PredictRequest(
         model, paths, dataset, split, cache_dir=cache_dir, data_dir=data_dir, weights=weights, device=device,
-        on_error=on_error,
+        on_error=on_error, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if out and not Path(out).absolute().parent.is_dir():
         folder = Path(out).absolute().parent

@@ -74,6 +74,7 @@ def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> Feat
 
 def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile:
     """Make the features of a split by the backbone that the model was fitted on; another one is refused first."""
+    from mt.backbones.registry import find_spec
     from mt.cache import open_features
     from mt.cache.content import ContentIndex
     from mt.featurize import extract
@@ -86,6 +87,7 @@ def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> 
         [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
         weights=weights_of(about, request.weights), image_size=description.get("image_size"),
         compute=Compute(request.device, description.get("precision", "float32"), on_error=request.on_error),
+        trust_remote_code=[one for one in request.trust_remote_code if one == find_spec(about["name"]).code_place],
     )  # fmt: skip
     index = ContentIndex()
     backbones = LoadedBackbones(asked, index)

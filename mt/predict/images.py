@@ -47,7 +47,10 @@ def predict_images(request: PredictRequest) -> Predictions:
     decoding = decoding_of(saved.about)
     names, files, problems = _readable(request, decoding)
     embeddings = [
-        _embed(load_described(about, request.weights), files, decoding, request.device) for about in saved.backbones
+        _embed(
+            load_described(about, request.weights, request.trust_remote_code), files, decoding, request.device
+        )
+        for about in saved.backbones
     ]
     return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task, problems)
 

@@ -17,6 +17,7 @@ class PredictRequest:
 
     model: a folder with one saved model, or the path of its .json.
     weights: of the backbones: a file, `random`, or the published ones.
+    trust_remote_code: repositories of the backbones whose own code may be run.
     on_error: raise at an unreadable image, or skip it.
     cache_dir, data_dir: where a dataset's features and its published files are.
     """
@@ -30,6 +31,7 @@ class PredictRequest:
     weights: str | None = None
     device: str = "auto"
     on_error: Literal["raise", "skip"] = "raise"
+    trust_remote_code: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if bool(self.images) == bool(self.dataset):

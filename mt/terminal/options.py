@@ -56,6 +56,10 @@ data_dir = click.option(
     help="Folder that holds the dataset's published files, or one folder per dataset.  [default: ./data]",
 )  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+trust_remote_code = click.option(
+    "--trust-remote-code", multiple=True, metavar="REPOSITORY",
+    help="Run the code that this repository (or folder) of an hf: model brings (repeatable).  [default: run none]",
+)  # fmt: skip
 models = click.option(
     "--model", "models", multiple=True, metavar="NAME", help="A backbone (repeatable). See: mt models"
 )

@@ -259,14 +259,6 @@ def test_an_open_clip_repository_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         load_backbone("hf:org/clip")
 
 
-def test_code_from_a_repository_is_not_run(tmp_path: Path) -> None:
-    config = {"model_type": "ours", "auto_map": {"AutoConfig": "ours.Config", "AutoModel": "ours.Model"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "ours.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(WeightsError, match="needs code from its repository, which mt does not run"):
-        load_backbone(f"hf:{tmp_path}", "random")
-
-
 def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", "dinov2")[1]
     index = ContentIndex(tmp_path / "index.sqlite")

@@ -64,6 +64,12 @@ class BackboneSpec:
         return None
 
     @property
+    def code_place(self) -> str | None:
+        """The repository or folder of a transformers model, by which its own code can be allowed."""
+        place = self.network.removeprefix(HF)
+        return None if place == self.network else place.partition("@")[0]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines to show whoever uses the backbone."""
         if not self.non_commercial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,18 @@ if TYPE_CHECKING:
     from mt.backbones.networks.frozen import FrozenNetwork
 
 
-def load_from(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
-    """Build a network with the library that its name begins with; only that library is imported."""
+def load_from(
+    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, trusted: Collection[str] = ()
+) -> FrozenNetwork:
+    """Build a network with the library that its name begins with; only that library is imported.
+
+    `trusted` are the repositories of transformers whose code may be run.
+    """
     loader = loader_of(spec.network)
     if loader == HF:
         from mt.backbones.hubs.hf import load_transformers
 
-        return load_transformers(spec, weights, image_size)
+        return load_transformers(spec, weights, image_size, trusted)
     if loader == OPEN_CLIP:
         from mt.backbones.hubs.openclip import load_open_clip
 

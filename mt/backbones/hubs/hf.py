@@ -1,13 +1,14 @@
 """Vision models of transformers as backbones: `hf:ORG/NAME` from the hub, `hf:PATH` from a folder.
 
-Of models with two towers (CLIP, SigLIP) the vision tower is used.  No code of a repository is run.
+Of models with two towers (CLIP, SigLIP) the vision tower is used.  Code of a repository is run only where the
+repository was named for it.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from mt.backbones.checkpoints import read_checkpoint
 from mt.backbones.entries.spec import HF, BackboneSpec
 from mt.backbones.hubs.image_processor import preprocess_of_processor
+from mt.backbones.hubs.remote_code import FLAG, with_code
 from mt.backbones.hubs.repository import HUB, PublishedFiles, Wanted, library, published_files
 from mt.backbones.layouts import split_pick
 from mt.backbones.networks.build import random_state
@@ -26,7 +28,7 @@ from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.states import find_state, some
 from mt.backbones.weights import RANDOM, find
-from mt.errors import WeightsError
+from mt.errors import InputError, WeightsError
 
 _CONFIGS = ("config.json",)
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -38,8 +40,12 @@ _FINAL_NORMS = ("layernorm", "post_layernorm", "norm")
 _POOLER = "pooler."
 
 
-def load_transformers(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
+def load_transformers(
+    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, trusted: Collection[str] = ()
+) -> FrozenNetwork:
     """Build a vision model of transformers, filled from its repository or folder, from a file, or at random.
+
+    `trusted` are the repositories, or folders, whose code may be run.
 
     Raises:
         InputError: the embedding rule or the published preprocessing does not fit.
@@ -48,12 +54,16 @@ def load_transformers(spec: BackboneSpec, weights: str | Path | None, image_size
     """
     place = spec.network.removeprefix(HF)
     with _quiet(library("transformers", f"'{spec.name}'").utils.logging):
-        return _loaded(spec, place, weights, image_size)
+        wanted = Wanted(_CONFIGS, _PROCESSORS, _WEIGHTS if weights is None else ())
+        folder = published_files(place, wanted, name=spec.name)
+        if place.partition("@")[0] in trusted:
+            folder = with_code(folder, spec.name)
+        return _loaded(spec, folder, weights, image_size)
 
 
-def _loaded(spec: BackboneSpec, place: str, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
-    wanted = Wanted(_CONFIGS, _PROCESSORS, _WEIGHTS if weights is None else ())
-    folder = published_files(place, wanted, name=spec.name)
+def _loaded(
+    spec: BackboneSpec, folder: PublishedFiles, weights: str | Path | None, image_size: int | None
+) -> FrozenNetwork:
     config = _config(folder, spec)
     preprocess = (spec.preprocess or _published(folder, spec)).at_size(image_size)
     file: Path | None = None
@@ -61,7 +71,7 @@ def _loaded(spec: BackboneSpec, place: str, weights: str | Path | None, image_si
         network = _pretrained(folder, spec, config)
         file = folder.file(_WEIGHTS)
     else:
-        network = _tower(_transformers().AutoModel.from_config(config))
+        network = _tower(_transformers().AutoModel.from_config(config, trust_remote_code=bool(folder.code)))
         if weights == RANDOM:
             network.load_state_dict(random_state(network, config.model_type))
         else:
@@ -96,12 +106,16 @@ class TransformersNetwork(TokenNetwork):
         self.norm = next((one for one in _FINAL_NORMS if isinstance(getattr(network, one, None), nn.Module)), None)
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor | None:
-        output = getattr(self.network(pixel_values=images, **self.how), "pooler_output", None)
-        return None if output is None else output.flatten(1)
+        output = self.network(pixel_values=images, **self.how)
+        if isinstance(output, torch.Tensor):  # of a repository's own code
+            return output if output.dim() == 2 else None
+        pooled: torch.Tensor | None = getattr(output, "pooler_output", None)
+        return None if pooled is None else pooled.flatten(1)
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor | None:
-        output = self.network(pixel_values=images, **self.how).last_hidden_state
-        return self._normed(output) if output.dim() == 3 else None
+        output = self.network(pixel_values=images, **self.how)
+        tokens = output if isinstance(output, torch.Tensor) else getattr(output, "last_hidden_state", None)
+        return self._normed(tokens) if tokens is not None and tokens.dim() == 3 else None
 
     def class_tokens(self, images: torch.Tensor) -> list[torch.Tensor] | None:
         if self.norm is None or not self.has_class:
@@ -134,20 +148,22 @@ def _config(folder: PublishedFiles, spec: BackboneSpec) -> Any:
             else f"{path} is no configuration of transformers: it has no model_type."
         )  # fmt: skip
     try:
-        return _transformers().AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        return _transformers().AutoConfig.from_pretrained(
+            folder.path, local_files_only=True, trust_remote_code=bool(folder.code)
+        )
     except Exception as error:  # an unknown type, or one that its repository defines
-        raise _unbuildable(spec, plain, error) from error
+        raise _unbuildable(spec, folder, plain, error) from error
 
 
 def _pretrained(folder: PublishedFiles, spec: BackboneSpec, config: Any) -> nn.Module:
     """Return the network with its weights; a pooler that the files do not hold is removed, not made up."""
     try:
         model, found = _transformers().AutoModel.from_pretrained(
-            folder.path, config=config, local_files_only=True, trust_remote_code=False, output_loading_info=True,
-            dtype=torch.float32,
+            folder.path, config=config, local_files_only=True, trust_remote_code=bool(folder.code),
+            output_loading_info=True, dtype=torch.float32,
         )  # fmt: skip
     except Exception as error:  # transformers, safetensors and torch raise dozens of kinds here
-        raise _unbuildable(spec, config.to_dict(), error) from error
+        raise _unbuildable(spec, folder, config.to_dict(), error) from error
     network = _tower(model)
     prefix = "" if network is model else "vision_model."
     missing = {one.removeprefix(prefix) for one in found["missing_keys"] if one.startswith(prefix)}
@@ -177,16 +193,25 @@ def _published(folder: PublishedFiles, spec: BackboneSpec) -> Preprocess:
             folder.path, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # an unknown processor, or one that its repository defines
-        raise _unbuildable(spec, {}, error) from error
+        if folder.code:
+            raise InputError(
+                f"'{spec.name}' is preprocessed by code of its own, which mt cannot do the same. Wrap the model "
+                "yourself: --model module:FILE.py:FUNCTION"
+            ) from error
+        raise _unbuildable(spec, folder, {}, error) from error
     return preprocess_of_processor(processor, spec.name)
 
 
-def _unbuildable(spec: BackboneSpec, config: dict[str, Any], error: Exception) -> WeightsError:
+def _unbuildable(
+    spec: BackboneSpec, folder: PublishedFiles, config: dict[str, Any], error: Exception
+) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "auto_map" in config or "trust_remote_code" in str(error):
+    if not folder.code and ("auto_map" in config or "trust_remote_code" in str(error)):
+        place = spec.network.removeprefix(HF).partition("@")[0]
+        where = folder.path if folder.repository is None else f"{HUB}/{folder.repository}"
         return WeightsError(
-            f"'{spec.name}' needs code from its repository, which mt does not run. Read it at "
-            f"{HUB}/{spec.network.removeprefix(HF)}, then wrap it yourself: --model module:FILE.py:FUNCTION"
+            f"'{spec.name}' needs code from its repository, which mt does not run unasked. Read it at {where}, then "
+            f"allow it in mt featurize and mt predict: {FLAG} {place}. Or wrap it: --model module:FILE.py:FUNCTION"
         )
     return WeightsError(f"transformers cannot build '{spec.name}': {reason}")
 

@@ -18,13 +18,17 @@ _OPEN_CLIP = ("open_clip_config.json",)
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """The files of one model, all in one folder; repository and revision are None for a folder of the user's."""
+    """The files of one model, all in one folder; repository and revision are None for a folder of the user's.
+
+    `code` names those that are run.
+    """
 
     path: Path
     files: tuple[Path, ...]
     repository: str | None = None
     revision: str | None = None
     watched: tuple[Path, ...] = ()
+    code: tuple[str, ...] = ()
 
     def file(self, names: Sequence[str]) -> Path | None:
         """Return the first of these files that the folder has."""
@@ -33,11 +37,12 @@ class PublishedFiles:
 
     def origin(self) -> dict[str, Any]:
         """Return repository, revision and the sha256 of each file, for the fingerprint; never a path."""
-        return {
+        said: dict[str, Any] = {
             "repository": self.repository,
             "revision": self.revision,
             "files": {file.name: _sha256(file) for file in sorted(self.files)},
         }
+        return said | {"remote_code": list(self.code)} if self.code else said
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,17 @@ def published_files(place: str, wanted: Wanted, *, name: str) -> PublishedFiles:
     if is_path(place):
         return _local(Path(place).expanduser().absolute(), wanted, name)
     return _from_hub(place, wanted, name)
+
+
+def fetched(files: PublishedFiles, file: str, *, name: str) -> Path | None:
+    """Return one more file of the same folder or revision, None where it has none of that name.
+
+    Raises:
+        WeightsError: the hub refuses it.
+    """
+    if files.repository is not None:
+        return _Hub(files.repository, name).fetched(file, files.revision)
+    return files.path / file if (files.path / file).is_file() else None
 
 
 def is_path(place: str) -> bool:
