@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mt.fuse.dvme.coordinates import LEAST, kept_directions
 from mt.fuse.dvme.inputs import Inputs
@@ -96,8 +97,10 @@ def fit_dvme(
     shape = _shape(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
     patients = None if groups is None else np.asarray(groups)
     problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
-    with one_thread(wanted=len(y) < SMALL):
-        choice, model = DVMEFitter(problem).fit(options.recipes)
+    few = len(y) < SMALL
+    threads = torch.get_num_threads() if few else 1
+    with one_thread(wanted=few):
+        choice, model = DVMEFitter(problem, threads=threads).fit(options.recipes)
     return FittedDVME(model, inputs, task, n_classes, outputs, base, choice)
 
 

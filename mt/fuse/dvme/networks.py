@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from mt.fuse.dvme.coordinates import Lens
 from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.problem import NetworkShape
 from mt.fuse.dvme.recipes import Recipe
+from mt.fuse.dvme.side_by_side import attend
 from mt.fuse.dvme.start import start_from_linear
+
+INSIDE = re.compile(r"attention\.(query|key|value)\.")
 
 
 def build(shape: NetworkShape, recipe: Recipe, start: tuple[Tensor, Tensor] | None, seed: int) -> DVME:
@@ -40,8 +44,10 @@ class Networks:
 
     def __init__(self, models: Sequence[DVME], device: torch.device) -> None:
         self.template = models[0]
-        self.shapes = {name: value.shape for name, value in self.template.named_parameters()}
-        rows = [torch.cat([value.detach().flatten() for value in model.parameters()]) for model in models]
+        shapes = {name: value.shape for name, value in self.template.named_parameters()}
+        inside = [f"attention.{part}.{kind}" for kind in ("weight", "bias") for part in ("query", "key", "value")]
+        self.shapes = {name: shapes[name] for name in [*(name for name in shapes if name not in inside), *inside]}
+        rows = [torch.cat([model.get_parameter(name).detach().flatten() for name in self.shapes]) for model in models]
         self.parameters = torch.stack(rows).to(device, torch.float32).requires_grad_()
 
     def keep(self, which: Tensor) -> None:
@@ -50,7 +56,7 @@ class Networks:
 
     def model(self, network: int, shape: NetworkShape, recipe: Recipe, lens: Lens) -> DVME:
         """Return one network as a module on the features, in float64 on the CPU."""
-        values = self._named(self.parameters.detach()[network : network + 1].cpu().double())
+        values = _split(self.parameters.detach()[network : network + 1].cpu().double(), self.shapes)
         made = build(shape, recipe, None, seed=0)
         state = {name: value[0] for name, value in values.items()}
         for number in range(len(shape.dims)):
@@ -60,45 +66,52 @@ class Networks:
         made.load_state_dict(state)
         return made
 
-    def logits(self, X: Sequence[Tensor], which: Tensor | None = None) -> Tensor:
+    def logits(
+        self, X: Sequence[Tensor], which: Tensor | None = None, *, noise: torch.Generator | None = None
+    ) -> Tensor:
         """Return logits (networks, rows, outputs) of inputs (networks, rows, c_m), one tensor per model.
 
-        which: the networks, if not all.
+        which: the networks, if not all.  noise: draws what is dropped of the tokens; without it nothing is.
+        Inside, rows are the last dimension.
         """
-        p = self._named(self.parameters if which is None else self.parameters[which])
-        form = self.template
+        form, width = self.template, self.template.width
+        p = _split(self.parameters if which is None else self.parameters[which], self._layers)
         tokens = torch.stack([
-            _linear(x, p[f"projections.{number}.weight"], p[f"projections.{number}.bias"])
+            _linear(x.transpose(1, 2), p[f"projections.{number}.weight"], p[f"projections.{number}.bias"])
             for number, x in enumerate(X)
         ], dim=2)  # fmt: skip
-        networks, rows, models, width = tokens.shape
-        flat = tokens.reshape(networks, rows * models, width)
-
-        def heads(part: str) -> Tensor:
-            found = _linear(flat, p[f"attention.{part}.weight"], p[f"attention.{part}.bias"])
-            return found.view(networks, rows, models, form.attention.heads, -1).transpose(2, 3)
-
-        query, key, value = heads("query"), heads("key"), heads("value")
-        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-        attention = torch.softmax(torch.zeros_like(scores) if form.attention.uniform else scores, dim=-1)
-        attended = (attention @ value).transpose(2, 3).reshape(networks, rows * models, width)
+        networks, _, models, rows = tokens.shape
+        flat = tokens.view(networks, width, models * rows)
+        inside = _linear(flat, p["attention.inside.weight"], p["attention.inside.bias"])
+        heads = inside.view(networks, 3, form.attention.heads, -1, models, rows)
+        if form.attention.uniform:
+            attended = heads[:, 2].mean(dim=3, keepdim=True).expand_as(heads[:, 2]).reshape(flat.shape)
+        else:
+            attended = attend(heads).view(flat.shape)
         attended = _linear(attended, p["attention.out.weight"], p["attention.out.bias"])
         if form.residual:
             attended = flat + attended
-        hidden = attended.reshape(networks, rows, models * width)
-        hidden = nn.functional.dropout(hidden, form.dropout.p, training=torch.is_grad_enabled())
+        hidden = attended.view(tokens.shape).transpose(1, 2).reshape(networks, models * width, rows)
+        if noise is not None and form.dropout.p:
+            drawn = torch.rand(hidden.shape[1:], generator=noise).to(hidden.device)
+            hidden = hidden * (drawn >= form.dropout.p) / (1 - form.dropout.p)
         fused = _linear(hidden, p["fusion.weight"], p["fusion.bias"])
-        return _linear(fused, p["head.weight"], p["head.bias"])
+        return _linear(fused, p["head.weight"], p["head.bias"]).transpose(1, 2)
 
-    def _named(self, parameters: Tensor) -> dict[str, Tensor]:
-        """Return the parameters by name, each (networks, ...)."""
-        parts = torch.split(parameters, [shape.numel() for shape in self.shapes.values()], dim=1)
-        return {
-            name: part.view(len(part), *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+    @property
+    def _layers(self) -> dict[str, tuple[int, ...]]:
+        """The parameters' shapes, with query, key and value as one layer: their products are one."""
+        width = self.template.width
+        apart = {name: shape for name, shape in self.shapes.items() if not INSIDE.match(name)}
+        return {**apart, "attention.inside.weight": (3 * width, width), "attention.inside.bias": (3 * width,)}
+
+
+def _split(parameters: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return the parameters (networks, numbers) by name, each (networks, ...)."""
+    parts = torch.split(parameters, [math.prod(shape) for shape in shapes.values()], dim=1)
+    return {name: part.view(len(part), *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x W' + b for each network: x (networks, rows, in), weight (networks, out, in), bias (networks, out)."""
-    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    """Return W x + b for each network: x (networks, in, rows), weight (networks, out, in), bias (networks, out)."""
+    return torch.baddbmm(bias[..., None], weight, x)

@@ -20,7 +20,7 @@ from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.networks import build
 from mt.fuse.dvme.problem import DVMEProblem, Linear, loss
 from mt.fuse.dvme.recipes import Recipe
-from mt.fuse.dvme.training import Outcome, Trainee, Training, start_logits
+from mt.fuse.dvme.training import Outcome, Trainee, Training, start_logits, train
 from mt.types import Array
 
 MIN_ROWS = 100  # with fewer, held-out rows cannot tell a network from its logistic start: none is trained
@@ -76,10 +76,13 @@ class Candidate:
 
 
 class DVMEFitter:
-    """Chooses and fits on one budget; its logistic starts share a basis, its networks their directions."""
+    """Chooses and fits on one budget; its logistic starts share a basis, its networks their directions.
 
-    def __init__(self, problem: DVMEProblem) -> None:
-        self.problem = problem
+    threads: how many train at the same time, each its own networks.
+    """
+
+    def __init__(self, problem: DVMEProblem, *, threads: int = 1) -> None:
+        self.problem, self.threads = problem, threads
         self.starts = LogisticStarts(problem)
         self._directions: Directions | None = None
 
@@ -106,7 +109,7 @@ class DVMEFitter:
                 by_form.setdefault(recipe.form, []).append(recipe)
         for alike in by_form.values():
             trainees = [Trainee(recipe, one, _epochs(recipe, one)) for recipe in alike for one in folds]
-            outcomes = Training(self.problem, trainees, self.directions).run()
+            outcomes = train(self.problem, trainees, self.directions, threads=self.threads)
             for number, recipe in enumerate(alike):
                 found[recipe.name] = outcomes[number * len(folds) : (number + 1) * len(folds)]
         return [Candidate.of(recipe, self.problem, folds, found[recipe.name]) for recipe in recipes]

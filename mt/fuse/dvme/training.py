@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -64,9 +65,12 @@ class Training:
     """Networks of one form and batch size in training, from their starts.
 
     They share their directions; each also sees the part of its own start that lies outside of them.
+    steps: of an epoch; those that the networks' rows take if it is not given.
     """
 
-    def __init__(self, problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions) -> None:
+    def __init__(
+        self, problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions, *, steps: int | None = None
+    ) -> None:
         self.problem, self.trainees = problem, list(trainees)
         folds = {id(one.fold): one.fold for one in trainees}
         seen = {key: directions.with_start(problem.X, fold.start) for key, fold in folds.items()}
@@ -78,7 +82,7 @@ class Training:
             for one, lens in zip(trainees, self.lenses, strict=True)
         ]
         self.networks = Networks(models, problem.device)
-        self.steps = steps_of(max(len(one.fold.rows) for one in trainees), trainees[0].recipe.batch)
+        self.steps = steps or steps_of(trainees)
         recipes = [one.recipe for one in trainees]
         self.optimizer = AdamWToStart(self.networks, recipes, self.steps, self.inputs.faster)
         self.running = list(range(len(trainees)))
@@ -91,14 +95,12 @@ class Training:
         orders = [_order(one, self.problem.seed) for one in self.trainees]
         noise = torch.Generator().manual_seed(self.problem.seed)
         epoch = 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.problem.seed)
-            while len(self._keep(outcomes, epoch)):
-                rows, counts = self._epoch([orders[number] for number in self.running])
-                for step in range(self.steps):
-                    self._step(rows[step], counts[step], noise)
-                epoch += 1
-                self._look(outcomes, epoch)
+        while len(self._keep(outcomes, epoch)):
+            rows, counts = self._epoch([orders[number] for number in self.running])
+            for step in range(self.steps):
+                self._step(rows[step], counts[step], noise)
+            epoch += 1
+            self._look(outcomes, epoch)
         return outcomes
 
     def model(self, number: int) -> DVME:
@@ -143,7 +145,7 @@ class Training:
         which = self._running()
         inputs = self.inputs.dropped(self.inputs.take(which, rows), which, rows, noise, self._most())
         weights = None if self._weights is None else self._weights[which]
-        losses = loss(self.networks.logits(inputs), self._y[rows], self.problem.task, weights)
+        losses = loss(self.networks.logits(inputs, noise=noise), self._y[rows], self.problem.task, weights)
         counted = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
         torch.autograd.backward(((losses * counted).sum(dim=1) / counts).sum())
         self.optimizer.step()
@@ -206,9 +208,25 @@ class Training:
         return torch.from_numpy(np.stack(weights)).to(self.problem.device, torch.float32)[:, None]
 
 
-def steps_of(rows: int, batch: int) -> int:
-    """Return the steps of an epoch on this many rows."""
-    return min(max(batches_of(rows, batch), EPOCH_STEPS[0]), EPOCH_STEPS[1])
+def train(
+    problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions, *, threads: int
+) -> list[Outcome]:
+    """Train networks of one form and batch size, each thread a share of them; return what each found, in order.
+
+    Threads that train networks of their own never wait for each other, as those inside one product do.
+    """
+    shares = min(threads, len(trainees)) if problem.device.type == "cpu" else 1
+    steps = steps_of(trainees)
+    trainings = [Training(problem, trainees[first::shares], directions, steps=steps) for first in range(shares)]
+    with ThreadPoolExecutor(shares) as pool:
+        found = list(pool.map(Training.run, trainings))
+    return [found[number % shares][number // shares] for number in range(len(trainees))]
+
+
+def steps_of(trainees: Sequence[Trainee]) -> int:
+    """Return the steps of an epoch of networks that train together."""
+    rows = max(len(one.fold.rows) for one in trainees)
+    return min(max(batches_of(rows, trainees[0].recipe.batch), EPOCH_STEPS[0]), EPOCH_STEPS[1])
 
 
 def batches_of(n: int, batch: int) -> int:
