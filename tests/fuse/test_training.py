@@ -16,7 +16,7 @@ from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.logistic_starts import FoldStart, LogisticStarts
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.networks import Networks, build
+from mt.fuse.dvme.networks import Networks, attend, build
 from mt.fuse.dvme.problem import DVMEProblem, Linear, NetworkShape, loss
 from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
 from mt.fuse.dvme.selection import MIN_ROWS, Candidate, DVMEFitter, clearly_best
@@ -140,6 +140,32 @@ def test_company_changes_no_recipe_and_no_fold(task, dims):
         assert outcome.epoch == together[0].fold_epochs[number]
         np.testing.assert_allclose(outcome.logits, together[0].logits[one.held], rtol=1e-4, atol=1e-5)
     assert steps == {10}
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_number(threads):
+    problem = _problem(task="multiclass", outputs=3, dims=(200, 150))
+    fold, recipes = _folds(problem), [RECIPES["gentle"], RECIPES["bold"], Recipe("random", start="random", epochs=2)]
+    alone, beside = (DVMEFitter(problem, threads=n).candidates(recipes, fold) for n in (1, threads))
+    for one, other in zip(alone, beside, strict=True):
+        assert one.fold_epochs == other.fold_epochs
+        np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_dropped_of_tokens_is_the_same_for_all_networks_and_for_a_seed():
+    problem = _problem()
+    recipe = Recipe("one", epochs=2, dropout=0.5)
+    _, start = LogisticStarts(problem).whole(_folds(problem))
+    first, again = (_trained(problem, recipe, start) for _ in range(2))
+    other = _trained(problem, replace(recipe, dropout=0.0), start)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_the_attention_of_networks_side_by_side_has_the_gradient_that_it_writes_out():
+    parts = torch.randn(2, 3, 2, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(attend, parts.requires_grad_())
 
 
 @pytest.mark.parametrize("form", [{}, {"residual": False}, {"uniform": True}])

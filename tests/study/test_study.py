@@ -20,6 +20,7 @@ from mt.featurize.extraction import extract
 from mt.featurize.request import FeaturizeRequest
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.request import FuseRequest
+from mt.fuse.rivals import rows_of
 from mt.probe.run import Answers
 from mt.report.cli import report
 from mt.results.store import ScoreStore
@@ -56,6 +57,13 @@ def test_the_shipped_studies_are_sound(name: str, tmp_path: Path) -> None:
     study = load_study(written(tmp_path, shipped(name)))
     assert len(study.models) >= 3
     assert "dvme" in study.methods
+
+
+def test_the_demo_fuses_at_all_its_budgets_with_all_four_methods(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, shipped("demo")))
+    assert study.fused == study.draws
+    assert tuple(study.draws.fractions) == (0.01, 0.1, 1.0)
+    assert set(rows_of(study.fusing)) == {"best-single", "average", "concat", "dvme"}
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,7 @@ class AdamWToStart:
             return None
         values = self.networks.parameters
         by_name = {f"projections.{number}.weight": factor for number, factor in enumerate(faster)}
-        parts = [
-            torch.full((shape.numel(),), by_name.get(name, 1.0)) for name, shape in self.networks.shapes.items()
-        ]
+        parts = [torch.full((shape.numel(),), by_name.get(name, 1.0)) for name, shape in self.networks.shapes.items()]
         return torch.cat(parts).to(values.device, values.dtype)
 
     def keep(self, which: Tensor) -> None:

@@ -8,6 +8,7 @@ keeps the logistic start, if its log loss is lower by more than a standard error
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +99,7 @@ class DVMEFitter:
 
     def candidates(self, recipes: Sequence[Recipe], fold: Array) -> list[Candidate]:
         """Return what each recipe did on the rows that folds hold out; networks of one form train together."""
-        folds = self.starts.of_folds(fold)
+        folds = self._starts(fold)
         found: dict[str, list[Outcome]] = {}
         for recipe in recipes:
             if not recipe.epochs and recipe.start == "logistic":
@@ -113,6 +114,14 @@ class DVMEFitter:
             for number, recipe in enumerate(alike):
                 found[recipe.name] = outcomes[number * len(folds) : (number + 1) * len(folds)]
         return [Candidate.of(recipe, self.problem, folds, found[recipe.name]) for recipe in recipes]
+
+    def _starts(self, fold: Array) -> list[FoldStart]:
+        """Return the folds' starts; a second thread finds the directions meanwhile, which need no label."""
+        if self.threads == 1:
+            return self.starts.of_folds(fold)
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(lambda: self.directions)
+            return self.starts.of_folds(fold)
 
     @property
     def directions(self) -> Directions:

@@ -208,9 +208,7 @@ class Training:
         return torch.from_numpy(np.stack(weights)).to(self.problem.device, torch.float32)[:, None]
 
 
-def train(
-    problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions, *, threads: int
-) -> list[Outcome]:
+def train(problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions, *, threads: int) -> list[Outcome]:
     """Train networks of one form and batch size, each thread a share of them; return what each found, in order.
 
     Threads that train networks of their own never wait for each other, as those inside one product do.
