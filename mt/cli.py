@@ -28,7 +28,7 @@ COMMANDS = {
     "demo": ("mt.demo:demo", "Run a whole study on real images, with nothing to download."),
 }
 # Commands of a group that stand in a room above the group's own.
-ABOVE = {"cache": "mt.importing.cli:import_"}
+ABOVE = {"cache": ("mt.importing.cli:import_", "mt.upkeep.cli:upgrade", "mt.upkeep.cli:forget")}
 
 
 class LazyGroup(click.Group):
@@ -42,7 +42,8 @@ class LazyGroup(click.Group):
             return None
         command = _load(COMMANDS[cmd_name][0])
         if cmd_name in ABOVE and isinstance(command, click.Group):
-            command.add_command(_load(ABOVE[cmd_name]))
+            for one in ABOVE[cmd_name]:
+                command.add_command(_load(one))
         if "_MT_COMPLETE" not in os.environ:
             return command
         from mt.completion import with_completions

@@ -22,7 +22,7 @@ FLOORS = {
     "cache": 3, "results": 4,
     "datasets": 5, "backbones": 5,
     "featurize": 6, "importing": 6, "probe": 6,
-    "fuse": 7, "predict": 8,
+    "fuse": 7, "upkeep": 7, "predict": 8,
     "report": 9, "study": 10,
     "doctor": 11, "demo": 11, "completion": 11, "cli": 12,
 }  # fmt: skip

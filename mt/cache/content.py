@@ -79,6 +79,16 @@ class ContentIndex:
                 (kind, canonical(key).decode(), canonical(value).decode()),
             )
 
+    def forget(self, *, prefixes: Sequence[str], paths: Sequence[StrPath]) -> None:
+        """Forget files by how their hash begins, in hexadecimal, and by path; and what DICOM headers said of persons."""
+        with self._lock, self._database:
+            self._database.execute("PRAGMA secure_delete = ON")
+            self._database.executemany(
+                "DELETE FROM content WHERE sha256 >= ? AND sha256 < ?", [(one, f"{one}g") for one in prefixes]
+            )
+            self._database.executemany("DELETE FROM content WHERE path = ?", [(_stored_name(one),) for one in paths])
+            self._database.execute("DELETE FROM memory WHERE kind = 'dicom headers'")
+
     def __del__(self) -> None:
         if hasattr(self, "_database"):
             self._database.close()
@@ -113,8 +123,13 @@ def _key(path: StrPath) -> _Key:
         stat = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+    return _stored_name(path), stat.st_size, stat.st_mtime_ns
+
+
+def _stored_name(path: StrPath) -> _Name:
+    """Return the absolute path as SQLite can keep it."""
     name = os.path.abspath(path)
-    return name if _is_text(name) else os.fsencode(name), stat.st_size, stat.st_mtime_ns
+    return name if _is_text(name) else os.fsencode(name)
 
 
 def _is_text(name: str) -> bool:

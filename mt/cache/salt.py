@@ -35,6 +35,13 @@ def id_salt(cache_dir: Path) -> bytes:
         raise CacheError(f"Cannot keep the secret {path}: {error.strerror}. Set {VARIABLE} instead.") from error
 
 
+def known_salt(cache_dir: Path) -> bytes | None:
+    """Return the secret of a cache that has hashed anything; None where nothing was."""
+    if os.environ.get(VARIABLE) or (cache_dir / _FILE).exists():
+        return id_salt(cache_dir)
+    return None
+
+
 def hashed(value: str, salt: bytes) -> str:
     """Return the hash of a value: 16 hexadecimal digits of HMAC-SHA256."""
     return hmac.new(salt, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:_DIGITS]

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -197,6 +197,40 @@ class ScoreStore:
         """Return the kept scores of these fits: in every metric, level and subgroup, made by any revision."""
         query = f"SELECT {_COLUMNS} FROM scores WHERE fit IN ({{}}) ORDER BY rowid"
         return list(map(_score, self._in(query, list(fits))))
+
+    def cases_where(self, holds: Callable[[LabelledRows[None]], bool]) -> set[str]:
+        """Return the digests of the kept sets of rows of which `holds` is true."""
+        digests = [key for (key,) in self._database.rows("SELECT digest FROM cases", [])]
+        return {key for key in digests if holds(self.cases(key))}
+
+    def fits_on(self, cases: Collection[str], datasets: Collection[str] = ()) -> set[str]:
+        """Return the fits that were drawn from, or tested on, these sets of rows; of some datasets, or of all."""
+        fits = self._database.rows("SELECT identity, pool, cases FROM fits", [])
+        found = {identity for identity, pool, tested in fits if pool in cases or tested in cases}
+        if not datasets:
+            return found
+        scores = self.scores_of(found)
+        return {score.fit for score in scores if {score.dataset, score.test_dataset} & set(datasets)}
+
+    def forget(self, fits: Collection[str], cases: Collection[str]) -> None:
+        """Remove fits with their scores, and sets of rows that no other fit needs: in one step, and from the disk.
+
+        What was derived from scores goes as a whole: it is made again where it is asked for.
+        """
+        if not self.path.exists():
+            return
+        with self._database.writing() as sql:
+            sql.execute("PRAGMA secure_delete = ON")
+            for fit in fits:
+                sql.execute("DELETE FROM scores WHERE fit = ?", [fit])
+                sql.execute("DELETE FROM fits WHERE identity = ?", [fit])
+            for key in cases:
+                sql.execute(
+                    "DELETE FROM cases WHERE digest = ?1 AND NOT EXISTS "
+                    "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)", [key],
+                )  # fmt: skip
+            if fits or cases:
+                sql.execute("DELETE FROM answers")
 
     def recall(self, key: str) -> Any:
         """Return the answer kept under a key, or None."""

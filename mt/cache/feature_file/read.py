@@ -70,6 +70,11 @@ class FeatureFile:
         return with_settings(str(self.manifest["dataset"]), self.manifest.get("settings", {}))
 
     @property
+    def bare_dataset(self) -> str:
+        """The dataset's name without its settings."""
+        return str(self.manifest["dataset"])
+
+    @property
     def split(self) -> str:
         return str(self.manifest["split"])
 
@@ -312,6 +317,18 @@ def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:
         names += [COLUMNS + name for name in sorted(opened.get("columns", ()), key=unquoted)]
         names += [CONTENT] if CONTENT in opened else []
         return {name: opened[name][()] for name in names}
+
+
+def partial_rows(path: Path) -> dict[str, np.ndarray]:
+    """Return what a file keeps of all its rows beside the embeddings, complete or not, by dataset name."""
+    descriptor = format.open_for_reading(path)
+    try:
+        layout = format.read_layout(descriptor, path)
+        format.check_seal(descriptor, layout, path)
+        with mmap.mmap(descriptor, layout.file_size, access=mmap.ACCESS_READ) as mapped:
+            return stored_rows(mapped)
+    finally:
+        os.close(descriptor)
 
 
 def row_ids(descriptor: int, layout: FileLayout) -> list[str]:

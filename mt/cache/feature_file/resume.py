@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.cache.feature_file import format
-from mt.cache.feature_file.create import create
+from mt.cache.feature_file.rewrite import resealed
 from mt.cache.feature_file.rows import hash_of
 from mt.cache.fingerprint import JSON
 from mt.errors import CacheError
@@ -64,32 +64,6 @@ def with_other_compute(partial: Path, temporary: Path, arrays: Mapping[str, np.n
     manifest["warnings"] = [*(text for text in manifest.get("warnings", []) if text != warning), warning]
     resealed(partial, temporary, arrays, manifest)
     files.rename(temporary, partial)
-
-
-def resealed(path: Path, temporary: Path, arrays: Mapping[str, np.ndarray], manifest: dict[str, JSON]) -> None:
-    """Write a synced copy of a file with the same blocks, and with another manifest or more known of its rows."""
-    _, old = _read(path)
-    create(temporary, arrays, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
-    source, target = files.open_existing(path), files.open_existing(temporary, writable=True)
-    try:
-        new = format.read_layout(target, temporary)
-        for (start, stop), (into, _) in zip(_parts(old), _parts(new), strict=True):
-            for at in range(start, stop, files.CHUNK):
-                files.write(target, files.read(source, min(files.CHUNK, stop - at), at), into + at - start)
-        files.sync(target)
-    finally:
-        os.close(source)
-        os.close(target)
-
-
-def _parts(layout: format.FileLayout) -> list[tuple[int, int]]:
-    """Return the byte ranges of status, embeddings and checksums, in the same order for every file."""
-    sizes = {
-        layout.status: layout.n_rows,
-        layout.embeddings: layout.n_rows * layout.row_bytes,
-        layout.blocks: layout.n_blocks * format.DIGEST,
-    }
-    return [(start, start + size) for start, size in sizes.items()]
 
 
 def _read(partial: Path) -> tuple[dict[str, JSON], format.FileLayout]:

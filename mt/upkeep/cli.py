@@ -1,0 +1,117 @@
+"""`mt cache upgrade` and `mt cache forget`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mt.cache import show
+from mt.cache.cli import Selection, whole_selection
+from mt.errors import InputError, MtError
+from mt.system import folders
+from mt.terminal import options, progress
+
+LEFT = (
+    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Reports, exports and saved models (--save) made "
+    "before are not known here: make them again."
+)
+
+
+@click.command(epilog="Example: mt cache upgrade --dataset pcam --data-dir /data/pcam")
+@whole_selection
+@options.data_dir
+@options.as_json
+@click.pass_context
+def upgrade(context: click.Context, selected: Selection, data_dir: str | None, as_json: bool) -> None:
+    """Add content hashes to older feature files, so that their embeddings serve other splits and folders.
+
+    The images are hashed, not embedded, and compared with those that the file was made of.  Embeddings and
+    fingerprints stay as they are.  Exit status 1 if a file could not be upgraded.
+    """
+    from mt.cache.content import ContentIndex
+    from mt.upkeep.upgrade import DONE, HAD, Upgrade
+
+    upgraded = Upgrade(ContentIndex(), Path(data_dir) if data_dir else None)
+    outcomes: list[tuple[Path, str, bool]] = []
+    for entry in selected.entries:
+        if entry.complete:
+            try:
+                outcomes.append((entry.path, upgraded(entry), True))
+            except MtError as error:
+                outcomes.append((entry.path, str(error), False))
+    if as_json:
+        show.json_lines({"path": str(path), "outcome": said, "ok": ok} for path, said, ok in outcomes)
+    else:
+        for path, said, ok in outcomes:
+            if ok:
+                click.echo(f"{said}: {path}")
+            else:
+                progress.note(said)
+    failed = sum(not ok for _, _, ok in outcomes)
+    progress.note(f"{sum(said == DONE for _, said, _ in outcomes)} files upgraded, {failed} could not be.")
+    context.exit(1 if failed else 0)
+
+
+@click.command(epilog="Example: mt cache forget --group patient-0042")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Forget the row of this id (repeatable).")
+@click.option("--group", "groups", multiple=True, metavar="GROUP", help="Forget all rows of this group (repeatable).")
+@options.datasets
+@options.cache_dir
+@options.scores
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@options.as_json
+def forget(
+    ids: tuple[str, ...],
+    groups: tuple[str, ...],
+    datasets: tuple[str, ...],
+    cache_dir: str | None,
+    scores: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove a person: rows of feature files, predictions, scores made with them, and remembered hashes.
+
+    Scores fitted or tested with these rows are removed, not marked; the rows that stay answer again in seconds.  Images,
+    reports, exports and saved models are yours: remove them, or make them again.
+    """
+    from mt.cache.catalog import Catalog
+    from mt.cache.content import ContentIndex
+    from mt.results.store import ScoreStore
+    from mt.upkeep.forgetting import Person, damaged, traces
+    from mt.upkeep.forgetting import forget as remove
+
+    if not ids and not groups:
+        raise InputError("Say who is to be forgotten: --id ID or --group GROUP. See: mt cache forget --help")
+    cache = folders.cache_dir(cache_dir)
+    catalog = Catalog(cache)
+    with ScoreStore(folders.scores_path(scores, cache)) as store:
+        found = traces(Person.named(ids, groups, cache), catalog, store, datasets)
+        for entry in damaged(catalog, datasets):
+            progress.note(f"Warning: {entry.path} is damaged, so whom it holds is not known. Remove it: mt cache remove")
+        facts = [
+            *({"path": str(path), "rows": int(rows.sum()), "of": len(rows)} for path, rows in found.files.items()),
+            *({"path": str(path), "partial": True} for path in found.partial),
+            {"predictions": len(found.fits), "scores": found.n_scores},
+        ]  # fmt: skip
+        if not found:
+            raise InputError(
+                f"Nothing in {cache} is of {', '.join([*ids, *groups])}. Names are whole ids or groups: mt cache export"
+            )
+        if not as_json:
+            for path, rows in found.files.items():
+                click.echo(f"{int(rows.sum())} of {len(rows)} rows: {path}")
+            for path in found.partial:
+                click.echo(f"unfinished file, removed whole: {path}")
+            click.echo(f"{len(found.fits)} predictions and {found.n_scores} scores made with these rows")
+        if not dry_run:
+            if not yes:
+                click.confirm("Remove all this?", abort=True, err=True)
+            remove(found, catalog, store, ContentIndex())
+    if as_json:
+        show.json_lines(fact | {"removed": not dry_run} for fact in facts)
+    else:
+        progress.note("Nothing was removed (--dry-run)." if dry_run else LEFT)
