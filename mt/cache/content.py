@@ -80,7 +80,7 @@ class ContentIndex:
             )
 
     def forget(self, *, prefixes: Sequence[str], paths: Sequence[StrPath]) -> None:
-        """Forget files by how their hash begins, in hexadecimal, and by path; and what DICOM headers said of persons."""
+        """Forget files by the first hexadecimal digits of their hash, and by path; and what DICOM headers said."""
         with self._lock, self._database:
             self._database.execute("PRAGMA secure_delete = ON")
             self._database.executemany(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mt.cache import show
 from mt.cache.cli import Selection, whole_selection
 from mt.errors import InputError, MtError
-from mt.system import folders
+from mt.system import files
 from mt.terminal import options, progress
 
 LEFT = (
-    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Reports, exports and saved models (--save) made "
+    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Reports, exports and saved models made "
     "before are not known here: make them again."
 )
 
@@ -31,7 +31,7 @@ def upgrade(context: click.Context, selected: Selection, data_dir: str | None, a
     fingerprints stay as they are.  Exit status 1 if a file could not be upgraded.
     """
     from mt.cache.content import ContentIndex
-    from mt.upkeep.upgrade import DONE, HAD, Upgrade
+    from mt.upkeep.upgrade import DONE, Upgrade
 
     upgraded = Upgrade(ContentIndex(), Path(data_dir) if data_dir else None)
     outcomes: list[tuple[Path, str, bool]] = []
@@ -75,8 +75,8 @@ def forget(
 ) -> None:
     """Remove a person: rows of feature files, predictions, scores made with them, and remembered hashes.
 
-    Scores fitted or tested with these rows are removed, not marked; the rows that stay answer again in seconds.  Images,
-    reports, exports and saved models are yours: remove them, or make them again.
+    Scores fitted or tested with these rows are removed, not marked; the rows that stay answer again in seconds.
+    Images, reports, exports and saved models are yours: remove them, or make them again.
     """
     from mt.cache.catalog import Catalog
     from mt.cache.content import ContentIndex
@@ -86,13 +86,13 @@ def forget(
 
     if not ids and not groups:
         raise InputError("Say who is to be forgotten: --id ID or --group GROUP. See: mt cache forget --help")
-    cache = folders.cache_dir(cache_dir)
+    cache = files.cache_dir(cache_dir)
     catalog = Catalog(cache)
-    with ScoreStore(folders.scores_path(scores, cache)) as store:
+    with ScoreStore(files.scores_path(scores, cache)) as store:
         found = traces(Person.named(ids, groups, cache), catalog, store, datasets)
         for entry in damaged(catalog, datasets):
-            progress.note(f"Warning: {entry.path} is damaged, so whom it holds is not known. Remove it: mt cache remove")
-        facts = [
+            progress.note(f"Warning: {entry.path} is damaged: whom it holds is not known. Remove it: mt cache remove")
+        facts: list[dict[str, Any]] = [
             *({"path": str(path), "rows": int(rows.sum()), "of": len(rows)} for path, rows in found.files.items()),
             *({"path": str(path), "partial": True} for path in found.partial),
             {"predictions": len(found.fits), "scores": found.n_scores},

@@ -1,7 +1,7 @@
 """`mt cache forget`: a person whose consent is withdrawn leaves feature files, scores, predictions and hashes.
 
-A feature file is replaced by one without the person's rows, under another fingerprint; a partial one is removed. Scores and
-predictions that were fitted on these rows, or tested on them, are removed: the features that stay answer again.
+A feature file is replaced by one without the person's rows, under another fingerprint; a partial one is removed.
+Scores and predictions that were fitted on these rows, or tested on them, are removed: the rows that stay answer again.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
             partial.append(entry.path)
     cases = store.cases_where(person.is_in)
     fits = store.fits_on(cases, names)
+    if names and not fits:  # sets of rows say of no dataset that they are its
+        cases = set()
     return Traces(found, tuple(partial), frozenset(cases), frozenset(fits), len(store.scores_of(fits)))
 
 
@@ -138,7 +140,7 @@ def _replace(features: FeatureFile, rows: np.ndarray, cache_dir: Path) -> None:
     remove_file(path, cache_dir)
 
 
-def _manifest_without(features: FeatureFile, rows: str, count: int) -> dict[str, object]:
+def _manifest_without(features: FeatureFile, rows: str, count: int) -> dict[str, Any]:
     """Return the manifest of the file that stays: of the same backbone and dataset, and other rows."""
     manifest = dict(features.manifest)
     prints = {name: one for name, one in features.fingerprints.items() if name != "file"}

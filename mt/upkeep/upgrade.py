@@ -1,4 +1,4 @@
-"""`mt cache upgrade`: feature files of format version 1 gain the content hashes of their images; nothing is computed."""
+"""`mt cache upgrade`: feature files of format version 1 gain the content hashes of their images, embedding nothing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mt.datasets.base import REVISION
 from mt.errors import CacheError, MtError
 from mt.featurize.plan import limited
 from mt.system import files
+from mt.types import Array
 
 DONE, HAD = "upgraded", "has content hashes already"
 
@@ -81,7 +82,7 @@ class Upgrade:
             self._loaded[key] = limited(dataset, limit)
         return self._loaded[key]
 
-    def _content(self, entry: Entry, features: FeatureFile, dataset: Dataset) -> object:
+    def _content(self, entry: Entry, features: FeatureFile, dataset: Dataset) -> Array:
         """Return the content hashes of a file's rows, once its images are known to be those that it was made of."""
         stated = features.manifest.get("inputs", {}).get("dataset", {})
         made_of = stated.get("splits", {}).get(entry.split)
