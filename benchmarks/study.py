@@ -25,7 +25,7 @@ from benchmarks._pairs import machine, row, seconds
 from benchmarks._spectra import features, labels
 from mt.cache.catalog import Catalog, feature_path
 from mt.cache.feature_file.write import FeatureWriter
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.probe.budgets.draw import draw
 from mt.probe.methods.linear import Scaling
 from mt.probe.request import ProbeRequest

@@ -25,18 +25,25 @@ GOAL = 30
 
 def main() -> None:
     """Print the files entered and read, cold and warm."""
+    for state, (entered, read) in walks().items():
+        print(f"  {state}: {len(entered)} files entered (at most {GOAL}), {len(read)} read")
+        for name in sorted(entered) if "--files" in sys.argv else ():
+            print(f"    {entered[name]:>8,}  {name}")
+
+
+def walks() -> dict[str, tuple[dict[str, int], dict[str, int]]]:
+    """Return the calls into each file, and the runs of any of its code, of the cold and of the warm walk."""
     from tests.probe.features import write_features
 
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for split, n in (("train", 2000), ("test", 500)):
             write_features(Path(folder), "walked", split=split, n=n, dim=32, grouped=True, signal=0.1)
         for state in ("cold", "warm"):
             command = [sys.executable, "-m", "benchmarks.walk", "--walk", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            entered, read = json.loads(done.stdout.splitlines()[-1])
-            print(f"  {state}: {len(entered)} files entered (goal: at most {GOAL}), {len(read)} read")
-            for name in sorted(entered) if "--files" in sys.argv else ():
-                print(f"    {entered[name]:>8,}  {name}")
+            found[state] = tuple(json.loads(done.stdout.splitlines()[-1]))
+    return found
 
 
 def walk(cache: str) -> tuple[Counter[str], Counter[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from mt.cache.dataset_name import bare_name
+from mt.cache.names import bare_name
 from mt.errors import MtError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The GPU's benchmark runs everywhere at a small size; what it prints there says nothing of speed."""
+"""The GPU's benchmark runs at a small size, where its numbers mean nothing; a budget's walk enters few files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, gpu
+from benchmarks import _device_decoder, gpu, walk
 from mt.datasets.decoding import nvjpeg
 from tests.datasets.nvjpeg_stand_in import NvJpeg
 
@@ -43,3 +43,9 @@ def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws() -> No
     assert gpu.paper_hours(featurize=1e9, train=500.0)[0] == pytest.approx(
         2 * gpu.paper_hours(featurize=1e9, train=1000.0)[0], rel=1e-3
     )
+
+
+def test_one_label_budget_walks_through_few_files() -> None:
+    for state, (entered, _) in walk.walks().items():
+        assert len(entered) <= walk.GOAL, f"{state}: {', '.join(sorted(entered))}"
+        assert {"probe/cli.py", "probe/run.py", "results/store.py"} <= entered.keys()

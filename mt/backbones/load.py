@@ -18,7 +18,7 @@ from mt.backbones.entries.spec import BackboneSpec
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.registry import REGISTRY, find_spec
 from mt.backbones.weights import RANDOM, find
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import InputError
 
 if TYPE_CHECKING:

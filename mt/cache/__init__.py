@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mt.cache.feature_file.verify import verify_file as verify_file
     from mt.cache.feature_file.write import Existing as Existing
     from mt.cache.feature_file.write import FeatureWriter as FeatureWriter
-    from mt.cache.fingerprint import digest as digest
-    from mt.cache.fingerprint import slug as slug
+    from mt.cache.names import digest as digest
+    from mt.cache.names import slug as slug
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -37,6 +37,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "feature_file.verify": ["Verification", "verify_file"],
         "feature_file.write": ["Existing", "FeatureWriter"],
-        "fingerprint": ["digest", "slug"],
+        "names": ["digest", "slug"],
     },
 )  # fmt: skip

@@ -8,9 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.dataset_name import Variant, bare_name, has_settings, is_exactly, is_named, taken, typed, with_settings
 from mt.cache.feature_file.read import peek
-from mt.cache.fingerprint import JSON, slug
+from mt.cache.names import (
+    JSON,
+    Variant,
+    bare_name,
+    has_settings,
+    is_exactly,
+    is_named,
+    slug,
+    taken,
+    typed,
+    with_settings,
+)
 from mt.errors import CacheError
 from mt.system import files
 

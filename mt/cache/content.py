@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mt.cache.fingerprint import JSON, canonical
+from mt.cache.names import JSON, canonical
 from mt.errors import InputError
 from mt.system import files
 from mt.system.device import cores

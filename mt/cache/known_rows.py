@@ -12,7 +12,7 @@ import numpy as np
 from mt.cache.catalog import Catalog
 from mt.cache.feature_file.read import FeatureFile, open_features, peek
 from mt.cache.feature_file.resume import ADOPTED, MIXED, differences
-from mt.cache.fingerprint import JSON, slug
+from mt.cache.names import JSON, slug
 from mt.errors import CacheError
 
 COPIED = "copied"  # in a manifest: how many rows, and from where

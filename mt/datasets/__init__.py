@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from mt.cache.dataset_name import LOCATED, bare_name, has_settings, settings_in
+from mt.cache.names import LOCATED, bare_name, has_settings, settings_in
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some

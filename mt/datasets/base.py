@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from mt.cache.content import ContentIndex
-from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file.format import Status
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest, with_settings
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.patients import PATIENT, HiddenPatients

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets.base import ImageError, Json, Loaded, Pixels
 from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff
 from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 from mt.system import files

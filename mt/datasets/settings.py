@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import click
 
-from mt.cache.dataset_name import bare_name, settings_in, with_settings
+from mt.cache.names import bare_name, settings_in, with_settings
 from mt.datasets.decoding.rules import Decoding
 from mt.errors import InputError, unknown
 from mt.system import files

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from mt.cache import is_complete
 from mt.cache.catalog import feature_path
 from mt.cache.content import ContentIndex
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets import Dataset
 from mt.errors import InputError, unknown
 

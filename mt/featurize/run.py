@@ -18,8 +18,8 @@ from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
 from mt.cache.content import ContentIndex
-from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.write import Existing, FeatureWriter
+from mt.cache.names import data_dir_of, loadable_name
 from mt.cache.salt import id_salt
 from mt.datasets import Dataset
 from mt.datasets.decoding import nvjpeg

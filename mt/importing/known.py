@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.feature_file.read import FeatureFile
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets.listing import some
 from mt.errors import InputError
 from mt.importing.described import Cases, as_classes_of

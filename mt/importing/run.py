@@ -17,7 +17,7 @@ from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.rows import arrays_of, hash_of
 from mt.cache.feature_file.write import Existing, FeatureWriter
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets.listing import some
 from mt.errors import InputError
 from mt.importing.described import Cases, describe, described_by

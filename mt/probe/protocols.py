@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing import Protocol as Interface
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import InputError, unknown
 from mt.probe.solver.request import Solver, check_solver, get_solver
 from mt.types import SINGLE_LABEL, TASKS, Array

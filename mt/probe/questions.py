@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Catalog, Entry, chosen, settled
-from mt.cache.dataset_name import bare_name, is_named, typed
-from mt.cache.fingerprint import digest
+from mt.cache.names import bare_name, digest, is_named, typed
 from mt.errors import CacheError, InputError
 
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.fingerprint import slug
+from mt.cache.names import slug
 from mt.errors import InputError
 from mt.probe.methods.gradient_heads import AveragedProbe
 from mt.probe.methods.linear import LinearProbe, Scaling

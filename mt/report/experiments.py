@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from mt.cache.dataset_name import Variant, bare_name, newest_grouped, taken, typed
-from mt.cache.fingerprint import digest
+from mt.cache.names import Variant, bare_name, digest, newest_grouped, taken, typed
 from mt.errors import unknown
 from mt.probe.questions import Budget
 from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, Origins

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import CacheError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.dataset_name import is_named, mapped_place
+from mt.cache.names import is_named, mapped_place
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.dataset_name import bare_name, has_settings
+from mt.cache.names import bare_name, has_settings
 from mt.fuse.end_to_end.request import Settings
 from mt.probe.solver.request import SOLVERS
 from mt.report.panels import Panel, PanelCell

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.fingerprint import digest, slug
+from mt.cache.names import digest, slug
 from mt.report import tables
 from mt.report.panels import Panel, collect
 from mt.report.request import ReportRequest

@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.types import LabelledRows
 

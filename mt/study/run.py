@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.errors import MtError
 from mt.fuse.rivals import needs_probes, rows_of
 from mt.study.progress import Overall

@@ -35,7 +35,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mt.cache.dataset_name import mapped_place
+from mt.cache.names import mapped_place
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
 from mt.study.complaints import complaint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mt.cache.dataset_name import is_named
+from mt.cache.names import is_named
 from mt.cli import COMMANDS, group
 from mt.datasets import DatasetSettings, load_dataset
 from mt.datasets.settings import narrowed, option_of

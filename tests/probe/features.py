@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.cache.catalog import feature_path
 from mt.cache.feature_file.write import Existing, FeatureWriter
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.probe.request import ProbeRequest
 from mt.probe.run import Answers, run_probe
 from mt.results.store import ScoreStore

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.results import store as database
 from mt.results.store import Fit, Score, ScoreStore, content_of

@@ -24,7 +24,7 @@ from mt.backbones.networks.tokens import N_LAST, TokenNetwork
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.states import State, find_state
 from mt.backbones.weights import RANDOM, find
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import InputError, WeightsError, unknown
 
 _HUB, _FOLDER = "hf-hub:", "local-dir:"

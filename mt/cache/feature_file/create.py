@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, FileLayout, seal_of
 from mt.cache.feature_file.rows import hash_of
-from mt.cache.fingerprint import JSON, canonical
+from mt.cache.names import JSON, canonical
 from mt.system import files
 
 if TYPE_CHECKING:

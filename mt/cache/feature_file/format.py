@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from mt.system import files
 from mt.system.device import cores

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from mt.cache.dataset_name import with_settings
 from mt.cache.feature_file import format
 from mt.cache.feature_file.format import FileLayout, Status
 from mt.cache.feature_file.rows import COLUMNS, CONTENT
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON, with_settings
 from mt.errors import CacheError, IncompleteError
 from mt.system import files
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mt.cache.feature_file import format
 from mt.cache.feature_file.rewrite import resealed
 from mt.cache.feature_file.rows import hash_of
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.errors import CacheError
 from mt.system import files
 

@@ -21,7 +21,7 @@ from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.resume import agree, with_other_compute
 from mt.cache.feature_file.rows import arrays_of
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.errors import CacheError, InputError
 from mt.system import files
 from mt.types import LabelledRows

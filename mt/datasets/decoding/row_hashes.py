@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mt.cache.fingerprint import canonical
+from mt.cache.names import canonical
 from mt.system.device import cores
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mt.cache.content import ContentIndex
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.datasets.decoding.kinds import looks_like_dicom
 from mt.datasets.dicom.grey_values import number
 from mt.datasets.dicom.object_pixels import class_name, import_pydicom

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.errors import unknown
 
 

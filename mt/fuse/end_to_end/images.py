@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.backbones.preprocess import Preprocess
-from mt.cache.dataset_name import data_dir_of, loadable_name
+from mt.cache.names import data_dir_of, loadable_name
 from mt.datasets import Dataset, DatasetSettings, ImageError, load_dataset
 from mt.errors import InputError
 

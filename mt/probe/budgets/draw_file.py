@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import InputError
 from mt.probe.budgets.draw import UNITS, Asked, Draw, DrawSource, account, class_matrix
 from mt.probe.questions import Budget, Pair, Question, budgets

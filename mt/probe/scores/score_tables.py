@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.probe.questions import Budget
 from mt.probe.scores import comparisons as comparing
 from mt.probe.scores import sample

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.errors import InputError
 from mt.probe.questions import Pair, Question
 from mt.probe.scores import metrics

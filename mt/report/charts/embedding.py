@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.probe.scores.sample import predicted_class
 from mt.report.charts.figures import Figure, Menu, Section, as_spec, menu
 from mt.report.charts.palette import colours_of_class

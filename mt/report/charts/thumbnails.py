@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Entry
-from mt.cache.dataset_name import loadable_name
+from mt.cache.names import loadable_name
 from mt.errors import MtError
 from mt.terminal import progress
 

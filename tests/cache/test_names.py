@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.cache.dataset_name import (
+from mt.cache.names import (
     bare_name,
     data_dir_of,
     is_exactly,
