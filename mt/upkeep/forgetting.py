@@ -21,7 +21,7 @@ from mt.cache.feature_file.read import FeatureFile, decoded, open_features, part
 from mt.cache.feature_file.rewrite import without_rows
 from mt.cache.feature_file.rows import COLUMNS, CONTENT, hash_of
 from mt.cache.feature_file.write import temporary_path
-from mt.cache.fingerprint import digest
+from mt.cache.names import digest
 from mt.cache.salt import hashed, known_salt
 from mt.results.store import ScoreStore
 from mt.system import files

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from mt.cache.catalog import Entry
 from mt.cache.content import ContentIndex
-from mt.cache.dataset_name import data_dir_of, loadable_name
 from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.read import FeatureFile, open_features
 from mt.cache.feature_file.rewrite import resealed
 from mt.cache.feature_file.rows import CONTENT, arrays_of, hash_of
 from mt.cache.feature_file.write import temporary_path
-from mt.cache.fingerprint import digest
+from mt.cache.names import data_dir_of, digest, loadable_name
 from mt.datasets import Dataset, DatasetSettings, Split, load_dataset
 from mt.datasets.base import REVISION
 from mt.errors import CacheError, MtError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mt.cache.feature_file import format
 from mt.cache.feature_file.create import create
-from mt.cache.fingerprint import JSON
+from mt.cache.names import JSON
 from mt.system import files
 
 if TYPE_CHECKING:
