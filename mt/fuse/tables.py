@@ -83,6 +83,7 @@ def _mean(values: list[list[float]]) -> list[float]:
 def print_attention(row: dict[str, Any]) -> None:
     """Print the attention that each model receives, overall and per class."""
     from rich.table import Table
+    from rich.text import Text
 
     from mt.probe.tables import table_box
 
@@ -93,9 +94,9 @@ def print_attention(row: dict[str, Any]) -> None:
     table = Table(box=table_box(out))
     table.add_column("test cases of", overflow="fold")
     for model in row["models"]:
-        table.add_column(model, justify="right", overflow="fold")
+        table.add_column(Text(model), justify="right", overflow="fold")
     for name, values in (("all classes", row["overall"]), *row["classes"].items()):
-        table.add_row(name, *(f"{value:.3f}" for value in values))
+        table.add_row(Text(name), *(f"{value:.3f}" for value in values))
     out.print(table)
     kept = row["draws"] - row["trained"]
     line = f"Recipes chosen inside the budget: {', '.join(row['recipes'])}; trained in {row['trained']} of "

@@ -50,6 +50,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     `=`: level with the best.  `†`: not compared.  Where names do not fit, a key says what short ones stand for.
     """
     from rich.table import Table
+    from rich.text import Text
 
     shown, marks = judged.table, judged.marks
     both = any(cell.expected for cell in shown.cells.values())
@@ -57,7 +58,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     names, key = _fitting(shown.rows, out.width - 4 - cell_width * len(shown.budgets))
     stacked = out.width < max(map(len, names.values())) + 4 + cell_width * len(shown.budgets)
     plain = is_plain(out)
-    table = Table(title=_title(shown), title_justify="left", title_style="bold", box=table_box(out))
+    table = Table(title=Text(_title(shown)), title_justify="left", title_style="bold", box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in shown.budgets:
         table.add_column(_heading(shown, budget), justify="left", overflow="fold")
@@ -75,7 +76,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             )
             for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
-        table.add_row(names[row], *texts)
+        table.add_row(Text(names[row]), *texts)
     out.print(table)
     for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
         out.print(line, style="bold" if _FEW in line else "dim", markup=False)
@@ -191,6 +192,7 @@ def _count(shown: ScoreTable, flag: str) -> str:
 def print_comparisons(pairs: Sequence[Comparison]) -> None:
     """Print the paired differences between the models."""
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
     title = "Paired differences on the same draws and test cases"
@@ -200,12 +202,13 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
         table.add_column(name, overflow="fold")
     for pair in pairs:
         about = ("", "") if pair.subject is None else (pair.subject.title, METRICS[pair.subject.metric].label)
-        table.add_row(
+        cells = (
             *about, str(pair.budget),
             f"{names[pair.a]} - {names[pair.b]}", str(pair.n_draws),
             f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
             f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
         )  # fmt: skip
+        table.add_row(*map(Text, cells))  # names hold brackets, which are no markup
     out.print(table)
     for line in key:
         out.print(line, style="dim", markup=False)

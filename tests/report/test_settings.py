@@ -115,3 +115,15 @@ def test_the_report_knows_a_dataset_by_its_place(tmp_path: Path, monkeypatch: py
 def test_settings_that_no_features_have_are_said_with_those_there_are(cache: Path) -> None:
     with pytest.raises(InputError, match=r"No features were made with --seed 4"):
         run(f"mt probe {QUICK} --seed 4")
+
+
+def test_every_table_shows_the_settings(cache: Path) -> None:
+    """In brackets, which the library of tables would take for markup and drop."""
+    name = "toy[group_regex=pt]"
+    assert f"{name}: ROC AUC on" in run(f"mt probe {QUICK}").stdout
+    pairs = run(f"mt probe {QUICK} --compare").stdout
+    assert pairs.count(name) == 2
+    assert pairs.count("m1 - m2") == 1
+    assert f"{name}: ROC AUC on" in run("mt fuse --fraction 0.5 --method average --seeds 1").stdout
+    assert name in run("mt cache list").stdout
+    assert name in run("mt report --list").stdout
