@@ -56,7 +56,9 @@ def _patches(picture: Pixels, *, patch: int, stride: int, seed: int = 0) -> Iter
                 yield "test" if region in test else "train", region, picture[y : y + patch, x : x + patch]
 
 
-def _by_middle(picture: Pixels, signal: npt.NDArray[Any], *, patch: int, stride: int, names: tuple[str, str]) -> Labelled:
+def _by_middle(
+    picture: Pixels, signal: npt.NDArray[Any], *, patch: int, stride: int, names: tuple[str, str]
+) -> Labelled:
     """Yield patches whose middle has a signal in the highest or the lowest 40 %: the label is their own middle's."""
     quarter = patch // 4
     both = list(zip(
@@ -103,8 +105,8 @@ def photographs() -> Labelled:
         found = list(_patches(picture, patch=24, stride=24))
         chosen = np.sort(np.random.default_rng(0).permutation(len(found))[:250])
         for split, region, pixels in (found[place] for place in chosen):
-            yield split, name, f"{name.replace('_', '')}{region}", np.repeat(
-                np.uint8(pixels.mean(axis=2))[..., None], 3, axis=2)
+            grey = np.repeat(np.uint8(pixels.mean(axis=2))[..., None], 3, axis=2)
+            yield split, name, f"{name.replace('_', '')}{region}", grey
 
 
 def digits() -> Labelled:

@@ -25,6 +25,7 @@ from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
 from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.trainable.families import Candidate
 from mt.fuse.end_to_end.work import Part, Work
 from mt.probe.methods.linear import CLIP
 from mt.system.ranks import Ranks
@@ -49,7 +50,7 @@ def times(
     loaded = load_backbone(backbone, "random", device=where)
     dataset = load_dataset(f"synthetic@{batch * STEPS}")
     split = dataset.splits["train"]
-    settings = Settings(batch=batch, epochs=ROUNDS + 1, precision=precision)
+    settings = Settings(batch=batch, precision=precision)
     work = Work(
         Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
         Machine(batch_size=batch), where, Ranks(), 2, "binary", 2, seed=0,
@@ -57,7 +58,8 @@ def times(
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
     network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)
-    run = Run(network, work, Part(np.arange(len(split)), split.labels), lr=1e-5, epochs=settings.epochs)
+    part, candidate = Part(np.arange(len(split)), split.labels), Candidate(1e-5, (1e-5,), (1.0,))
+    run = Run(network, work, part, candidate, epochs=ROUNDS + 1)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch is shorter than the interval
     images = work.inputs(work.images.pixels(np.arange(batch)), None)
     y = torch.from_numpy(split.labels[:batch]).to(where)

@@ -50,11 +50,11 @@ def fuse(
     models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
     shots: tuple[int, ...], seeds: int, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
     save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
-    unfreeze: bool, unfreeze_last: int | None, lr: tuple[float, ...], epochs: int | None, fixed: bool,
-    batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
-    train_batch_norm: bool, precision: str | None, checkpoint_grad: bool, checkpoint_every: int | None,
-    checkpoints: str | None, workers: int | None, memory: int | None, weights: tuple[str, ...],
-    data_dir: str | None,
+    unfreeze: bool, unfreeze_last: int | None, lora: int | None, lr: tuple[float, ...], epochs: int | None,
+    fixed: bool, batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
+    label_smoothing: float | None, train_batch_norm: bool, precision: str | None, checkpoint_grad: bool,
+    checkpoint_every: int | None, checkpoints: str | None, workers: int | None, memory: int | None,
+    weights: tuple[str, ...], data_dir: str | None,
 ) -> None:  # fmt: skip
     """Fuse the features of several models with DVME, and compare it with what it must beat.
 
@@ -67,8 +67,8 @@ def fuse(
         device, everything,
     )  # fmt: skip
     training = TrainingOptions(
-        unfreeze, unfreeze_last, lr, epochs, fixed, batch_size, accumulate, augment, dropout, train_batch_norm,
-        precision, checkpoint_grad, checkpoint_every, checkpoints, workers, memory, weights, data_dir,
+        unfreeze, unfreeze_last, lora, lr, epochs, fixed, batch_size, accumulate, augment, dropout, label_smoothing,
+        train_batch_norm, precision, checkpoint_grad, checkpoint_every, checkpoints, workers, memory, weights, data_dir,
     ).request(cached)  # fmt: skip
     if training is None:
         from mt.fuse.run import run_fuse

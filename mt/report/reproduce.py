@@ -205,9 +205,11 @@ def _training(cell: PanelCell) -> list[str]:
     """Return the options of training: those that are not at their default, and the precision, which machines choose."""
     recipe, usual = cell.scores[0].settings["recipe"], asdict(Settings())
     parts = [f"--unfreeze-last {recipe['last']}" if recipe.get("last") else "--unfreeze"]
+    parts += [f"--lora {recipe['lora']}"] if recipe.get("lora") else []
     rates = recipe["learning_rates"] if _differs(recipe, usual, "learning_rates") else []
     parts += [f"--lr {rate:g}" for rate in rates]
-    for name, option in (("epochs", "epochs"), ("batch", "batch-size"), ("augment", "augment"), ("dropout", "dropout")):
+    for name in ("epochs", "batch", "augment", "dropout", "label_smoothing"):
+        option = "batch-size" if name == "batch" else name.replace("_", "-")
         parts += [f"--{option} {recipe[name]}"] if _differs(recipe, usual, name) else []
     parts += [f"--{name.replace('_', '-')}" for name in ("fixed", "train_batch_norm") if recipe.get(name)]
     return [*parts, f"--precision {recipe['precision']}"]

@@ -1,14 +1,17 @@
 """End-to-end training: images through every backbone into DVME (or, for one model, a linear layer); all of it trains.
 
-settings.py    what is trained and how; where it runs
+request.py     what is trained and how; where it runs
+run.py         the study: draws -> fits -> scores
+tuner.py       one question -> one fit: its images, its network, its predictions
+choice/        what is decided inside the budget: rates, share of the trained network, temperature
+trainable/     what of a backbone trains and how fast; adapters
+network.py     backbones, fixed standardisation, head
+blended.py     the trained network beside its start
+warm_start.py  the start, from the cached stage
+loop.py        the training loop
+work.py        images on their way to a device; predicting
 images.py      a dataset's images by id, kept in memory or decoded ahead
-augment.py     augmentations by kind of image, seeded a sample and epoch
-network.py     backbones, fixed standardisation, head; blocks, rates, what stays frozen
-start.py       the frozen warm start, from the cached stage
-training.py    the loop
+augment.py     augmentations by kind of image, seeded per sample and epoch
 checkpoint.py  checkpoints that resume exactly
-ranks.py       several processes under torchrun
-fit.py         choosing on a fifth of the budget, then the refit
-evaluate.py    draws -> fits -> scores
-saved.py       the tuned network on disk, and predicting with it
+saved.py       the network on disk, and predicting with it
 """

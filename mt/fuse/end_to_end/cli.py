@@ -16,9 +16,9 @@ from mt.terminal import options
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"lr": "learning_rates", "epochs": "epochs", "fixed": "fixed", "dropout": "dropout", "augment": "augment",
-             "train_batch_norm": "train_batch_norm", "precision": "precision"}  # fmt: skip
+             "lora": "lora", "label_smoothing": "label_smoothing", "train_batch_norm": "train_batch_norm",
+             "precision": "precision"}  # fmt: skip
 _MACHINE = ("batch_size", "accumulate", "checkpoint_grad", "checkpoint_every", "workers", "memory")
-_RATES = " and ".join(f"{lr:g}" for lr in Settings.learning_rates)
 
 
 def unfrozen(command: F) -> F:
@@ -27,11 +27,12 @@ def unfrozen(command: F) -> F:
         click.option("--unfreeze", is_flag=True, help="Train the backbones too, from images: DVME end to end, or "
                      "with one --model the fine-tuning baseline."),
         click.option("--unfreeze-last", type=int, metavar="K", help="Train only the last K blocks of each backbone."),
-        click.option("--lr", multiple=True, type=float, metavar="RATE", help="Learning rate of head and last block; "
-                     f"of several (repeatable), a fifth of the budget chooses.  [default: {_RATES}]"),
-        click.option("--epochs", type=int, metavar="N", help="Passes over the budget, at most; a fifth of the budget "
-                     f"chooses.  [default: {Settings.epochs}]"),
-        click.option("--fixed", is_flag=True, help="Choose nothing: the first --lr, all --epochs."),
+        click.option("--lora", type=int, metavar="RANK", help="Train low-rank adapters in the attention and MLP layers "
+                     "of transformers instead of their weights."),
+        click.option("--lr", multiple=True, type=float, metavar="RATE", help="Learning rate of each backbone's last "
+                     "block; of several (repeatable), the budget chooses.  [default: by the kind of network]"),
+        click.option("--epochs", type=int, metavar="N", help="Passes over the budget.  [default: 400 / sqrt(labels)]"),
+        click.option("--fixed", is_flag=True, help="Choose nothing: the first --lr, the trained network alone."),
         click.option("--batch-size", type=int, metavar="N", help="Images at a time on a device.  "
                      f"[default: {Machine.batch_size}]"),
         click.option("--accumulate", type=int, metavar="N", help="Such batches a step.  [default: 1]"),
@@ -39,6 +40,8 @@ def unfrozen(command: F) -> F:
                      "[default: auto]"),
         click.option("--dropout", type=float, metavar="P", help="Of the standardised embeddings, in training.  "
                      f"[default: {Settings.dropout:g}]"),
+        click.option("--label-smoothing", type=float, metavar="P", help="Share of each label that goes to all classes "
+                     f"alike.  [default: {Settings.label_smoothing:g}]"),
         click.option("--train-batch-norm", is_flag=True, help="Let batch norms learn new statistics."),
         click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the networks.  [default: auto: "
                      "bfloat16 on a GPU that has it, else float16; float32 elsewhere]"),
@@ -64,6 +67,7 @@ class TrainingOptions:
 
     unfreeze: bool
     unfreeze_last: int | None
+    lora: int | None
     lr: tuple[float, ...]
     epochs: int | None
     fixed: bool
@@ -71,6 +75,7 @@ class TrainingOptions:
     accumulate: int | None
     augment: str | None
     dropout: float | None
+    label_smoothing: float | None
     train_batch_norm: bool
     precision: str | None
     checkpoint_grad: bool

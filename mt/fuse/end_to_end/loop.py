@@ -1,4 +1,7 @@
-"""The training loop: AdamW with a rate a block, warm-up and cosine, mixed precision, accumulation, several ranks.
+"""The training loop: AdamW with a rate per block, warm-up and cosine, mixed precision, accumulation, several ranks.
+
+The weights at the end are the mean of those after each of the last steps (stochastic weight averaging, Izmailov et al.,
+UAI 2018): with few labels the last steps wander around what they average to.
 
 Everything that decides a run's numbers is in its state: weights, optimizer, scaler, random states and the position in
 the global order of samples.  That order depends on seed and epoch alone; a batch is divided among the ranks and each
@@ -7,42 +10,49 @@ rank's share into parts that fit the device, so neither ranks nor parts change w
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.optimizer import schedule
-from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.augment import Moves
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
 from mt.fuse.end_to_end.images import ahead
-from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks, rates
-from mt.fuse.end_to_end.work import Part, Work, batches
+from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks
+from mt.fuse.end_to_end.trainable.families import Candidate, parameter_groups
+from mt.fuse.end_to_end.trainable.lora import merge
+from mt.fuse.end_to_end.work import Part, Work, batches, smooth_loss
 
 Array = npt.NDArray[Any]
 _MOST_NORM = 1.0  # gradients are clipped at this length
+AVERAGED = 0.2  # the share of the steps, the last ones, whose weights are averaged
 
 
 class Run:
     """One network in training, from its start or from a checkpoint, an epoch at a time.
 
-    lr: the rate of the head.  epochs: how long the schedule is, whether or not all of it is run.
+    epochs: how long the schedule is.
     """
 
-    def __init__(self, network: EndToEnd, work: Work, part: Part, *, lr: float, epochs: int) -> None:
-        self.network, self.work, self.part, self.lr = network, work, part, lr
+    def __init__(self, network: EndToEnd, work: Work, part: Part, candidate: Candidate, *, epochs: int) -> None:
+        self.network, self.work, self.part, self.candidate, self.epochs = network, work, part, candidate, epochs
         with work.computing():
             network.to(work.device)
         self.n_steps = epochs * -(-len(part.rows) // work.settings.batch)
-        groups = rates(network, layer_decay=work.settings.layer_decay, weight_decay=work.settings.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=work.device.type in ("cpu", "cuda"))
+        groups = parameter_groups(network, candidate, weight_decay=work.settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=candidate.head, fused=work.device.type in ("cpu", "cuda"))
         self.scaler = torch.amp.GradScaler(work.device.type, enabled=work.settings.precision == "float16")
         self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.averaged: list[Tensor] = []
+        self._frozen = {name for name, one in network.named_parameters() if not one.requires_grad}
         self.epoch = self.step = self.place = 0
         torch.manual_seed(work.seed * 1000 + work.ranks.rank)
         if work.machine.checkpoint_grad:
@@ -90,7 +100,7 @@ class Run:
         with self.work.computing():
             with self.work.autocast():
                 logits = self.network(self.work.inputs(pixels, moves))
-            share = loss(logits.float(), y, self.work.task).sum() / n
+            share = smooth_loss(logits.float(), y, self.work.task, self.work.settings.label_smoothing).sum() / n
             torch.autograd.backward(self.scaler.scale(share))
         return share.detach()
 
@@ -106,26 +116,61 @@ class Run:
             raise FitError(self.not_a_number(f"gradient is not a number {here}", self.part.rows[batch], kept))
         share = schedule(self.step, self.n_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group["share"] * share
+            group["lr"] = group["rate"] * share
         with self.work.computing():
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step, self.place = self.step + 1, self.place + 1
+        self._average()
         if self.step % self.work.machine.checkpoint_every == 0:
             kept.write(self)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Take the weights after a step into the mean, if the step is one of the last."""
+        n = self.step - math.floor(self.n_steps * (1 - AVERAGED))
+        if n == 1:
+            self.averaged = [parameter.detach().clone() for parameter in self.parameters]
+        elif n > 1:
+            for mean, parameter in zip(self.averaged, self.parameters, strict=True):
+                mean.lerp_(parameter, 1 / n)
+
+    @torch.no_grad()
+    def finished(self) -> EndToEnd:
+        """Return the network with its averaged weights, adapters merged.  The run cannot be resumed after this."""
+        for mean, parameter in zip(self.averaged, self.parameters, strict=True):
+            parameter.copy_(mean)
+        merge(self.network)
+        return self.network
+
+    def images_per_second(self) -> float:
+        """Return how many images a step of this process takes per second; the network is as before."""
+        self.network.train()
+        places = np.arange(len(self.part.rows))
+        batch = _Part(places[: self.work.machine.batch_size], begins=True, ends=True)
+        seconds = 0.0
+        for _ in range(2):  # the first pass prepares memory and kernels
+            began = time.perf_counter()
+            pixels, moves = self._made((places, batch))
+            self._backward(pixels, moves, batch.places, len(places))
+            if self.work.device.type == "cuda":
+                torch.cuda.synchronize(self.work.device)
+            seconds = time.perf_counter() - began
+        return len(batch.places) / max(seconds, 1e-9)
 
     def not_a_number(self, what: str, rows: Array, kept: Kept) -> str:
         """Return the line that says what is not a number on some rows, and where to go on from."""
         ids = ", ".join(self.work.images.ids[row] for row in rows)
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
-        return (
-            f"The {what}, on the images {ids}. {where} Look at these images, or lower the rate: --lr {self.lr / 10:g}"
-        )
+        lower = self.candidate.backbones[0] / 10
+        return f"The {what}, on the images {ids}. {where} Look at these images, or lower the rate: --lr {lower:g}"
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights and optimizer as tensors by name."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        """Return what training changes as tensors by name: weights, their mean, the optimizer."""
+        state = self.network.state_dict()
+        tensors = {f"network.{name}": value for name, value in state.items() if name not in self._frozen}
+        tensors |= {f"mean.{number}": value for number, value in enumerate(self.averaged)}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
         return tensors
@@ -137,7 +182,9 @@ class Run:
     def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
         """Go on from what `state` and `position` returned."""
         network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        self.network.load_state_dict(network)
+        self.network.load_state_dict({**self.network.state_dict(), **network})
+        kept = sum(name.startswith("mean.") for name in tensors)
+        self.averaged = [tensors[f"mean.{number}"].to(self.work.device) for number in range(kept)]
         held: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
@@ -161,12 +208,13 @@ class _Part:
 class Kept:
     """Writes a run's checkpoints, with what is known of the fit around it, and goes on from them.
 
-    facts: JSON that the fit adds (which run of it this is, what earlier runs found).
+    facts, tensors: what the fit adds (which run of it this is, what earlier runs found), as JSON and by name.
     """
 
     def __init__(self, files: Checkpoints, work: Work) -> None:
         self.files, self.work = files, work
         self.facts: dict[str, Any] = {}
+        self.tensors: dict[str, Tensor] = {}
 
     def write(self, run: Run) -> None:
         """Write a checkpoint from the first rank, with the random states of all."""
@@ -174,7 +222,7 @@ class Kept:
         if self.work.ranks.first:
             random = {f"random.{rank}": state for rank, state in enumerate(states)}
             facts = {**self.facts, "position": run.position(), "world": self.work.ranks.world}
-            self.files.write(Checkpoint({**run.state(), **random}, facts))
+            self.files.write(Checkpoint({**run.state(), **random, **self.tensors}, facts))
 
     def read(self) -> Checkpoint | None:
         """Return the newest good checkpoint.  Raises InputError for one of another number of processes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
+from mt.fuse.end_to_end.trainable.blocks import blocks
+from mt.fuse.end_to_end.trainable.lora import adapt
 
 
 class Standardize(nn.Module):
@@ -53,22 +55,20 @@ class LinearHead(nn.Module):
 class EndToEnd(nn.Module):
     """M images (N, 3, S_m, S_m) of the same cases, one a backbone, to logits (N, outputs).
 
-    last: train only the last so many blocks of each backbone.  Batch norms keep their statistics unless told otherwise.
+    last: train only the last so many blocks of each backbone.  lora: train adapters of this rank instead of weights.
+    Batch norms keep their statistics unless `train_batch_norm`.
     """
 
     def __init__(
         self, backbones: Sequence[nn.Module], scalings: Sequence[Standardize], head: DVME | LinearHead, *,
-        last: int | None = None, train_batch_norm: bool = False,
+        last: int | None = None, lora: int | None = None, train_batch_norm: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbones, self.scalings, self.head = nn.ModuleList(backbones), nn.ModuleList(scalings), head
         self._clip = scalings[0].clip
         self.requires_grad_(True)
         for backbone in backbones:
-            parts = blocks(backbone)
-            for part in parts[: -last or None] if last and last < len(parts) else []:
-                for parameter in part.parameters:
-                    parameter.requires_grad_(False)
+            _freeze(backbone, last=last, lora=lora, seed=seed)
         self._still = [
             module
             for backbone in backbones
@@ -84,6 +84,10 @@ class EndToEnd(nn.Module):
     @property
     def n_outputs(self) -> int:
         return int(self.head.n_outputs)
+
+    @property
+    def n_models(self) -> int:
+        return len(self.backbones)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -102,76 +106,20 @@ class EndToEnd(nn.Module):
         return found
 
 
-class BackboneBlock:
-    """One step of a backbone, for rates and freezing: its modules and the parameters they hold."""
-
-    def __init__(self, modules: Sequence[nn.Module], own: Sequence[nn.Parameter] = ()) -> None:
-        self.modules = list(modules)
-        self.own = list(own)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [*self.own, *(p for module in self.modules for p in module.parameters())]
-
-
-def blocks(backbone: nn.Module) -> list[BackboneBlock]:
-    """Return the steps of a backbone from its images to its embedding: the stem, then each block.
-
-    Blocks are the children of its sequences (a ResNet's `layer1` ... `layer4`, a transformer's `blocks`, stages with
-    blocks of their own).  What comes before the first, and a backbone's own parameters (class token, positions), is
-    the stem; what follows a block belongs to it (final norms).
-    """
-    found = [BackboneBlock([], list(backbone.parameters(recurse=False)))]
-    for child, in_sequence in _units(backbone):
-        if in_sequence:
-            found.append(BackboneBlock([child]))
-        else:
-            found[-1].modules.append(child)
-    return [block for block in found if block.parameters]
-
-
-def _units(module: nn.Module, *, in_sequence: bool = False) -> Iterator[tuple[nn.Module, bool]]:
-    for child in module.children():
-        if _is_sequence(child):
-            yield from _units(child, in_sequence=True)
-        elif _is_sequence(getattr(child, "blocks", None)):
-            yield from _units(child, in_sequence=in_sequence)
-        elif any(True for _ in child.parameters()):
-            yield child, in_sequence
-
-
-def _is_sequence(module: object) -> bool:
-    """Return whether a module is a sequence of blocks, which have layers of their own: a stem's layers do not."""
-    if not isinstance(module, (nn.Sequential, nn.ModuleList)):
-        return False
-    holding = [child for child in module if any(True for _ in child.parameters())]
-    return bool(holding) and all(any(True for _ in child.children()) for child in holding)
+def _freeze(backbone: nn.Module, *, last: int | None, lora: int | None, seed: int) -> None:
+    """Freeze all but the last blocks, and those too if adapters train in their place; the stem gets none."""
+    parts = blocks(backbone)
+    kept = parts[-last:] if last and last < len(parts) else parts
+    for part in parts[: len(parts) - len(kept)] if lora is None else parts:
+        for parameter in part.parameters:
+            parameter.requires_grad_(False)
+    if lora is not None:
+        adapt([part for part in kept if part is not parts[0] or len(parts) == 1], lora, seed=seed)
 
 
 def _is_frozen(module: nn.Module) -> bool:
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
-
-
-def rates(network: EndToEnd, *, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups, each with its `share` of the learning rate.
-
-    The head and each backbone's last block train at the full rate, a block at `layer_decay` times that of the one
-    above.  Biases, norms and other vectors do not decay (Loshchilov and Hutter's weight decay is for matrices).
-    """
-    shares = [(1.0, list(network.head.parameters()))]
-    for backbone in network.backbones:
-        parts = blocks(backbone)
-        shares += [(layer_decay ** (len(parts) - 1 - depth), part.parameters) for depth, part in enumerate(parts)]
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for share, parameters in shares:
-        for parameter in parameters:
-            if parameter.requires_grad:
-                decay = weight_decay if parameter.ndim > 1 else 0.0
-                groups.setdefault((share, decay), []).append(parameter)
-    return [
-        {"params": parameters, "share": share, "weight_decay": decay} for (share, decay), parameters in groups.items()
-    ]
 
 
 def checkpoint_blocks(network: EndToEnd) -> None:

@@ -19,21 +19,25 @@ class Settings:
     """One way to train; every field changes numbers.
 
     last: train only the last so many blocks of each backbone; None trains all.
-    learning_rates: candidates for the rate of the head and the last block; a block below has `layer_decay` times the
-    rate of the one above (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022).
-    epochs: passes over the budget, at most.  fixed: choose nothing; the first rate, all epochs.
+    lora: train adapters of this rank in attention and MLP layers instead of the weights themselves.
+    learning_rates: candidates for the rate of the last block; empty takes those of each backbone's family
+    (`trainable/families.py`), which also says how rates fall from block to block.
+    epochs: passes over the budget; None takes `epochs_for` its size.
+    fixed: choose nothing; the first rate, and the trained network alone.
     batch: images a step, over all accumulated parts and ranks.  dropout: of the standardised embeddings.
+    label_smoothing: the share of each label that goes to all classes alike (Szegedy et al., CVPR 2016).
     augment: a name of `AUGMENTATIONS`, or `auto` for what fits the dataset's kind.
     train_batch_norm: batch norms learn statistics too; by default those of pretraining stay.
     """
 
     last: int | None = None
-    learning_rates: tuple[float, ...] = (1e-4, 1e-5)
-    epochs: int = 10
+    lora: int | None = None
+    learning_rates: tuple[float, ...] = ()
+    epochs: int | None = None
     fixed: bool = False
     batch: int = 32
     dropout: float = 0.1
-    layer_decay: float = 0.8
+    label_smoothing: float = 0.1
     weight_decay: float = 0.01
     augment: str = "auto"
     train_batch_norm: bool = False
@@ -93,14 +97,15 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise InputError(f"--augment takes one of auto, {', '.join(AUGMENTATIONS)}; got '{settings.augment}'.")
     if settings.precision not in PRECISIONS:
         raise InputError(f"--precision takes one of {', '.join(PRECISIONS)}; got '{settings.precision}'.")
-    if not settings.learning_rates or min(settings.learning_rates) <= 0:
-        raise InputError(f"--lr takes numbers above 0, got {', '.join(map(str, settings.learning_rates)) or 'none'}.")
-    if not 0 <= settings.dropout < 1:
-        raise InputError(f"--dropout must be at least 0 and below 1, got {settings.dropout:g}.")
+    if min(settings.learning_rates, default=1) <= 0:
+        raise InputError(f"--lr takes numbers above 0, got {', '.join(map(str, settings.learning_rates))}.")
+    for option, share in (("--dropout", settings.dropout), ("--label-smoothing", settings.label_smoothing)):
+        if not 0 <= share < 1:
+            raise InputError(f"{option} must be at least 0 and below 1, got {share:g}.")
     for option, number in (
-        ("--epochs", settings.epochs), ("--unfreeze-last", settings.last), ("--batch-size", machine.batch_size),
-        ("--accumulate", machine.accumulate), ("--checkpoint-every", machine.checkpoint_every),
-        ("--workers", machine.workers),
+        ("--epochs", settings.epochs), ("--unfreeze-last", settings.last), ("--lora", settings.lora),
+        ("--batch-size", machine.batch_size), ("--accumulate", machine.accumulate),
+        ("--checkpoint-every", machine.checkpoint_every), ("--workers", machine.workers),
     ):  # fmt: skip
         if number is not None and number < 1:
             raise InputError(f"{option} takes a number of at least 1, got {number}.")

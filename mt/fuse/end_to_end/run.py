@@ -80,7 +80,7 @@ def _questions(
     """Yield one question per dataset, budget and seed."""
     cached, settings = request.cached, request.settings
     for pair in tuned:
-        method = method_name(len(pair.train), settings.last)
+        method = method_name(len(pair.train), settings)
         recipe = identity_of(settings, fitting, len(pair.train))
         for budget, seed, draw in draws.asked(cached.fractions, cached.shots, cached.seeds):
             yield Question(pair, budget, seed, method, recipe, draw)

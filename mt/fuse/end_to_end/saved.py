@@ -20,6 +20,7 @@ from mt.datasets.settings import decoding_of
 from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
+from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
 from mt.fuse.end_to_end.request import Machine, Settings
@@ -28,6 +29,7 @@ from mt.fuse.saved import END_TO_END
 from mt.probe.methods.linear import link
 from mt.probe.saved import ModelFolder
 from mt.results.model_files import (
+    Tensors,
     check_classes,
     check_format,
     read_about,
@@ -39,11 +41,11 @@ from mt.system.ranks import Ranks
 from mt.terminal import progress
 
 if TYPE_CHECKING:
-    from mt.fuse.end_to_end.fit import TunedFit
+    from mt.fuse.end_to_end.choice.fit import TunedFit
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`
 Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
@@ -52,10 +54,17 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     """Write a tuned network with all that is needed to predict later."""
     network, start = fitted.network, fitted.start
     assert network is not None
-    tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    first, last = network.parts[0], network.parts[-1]
+    tensors = {name: value.cpu().numpy() for name, value in last.state_dict().items()}
+    if first is not last:
+        tensors |= {
+            f"start.{name}": value.cpu().numpy() for name, value in first.state_dict().items()
+            if not np.array_equal(value.cpu().numpy(), tensors[name])
+        }  # fmt: skip
     folder.write(question, fit, {**tensors, "outputs": start.outputs, "base": start.base}, {
         "format": END_TO_END, "format_version": FORMAT_VERSION, "task": start.task, "n_classes": start.n_classes,
-        "head": _head_shape(network.head), "clip": network.clip, "attention": fit.outcome["attention"],
+        "head": _head_shape(last.head), "clip": last.clip, "share": network.share, "temperature": network.temperature,
+        "attention": fit.outcome["attention"],
         "backbones": described(question.pair.train),
     })  # fmt: skip
 
@@ -66,18 +75,31 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    check_format(file, about, END_TO_END, FORMAT_VERSION)
+    if about.get("format_version") != 1 or about.get("format") != END_TO_END:
+        check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
         tensors = read_tensors(file, about)
         outputs, base = tensors.pop("outputs"), tensors.pop("base")
-        backbones = [load_untrained(one) for one in about["backbones"]]
-        scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
-        dims = [one.dim for one in backbones]
-        network = EndToEnd([one.model for one in backbones], scalings, _head(dims, about["head"]))
-        network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+        before = {name.removeprefix("start."): tensors.pop(name) for name in list(tensors) if name.startswith("start.")}
+        trained, preprocessing = _network(about, tensors)
+        start = _network(about, {**tensors, **before})[0] if before else None
+        share = about.get("share", 1.0)
+        network = Blended(
+            start or trained, trained, about["task"], share=share if before else 1.0,
+            temperature=about.get("temperature", 1.0),
+        )  # fmt: skip
         precision = about["settings"]["recipe"]["precision"]
-    return TunedModel(about, network.eval(), [one.preprocess for one in backbones], outputs, base, precision)
+    return TunedModel(about, network.eval(), preprocessing, outputs, base, precision)
+
+
+def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list[Preprocess]]:
+    """Return the network with the weights given, and what prepares each backbone's images."""
+    backbones = [load_untrained(one) for one in about["backbones"]]
+    scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
+    network = EndToEnd([one.model for one in backbones], scalings, _head([one.dim for one in backbones], about["head"]))
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+    return network, [one.preprocess for one in backbones]
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,7 @@ class TunedModel:
     """A network trained end to end that was read back.  about: what the JSON says; precision: it is evaluated in."""
 
     about: dict[str, Any]
-    network: EndToEnd
+    network: Blended
     preprocessing: Sequence[Preprocess]
     outputs: Array
     base: Array

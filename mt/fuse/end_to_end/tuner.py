@@ -21,11 +21,12 @@ from mt.fuse.aligned import AlignedFeatures
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
-from mt.fuse.end_to_end.fit import Fitter, TunedFit
+from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import save_tuned
+from mt.fuse.end_to_end.trainable.lora import adaptable, no_layers
 from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
@@ -43,7 +44,7 @@ from mt.system.ranks import Ranks
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]
-REVISION = 1  # of end-to-end training; raised whenever its numbers change
+REVISION = 2  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
 
@@ -97,7 +98,12 @@ class Tuner:
         outcome = {
             **self._facts(question, loaded, probabilities, fitted), "n_labels": len(drawn.rows),
             "realised": drawn.realised, "attention": attention_by_class(question.pair, loaded.joined, received),
+            "cost": fitted.cost,
         }  # fmt: skip
+        progress.note(
+            f"  {fitted.cost['images']:,} images seen, {fitted.cost['images_choosing']:,} of them to choose, in "
+            f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}"
+        )
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
         if self.saved and fitted.network is not None:
@@ -111,6 +117,9 @@ class Tuner:
             self._loaded = None
             joined = AlignedFeatures.load(pair)
             backbones = [load_described(about, self.weights.get(about["name"])) for about in described(pair.train)]
+            for backbone in backbones if self.settings.lora else ():
+                if not adaptable(backbone.model):
+                    raise no_layers(backbone.name)
             for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
                 progress.note(line)
             data_dir = os.fspath(self.data_dir) if self.data_dir else None
@@ -156,11 +165,12 @@ def checkpoints_of(folder: Path, identity: str) -> Checkpoints:
     return Checkpoints(folder / identity[:16])
 
 
-def method_name(n_models: int, last: int | None) -> str:
+def method_name(n_models: int, settings: Settings) -> str:
     """Return what tables call the method: one model is the paper's fine-tuning baseline."""
+    last, lora = settings.last, f", LoRA {settings.lora}" if settings.lora else ""
     if n_models == 1:
-        return "fine-tune" + (f", last {last}" if last else "")
-    return "dvme, " + (f"last {last} unfrozen" if last else "unfrozen")
+        return "fine-tune" + (f", last {last}" if last else "") + lora
+    return "dvme, " + (f"last {last} unfrozen" if last else "unfrozen") + lora
 
 
 def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str, Any]:

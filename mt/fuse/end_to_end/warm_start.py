@@ -33,8 +33,11 @@ def cached_stage(budget: Budget, task: str, n_classes: int, *, seed: int, device
     )  # fmt: skip
 
 
-def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: Settings) -> EndToEnd:
-    """Return the network that computes what `fitted` does, from images; the backbones are copied."""
+def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: Settings, *, seed: int = 0) -> EndToEnd:
+    """Return the network that computes what `fitted` does, from images; the backbones are copied.
+
+    The seed draws the adapters, if there are any.
+    """
     if fitted.model is None:
         raise InputError("A budget of one class trains no network.")
     head = copy.deepcopy(fitted.model).float()
@@ -42,7 +45,7 @@ def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: S
     return EndToEnd(
         [copy.deepcopy(backbone) for backbone in backbones], scalings_of(fitted.inputs),
         head if len(backbones) > 1 else linear_of(fitted.model, dropout=settings.dropout),
-        last=settings.last, train_batch_norm=settings.train_batch_norm,
+        last=settings.last, lora=settings.lora, seed=seed, train_batch_norm=settings.train_batch_norm,
     ).to(memory_format=torch.channels_last)  # fmt: skip
 
 

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from mt.errors import MtError
+from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.augment import Augmentation, Moves
+from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.images import Images, ahead
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.system.device import tf32
 from mt.system.ranks import Ranks
+from mt.types import MISSING
 
 Array = npt.NDArray[Any]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,11 +85,11 @@ def batches(n: int, batch: int, *, seed: int, epoch: int) -> list[Array]:
 
 
 @torch.no_grad()
-def predict(network: EndToEnd, work: Work, rows: Array) -> tuple[Array, Array]:
+def predict(network: EndToEnd | Blended, work: Work, rows: Array) -> tuple[Array, Array]:
     """Return logits (n, outputs) and the attention each model receives (n, M), float64; ranks share the work."""
     network.to(work.device).eval()
     n, n_outputs, size = len(rows), network.n_outputs, work.machine.batch_size
-    found = torch.zeros(n, n_outputs + len(network.backbones), dtype=torch.float64)
+    found = torch.zeros(n, n_outputs + network.n_models, dtype=torch.float64)
     mine = work.ranks.share(np.arange(n))
     cuts = [mine[start : start + size] for start in range(0, len(mine), size)]
     for places, pixels in ahead(cuts, lambda places: work.images.pixels(rows[places]), workers=work.workers):
@@ -96,6 +99,20 @@ def predict(network: EndToEnd, work: Work, rows: Array) -> tuple[Array, Array]:
         found[torch.from_numpy(places)] = both.cpu().double()
     work.ranks.sum_([found])
     return found[:, :n_outputs].numpy(), found[:, n_outputs:].numpy()
+
+
+def smooth_loss(logits: Tensor, y: Tensor, task: str, smoothing: float) -> Tensor:
+    """Return the log loss of each row, a share of its label given to all classes alike (`loss` has the shapes)."""
+    found = loss(logits, y, task)
+    if not smoothing:
+        return found
+    if task == "multilabel":
+        both = [loss(logits, torch.where(y == MISSING, y, value), task) for value in (0, 1)]
+        uniform = (both[0] + both[1]) / 2
+    else:
+        several = torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
+        uniform = -torch.log_softmax(several, dim=-1).mean(dim=-1)
+    return (1 - smoothing) * found + smoothing * uniform
 
 
 def _no_memory(error: Exception) -> bool:

@@ -9,8 +9,10 @@ from torch import nn
 
 from mt.backbones import load_backbone
 from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.network import blocks, checkpoint_blocks, rates
+from mt.fuse.end_to_end.network import checkpoint_blocks
 from mt.fuse.end_to_end.request import Settings
+from mt.fuse.end_to_end.trainable.blocks import blocks
+from mt.fuse.end_to_end.trainable.families import Candidate, parameter_groups
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, predict
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
@@ -39,7 +41,7 @@ def test_batch_norms_keep_their_statistics_unless_asked(cache, train_batch_norm)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
     weights = [norm.weight.detach().clone() for norm in norms]
-    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), lr=1e-3, epochs=1)
+    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), bench.candidate(1e-3), epochs=1)
     run.train_epoch(Kept(None, run.work))
     moved = [not torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True)]
     assert all(moved) if train_batch_norm else not any(moved)
@@ -52,7 +54,7 @@ def test_unfreeze_last_trains_the_last_blocks_alone(cache, model):
     _, network = start(bench, last=2)
     parts = blocks(network.backbones[0])
     before = [[p.detach().clone() for p in part.parameters] for part in parts]
-    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), lr=1e-3, epochs=1)
+    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), bench.candidate(1e-3), epochs=1)
     run.train_epoch(Kept(None, run.work))
     changed = [
         any(not torch.equal(a, b) for a, b in zip(old, part.parameters, strict=True))
@@ -74,13 +76,13 @@ def test_blocks_hold_every_parameter_once_in_order(name):
 
 def test_rates_fall_towards_the_images_and_vectors_do_not_decay(cache):
     _, network = start(Bench(cache, RESNET, VIT))
-    groups = rates(network, layer_decay=0.5, weight_decay=0.01)
-    share = {id(p): group["share"] for group in groups for p in group["params"]}
-    assert len(share) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-    for backbone in network.backbones:
-        found = [{share[id(p)] for p in part.parameters} for part in blocks(backbone)]
-        assert found == [{0.5 ** (len(found) - 1 - depth)} for depth in range(len(found))]
-    assert {share[id(p)] for p in network.head.parameters()} == {1.0}
+    groups = parameter_groups(network, Candidate(1.0, (0.5, 0.25), (0.5, 1.0)), weight_decay=0.01)
+    rate = {id(p): group["rate"] for group in groups for p in group["params"]}
+    assert len(rate) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    for backbone, last, decay in zip(network.backbones, (0.5, 0.25), (0.5, 1.0), strict=True):
+        found = [{rate[id(p)] for p in part.parameters} for part in blocks(backbone)]
+        assert found == [{last * decay ** (len(found) - 1 - depth)} for depth in range(len(found))]
+    assert {rate[id(p)] for p in network.head.parameters()} == {1.0}
     assert all((p.ndim > 1) == (group["weight_decay"] > 0) for group in groups for p in group["params"])
 
 

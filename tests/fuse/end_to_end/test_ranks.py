@@ -42,10 +42,10 @@ def test_two_processes_are_one_with_twice_the_batch(cache, tmp_path):
     assert alone.identity == together.identity  # 8 images a step either way
     assert len(shown.splitlines()) == len(both.splitlines())  # the second process prints nothing
     np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-3)
-    ours, theirs = (fit.outcome["selection"]["epochs"] for fit in (together, alone))
-    assert ours.keys() == theirs.keys()
-    for rate in ours:
-        np.testing.assert_allclose(ours[rate], theirs[rate], atol=1e-3)
+    for what in ("candidates", "shares"):
+        ours, theirs = (fit.outcome["selection"][what] for fit in (together, alone))
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    assert alone.outcome["settings"]["share"] == together.outcome["settings"]["share"] > 0
     # Adam turns rounding into steps where a gradient is nothing else: a few weights may differ by a step or two.
     differences = torch.cat([(one[name].double() - two[name].double()).abs().flatten() for name in one])
     assert differences.quantile(0.99) < 1e-4

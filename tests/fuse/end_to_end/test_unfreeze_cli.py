@@ -25,7 +25,7 @@ from mt.predict.request import PredictRequest
 from mt.results.store import ScoreStore
 from tests.fuse.end_to_end.small import DATASET, RESNET, VIT
 
-QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-3", "--fixed")
+QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-4", "--fixed")
 
 
 def run(cache: Path, *arguments: str) -> str:

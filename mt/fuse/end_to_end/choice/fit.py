@@ -1,0 +1,246 @@
+"""One budget -> the network that predicts: candidates race, the winner is tried on fifths, then trained on all.
+
+Everything here sees the budget alone.  In the choice, the warm start too is fitted without the fifth held out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mt.errors import FitError
+from mt.fuse.dvme.fit import FittedDVME
+from mt.fuse.end_to_end.blended import Blended
+from mt.fuse.end_to_end.checkpoint import Checkpoint
+from mt.fuse.end_to_end.choice.held_out import FIFTHS, held_out
+from mt.fuse.end_to_end.choice.schedule import Schedule, schedule_for
+from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.trainable.families import Candidate, candidates
+from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
+from mt.fuse.end_to_end.work import Part, Work, predict
+from mt.terminal import progress
+
+Array = npt.NDArray[Any]
+NO_FIFTH = Share(0.5, 1.0, {})  # nothing says which is better
+
+
+@dataclass(frozen=True)
+class TunedFit:
+    """What predicts, with its warm start, how both were chosen, and what that cost.
+
+    network is None where the budget holds one class only: then the start's base rates predict.
+    """
+
+    network: Blended | None
+    start: FittedDVME
+    settings: dict[str, Any]
+    selection: dict[str, Any]
+    flags: tuple[str, ...]
+    cost: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One run: a candidate on some rows for so many epochs, `held` the rows that it is tried on."""
+
+    candidate: Candidate
+    start: FittedDVME
+    rows: Array
+    held: Array | None
+    epochs: int
+    label: str
+
+
+class Fitter:
+    """Fits one budget, from its checkpoint where there is one."""
+
+    def __init__(self, budget: Budget, backbones: Sequence[nn.Module], work: Work, kept: Kept) -> None:
+        self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
+        self.found: Checkpoint | None = kept.read()
+        self.done: list[HeldOut] = _tried(self.found) if self.found else []
+        self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
+        settings = work.settings
+        self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
+        self.fifths = [] if settings.fixed else held_out(
+            budget, task=work.task, n_classes=work.n_classes, seed=work.seed
+        )  # fmt: skip
+        self.schedule: Schedule = schedule_for(len(budget.y), settings.epochs, n_fifths=len(self.fifths))
+        self.images = {"choosing": 0, "training": 0}
+        self._runs = 0
+
+    def fit(self) -> TunedFit:
+        """Return the network that was chosen and trained on the whole budget."""
+        with torch.random.fork_rng(devices=[]):
+            start = self._start(self.budget)
+            recipe = {"name": "unfrozen", **self.work.settings.recipe(), "start": start.choice.recipe.name}
+            if start.model is None:
+                nothing = {"recipe": recipe, "lr": None, "epochs": 0, "share": 0.0}
+                return TunedFit(None, start, nothing, {}, start.choice.flags, self._cost())
+            self._estimate(start)
+            candidate, raced, share = self._choose()
+            network = self._blended(start, candidate, share)
+        settings = {
+            "recipe": recipe, "lr": list(candidate.backbones), "head_lr": candidate.head,
+            "epochs": self.schedule.whole if share.share else 0, "share": share.share,
+            "temperature": share.temperature, "C": start.choice.C,
+        }  # fmt: skip
+        selection = {
+            "metric": "log_loss", "source": f"{len(self.fifths)} of {FIFTHS} fifths of the budget",
+            "candidates": raced, "shares": share.losses,
+        }  # fmt: skip
+        flags = [*start.choice.flags, *(["start_kept"] if not share.share else [])]
+        if share is NO_FIFTH:
+            flags.append("fixed_schedule")
+        return TunedFit(network.eval(), start, settings, selection if share.losses else {}, tuple(flags), self._cost())
+
+    @property
+    def seconds(self) -> float:
+        """How long the fit has taken, those of a run before a checkpoint included."""
+        return time.perf_counter() - self._began
+
+    def _cost(self) -> dict[str, float]:
+        return {
+            "images": sum(self.images.values()), "images_choosing": self.images["choosing"],
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
+    def _start(self, budget: Budget) -> FittedDVME:
+        """Fit the cached stage on the first rank, and send it to the others."""
+        work, start = self.work, None
+        if work.ranks.first:
+            start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
+        return work.ranks.told(start)
+
+    def _choose(self) -> tuple[Candidate, dict[str, float], Share]:
+        """Return the candidate that wins the race, each one's held-out loss there, and the share of its training."""
+        first = self.candidates[0]
+        if self.work.settings.fixed:
+            return first, {}, Share(1.0, 1.0, {})
+        pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.fifths]
+        taught = [(start, rows, held) for start, rows, held in pairs if start.model is not None]
+        if not taught:
+            return first, {}, NO_FIFTH
+        raced = {}
+        start, rows, held = taught[0]
+        some = np.random.default_rng(self.work.seed).permutation(rows)[: math.ceil(
+            len(rows) * self.schedule.trial_rows)]  # fmt: skip
+        for candidate in self.candidates if len(self.candidates) > 1 else ():
+            tried = self._try(
+                _Trial(candidate, start, np.sort(some), held, self.schedule.trial, f"trying {candidate.label}")
+            )
+            raced[candidate.label] = choose_share([tried], self.work.task).loss
+        winner = min(self.candidates, key=lambda one: raced.get(one.label, 0.0))
+        found = [
+            self._try(_Trial(winner, *one, self.schedule.held_out, f"held out {number}/{len(taught)}"))
+            for number, one in enumerate(taught, start=1)
+        ]
+        return winner, raced, choose_share(found, self.work.task)
+
+    def _blended(self, start: FittedDVME, candidate: Candidate, share: Share) -> Blended:
+        """Train on the whole budget, if the trained network has a part."""
+        everything = np.arange(len(self.budget.y))
+        trained = None
+        if share.share:
+            trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
+        before = self._network(start) if share.share < 1 else None
+        return Blended(before, trained, self.work.task, share=share.share, temperature=share.temperature)
+
+    def _try(self, trial: _Trial) -> HeldOut:
+        """Return what a run says of its held-out rows; known from the checkpoint if it was done before."""
+        assert trial.held is not None
+        if self._runs < len(self.done):
+            found = self.done[self._runs]
+            self._count(trial)
+            return found
+        network = self._run(trial)
+        held = self._part(trial.start, trial.held)
+        logits = [
+            torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (self._network(trial.start), network)
+        ]
+        self._check(logits[1], held)
+        self.done.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
+        return self.done[-1]
+
+    def _run(self, trial: _Trial) -> EndToEnd:
+        """Train one network, from its checkpoint where there is one."""
+        number = self._runs
+        self._count(trial)
+        work = self.work
+        run = Run(
+            self._network(trial.start), work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs
+        )
+        if self.found and self.found.facts["run"] == number:
+            self.kept.restore(run, self.found)
+        self.kept.tensors = _tensors(self.done)
+        with progress.bar(trial.label, trial.epochs if work.ranks.first else 0, unit="epochs", done=run.epoch) as go:
+            while run.epoch < trial.epochs:
+                self.kept.facts = {"run": number, "seconds": self.seconds}
+                run.train_epoch(self.kept)
+                self.kept.write(run)
+                go(1)
+        return run.finished()
+
+    def _count(self, trial: _Trial) -> None:
+        self._runs += 1
+        self.images["training" if trial.held is None else "choosing"] += trial.epochs * len(trial.rows)
+
+    def _network(self, start: FittedDVME) -> EndToEnd:
+        return network_from(start, self.backbones, self.work.settings, seed=self.work.seed)
+
+    def _part(self, start: FittedDVME, rows: Array) -> Part:
+        """Return those of the rows whose labels the start knows, numbered as it numbers them."""
+        y, outputs = self.budget.y[rows], start.outputs
+        if self.work.task == "multilabel":
+            return Part(rows, y[:, outputs])
+        known = np.isin(y, outputs)
+        return Part(rows[known], np.searchsorted(outputs, y[known]))
+
+    def _check(self, logits: Tensor, held: Part) -> None:
+        """Raise FitError for logits that are not numbers."""
+        finite = torch.isfinite(logits).all(dim=1).numpy()
+        if not finite.all():
+            ids = ", ".join(self.work.images.ids[row] for row in held.rows[~finite])
+            raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: --lr 1e-4")
+
+    def _estimate(self, start: FittedDVME) -> None:
+        """Say before the work how long it takes, from one timed step."""
+        n, work = len(self.budget.y), self.work
+        choosing, training = self.schedule.images(
+            n, n_candidates=len(self.candidates) if self.fifths else 0, n_fifths=len(self.fifths)
+        )
+        part = self._part(start, np.arange(min(n, work.settings.batch)))
+        run = Run(self._network(start), work, part, self.candidates[0], epochs=1)
+        rate = run.images_per_second() * work.ranks.world
+        if work.ranks.first:
+            minutes = math.ceil((choosing + training) / rate / 60)
+            progress.note(
+                f"  {n} labels: about {choosing:,} images to choose and {training:,} to train, at {rate:.0f} images/s: "
+                f"about {minutes} min"
+            )
+
+
+def _tensors(done: Sequence[HeldOut]) -> dict[str, Tensor]:
+    return {
+        f"tried.{number}.{name}": value
+        for number, one in enumerate(done)
+        for name, value in (("start", one.start), ("trained", one.trained), ("y", one.y))
+    }
+
+
+def _tried(found: Checkpoint) -> list[HeldOut]:
+    """Return what the runs that a checkpoint knows found."""
+    tensors = {name: value for name, value in found.tensors.items() if name.startswith("tried.")}
+    return [
+        HeldOut(*(tensors[f"tried.{number}.{name}"] for name in ("start", "trained", "y")))
+        for number in range(len(tensors) // 3)
+    ]

@@ -1,0 +1,53 @@
+"""The steps of a backbone from its images to its embedding: what is frozen, and what trains at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+
+class BackboneBlock:
+    """One step of a backbone, for rates and freezing: its modules and the parameters they hold."""
+
+    def __init__(self, modules: Sequence[nn.Module], own: Sequence[nn.Parameter] = ()) -> None:
+        self.modules = list(modules)
+        self.own = list(own)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.own, *(p for module in self.modules for p in module.parameters())]
+
+
+def blocks(backbone: nn.Module) -> list[BackboneBlock]:
+    """Return the steps of a backbone from its images to its embedding: the stem, then each block.
+
+    Blocks are the children of its sequences (a ResNet's `layer1` ... `layer4`, a transformer's `blocks`, stages with
+    blocks of their own).  What comes before the first, and a backbone's own parameters (class token, positions), is
+    the stem; what follows a block belongs to it (final norms).
+    """
+    found = [BackboneBlock([], list(backbone.parameters(recurse=False)))]
+    for child, in_sequence in _units(backbone):
+        if in_sequence:
+            found.append(BackboneBlock([child]))
+        else:
+            found[-1].modules.append(child)
+    return [block for block in found if block.parameters]
+
+
+def _units(module: nn.Module, *, in_sequence: bool = False) -> Iterator[tuple[nn.Module, bool]]:
+    for child in module.children():
+        if _is_sequence(child):
+            yield from _units(child, in_sequence=True)
+        elif _is_sequence(getattr(child, "blocks", None)):
+            yield from _units(child, in_sequence=in_sequence)
+        elif any(True for _ in child.parameters()):
+            yield child, in_sequence
+
+
+def _is_sequence(module: object) -> bool:
+    """Return whether a module is a sequence of blocks, which have layers of their own: a stem's layers do not."""
+    if not isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return False
+    holding = [child for child in module if any(True for _ in child.parameters())]
+    return bool(holding) and all(any(True for _ in child.children()) for child in holding)

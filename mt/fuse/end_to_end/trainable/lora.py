@@ -1,0 +1,71 @@
+"""Low-rank adapters (LoRA, Hu et al., ICLR 2022): a frozen weight W is used as W + B A, and only A and B train.
+
+B begins at zero, so the network begins as it was.  `merge` adds B A to the weights; the network then has the
+parameters that it had before, and is saved and read as any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from mt.errors import InputError
+from mt.fuse.end_to_end.trainable.blocks import BackboneBlock, blocks
+
+
+class LowRank(nn.Module):
+    """A weight (out, in) plus B A of rank r; A is (r, in), B is (out, r)."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(weight.shape[1])
+        self.a = nn.Parameter(torch.empty(rank, weight.shape[1]).uniform_(-bound, bound))
+        self.b = nn.Parameter(torch.zeros(weight.shape[0], rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.b @ self.a).to(weight.dtype)
+
+
+def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
+    """Add adapters to the attention and MLP layers of frozen blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module, name in list(_weights(parts)):
+            weight = getattr(module, name)
+            parametrize.register_parametrization(module, name, LowRank(weight, min(rank, *weight.shape)))
+
+
+def adaptable(backbone: nn.Module) -> bool:
+    """Return whether a network has layers that adapters are for."""
+    return any(True for _ in _weights(blocks(backbone)[1:]))
+
+
+def merge(network: nn.Module) -> None:
+    """Add every adapter to its weight and remove it."""
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def no_layers(model: str) -> InputError:
+    """Return the error for a network that has no layers to adapt."""
+    return InputError(
+        f"'{model}' has no attention or MLP layers to adapt: --lora is for transformers. "
+        "Remove --lora; to train less of it, add --unfreeze-last 2"
+    )
+
+
+def _weights(parts: Sequence[BackboneBlock]) -> Iterator[tuple[nn.Module, str]]:
+    """Yield the layers whose weights are adapted, with the names of these weights."""
+    for part in parts:
+        for top in part.modules:
+            for module in top.modules():
+                if isinstance(module, nn.Linear):
+                    yield module, "weight"
+                elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+                    yield module, "in_proj_weight"

@@ -1,0 +1,181 @@
+"""The choice inside a budget: fifths, schedule, race, share of the trained network, temperature, and their cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mt.errors import FitError
+from mt.fuse.end_to_end.checkpoint import Checkpoints
+from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
+from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
+from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
+from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, choose_share
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.work import predict
+from mt.types import LabelledRows
+from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+
+
+def fitter(bench: Bench, y: np.ndarray, folder, **changes: object) -> Fitter:
+    settings = replace(bench.settings, **{"learning_rates": (1e-3, 1e-4), "epochs": 2, **changes})
+    work = replace(bench.work(), settings=settings)
+    return Fitter(replace(bench.budget, y=y), bench.networks, work, Kept(Checkpoints(folder), work))
+
+
+def fitted(bench: Bench, y: np.ndarray, folder, **changes: object) -> TunedFit:
+    return fitter(bench, y, folder, **changes).fit()
+
+
+@pytest.mark.parametrize("n", [40, 200])
+def test_fifths_are_stratified_split_no_group_and_hold_out_enough(n):
+    groups = np.arange(n) // 4
+    y = (groups % 4 == 0).astype(np.int64)
+    budget = LabelledRows((np.zeros((n, 2)),), y, groups)
+    found = held_out(budget, task="binary", n_classes=2, seed=0)
+    assert len(found) in {40: (3, 4), 200: (1,)}[n]
+    for fit, held in found:
+        assert not set(groups[fit]) & set(groups[held])
+        assert sorted([*fit, *held]) == list(range(n))
+        assert len(held) == pytest.approx(0.2 * n, abs=8)
+        assert y[held].mean() == pytest.approx(y.mean(), abs=0.26)
+    everything = np.concatenate([held for _, held in found])
+    assert len(everything) == len(set(everything)) >= min(ENOUGH, n / 2)
+    assert held_out(budget.take(np.flatnonzero(y == 0)), task="binary", n_classes=2, seed=0) == []
+
+
+@pytest.mark.parametrize(("n", "epochs"), [(4, 100), (100, 40), (1_000, 13), (1_000_000, 3)])
+def test_steps_hardly_depend_on_the_budget(n, epochs):
+    assert epochs_for(n) == epochs
+
+
+@pytest.mark.parametrize("n", [75, 100, 300, 1_000, 10_000])
+def test_choosing_costs_less_than_training(n):
+    n_fifths = 1 if n >= 5 * ENOUGH else 2
+    choosing, training = schedule_for(n, None, n_fifths=n_fifths).images(n, n_candidates=2, n_fifths=n_fifths)
+    assert 0.5 * training < choosing < training
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize(("better", "share"), [("start", 0.0), ("trained", 1.0), ("both", 0.5)])
+def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(task, better, share):
+    rng = np.random.default_rng(0)
+    y = torch.from_numpy(rng.integers(0, 2, (200, 2) if task == "multilabel" else 200))
+    right = {"binary": 2.0 * y[:, None] - 1 if task == "binary" else None,
+             "multiclass": torch.nn.functional.one_hot(y, 2).double() if task == "multiclass" else None,
+             "multilabel": 2.0 * y - 1}[task].double()  # fmt: skip
+    noise = [torch.from_numpy(rng.normal(size=right.shape)) for _ in range(2)]
+    good, bad = [2 * right + one for one in noise], -right + noise[0]
+    start, trained = {"start": (good[0], bad), "trained": (bad, good[1]), "both": good}[better]
+    found = choose_share([HeldOut(start[:120], trained[:120], y[:120]), HeldOut(start[120:], trained[120:], y[120:])],
+                         task)  # fmt: skip
+    assert found.share == share
+    assert found.loss == found.losses[f"{share:g}"] == min(found.losses.values())
+    assert list(found.losses) == [f"{one:g}" for one in SHARES]
+    assert (found.temperature == 1) == (share == 0)
+
+
+def test_a_few_cases_that_are_all_right_do_not_make_certain():
+    y = torch.tensor([0, 1] * 5)
+    sure = (2.0 * y - 1).double()[:, None]
+    few = choose_share([HeldOut(-sure, sure, y)], "binary")
+    many = choose_share([HeldOut(-sure.repeat(50, 1), sure.repeat(50, 1), y.repeat(50))], "binary")
+    assert few.temperature > many.temperature
+    overconfident = torch.where(torch.arange(10)[:, None] < 2, -20 * sure, 20 * sure)
+    assert choose_share([HeldOut(overconfident, overconfident * 0.99, y)], "binary").temperature > 1
+
+
+def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(cache, tmp_path, monkeypatch):
+    runs: list[tuple[float, int, int]] = []
+    real = Run.finished
+    monkeypatch.setattr(Run, "finished", lambda run: (
+        runs.append((run.candidate.backbones[0], run.epochs, len(run.part.rows))), real(run))[1])  # fmt: skip
+    bench = Bench(cache, RESNET)
+    found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
+    raced = found.selection["candidates"]
+    winner = float(min(raced, key=raced.get))
+    assert runs[:2] == [(1e-3, 2, 32), (1e-4, 2, 32)]
+    assert runs[2:] == [(winner, 10, 32)] * 4 + [(winner, 20, 40)] * (found.settings["share"] > 0)
+    assert found.settings["lr"] == [winner]
+    choosing = (2 + 2 + 4 * 10) * 32
+    assert found.cost["images_choosing"] == choosing
+    assert found.cost["images"] == choosing + 20 * 40 * (found.settings["share"] > 0)
+    assert found.cost["seconds"] > 0
+
+
+def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypatch):
+    bench = Bench(cache, RESNET)
+    pairs = held_out(bench.budget, task="binary", n_classes=2, seed=0)[:1]
+    turned = bench.budget.y.copy()
+    turned[pairs[0][1]] = turned[pairs[0][1]][::-1]
+    assert not np.array_equal(turned, bench.budget.y)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.held_out", lambda *_, **__: pairs)
+    tried = []
+    for number, y in enumerate((bench.budget.y, turned)):
+        one = fitter(bench, y, tmp_path / str(number), learning_rates=(1e-3,))
+        one.fit()
+        tried.append(one.done[0])
+    for name in ("start", "trained"):
+        assert torch.equal(getattr(tried[0], name), getattr(tried[1], name))
+
+
+@pytest.mark.parametrize(("models", "kept"), [((RESNET,), True), ((RESNET, VIT), True), ((RESNET,), False)])
+def test_a_training_that_fails_costs_no_accuracy(cache, tmp_path, monkeypatch, models, kept):
+    """Weights that are ruined on the held-out fifths leave the start as it was; sound ones are taken."""
+    bench = Bench(cache, *models)
+    real = Run.finished
+
+    def finished(run: Run) -> object:
+        network = real(run)
+        with torch.no_grad():
+            for parameter in network.head.parameters() if kept else ():
+                parameter.mul_(-30)
+        return network
+
+    monkeypatch.setattr(Run, "finished", finished)
+    found = fitted(bench, bench.budget.y, tmp_path, epochs=30)
+    assert ("start_kept" in found.flags) == kept == (found.settings["share"] == 0)
+    if kept:
+        assert found.network is not None
+        logits, _ = predict(found.network, bench.work(bench.joined.first.cases.ids), np.arange(20))
+        expected, _ = found.start.predict(bench.joined.test)
+        cached = np.log(expected / (1 - expected.astype(np.float64)))
+        np.testing.assert_allclose(logits[:, 0], cached, atol=1e-3 * cached.std())
+
+
+def test_fixed_chooses_nothing(cache, tmp_path):
+    bench = Bench(cache, RESNET)
+    found = fitted(bench, bench.budget.y, tmp_path, fixed=True)
+    assert (found.settings["lr"], found.settings["epochs"], found.settings["share"]) == ([1e-3], 2, 1.0)
+    assert (found.selection, found.cost["images_choosing"], found.cost["images"]) == ({}, 0, 80)
+
+
+def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half_of_both(cache, tmp_path):
+    bench = Bench(cache, RESNET, VIT)
+    none = fitted(bench, np.zeros(40, np.int64), tmp_path / "0", epochs=1)
+    assert (none.network, none.flags, none.settings["epochs"]) == (None, ("one_class",), 0)
+    few = bench.budget.take(np.array([np.argmin(bench.budget.y), np.argmax(bench.budget.y)]))
+    kept = fitter(bench, bench.budget.y, tmp_path / "1", epochs=1)
+    kept.budget, kept.fifths = few, held_out(few, task="binary", n_classes=2, seed=0)
+    found = kept.fit()
+    assert "fixed_schedule" in found.flags
+    assert (found.settings["epochs"], found.settings["share"], found.selection) == (1, 0.5, {})
+
+
+def test_predictions_that_are_no_numbers_name_the_images(cache, tmp_path, monkeypatch):
+    bench = Bench(cache, RESNET)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.predict", lambda network, work, rows: (
+        np.full((len(rows), 1), np.nan), None))  # fmt: skip
+    with pytest.raises(FitError, match=r"Predictions of held-out images are not numbers, on .*Lower the rate"):
+        fitted(bench, bench.budget.y, tmp_path)
+
+
+def test_how_long_it_takes_is_said_before(cache, tmp_path, capsys):
+    bench = Bench(cache, RESNET)
+    found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "labels: about" in line]
+    assert line.startswith("  40 labels: about 1,408 images to choose and 800 to train, at ")
+    assert found.cost["images_choosing"] == 1408

@@ -1,0 +1,99 @@
+"""What of a backbone trains, and how fast: rates by kind of network, low-rank adapters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mt.backbones import load_backbone
+from mt.errors import InputError
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.request import FinetuneRequest, Machine, Settings
+from mt.fuse.end_to_end.run import run_unfrozen
+from mt.fuse.end_to_end.saved import load_tuned
+from mt.fuse.end_to_end.trainable.families import ADAPTERS, CONVOLUTIONAL, HEAD_RATE, TRANSFORMER, candidates, family_of
+from mt.fuse.end_to_end.trainable.lora import adaptable
+from mt.fuse.end_to_end.warm_start import cached_stage, network_from
+from mt.fuse.end_to_end.work import Part, predict
+from mt.fuse.request import FuseRequest
+from mt.results.store import ScoreStore
+from tests.fuse.end_to_end.small import DATASET, RESNET, VIT, Bench
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "layers"),
+    [
+        (RESNET, CONVOLUTIONAL, False),
+        (VIT, TRANSFORMER, True),
+        ("efficientnet-lite0", CONVOLUTIONAL, False),
+        ("supervised", CONVOLUTIONAL, False),
+        ("dino", TRANSFORMER, True),
+        ("timm:convnext_atto", TRANSFORMER, False),
+    ],
+)
+def test_networks_have_the_rates_of_their_kind(name, family, layers):
+    network = load_backbone(name, "random").model
+    assert family_of(network) is family
+    assert [one.backbones for one in candidates([network])] == [(rate,) for rate in family.rates]
+    assert candidates([network])[0].head == HEAD_RATE
+    assert adaptable(network) == layers
+
+
+def test_models_of_several_kinds_each_train_at_their_own_rate_and_named_rates_hold_for_all():
+    both = [load_backbone(name, "random").model for name in (RESNET, VIT)]
+    first, second = candidates(both)
+    assert (first.backbones, second.backbones) == ((1e-3, 1e-4), (3e-4, 3e-5))
+    assert first.layer_decays == (CONVOLUTIONAL.layer_decay, TRANSFORMER.layer_decay)
+    assert first.label == "0.001 + 0.0001"
+    assert [one.backbones for one in candidates(both, [1e-5])] == [(1e-5, 1e-5)]
+    assert candidates(both, adapters=True)[0].backbones == (ADAPTERS.rates[0],) * 2
+
+
+@pytest.mark.parametrize("last", [None, 1])
+def test_adapters_train_alone_begin_as_nothing_and_are_merged(cache, tmp_path, last):
+    bench = Bench(cache, VIT, settings=Settings(batch=8, dropout=0.0, lora=2, last=last))
+    fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
+    plain = network_from(fitted, bench.networks, Settings(dropout=0.0))
+    network, work = network_from(fitted, bench.networks, bench.settings), bench.work()
+    before = predict(plain, work, np.arange(8))[0]
+    np.testing.assert_allclose(predict(network, work, np.arange(8))[0], before, atol=1e-5)
+    trainable = {name for name, one in network.named_parameters() if one.requires_grad and "backbones" in name}
+    assert trainable
+    assert all(name.endswith((".a", ".b")) and ("attn" in name or "mlp" in name) for name in trainable)
+    n_blocks = len(bench.networks[0].blocks)
+    assert {name.split("blocks.")[1].split(".")[0] for name in trainable} == (
+        {str(n_blocks - 1)} if last else {str(number) for number in range(n_blocks)}
+    )
+    run = Run(network, work, Part(np.arange(40), bench.budget.y), bench.candidate(1e-2), epochs=1)
+    assert not any("original" in name for name in run.state())
+    run.train_epoch(Kept(None, work))
+    adapted = predict(network, work, np.arange(8))[0]
+    assert np.abs(adapted - before).max() > 1e-3
+    run.averaged = [one.detach().clone() for one in run.parameters]  # what was computed is of the last step
+    merged = run.finished()
+    assert merged.state_dict().keys() == plain.state_dict().keys()
+    np.testing.assert_allclose(predict(merged, work, np.arange(8))[0], adapted, atol=1e-4)
+    changed = {name for name, value in merged.state_dict().items() if not torch.equal(value, plain.state_dict()[name])}
+    assert all(name.startswith("head.") or name.endswith(".weight") for name in changed)
+
+
+def adapted(cache, folder, model: str):
+    cached = FuseRequest(cache, models=[model], fractions=[1.0], everything=True, device="cpu", save=folder / "model",
+                         scores=folder / "scores.sqlite")  # fmt: skip
+    settings = Settings(lora=2, learning_rates=(1e-2,), epochs=2, fixed=True)
+    return run_unfrozen(FinetuneRequest(cached, settings, Machine(batch_size=8, workers=1)))
+
+
+def test_adapted_networks_are_saved_and_predict(cache, tmp_path):
+    adapted(cache, tmp_path, VIT)
+    with ScoreStore(tmp_path / "scores.sqlite") as store:
+        (score,) = [one for one in store.scores() if one.method == "fine-tune, LoRA 2"]
+        fit = store.fit(score.fit)
+    _, found = load_tuned(tmp_path / "model").predict_split(DATASET, "test", device="cpu")
+    np.testing.assert_allclose(found[:, 1], fit.probabilities, atol=1e-6)
+
+
+def test_networks_without_attention_take_no_adapters(cache, tmp_path):
+    with pytest.raises(InputError, match=f"'{RESNET}' has no attention or MLP layers to adapt: --lora is for transf"):
+        adapted(cache, tmp_path, RESNET)
