@@ -25,7 +25,7 @@ from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
 from mt.fuse.end_to_end.request import Machine, Settings
-from mt.fuse.end_to_end.trainable.families import Candidate
+from mt.fuse.end_to_end.trainable.families import CandidateRates
 from mt.fuse.end_to_end.work import Part, Work
 from mt.probe.methods.linear import CLIP
 from mt.system.ranks import Ranks
@@ -58,7 +58,7 @@ def times(
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
     network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)
-    part, candidate = Part(np.arange(len(split)), split.labels), Candidate(1e-5, (1e-5,), (1.0,))
+    part, candidate = Part(np.arange(len(split)), split.labels), CandidateRates(1e-5, (1e-5,), (1.0,))
     run = Run(network, work, part, candidate, epochs=ROUNDS + 1)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch is shorter than the interval
     images = work.inputs(work.images.pixels(np.arange(batch)), None)

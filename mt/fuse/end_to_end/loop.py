@@ -27,7 +27,7 @@ from mt.fuse.end_to_end.augment import Moves
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
 from mt.fuse.end_to_end.images import ahead
 from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks
-from mt.fuse.end_to_end.trainable.families import Candidate, parameter_groups
+from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
 from mt.fuse.end_to_end.trainable.lora import merge
 from mt.fuse.end_to_end.work import Part, Work, batches, smooth_loss
 
@@ -42,7 +42,7 @@ class Run:
     epochs: how long the schedule is.
     """
 
-    def __init__(self, network: EndToEnd, work: Work, part: Part, candidate: Candidate, *, epochs: int) -> None:
+    def __init__(self, network: EndToEnd, work: Work, part: Part, candidate: CandidateRates, *, epochs: int) -> None:
         self.network, self.work, self.part, self.candidate, self.epochs = network, work, part, candidate, epochs
         with work.computing():
             network.to(work.device)

@@ -14,7 +14,7 @@ from mt.fuse.aligned import AlignedFeatures, join_pairs
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.request import Machine, Settings
-from mt.fuse.end_to_end.trainable.families import Candidate
+from mt.fuse.end_to_end.trainable.families import CandidateRates
 from mt.fuse.end_to_end.work import Work
 from mt.probe.questions import Pair, find_pairs
 from mt.system.ranks import Ranks
@@ -45,8 +45,8 @@ class Bench:
         self.machine = Machine(**{"batch_size": 8, "workers": 1, **machine})
         self.dataset = dataset_of(self.pair.train[0])
 
-    def candidate(self, rate: float) -> Candidate:
-        return Candidate(rate, (rate,) * len(self.networks), (0.8,) * len(self.networks))
+    def candidate(self, rate: float) -> CandidateRates:
+        return CandidateRates(rate, (rate,) * len(self.networks), (0.8,) * len(self.networks))
 
     def work(self, ids: Any = None, *, augment: str = "none", memory: int = 1 << 30) -> Work:
         recipes = [backbone.preprocess for backbone in self.backbones]

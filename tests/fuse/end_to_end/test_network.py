@@ -12,7 +12,7 @@ from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import checkpoint_blocks
 from mt.fuse.end_to_end.request import Settings
 from mt.fuse.end_to_end.trainable.blocks import blocks
-from mt.fuse.end_to_end.trainable.families import Candidate, parameter_groups
+from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, predict
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
@@ -76,7 +76,7 @@ def test_blocks_hold_every_parameter_once_in_order(name):
 
 def test_rates_fall_towards_the_images_and_vectors_do_not_decay(cache):
     _, network = start(Bench(cache, RESNET, VIT))
-    groups = parameter_groups(network, Candidate(1.0, (0.5, 0.25), (0.5, 1.0)), weight_decay=0.01)
+    groups = parameter_groups(network, CandidateRates(1.0, (0.5, 0.25), (0.5, 1.0)), weight_decay=0.01)
     rate = {id(p): group["rate"] for group in groups for p in group["params"]}
     assert len(rate) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
     for backbone, last, decay in zip(network.backbones, (0.5, 0.25), (0.5, 1.0), strict=True):

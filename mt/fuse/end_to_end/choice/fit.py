@@ -25,7 +25,7 @@ from mt.fuse.end_to_end.choice.schedule import Schedule, schedule_for
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
-from mt.fuse.end_to_end.trainable.families import Candidate, candidates
+from mt.fuse.end_to_end.trainable.families import CandidateRates, candidates
 from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, Work, predict
 from mt.terminal import progress
@@ -53,7 +53,7 @@ class TunedFit:
 class _Trial:
     """One run: a candidate on some rows for so many epochs, `held` the rows that it is tried on."""
 
-    candidate: Candidate
+    candidate: CandidateRates
     start: FittedDVME
     rows: Array
     held: Array | None
@@ -121,7 +121,7 @@ class Fitter:
             start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
         return work.ranks.told(start)
 
-    def _choose(self) -> tuple[Candidate, dict[str, float], Share]:
+    def _choose(self) -> tuple[CandidateRates, dict[str, float], Share]:
         """Return the candidate that wins the race, each one's held-out loss there, and the share of its training."""
         first = self.candidates[0]
         if self.work.settings.fixed:
@@ -146,7 +146,7 @@ class Fitter:
         ]
         return winner, raced, choose_share(found, self.work.task)
 
-    def _blended(self, start: FittedDVME, candidate: Candidate, share: Share) -> Blended:
+    def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> Blended:
         """Train on the whole budget, if the trained network has a part."""
         everything = np.arange(len(self.budget.y))
         trained = None

@@ -37,7 +37,7 @@ HEAD_RATE = 1e-3  # the first candidate's; of later ones in proportion
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRates:
     """One set of rates: of the head, and of each backbone's last block with its decay from block to block."""
 
     head: float
@@ -62,7 +62,7 @@ def family_of(backbone: nn.Module, *, adapters: bool = False) -> Family:
 
 def candidates(
     backbones: Sequence[nn.Module], rates: Sequence[float] = (), *, adapters: bool = False
-) -> list[Candidate]:
+) -> list[CandidateRates]:
     """Return what a budget chooses among: each family's rates, or those that are asked for."""
     families = [family_of(backbone, adapters=adapters) for backbone in backbones]
     decays = tuple(family.layer_decay for family in families)
@@ -70,10 +70,10 @@ def candidates(
     found = [tuple(one) for one in by_number]
     firsts = [family.rates[0] for family in families]
     heads = [HEAD_RATE * max(rate / first for rate, first in zip(one, firsts, strict=True)) for one in found]
-    return [Candidate(head, one, decays) for head, one in zip(heads, found, strict=True)]
+    return [CandidateRates(head, one, decays) for head, one in zip(heads, found, strict=True)]
 
 
-def parameter_groups(network: EndToEnd, candidate: Candidate, *, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: EndToEnd, candidate: CandidateRates, *, weight_decay: float) -> list[dict[str, Any]]:
     """Return the optimizer's groups, each with its `rate`.
 
     Biases, norms and other vectors do not decay (Loshchilov and Hutter's weight decay is for matrices).
