@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from mt.errors import InputError, WeightsError
 from mt.featurize import FeaturizeRequest, extract
 from mt.predict.images import predict_images
 from mt.predict.request import PredictRequest
-from mt.report.origins import options_of
+from mt.report.origins import Origins, options_of
+from mt.results.store import ScoreStore
 from tests.backbones.test_hub_transformers import COMMIT, cached
 from tests.probe.features import probed
 
@@ -191,7 +191,10 @@ def test_featurize_and_predict_take_the_flag(tmp_path: Path) -> None:
     assert "runs code of its repository" in ran.stderr
     entry = Catalog(cache).entries()[0]
     assert options_of(entry.manifest["command"])["--trust-remote-code"] == str(folder)
-    assert shlex.split(entry.manifest["command"])
+    with ScoreStore(cache / "scores.sqlite") as store:
+        origins, kept = Origins(store, Catalog(cache)), [{"file": entry.fingerprints["file"], "rows": 16}]
+        shown = origins.facts({"train": kept, "test": kept})
+    assert shown["other"] == f"--trust-remote-code {folder}"
     probed(cache, models=[name], fractions=[1.0], save=tmp_path / "saved")
     files = sorted((photos / "test").rglob("*.png"))
     with pytest.raises(WeightsError, match="--trust-remote-code"):

@@ -91,6 +91,10 @@ _SIGLIP_SO400M = {
     "hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304,
     "image_size": 448, "patch_size": 14,
 }  # fmt: skip
+_SIGLIP_L = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "image_size": 384,
+}  # fmt: skip
 _MIDNIGHT = {
     "hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True, "image_size": 518,
 }  # fmt: skip
@@ -115,6 +119,10 @@ FORMS: dict[str, Form] = {
     "clip-vitl14": Form("ViT-L-14-quickgelu", 303_966_208, 1024, 24, 14, 257, 4096),
     "siglip2-base": Form(
         "siglip_vision_model", 93_176_064, 768, 12, 16, 576, 3072, arguments={"image_size": 384}
+    ),
+    "siglip2-large": Form("siglip_vision_model", 316_283_904, 1024, 24, 16, 576, 4096, arguments=_SIGLIP_L),
+    "siglip2-so400m": Form(
+        "siglip_vision_model", 428_225_600, 1152, 27, 14, 729, 4304, arguments={**_SIGLIP_SO400M, "image_size": 384}
     ),
     "uni": Form("vit_large_patch16_224", 303_350_784, 1024, 24, 16, 197, 4096, layer_scale=True),
     "uni2-h": Form("vit_giant_patch14_224", 681_394_176, 1536, 24, 14, 256, 8192, registers=8, layer_scale=True),

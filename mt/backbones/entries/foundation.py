@@ -183,9 +183,14 @@ _GENERAL = (
             ("vitb32", "ViT-B-32", 512), ("vitb16", "ViT-B-16", 512), ("vitl14", "ViT-L-14", 768),
         )
     ),
-    _entry(
-        "siglip2-base", f"{HF}google/siglip2-base-patch16-384", "pooled", 768, "general", "Apache-2.0",
-        "Tschannen et al., 2025, arXiv:2502.14786",
+    *(
+        _entry(
+            f"siglip2-{name}", f"{HF}google/siglip2-{network}-384", "pooled", dim, "general", "Apache-2.0",
+            "Tschannen et al., 2025, arXiv:2502.14786",
+        )
+        for name, network, dim in (
+            ("base", "base-patch16", 768), ("large", "large-patch16", 1024), ("so400m", "so400m-patch14", 1152),
+        )
     ),
 )  # fmt: skip
 
