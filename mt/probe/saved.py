@@ -72,7 +72,7 @@ def parts_of_probe(question: Question, train: FeatureFile, fitted: Fitted) -> tu
     """Return the tensors of a fitted probe, and what else is needed to predict with it."""
     tensors, rebuild = taken_apart(fitted.probe)
     return tensors, {
-        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": question.pair.model,
+        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": train.backbone,
         "dim": train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
         "backbone": train.manifest.get("inputs", {}).get("backbone"),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from mt.study.request import StudyRequest
 
 if TYPE_CHECKING:
     from mt.datasets import Dataset
+    from mt.featurize.loaded import LoadedBackbones
+    from mt.featurize.request import FeaturizeRequest
     from mt.fuse.request import FuseRequest
     from mt.probe import run
     from mt.report.writing import WrittenReport
@@ -60,7 +62,8 @@ class FinishedStudy:
 
 def steps(request: StudyRequest) -> list[Step]:
     """Return the steps of a study in order: features of a dataset, its probes, its fusions, dataset after dataset."""
-    return [step for dataset in request.study.datasets for step in _DatasetSteps(request, dataset).steps()]
+    backbones = cache(partial(_backbones, request))
+    return [step for dataset in request.study.datasets for step in _DatasetSteps(request, dataset, backbones).steps()]
 
 
 def run_study(request: StudyRequest) -> FinishedStudy:
@@ -113,10 +116,11 @@ class _DatasetSteps:
     """The steps of one dataset; the first makes the feature files that the others use, and no other files.
 
     Without them named, newer features of the same dataset, made with other settings, would take their place.
+    backbones: returns those that all datasets of the study share.
     """
 
-    def __init__(self, request: StudyRequest, dataset: str) -> None:
-        self.request, self.dataset = request, dataset
+    def __init__(self, request: StudyRequest, dataset: str, backbones: Callable[[], LoadedBackbones]) -> None:
+        self.request, self.dataset, self.backbones = request, dataset, backbones
         self.files: frozenset[Path] = frozenset()
 
     def steps(self) -> list[Step]:
@@ -138,15 +142,8 @@ class _DatasetSteps:
 
     def _featurize(self) -> StepOutcome:
         from mt.featurize.extraction import extract
-        from mt.featurize.request import Compute, FeaturizeRequest
 
-        request, asked = self.request, self.request.study.featurize
-        results = extract(
-            FeaturizeRequest(
-                [load(request, self.dataset)], request.study.models, cache_dir=request.cache,
-                image_size=asked.image_size, compute=Compute(device=request.device, precision=asked.precision),
-            )
-        )  # fmt: skip
+        results = extract(_featurizing(self.request, [load(self.request, self.dataset)]), backbones=self.backbones())
         self.files = frozenset(result.path for result in results)
         made = sum(not result.cached for result in results)
         return StepOutcome(f"{len(results)} feature files, {made} made now")
@@ -189,6 +186,24 @@ class _DatasetSteps:
         done = [one for one in ran if one is not None]
         fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
         return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
+
+
+def _featurizing(request: StudyRequest, datasets: Sequence[Dataset]) -> FeaturizeRequest:
+    from mt.featurize.request import Compute, FeaturizeRequest
+
+    asked = request.study.featurize
+    return FeaturizeRequest(
+        datasets, request.study.models, cache_dir=request.cache, image_size=asked.image_size,
+        compute=Compute(device=request.device, precision=asked.precision),
+    )  # fmt: skip
+
+
+def _backbones(request: StudyRequest) -> LoadedBackbones:
+    """Return the backbones of a study: each is loaded when a dataset first needs it, and stays for the others."""
+    from mt.cache.content import ContentIndex
+    from mt.featurize.loaded import LoadedBackbones
+
+    return LoadedBackbones(_featurizing(request, []), ContentIndex())
 
 
 def load(request: StudyRequest, name: str) -> Dataset:

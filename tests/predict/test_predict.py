@@ -89,6 +89,19 @@ def test_each_backbone_is_loaded_once(study, tmp_path, monkeypatch):
     assert sorted(loaded) == sorted(MODELS)
 
 
+def test_a_probe_on_limited_features_names_its_backbone_and_predicts(study, tmp_path):
+    root, _, _ = study
+    dataset = f"folder:{root / 'images'}"
+    extract(
+        FeaturizeRequest([dataset], MODELS[:1], cache_dir=tmp_path, weights=["random"], image_size=32, limit=4)
+    )
+    probed(tmp_path, fractions=[1.0], save=tmp_path / "probed", everything=True)
+    found = predict_dataset(PredictRequest(tmp_path / "probed", dataset=dataset, cache_dir=tmp_path))
+    assert len(found.ids) == 10
+    image = sorted((root / "images" / "test").rglob("*.png"))[:1]
+    assert len(predict_images(PredictRequest(tmp_path / "probed", image)).ids) == 1
+
+
 def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
     root, kept, ids = study
     arguments = [str(root / "fused"), "--dataset", "folder:images", "--cache-dir", str(root / "cache")]

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mt.backbones.load import load_backbone
 from mt.cli import group
 from mt.datasets import load_dataset
 from mt.datasets.setting_options import dataset_settings
@@ -133,6 +134,24 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_a_dataset_has_a_key_for_each_of_its_options() -> None:
     options = click.command()(dataset_settings(lambda: None)).params
     assert set(DatasetTable.model_fields) == {option.name for option in options}
+
+
+def test_a_study_loads_each_backbone_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        for number in range(8):
+            place = tmp_path / name / ("sick" if number % 2 else "well") / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (30 * number, 0, len(name) + number)).save(place)
+    loaded, real = [], load_backbone
+    monkeypatch.setattr(
+        "mt.featurize.loaded.load_backbone", lambda model, *a, **o: loaded.append(model) or real(model, *a, **o)
+    )
+    text = "datasets = ['folder:one', 'folder:two']\nmodels = ['efficientnet-lite0']\n[featurize]\nimage_size = 32"
+    request = StudyRequest.of(load_study(written(tmp_path, text)), cache_dir=str(tmp_path / "cache"), device="cpu")
+    done = [step.run().said for step in steps(request) if step.what.startswith("featurize")]
+    assert len(done) == 2
+    assert all("0 made now" not in said for said in done)
+    assert loaded == ["efficientnet-lite0"]
 
 
 def test_a_datasets_own_settings_reach_it(tmp_path: Path) -> None:
