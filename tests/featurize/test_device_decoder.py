@@ -86,13 +86,12 @@ def test_pictures_are_decoded_and_resized_on_the_device_in_batches(
             np.testing.assert_array_equal(pixels[row].cpu().numpy(), wanted)
 
 
-def featurized(photos: Path, cache: Path, *words: str) -> Path:
-    """Featurize the train split on the pretend device and return its file."""
+def featurized(photos: Path, cache: Path, *words: str, device: str = "pretend") -> Path:
+    """Featurize the train split, by default on the pretend device, and return its file."""
     done = CliRunner().invoke(
         group,
         ["featurize", "--model", "timm:test_resnet", "--weights", "random", "--image-size", "32", "--split", "train",
-         "--dataset", f"folder:{photos}", "--cache-dir", str(cache), "--on-error", "skip", "--device", "pretend",
-         *words],
+         "--dataset", f"folder:{photos}", "--cache-dir", str(cache), "--on-error", "skip", "--device", device, *words],
         catch_exceptions=False,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -116,3 +115,14 @@ def test_without_a_card_no_file_is_begun(photos: Path, tmp_path: Path, monkeypat
     with pytest.raises(InputError, match="--decoder device requires a CUDA device"):
         featurized(photos, tmp_path / "cache", "--decoder", "device")
     assert not list((tmp_path / "cache").rglob("*.h5*"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "pretend"])
+def test_a_folder_of_mixed_sizes_and_kinds_gives_the_file_that_pillow_alone_gives(
+    photos: Path, tmp_path: Path, pretend: torch.device, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = featurized(photos, tmp_path / "ours", device=device)
+    monkeypatch.setattr("mt.datasets.images.jpeg.decode", lambda *_: None)
+    monkeypatch.setattr("mt.featurize.feed.FEW", 1000)  # Pillow resizes every picture
+    pillow = featurized(photos, tmp_path / "pillow", device=device)
+    assert ours.read_bytes() == pillow.read_bytes()
