@@ -18,7 +18,7 @@ from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
-from mt.types import HEADLINE, LabelledRows, Task
+from mt.types import HEADLINE, Groups, LabelledRows, Task
 
 Json: TypeAlias = Any
 
@@ -93,26 +93,33 @@ class ChosenImages:
 class Split:
     """Rows of a dataset that are used together.
 
-    `labels` is (n,) int64 class numbers, or (n, L) int8 zeros and ones for a multilabel task.  `groups` names what
-    must stay together, usually the patient.  `columns` holds optional metadata, one value a row.  `hidden` are the
-    patients of the rows where `groups` are only their numbers.
+    `rows` are their ids, labels, groups and columns.  `hidden` are the patients of the rows where groups are only their
+    numbers.
     """
 
     name: str
-    ids: list[str]
-    labels: np.ndarray
+    rows: LabelledRows[None]
     images: ImageSource
-    groups: list[str] | None = None
-    columns: dict[str, list[Any]] = field(default_factory=dict)
     hidden: HiddenPatients | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
     @property
-    def rows(self) -> LabelledRows[None]:
-        """The rows without their images."""
-        return LabelledRows(None, self.labels, self.groups, self.ids, self.columns)
+    def ids(self) -> Sequence[str]:
+        return self.rows.ids
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.rows.y
+
+    @property
+    def groups(self) -> Groups | None:
+        return self.rows.groups
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return self.rows.columns
 
     def stored_rows(self, salt: Callable[[], bytes]) -> LabelledRows[None]:
         """Return the rows as a feature file keeps them: hidden patients as hashes with the cache's salt."""
@@ -129,13 +136,10 @@ class Split:
             places = tuple(number * len(self) // count for number in range(count))
         return replace(
             self,
-            ids=[self.ids[place] for place in places],
-            labels=self.labels[list(places)],
+            rows=self.rows.take(np.array(places, dtype=np.int64)),
             images=self.images.only(places)
             if isinstance(self.images, Divisible)
             else ChosenImages(self.images, places),
-            groups=None if self.groups is None else [self.groups[place] for place in places],
-            columns={name: [values[place] for place in places] for name, values in self.columns.items()},
             hidden=None if self.hidden is None else self.hidden.only(places),
         )
 

@@ -15,6 +15,7 @@ from mt.datasets.decoding.row_hashes import of_packed
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError
+from mt.types import LabelledRows
 
 FRACTIONS = {"train": 0.7, "test": 0.3}
 SEED = 0
@@ -51,7 +52,7 @@ def load(request: DatasetRequest) -> Dataset:
     ids = [f"{row:04d}" for row in range(len(labels))]
     parts, record = draw_splits(ids, labels, fractions=FRACTIONS, seed=SEED)
     splits = {
-        name: Split(name, [ids[row] for row in rows], labels[rows], ImageRows(images, file, rows))
+        name: Split(name, LabelledRows(None, labels, ids=ids).take(rows), ImageRows(images, file, rows))
         for name, rows in parts.items()
     }
     return Dataset(

@@ -19,6 +19,7 @@ from mt.datasets.listing import some
 from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
+from mt.types import LabelledRows
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,9 @@ def _split(name: str, table: ImageTable, rows: list[int]) -> Split:
     absent = frozenset(row for row, path in enumerate(paths) if path is None)
     frames = None if table.frames is None else [table.frames[row] for row in rows]
     files = [path or id_ for path, id_ in zip(paths, ids, strict=True)]
-    return Split(
-        name,
-        ids,
-        table.labels[rows],
-        ImageFiles(files, absent, table.decoding, frames, table.notes),
-        None if table.groups is None else [table.groups[row] for row in rows],
-        {column: [values[row] for row in rows] for column, values in table.columns.items()},
-        None if table.hidden is None else table.hidden.only(rows),
-    )
+    labelled = LabelledRows(None, table.labels, table.groups, table.ids, table.columns).take(np.array(rows, np.int64))
+    images = ImageFiles(files, absent, table.decoding, frames, table.notes)
+    return Split(name, labelled, images, None if table.hidden is None else table.hidden.only(rows))
 
 
 def found_images(

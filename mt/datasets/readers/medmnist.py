@@ -16,6 +16,7 @@ from mt.datasets.packed.npz import NpzRows, read_member
 from mt.datasets.readers.medmnist_table import PUBLISHED, SIZES, MedMNIST
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError, InputError, unknown
+from mt.types import LabelledRows
 
 URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
 _SPLITS = ("train", "val", "test")
@@ -95,4 +96,5 @@ def _split(path: Path, split: str, size: int, published: MedMNIST) -> Split:
     if labels.size and (labels.min() < 0 or labels.max() > top):
         raise DatasetError(f"{path}: '{split}_labels' holds an unknown label, expected 0 to {top}.")
     values = labels.astype(np.int8) if published.task == "multilabel" else labels[:, 0].astype(np.int64)
-    return Split(split, [f"{split}-{row:06d}" for row in range(len(images))], values, NpzImages(images))
+    rows = LabelledRows(None, values, ids=[f"{split}-{row:06d}" for row in range(len(images))])
+    return Split(split, rows, NpzImages(images))

@@ -16,6 +16,7 @@ from mt.datasets.packed.hdf5 import Hdf5Rows
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
+from mt.types import LabelledRows
 
 # Our name of a split, and the publisher's.
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -73,7 +74,8 @@ def _split(request: DatasetRequest, folder: Path, name: str, published: str) -> 
         raise DatasetError(f"{labels.path}: unknown label {values[~np.isin(values, (0, 1))][0]}, expected 0 or 1.")
     slides = _slides(folder / f"{_STEM}_{published}_meta.csv", len(values))
     ids = [f"{published}-{row:06d}" for row in range(len(values))]
-    return Split(name, ids, values, Hdf5Images(images), slides, {} if slides is None else {"slide": slides})
+    rows = LabelledRows(None, values, slides, ids, {} if slides is None else {"slide": slides})
+    return Split(name, rows, Hdf5Images(images))
 
 
 def _slides(meta: Path, rows: int) -> list[str] | None:

@@ -16,6 +16,7 @@ from mt.datasets.base import Dataset, Json, Loaded, Split
 from mt.datasets.decoding.row_hashes import of_parameters
 from mt.datasets.registry import DatasetRequest
 from mt.errors import InputError
+from mt.types import LabelledRows
 
 # Raised whenever a generated pixel changes.
 GENERATOR = 1
@@ -56,7 +57,8 @@ def load(request: DatasetRequest) -> Dataset:
 def _split(name: str, number: int, count: int, seed: int) -> Split:
     """Return a split whose labels alternate: half of any stretch of rows is tumour."""
     labels = np.arange(count, dtype=np.int64) % 2
-    return Split(name, [f"{name}-{row:06d}" for row in range(count)], labels, Patches(seed, number, count))
+    rows = LabelledRows(None, labels, ids=[f"{name}-{row:06d}" for row in range(count)])
+    return Split(name, rows, Patches(seed, number, count))
 
 
 @dataclass(frozen=True)

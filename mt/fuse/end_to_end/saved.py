@@ -39,6 +39,7 @@ from mt.results.model_files import (
 from mt.system.device import decoders, pick_device
 from mt.system.ranks import Ranks
 from mt.terminal import progress
+from mt.types import LabelledRows
 
 if TYPE_CHECKING:
     from mt.fuse.end_to_end.choice.fit import TunedFit
@@ -124,7 +125,8 @@ class TunedModel:
     def predict_files(self, files: Sequence[Path], *, device: str = "auto") -> Found:
         """Return the paths of image files and a probability a class (or label) of each, (n, K)."""
         ids = [str(file) for file in files]
-        split = Split("files", ids, np.zeros(len(ids), np.int64), ImageFiles(ids, decoding=decoding_of(self.about)))
+        rows = LabelledRows(None, np.zeros(len(ids), np.int64), ids=ids)
+        split = Split("files", rows, ImageFiles(ids, decoding=decoding_of(self.about)))
         dataset = Dataset("files", None, "multiclass", self.class_names, "", "photo", {"files": split})
         return self._predict(dataset, "files", device)
 
