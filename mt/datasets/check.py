@@ -95,7 +95,8 @@ def _few(dataset: Dataset) -> Iterator[str]:
         count = f"{len(set(units))} groups, fewer than {FEW_GROUPS}"
         yield f"the test split has {count}: intervals will cover less often than they say"
     columns = [split.labels] if split.labels.ndim == 1 else list(split.labels.T)
-    counts = [len({units[row] for row in np.flatnonzero(y == k).tolist()}) for y in columns for k in np.unique(y) if k >= 0]
+    held = [np.flatnonzero(y == k).tolist() for y in columns for k in np.unique(y) if k >= 0]
+    counts = [len({units[row] for row in rows}) for rows in held]
     if min(counts) < FEW_UNITS:
         count = f"{min(counts)} {'images' if split.groups is None else 'groups'}, fewer than {FEW_UNITS}"
         yield f"the rarest class of the test split has {count}: scores are uncertain"
