@@ -58,7 +58,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     names, key = _fitting(shown.rows, out.width - 4 - cell_width * len(shown.budgets))
     stacked = out.width < max(map(len, names.values())) + 4 + cell_width * len(shown.budgets)
     plain = is_plain(out)
-    table = Table(title=Text(_title(shown)), title_justify="left", title_style="bold", box=table_box(out))
+    table = Table(box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in shown.budgets:
         table.add_column(_heading(shown, budget), justify="left", overflow="fold")
@@ -77,6 +77,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
         table.add_row(Text(names[row]), *texts)
+    out.print(_title(shown), style="bold", markup=False)  # a title inside would be folded to the table's width
     out.print(table)
     for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
         out.print(line, style="bold" if _FEW in line else "dim", markup=False)

@@ -33,6 +33,8 @@ def test_dark_16_bit_images_by_the_intensity_of_the_fit(tmp_path: Path) -> None:
     )  # fmt: skip
     probed(tmp_path / "cache", models=[TINY], fractions=[1.0], save=tmp_path / "saved", everything=True)
     cached = predict_dataset(PredictRequest(tmp_path / "saved", dataset="folder:dark", cache_dir=tmp_path / "cache"))
+    fresh = PredictRequest(tmp_path / "saved", dataset=f"folder:{root}", cache_dir=tmp_path / "fresh")
+    np.testing.assert_allclose(predict_dataset(fresh).probabilities, cached.probabilities, atol=1e-5)
     files = [root / "test" / f"c{number % 2}" / f"{number}.tif" for number in range(4)]
     found = predict_images(PredictRequest(tmp_path / "saved", [str(file) for file in files]))
     by_file = dict(zip((id_.rpartition("/")[2] for id_ in cached.ids), cached.probabilities, strict=True))

@@ -98,9 +98,10 @@ def test_numbers_from_any_source_are_cut_at_quartiles(age: Callable[[int], Any])
     ]  # fmt: skip
 
 
-def test_a_table_a_patient_is_refused() -> None:
+@pytest.mark.parametrize("name", ["patient", "Patient ID", "patient_id", "PatientID", "case_id", "MRN", "subject"])
+def test_a_table_a_patient_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="--level group"):
-        subgroups(LabelledRows[None](None, np.zeros(2), columns={"patient": ["a", "b"]}), "patient")
+        subgroups(LabelledRows[None](None, np.zeros(2), columns={"patient": ["a", "b"]}), name)
 
 
 def test_a_score_that_is_not_defined_says_why(tmp_path: Path) -> None:

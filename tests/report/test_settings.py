@@ -120,7 +120,7 @@ def test_settings_that_no_features_have_are_said_with_those_there_are(cache: Pat
 def test_every_table_shows_the_settings(cache: Path) -> None:
     """In brackets, which the library of tables would take for markup and drop."""
     name = "toy[group_regex=pt]"
-    assert f"{name}: ROC AUC on" in run(f"mt probe {QUICK}").stdout
+    assert f"{name}: ROC AUC on 80 test cases\n" in run(f"mt probe {QUICK}").stdout
     pairs = run(f"mt probe {QUICK} --compare").stdout
     assert pairs.count(name) == 2
     assert pairs.count("m1 - m2") == 1

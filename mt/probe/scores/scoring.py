@@ -24,7 +24,8 @@ from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, Scored
 LEVEL = 0.95
 REVISION = 4  # of views, intervals and flags; raised whenever their numbers change
 _UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
-_PATIENTS = ("patient", "group")  # columns that --level is for
+# Columns that --level is for, without case, spaces and underscores.
+_PATIENTS = ("patient", "patientid", "group", "subject", "subjectid", "case", "caseid", "slideid", "mrn")
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
 
@@ -90,7 +91,7 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
 
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
     """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
-    if column.casefold() in _PATIENTS:
+    if column.casefold().replace(" ", "").replace("_", "") in _PATIENTS:
         raise InputError(f"--by {column} would make a table per patient. One prediction a patient: --level group")
     found = {name.casefold(): name for name in cases.columns} | {name: name for name in cases.columns}
     name = found.get(column, found.get(column.casefold()))
