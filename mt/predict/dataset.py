@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mt.backbones.recorded import check_fingerprint, refuse_imported, weights_of
 from mt.cache.catalog import Catalog, settled
-from mt.cache.dataset_name import LOCATED, has_settings, with_settings
 from mt.cache.feature_file.format import Status
+from mt.cache.names import LOCATED, has_settings, with_settings
 from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model
