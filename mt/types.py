@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,6 +95,37 @@ class ScoredRows:
     def take(self, rows: Array) -> ScoredRows:
         """Return some of the rows with their probabilities."""
         return replace(self, rows=self.rows.take(rows), p=self.p[rows])
+
+
+class CaseFeatures(Protocol):
+    """What probing reads of a split: of a feature file, or of one whose rows are put together to cases."""
+
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+    @property
+    def fingerprints(self) -> dict[str, str]: ...
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def labels(self) -> Array: ...
+    @property
+    def groups(self) -> list[str] | None: ...
+    @property
+    def columns(self) -> dict[str, list[Any]]: ...
+    @property
+    def embeddings(self) -> Any: ...
 
 
 def _taken(values: Any, rows: Array) -> Any:

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mt.errors import InputError
 from mt.probe.questions import Pair
 from mt.probe.run import Features
-from mt.types import Array, LabelledRows
-
-if TYPE_CHECKING:
-    from mt.cache.feature_file.read import FeatureFile
+from mt.types import Array, CaseFeatures, LabelledRows
 
 _SHOWN = 3  # differences that a message names
 
@@ -106,13 +102,13 @@ class AlignedFeatures:
         return LabelledRows(X, pool.y[rows], groups, ids)
 
 
-def in_first_order(files: Sequence[FeatureFile]) -> tuple[Array, ...]:
+def in_first_order(files: Sequence[CaseFeatures]) -> tuple[Array, ...]:
     """Return each file's embeddings, rows in the order of the first file's ids."""
     first = files[0]
     return (first.embeddings, *(_rows_like(first, other) for other in files[1:]))
 
 
-def _rows_like(first: FeatureFile, other: FeatureFile) -> Array:
+def _rows_like(first: CaseFeatures, other: CaseFeatures) -> Array:
     names = f"'{first.backbone}' and '{other.backbone}' features of '{first.dataset}' ({first.split})"
     for what, one, two in (("tasks", first.task, other.task), ("classes", first.class_names, other.class_names)):
         if one != two:

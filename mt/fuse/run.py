@@ -15,7 +15,7 @@ from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
 from mt.probe.budgets.draw_file import DrawFile
 from mt.probe.protocols import Fitting, get_protocol
-from mt.probe.questions import Budget, Pair, Question, find_pairs
+from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
 from mt.probe.run import Answers, Prober, ask
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, check_metrics
@@ -38,6 +38,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     pairs = find_pairs(
         Catalog(cache, request.files), models=request.models, datasets=request.datasets, everything=request.everything
     )
+    pairs = with_bags(pairs, None, None)
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
     draws = draws_of(request.draw_file)

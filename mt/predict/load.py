@@ -53,6 +53,11 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     file, about = read_about(path)
     if about.get("format") == END_TO_END:
         raise InputError(f"{file} was trained end to end and reads images: mt predict {file} IMAGES")
+    if bags := about.get("bags"):
+        raise InputError(
+            f"{file} was fitted on cases of several rows ({bags['pool']} per {bags['column']}), and mt predict takes "
+            "rows one by one. Its predictions for the test cases: mt report"
+        )
     if about.get("format") == PROBE_FORMAT:
         probe = load_probe(file).probe
         with whole(file):

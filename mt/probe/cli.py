@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.cache.pooling import RULES
 from mt.datasets.settings import dataset_choice
+from mt.probe.questions import ATTENTION
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.request import SOLVERS
 from mt.system.device import device_options
@@ -45,6 +47,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Choose settings inside the budget, or on the validation split (its labels are counted).",
 )
+@click.option(
+    "--bag", metavar="COLUMN|group", help="Rows with one value are one case: tiles of a slide, views of a study."
+)
+@click.option(
+    "--pool", type=click.Choice([*RULES, ATTENTION]),
+    help="How the rows of a case become one; attention is fitted inside the budget.  [default: mean, with --bag]",
+)  # fmt: skip
 @options.metrics
 @click.option("--by", metavar="COLUMN", help="Score each value of a metadata column separately.")
 @click.option(
@@ -65,6 +74,7 @@ if TYPE_CHECKING:
 def probe(
     list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],
     shots: tuple[int, ...], seeds: int, draw_file: str | None, protocol: str, solver: str, select: str,
+    bag: str | None, pool: str | None,
     metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, compare: bool, save: str | None,
     cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
 ) -> None:  # fmt: skip
@@ -80,7 +90,8 @@ def probe(
         return
     request = ProbeRequest(
         cache_dir=cache_dir, models=models, datasets=datasets, fractions=fractions, shots=shots, seeds=seeds,
-        draw_file=draw_file, protocol=protocol, solver=solver, select=select, metrics=metrics, by=by, level=level,
+        draw_file=draw_file, protocol=protocol, solver=solver, select=select, bag=bag, pool=pool,
+        metrics=metrics, by=by, level=level,
         test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
     )  # fmt: skip
     print_scores(request, as_json=as_json, compare=compare)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,18 @@ from typing import Any
 from mt.cache.catalog import Catalog, Entry, chosen, settled
 from mt.cache.names import bare_name, digest, is_named, typed
 from mt.errors import CacheError, InputError
+from mt.terminal import progress
 
+ATTENTION = "attention"  # the pooling that is fitted: mt.probe.methods.attention
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
+
+
+@dataclass(frozen=True)
+class Bagging:
+    """How rows of a feature file are put together to cases: by a column, or `group`; pooled by a rule, or attention."""
+
+    column: str
+    pool: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Pair:
     """The feature files of one method on one dataset: train and test of one model, or of several in order.
 
     dataset, model: the names that tables show.  val: empty unless the validation split chooses.
+    bagging: how rows become cases; None where each row is a case.
     """
 
     dataset: str
@@ -32,6 +43,7 @@ class Pair:
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
     val: tuple[Entry, ...] = ()
+    bagging: Bagging | None = None
 
     @property
     def task(self) -> str:
@@ -41,7 +53,10 @@ class Pair:
     def fingerprints(self) -> dict[str, Any]:
         """The fingerprints of every file that a fit or its predictions come from, by split."""
         parts = {"train": self.train, "test": self.test, "val": self.val}
-        return {split: [_identity_of(entry) for entry in entries] for split, entries in parts.items() if entries}
+        return {
+            split: [_identity_of(entry, self.bagging) for entry in entries]
+            for split, entries in parts.items() if entries
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,9 +176,50 @@ def _is_of(entry: Entry, dataset: str) -> bool:
     return is_named(entry.dataset, entry.manifest.get("location"), dataset)
 
 
-def _identity_of(entry: Entry) -> dict[str, Any]:
-    """Return what names a file's numbers: its fingerprints, and how many rows it has (`--limit`)."""
-    return {**entry.fingerprints, "rows": entry.n_rows}
+def _identity_of(entry: Entry, bagging: Bagging | None) -> dict[str, Any]:
+    """Return what names a file's numbers: its fingerprints, and how many rows it has (`--limit`).
+
+    Cases of several rows are another split than these rows.
+    """
+    prints = {**entry.fingerprints, "rows": entry.n_rows}
+    if bagging is None:
+        return prints
+    return {**prints, "split": digest([prints["split"], bagging.column]), "pool": bagging.pool}
+
+
+def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> list[Pair]:
+    """Return the pairs with their rows put together to cases, if that was asked for; named by their pooling.
+
+    column: None is the column that imported instances have.  pool: None is `mean` where a column is named.
+    Instances are not cases: without pooling they are left out with a note, and so is with it what has no bags.
+    Raises InputError where nothing is left.
+    """
+    wanted = column is not None or pool is not None
+    kept = []
+    for pair in pairs:
+        own = pair.train[0].manifest.get("bag")
+        if not wanted:
+            kept += [] if own else [pair]
+        elif (by := column or own) is not None:
+            rule = pool or "mean"
+            kept.append(replace(pair, model=f"{pair.model}, {rule} per {by}", bagging=Bagging(by, rule)))
+    without = [f"'{pair.model}' of '{pair.dataset}'" for pair in pairs if not _has(kept, pair)]
+    if without and wanted:
+        why = f"{', '.join(without[:3])}: rows of no bags. Say what holds the case of each row: --bag COLUMN"
+    else:
+        why = (
+            f"{', '.join(without[:3])}: rows are instances of cases. Put them together: mt probe --pool mean, or "
+            f"mt cache import --pool mean"
+        )
+    if not kept and without:
+        raise InputError(why)
+    if without:
+        progress.note(f"Left out: {why}")
+    return kept
+
+
+def _has(kept: Sequence[Pair], pair: Pair) -> bool:
+    return any(one.train == pair.train for one in kept)
 
 
 def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | None) -> Entry:

@@ -15,6 +15,8 @@ class ProbeRequest:
     models, datasets: all that the cache holds, if empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
     draw_file: read the draws from this file if it exists, else write them to it.
+    bag: the column whose value is the case of a row, or "group"; None for what imported instances say.
+    pool: how the rows of a case become one: "mean", "max", "mean+std", "mean+max", or "attention".
     select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
     metrics: each dataset's headline metric, if empty; "all" for all of its task.
     by: a metadata column, to score each of its values apart.  level: one prediction per "row" or per "group".
@@ -32,6 +34,8 @@ class ProbeRequest:
     draw_file: str | os.PathLike[str] | None = None
     protocol: str = "default"
     solver: str = "torch"
+    bag: str | None = None
+    pool: str | None = None
     select: str = "folds"
     metrics: Sequence[str] = ()
     by: str | None = None

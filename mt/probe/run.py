@@ -13,16 +13,18 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mt.cache.catalog import Catalog
 from mt.errors import FitError
+from mt.probe.bags import BaggedFeatures, Bags, bag_recipe, open_cases
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
+from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
-from mt.probe.questions import Pair, Question, find_pairs
+from mt.probe.questions import ATTENTION, Pair, Question, find_pairs, with_bags
 from mt.probe.request import ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.sample import collapsed
@@ -30,10 +32,7 @@ from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
 from mt.terminal import progress
-from mt.types import MISSING, Array, LabelledRows
-
-if TYPE_CHECKING:
-    from mt.cache.feature_file.read import FeatureFile
+from mt.types import MISSING, Array, CaseFeatures, LabelledRows
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -114,6 +113,9 @@ def run_probe(request: ProbeRequest) -> Answers:
         Catalog(cache, request.files), models=request.models, datasets=request.datasets,
         test_dataset=request.test_dataset, select_val=request.select == "val", everything=request.everything,
     )  # fmt: skip
+    pairs = with_bags(pairs, request.bag, request.pool)
+    if request.pool == ATTENTION:
+        check_protocol(recipe)
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
@@ -124,7 +126,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     fitting = Fitting(recipe, request.solver, request.device)
     how = {**fitting.identity(), "select": request.select}
     questions = [
-        Question(pair, budget, seed, "probe", how, draw)
+        Question(pair, budget, seed, "probe", {**how, **bag_recipe(pair)}, draw)
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
@@ -147,9 +149,9 @@ class Features:
     """The opened feature files of a pair: verified once, mapped into memory, shared by all of its draws."""
 
     pair: Pair
-    train: FeatureFile
-    test: FeatureFile
-    val: FeatureFile | None
+    train: CaseFeatures
+    test: CaseFeatures
+    val: CaseFeatures | None
 
     @classmethod
     def load(cls, pair: Pair) -> Features:
@@ -157,8 +159,8 @@ class Features:
 
         Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
         """
-        val = pair.val[0].open(verify=True) if pair.val else None
-        features = cls(pair, pair.train[0].open(verify=True), pair.test[0].open(verify=True), val)
+        val = open_cases(pair.val[0], pair.bagging) if pair.val else None
+        features = cls(pair, open_cases(pair.train[0], pair.bagging), open_cases(pair.test[0], pair.bagging), val)
         labels = features.pool.y
         if not len(labels) or (labels.max(axis=0) <= np.where(labels == MISSING, 1, labels).min(axis=0)).all():
             raise FitError(
@@ -258,6 +260,8 @@ class Prober:
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
         if self.folder:
             self.folder.write(question, fit, *parts_of_probe(question, features.train, fitted))
+            if isinstance(fitted.probe, AttentionProbe) and isinstance(features.test, BaggedFeatures):
+                self.folder.write_attention(question, fitted.probe, features.test)
         return fit
 
     def _features(self, pair: Pair) -> tuple[Features, str, str]:
@@ -304,6 +308,8 @@ def fit_probes(
 ) -> list[Fitted]:
     """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
     method = fitting.protocol.method
+    if isinstance(draws[0][0].X, Bags):
+        return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]
     if isinstance(method, Logistic):
         from mt.probe.methods.linear import fit_logistic_probes
 

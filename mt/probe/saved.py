@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from mt.cache.names import slug
 from mt.errors import InputError
+from mt.probe.methods.attention import AttentionProbe
 from mt.probe.methods.gradient_heads import AveragedProbe
-from mt.probe.methods.linear import LinearProbe, Scaling
+from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
 from mt.results.model_files import (
     Tensors,
@@ -25,12 +27,15 @@ from mt.results.model_files import (
     whole,
     write_model,
 )
+from mt.system import files
+from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
-    from mt.cache.feature_file.read import FeatureFile
+    from mt.probe.bags import BaggedFeatures
     from mt.probe.protocols import Fitted, Probe
     from mt.probe.questions import Question
     from mt.results.store import Fit, Score
+    from mt.types import CaseFeatures
 
 FORMAT = "mt-probe"
 FORMAT_VERSION = 1
@@ -67,15 +72,34 @@ class ModelFolder:
         facts = facts_of(question, fit, self.score(question, fit))
         write_model(self.folder / stem_of(question), tensors, {**about, **facts})
 
+    def write_attention(self, question: Question, probe: AttentionProbe, test: BaggedFeatures) -> None:
+        """Write beside the model what each instance of the test cases weighs: id, case, attention; 1 per case."""
+        ids, bags = test.file.ids, test.bags
+        with files.whole(self.folder / f"{stem_of(question)}.attention.csv") as aside, aside.open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", "case", "attention"])
+            for case, weights in enumerate(probe.attention(bags)):
+                name, rows = inert(test.ids[case]), bags.rows_of(case).tolist()
+                writer.writerows([inert(ids[row]), name, f"{w:.6g}"] for row, w in zip(rows, weights, strict=True))
 
-def parts_of_probe(question: Question, train: FeatureFile, fitted: Fitted) -> tuple[Tensors, dict[str, Any]]:
+
+def parts_of_probe(question: Question, train: CaseFeatures, fitted: Fitted) -> tuple[Tensors, dict[str, Any]]:
     """Return the tensors of a fitted probe, and what else is needed to predict with it."""
     tensors, rebuild = taken_apart(fitted.probe)
     return tensors, {
-        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, "model": train.backbone,
+        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, **_bags_of(question),
+        "model": train.backbone,
         "dim": train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
         "backbone": train.manifest.get("inputs", {}).get("backbone"),
     }  # fmt: skip
+
+
+def _bags_of(question: Question) -> dict[str, Any]:
+    """Return what rows the probe takes, if these are cases of several rows."""
+    bagging = question.pair.bagging
+    return {} if bagging is None else {"bags": {"column": bagging.column, "pool": bagging.pool}}
 
 
 def stem_of(question: Question) -> str:
@@ -122,6 +146,10 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
         parts = [taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}
         return tensors, {**parts[0][1], "averaged": len(parts)}
+    if isinstance(probe, AttentionProbe):
+        linear, shape = taken_apart(probe.linear)
+        seen = {"instance_mean": probe.scaling.mean, "instance_scale": probe.scaling.scale}
+        return {**linear, **seen, **dict(zip("VUw", probe.gate or (), strict=False))}, {**shape, "kind": "attention"}
     if isinstance(probe, LinearProbe):
         tensors = {"coef": probe.coef, "intercept": probe.intercept, "outputs": probe.outputs, "base": probe.base}
         rebuild: dict[str, Any] = {"kind": "linear"}
@@ -147,6 +175,11 @@ def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
                 put_together({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}, one)
             )
         return AveragedProbe(tuple(run for run in runs if isinstance(run, LinearProbe)))
+    if about["kind"] == "attention":
+        linear = put_together(tensors, {**about, "kind": "linear"})
+        assert isinstance(linear, LinearProbe)
+        scaling = Scaling(tensors["instance_mean"], tensors["instance_scale"], clip=CLIP)
+        return AttentionProbe(linear, scaling, (tensors["V"], tensors["U"], tensors["w"]) if "V" in tensors else None)
     clip = np.inf if about["clip"] is None else about["clip"]
     scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip)
     task, n_classes = about["task"], about["n_classes"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,7 @@ from mt.errors import InputError
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Budget, Question, budgets, seeds_of
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
-from mt.types import MISSING, TASKS, Array, Groups, LabelledRows
-
-if TYPE_CHECKING:
-    from mt.cache.feature_file.read import FeatureFile
+from mt.types import MISSING, TASKS, Array, CaseFeatures, Groups, LabelledRows
 
 REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
 Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
@@ -249,7 +246,7 @@ class DrawSource:
         asked = pair.dataset, pair.test_dataset, pair.model, question.method, question.budget
         return self._whole.setdefault(asked, question.seed) != question.seed
 
-    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+    def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
         """Return the rows of one draw from a train split."""
         return draw(
             train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,10 +26,7 @@ from mt.probe.questions import Budget, Pair, Question, budgets
 from mt.results.store import ScoreStore
 from mt.stratification import Ints
 from mt.system import files
-from mt.types import Groups
-
-if TYPE_CHECKING:
-    from mt.cache.feature_file.read import FeatureFile
+from mt.types import CaseFeatures, Groups
 
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
@@ -42,7 +39,7 @@ class DrawFile(DrawSource):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self._read: tuple[FeatureFile, dict[tuple[Budget, int], Draw]] | None = None
+        self._read: tuple[CaseFeatures, dict[tuple[Budget, int], Draw]] | None = None
 
     def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
         """Return the draws that the file holds; their rows are part of the identity.
@@ -61,7 +58,7 @@ class DrawFile(DrawSource):
     def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
         return False  # every draw that a file lists was asked for
 
-    def draw(self, train: FeatureFile, budget: Budget, seed: int) -> Draw:
+    def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
         if self._read is None or self._read[0] is not train:
             draws = read_draws(
                 self.path, ids=train.ids, labels=train.labels, task=train.task, n_classes=len(train.class_names),

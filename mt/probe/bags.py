@@ -1,0 +1,172 @@
+"""Bags: the rows of a feature file that belong to one case, as one row or as instances, when probing.
+
+Labels, groups, budgets, folds and intervals then count cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mt.cache import pooling
+from mt.errors import InputError
+from mt.probe.questions import ATTENTION, Bagging, Pair
+from mt.types import Array, CaseFeatures
+
+if TYPE_CHECKING:
+    from mt.cache.catalog import Entry
+    from mt.cache.feature_file.read import FeatureFile
+
+REVISION = 1  # of the numbers that bags give beside those of pooling
+_ROWS = 4096  # read at once
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The instances of several cases, read from the file when they are needed; behaves like an array of cases.
+
+    instances: (N, dim) of the whole file.  rows: numbers of the instances, those of one case together, in file order.
+    starts: (n + 1,) where each case begins in `rows`.
+    """
+
+    instances: Array
+    rows: Array
+    starts: Array
+
+    @classmethod
+    def of(cls, instances: Array, bag_of: Array, n: int) -> Bags:
+        """Return the bags of instances whose case numbers are `bag_of` (N,), below n."""
+        counts = np.bincount(bag_of, minlength=n)
+        return cls(instances, np.argsort(bag_of, kind="stable"), np.concatenate([[0], np.cumsum(counts)]))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.instances.shape[1]
+
+    def __getitem__(self, cases: Array) -> Bags:
+        """Return some of the cases, by number or mask, in the order given."""
+        numbers = np.arange(len(self))[cases]
+        sizes = np.diff(self.starts)[numbers]
+        parts = [self.rows[self.starts[case] : self.starts[case + 1]] for case in numbers.tolist()]
+        rows = np.concatenate(parts) if parts else self.rows[:0]
+        return Bags(self.instances, rows, np.concatenate([[0], np.cumsum(sizes)]))
+
+    def rows_of(self, case: int) -> Array:
+        """Return the instance numbers of one case."""
+        return self.rows[self.starts[case] : self.starts[case + 1]]
+
+    def pooled(self, rule: str) -> Array:
+        """Return one row per case, (n, width) float32."""
+        return pooling.pooled(self._parts(), len(self), self.instances.shape[1], rule)
+
+    def spread(self) -> tuple[Array, Array]:
+        """Return mean and standard deviation of all instances, (dim,) each."""
+        together = ((np.zeros_like(cases), rows) for cases, rows in self._parts())
+        both = pooling.pooled(together, 1, self.instances.shape[1], "mean+std")[0].astype(np.float64)
+        return both[: len(both) // 2], both[len(both) // 2 :]
+
+    def _parts(self) -> Iterator[tuple[Array, Array]]:
+        cases = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        for start in range(0, len(self.rows), _ROWS):
+            part = self.rows[start : start + _ROWS]
+            yield cases[start : start + _ROWS], self.instances[part]
+
+
+class BaggedFeatures:
+    """A feature file of which one row is a case: what probing reads of it.
+
+    embeddings: the pooled rows, or with attention the `Bags`.
+    """
+
+    def __init__(self, file: FeatureFile, bagging: Bagging) -> None:
+        self.file, self.bagging = file, bagging
+        self.manifest, self.fingerprints = file.manifest, file.fingerprints
+        self.dataset, self.split, self.backbone = file.dataset, file.split, file.backbone
+        self.task, self.class_names = file.task, file.class_names
+        names = self._names()
+        number = {name: case for case, name in enumerate(dict.fromkeys(names))}
+        self.ids = list(number)
+        self._case_of = np.array([number[name] for name in names])
+        self._first = np.unique(self._case_of, return_index=True)[1]  # the first row of each case
+
+    @property
+    def dim(self) -> int:
+        rule, own = self.bagging.pool, self.file.dim
+        return own if rule == ATTENTION else pooling.width(own, rule)
+
+    @cached_property
+    def labels(self) -> Array:
+        """The label of each case.  Raises InputError, with names, where rows of a case differ."""
+        labels = self.file.labels
+        columns = [self._one_each("label", column) for column in labels.reshape(len(labels), -1).T]
+        return np.stack(columns, axis=1).reshape(len(self.ids), *labels.shape[1:])
+
+    @cached_property
+    def groups(self) -> list[str] | None:
+        """The group of each case.  Raises InputError, with names, where rows of a case differ."""
+        groups = self.file.groups
+        return None if groups is None else self._one_each("group", np.array(groups, dtype=object)).tolist()
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Metadata that is the same for all rows of a case."""
+        arrays = {name: np.array(values, dtype=object) for name, values in self.file.columns.items()}
+        return {name: array[self._first].tolist() for name, array in arrays.items() if not len(self._mixed(array))}
+
+    @cached_property
+    def bags(self) -> Bags:
+        return Bags.of(self.file.embeddings, self._case_of, len(self.ids))
+
+    @cached_property
+    def embeddings(self) -> Any:
+        return self.bags if self.bagging.pool == ATTENTION else self.bags.pooled(self.bagging.pool)
+
+    def _names(self) -> list[str]:
+        """Return the name of the case of each row."""
+        column, groups, columns = self.bagging.column, self.file.groups, self.file.columns
+        if column == "group" and groups is not None:
+            return groups
+        if column not in columns:
+            known = ", ".join([*(["group"] if groups is not None else []), *sorted(columns)]) or "none"
+            raise InputError(f"--bag {column}: '{self.dataset}' has no such column. Found: {known}.")
+        names = [str(value) for value in columns[column]]
+        empty = sum(name in ("", "nan") for name in names)
+        if empty:
+            raise InputError(f"--bag {column}: {empty:,} of {len(names):,} rows of '{self.dataset}' name no case.")
+        return names
+
+    def _mixed(self, values: Array) -> Array:
+        """Return the numbers of the cases whose rows differ in a value."""
+        different = np.asarray(values != values[self._first][self._case_of], dtype=bool)
+        return np.unique(self._case_of[different])
+
+    def _one_each(self, what: str, values: Array) -> Array:
+        mixed = self._mixed(values).tolist()
+        if mixed:
+            names = ", ".join(self.ids[case] for case in mixed[:_NAMED]) + (", ..." if len(mixed) > _NAMED else "")
+            raise InputError(
+                f"--bag {self.bagging.column}: {len(mixed):,} of {len(self.ids):,} cases of '{self.dataset}' "
+                f"({self.split}) have rows of more than one {what}: {names}. Expected one per case."
+            )
+        return np.asarray(values[self._first])
+
+
+def bag_recipe(pair: Pair) -> dict[str, Any]:
+    """Return what enters the identity of a fit on bags."""
+    if pair.bagging is None:
+        return {}
+    return {"bags": [pair.bagging.column, pair.bagging.pool, REVISION, pooling.REVISION]}
+
+
+def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
+    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
+    file = entry.open(verify=True)
+    return file if bagging is None else BaggedFeatures(file, bagging)
