@@ -117,6 +117,7 @@ def describe(spec: BackboneSpec) -> dict[str, Any]:
         "domain": spec.domain,
         "network": spec.network,
         "embedding": spec.embedding,
+        "views": spec.views,
         "width": spec.dim,
         "input": None if preprocess is None else preprocess.crop,
         "patch": spec.patch,

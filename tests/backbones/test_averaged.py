@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torchvision.transforms.v2 import functional as official
 
@@ -15,7 +17,9 @@ from mt.backbones.load import Backbone, load_backbone, resolve_backbone
 from mt.backbones.preprocess import Preprocess
 from mt.backbones.registry import find_spec
 from mt.cache.content import ContentIndex
+from mt.cli import group
 from mt.errors import InputError
+from mt.fuse.end_to_end.trainable.blocks import blocks
 from tests.featurize.conftest import TINY
 
 COUNTS = {"flips": 4, "fivecrop": 5, "d4": 8}
@@ -84,6 +88,19 @@ def test_names_say_rule_and_views(tmp_path: Path) -> None:
         with_views("dino:d4", "flips")
     with pytest.raises(InputError, match="'swav'; rule that fits: pooled"):
         find_spec("swav:cls:flips")
+
+
+@pytest.mark.parametrize("name", [TINY, "timm:test_vit", "timm:test_vit:cls"])
+def test_training_end_to_end_finds_the_same_blocks(name: str) -> None:
+    alone, averaged = (blocks(load_backbone(one, "random").model) for one in (name, f"{name}:d4"))
+    shapes = [[[parameter.shape for parameter in one.parameters] for one in found] for found in (averaged, alone)]
+    assert len(alone) > 1
+    assert shapes[0] == shapes[1]
+
+
+def test_mt_models_shows_the_views() -> None:
+    ran = CliRunner().invoke(group, ["models", "dino:d4", "--json"], catch_exceptions=False)
+    assert json.loads(ran.stdout)["views"] == "d4"
 
 
 def test_an_averaged_backbone_is_known_without_loading_it(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from mt.backbones.networks.averaged import AveragedViews
+
 
 class BackboneBlock:
     """One step of a backbone, for rates and freezing: its modules and the parameters they hold."""
@@ -24,8 +26,10 @@ def blocks(backbone: nn.Module) -> list[BackboneBlock]:
 
     Blocks are the children of its sequences (a ResNet's `layer1` ... `layer4`, a transformer's `blocks`, stages with
     blocks of their own).  What comes before the first, and a backbone's own parameters (class token, positions), is
-    the stem; what follows a block belongs to it (final norms).
+    the stem; what follows a block belongs to it (final norms).  Averaging over views adds no step.
     """
+    if isinstance(backbone, AveragedViews):
+        backbone = backbone.network
     found = [BackboneBlock([], list(backbone.parameters(recurse=False)))]
     for child, in_sequence in _units(backbone):
         if in_sequence:
