@@ -23,7 +23,7 @@ from mt.system.device import one_thread, pick_device, tf32
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-SMALL = 2_000  # with fewer rows one thread is fastest, whatever else runs on the machine
+SMALL = 2_000  # with fewer rows one thread per product is fastest, whatever else runs on the machine
 _BLOCK = 4096  # rows turned into float64 at once
 
 
@@ -97,9 +97,8 @@ def fit_dvme(
     shape = _shape(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
     patients = None if groups is None else np.asarray(groups)
     problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
-    few = len(y) < SMALL
-    threads = torch.get_num_threads() if few else 1
-    with one_thread(wanted=few):
+    threads = torch.get_num_threads()
+    with one_thread(wanted=len(y) < SMALL):
         choice, model = DVMEFitter(problem, threads=threads).fit(options.recipes)
     return FittedDVME(model, inputs, task, n_classes, outputs, base, choice)
 

@@ -18,6 +18,7 @@ from mt.fuse.dvme.networks import Networks, build
 from mt.fuse.dvme.optimizer import AdamWToStart
 from mt.fuse.dvme.problem import DVMEProblem, loss
 from mt.fuse.dvme.recipes import Recipe
+from mt.system.device import one_thread
 from mt.types import Array
 
 EPOCH_STEPS = 10, 100  # an epoch is one pass over the rows, but at least and at most this many steps
@@ -216,7 +217,7 @@ def train(problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directi
     shares = min(threads, len(trainees)) if problem.device.type == "cpu" else 1
     steps = steps_of(trainees)
     trainings = [Training(problem, trainees[first::shares], directions, steps=steps) for first in range(shares)]
-    with ThreadPoolExecutor(shares) as pool:
+    with one_thread(wanted=shares > 1), ThreadPoolExecutor(shares) as pool:
         found = list(pool.map(Training.run, trainings))
     return [found[number % shares][number // shares] for number in range(len(trainees))]
 

@@ -137,9 +137,7 @@ class TunedModel:
         """Return the ids of a dataset's split, some left out, and a probability a class (or label) of each, (n, K)."""
         return self._predict(self._dataset(name, split, data_dir), split, device, without)
 
-    def unreadable(
-        self, name: str, split: str, *, data_dir: Path | None = None
-    ) -> tuple[list[str], dict[str, str]]:
+    def unreadable(self, name: str, split: str, *, data_dir: Path | None = None) -> tuple[list[str], dict[str, str]]:
         """Return the ids of a dataset's split, and why some of its images cannot be read; every image is decoded."""
         part = self._dataset(name, split, data_dir).splits[split]
         problems: dict[str, str] = {}
