@@ -14,11 +14,10 @@ import numpy as np
 
 from mt.cache import pooling
 from mt.errors import InputError
-from mt.probe.questions import ATTENTION, Bagging, Pair
-from mt.types import Array, CaseFeatures
+from mt.probe.questions import ATTENTION, Bagging
+from mt.types import Array
 
 if TYPE_CHECKING:
-    from mt.cache.catalog import Entry
     from mt.cache.feature_file.read import FeatureFile
 
 REVISION = 1  # of the numbers that bags give beside those of pooling
@@ -159,14 +158,6 @@ class BaggedFeatures:
         return np.asarray(values[self._first])
 
 
-def bag_recipe(pair: Pair) -> dict[str, Any]:
+def bag_recipe(bagging: Bagging) -> dict[str, Any]:
     """Return what enters the identity of a fit on bags."""
-    if pair.bagging is None:
-        return {}
-    return {"bags": [pair.bagging.column, pair.bagging.pool, REVISION, pooling.REVISION]}
-
-
-def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
-    file = entry.open(verify=True)
-    return file if bagging is None else BaggedFeatures(file, bagging)
+    return {"bags": [bagging.column, bagging.pool, REVISION, pooling.REVISION]}

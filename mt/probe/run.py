@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from mt.cache.catalog import Catalog
+from mt.cache.catalog import Catalog, Entry
 from mt.errors import FitError
-from mt.probe.bags import BaggedFeatures, Bags, bag_recipe, open_cases
+from mt.probe.bags import BaggedFeatures, Bags, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
-from mt.probe.questions import ATTENTION, Pair, Question, find_pairs, with_bags
+from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
 from mt.probe.request import ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.sample import collapsed
@@ -126,7 +126,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     fitting = Fitting(recipe, request.solver, request.device)
     how = {**fitting.identity(), "select": request.select}
     questions = [
-        Question(pair, budget, seed, "probe", {**how, **bag_recipe(pair)}, draw)
+        Question(pair, budget, seed, "probe", {**how, **(bag_recipe(pair.bagging) if pair.bagging else {})}, draw)
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
@@ -159,8 +159,8 @@ class Features:
 
         Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
         """
-        val = open_cases(pair.val[0], pair.bagging) if pair.val else None
-        features = cls(pair, open_cases(pair.train[0], pair.bagging), open_cases(pair.test[0], pair.bagging), val)
+        val = _open_cases(pair.val[0], pair.bagging) if pair.val else None
+        features = cls(pair, _open_cases(pair.train[0], pair.bagging), _open_cases(pair.test[0], pair.bagging), val)
         labels = features.pool.y
         if not len(labels) or (labels.max(axis=0) <= np.where(labels == MISSING, 1, labels).min(axis=0)).all():
             raise FitError(
@@ -200,6 +200,12 @@ class Features:
         """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
         every = self.pool.with_features(self.train.embeddings)
         return every if len(rows) == len(every) else every.take(np.sort(rows))
+
+
+def _open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
+    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
+    file = entry.open(verify=True)
+    return file if bagging is None else BaggedFeatures(file, bagging)
 
 
 class Prober:
