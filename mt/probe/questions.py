@@ -184,7 +184,7 @@ def _identity_of(entry: Entry, bagging: Bagging | None) -> dict[str, Any]:
     prints = {**entry.fingerprints, "rows": entry.n_rows}
     if bagging is None:
         return prints
-    return {**prints, "split": digest([prints["split"], bagging.column]), "pool": bagging.pool}
+    return {**prints, "split": digest([prints["split"], bagging.column]), "bag": bagging.column, "pool": bagging.pool}
 
 
 def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> list[Pair]:

@@ -113,16 +113,21 @@ def _layer(panel: Panel, cells: Sequence[PanelCell], chosen: frozenset[str]) -> 
 def _featurized(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
     """Return the commands that make features, one for all splits that were made alike."""
     splits: dict[str, dict[str, None]] = {}
+    imports: dict[str, None] = {}
     for cell in cells:
         for split, model, file in _files(cell):
             dataset = panel.test_dataset if split == "test" else panel.dataset
             named = shlex.join(["mt", "featurize", "--model", model, "--dataset", dataset])
             words = shlex.split(panel.commands.get(file) or named)
+            if words[:3] == ["mt", "cache", "import"]:  # its splits are those of the files
+                imports[shlex.join(words)] = None
+                continue
             if "--split" in words[:-1]:
                 place = words.index("--split")
                 del words[place : place + 2]
             splits.setdefault(shlex.join(words), {})[split] = None
-    return [f"{rest} {_flags('--split', sorted(several, reverse=True))}" for rest, several in splits.items()]
+    made = [f"{rest} {_flags('--split', sorted(several, reverse=True))}" for rest, several in splits.items()]
+    return [*made, *imports]
 
 
 def _alike(cells: Iterable[PanelCell], of: Callable[[PanelCell], Any]) -> list[list[PanelCell]]:
@@ -151,14 +156,18 @@ def _asks(cells: Sequence[PanelCell]) -> list[Ask]:
     return asks
 
 
-def _recipe(cell: PanelCell) -> tuple[str, str, str]:
-    return cell.method.protocol, cell.method.solver, cell.method.select
+def _recipe(cell: PanelCell) -> tuple[str, str, str, str, str]:
+    """Return protocol, solver and source of choice, and the column of bags and their pooling, empty without bags."""
+    kept = cell.scores[0].fingerprints["train"][0]
+    method = cell.method
+    return method.protocol, method.solver, method.select, str(kept.get("bag", "")), str(kept.get("pool", ""))
 
 
 def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for probes of one recipe."""
-    protocol, solver, select = _recipe(ask.cells[0])
-    models = dict.fromkeys(cell.method.model for cell in ask.cells)
+    protocol, solver, select, bag, pool = _recipe(ask.cells[0])
+    of_bags = f", {pool} per {bag}"
+    models = dict.fromkeys(cell.method.model.removesuffix(of_bags) for cell in ask.cells)
     parts = [
         "mt probe", _flags("--model", models),
         shlex.join(["--dataset", _dataset(panel, ask, chosen)]),
@@ -167,6 +176,7 @@ def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
         *([] if protocol == "default" else [f"--protocol {protocol}"]),
         *([f"--solver {solver}"] if solver in SOLVERS and solver != "torch" else []),
         *(["--select val"] if select == "val" else []),
+        *([shlex.join(["--bag", bag, "--pool", pool])] if bag else []),
     ]  # fmt: skip
     return " ".join(parts)
 

@@ -61,7 +61,25 @@ def test_they_are_probed_fused_and_reported(cache: Path, tmp_path: Path) -> None
     reported = mt("report", "--cache-dir", cache, "--out", page)
     assert reported.exit_code == 0, reported.exception
     assert "uni (imported)" in page.read_text()
-    assert "mt cache import" in page.read_text()
+    commands = page.read_text()
+    assert f"mt cache import {cache.parent}/uni.npz --dataset moles --model uni --labels" in commands
+    assert "--split test --split train" not in commands
+
+
+def test_instances_are_probed_in_bags_and_reported(tmp_path: Path) -> None:
+    y, page = np.arange(40) % 2, tmp_path / "report.html"
+    rows = np.random.default_rng(0).standard_normal((400, 5)) + y.repeat(10)[:, None]
+    np.savez(tmp_path / "tiles.npz", x=rows, bag=[f"S{row // 10}" for row in range(400)], label=y.repeat(10),
+             split=["train"] * 240 + ["test"] * 160)  # fmt: skip
+    where = ("--cache-dir", tmp_path / "cache")
+    done = mt("cache", "import", tmp_path / "tiles.npz", "--dataset", "lung", "--model", "uni", "--bag", "bag", *where)
+    assert done.exit_code == 0, done.exception
+    probed = mt("probe", "--fraction", 1, "--pool", "mean", "--json", *where)
+    score = json.loads(probed.stdout)
+    assert (score["model"], score["n_test"], score["n_labels"]) == ("uni (imported), mean per bag", 16, 24)
+    assert mt("report", "--out", page, *where).exit_code == 0
+    text = page.read_text().replace("&#39;", "'")
+    assert "mt probe --model 'uni (imported)' --dataset lung --fraction 1 --seeds 1 --bag bag --pool mean" in text
 
 
 def test_predict_says_that_there_is_no_backbone(cache: Path, tmp_path: Path) -> None:

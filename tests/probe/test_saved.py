@@ -49,13 +49,13 @@ def test_saving_scores_a_fit_once_per_metric_and_states_the_headline(
 ) -> None:
     """The headline over all cases is stated in the file; it is computed again only if it is not asked for."""
     write_pair(tmp_path, grouped=True)
-    count = Counter[str]()
+    count, score_fit = Counter[str](), scoring.score_fit
 
     def counted(*arguments: Any) -> Any:
         count["scored"] += 1
-        return scoring.score_fit(*arguments)
+        return score_fit(*arguments)
 
-    monkeypatch.setattr(run, "score_fit", counted)
+    monkeypatch.setattr(scoring, "score_fit", counted)
     study = probed(tmp_path, protocol="clip", fractions=[1.0], **asked, save=tmp_path / "saved")
     assert count["scored"] == expected
     (file,) = (tmp_path / "saved").glob("*.json")

@@ -112,8 +112,13 @@ def _single_models(panel: Panel) -> list[PanelCell]:
 
 
 def _test_features(cell: PanelCell, catalog: Catalog) -> Entry | None:
-    """Return the very file that the cell's predictions were made from, where it is still in the cache."""
+    """Return the very file that the cell's predictions were made from, where it is still in the cache.
+
+    None for cases of several rows, which no file holds.
+    """
     (kept,) = cell.scores[0].fingerprints["test"]
+    if "bag" in kept:
+        return None
     for entry in catalog.entries(splits=["test"], everything=True):
         if entry.complete and entry.fingerprints.get("file") == kept["file"]:
             return entry
