@@ -1,4 +1,11 @@
-"""Hashes of files' content, computed once: known by (path, size, mtime), so that a rerun opens no image."""
+"""Hashes of files' content, computed once and remembered by what the system says of a file: a rerun opens no image.
+
+A hash is trusted where nothing can have written to the file since: the file at the same path has the same size and
+the same two times (`mtime`, and `ctime`, which no program can set), or a file that had another path has these, its
+inode and its device.  So a folder that is moved or renamed keeps its hashes.  A file that was copied, moved by itself
+or had its permissions changed is hashed again.  Where a file system keeps no fractions of seconds, other paths are not
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from mt.cache.names import JSON, canonical
@@ -21,19 +29,56 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS content (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL, device INTEGER NOT NULL, sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_inode ON files (inode, ctime_ns);
 CREATE TABLE IF NOT EXISTS memory (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 """
-_BATCH = 256  # files hashed between two commits: what an interrupted run keeps
+_TASK_FILES = 64  # that a thread hashes at a time
+_THREADS = 8  # at least: while some wait for the disk, others hash
+_KEPT_FILES = 4096  # hashed between two commits: what an interrupted run loses
+_AT_ONCE = 400  # paths in one question to the database
+_WHOLE = 1 << 20  # bytes up to which a file is read in one call
+_SECOND = 10**9
 StrPath = str | os.PathLike[str]
 _Name = str | bytes  # bytes where a file's name is no UTF-8, which SQLite's text must be
-_Key = tuple[_Name, int, int]
-_Known = tuple[_Name, int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the system says of a file; equal only while nobody writes to it."""
+
+    path: _Name
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, path: _Name, stat: os.stat_result) -> _Seen:
+        device = stat.st_dev - (1 << 64) if stat.st_dev >> 63 else stat.st_dev  # SQLite's integers have a sign
+        inode = stat.st_ino - (1 << 64) if stat.st_ino >> 63 else stat.st_ino
+        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode, device)
+
+    @property
+    def at_its_path(self) -> tuple[_Name, int, int, int]:
+        return self.path, self.size, self.mtime_ns, self.ctime_ns
+
+    @property
+    def anywhere(self) -> tuple[int, int, int, int, int]:
+        return self.inode, self.ctime_ns, self.device, self.size, self.mtime_ns
+
+    def row(self, sha256: str) -> tuple[_Name, int, int, int, int, int, str]:
+        return self.path, self.size, self.mtime_ns, self.ctime_ns, self.inode, self.device, sha256
 
 
 class ContentIndex:
-    """Remembers the sha256 of files in SQLite, trusting it while path, size and mtime_ns are equal.
+    """Remembers the sha256 of files in SQLite.
 
     path: the database, by default in the user's folder.  Where it cannot be written the memory lasts as long as
     the object.  rehash: hash every file again, whatever is remembered.
@@ -49,19 +94,19 @@ class ContentIndex:
         return self.sha256_many([path])[0]
 
     def sha256_many(self, paths: Sequence[StrPath], *, label: str = "hashing") -> list[str]:
-        """Return the sha256 of each file; files that are known are only asked for their size and time.
+        """Return the sha256 of each file; files that are known are only asked for their size and times.
 
         Raises InputError naming a file that cannot be read.
         """
-        keys = [_key(path) for path in paths]
-        found = {} if self.rehash else self._known(keys)
-        unknown = [key for key in dict.fromkeys(keys) if key not in found]
+        seen = [_seen(path) for path in paths]
+        found = {} if self.rehash else self._known(seen)
+        unknown = [one for one in dict.fromkeys(seen) if one.path not in found]
         if unknown:
             with progress.bar(label, len(unknown), unit="files") as advance:
-                for known in self._hash(unknown):
-                    found[known[:3]] = known[3]
+                for one, sha256 in self._hash(unknown):
+                    found[one.path] = sha256
                     advance(1)
-        return [found[key] for key in keys]
+        return [found[one.path] for one in seen]
 
     def recall(self, kind: str, key: JSON) -> JSON | None:
         """Return what was remembered under a kind and a key, or None."""
@@ -83,47 +128,82 @@ class ContentIndex:
         """Forget files by the first hexadecimal digits of their hash, and by path; and what DICOM headers said."""
         with self._lock, self._database:
             self._database.execute("PRAGMA secure_delete = ON")
-            self._database.executemany(
-                "DELETE FROM content WHERE sha256 >= ? AND sha256 < ?", [(one, f"{one}g") for one in prefixes]
-            )
-            self._database.executemany("DELETE FROM content WHERE path = ?", [(_stored_name(one),) for one in paths])
+            for table in ("files", "content"):
+                self._database.executemany(
+                    f"DELETE FROM {table} WHERE sha256 >= ? AND sha256 < ?", [(one, f"{one}g") for one in prefixes]
+                )
+                self._database.executemany(
+                    f"DELETE FROM {table} WHERE path = ?", [(_stored_name(one),) for one in paths]
+                )
             self._database.execute("DELETE FROM memory WHERE kind = 'dicom headers'")
 
     def __del__(self) -> None:
         if hasattr(self, "_database"):
             self._database.close()
 
-    def _known(self, keys: Sequence[_Key]) -> dict[_Key, str]:
-        query = "SELECT sha256 FROM content WHERE path = ? AND size = ? AND mtime_ns = ?"
-        found = {}
-        with self._lock:
-            for key in keys:
-                if row := self._database.execute(query, key).fetchone():
-                    found[key] = row[0]
+    def _known(self, seen: Sequence[_Seen]) -> dict[_Name, str]:
+        """Return the hashes that can be trusted, by path; what was moved is remembered at its new path."""
+        found: dict[_Name, str] = {}
+        moved: list[tuple[_Seen, str]] = []
+        for start in range(0, len(seen), _AT_ONCE):
+            some = seen[start : start + _AT_ONCE]
+            here = self._at_their_paths(some)
+            found.update((one.path, here[one.at_its_path]) for one in some if one.at_its_path in here)
+            for one in some:
+                if one.path not in found and (sha256 := self._elsewhere(one)):
+                    found[one.path] = sha256
+                    moved.append((one, sha256))
+        self._keep(moved)
         return found
 
-    def _hash(self, keys: Sequence[_Key]) -> Iterator[_Known]:
-        """Hash files on all processors and remember each, unless it changed meanwhile."""
-        with ThreadPoolExecutor(cores()) as pool:
-            for start in range(0, len(keys), _BATCH):
-                batch = keys[start : start + _BATCH]
-                hashes = pool.map(lambda key: _sha256(key[0]), batch)
-                known = [(*key, sha256) for key, sha256 in zip(batch, hashes, strict=True)]
-                with self._lock, self._database:
-                    self._database.executemany(
-                        "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?)",
-                        [row for row in known if _key(os.fsdecode(row[0])) == row[:3]],
-                    )
-                yield from known
+    def _at_their_paths(self, seen: Sequence[_Seen]) -> dict[tuple[_Name, int, int, int], str]:
+        marks = ",".join("?" * len(seen))
+        query = f"SELECT path, size, mtime_ns, ctime_ns, sha256 FROM files WHERE path IN ({marks})"
+        with self._lock:
+            return {row[:4]: row[4] for row in self._database.execute(query, [one.path for one in seen])}
+
+    def _elsewhere(self, one: _Seen) -> str | None:
+        """Return the hash of a file that had another path, or that a release before this table was kept remembers."""
+        query = "SELECT sha256 FROM files WHERE inode = ? AND ctime_ns = ? AND device = ? AND size = ? AND mtime_ns = ?"
+        older = (
+            "SELECT sha256 FROM content WHERE path = ?1 AND size = ?2 AND mtime_ns = ?3 "
+            "AND NOT EXISTS (SELECT 1 FROM files WHERE path = ?1)"
+        )
+        with self._lock:
+            row = self._database.execute(query, one.anywhere).fetchone() if one.ctime_ns % _SECOND else None
+            row = row or self._database.execute(older, one.at_its_path[:3]).fetchone()
+        return None if row is None else str(row[0])
+
+    def _hash(self, seen: Sequence[_Seen]) -> Iterator[tuple[_Seen, str]]:
+        """Hash files, many at a time, and remember each, unless it changed meanwhile."""
+        tasks = [seen[start : start + _TASK_FILES] for start in range(0, len(seen), _TASK_FILES)]
+        waiting: list[tuple[_Seen, str]] = []
+        with ThreadPoolExecutor(max(_THREADS, cores())) as pool:
+            try:
+                for hashed in pool.map(_hashed, tasks):
+                    waiting += [(one, sha256) for one, sha256, same in hashed if same]
+                    if len(waiting) >= _KEPT_FILES:
+                        self._keep(waiting)
+                        waiting = []
+                    yield from ((one, sha256) for one, sha256, _ in hashed)
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._keep(waiting)
+
+    def _keep(self, known: Sequence[tuple[_Seen, str]]) -> None:
+        if known:
+            with self._lock, self._database:
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [one.row(sha256) for one, sha256 in known],
+                )
 
 
-def _key(path: StrPath) -> _Key:
-    """Return what a file is known by: its absolute path, its size and its time."""
+def _seen(path: StrPath) -> _Seen:
     try:
-        stat = os.stat(path)
+        return _Seen.of(_stored_name(path), os.stat(path))
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _stored_name(path), stat.st_size, stat.st_mtime_ns
 
 
 def _stored_name(path: StrPath) -> _Name:
@@ -137,12 +217,28 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-def _sha256(path: _Name) -> str:
+def _hashed(seen: Sequence[_Seen]) -> list[tuple[_Seen, str, bool]]:
+    """Return the hash of each file, and whether it stayed as it was seen while it was read."""
+    return [(one, *_sha256(one)) for one in seen]
+
+
+def _sha256(one: _Seen) -> tuple[str, bool]:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        descriptor = os.open(one.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if one.size < _WHOLE:
+                content = os.read(descriptor, one.size + 1)
+                sha256 = hashlib.sha256(content)
+                while len(content) > one.size and (content := os.read(descriptor, _WHOLE)):  # it grew meanwhile
+                    sha256.update(content)
+            else:
+                with open(descriptor, "rb", closefd=False) as file:
+                    sha256 = hashlib.file_digest(file, "sha256")
+            return sha256.hexdigest(), _Seen.of(one.path, os.fstat(descriptor)) == one
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise _unreadable(os.fsdecode(path), error) from error
+        raise _unreadable(os.fsdecode(one.path), error) from error
 
 
 def _unreadable(path: StrPath, error: OSError) -> InputError:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mt.cache import ContentIndex
+from mt.cache import ContentIndex, content
 from mt.errors import InputError
 
 
@@ -28,13 +31,13 @@ def images(tmp_path: Path) -> list[Path]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The files that are opened from here on."""
     names: list[str] = []
-    real = builtins.open
+    real = os.open
 
     def noting(file: Any, *arguments: Any, **options: Any) -> Any:
         names.append(str(file))
         return real(file, *arguments, **options)
 
-    monkeypatch.setattr(builtins, "open", noting)
+    monkeypatch.setattr(os, "open", noting)
     return names
 
 
@@ -61,16 +64,103 @@ def test_another_time_or_size_is_hashed_again(tmp_path: Path, images: list[Path]
     assert index.sha256(images[1]) == hashlib.sha256(b"IMAGE 1").hexdigest()
 
 
-def test_rehash_trusts_nothing(tmp_path: Path, images: list[Path]) -> None:
+def test_other_bytes_of_the_same_size_and_time_are_hashed_again(tmp_path: Path, images: list[Path]) -> None:
     path = images[0]
     ContentIndex(tmp_path / "index.sqlite").sha256(path)
     stat = path.stat()
     path.write_bytes(b"IMAGE 0")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    changed = hashlib.sha256(b"IMAGE 0").hexdigest()
-    assert ContentIndex(tmp_path / "index.sqlite").sha256(path) != changed
-    assert ContentIndex(tmp_path / "index.sqlite", rehash=True).sha256(path) == changed
-    assert ContentIndex(tmp_path / "index.sqlite").sha256(path) == changed
+    assert ContentIndex(tmp_path / "index.sqlite").sha256(path) == hashlib.sha256(b"IMAGE 0").hexdigest()
+
+
+def test_rehash_trusts_nothing(tmp_path: Path, images: list[Path], opened: list[str]) -> None:
+    index = ContentIndex(tmp_path / "index.sqlite")
+    before = index.sha256_many(images)
+    opened.clear()
+    assert ContentIndex(tmp_path / "index.sqlite", rehash=True).sha256_many(images) == before
+    assert len(opened) == len(images)
+
+
+def test_a_folder_that_is_moved_or_renamed_is_known(tmp_path: Path, images: list[Path], opened: list[str]) -> None:
+    before = ContentIndex(tmp_path / "index.sqlite").sha256_many(images)
+    (tmp_path / "away").mkdir()
+    moved = images[0].parent.rename(tmp_path / "away" / "renamed")
+    opened.clear()
+    again = ContentIndex(tmp_path / "index.sqlite")
+    assert again.sha256_many([moved / path.name for path in images]) == before
+    assert opened == []
+
+
+def test_a_copy_with_the_times_of_its_original_is_hashed(tmp_path: Path, images: list[Path], opened: list[str]) -> None:
+    index = ContentIndex(tmp_path / "index.sqlite")
+    before = index.sha256_many(images[:5])
+    shutil.copytree(images[0].parent, tmp_path / "copy")
+    opened.clear()
+    assert index.sha256_many([tmp_path / "copy" / path.name for path in images[:5]]) == before
+    assert len(opened) == 5
+
+
+def test_files_that_changed_places_are_told_apart(tmp_path: Path, images: list[Path]) -> None:
+    index = ContentIndex(tmp_path / "index.sqlite")
+    one, other = index.sha256_many(images[:2])
+    images[0].rename(tmp_path / "aside")
+    images[1].rename(images[0])
+    (tmp_path / "aside").rename(images[1])
+    assert index.sha256_many(images[:2]) == [other, one]
+
+
+def test_whole_seconds_do_not_name_a_file_at_another_path(
+    tmp_path: Path, images: list[Path], opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = content._Seen.of
+    monkeypatch.setattr(
+        content._Seen, "of", lambda path, stat: replace(real(path, stat), mtime_ns=10**9, ctime_ns=2 * 10**9)
+    )
+    ContentIndex(tmp_path / "index.sqlite").sha256_many(images)
+    moved = images[0].parent.rename(tmp_path / "renamed")
+    opened.clear()
+    ContentIndex(tmp_path / "index.sqlite").sha256_many([moved / path.name for path in images])
+    assert len(opened) == len(images)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.read
+
+    def growing(descriptor: int, size: int) -> bytes:
+        found = real(descriptor, size)
+        images[0].write_bytes(b"another image 0")
+        return found
+
+    index = ContentIndex(tmp_path / "index.sqlite")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", growing)
+        index.sha256(images[0])
+    assert index.sha256(images[0]) == hashlib.sha256(b"another image 0").hexdigest()
+
+
+def test_what_an_older_release_remembers_is_trusted_once(
+    tmp_path: Path, images: list[Path], opened: list[str]
+) -> None:
+    ContentIndex(tmp_path / "index.sqlite")
+    stat = images[0].stat()
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database, database:
+        row = str(images[0]), stat.st_size, stat.st_mtime_ns, "0" * 64
+        database.execute("INSERT INTO content VALUES (?, ?, ?, ?)", row)
+    assert ContentIndex(tmp_path / "index.sqlite").sha256(images[0]) == "0" * 64
+    assert opened == []
+    images[0].write_bytes(b"IMAGE 0")
+    os.utime(images[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    index = ContentIndex(tmp_path / "index.sqlite")
+    assert index.sha256(images[0]) == hashlib.sha256(b"IMAGE 0").hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, content._WHOLE - 1, content._WHOLE, content._WHOLE + 1])
+def test_files_of_any_size(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"i" * size)
+    assert ContentIndex(tmp_path / "index.sqlite").sha256(path) == hashlib.sha256(b"i" * size).hexdigest()
 
 
 def test_the_same_file_twice_is_hashed_once(tmp_path: Path, images: list[Path], opened: list[str]) -> None:
