@@ -27,16 +27,15 @@ def main(count: int = FILES) -> None:
         folder = Path(place) / "images"
         paths = _written(folder, count)
         bare = _rate("bare reader", paths, lambda: [_read(path) for path in paths])
-        plain = _rate("bare reader with sha256", paths, lambda: [hashlib.sha256(_read(path)).digest() for path in paths])
-        ways = {
-            "first hashing": paths, "known files": paths, "renamed folder": [p.replace("/images/", "/others/") for p in paths]
-        }  # fmt: skip
+        plain = _rate("the same with sha256", paths, lambda: [hashlib.sha256(_read(path)).digest() for path in paths])
+        renamed = [path.replace("/images/", "/others/") for path in paths]
+        ways = {"first hashing": paths, "known files": paths, "renamed folder": renamed}
         for name, where in ways.items():
             if name == "renamed folder":
                 folder.rename(folder.with_name("others"))
             index = ContentIndex(Path(place) / "index.sqlite")
             rate = _rate(name, where, lambda index=index, where=where: index.sha256_many(where))  # type: ignore[misc]
-            print(f"  / bare reader {rate / bare:.2f}, / bare reader with sha256 {rate / plain:.2f}", flush=True)
+            print(f"  / bare reader {rate / bare:.2f}, / the same with sha256 {rate / plain:.2f}", flush=True)
 
 
 def _written(folder: Path, count: int) -> list[str]:

@@ -62,7 +62,7 @@ class BatchSize(click.ParamType[int | None]):
     help="An unreadable image: raise (stop) or skip (keep its row, marked).",
 )
 @click.option("--overwrite", is_flag=True, help="Compute complete files again.")
-@click.option("--rehash", is_flag=True, help="Hash every file again, even if its size and time are unchanged.")
+@click.option("--rehash", is_flag=True, help="Hash every file again, even if its size and times are unchanged.")
 @click.option(
     "--allow-mixed", is_flag=True,
     help="Resume a file that another device or other versions began; the file records it.",

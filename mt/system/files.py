@@ -50,7 +50,7 @@ def weights_dir() -> Path:
 
 
 def index_path() -> Path:
-    """Return the file that remembers content hashes by (path, size, mtime)."""
+    """Return the file that remembers content hashes."""
     return user_dir() / "index.sqlite"
 
 
