@@ -49,7 +49,7 @@ _Name = str | bytes  # bytes where a file's name is no UTF-8, which SQLite's tex
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _FileState:
     """What the system says of a file; equal only while nobody writes to it."""
 
     path: _Name
@@ -60,7 +60,7 @@ class _Seen:
     device: int
 
     @classmethod
-    def of(cls, path: _Name, stat: os.stat_result) -> _Seen:
+    def of(cls, path: _Name, stat: os.stat_result) -> _FileState:
         device = stat.st_dev - (1 << 64) if stat.st_dev >> 63 else stat.st_dev  # SQLite's integers have a sign
         inode = stat.st_ino - (1 << 64) if stat.st_ino >> 63 else stat.st_ino
         return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode, device)
@@ -141,43 +141,49 @@ class ContentIndex:
         if hasattr(self, "_database"):
             self._database.close()
 
-    def _known(self, seen: Sequence[_Seen]) -> dict[_Name, str]:
+    def _known(self, seen: Sequence[_FileState]) -> dict[_Name, str]:
         """Return the hashes that can be trusted, by path; what was moved is remembered at its new path."""
         found: dict[_Name, str] = {}
-        moved: list[tuple[_Seen, str]] = []
+        moved: list[tuple[_FileState, str]] = []
         for start in range(0, len(seen), _AT_ONCE):
             some = seen[start : start + _AT_ONCE]
             here = self._at_their_paths(some)
             found.update((one.path, here[one.at_its_path]) for one in some if one.at_its_path in here)
-            for one in some:
-                if one.path not in found and (sha256 := self._elsewhere(one)):
-                    found[one.path] = sha256
-                    moved.append((one, sha256))
+            new = self._elsewhere([one for one in some if one.path not in found])
+            found.update((one.path, sha256) for one, sha256 in new)
+            moved += new
         self._keep(moved)
         return found
 
-    def _at_their_paths(self, seen: Sequence[_Seen]) -> dict[tuple[_Name, int, int, int], str]:
+    def _at_their_paths(self, seen: Sequence[_FileState]) -> dict[tuple[_Name, int, int, int], str]:
         marks = ",".join("?" * len(seen))
         query = f"SELECT path, size, mtime_ns, ctime_ns, sha256 FROM files WHERE path IN ({marks})"
         with self._lock:
             return {row[:4]: row[4] for row in self._database.execute(query, [one.path for one in seen])}
 
-    def _elsewhere(self, one: _Seen) -> str | None:
-        """Return the hash of a file that had another path, or that a release before this table was kept remembers."""
-        query = "SELECT sha256 FROM files WHERE inode = ? AND ctime_ns = ? AND device = ? AND size = ? AND mtime_ns = ?"
+    def _elsewhere(self, seen: Sequence[_FileState]) -> list[tuple[_FileState, str]]:
+        """Return the files that had another path, or that a release before this table was kept remembers."""
+        marks = ",".join("?" * len(seen))
+        moved = f"SELECT inode, ctime_ns, device, size, mtime_ns, sha256 FROM files WHERE inode IN ({marks})"
         older = (
-            "SELECT sha256 FROM content WHERE path = ?1 AND size = ?2 AND mtime_ns = ?3 "
-            "AND NOT EXISTS (SELECT 1 FROM files WHERE path = ?1)"
+            f"SELECT path, size, mtime_ns, sha256 FROM content WHERE path IN ({marks}) "
+            "AND path NOT IN (SELECT path FROM files WHERE files.path = content.path)"
         )
         with self._lock:
-            row = self._database.execute(query, one.anywhere).fetchone() if one.ctime_ns % _SECOND else None
-            row = row or self._database.execute(older, one.at_its_path[:3]).fetchone()
-        return None if row is None else str(row[0])
+            known = {row[:5]: row[5] for row in self._database.execute(moved, [one.inode for one in seen])}
+            before = {row[:3]: row[3] for row in self._database.execute(older, [one.path for one in seen])}
+        found = []
+        for one in seen:
+            sha256 = known.get(one.anywhere) if one.ctime_ns % _SECOND else None
+            sha256 = sha256 or before.get(one.at_its_path[:3])
+            if sha256:
+                found.append((one, str(sha256)))
+        return found
 
-    def _hash(self, seen: Sequence[_Seen]) -> Iterator[tuple[_Seen, str]]:
+    def _hash(self, seen: Sequence[_FileState]) -> Iterator[tuple[_FileState, str]]:
         """Hash files, many at a time, and remember each, unless it changed meanwhile."""
         tasks = [seen[start : start + _TASK_FILES] for start in range(0, len(seen), _TASK_FILES)]
-        waiting: list[tuple[_Seen, str]] = []
+        waiting: list[tuple[_FileState, str]] = []
         with ThreadPoolExecutor(max(_THREADS, cores())) as pool:
             try:
                 for hashed in pool.map(_hashed, tasks):
@@ -190,7 +196,7 @@ class ContentIndex:
                 pool.shutdown(cancel_futures=True)
                 self._keep(waiting)
 
-    def _keep(self, known: Sequence[tuple[_Seen, str]]) -> None:
+    def _keep(self, known: Sequence[tuple[_FileState, str]]) -> None:
         if known:
             with self._lock, self._database:
                 self._database.executemany(
@@ -199,9 +205,9 @@ class ContentIndex:
                 )
 
 
-def _seen(path: StrPath) -> _Seen:
+def _seen(path: StrPath) -> _FileState:
     try:
-        return _Seen.of(_stored_name(path), os.stat(path))
+        return _FileState.of(_stored_name(path), os.stat(path))
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -217,12 +223,12 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-def _hashed(seen: Sequence[_Seen]) -> list[tuple[_Seen, str, bool]]:
+def _hashed(seen: Sequence[_FileState]) -> list[tuple[_FileState, str, bool]]:
     """Return the hash of each file, and whether it stayed as it was seen while it was read."""
     return [(one, *_sha256(one)) for one in seen]
 
 
-def _sha256(one: _Seen) -> tuple[str, bool]:
+def _sha256(one: _FileState) -> tuple[str, bool]:
     try:
         descriptor = os.open(one.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
@@ -234,7 +240,7 @@ def _sha256(one: _Seen) -> tuple[str, bool]:
             else:
                 with open(descriptor, "rb", closefd=False) as file:
                     sha256 = hashlib.file_digest(file, "sha256")
-            return sha256.hexdigest(), _Seen.of(one.path, os.fstat(descriptor)) == one
+            return sha256.hexdigest(), _FileState.of(one.path, os.fstat(descriptor)) == one
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -112,9 +112,9 @@ def test_files_that_changed_places_are_told_apart(tmp_path: Path, images: list[P
 def test_whole_seconds_do_not_name_a_file_at_another_path(
     tmp_path: Path, images: list[Path], opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = content._Seen.of
+    real = content._FileState.of
     monkeypatch.setattr(
-        content._Seen, "of", lambda path, stat: replace(real(path, stat), mtime_ns=10**9, ctime_ns=2 * 10**9)
+        content._FileState, "of", lambda path, stat: replace(real(path, stat), mtime_ns=10**9, ctime_ns=2 * 10**9)
     )
     ContentIndex(tmp_path / "index.sqlite").sha256_many(images)
     moved = images[0].parent.rename(tmp_path / "renamed")
