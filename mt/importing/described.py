@@ -92,15 +92,31 @@ def described_by(features: Mapping[str, FeatureFile], table: CaseTable) -> Cases
         )
     found = [place[name] for name in table.ids]
     first = next(iter(features.values()))
-    groups = [(features[split].groups or [])[row] for split, row in found] if first.groups is not None else None
+    groups = groups_of(features, found)
+    shared = set.intersection(*(set(file.columns) for file in features.values()))
+    columns = {name: [features[split].columns[name][row] for split, row in found] for name in sorted(shared)}
     splits = {
         split: np.array([case for case, (other, _) in enumerate(found) if other == split]) for split in features
     }  # fmt: skip
     return Cases(
         list(table.ids), np.arange(len(table.ids)), np.stack([features[split].labels[row] for split, row in found]),
         first.task, first.class_names, {split: rows for split, rows in splits.items() if len(rows)}, groups,
-        first.manifest.get("grouping"), warnings=table.notes,
+        first.manifest.get("grouping"), columns, warnings=table.notes,
     )  # fmt: skip
+
+
+def groups_of(features: Mapping[str, FeatureFile], found: Sequence[tuple[str, int]]) -> list[str] | None:
+    """Return the groups of rows, each by its split and its number there; None if a split has no groups."""
+    groups = {split: file.groups for split, file in features.items()}
+    if any(some_groups is None for some_groups in groups.values()):
+        return None
+    return [(groups[split] or [])[row] for split, row in found]
+
+
+def with_groups(cases: Cases, groups: list[str], grouping: str | None) -> Cases:
+    """Return the cases with the groups that a cached file knows of them."""
+    warnings = tuple(warning for warning in cases.warnings if warning != _NO_GROUPING)
+    return replace(cases, groups=groups, grouping=grouping, warnings=warnings)
 
 
 def as_classes_of(cases: Cases, class_names: Sequence[str]) -> Cases:

@@ -13,7 +13,7 @@ from mt.cache.feature_file.read import FeatureFile
 from mt.cache.names import digest
 from mt.datasets.listing import some
 from mt.errors import InputError
-from mt.importing.described import Cases, as_classes_of
+from mt.importing.described import Cases, as_classes_of, groups_of, with_groups
 from mt.types import Array
 
 
@@ -67,7 +67,16 @@ class KnownDataset:
             self._refuse_strays(cases, split, file)
         for split in set(features) & set(cases.splits):
             self._check(cases, split, features[split])
-        return cases
+        return self._grouped(cases, features)
+
+    def _grouped(self, cases: Cases, features: Mapping[str, FeatureFile]) -> Cases:
+        """Return the cases with the groups of the cached files, if their labels brought none."""
+        if cases.groups is not None or not set(cases.splits) <= set(features):
+            return cases
+        place = {name: (split, row) for split, file in features.items() for row, name in enumerate(file.ids)}
+        groups = groups_of(features, [place[name] for name in cases.ids])
+        grouping = next(iter(self.entries.values())).manifest.get("grouping")
+        return cases if groups is None else with_groups(cases, groups, grouping)
 
     def _refuse_strays(self, cases: Cases, split: str, file: FeatureFile) -> None:
         there = set(file.ids)
@@ -111,6 +120,13 @@ class KnownDataset:
         manifest = next(iter(self.entries.values())).manifest
         names = ("dataset", "settings", "location", "metric", "budget_unit", "grouping", "licence", "task")
         return {name: manifest[name] for name in names if name in manifest}
+
+    def split_fingerprint(self, split: str, cases: Cases) -> str | None:
+        """Return the fingerprint of a cached split that holds what is imported, groups included; else None."""
+        entry = self.entries.get(split)
+        if entry is None or bool(entry.manifest.get("grouping")) != (cases.groups is not None):
+            return None
+        return entry.fingerprints["split"]
 
     def fingerprint(self, cases: Cases) -> str:
         """Return the dataset's fingerprint: the cached one, else of its name, task and classes."""

@@ -177,12 +177,12 @@ class _Import:
         model = {"imported": self.request.model, "revision": REVISION, "dim": self.dim, "pool": self.request.pool}
         if self.request.pool is not None:
             model["pooling"] = pooling.REVISION
-        known = self.known.entries.get(split)
+        known = None if self.instances else self.known.split_fingerprint(split, self.cases)
         content = {"imported": split, "rows": hash_of(arrays_of(rows))}
         prints = {
             "backbone": digest(model),
             "dataset": self.known.fingerprint(self.cases),
-            "split": known.fingerprints["split"] if known and not self.instances else digest(content),
+            "split": known or digest(content),
             "source": digest([one["sha256"] for one in self.sources]),
         }
         return {**prints, "file": digest({**prints, "dtype": self.dtype})}

@@ -176,6 +176,20 @@ class TestKnownDataset:
         assert dict(zip(two.ids, two.labels, strict=True)) == dict(zip(one.ids, one.labels, strict=True))
         assert two.class_names == ("benign", "tumour")
 
+    def test_groups_and_metadata_come_from_the_cache(self, tmp_path: Path) -> None:
+        cache, groups = tmp_path / "grouped", [f"patient {row // 4}" for row in range(sample.N)]
+        np.savez(tmp_path / "x.npz", x=sample.matrix(), ids=sample.ids())
+        full = sample.label_table(tmp_path / "full.csv", patient=groups, sex=["f", "m"] * 12)
+        sample.imported(cache, tmp_path / "x.npz", labels=[full])
+        sample.imported(cache, tmp_path / "x.npz", model="virchow")
+        plain = sample.label_table(tmp_path / "plain.csv")
+        sample.imported(cache, tmp_path / "x.npz", model="phikon", labels=[plain])
+        one, two, three = (sample.opened(cache, models=[model]) for model in ("uni", "virchow", "phikon"))
+        assert one.groups == two.groups == three.groups
+        assert one.columns == two.columns
+        assert one.fingerprints["split"] == two.fingerprints["split"] == three.fingerprints["split"]
+        assert three.manifest["warnings"] == []
+
     def test_numbers_stand_for_its_classes(self, tmp_path: Path, cache: Path) -> None:
         numbers = ["1" if label == "tumour" else "0" for label in sample.labels()]
         table = sample.label_table(tmp_path / "numbers.csv", label=numbers)
