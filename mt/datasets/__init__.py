@@ -73,7 +73,11 @@ def load_dataset(
     )  # fmt: skip
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
-    return _with_crossing_groups_noted(replace(validated(dataset), settings=settings))
+    dataset = _with_crossing_groups_noted(replace(validated(dataset), settings=settings))
+    if not settings.hash_ids:
+        return dataset
+    splits = {name: replace(split, hash_ids=True) for name, split in dataset.splits.items()}
+    return replace(dataset, splits=splits)
 
 
 def named_settings(name: str, settings: DatasetSettings) -> tuple[str, DatasetSettings]:
@@ -113,7 +117,8 @@ def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:
     crossing = crossing_groups(dataset.splits)
     if not crossing:
         return dataset
-    warning = f"{len(crossing):,} groups ({dataset.grouping}) are in more than one split: {some(list(crossing))}"
+    named = "" if dataset.settings.hash_ids else f": {some(list(crossing))}"
+    warning = f"{len(crossing):,} groups ({dataset.grouping}) are in more than one split{named}"
     return replace(dataset, warnings=(*dataset.warnings, warning))
 
 

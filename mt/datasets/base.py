@@ -12,6 +12,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
 from mt.cache.names import digest, with_settings
+from mt.cache.salt import hashed
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.patients import PATIENT, HiddenPatients
@@ -25,6 +26,7 @@ Json: TypeAlias = Any
 # Raised whenever the images, labels or rows that this package yields for the same files change.
 REVISION = 1
 # Metadata that travels into the feature file where a dataset knows it, for scores by subgroup.
+PERSONAL = ("patient", "slide")  # metadata that --hash-ids hashes
 METADATA = ("sex", "age", "site", "view", "patient", "slide")
 
 
@@ -101,6 +103,7 @@ class Split:
     rows: LabelledRows[None]
     images: ImageSource
     hidden: HiddenPatients | None = field(default=None, repr=False, compare=False)
+    hash_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,7 +127,20 @@ class Split:
     def stored_rows(self, salt: Callable[[], bytes]) -> LabelledRows[None]:
         """Return the rows as a feature file keeps them: hidden patients as hashes with the cache's salt."""
         hashes = {} if self.hidden is None else {PATIENT: self.hidden.hashes(salt())}
-        return replace(self.rows, columns={**self.columns, **hashes})
+        rows = replace(self.rows, columns={**self.columns, **hashes})
+        if not self.hash_ids:
+            return rows
+        secret = salt()
+        names = {
+            name: [hashed(f"{name}:{value}", secret) for value in values]
+            for name, values in self.columns.items() if name in PERSONAL
+        }  # fmt: skip
+        return replace(
+            rows,
+            ids=[hashed(f"id:{id_}", secret) for id_ in self.ids],
+            groups=None if self.groups is None else [hashed(f"group:{group}", secret) for group in self.groups],
+            columns={**rows.columns, **names, **hashes},
+        )
 
     def limited(self, count: int) -> Split:
         """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""
@@ -156,6 +172,7 @@ class Split:
             "groups": None if self.groups is None else digest(self.groups),
             "columns": {name: digest(values) for name, values in sorted(self.columns.items())},
             "images": self.images.content(index),
+            **({"hashed_ids": True} if self.hash_ids else {}),
         }
 
 

@@ -42,6 +42,9 @@ _OPTIONS = (
     ),
     click.option("--hash-groups", is_flag=True, help="For table:, store the patient hashed, never as written."),
     click.option(
+        "--hash-ids", is_flag=True, help="Store ids and groups hashed: file names can hold names of patients."
+    ),
+    click.option(
         "--uncertain", type=click.Choice(["ignore", "0", "1"]), help="For table:, what -1 in a label column means."
     ),
     click.option(

@@ -39,6 +39,7 @@ class SettingWords(TypedDict, total=False):
     decoder: Literal["pillow", "device"]
     columns: tuple[str, ...]
     hash_groups: bool
+    hash_ids: bool
     uncertain: Literal["ignore", "0", "1"] | None
     blank: Literal["ignore", "0"] | None
     separator: str | None
@@ -53,11 +54,12 @@ class DatasetSettings:
     """What loads a dataset beside its name; a default changes neither names nor fingerprints.
 
     `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
-    draws their splits and the synthetic images.  `intensity`, `frame`, `voi`, `max_pixels` and `decoder` decide over
-    pixels (`Decoding`).  `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
-    patients hashed.  `uncertain` and `blank` say what -1 and nothing mean in a table's label columns, `separator`
-    what is between its cells.  `image_column`, `label_columns` and `group_column` name a table's columns (the group
-    `none`: there is none); `missing_group="own"` makes each row without a patient one of its own.
+    draws their splits and the synthetic images. `intensity`, `frame`, `voi`, `max_pixels` and `decoder` decide over
+    pixels (`Decoding`). `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
+    patients hashed, `hash_ids` all ids and groups. `uncertain` and `blank` say what -1 and nothing mean in a table's
+    label columns, `separator` what is between its cells. `image_column`, `label_columns` and `group_column` name a
+    table's columns (the group `none`: there is none); `missing_group="own"` makes each row without a patient one of
+    its own.
     """
 
     task: Task | None = None
@@ -70,6 +72,7 @@ class DatasetSettings:
     decoder: Literal["pillow", "device"] = "pillow"
     columns: tuple[str, ...] = ()
     hash_groups: bool = False
+    hash_ids: bool = False
     uncertain: Literal["ignore", "0", "1"] | None = None
     blank: Literal["ignore", "0"] | None = None
     separator: str | None = None

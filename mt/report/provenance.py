@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SHORT = 12  # characters of a fingerprint that people compare
 NON_COMMERCIAL = "no commercial use"
+HASHED = "hash_ids=yes"  # in the name of a dataset whose ids were hashed
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[
     entries = catalog.entries(everything=True) if catalog else []
     return [
         _commands(panels), _weights(panels), _features(panels), *_inputs(panels, entries), _recipes(panels),
-        *_protocols(panels), _versions(panels),
+        *_protocols(panels), _versions(panels), _names(panels),
     ]  # fmt: skip
 
 
@@ -167,3 +168,16 @@ def _versions(panels: Sequence[Panel]) -> ProvenancePart:
                 found.setdefault(name, {})[str(value)] = None
     rows = [[name, ", ".join(values)] for name, values in found.items()]
     return ProvenancePart("Versions", "", ("what", "version"), rows)
+
+
+def _names(panels: Sequence[Panel]) -> ProvenancePart:
+    """Return whether the names of cases were hashed before they were stored; file names can hold names of patients."""
+    rows = [
+        (name, "hashed, with the cache's own secret (--hash-ids)" if HASHED in name else "as in the files, not hashed")
+        for name in dict.fromkeys(name for panel in panels for name in (panel.dataset, panel.test_dataset))
+    ]
+    text = (
+        "Ids and groups of cases as the score database keeps them. This page shows ids as hashes unless --show-ids "
+        "asked for them; mt featurize --hash-ids stores no other."
+    )
+    return ProvenancePart("Names of cases", text, ("dataset", "ids and groups"), rows)

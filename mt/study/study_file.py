@@ -168,6 +168,7 @@ class DatasetTable(TomlTable):
     max_pixels: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
     columns: Annotated[tuple[StrictStr, ...], Field(description="names of DICOM attributes")] = ()
     hash_groups: Annotated[bool, Field(strict=True, description="true or false")] = False
+    hash_ids: Annotated[bool, Field(strict=True, description="true or false")] = False
     uncertain: Annotated[StrictStr | None, Field(description='"ignore", "0" or "1"')] = None
     blank: Annotated[StrictStr | None, Field(description='"ignore" or "0"')] = None
     separator: Annotated[StrictStr | None, Field(description='"comma", "semicolon", "tab" or "pipe"')] = None
