@@ -46,6 +46,8 @@ class Upgrade:
         features = open_features(entry.path)
         if features.content is not None:
             return HAD
+        if (features.manifest.get("inputs", {}).get("backbone") or {}).get("imported"):
+            raise CacheError(f"{entry.path}: its embeddings were imported, so there are no images to hash.")
         dataset = self._dataset(entry)
         arrays = {**features.stored, CONTENT: self._content(entry, features, dataset)}
         if hash_of(arrays) != features.manifest["rows"]:

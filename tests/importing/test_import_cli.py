@@ -46,8 +46,10 @@ def test_lists_say_imported(cache: Path) -> None:
     assert set(facts["fingerprints"]) == {"backbone", "dataset", "split", "source", "file"}
 
 
-def test_they_are_verified(cache: Path) -> None:
+def test_they_are_verified_and_have_no_images(cache: Path) -> None:
     assert mt("cache", "verify", "--cache-dir", cache).exit_code == 0
+    told = mt("cache", "upgrade", "--cache-dir", cache, "--model", "uni", "--split", "test")
+    assert "its embeddings were imported, so there are no images to hash" in told.output
 
 
 def test_they_are_probed_fused_and_reported(cache: Path, tmp_path: Path) -> None:
