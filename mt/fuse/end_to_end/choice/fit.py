@@ -74,7 +74,9 @@ class Fitter:
         self.fifths = [] if settings.fixed else held_out(
             budget, task=work.task, n_classes=work.n_classes, seed=work.seed
         )  # fmt: skip
-        self.schedule: Schedule = schedule_for(len(budget.y), settings.epochs, n_fifths=len(self.fifths))
+        self.schedule: Schedule = schedule_for(
+            len(budget.y), settings.epochs, n_candidates=len(self.candidates), n_fifths=len(self.fifths)
+        )
         self.images = {"choosing": 0, "training": 0}
         self._runs = 0
 
@@ -130,21 +132,15 @@ class Fitter:
         taught = [(start, rows, held) for start, rows, held in pairs if start.model is not None]
         if not taught:
             return first, {}, NO_FIFTH
-        raced = {}
-        start, rows, held = taught[0]
-        some = np.random.default_rng(self.work.seed).permutation(rows)[: math.ceil(
-            len(rows) * self.schedule.trial_rows)]  # fmt: skip
-        for candidate in self.candidates if len(self.candidates) > 1 else ():
-            tried = self._try(
-                _Trial(candidate, start, np.sort(some), held, self.schedule.trial, f"trying {candidate.label}")
-            )
-            raced[candidate.label] = choose_share([tried], self.work.task).loss
-        winner = min(self.candidates, key=lambda one: raced.get(one.label, 0.0))
-        found = [
-            self._try(_Trial(winner, *one, self.schedule.held_out, f"held out {number}/{len(taught)}"))
-            for number, one in enumerate(taught, start=1)
-        ]
-        return winner, raced, choose_share(found, self.work.task)
+        epochs, task = self.schedule.trial, self.work.task
+        tried = [self._try(_Trial(one, *taught[0], epochs, f"trying {one.label}")) for one in self.candidates]
+        losses = [choose_share([one], task).loss for one in tried]
+        best = int(np.argmin(losses))
+        winner, found = self.candidates[best], [tried[best]]
+        for number, fifth in enumerate(taught[1:], start=2):
+            found.append(self._try(_Trial(winner, *fifth, epochs, f"fifth {number} of {len(taught)}")))
+        raced = {one.label: loss for one, loss in zip(self.candidates, losses, strict=True)}
+        return winner, raced, choose_share(found, task)
 
     def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> Blended:
         """Train on the whole budget, if the trained network has a part."""
@@ -215,9 +211,7 @@ class Fitter:
     def _estimate(self, start: FittedDVME) -> None:
         """Say before the work how long it takes, from one timed step."""
         n, work = len(self.budget.y), self.work
-        choosing, training = self.schedule.images(
-            n, n_candidates=len(self.candidates) if self.fifths else 0, n_fifths=len(self.fifths)
-        )
+        choosing, training = self.schedule.images(n)
         part = self._part(start, np.arange(min(n, work.settings.batch)))
         run = Run(self._network(start), work, part, self.candidates[0], epochs=1)
         rate = run.images_per_second() * work.ranks.world
