@@ -75,11 +75,13 @@ class ScoredRows:
     """Labelled rows with the probabilities that a fitted method gives them, and what a reader of a score should know.
 
     p: (n,) probabilities of class 1 for binary, (n, K) for multiclass and ordinal, (n, L) for multilabel.
+    fold: the test fold of each row, where each fold has a model of its own.
     """
 
     rows: LabelledRows[Any]
     p: Array
     flags: tuple[str, ...] = ()
+    fold: Array | None = None
 
     def __len__(self) -> int:
         return len(self.p)
@@ -94,7 +96,8 @@ class ScoredRows:
 
     def take(self, rows: Array) -> ScoredRows:
         """Return some of the rows with their probabilities."""
-        return replace(self, rows=self.rows.take(rows), p=self.p[rows])
+        fold = None if self.fold is None else self.fold[rows]
+        return replace(self, rows=self.rows.take(rows), p=self.p[rows], fold=fold)
 
 
 class CaseFeatures(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 
 from mt.errors import InputError
 from mt.probe.questions import Pair
-from mt.probe.run import Features
+from mt.probe.run import Features, Opening, open_cases
 from mt.types import Array, CaseFeatures, LabelledRows
 
 _SHOWN = 3  # differences that a message names
@@ -47,6 +47,7 @@ def _join(pairs: list[Pair]) -> Pair:
     return Pair(
         first.dataset, first.test_dataset, " + ".join(pair.model for pair in pairs),
         tuple(pair.train[0] for pair in pairs), tuple(pair.test[0] for pair in pairs),
+        tuple(entry for pair in pairs for entry in pair.val),
     )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def leave_one_out(pair: Pair) -> list[Pair]:
         return Pair(
             pair.dataset, pair.test_dataset, " + ".join(models[k] for k in kept),
             tuple(pair.train[k] for k in kept), tuple(pair.test[k] for k in kept),
+            tuple(pair.val[k] for k in kept if pair.val),
         )  # fmt: skip
 
     return [without(number) for number in range(len(models))]
@@ -75,14 +77,15 @@ class AlignedFeatures:
     test: tuple[Array, ...]
 
     @classmethod
-    def load(cls, pair: Pair) -> AlignedFeatures:
-        """Open every file, checksums verified, and join them by id.
+    def load(cls, pair: Pair, opened: Opening = open_cases) -> AlignedFeatures:
+        """Open every file, checksums verified, and join them by id.  opened: opens one entry.
 
         Raises InputError, with the first differences, for files whose ids or labels disagree; DamagedError.
         """
-        first = Features.load(Pair(pair.dataset, pair.test_dataset, pair.model, pair.train[:1], pair.test[:1]))
-        train = [first.train, *(entry.open(verify=True) for entry in pair.train[1:])]
-        test = [first.test, *(entry.open(verify=True) for entry in pair.test[1:])]
+        one = Pair(pair.dataset, pair.test_dataset, pair.model, pair.train[:1], pair.test[:1])
+        first = Features.load(one, opened)
+        train = [first.train, *(opened(entry, None) for entry in pair.train[1:])]
+        test = [first.test, *(opened(entry, None) for entry in pair.test[1:])]
         return cls(first, in_first_order(train), in_first_order(test))
 
     @property

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @options.fractions
 @options.shots
 @options.seeds
+@options.test_folds
+@options.repeats
 @click.option(
     "--draw-file",
     type=click.Path(dir_okay=False),
@@ -73,7 +75,8 @@ if TYPE_CHECKING:
 @options.as_json
 def probe(
     list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],
-    shots: tuple[int, ...], seeds: int, draw_file: str | None, protocol: str, solver: str, select: str,
+    shots: tuple[int, ...], seeds: int, test_folds: int | None, repeats: int,
+    draw_file: str | None, protocol: str, solver: str, select: str,
     bag: str | None, pool: str | None,
     metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, compare: bool, save: str | None,
     cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
@@ -93,6 +96,7 @@ def probe(
         draw_file=draw_file, protocol=protocol, solver=solver, select=select, bag=bag, pool=pool,
         metrics=metrics, by=by, level=level,
         test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
+        test_folds=test_folds, repeats=repeats,
     )  # fmt: skip
     print_scores(request, as_json=as_json, compare=compare)
 

@@ -140,9 +140,12 @@ def find_pairs(
     datasets: Sequence[str] = (),
     test_dataset: str | None = None,
     select_val: bool = False,
+    join: bool = False,
     everything: bool = False,
 ) -> list[Pair]:
     """Return train and test features that belong together: same backbone and, without test_dataset, dataset content.
+
+    join: all splits are to be joined, so take the validation split too; without a test split, train stands for both.
 
     Raises InputError if the cache holds nothing that was asked for, or if the classes of the test dataset differ;
     CacheError for a train split without its test split.
@@ -159,14 +162,17 @@ def find_pairs(
     if test_dataset:
         tests = tests if everything else settled(tests, [test_dataset])
         trains = [train for train in trains if not _is_of(train, test_dataset)] or trains
-    vals = features("val", datasets) if select_val else []
+    vals = features("val", datasets) if select_val or join else []
     names = _names(trains)
     pairs = []
     for train in trains:
-        test = _partner(train, tests, "test", test_dataset)
+        if join:
+            test, val = (_partners(train, tests) or [train])[-1], tuple(_partners(train, vals)[-1:])
+        else:
+            test = _partner(train, tests, "test", test_dataset)
+            val = (_partner(train, vals, "val", None),) if select_val else ()
         if test_dataset:
             _check_same_classes(train, test)
-        val = (_partner(train, vals, "val", None),) if select_val else ()
         dataset, model = names[train.path]
         pairs.append(Pair(dataset, test.dataset if test_dataset else dataset, model, (train,), (test,), val))
     return sorted(pairs, key=lambda pair: (pair.dataset, pair.model))
@@ -222,15 +228,20 @@ def _has(kept: Sequence[Pair], pair: Pair) -> bool:
     return any(one.train == pair.train for one in kept)
 
 
-def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | None) -> Entry:
-    """Return the same backbone's features of another split; of the same dataset content, or of a named dataset."""
+def _partners(train: Entry, entries: Sequence[Entry], dataset: str | None = None) -> list[Entry]:
+    """Return the same backbone's features among others; of the same dataset content, or of a named dataset."""
 
     def belongs(entry: Entry) -> bool:
         same = dataset is not None or entry.fingerprints["dataset"] == train.fingerprints["dataset"]
         limits = ("limited" in entry.flags) == ("limited" in train.flags)
         return same and limits and entry.fingerprints["backbone"] == train.fingerprints["backbone"]
 
-    found = [entry for entry in entries if belongs(entry)]
+    return [entry for entry in entries if belongs(entry)]
+
+
+def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | None) -> Entry:
+    """Return the same backbone's features of another split.  Raises CacheError where there are none."""
+    found = _partners(train, entries, dataset)
     if not found:
         wanted = dataset or train.dataset
         raise CacheError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from mt.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class ProbeRequest:
     draw_file: read the draws from this file if it exists, else write them to it.
     bag: the column whose value is the case of a row, or "group"; None for what imported instances say.
     pool: how the rows of a case become one: "mean", "max", "mean+std", "mean+max", or "attention".
+    test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
     select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
     metrics: each dataset's headline metric, if empty; "all" for all of its task.
     by: a metadata column, to score each of its values apart.  level: one prediction per "row" or per "group".
@@ -46,3 +49,40 @@ class ProbeRequest:
     everything: bool = False
     files: frozenset[Path] | None = None
     device: str = "auto"
+    test_folds: int | None = None
+    repeats: int = 1
+
+    def checked_folds(self) -> int:
+        """Return the number of test folds.  Raises InputError for options that do not go with them."""
+        return checked_folds(self.test_folds, self.repeats, {
+            "--test-dataset": self.test_dataset, "--select val": self.select == "val",
+            "--draw-file": self.draw_file, "--save": self.save, "--bag": self.bag, "--pool": self.pool,
+        })  # fmt: skip
+
+
+_WHY_NOT = {
+    "--test-dataset": "tests on another dataset",
+    "--select val": "chooses on the validation split, whose images are tested here",
+    "--draw-file": "lists rows of the train split, and here each fold draws from its own training part",
+    "--save": "keeps the model of a draw, of which there is one per fold here",
+    "--bag": "makes cases of rows, which folds do not know",
+    "--pool": "makes cases of rows, which folds do not know",
+    "--unfreeze": "trains from images, once per draw",
+}
+
+
+def checked_folds(test_folds: int | None, repeats: int, others: Mapping[str, object]) -> int:
+    """Return the number of test folds.
+
+    Raises InputError where there cannot be as many, and for an option that was given and excludes them.
+    """
+    if test_folds is None:
+        raise InputError(f"--repeats {repeats} repeats test folds. Add them: --test-folds 5")
+    if test_folds < 2:
+        raise InputError(f"--test-folds must be at least 2, got {test_folds}.")
+    if repeats < 1:
+        raise InputError(f"--repeats must be at least 1, got {repeats}.")
+    for option, given in others.items():
+        if given:
+            raise InputError(f"{option} {_WHY_NOT[option]}. Remove {option}, or remove --test-folds.")
+    return test_folds

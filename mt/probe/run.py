@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
 from mt.terminal import progress
 from mt.types import MISSING, Array, CaseFeatures, LabelledRows
+
+if TYPE_CHECKING:
+    from mt.probe.cross_validation.fold_answers import CrossValidation
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -106,12 +109,14 @@ def run_probe(request: ProbeRequest) -> Answers:
 
     Raises InputError, CacheError and FitError.
     """
+    folded = folded_of(request, DrawSource())
     recipe = get_protocol(request.protocol)
     recipe.check_select(request.select)
     cache = files.cache_dir(request.cache_dir)
     pairs = find_pairs(
         Catalog(cache, request.files), models=request.models, datasets=request.datasets,
-        test_dataset=request.test_dataset, select_val=request.select == "val", everything=request.everything,
+        test_dataset=request.test_dataset, select_val=request.select == "val",
+        join=bool(request.test_folds), everything=request.everything,
     )  # fmt: skip
     pairs = with_bags(pairs, request.bag, request.pool)
     if request.pool == ATTENTION:
@@ -121,6 +126,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     check_metrics(request.metrics, pairs)
     drawn_to = Path(request.draw_file) if request.draw_file else None
     draws = DrawFile(drawn_to) if drawn_to and drawn_to.exists() else DrawSource()
+    draws = folded.draws if folded else draws
     if drawn_to:
         check_draw_file(drawn_to, pairs)
     fitting = Fitting(recipe, request.solver, request.device)
@@ -133,11 +139,43 @@ def run_probe(request: ProbeRequest) -> Answers:
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
         scorer = Scorer(store, request.metrics, View(request.level, request.by))
         folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
-        prober = Prober(fitting, store, draws, folder)
+        prober: Answering = Prober(fitting, store, draws, folder)
+        if folded:
+            prober = folded.answering(store, partial(Prober, fitting, opened=folded.opened))
         answers = ask(questions, prober, scorer, draws, again=folder is not None)
         if drawn_to and not drawn_to.exists():
             save_draws(drawn_to, questions, draws, store)
         return answers
+
+
+def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:
+    """Return what evaluates by test folds, if they are asked for.  Raises InputError for options that exclude them."""
+    if request.test_folds is None and request.repeats == 1:
+        return None
+    from mt.probe.cross_validation.fold_answers import CrossValidation
+    from mt.probe.cross_validation.fold_draws import Folds
+
+    return CrossValidation(Folds(request.checked_folds(), request.repeats), source)
+
+
+class Foldable(Protocol):
+    """A request that may ask for test folds."""
+
+    @property
+    def test_folds(self) -> int | None: ...
+    @property
+    def repeats(self) -> int: ...
+    def checked_folds(self) -> int: ...
+
+
+# Opens the rows of one feature file.
+Opening = Callable[[Entry, Bagging | None], CaseFeatures]
+
+
+def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
+    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
+    file = entry.open(verify=True)
+    return file if bagging is None else BaggedFeatures(file, bagging)
 
 
 # Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.
@@ -154,13 +192,13 @@ class Features:
     val: CaseFeatures | None
 
     @classmethod
-    def load(cls, pair: Pair) -> Features:
-        """Open the files and check every block's checksum.
+    def load(cls, pair: Pair, opened: Opening = open_cases) -> Features:
+        """Open the files and check every block's checksum.  opened: opens one entry.
 
         Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
         """
-        val = _open_cases(pair.val[0], pair.bagging) if pair.val else None
-        features = cls(pair, _open_cases(pair.train[0], pair.bagging), _open_cases(pair.test[0], pair.bagging), val)
+        val = opened(pair.val[0], pair.bagging) if pair.val else None
+        features = cls(pair, opened(pair.train[0], pair.bagging), opened(pair.test[0], pair.bagging), val)
         labels = features.pool.y
         if not len(labels) or (labels.max(axis=0) <= np.where(labels == MISSING, 1, labels).min(axis=0)).all():
             raise FitError(
@@ -202,22 +240,17 @@ class Features:
         return every if len(rows) == len(every) else every.take(np.sort(rows))
 
 
-def _open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
-    file = entry.open(verify=True)
-    return file if bagging is None else BaggedFeatures(file, bagging)
-
-
 class Prober:
     """Fits one protocol on every question it is asked; holds one pair's features at a time.
 
-    folder: where every fitted probe is saved (`--save`).
+    folder: where every fitted probe is saved (`--save`).  opened: opens one feature file.
     """
 
     def __init__(
-        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None
-    ) -> None:
-        self.fitting, self.store, self.draws, self.folder = fitting, store, draws, folder
+        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None,
+        opened: Opening = open_cases,
+    ) -> None:  # fmt: skip
+        self.fitting, self.store, self.draws, self.folder, self.opened = fitting, store, draws, folder, opened
         self._loaded: tuple[Features, str, str] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
@@ -273,7 +306,7 @@ class Prober:
     def _features(self, pair: Pair) -> tuple[Features, str, str]:
         if self._loaded is None or self._loaded[0].pair is not pair:
             self._loaded = None
-            features = Features.load(pair)
+            features = Features.load(pair, self.opened)
             self._loaded = features, self.store.add_cases(features.pool), self.store.add_cases(features.cases)
         return self._loaded
 

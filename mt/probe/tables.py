@@ -88,7 +88,9 @@ def _title(shown: ScoreTable) -> str:
     """Return what the table shows of what."""
     first = next(iter(shown.cells.values())).scores[0]
     cases = "groups" if shown.subject.level == "group" else "test cases"
-    return f"{shown.subject.title}: {METRICS[shown.subject.metric].label} on {first.n_test:,} {cases}"
+    folds = first.realised.get("test_folds")
+    tested = f", tested by {folds['name']} cross-validation" if folds else ""
+    return f"{shown.subject.title}: {METRICS[shown.subject.metric].label} on {first.n_test:,} {cases}{tested}"
 
 
 def _heading(shown: ScoreTable, budget: Budget) -> str:

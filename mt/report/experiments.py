@@ -20,6 +20,7 @@ from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, 
 from mt.results.store import Score
 
 _LIMITED = re.compile(r" \([\d,]+ rows\)$")
+_OF_FOLDS = ("k", "repeats", "seed", "algorithm", "revision")  # what tells test folds from others
 _SHORT = 8  # characters of a fingerprint in a name
 
 
@@ -51,11 +52,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Data:
-    """What was trained and tested on: the datasets' plain names, and the fingerprints of the splits' content."""
+    """What was trained and tested on: the datasets' plain names, and the fingerprints of the splits' content.
+
+    folds: the test folds, where there is no test split.
+    """
 
     dataset: str
     test_dataset: str
     prints: tuple[str, ...]
+    folds: str = ""
 
     @classmethod
     def of(cls, score: Score) -> Data:
@@ -63,7 +68,8 @@ class Data:
         names = _plain(bare_name(score.dataset), train[0]["dataset"]), _plain(
             bare_name(score.test_dataset), test[0]["dataset"]
         )
-        return cls(*names, tuple(sorted({f"{kept['dataset']} {kept['split']}" for kept in (*train, *test)})))
+        content = tuple(sorted({f"{kept['dataset']} {kept['split']}" for kept in (*train, *test)}))
+        return cls(*names, content, folds_of(score))
 
     @property
     def title(self) -> str:
@@ -110,7 +116,8 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        return self.dataset if self.dataset == self.test_dataset else f"{self.dataset} → {self.test_dataset}"
+        plain = self.dataset if self.dataset == self.test_dataset else f"{self.dataset} → {self.test_dataset}"
+        return _joined(plain, self.data.folds)
 
     @property
     def grouped(self) -> bool:
@@ -197,7 +204,14 @@ def _identity(score: Score) -> str:
 
 def _kind(score: Score) -> list[Any]:
     """Return the kind of a score's draws: by our own order, or as a file lists them."""
-    return [score.realised.get(name, False) for name in ("listed", "draw")]
+    kind: list[Any] = [score.realised.get(name, False) for name in ("listed", "draw")]
+    folds = score.realised.get("test_folds")
+    return kind if folds is None else [*kind, {name: folds[name] for name in _OF_FOLDS}]
+
+
+def folds_of(score: Score) -> str:
+    """Return what the test folds of a score are called, "5-fold x 3"; empty on a test split."""
+    return str(score.realised.get("test_folds", {}).get("name", ""))
 
 
 def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origins) -> Experiment:
@@ -207,6 +221,7 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
     listed = last.realised.get("listed")
     facts["draws"] = "seeded draws" if not listed else "listed draws" if listed is True else f"listed draws {listed}"
+    facts["draws"] = folds_of(last) or facts["draws"]
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
     made = origins.made(last.fingerprints)
     return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, made, facts)

@@ -78,6 +78,13 @@ shots = click.option(
 seeds = click.option(
     "--seeds", default=5, show_default=True, metavar="N", help="Random draws per budget; the 100 % budget has one."
 )
+test_folds = click.option(
+    "--test-folds", type=int, metavar="K",
+    help="Join all splits, and test every image once by K folds that keep patients apart.  [default: the test split]",
+)  # fmt: skip
+repeats = click.option(
+    "--repeats", default=1, show_default=True, metavar="R", help="Times that --test-folds are drawn anew."
+)
 metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",

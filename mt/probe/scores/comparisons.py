@@ -83,7 +83,7 @@ class Replicates:
 
     `scores` is (methods, draws); `values` (n_resamples, methods, draws) are the same on resampled test cases; `share`
     (n_resamples, draws) is the part of each draw in a resample; `tails` (n_resamples, 2) are sqrt(χ² / df) for cases
-    and for draws.
+    and for draws.  dependence: of test folds, see `mt.probe.scores.within_folds`.
     """
 
     names: tuple[str, ...]
@@ -95,6 +95,7 @@ class Replicates:
     n_units: int
     redrawn: int
     independent: bool
+    dependence: float = 1.0
 
     def compare(self, a: str, b: str, *, level: float = 0.95) -> Comparison:
         """Return the comparison of method `a` with method `b`; the interval excludes 0 where p <= 1 - level."""
@@ -153,14 +154,17 @@ class Replicates:
         """Return how far the difference a - b moves in each resample, and its standard error."""
         i, j = self.names.index(a), self.names.index(b)
         differences, sample = self.values[:, i] - self.values[:, j], self.scores[i] - self.scores[j]
-        return _deviations(differences, sample, self.share, self.tails, self.n_units)
+        inflation = _inflation(self.n_units) * float(np.sqrt(self.dependence))
+        return _deviations(differences, sample, self.share, self.tails, inflation)
 
 
 def replicate_scores(
     metric: MetricLike, y: ArrayLike, predictions: Mapping[str, Sequence[ArrayLike]], *,
-    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0,
+    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, folds: Sequence[Array] = (),
 ) -> Replicates:  # fmt: skip
     """Score all methods on the same joint resamples; `predictions` holds one array per draw of each method.
+
+    folds: where a draw has a model per test fold, the fold of each case, one array per draw.
 
     Draw d of every method must come from the same rows.  Raises InputError when the numbers of draws differ.
     """
@@ -169,7 +173,11 @@ def replicate_scores(
         raise InputError(f"a paired comparison needs the same draws of every method, found {sorted(n_draws)} draws")
     labels, _ = checked(y, next(iter(predictions.values()))[0])
     unit = units_of(len(labels), groups)
-    statistics = [[weighted(metric, *checked(y, p), unit) for p in ps] for ps in predictions.values()]
+    of_draw: Sequence[Array | None] = folds or [None] * next(iter(n_draws))
+    statistics = [
+        [weighted(metric, *checked(y, p), unit, fold) for p, fold in zip(ps, of_draw, strict=True)]
+        for ps in predictions.values()
+    ]
     n_units = int(unit.max()) + 1
     scores = np.array([[statistic(whole(n_units))[0] for statistic in method] for method in statistics])
     values, redrawn = _resampled(statistics, scores, labels, unit, n_resamples=n_resamples, seed=seed)
@@ -185,7 +193,17 @@ def replicate_scores(
         n_units=n_units,
         redrawn=redrawn,
         independent=groups is None,
+        dependence=_dependence(folds),
     )
+
+
+def _dependence(folds: Sequence[Array]) -> float:
+    """Return by how much the variance over cases of test folds exceeds that with the fitted models held fixed."""
+    if not folds:
+        return 1.0
+    from mt.probe.scores.within_folds import dependence
+
+    return dependence(len(np.unique(folds[0])))
 
 
 def compare(
@@ -227,13 +245,14 @@ def _resampled(
     return values, redrawn
 
 
-def _deviations(differences: Array, sample: Array, share: Array, tails: Array, n_units: int) -> tuple[Array, float]:
+def _deviations(differences: Array, sample: Array, share: Array, tails: Array, inflation: float) -> tuple[Array, float]:
     """Return how far the mean difference over draws moves in each joint resample, and its standard error.
 
-    `differences` (n_resamples, draws) are on resampled cases, `sample` (draws,) on the sample itself.
+    `differences` (n_resamples, draws) are on resampled cases, `sample` (draws,) on the sample itself.  inflation: by
+    how much resamples of cases spread too little.
     """
     n_draws = len(sample)
-    by_cases = (differences.mean(axis=1) - sample.mean()) * _inflation(n_units)
+    by_cases = (differences.mean(axis=1) - sample.mean()) * inflation
     by_draws = ((share - 1 / n_draws) * differences).sum(axis=1)
     spread = by_draws.std()
     over_draws = _variance_over_draws(differences, sample)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from mt.errors import InputError, unknown
 from mt.probe.scores import rank_metrics as rank
+from mt.probe.scores import sample
 from mt.probe.scores import sum_metrics as sums
 from mt.probe.scores.calibration import MEASURES
 from mt.probe.scores.sample import (
@@ -75,6 +76,20 @@ class Metric:
             raise InputError(f"Metric '{self.name}' needs a function, or its form on resamples")
         return repeated(self.function, y, p, unit)
 
+    def over_folds(self, y: Array, p: Array, unit: Ints, fold: Array | None) -> Statistic:
+        """Return `over`; where a model per test fold made the predictions, the mean over folds of a rank metric."""
+        if fold is None or not self.of_ranks:
+            return self.over(y, p, unit)
+        from mt.probe.scores.within_folds import mean_statistic
+
+        if self.mean_of is None:
+            return mean_statistic(self.over, y, p, unit, fold)
+        one, truth = METRICS[self.mean_of].over, sample.indicator(y, p)
+        parts = [
+            mean_statistic(one, truth[:, k], p[:, k], unit, fold) for k in np.flatnonzero(sample.both_values(truth))
+        ]
+        return lambda w: np.asarray(np.mean([part(w) for part in parts], axis=0)) if parts else np.full(len(w), np.nan)
+
     def check(self, y: Array, p: Array) -> None:
         """Raise InputError for predictions of another task, or numbers outside [0, 1] (rounding to 1e-6 apart)."""
         shaped = {"multilabel"} if y.ndim == 2 else {"binary"} if p.ndim == 1 else set(SEVERAL_CLASSES)
@@ -118,12 +133,14 @@ def get(name: str) -> Metric:
     return METRICS[name]
 
 
-def weighted(metric: MetricLike, y: Array, p: Array, unit: Ints) -> Statistic:
+def weighted(metric: MetricLike, y: Array, p: Array, unit: Ints, fold: Array | None = None) -> Statistic:
     """Return a metric, or any function of labels and probabilities, as a function of the units' multiplicities.
+
+    fold: the test fold of each case, where each fold has a model of its own.
 
     Averages over classes hold the classes that all cases together hold; a resample that lacks one is undefined (NaN).
     """
-    return repeated(metric, y, p, unit) if callable(metric) else get(metric).over(y, p, unit)
+    return repeated(metric, y, p, unit) if callable(metric) else get(metric).over_folds(y, p, unit, fold)
 
 
 def metrics_for(task: str) -> tuple[str, ...]:
@@ -255,13 +272,17 @@ def interval(
 
 
 def over_cases(
-    metric: str, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None, level: float = 0.95
-) -> tuple[float, Interval]:
-    """Return the mean of a metric over draws and its interval over test cases; `ps` holds each draw's predictions."""
+    metric: str, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None, level: float = 0.95,
+    folds: Sequence[Array] = (),
+) -> tuple[float, Interval]:  # fmt: skip
+    """Return the mean of a metric over draws and its interval over test cases; `ps` holds each draw's predictions.
+
+    folds: where a draw has a model per test fold, the fold of each case, one array per draw.
+    """
     labels = checked(y, ps[0])[0]
     unit = units_of(len(labels), groups)
-    sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level)
-    value = value_of(metric, labels, sample.ps)
+    sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level, tuple(folds))
+    value = value_of(metric, labels, sample.ps, folds)
     if np.isnan(value):
         found = refused(value, "the score is not defined on these cases")
     elif sample.n_units == 1:
@@ -270,13 +291,31 @@ def over_cases(
         found = MEASURES[metric](sample) if metric in MEASURES else get(metric).interval(sample)
     # A removed bias can leave the value just outside: the interval is extended to it.  NaN stays NaN, coming first.
     low, high = min(found.low, value), max(found.high, value)
-    return value, Interval(low, high, level, found.method, groups is None, sample.n_units, found.reason)
+    method = found.method
+    if folds and method:
+        low, high, method = _of_folds(metric, value, (low, high), folds, method)
+    return value, Interval(low, high, level, method, groups is None, sample.n_units, found.reason)
 
 
-def value_of(metric: str, y: Array, ps: Sequence[Array]) -> float:
+def _of_folds(
+    metric: str, value: float, ends: tuple[float, float], folds: Sequence[Array], method: str
+) -> tuple[float, float, str]:
+    """Return an interval that takes the dependence of test folds into account, and how it was computed."""
+    from mt.probe.scores.within_folds import dependence, widened
+
+    limits = METRICS[metric].limits if metric in METRICS else (-math.inf, math.inf)
+    low, high = widened(value, *ends, dependence(len(np.unique(folds[0]))), limits)
+    return low, high, f"{method}; widened for dependent folds"
+
+
+def value_of(metric: str, y: Array, ps: Sequence[Array], folds: Sequence[Array] = ()) -> float:
     """Return the mean of a metric over draws, of checked labels and predictions; NaN where it is not defined."""
     if metric in MEASURES:
         return MEASURES[metric](Sample(y, tuple(ps), np.arange(len(y)), False, 0.95)).value
+    if folds and get(metric).of_ranks:
+        every, once = np.arange(len(y)), whole(len(y))
+        both = zip(ps, folds, strict=True)
+        return float(np.mean([get(metric).over_folds(y, p, every, fold)(once)[0] for p, fold in both]))
     return float(np.mean([get(metric).value(y, p) for p in ps]))
 
 

@@ -218,8 +218,7 @@ def auc_interval(sample: Sample) -> Estimate:
     variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
     Statistics in Medicine 25, 2006, method 5).
     """
-    value = float(sample.mean(lambda p: auc_and_influence(sample.y, p)[0]))
-    influence = sample.mean(lambda p: auc_and_influence(sample.y, p)[1])
+    value, influence = sample.linearised(auc_and_influence)
     m, n = sample.units_with(sample.y == 1), sample.units_with(sample.y == 0)
     variance = float(covariance(influence[None], sample, by_class=True)[0, 0])
     if min(m, n) < 2 or not 0 < value < 1 or variance < 1e-16:
@@ -233,13 +232,13 @@ def auc_interval(sample: Sample) -> Estimate:
 def precision_interval(sample: Sample) -> Estimate:
     """Logit scale with linearised variance, and Student's t as for the AUC; at 0 and 1 Wilson's interval over the units
     that hold a positive."""
-    value = float(sample.mean(lambda p: precision_and_influence(sample.y, p)[0]))
-    influence = sample.mean(lambda p: precision_and_influence(sample.y, p)[1])
+    value, influence = sample.linearised(precision_and_influence)
     variance = float(covariance(influence[None], sample, by_class=True)[0, 0])
     if sample.fewest < 2 or not 0 < value < 1 or variance < 1e-16:
         low, high = wilson(value, sample.units_with(sample.y == 1), sample.z())
         return Estimate(value, low, high, "Wilson", influence)
-    centre = min(max(value - float(sample.mean(lambda p: _precision_bias(sample.y, p))), value / 2), (1 + value) / 2)
+    bias, _ = sample.linearised(lambda y, p: (_precision_bias(y, p), np.zeros(len(y))))
+    centre = min(max(value - bias, value / 2), (1 + value) / 2)
     low, high = logit(centre, variance, sample.t(sample.fewest - 1))
     return Estimate(value, low, high, "logit, linearised variance, bias removed", influence, centre)
 
@@ -263,7 +262,7 @@ def _precision_bias(y: Array, p: Array) -> float:
 
 def sensitivity_interval(sample: Sample) -> Estimate:
     """Wilson's interval with the number of trials that have the bootstrap's variance, threshold included."""
-    statistics = [sensitivity_at_95_specificity(sample.y, p, sample.unit) for p in sample.ps]
+    statistics = sample.statistics(sensitivity_at_95_specificity)
     whole = np.ones((1, sample.n_units))
     value = float(np.mean([statistic(whole)[0] for statistic in statistics]))
     found, _ = replicate(statistics, sample.y, sample.unit, n_resamples=_RESAMPLES, seed=0)

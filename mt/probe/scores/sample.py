@@ -213,7 +213,8 @@ class Sample:
     """Test cases with the predictions of each draw.
 
     y: (n,) labels, or (n, L) for multilabel.  ps: one array of predictions per draw.  unit: (n,) the unit number of
-    each case; clustered: whether units are known groups.
+    each case; clustered: whether units are known groups.  folds: where a draw has a model per test fold, the fold of
+    each case, one array per draw.
     """
 
     y: Array
@@ -221,6 +222,7 @@ class Sample:
     unit: Ints
     clustered: bool
     level: float
+    folds: tuple[Array, ...] = ()
 
     @cached_property
     def n_units(self) -> int:
@@ -252,6 +254,24 @@ class Sample:
     def mean(self, of_draw: Callable[[Array], Any]) -> Array:
         """Return the mean over draws of what a function says of each draw's predictions."""
         return np.asarray(np.mean([of_draw(p) for p in self.ps], axis=0))
+
+    def linearised(self, one: Callable[[Array, Array], tuple[float, Array]]) -> tuple[float, Array]:
+        """Return the mean over draws (and test folds) of a metric, and of its influence values."""
+        found = [one(self.y, p) for p in self.ps] if not self.folds else self._in_folds(one)
+        return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
+
+    def statistics(self, one: Resampled) -> list[Statistic]:
+        """Return each draw's metric as a function of multiplicities; with test folds, its mean over folds."""
+        if not self.folds:
+            return [one(self.y, p, self.unit) for p in self.ps]
+        from mt.probe.scores.within_folds import mean_statistic
+
+        return [mean_statistic(one, self.y, p, self.unit, fold) for p, fold in zip(self.ps, self.folds, strict=True)]
+
+    def _in_folds(self, one: Callable[[Array, Array], tuple[float, Array]]) -> list[tuple[float, Array]]:
+        from mt.probe.scores.within_folds import mean_and_influence
+
+        return [mean_and_influence(one, self.y, p, fold) for p, fold in zip(self.ps, self.folds, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -346,7 +366,8 @@ def _over_known(one: Rule, sample: Sample) -> Estimate:
     if isinstance(rows, slice):
         return one(sample)
     unit = np.unique(sample.unit[rows], return_inverse=True)[1].astype(np.int64)
-    found = one(replace(sample, y=sample.y[rows], ps=tuple(p[rows] for p in sample.ps), unit=unit))
+    ps, folds = (tuple(each[rows] for each in several) for several in (sample.ps, sample.folds))
+    found = one(replace(sample, y=sample.y[rows], ps=ps, unit=unit, folds=folds))
     influence = np.zeros(len(sample.y))
     influence[rows] = influence_of(found)
     return replace(found, influence=influence)

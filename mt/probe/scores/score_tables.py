@@ -19,10 +19,10 @@ from mt.probe.scores import sample
 from mt.probe.scores.calibration import ece_facts
 from mt.probe.scores.comparisons import Comparison, Replicates, holm, replicate_scores
 from mt.probe.scores.metrics import METRICS, Spread, over_cases, over_draws, per_class, with_draws
-from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, views
+from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, fold_of, views
 from mt.results.store import Score, ScoreStore
 from mt.terminal import progress
-from mt.types import ScoredRows
+from mt.types import Array, ScoredRows
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
     for score in scores:
         fit = store.fit(score.fit)
         view = View(score.level, score.by)
-        parts = dict(views(fit.probabilities, store.cases(fit.cases), fit.outcome["task"], view))
+        parts = dict(views(fit.probabilities, store.cases(fit.cases), fit.outcome["task"], view, fold_of(fit)))
         found.append(parts[score.subgroup])
     return found
 
@@ -169,11 +169,17 @@ def _cell(draws: list[Score], store: ScoreStore) -> Cell:
 def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:
     """Return the interval of the mean over test cases, and that of the expected score over draws as well."""
     predictions = [draw.p for draw in cases]
-    _, found = over_cases(draws[0].metric, cases[0].y, predictions, groups=cases[0].groups, level=LEVEL)
+    folds = _folds(cases)
+    _, found = over_cases(draws[0].metric, cases[0].y, predictions, groups=cases[0].groups, level=LEVEL, folds=folds)
     if found.reason:
         return {"low": None, "high": None, "interval": found.note, "expected": None}
     expected = with_draws(draws[0].metric, [score.value for score in draws], found.low, found.high)
     return {"low": found.low, "high": found.high, "interval": found.note, "expected": expected}
+
+
+def _folds(cases: Sequence[ScoredRows]) -> list[Array]:
+    """Return the test fold of each case, one array per draw; none on a test split."""
+    return [draw.fold for draw in cases if draw.fold is not None]
 
 
 Mark = Literal["best", "tied", ""]
@@ -336,7 +342,8 @@ def _replicates(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_res
     draws = {row: scored(cell.scores, store) for row, cell in cells.items()}
     cases = next(iter(draws.values()))[0]
     predictions = {row: [draw.p for draw in drawn] for row, drawn in draws.items()}
-    return replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=n_resamples)
+    folds = _folds(next(iter(draws.values())))
+    return replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=n_resamples, folds=folds)
 
 
 def _identities(cell: Cell) -> list[str]:

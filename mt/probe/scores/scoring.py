@@ -51,13 +51,21 @@ def headline(pair: Pair) -> str:
 
 def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: str, view: View) -> list[Score]:
     """Return the scores of one fit in one metric: one, or one per subgroup."""
-    parts = views(fit.probabilities, cases, fit.outcome["task"], view)
+    parts = views(fit.probabilities, cases, fit.outcome["task"], view, fold_of(fit))
     return [_score(question, fit, metric, view, name, part) for name, part in parts]
 
 
-def views(p: Array, cases: LabelledRows[None], task: str, view: View) -> Iterator[tuple[str | None, ScoredRows]]:
+def fold_of(fit: Fit) -> Array | None:
+    """Return the test fold of each case, where each fold has a model of its own."""
+    fold = fit.outcome.get("test_fold")
+    return None if fold is None else np.asarray(fold, dtype=np.int64)
+
+
+def views(
+    p: Array, cases: LabelledRows[None], task: str, view: View, fold: Array | None = None
+) -> Iterator[tuple[str | None, ScoredRows]]:
     """Yield each subgroup's name (None for all cases) with its cases."""
-    every = ScoredRows(cases, p, () if cases.groups is not None else ("cases assumed independent",))
+    every = ScoredRows(cases, p, () if cases.groups is not None else ("cases assumed independent",), fold)
     parts = [(None, every)] if view.by is None else [(n, every.take(rows)) for n, rows in subgroups(cases, view.by)]
     for name, part in parts:
         yield name, by_group(part, task) if view.level == "group" else part
@@ -86,7 +94,8 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
             f"'{names[mixed[0]]}'), and without an order none of them stands for the group. Classes with an order take "
             "the highest: mt featurize --task ordinal. One prediction per image: --level row"
         )
-    return ScoredRows(LabelledRows(None, y, names.tolist()), p.astype(np.float32))
+    fold = None if cases.fold is None else cases.fold[np.unique(group, return_index=True)[1]]  # one per group
+    return ScoredRows(LabelledRows(None, y, names.tolist()), p.astype(np.float32), fold=fold)
 
 
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
@@ -158,7 +167,8 @@ def _quartiles(values: Array) -> list[tuple[str, Array]]:
 
 def _score(question: Question, fit: Fit, metric: str, view: View, subgroup: str | None, cases: ScoredRows) -> Score:
     outcome = fit.outcome
-    value, interval = over_cases(metric, cases.y, [cases.p], groups=cases.groups, level=LEVEL)
+    folds = () if cases.fold is None else (cases.fold,)
+    value, interval = over_cases(metric, cases.y, [cases.p], groups=cases.groups, level=LEVEL, folds=folds)
     versions = {**outcome["versions"], **revision()}
     undefined = _why_undefined(value, view, cases)
     return Score(

@@ -1,0 +1,164 @@
+"""Questions on joined splits, answered fold by fold, and the answers put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mt.cache.names import digest
+from mt.probe.budgets.draw import DrawSource
+from mt.probe.cross_validation.fold_draws import FoldDraws, Folds, PartDraws
+from mt.probe.cross_validation.joined_splits import JoinedSplits, PartEntry, open_part
+from mt.probe.questions import Pair, Question
+from mt.results.store import Fit, ScoreStore, content_of
+from mt.types import LabelledRows
+
+Answer = Callable[[Sequence[Question]], Iterable[Fit]]
+
+
+class PartStore(ScoreStore):
+    """What a method reads and writes while it answers on one part: it keeps nothing of its own.
+
+    Fits of single models, which best single and average are made of, are cut from the kept whole ones.
+    """
+
+    def __init__(self, whole: ScoreStore) -> None:
+        super().__init__(whole.path)
+        self.whole = whole
+        self.parts: dict[str, tuple[str, int]] = {}  # of a question on a part: the whole question, and the fold
+
+    def add_cases(self, rows: LabelledRows[None]) -> str:
+        return digest(content_of(rows))
+
+    def fit(self, identity: str) -> Fit:
+        whole, fold = self.parts[identity]
+        found = self.whole.fit(whole)
+        here = np.asarray(found.outcome["test_fold"]) == fold
+        return replace(found, probabilities=found.probabilities[here], outcome=found.outcome["folds"][fold])
+
+
+class CrossValidation:
+    """Evaluation by test folds: which questions it asks, and how they are answered.
+
+    draws: what is asked of each budget.
+    """
+
+    opened = staticmethod(open_part)
+
+    def __init__(self, folds: Folds, source: DrawSource) -> None:
+        self.folds = folds
+        self.draws = FoldDraws(folds, source)
+        self.inner = PartDraws(source)
+        self._joined: dict[tuple[str, ...], JoinedSplits] = {}
+
+    def answering(
+        self, store: ScoreStore, method: Callable[[PartStore, DrawSource], Answer],
+        singles: Mapping[str, Sequence[Question]] | None = None,
+        inner_singles: dict[str, list[Question]] | None = None,
+    ) -> Answer:  # fmt: skip
+        """Return what answers questions on joined splits.
+
+        method: makes what answers questions on parts.  singles: for each question on several models, the questions on
+        each; inner_singles: is filled with the same of the parts.
+        """
+        parts = PartStore(store)
+        answer = method(parts, self.inner)
+
+        def answered(questions: Sequence[Question]) -> Iterator[Fit]:
+            for question in questions:
+                asked = [self._part(question, fold) for fold in range(self.folds.k)]
+                for fold, one in enumerate(asked):
+                    found = []
+                    for single in (singles or {}).get(question.identity, ()):
+                        part = self._part(single, fold)
+                        parts.parts[part.identity] = single.identity, fold
+                        found.append(part)
+                    if inner_singles is not None:
+                        inner_singles[one.identity] = found
+                fits = [fit for one in asked for fit in answer([one])]
+                whole = self._whole(question, fits, store)
+                if not self.draws.repeats(question, whole.outcome["realised"]):
+                    yield whole
+
+        return answered
+
+    def _repeat(self, question: Question) -> int:
+        return question.seed % self.folds.repeats
+
+    def _part(self, question: Question, fold: int) -> Question:
+        """Return the question on one fold."""
+        pair, repeat = question.pair, self._repeat(question)
+        splits = [self._splits(pair, number) for number in range(len(pair.train))]
+        train, test = (
+            tuple(PartEntry.of(one, repeat, fold, held_out=held) for one in splits) for held in (False, True)
+        )
+        inner = Pair(pair.dataset, pair.test_dataset, pair.model, train, test)
+        return replace(question, pair=inner, draw={**question.draw, "fold": fold})
+
+    def _splits(self, pair: Pair, number: int) -> JoinedSplits:
+        """Return the joined splits of one of a pair's models; those of other datasets are let go."""
+        entries = [split[number] for split in (pair.train, pair.val, pair.test) if split]
+        key = tuple(str(entry.path) for entry in entries)
+        if key not in self._joined:
+            dataset = entries[0].fingerprints["dataset"]
+            here = {k: one for k, one in self._joined.items() if one.entries[0].fingerprints["dataset"] == dataset}
+            self._joined = {**here, key: JoinedSplits(entries, self.folds)}
+        return self._joined[key]
+
+    def _whole(self, question: Question, fits: Sequence[Fit], store: ScoreStore) -> Fit:
+        """Return what is kept of a question: the predictions of all folds by row, and how each came about."""
+        splits, repeat = self._splits(question.pair, 0), self._repeat(question)
+        rows, fold = splits.features.rows, splits.fold(repeat)
+        p = np.empty((len(rows), *fits[0].probabilities.shape[1:]), dtype=np.float32)
+        drawn = []
+        for number, fit in enumerate(fits):
+            p[fold == number] = fit.probabilities
+            drawn.append(np.flatnonzero(fold != number)[fit.rows])
+        outcomes = [dict(fit.outcome) for fit in fits]
+        outcome = {
+            **{name: outcomes[0][name] for name in ("task", "class_names", "protocol", "solver", "select", "versions")},
+            "settings": {"test_folds": [one["settings"] for one in outcomes]},
+            "selection": {"test_folds": [one["selection"] for one in outcomes]},
+            "flags": list(dict.fromkeys(flag for one in outcomes for flag in one["flags"])),
+            "realised": realised_of([one["realised"] for one in outcomes], self.folds.facts(repeat)),
+            "n_labels": round(sum(one["n_labels"] for one in outcomes) / len(outcomes)),
+            "test_fold": fold.tolist(), "folds": outcomes,
+        }  # fmt: skip
+        if all("attention" in one for one in outcomes):
+            outcome["attention"] = _mean_attention([one["attention"] for one in outcomes])
+        plain = LabelledRows(None, rows.y, rows.groups, rows.ids)
+        pool, cases = store.add_cases(plain), store.add_cases(replace(plain, columns=rows.columns))
+        return Fit(question.identity, pool, cases, np.concatenate(drawn), p, outcome)
+
+
+def realised_of(several: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the draws of all folds got: means of counts, and the classes that any of them lacks."""
+
+    def mean(name: str) -> Any:
+        values = [one[name] for one in several]
+        if values[0] is None:
+            return None
+        found = np.rint(np.mean(values, axis=0)).astype(int)
+        return found.tolist()
+
+    counts = {name: mean(name) for name in ("n_units", "n_rows", "n_groups", "rows", "groups")}
+    classes = {name: sorted({k for one in several for k in one[name]}) for name in ("forced", "missing", "constant")}
+    everything = all(one["everything"] for one in several)
+    return {
+        "unit": several[0]["unit"], **counts, **classes, "everything": False,
+        "test_folds": {**facts, "everything": everything},
+    }  # fmt: skip
+
+
+def _mean_attention(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean over folds of the attention that each model receives."""
+
+    def mean(values: Sequence[Sequence[float]]) -> list[float]:
+        return [round(float(value), 6) for value in np.mean(values, axis=0)]
+
+    names = dict.fromkeys(name for one in several for name in one["classes"])
+    classes = {name: mean([one["classes"][name] for one in several if name in one["classes"]]) for name in names}
+    return {"models": several[0]["models"], "overall": mean([one["overall"] for one in several]), "classes": classes}
