@@ -93,11 +93,14 @@ def test_fusing_asks_for_its_methods(tmp_path: Path, methods: list[str], ends: s
 def test_end_to_end_training_asks_for_its_settings(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     filled(path, models={TWO: 1.0}, method="dvme, unfrozen", outcome=tuned(), **QUICK)
+    adapted = tuned(lora=8, label_smoothing=0.0)
+    filled(path, models={"dino": 1.0}, method="fine-tune, LoRA 8", outcome=adapted, **QUICK)
     few = tuned(last=2, learning_rates=(0.001,), epochs=3, fixed=True, batch=8, augment="mild", precision="bfloat16")
     filled(path, models={"swav": 1.0}, method="fine-tune, last 2", outcome=few, **QUICK)
     found = commands(path)
     asked = "--dataset pcam --fraction 0.1 --seeds 1"
     assert f"mt fuse --model simclr --model swav {asked} --unfreeze --precision float32" in found
+    assert f"mt fuse --model dino {asked} --unfreeze --lora 8 --label-smoothing 0.0 --precision float32" in found
     options = "--unfreeze-last 2 --lr 0.001 --epochs 3 --batch-size 8 --augment mild --fixed --precision bfloat16"
     assert f"mt fuse --model swav {asked} {options}" in found
 

@@ -26,8 +26,8 @@ from mt.system import files
 from tests.cache.operations import Killer
 from tests.fuse.end_to_end.small import RESNET, VIT
 
-# In order: in the first candidate's first epoch, in a write, at an epoch's end, in the second candidate, in the refit.
-KILLS = (("steps", 3), ("changes", 50), ("steps", 7), ("changes", 40), ("steps", 5))
+# Two trials race on the first fifth, the winner is tried on three more, then trained on all: 20 steps, then 10.
+KILLS = (("steps", 3), ("changes", 50), ("steps", 7), ("changes", 40), ("steps", 9))
 SETTINGS = Settings(learning_rates=(1e-3, 1e-4), epochs=2, dropout=0.3, augment="flip")
 MACHINE = Machine(batch_size=4, accumulate=2, checkpoint_every=2, workers=1)
 

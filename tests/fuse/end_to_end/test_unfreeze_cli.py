@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file
 
 from mt.cli import main
 from mt.errors import DatasetError, InputError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
+from mt.fuse.end_to_end.choice.shares import Share
 from mt.fuse.end_to_end.saved import load_tuned
 from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
@@ -128,6 +130,28 @@ def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, 
         load_tuned(copy)
 
 
+def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.0}))
+    command = ["--cache-dir", str(cache), "--unfreeze-last", "1", "--everything", "--device", "cpu", "--workers", "1",
+               "--epochs", "1", "--model", RESNET, "--fraction", "1", "--scores", str(tmp_path / "scores.sqlite"),
+               "--save", str(tmp_path / "model")]  # fmt: skip
+    shown = CliRunner().invoke(fuse, command, catch_exceptions=False)
+    assert "share of the trained network 0.25" in shown.stderr
+    (file,) = (tmp_path / "model").glob("*.json")
+    about = json.loads(file.read_text())
+    assert (about["format_version"], about["share"], about["temperature"]) == (2, 0.25, 1.5)
+    starts = [name for name in load_file(file.with_suffix(".safetensors")) if name.startswith("start.")]
+    assert "start.head.linear.weight" in starts
+    assert not any("backbones.0.conv1" in name or "layer1" in name for name in starts)  # what was frozen is kept once
+    with ScoreStore(tmp_path / "scores.sqlite") as store:
+        fit = store.fit(about["fit"])
+    found = predict_dataset(PredictRequest(file, dataset=DATASET))
+    np.testing.assert_allclose(found.probabilities[:, 1], fit.probabilities, atol=1e-6)
+    model = load_tuned(file)
+    assert (len(model.network.parts), model.network.share, model.network.temperature) == (2, 0.25, 1.5)
+    assert fit.outcome["cost"]["images"] > fit.outcome["cost"]["images_choosing"] > 0
+
+
 def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
     rng = np.random.default_rng(0)
     for split, n in (("train", 12), ("test", 4)):
@@ -167,6 +191,9 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
         (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
         (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
         (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
+        (("--unfreeze", "--lora", "0"), "--lora takes a number of at least 1"),
+        (("--lora", "4"), "--lora is for end-to-end training: add --unfreeze"),
+        (("--unfreeze", "--label-smoothing", "1"), "--label-smoothing must be at least 0 and below 1"),
         (("--unfreeze", "--batch-size", "0"), "--batch-size takes a number of at least 1"),
         (("--unfreeze", "--dropout", "1"), "--dropout must be at least 0 and below 1"),
         (("--unfreeze", "--model", RESNET, "--model", RESNET), "is named twice"),
