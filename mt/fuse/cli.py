@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @options.fractions
 @options.shots
 @options.seeds
+@options.draw
 @click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here. See: mt probe --help")
 @options.metrics
 @click.option(
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @unfrozen
 def fuse(
     models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
-    shots: tuple[int, ...], seeds: int, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
+    shots: tuple[int, ...], seeds: int, draw: str, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
     save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
     unfreeze: bool, unfreeze_last: int | None, lora: int | None, lr: tuple[float, ...], epochs: int | None,
     fixed: bool, batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
@@ -64,7 +65,7 @@ def fuse(
     """
     cached = FuseRequest(
         cache_dir, models, datasets, methods, fractions, shots, seeds, metrics, draw_file, ablations, save, scores,
-        device, everything,
+        device, everything, draw=draw,
     )  # fmt: skip
     training = TrainingOptions(
         unfreeze, unfreeze_last, lora, lr, epochs, fixed, batch_size, accumulate, augment, dropout, label_smoothing,

@@ -18,7 +18,8 @@ class FuseRequest:
     models, datasets: all that the cache holds, if empty.
     methods: of "concat", "average" and "dvme", which brings the best single model and concatenation; all, if empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
-    draw_file: read the draws from here.  metrics: each dataset's headline metric, if empty.
+    draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
+    metrics: each dataset's headline metric, if empty.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
     files: only these feature files, where newer ones must not take their place.
     save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
@@ -39,6 +40,7 @@ class FuseRequest:
     device: str = "auto"
     everything: bool = False
     files: frozenset[Path] | None = None
+    draw: str = "stratified"
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
-from mt.probe.budgets.draw_file import DrawFile
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
-from mt.probe.run import Answers, Prober, ask
+from mt.probe.run import Answers, Prober, ask, draw_source
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
@@ -41,7 +39,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     pairs = with_bags(pairs, None, None)
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
-    draws = draws_of(request.draw_file)
+    draws = draws_of(request)
     fitting = Fitting(get_protocol("default"), "torch", request.device)
     plan = _Plan(fitting, draws.asked(request.fractions, request.shots, request.seeds))
     for pair in joined:
@@ -58,11 +56,12 @@ def run_fuse(request: FuseRequest) -> Answers:
     )
 
 
-def draws_of(draw_file: str | os.PathLike[str] | None) -> DrawSource:
+def draws_of(request: FuseRequest) -> DrawSource:
     """Return the draws of a file, or our own.  Raises InputError for a file that is not there."""
-    if draw_file and not Path(draw_file).exists():
-        raise InputError(f"No draw file {draw_file}. Write one: mt probe --draw-file {draw_file}")
-    return DrawFile(Path(draw_file)) if draw_file else DrawSource()
+    file = Path(request.draw_file) if request.draw_file else None
+    if file and not file.exists():
+        raise InputError(f"No draw file {file}. Write one: mt probe --draw-file {file}")
+    return draw_source(request.draw, file)
 
 
 class _Plan:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @options.seeds
 @options.test_folds
 @options.repeats
+@options.draw
 @click.option(
     "--draw-file",
     type=click.Path(dir_okay=False),
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 @options.as_json
 def probe(
     list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],
-    shots: tuple[int, ...], seeds: int, test_folds: int | None, repeats: int,
+    shots: tuple[int, ...], seeds: int, draw: str, test_folds: int | None, repeats: int,
     draw_file: str | None, protocol: str, solver: str, select: str,
     bag: str | None, pool: str | None,
     metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, compare: bool, save: str | None,
@@ -93,7 +94,7 @@ def probe(
         return
     request = ProbeRequest(
         cache_dir=cache_dir, models=models, datasets=datasets, fractions=fractions, shots=shots, seeds=seeds,
-        draw_file=draw_file, protocol=protocol, solver=solver, select=select, bag=bag, pool=pool,
+        draw=draw, draw_file=draw_file, protocol=protocol, solver=solver, select=select, bag=bag, pool=pool,
         metrics=metrics, by=by, level=level,
         test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
         test_folds=test_folds, repeats=repeats,

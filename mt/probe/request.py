@@ -16,6 +16,7 @@ class ProbeRequest:
 
     models, datasets: all that the cache holds, if empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
+    draw: "stratified" on all train labels, "random" looks at none, "random-groups" draws patients so.
     draw_file: read the draws from this file if it exists, else write them to it.
     bag: the column whose value is the case of a row, or "group"; None for what imported instances say.
     pool: how the rows of a case become one: "mean", "max", "mean+std", "mean+max", or "attention".
@@ -34,6 +35,7 @@ class ProbeRequest:
     fractions: Sequence[float] = ()
     shots: Sequence[int] = ()
     seeds: int = 5
+    draw: str = "stratified"
     draw_file: str | os.PathLike[str] | None = None
     protocol: str = "default"
     solver: str = "torch"

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mt.cache.catalog import Catalog, Entry
-from mt.errors import FitError
+from mt.errors import FitError, InputError
 from mt.probe.bags import BaggedFeatures, Bags, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
+from mt.probe.budgets.random_draws import RandomDraws
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
@@ -109,7 +110,9 @@ def run_probe(request: ProbeRequest) -> Answers:
 
     Raises InputError, CacheError and FitError.
     """
-    folded = folded_of(request, DrawSource())
+    drawn_to = Path(request.draw_file) if request.draw_file else None
+    draws = draw_source(request.draw, drawn_to)
+    folded = folded_of(request, draws)
     recipe = get_protocol(request.protocol)
     recipe.check_select(request.select)
     cache = files.cache_dir(request.cache_dir)
@@ -124,8 +127,6 @@ def run_probe(request: ProbeRequest) -> Answers:
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
-    drawn_to = Path(request.draw_file) if request.draw_file else None
-    draws = DrawFile(drawn_to) if drawn_to and drawn_to.exists() else DrawSource()
     draws = folded.draws if folded else draws
     if drawn_to:
         check_draw_file(drawn_to, pairs)
@@ -176,6 +177,18 @@ def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
     """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
     file = entry.open(verify=True)
     return file if bagging is None else BaggedFeatures(file, bagging)
+
+
+def draw_source(rule: str, draw_file: Path | None) -> DrawSource:
+    """Return the draws that a file lists, if it exists, or our own: stratified or random.
+
+    Raises InputError for a rule together with a file that lists the draws already.
+    """
+    if draw_file and draw_file.exists():
+        if rule != "stratified":
+            raise InputError(f"{draw_file} lists the draws already. Remove --draw {rule}, or name a new file.")
+        return DrawFile(draw_file)
+    return DrawSource() if rule == "stratified" else RandomDraws(rule)
 
 
 # Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.

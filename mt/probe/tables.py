@@ -15,7 +15,7 @@ from mt.probe.protocols import PROTOCOLS, Protocol
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.score_tables import Cell, JudgedTable, ScoreTable
+from mt.probe.scores.score_tables import HOW_DRAWN, Cell, JudgedTable, ScoreTable, spoken_shares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,6 +96,10 @@ def _title(shown: ScoreTable) -> str:
 def _heading(shown: ScoreTable, budget: Budget) -> str:
     labels = sorted({score.n_labels for (_, b), cell in shown.cells.items() if b == budget for score in cell.scores})
     count = f"{labels[0]:,}" if labels[0] == labels[-1] else f"{labels[0]:,}-{labels[-1]:,}"
+    ranges = [cell.shares for (_, b), cell in shown.cells.items() if b == budget and cell.shares]
+    share = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+    if share:
+        return f"{budget} of groups\n({count} labels, {spoken_shares(share)} of rows)"
     return f"{budget}\n({count} labels)"
 
 
@@ -168,10 +172,25 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
         best = "*" if plain else "Bold"
         notes.append(f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
     first = cells[0].scores[0]
+    notes += _drawn(shown)
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
         notes.append(f"All: {flag}.")
     return notes + [f"{letter}  {flag}: {_count(shown, flag)}." for flag, letter in letters.items()]
+
+
+def _drawn(shown: ScoreTable) -> list[str]:
+    """Return the line on how draws were taken, the labels that they look at beside the budget included."""
+    scores = [score for cell in shown.cells.values() for score in cell.scores]
+    some = [score.realised for score in scores if not score.realised.get("everything")]
+    if not some:
+        return []
+    if any(realised.get("listed") for realised in some):
+        return ["Draws: as a draw file lists them."]
+    kind = HOW_DRAWN.get(some[0].get("draw", ""))
+    if kind:
+        return [f"Draws: {kind}; no label was looked at."]
+    return ["Draws: stratified by all train labels, more than the budget counts; --draw random looks at none."]
 
 
 def _exceptions(judged: JudgedTable) -> list[str]:

@@ -203,7 +203,7 @@ def _identity(score: Score) -> str:
 
 
 def _kind(score: Score) -> list[Any]:
-    """Return the kind of a score's draws: by our own order, or as a file lists them."""
+    """Return the kind of a score's draws: stratified, at random, or as a file lists them."""
     kind: list[Any] = [score.realised.get(name, False) for name in ("listed", "draw")]
     folds = score.realised.get("test_folds")
     return kind if folds is None else [*kind, {name: folds[name] for name in _OF_FOLDS}]
@@ -220,7 +220,9 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     facts = dict(origins.facts(last.fingerprints))
     facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
     listed = last.realised.get("listed")
-    facts["draws"] = "seeded draws" if not listed else "listed draws" if listed is True else f"listed draws {listed}"
+    seeded = {"random": "random draws", "random-groups": "random draws of groups"}
+    kind = seeded.get(last.realised.get("draw", ""), "seeded draws")
+    facts["draws"] = kind if not listed else "listed draws" if listed is True else f"listed draws {listed}"
     facts["draws"] = folds_of(last) or facts["draws"]
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
     made = origins.made(last.fingerprints)

@@ -140,6 +140,17 @@ def _alike(cells: Iterable[PanelCell], of: Callable[[PanelCell], Any]) -> list[l
 
 def _asks(cells: Sequence[PanelCell]) -> list[Ask]:
     """Return what to ask so that each row gets its own budgets and draws; all labels have one draw in any case."""
+    kinds = list(dict.fromkeys(map(_draw, cells)))
+    return [ask for kind in kinds for ask in _asks_of_kind([cell for cell in cells if _draw(cell) == kind])]
+
+
+def _draw(cell: PanelCell) -> str:
+    """Return the option for how a cell's rows were drawn; empty for the default."""
+    kind = cell.scores[0].realised.get("draw")
+    return f"--draw {kind}" if kind else ""
+
+
+def _asks_of_kind(cells: Sequence[PanelCell]) -> list[Ask]:
     places: dict[tuple[Budget, int], list[PanelCell]] = {}
     for cell in cells:
         places.setdefault((cell.budget, 0 if cell.is_everything else len(cell.scores)), []).append(cell)
@@ -238,6 +249,7 @@ def _asked(panel: Panel, ask: Ask) -> str:
     """Return the options for the budgets, the number of draws, metrics beside the headline, and other features."""
     parts = list(dict.fromkeys(map(_option, ask.budgets)))
     parts.append(f"--seeds {ask.draws}")
+    parts += filter(None, [_draw(ask.cells[0])])
     metrics = list(dict.fromkeys(cell.metric for cell in ask.cells))
     parts += [f"--metric {name}" for name in metrics if metrics != [panel.metric]]
     special = any(flag in cell.flags for flag in _NEEDS_EVERYTHING for cell in ask.cells)

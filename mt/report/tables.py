@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.score_tables import HOW_DRAWN, spoken_shares
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
 from mt.terminal.spreadsheet import inert
@@ -48,6 +49,10 @@ class ScoreRow:
         for what in ("forced", "missing"):
             if realised.get(what):
                 parts.append(f"{what}: {', '.join(names[k] for k in realised[what])}")
+        shares = self.cell.summary.shares
+        if shares:
+            parts.append(f"{spoken_shares(shares)} of rows")
+        parts.append(HOW_DRAWN.get(realised.get("draw", ""), ""))
         if realised.get("listed"):
             parts.append("as a draw file lists them")
         return "; ".join(part for part in parts if part)

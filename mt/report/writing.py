@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mt.report.charts.palette import Looks
 
 
-REVISION = 2  # of the page; raised whenever it shows something else of the same scores
+REVISION = 3  # of the page; raised whenever it shows something else of the same scores
 _DRAWN = "drawn.json"  # beside the charts: what they were drawn from, and their names
 
 

@@ -6,6 +6,7 @@ models = ["simclr", "dino"]               names that `mt models` lists
 methods = ["probe", "dvme"]               probe, concat, average, dvme, fine-tune     [default: probe]
 fractions = [0.01, 0.1, 1.0]              or shots = [1, 5, 25]                       [default: these fractions]
 seeds = 5                                 draws of each budget                        [default: 5]
+draw = "stratified"                       or "random", "random-groups"                [default: stratified]
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
@@ -42,6 +43,7 @@ from mt.study.complaints import complaint
 from mt.types import TASKS
 
 METHODS = ("probe", *FUSING, "fine-tune")
+DRAWS = ("stratified", "random", "random-groups")
 SHIPPED = ("paper", "demo")
 DEFAULT_FRACTIONS = (0.01, 0.1, 1.0)
 
@@ -111,6 +113,9 @@ MethodName = Annotated[StrictStr, _checked(partial(_one_of, "method", METHODS))]
 ProtocolName = Annotated[StrictStr, _checked(_protocol)]
 TaskName = Annotated[StrictStr, _checked(partial(_one_of, "task", TASKS))]
 FilePath = Annotated[StrictStr, AfterValidator(_path), Field(description="a path in quotes")]
+DrawRule = Annotated[
+    StrictStr, _checked(partial(_one_of, "draw", DRAWS)), Field(description=f"one of {', '.join(DRAWS)}")
+]
 Fraction = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
 ONCE = AfterValidator(_once)
@@ -132,6 +137,7 @@ class Draws(TomlTable):
     fractions: Fractions = ()
     shots: Shots = ()
     seeds: Seeds = 5
+    draw: DrawRule = "stratified"
 
     @property
     def count(self) -> int:
@@ -195,6 +201,7 @@ class StudyFile(TomlTable):
     fractions: Fractions = ()
     shots: Shots = ()
     seeds: Seeds = 5
+    draw: DrawRule = "stratified"
     protocols: Annotated[tuple[ProtocolName, ...], ONCE, Field(min_length=1, description="names of protocols")] = (
         "default",
     )
@@ -208,13 +215,13 @@ class StudyFile(TomlTable):
     @property
     def draws(self) -> Draws:
         """The draws of the probes."""
-        return Draws(fractions=self.fractions, shots=self.shots, seeds=self.seeds)
+        return Draws(fractions=self.fractions, shots=self.shots, seeds=self.seeds, draw=self.draw)
 
     @property
     def fused(self) -> Draws:
         """The draws of fusing and fine-tuning; naming fractions or shots replaces both of the probes'."""
         own = self.fuse if self.fuse.fractions or self.fuse.shots else self.draws
-        return Draws(fractions=own.fractions, shots=own.shots, seeds=self.fuse.seeds or self.seeds)
+        return Draws(fractions=own.fractions, shots=own.shots, seeds=self.fuse.seeds or self.seeds, draw=self.draw)
 
     def settings_of(self, dataset: str) -> DatasetTable:
         """Return how one of the datasets is read; what it does not set is as for all."""

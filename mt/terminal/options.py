@@ -85,6 +85,10 @@ test_folds = click.option(
 repeats = click.option(
     "--repeats", default=1, show_default=True, metavar="R", help="Times that --test-folds are drawn anew."
 )
+draw = click.option(
+    "--draw", type=click.Choice(["stratified", "random", "random-groups"]), default="stratified", show_default=True,
+    help="How rows are drawn: stratified by all train labels, or at random by none: rows, or patients (groups).",
+)  # fmt: skip
 metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",

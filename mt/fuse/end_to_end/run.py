@@ -40,7 +40,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     """
     request.check()
     cached = request.cached
-    cache, draws = files.cache_dir(cached.cache_dir), draws_of(cached.draw_file)
+    cache, draws = files.cache_dir(cached.cache_dir), draws_of(cached)
     pairs = find_pairs(
         Catalog(cache, cached.files), models=cached.models, datasets=cached.datasets, everything=cached.everything
     )
@@ -127,7 +127,7 @@ def _cached_methods(pair: Pair, cached: FuseRequest) -> Answers:
         return run_fuse(replace(cached, datasets=[dataset]))
     return run_probe(ProbeRequest(
         cached.cache_dir, models=cached.models, datasets=[dataset], fractions=cached.fractions, shots=cached.shots,
-        seeds=cached.seeds, metrics=cached.metrics, draw_file=cached.draw_file, scores=cached.scores,
+        seeds=cached.seeds, metrics=cached.metrics, draw=cached.draw, draw_file=cached.draw_file, scores=cached.scores,
         device=cached.device, everything=cached.everything,
     ))  # fmt: skip
 

@@ -32,8 +32,8 @@ class Draw:
     `rows` are row numbers of the training split, in the order they were drawn.  `realised` says what the draw got: its
     `unit` and the `n_units` drawn, `n_rows`, `n_groups` (None without groups), `rows` and `groups` per class (the
     positives of each label in multilabel), the classes `forced` (proportion alone would have omitted them), the classes
-    `missing` and the multilabel labels that are `constant`, as class numbers; whether it got `everything`; and whether
-    a draw file `listed` it.
+    `missing` and the multilabel labels that are `constant`, as class numbers; whether it got `everything`; whether a
+    draw file `listed` it; and its `draw`, "random" (rows) or "random-groups", if no label was looked at.
     """
 
     rows: Ints
@@ -58,7 +58,7 @@ def draw(
     Raises InputError on labels outside the task, or when not exactly one of fraction and shots is given.
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
-    _check_budget(fraction, shots, groups, unit)
+    check_budget(fraction, shots, groups, unit)
     group_of_row = None if groups is None else np.asarray(groups)
     counts, unit_of_row = unit_counts(_strata(labels, matrix), groups if unit == "group" else None)
     order = _order(counts, seed, by_row=task != "multilabel" and unit == "row")
@@ -70,7 +70,7 @@ def draw(
     if len(places) == len(order):
         rows, seed, forced = np.arange(len(matrix)), 0, []
     else:
-        rows = _rows_of(order[places], unit_of_row)
+        rows = rows_of_units(order[places], unit_of_row)
     realised = account(labels, matrix, rows, group_of_row, task=task, unit=unit, forced=forced)
     return Draw(rows, fraction, shots, seed, realised)
 
@@ -110,7 +110,8 @@ def stratified_split(
     return {name: np.flatnonzero(part == number) for number, name in enumerate(fractions)}
 
 
-def _check_budget(fraction: float | None, shots: int | None, groups: Groups | None, unit: str) -> None:
+def check_budget(fraction: float | None, shots: int | None, groups: Groups | None, unit: str) -> None:
+    """Raise InputError for a budget that cannot be drawn."""
     if (fraction is None) == (shots is None):
         raise InputError("a budget is either a fraction or a number of shots: give exactly one of them")
     if fraction is not None and not 0 < fraction <= 1:
@@ -152,7 +153,7 @@ def _shot_places(held: NDArray[np.bool_], shots: int) -> Ints:
     return np.flatnonzero((held & (np.cumsum(held, axis=0) <= shots)).any(axis=1))
 
 
-def _rows_of(units: Ints, unit_of_row: Ints) -> Ints:
+def rows_of_units(units: Ints, unit_of_row: Ints) -> Ints:
     """Return the rows of `units`, unit after unit, ascending inside a unit."""
     rank = np.full(int(unit_of_row.max()) + 1, len(units))
     rank[units] = np.arange(len(units))

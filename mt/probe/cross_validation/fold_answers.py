@@ -147,8 +147,9 @@ def realised_of(several: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) 
     counts = {name: mean(name) for name in ("n_units", "n_rows", "n_groups", "rows", "groups")}
     classes = {name: sorted({k for one in several for k in one[name]}) for name in ("forced", "missing", "constant")}
     everything = all(one["everything"] for one in several)
+    how = {"draw": several[0]["draw"]} if "draw" in several[0] else {}
     return {
-        "unit": several[0]["unit"], **counts, **classes, "everything": False,
+        "unit": several[0]["unit"], **how, **counts, **classes, "everything": False,
         "test_folds": {**facts, "everything": everything},
     }  # fmt: skip
 

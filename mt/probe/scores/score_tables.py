@@ -32,6 +32,7 @@ class Cell:
     low, high: over test cases, None where there is no interval; `interval` says what it is, or why there is none.
     expected: the interval of the expected score over draws and test cases, None at one draw.
     if_calibrated: of an expected calibration error, what a calibrated model would have: the mean over draws.
+    shares: where groups are budgeted, the least and the greatest share of the train rows that a draw got.
     """
 
     scores: tuple[Score, ...]
@@ -41,6 +42,7 @@ class Cell:
     interval: str
     expected: Sequence[float] | None = None
     if_calibrated: float | None = None
+    shares: tuple[float, float] | None = None
 
     @property
     def flags(self) -> set[str]:
@@ -150,20 +152,39 @@ def _distinct(draws: list[Score]) -> list[Score]:
     return draws[:1] if all(score.realised.get("everything") for score in draws) else draws
 
 
+HOW_DRAWN = {"random": "rows drawn at random", "random-groups": "groups drawn at random"}
+
+
+def _shares(draws: Sequence[Score], store: ScoreStore) -> tuple[float, float] | None:
+    """Return the range of the shares of rows that draws of groups got; None for draws of rows."""
+    if draws[0].realised.get("unit") != "group":
+        return None
+    n_rows = len(store.cases(store.fit(draws[0].fit).pool))
+    shares = [score.realised["n_rows"] / n_rows for score in draws]
+    return min(shares), max(shares)
+
+
+def spoken_shares(shares: tuple[float, float]) -> str:
+    """Return a range of shares in words: `9.2-11.4 %`."""
+    low, high = (f"{100 * share:.3g}" for share in shares)
+    return f"{low} %" if low == high else f"{low}-{high} %"
+
+
 def _cell(draws: list[Score], store: ScoreStore) -> Cell:
+    shares = _shares(draws, store)
     spread = over_draws([score.value for score in draws])
     calibrated = None
     if draws[0].metric == "ece":
         calibrated = sum(_ece_facts(score, store)["if_calibrated"] for score in draws) / len(draws)
     if len(draws) == 1:
         (score,) = draws
-        return Cell((score,), spread, score.low, score.high, score.interval, if_calibrated=calibrated)
+        return Cell((score,), spread, score.low, score.high, score.interval, if_calibrated=calibrated, shares=shares)
     key = digest({"interval of the mean": [score.identity for score in draws], "revision": REVISION})
     found = store.recall(key)
     if found is None:
         found = _over_draws_and_cases(draws, scored(draws, store))
         store.remember(key, found)
-    return Cell(tuple(draws), spread, **found, if_calibrated=calibrated)
+    return Cell(tuple(draws), spread, **found, if_calibrated=calibrated, shares=shares)
 
 
 def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:
