@@ -157,7 +157,8 @@ HOW_DRAWN = {"random": "rows drawn at random", "random-groups": "groups drawn at
 
 def _shares(draws: Sequence[Score], store: ScoreStore) -> tuple[float, float] | None:
     """Return the range of the shares of rows that draws of groups got; None for draws of rows."""
-    if draws[0].realised.get("unit") != "group":
+    realised = draws[0].realised
+    if realised.get("unit") != "group" or "test_folds" in realised:
         return None
     n_rows = len(store.cases(store.fit(draws[0].fit).pool))
     shares = [score.realised["n_rows"] / n_rows for score in draws]
