@@ -20,7 +20,8 @@ expected, what was found, and the next command to type.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 
 class MtError(Exception):
@@ -82,8 +83,28 @@ _SYNONYMS = {
 
 def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputError:
     """Return the error for a name that no registry holds, with the closest known name and where to look."""
-    names = list(known)
-    synonym = _SYNONYMS.get("".join(filter(str.isalnum, name)).lower())
-    close = [synonym] if synonym in names else difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    close = nearest(name, list(known))
+    hint = f" Did you mean '{close}'?" if close else ""
     return InputError(f"No {kind} '{name}'.{hint} See: {see}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that was probably meant: a synonym, its parts in any order, a close spelling, or a part."""
+    synonym = _SYNONYMS.get("".join(filter(str.isalnum, name)).lower())
+    if synonym in known:
+        return synonym
+    parts = _parts_in_order(name)
+    for one in known:
+        if parts and parts == _parts_in_order(one):
+            return one
+    for reading in (str.lower, _parts_in_order):
+        read = {reading(one): one for one in reversed(known)}
+        close = difflib.get_close_matches(reading(name), read, n=1)
+        if close:
+            return read[close[0]]
+    return next((one for one in known if parts and set(parts.split()) <= set(_parts_in_order(one).split())), None)
+
+
+def _parts_in_order(name: str) -> str:
+    """Return the parts of a name in alphabetical order: `knn-dino` and `dino-knn` are alike."""
+    return " ".join(sorted(re.findall(r"[^\W_]+", name.lower())))

@@ -119,7 +119,6 @@ def manifest(
     """
     return {
         "dataset": dataset.name,
-        **({"settings": dataset.settings.changed()} if dataset.settings.changed() else {}),
         "location": dataset.location,
         "split": target.split,
         "backbone": target.model,

@@ -116,17 +116,13 @@ def _rows_like(first: CaseFeatures, other: CaseFeatures) -> Array:
     for what, one, two in (("tasks", first.task, other.task), ("classes", first.class_names, other.class_names)):
         if one != two:
             raise InputError(f"{names} have other {what}: {one} and {two}. Make both from the same files.")
-    if list(first.ids) == list(other.ids):
-        order = np.arange(len(first.ids))
-    else:
-        place = {name: row for row, name in enumerate(other.ids)}
-        ours = set(first.ids)
-        lacking = [name for name in first.ids if name not in place]
-        extra = [name for name in other.ids if name not in ours]
-        if lacking or extra:
-            raise InputError(f"{names} hold other cases: {_some('only in the first', lacking)}"
-                             f"{_some('only in the second', extra)}Make both from the same files.")  # fmt: skip
-        order = np.array([place[name] for name in first.ids])
+    ours, theirs = set(first.ids), set(other.ids)
+    lacking = [name for name in first.ids if name not in theirs]
+    extra = [name for name in other.ids if name not in ours]
+    if lacking or extra:
+        raise InputError(f"{names} hold other cases: {_some('only in the first', lacking)}"
+                         f"{_some('only in the second', extra)}Make both from the same files.")  # fmt: skip
+    order = order_of(first.ids, other.ids)
     labels = other.labels[order]
     different = np.flatnonzero((first.labels != labels).reshape(len(labels), -1).any(axis=1))
     if len(different):
@@ -134,6 +130,14 @@ def _rows_like(first: CaseFeatures, other: CaseFeatures) -> Array:
         raise InputError(f"{names} disagree on {len(different)} labels: {shown}. Make both from the same files.")
     embeddings: Array = other.embeddings
     return embeddings if (np.diff(order) == 1).all() and order[0] == 0 else embeddings[order]
+
+
+def order_of(ids: Sequence[str], others: Sequence[str]) -> Array:
+    """Return the place of each of `ids` among `others`, which hold them in any order."""
+    if list(ids) == list(others):
+        return np.arange(len(ids))
+    place = {name: row for row, name in enumerate(others)}
+    return np.array([place[name] for name in ids], dtype=np.int64)
 
 
 def _some(what: str, names: Sequence[str]) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mt.errors import InputError
-from mt.fuse.aligned import AlignedFeatures
+from mt.fuse.aligned import AlignedFeatures, order_of
 from mt.fuse.combined import CombinedProbes, mean_of, save_combined
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
 from mt.probe.budgets.draw import Draw, DrawSource
-from mt.probe.protocols import Fitting
+from mt.probe.protocols import Fitting, Probe
 from mt.probe.questions import Pair, Question
 from mt.probe.run import fit_probe, row_flags, versions
 from mt.probe.saved import ModelFolder
@@ -22,6 +23,21 @@ from mt.results.store import Fit, ScoreStore
 from mt.types import Array
 
 REVISION = 5  # of fusion; raised whenever its numbers change
+
+
+@dataclass(frozen=True)
+class Single:
+    """One model's probe on a draw: its probabilities on the joined test cases, and how it was chosen.
+
+    probe: the fitted probe, where it was fitted now.
+    """
+
+    model: str
+    probabilities: Array
+    settings: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    flags: tuple[str, ...]
+    probe: Probe | None = None
 
 
 class Fuser:
@@ -37,6 +53,7 @@ class Fuser:
     ) -> None:  # fmt: skip
         self.fitting, self.store, self.draws, self.probes, self.folder = fitting, store, draws, probes, folder
         self._loaded: tuple[Pair, AlignedFeatures] | None = None
+        self._digests = "", ""  # of the pool and the test cases that are loaded
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
         """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw."""
@@ -60,8 +77,7 @@ class Fuser:
             "realised": drawn.realised, "n_labels": len(drawn.rows),
             "versions": {**versions(fitting), "fuse": REVISION}, **found,
         }  # fmt: skip
-        pool, cases = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
-        fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
+        fit = Fit(question.identity, *self._digests, drawn.rows, probabilities, outcome)
         if self.folder and isinstance(fitted, CombinedProbes):
             save_combined(self.folder, question, fitted, fit)
         elif self.folder and question.method == "dvme":
@@ -71,49 +87,68 @@ class Fuser:
     def _joined(self, pair: Pair) -> AlignedFeatures:
         if self._loaded is None or self._loaded[0] is not pair:
             self._loaded = None
-            self._loaded = pair, AlignedFeatures.load(pair)
+            joined = AlignedFeatures.load(pair)
+            self._digests = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
+            self._loaded = pair, joined
         return self._loaded[1]
 
-    def _singles(self, question: Question) -> list[tuple[str, Fit]]:
-        return [(probe.pair.model, self.store.fit(probe.identity)) for probe in self.probes[question.identity]]
+    def _singles(self, question: Question, joined: AlignedFeatures, rows: Array) -> list[Single]:
+        """Return each model's probe on this draw, its predictions in the order of the joined test cases.
+
+        The store has it where its files hold the rows in the joined order, or drew the same cases from another; else,
+        and where probes are to be saved, it is fitted on the joined rows.
+        """
+        probes = self.probes[question.identity]
+        if self.folder is not None:
+            return [self._fitted(question, joined, rows, place) for place in range(len(probes))]
+        return [
+            self._kept(probe.identity, probe.pair.model, joined, rows) or self._fitted(question, joined, rows, place)
+            for place, probe in enumerate(probes)
+        ]
+
+    def _kept(self, identity: str, model: str, joined: AlignedFeatures, rows: Array) -> Single | None:
+        """Return what the store keeps of a probe, unless it was drawn from other cases."""
+        fit, (pool, cases) = self.store.fit(identity), self._digests
+        outcome, probabilities = fit.outcome, fit.probabilities
+        if fit.pool != pool:
+            ids = self.store.cases(fit.pool).ids
+            if {ids[row] for row in fit.rows.tolist()} != {joined.first.pool.ids[row] for row in rows.tolist()}:
+                return None
+        if fit.cases != cases:
+            probabilities = probabilities[order_of(joined.first.cases.ids, self.store.cases(fit.cases).ids)]
+        return Single(model, probabilities, outcome["settings"], outcome["selection"], tuple(outcome["flags"]))
+
+    def _fitted(self, question: Question, joined: AlignedFeatures, rows: Array, place: int) -> Single:
+        """Return a probe on one model's embeddings, fitted now; on rows in one order to the numbers that are kept."""
+        budget, fitting = joined.drawn(rows), self.fitting.on(joined.task, joined.first.n_classes)
+        fitted = fit_probe(budget.with_features(budget.X[place]), fitting, seed=question.seed)
+        return Single(
+            self.probes[question.identity][place].pair.model, fitted.probe.probabilities(joined.test[place]),
+            fitted.settings, fitted.selection, tuple(fitted.flags), fitted.probe,
+        )  # fmt: skip
 
     def _best_single(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe whose chosen penalty had the best score on held-out rows of the budget."""
-        singles = self._singles(question)
-        scores = {model: max(fit.outcome["selection"].get("scores", [-np.inf])) for model, fit in singles}
-        best = max(range(len(singles)), key=lambda number: scores[singles[number][0]])
-        model, fit = singles[best]
-        known = {name: score for name, score in scores.items() if np.isfinite(score)}
-        found = {"probabilities": fit.probabilities} | self._again("best-single", question, joined, rows, (best,))
+        singles = self._singles(question, joined, rows)
+        scores = [max(single.selection.get("scores", [-np.inf])) for single in singles]
+        place = max(range(len(singles)), key=lambda number: scores[number])
+        best = singles[place]
+        known = {one.model: score for one, score in zip(singles, scores, strict=True) if np.isfinite(score)}
         return {
-            **found, "settings": {"model": model, **fit.outcome["settings"]},
+            "probabilities": best.probabilities, "fitted": _combined("best-single", [best], [place]),
+            "settings": {"model": best.model, **best.settings},
             "selection": {"metric": "negative log_loss", "source": "folds", "models": known},
-            "flags": [flag for flag in fit.outcome["flags"] if flag == "fixed_C"],
+            "flags": [flag for flag in best.flags if flag == "fixed_C"],
         }  # fmt: skip
 
     def _average(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the mean of the single models' probabilities."""
-        singles = self._singles(question)
-        found = {"probabilities": mean_of([fit.probabilities for _, fit in singles])}
-        found |= self._again("average", question, joined, rows, range(len(singles)))
-        settings = {model: fit.outcome["settings"] for model, fit in singles}
-        return {**found, "settings": settings, "selection": {}, "flags": []}
-
-    def _again(
-        self, rule: str, question: Question, joined: AlignedFeatures, rows: Array, places: Sequence[int]
-    ) -> dict[str, Any]:
-        """Return some single models' probes, where they are to be saved, with their probabilities.
-
-        The store keeps what a probe predicts, not the probe: it is fitted again, to the same numbers.
-        """
-        if self.folder is None:
-            return {}
-        budget, fitting = joined.drawn(rows), self.fitting.on(joined.task, joined.first.n_classes)
-        probes = [
-            fit_probe(budget.with_features(budget.X[place]), fitting, seed=question.seed).probe for place in places
-        ]
-        combined = CombinedProbes(rule, tuple(probes), tuple(places))
-        return {"fitted": combined, "probabilities": combined.probabilities([joined.test[p] for p in places])}
+        singles = self._singles(question, joined, rows)
+        return {
+            "probabilities": mean_of([single.probabilities for single in singles]),
+            "fitted": _combined("average", singles, range(len(singles))),
+            "settings": {single.model: dict(single.settings) for single in singles}, "selection": {}, "flags": [],
+        }  # fmt: skip
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings."""
@@ -140,6 +175,12 @@ class Fuser:
             "settings": {"recipe": choice.recipe.settings(), "epochs": choice.epochs, "C": choice.C},
             "attention": attention_by_class(question.pair, joined, received),
         }  # fmt: skip
+
+
+def _combined(rule: str, singles: Sequence[Single], places: Sequence[int]) -> CombinedProbes | None:
+    """Return the rule on probes that were fitted now, to be saved; the store keeps predictions, not probes."""
+    probes = tuple(single.probe for single in singles if single.probe is not None)
+    return CombinedProbes(rule, probes, tuple(places)) if len(probes) == len(singles) else None
 
 
 def attention_by_class(pair: Pair, joined: AlignedFeatures, received: Array) -> dict[str, Any]:

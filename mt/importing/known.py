@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mt.cache.feature_file.read import FeatureFile
 from mt.cache.names import digest
 from mt.datasets.listing import some
 from mt.errors import InputError
-from mt.importing.described import Cases, as_classes_of, groups_of, with_groups
+from mt.importing.described import Cases, as_classes_of, with_groups
 from mt.types import Array
 
 
@@ -51,8 +52,9 @@ class KnownDataset:
         return {split: entry.open() for split, entry in self.entries.items()}
 
     def agreed(self, cases: Cases) -> Cases:
-        """Return the cases with labels numbered as in the cache.
+        """Return the cases as the cache has them: labels numbered, rows ordered, patients and columns as there.
 
+        Draws and stored predictions are rows by number: all files of a split hold them in one order.
         Raises InputError, with counts and names, where cases, labels, groups or splits differ.
         """
         first = next(iter(self.entries.values()))
@@ -65,18 +67,8 @@ class KnownDataset:
         features = self.features()
         for split, file in features.items():
             self._refuse_strays(cases, split, file)
-        for split in set(features) & set(cases.splits):
-            self._check(cases, split, features[split])
-        return self._grouped(cases, features)
-
-    def _grouped(self, cases: Cases, features: Mapping[str, FeatureFile]) -> Cases:
-        """Return the cases with the groups of the cached files, if their labels brought none."""
-        if cases.groups is not None or not set(cases.splits) <= set(features):
-            return cases
-        place = {name: (split, row) for split, file in features.items() for row, name in enumerate(file.ids)}
-        groups = groups_of(features, [place[name] for name in cases.ids])
-        grouping = next(iter(self.entries.values())).manifest.get("grouping")
-        return cases if groups is None else with_groups(cases, groups, grouping)
+        orders = {s: self._order(cases, s, features[s]) for s in cases.splits if s in features}
+        return self._as_known(cases, features, orders)
 
     def _refuse_strays(self, cases: Cases, split: str, file: FeatureFile) -> None:
         there = set(file.ids)
@@ -85,7 +77,8 @@ class KnownDataset:
         if stray:
             raise self._other(f"{len(stray):,} cases are in '{split}' there and not here: {some(stray)}")
 
-    def _check(self, cases: Cases, split: str, file: FeatureFile) -> None:
+    def _order(self, cases: Cases, split: str, file: FeatureFile) -> Array:
+        """Return the case numbers of a split in the order of its file, after checking that they agree."""
         here = [cases.ids[row] for row in cases.splits[split]]
         there = {name: row for row, name in enumerate(file.ids)}
         ours = set(here)
@@ -100,6 +93,33 @@ class KnownDataset:
         if cases.groups is not None and file.groups is not None:
             groups = np.array([file.groups[row] for row in order])
             self._same("groups", split, here, np.array([cases.groups[row] for row in rows]), groups)
+        ordered: Array = rows[np.argsort(order)]
+        return ordered
+
+    def _as_known(self, cases: Cases, features: Mapping[str, FeatureFile], orders: Mapping[str, Array]) -> Cases:
+        """Return the cases in the cache's order; with its groups and columns, where it holds all of their splits."""
+        cases = replace(cases, splits={**cases.splits, **orders})
+        files = [features[split] for split in orders]
+        grouped = any(file.groups is not None for file in features.values())
+        if cases.groups is not None and not grouped:
+            raise self._other("its cases have no groups and these have; leave them out (--group-column none)")
+        if set(orders) != set(cases.splits):
+            if grouped and cases.groups is None:
+                raise self._other("its cases have groups and these have none; give them (--group-column)")
+            return cases
+        numbers = np.argsort(np.concatenate(list(orders.values()))).tolist()
+
+        def by_case(of: Callable[[FeatureFile], Sequence[Any] | None]) -> list[Any]:
+            values = [value for file in files for value in of(file) or [""] * len(file.ids)]
+            return [values[number] for number in numbers]
+
+        names = dict.fromkeys(name for file in files for name in file.columns)
+        columns = {name: by_case(partial(_column, name=name)) for name in names}
+        cases = replace(cases, columns=columns)
+        if any(file.groups is None for file in files):
+            return cases
+        grouping = next(iter(self.entries.values())).manifest.get("grouping")
+        return with_groups(cases, by_case(_groups), grouping)
 
     def _same(self, what: str, split: str, ids: Sequence[str], one: Array, two: Array) -> None:
         wrong = np.flatnonzero((one != two).reshape(len(one), -1).any(axis=1))
@@ -133,6 +153,14 @@ class KnownDataset:
         if self.entries:
             return next(iter(self.entries.values())).fingerprints["dataset"]
         return digest({"imported": self.name, "task": cases.task, "class_names": list(cases.class_names)})
+
+
+def _groups(file: FeatureFile) -> list[str] | None:
+    return file.groups
+
+
+def _column(file: FeatureFile, *, name: str) -> list[Any] | None:
+    return file.columns.get(name)
 
 
 def _refined(cases: Cases, entry: Entry) -> bool:

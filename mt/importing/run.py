@@ -99,17 +99,15 @@ class _Import:
     def run(self) -> list[Imported]:
         """Write every split in one pass over the embeddings."""
         split_of = np.full(len(self.cases.ids), OUT)
-        row_of = np.zeros(len(self.cases.ids), dtype=np.int64)
         names = list(self.cases.splits)
         for number, name in enumerate(names):
-            rows = self.cases.splits[name]
-            split_of[rows], row_of[rows] = number, np.arange(len(rows))
+            split_of[self.cases.splits[name]] = number
         with ExitStack() as open_files:
             files: list[_SplitFile] = []
             try:
                 for name in names:
                     files.append(self._open(name, open_files))
-                for numbers, rows in self._rows():
+                for numbers, rows in self._ordered():
                     for number, file in enumerate(files):
                         here = split_of[numbers] == number
                         if here.any():
@@ -120,6 +118,18 @@ class _Import:
                 for file in files:
                     file.writer.discard()
                 raise
+
+    def _ordered(self) -> Iterator[tuple[Array, Array]]:
+        """Yield case numbers and rows in the order of their splits, which is the cache's where it has them."""
+        if self.instances or all((np.diff(rows) > 0).all() for rows in self.cases.splits.values()):
+            yield from self._rows()
+            return
+        whole = np.empty((len(self.cases.ids), self.dim), self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for numbers, rows in self._rows():
+                whole[numbers] = rows
+        for chosen in self.cases.splits.values():
+            yield chosen, whole[chosen]
 
     def _rows(self) -> Iterator[tuple[Array, Array]]:
         """Yield case numbers and rows to write: as they are in the files, or one pooled row per case."""

@@ -172,6 +172,7 @@ class DatasetTable(TomlTable):
     frame: Annotated[StrictStr | StrictInt | None, Field(description="first, middle, all or a number")] = None
     voi: Annotated[StrictStr | StrictInt | None, Field(description="a window's number, or its name in quotes")] = None
     max_pixels: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
+    decoder: Annotated[StrictStr, Field(description='"pillow" or "device"')] = "pillow"
     columns: Annotated[tuple[StrictStr, ...], Field(description="names of DICOM attributes")] = ()
     hash_groups: Annotated[bool, Field(strict=True, description="true or false")] = False
     hash_ids: Annotated[bool, Field(strict=True, description="true or false")] = False

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,43 @@ def test_average_and_best_single_are_made_of_the_probes(tmp_path):
     chosen = fits["best-single", "m1 + m2"]
     assert chosen.outcome["settings"]["model"] == best
     np.testing.assert_array_equal(chosen.probabilities, singles[best].probabilities)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_average_and_best_single_follow_ids_where_files_hold_them_in_other_orders(tmp_path, saved):
+    """An imported file may hold the rows in another order: each row's probabilities, and each draw, are by id."""
+    made: dict[str, dict[str, Any]] = {}
+    for name, shuffled in (("ordered", False), ("shuffled", True)):
+        for model in ("m1", "m2"):
+            for split, n in (("train", 210), ("test", 60)):
+                write_features(tmp_path / name, model=model, split=split, n=n, shuffled=shuffled and model == "m2")
+        request = FuseRequest(
+            tmp_path / name, fractions=[0.5], seeds=1, methods=["average", "dvme"],
+            save=tmp_path / f"saved {name}" if saved else None,
+        )  # fmt: skip
+        study = run_fuse(request)
+        with ScoreStore(study.store) as store:
+            made[name] = {score.method: store.fit(score.fit) for score in study.scores}
+            assert store.cases(made[name]["average"].cases).ids == [f"test-{row}" for row in range(60)]
+    for method in ("average", "best-single"):
+        one, two = (made[name][method] for name in ("ordered", "shuffled"))
+        assert one.outcome["settings"] == two.outcome["settings"]
+        np.testing.assert_allclose(one.probabilities, two.probabilities, atol=1e-6)
+
+
+def test_a_draw_of_every_row_keeps_its_probes_whatever_their_order(tmp_path, monkeypatch):
+    for model in ("m1", "m2"):
+        for split, n in (("train", 210), ("test", 60)):
+            write_features(tmp_path, model=model, split=split, n=n, shuffled=model == "m2")
+    monkeypatch.setattr(fuser, "fit_probe", lambda *_, **__: pytest.fail("a kept probe was fitted again"))
+    study = run_fuse(FuseRequest(tmp_path, fractions=[1.0], seeds=1, methods=["average"]))
+    with ScoreStore(study.store) as store:
+        kept = {(score.method, score.model): store.fit(score.fit) for score in study.scores}
+        places = {name: row for row, name in enumerate(store.cases(kept["probe", "m2"].cases).ids)}
+        ids = store.cases(kept["average", "m1 + m2"].cases).ids
+    second = kept["probe", "m2"].probabilities[[places[name] for name in ids]]
+    mean = (kept["probe", "m1"].probabilities.astype(np.float64) + second) / 2
+    np.testing.assert_allclose(kept["average", "m1 + m2"].probabilities, mean, atol=1e-7)
 
 
 def test_attention_and_the_choice_are_stored_and_printed(tmp_path):

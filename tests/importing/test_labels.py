@@ -190,6 +190,43 @@ class TestKnownDataset:
         assert one.fingerprints["split"] == two.fingerprints["split"] == three.fingerprints["split"]
         assert three.manifest["warnings"] == []
 
+    @pytest.mark.parametrize("labelled", [False, True])
+    def test_rows_take_the_order_patients_and_columns_of_the_cache(
+        self, tmp_path: Path, embeddings: Path, labelled: bool
+    ) -> None:
+        """Draws are rows by number: in another order one seed would draw other cases, and nothing could be paired."""
+        table = sample.label_table(
+            tmp_path / "labels.csv", group=[f"p{row // 2}" for row in range(sample.N)], sex=["f", "m"] * 12
+        )
+        plain = sample.label_table(tmp_path / "plain.csv")
+        order = np.random.default_rng(2).permutation(sample.N)
+        other = sample.matrix(seed=5)
+        np.savez(tmp_path / "other.npz", x=other[order], ids=np.array(sample.ids())[order])
+        sample.imported(tmp_path / "cache", embeddings, labels=[table])
+        sample.imported(tmp_path / "cache", tmp_path / "other.npz", model="virchow", labels=[plain] * labelled)
+        for split in ("train", "test"):
+            one, two = (sample.opened(tmp_path / "cache", split, models=[model]) for model in ("uni", "virchow"))
+            assert (two.ids, two.groups, two.columns) == (one.ids, one.groups, one.columns)
+            assert two.groups is not None
+            rows = [int(name.split()[1]) for name in two.ids]
+            assert np.array_equal(two.embeddings, other[rows])
+
+    @pytest.mark.parametrize(("first", "message"), [
+        (True, r"its cases have groups and these have none; .*--group-column"),
+        (False, r"its cases have no groups and these have; .*--group-column none"),
+    ])  # fmt: skip
+    def test_all_splits_have_groups_or_none_has(self, tmp_path: Path, first: bool, message: str) -> None:
+        def part(split: str, grouped: bool) -> None:
+            names = [f"{split} {row}" for row in range(8)]
+            groups = {"group": [f"{split} {row // 2}" for row in range(8)]} if grouped else {}
+            np.savez(tmp_path / f"{split}.npz", x=sample.matrix(8), ids=names)
+            table = sample.write_table(tmp_path / f"{split}.csv", {"id": names, "label": list("abababab"), **groups})
+            sample.imported(tmp_path / "cache", tmp_path / f"{split}.npz", labels=[table], split=split)
+
+        part("train", first)
+        with pytest.raises(InputError, match=message):
+            part("test", not first)
+
     def test_numbers_stand_for_its_classes(self, tmp_path: Path, cache: Path) -> None:
         numbers = ["1" if label == "tumour" else "0" for label in sample.labels()]
         table = sample.label_table(tmp_path / "numbers.csv", label=numbers)

@@ -66,9 +66,13 @@ def write_features(
     embeddings: np.ndarray | None = None,
     columns: dict[str, Any] | None = None,
     content: str = "",
+    shuffled: bool = False,
     **manifest: Any,
 ) -> Path:
-    """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint."""
+    """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint.
+
+    shuffled: the same rows in another order.
+    """
     made = embeddings_and_labels(dataset, model, split, n=n, dim=dim, task=task, n_classes=n_classes, signal=signal)
     embeddings = made[0] if embeddings is None else embeddings
     labels = made[1] if labels is None else labels
@@ -84,7 +88,10 @@ def write_features(
         "command": f"mt featurize --model {model} --dataset {dataset}", "warnings": [], **manifest,
     }  # fmt: skip
     groups = [f"{split}-patient-{row // 4}" for row in range(len(labels))] if grouped else None
-    rows = LabelledRows(None, labels, groups, [f"{split}-{row}" for row in range(len(labels))], columns or {})
+    rows = LabelledRows(embeddings, labels, groups, [f"{split}-{row}" for row in range(len(labels))], columns or {})
+    if shuffled:
+        rows = rows.take(np.random.default_rng(1).permutation(len(labels)))
+    embeddings, rows = rows.X, rows.with_features(None)
     path = feature_path(cache, dataset, split, model, fingerprints["file"])
     with FeatureWriter.open(
         path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, existing=Existing(overwrite=True)

@@ -14,7 +14,7 @@ from mt.report.charts.embedding import Maps, embedding_map
 from mt.report.charts.figures import records
 from mt.report.charts.palette import colours_of_class
 from mt.results.store import ScoreStore
-from tests.probe.features import QUICK, probed, write_pair
+from tests.probe.features import QUICK, probed, write_features, write_pair
 
 
 @pytest.fixture
@@ -57,3 +57,13 @@ def test_maps_share_the_points_that_a_page_can_hold(cache: Path, monkeypatch: py
     assert [row["model"] for row in drawn(cache)] == ["a"] * 30 + ["b"] * 30
     assert len(drawn(cache, points=20)) == 2 * 20
     assert drawn(cache, points=0) == []
+
+
+def test_rows_that_were_pooled_to_cases_are_no_points(tmp_path: Path) -> None:
+    """The predictions are one per case: beside the rows of the file they would mark others."""
+    for split, n in (("train", 120), ("test", 80)):
+        write_features(tmp_path, split=split, n=n, labels=np.arange(n) // 4 % 2, columns={
+            "slide": [f"{split} {row // 4}" for row in range(n)],
+        })  # fmt: skip
+    probed(tmp_path, **QUICK, bag="slide")
+    assert drawn(tmp_path) == []

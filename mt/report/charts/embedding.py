@@ -55,7 +55,11 @@ class Maps:
 
 def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Section | None:
     """Return the maps of a panel's backbones whose features are still at hand; None where there are none."""
-    at_hand = [(cell, entry) for cell in _single_models(panel) if (entry := _test_features(cell, maps.catalog))]
+    at_hand = [
+        (cell, entry)
+        for cell in _single_models(panel)
+        if (entry := _test_features(cell, maps.catalog)) and _has_cases(entry, store, cell)
+    ]
     if not at_hand or not maps.points:
         return None
     maps = replace(maps, points=min(maps.points, max(1, MOST // len(at_hand))))
@@ -123,6 +127,11 @@ def _test_features(cell: PanelCell, catalog: Catalog) -> Entry | None:
         if entry.complete and entry.fingerprints.get("file") == kept["file"]:
             return entry
     return None
+
+
+def _has_cases(entry: Entry, store: ScoreStore, cell: PanelCell) -> bool:
+    """Say whether the rows of a file are the cell's test cases, in their order; rows pooled to cases are not."""
+    return list(entry.open().ids) == list(store.cases(store.fit(cell.scores[0].fit).cases).ids)
 
 
 def _table(
