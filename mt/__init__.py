@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from mt.probe import LogisticProbe as LogisticProbe
     from mt.probe import ProbeRequest as ProbeRequest
     from mt.probe import calibration as calibration
+    from mt.probe import decision_curve as decision_curve
     from mt.probe import draw as draw
     from mt.probe import fit_logistic as fit_logistic
     from mt.probe import folds as folds
     from mt.probe import interval as interval
     from mt.probe import load_probe as load_probe
+    from mt.probe import operating_point as operating_point
     from mt.probe import run_probe as run_probe
     from mt.report import ReportRequest as ReportRequest
     from mt.report import write_report as write_report
@@ -62,8 +64,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fuse": ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"],
         "predict": ["PredictRequest", "load_model", "predict_dataset", "predict_images"],
         "probe": [
-            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "calibration", "draw", "fit_logistic", "folds",
-            "interval", "load_probe", "run_probe",
+            "LogisticProbe", "METRICS", "PROTOCOLS", "ProbeRequest", "calibration", "decision_curve", "draw",
+            "fit_logistic", "folds", "interval", "load_probe", "operating_point", "run_probe",
         ],
         "report": ["ReportRequest", "write_report"],
         "results": ["ScoreStore"],

@@ -13,7 +13,7 @@ from mt.cache.feature_file.format import Status
 from mt.cache.names import LOCATED, has_settings, with_settings
 from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
-from mt.predict.load import is_end_to_end, load_model
+from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
 from mt.system import files
 from mt.terminal import progress
@@ -55,9 +55,11 @@ def predict_dataset(request: PredictRequest) -> Predictions:
     skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in made[0].skipped()}
     if skipped and request.on_error == "raise":
         progress.note(f"{len(skipped)} images have no features and no row here. To list them: --on-error skip")
+    for line in stated(saved):
+        progress.note(line)
     if request.on_error == "raise":
-        return Predictions(ids, p, saved.class_names, saved.task)
-    return Predictions(_every_id(made[0]), p, saved.class_names, saved.task, skipped)
+        return Predictions(ids, p, saved.class_names, saved.task, thresholds=saved.thresholds)
+    return Predictions(_every_id(made[0]), p, saved.class_names, saved.task, skipped, saved.thresholds)
 
 
 def _decoded_alike(name: str, settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mt.backbones.recorded import load_described, refuse_imported
 from mt.datasets.settings import decoding_of
 from mt.errors import DatasetError, InputError, MtError
-from mt.predict.load import is_end_to_end, load_model
+from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
 from mt.system.device import decoders
 from mt.terminal import progress
@@ -52,7 +52,10 @@ def predict_images(request: PredictRequest) -> Predictions:
         )
         for about in saved.backbones
     ]
-    return Predictions(names, saved.predict_proba(embeddings), saved.class_names, saved.task, problems)
+    for line in stated(saved):
+        progress.note(line)
+    p = saved.predict_proba(embeddings)
+    return Predictions(names, p, saved.class_names, saved.task, problems, saved.thresholds)
 
 
 def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], list[Path], dict[str, str] | None]:

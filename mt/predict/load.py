@@ -14,6 +14,8 @@ from mt.errors import InputError
 from mt.fuse.combined import FORMAT as COMBINED_FORMAT
 from mt.fuse.combined import read_combined
 from mt.fuse.saved import END_TO_END, read_dvme
+from mt.probe.decisions.decided import facts_of_decision
+from mt.probe.decisions.scaling import Scaled
 from mt.probe.saved import FORMAT as PROBE_FORMAT
 from mt.probe.saved import load_probe
 from mt.results.model_files import read_about, whole
@@ -26,6 +28,7 @@ class SavedModel:
     """A probe, a DVME or one of its rivals that was read back.
 
     backbones: for every model in order its name, fingerprint, width and description; about: what the JSON says.
+    scaling: of its probabilities, fitted out of fold.  thresholds: of class 1, or of each label; empty without.
     """
 
     about: dict[str, Any]
@@ -33,6 +36,8 @@ class SavedModel:
     class_names: tuple[str, ...]
     task: str
     _predict: Callable[[Sequence[Array]], npt.NDArray[np.float32]]
+    scaling: Scaled | None = None
+    thresholds: tuple[float | None, ...] = ()
 
     def predict_proba(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
         """Return a probability a class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
@@ -42,6 +47,7 @@ class SavedModel:
             names = ", ".join(backbone["name"] for backbone in self.backbones)
             raise InputError(f"This model reads embeddings of {names}, {widths} wide; found {found}.")
         p: npt.NDArray[np.float32] = self._predict(embeddings)
+        p = p if self.scaling is None else self.scaling.apply(p, self.task)
         return np.column_stack([1 - p, p]) if p.ndim == 1 else p
 
 
@@ -58,15 +64,34 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
             f"{file} was fitted on cases of several rows ({bags['pool']} per {bags['column']}), and mt predict takes "
             "rows one by one. Its predictions for the test cases: mt report"
         )
+    with whole(file):
+        scaling, chosen = facts_of_decision(about)
+    decided = scaling, tuple(one.value for one in chosen or ())
     if about.get("format") == PROBE_FORMAT:
         probe = load_probe(file).probe
         with whole(file):
             backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
                         "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
         names = tuple(about["class_names"])
-        return SavedModel(about, [backbone], names, about["task"], lambda X: probe.probabilities(X[0]))
+        return SavedModel(about, [backbone], names, about["task"], lambda X: probe.probabilities(X[0]), *decided)
     fitted = read_combined(file, about) if about.get("format") == COMBINED_FORMAT else read_dvme(file, about)
-    return SavedModel(about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities)
+    return SavedModel(
+        about, about["backbones"], tuple(about["class_names"]), about["task"], fitted.probabilities, *decided
+    )
+
+
+def stated(saved: SavedModel) -> list[str]:
+    """Return what a reader of the predictions should know of scaling and thresholds: a line each."""
+    lines = [] if saved.scaling is None else [f"Probabilities are scaled ({saved.scaling.kind}), fitted out of fold."]
+    rule = saved.about.get("decision", {}).get("rule", "")
+    names = saved.class_names if saved.task == "multilabel" else saved.class_names[1:2]
+    known = [f"'{n}' from {t:.4g}" for n, t in zip(names, saved.thresholds, strict=False) if t is not None]
+    none = [f"'{name}'" for name, t in zip(names, saved.thresholds, strict=False) if t is None]
+    if known:
+        lines.append(f"Predicted at thresholds chosen out of fold ({rule}): {', '.join(known)} on.")
+    if none:
+        lines.append(f"No threshold ({rule}; too few cases per class): {', '.join(none)}, predicted above 0.5.")
+    return lines
 
 
 def is_end_to_end(path: str | os.PathLike[str]) -> bool:

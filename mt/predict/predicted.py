@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-THRESHOLD = 0.5  # a label of a multilabel task is predicted above it
+THRESHOLD = 0.5  # a label of a multilabel task is predicted above it, unless it has a threshold of its own
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Predictions:
     """ids (n,), probabilities (n, K) in the order of class_names, and the predicted class (labels) of each.
 
     problems: why some ids were skipped, which have no probabilities; None where skipping was not asked for.
+    thresholds: of class 1, or of each label, from which on it is predicted; None for no threshold of its own.
     """
 
     ids: list[str]
@@ -28,16 +29,26 @@ class Predictions:
     class_names: tuple[str, ...]
     task: str
     problems: Mapping[str, str] | None = None
+    thresholds: Sequence[float | None] = ()
 
     @property
     def predicted(self) -> list[str]:
-        """The most probable class; for multilabel the labels above one half, joined by ';'."""
+        """The most probable class; for multilabel the labels above one half, joined by ';'.
+
+        Where there is a threshold: class 1, or the label, from the threshold on.
+        """
+        own = list(self.thresholds) or [None] * len(self.class_names)
+        if self.task == "binary" and own[0] is not None:
+            return [self.class_names[int(p >= own[0])] for p in self.probabilities[:, 1].tolist()]
         if self.task != "multilabel":
             return [self.class_names[k] for k in self.probabilities.argmax(axis=1)]
         return [
-            ";".join(name for name, p in zip(self.class_names, row, strict=True) if p > THRESHOLD)
-            for row in self.probabilities
-        ]
+            ";".join(
+                name for name, p, t in zip(self.class_names, row, own, strict=True)
+                if (p > THRESHOLD if t is None else p >= t)
+            )
+            for row in self.probabilities.tolist()
+        ]  # fmt: skip
 
     def write_csv(self, file: TextIO) -> None:
         """Write id, a probability a class, and the prediction; numbers read back to the same float32.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mt.probe.scores.calibration import calibration as calibration
     from mt.probe.scores.metrics import METRICS as METRICS
     from mt.probe.scores.metrics import interval as interval
+    from mt.probe.scores.operating import decision_curve as decision_curve
+    from mt.probe.scores.operating import operating_point as operating_point
     from mt.probe.solver.api import fit_logistic as fit_logistic
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -32,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "saved": ["load_probe"],
         "scores.calibration": ["calibration"],
         "scores.metrics": ["METRICS", "interval"],
+        "scores.operating": ["decision_curve", "operating_point"],
         "solver.api": ["fit_logistic"],
     },
 )

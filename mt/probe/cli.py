@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     help="One prediction per image, or the mean per patient or slide.",
 )
 @click.option("--test-dataset", metavar="NAME", help="Train on --dataset, test on this one, of the same classes.")
+@options.threshold
+@options.prevalence
+@options.calibrate
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
 @options.cache_dir
@@ -79,7 +82,8 @@ def probe(
     shots: tuple[int, ...], seeds: int, draw: str, test_folds: int | None, repeats: int,
     draw_file: str | None, protocol: str, solver: str, select: str,
     bag: str | None, pool: str | None,
-    metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, compare: bool, save: str | None,
+    metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, threshold: str | None,
+    prevalence: float | None, calibrate: str | None, compare: bool, save: str | None,
     cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit linear probes on cached features and print the scores.
@@ -98,6 +102,7 @@ def probe(
         metrics=metrics, by=by, level=level,
         test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
         test_folds=test_folds, repeats=repeats,
+        threshold=threshold, prevalence=prevalence, calibrate=calibrate,
     )  # fmt: skip
     print_scores(request, as_json=as_json, compare=compare)
 
@@ -112,6 +117,10 @@ def print_scores(request: ProbeRequest, *, as_json: bool = False, compare: bool 
         _print_json(answers, compare=compare)
     else:
         _print_tables(answers, compare=compare)
+    if answers.decisions is not None:
+        from mt.probe.decisions.printed import print_decisions
+
+        print_decisions(answers, as_json=as_json, compared=compare)
 
 
 def _print_tables(answers: Answers, *, compare: bool) -> None:

@@ -394,12 +394,16 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A probe with what was chosen, the scores it was chosen by, and what a reader should know."""
+    """A probe with what was chosen, the scores it was chosen by, and what a reader should know.
+
+    held_out: the probabilities of the budget's rows out of fold, NaN where there is none; None without folds of all.
+    """
 
     probe: Probe
     settings: dict[str, Any]
     selection: dict[str, Any]
     flags: tuple[str, ...] = ()
+    held_out: Array | None = None
 
 
 # Selection: which rows are held out, and candidates' scores on them ---------------------------------------------------

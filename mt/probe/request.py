@@ -27,6 +27,9 @@ class ProbeRequest:
     files: only these feature files, where newer ones must not take their place.
     test_dataset: test on this dataset instead.  save: a folder for the fitted probes.
     everything: use superseded, limited and random-weight features too.
+    threshold: the rule that chooses one on out-of-fold scores: "youden", "sensitivity:0.95", "specificity:0.95" or
+    "cost:10".  prevalence: of another population, for its predictive values.
+    calibrate: also score probabilities scaled by "temperature" or "platt", fitted out of fold.
     """
 
     cache_dir: str | os.PathLike[str] | None = None
@@ -53,12 +56,16 @@ class ProbeRequest:
     device: str = "auto"
     test_folds: int | None = None
     repeats: int = 1
+    threshold: str | None = None
+    prevalence: float | None = None
+    calibrate: str | None = None
 
     def checked_folds(self) -> int:
         """Return the number of test folds.  Raises InputError for options that do not go with them."""
         return checked_folds(self.test_folds, self.repeats, {
             "--test-dataset": self.test_dataset, "--select val": self.select == "val",
             "--draw-file": self.draw_file, "--save": self.save, "--bag": self.bag, "--pool": self.pool,
+            "--threshold": self.threshold, "--calibrate": self.calibrate,
         })  # fmt: skip
 
 
@@ -69,6 +76,8 @@ _WHY_NOT = {
     "--save": "keeps the model of a draw, of which there is one per fold here",
     "--bag": "makes cases of rows, which folds do not know",
     "--pool": "makes cases of rows, which folds do not know",
+    "--threshold": "is one per fit, and here a score pools the fits of several folds",
+    "--calibrate": "scales the scores of one fit, and here a score pools the fits of several folds",
     "--unfreeze": "trains from images, once per draw",
 }
 

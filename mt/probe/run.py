@@ -7,8 +7,8 @@ backbone) once, then draws, fits and predicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import groupby
@@ -37,6 +37,7 @@ from mt.types import MISSING, Array, CaseFeatures, LabelledRows
 
 if TYPE_CHECKING:
     from mt.probe.cross_validation.fold_answers import CrossValidation
+    from mt.probe.decisions.decided import Decider, Decisions
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -44,12 +45,16 @@ Answering = Callable[[Sequence[Question]], Iterable[Fit]]
 
 @dataclass(frozen=True)
 class Answers:
-    """The scores that were asked for, in the order of the questions, and where they came from."""
+    """The scores that were asked for, in the order of the questions, and where they came from.
+
+    decisions: the thresholds and the scaling that were asked for.
+    """
 
     scores: list[Score]
     n_fitted: int
     n_stored: int
     store: Path
+    decisions: Decisions | None = None
 
 
 def ask(
@@ -58,16 +63,16 @@ def ask(
     scorer: Scorer,
     draws: DrawSource,
     *,
-    again: bool = False,
+    again: bool | Collection[str] = False,
     doing: str = "probing",
 ) -> Answers:
     """Answer every question from the store or by `answer`, keep each fit at once, and return all scores.
 
     Draws that took every row are one draw: of such questions on one budget only the first is answered.
-    again: fit although the answer is stored.  doing: what the progress bar says.
+    again: fit although the answer is stored: all, or these identities.  doing: what the progress bar says.
     """
     store, identities = scorer.store, [question.identity for question in questions]
-    known = set() if again else store.has_fits(identities)
+    known = set() if again is True else store.has_fits(identities) - set(again or ())
     scorer.find(identities)
     for question in questions:
         if question.identity in known:  # before `answer` draws for later questions
@@ -127,6 +132,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
+    decisions = decisions_of(request.threshold, request.calibrate, request.prevalence, pairs)
     draws = folded.draws if folded else draws
     if drawn_to:
         check_draw_file(drawn_to, pairs)
@@ -138,15 +144,66 @@ def run_probe(request: ProbeRequest) -> Answers:
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
-        scorer = Scorer(store, request.metrics, View(request.level, request.by))
-        folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
-        prober: Answering = Prober(fitting, store, draws, folder)
+        scorer = Scorer(store, shown_metrics(request.metrics, decisions), View(request.level, request.by))
+        decider = decider_of(decisions, store)
+        folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
+        prober: Answering = Prober(fitting, store, draws, folder, decider=decider)
         if folded:
             prober = folded.answering(store, partial(Prober, fitting, opened=folded.opened))
-        answers = ask(questions, prober, scorer, draws, again=folder is not None)
+        answers = ask_decided(questions, prober, scorer, draws, decider, again=folder is not None)
         if drawn_to and not drawn_to.exists():
             save_draws(drawn_to, questions, draws, store)
         return answers
+
+
+def decisions_of(
+    threshold: str | None, calibrate: str | None, prevalence: float | None, pairs: Sequence[Pair]
+) -> Decisions | None:
+    """Return the thresholds and the scaling that are asked for, None without.  Raises InputError."""
+    if threshold is None and calibrate is None and prevalence is None:
+        return None
+    from mt.probe.decisions.decided import Decisions
+
+    found = Decisions.of(threshold, calibrate, prevalence)
+    if found is not None:
+        found.check(pairs)
+    return found
+
+
+def shown_metrics(asked: Sequence[str], decisions: Decisions | None) -> Sequence[str]:
+    """Return the metrics to show: those asked for, and beside them the log loss where probabilities are scaled."""
+    if decisions is None or decisions.calibrate is None or "all" in asked:
+        return asked
+    return (*(asked or ("headline",)), "log_loss")
+
+
+def decider_of(decisions: Decisions | None, store: ScoreStore) -> Decider | None:
+    """Return what decides on the fits of a store."""
+    if decisions is None:
+        return None
+    from mt.probe.decisions.decided import Decider
+
+    return Decider(decisions, store)
+
+
+def ask_decided(
+    questions: Sequence[Question], answer: Answering, scorer: Scorer, draws: DrawSource, decider: Decider | None, *,
+    again: bool = False, doing: str = "probing",
+) -> Answers:  # fmt: skip
+    """Answer every question as `ask` does; fits that lack out-of-fold scores are made again where a decision needs
+    them, and where scaling is asked for, each question is also answered scaled."""
+    lacking = decider.out_of_fold.lacking([question.identity for question in questions]) if decider else ()
+    answers = ask(questions, answer, scorer, draws, again=again or lacking, doing=doing)
+    if decider is None:
+        return answers
+    answers = replace(answers, decisions=decider.asked)
+    if decider.asked.calibrate is None:
+        return answers
+    scaled = ask([decider.scaled_question(one) for one in questions], decider, scorer, draws, doing="scaling")
+    return replace(
+        answers, scores=[*answers.scores, *scaled.scores], n_fitted=answers.n_fitted + scaled.n_fitted,
+        n_stored=answers.n_stored + scaled.n_stored,
+    )  # fmt: skip
 
 
 def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:
@@ -257,13 +314,15 @@ class Prober:
     """Fits one protocol on every question it is asked; holds one pair's features at a time.
 
     folder: where every fitted probe is saved (`--save`).  opened: opens one feature file.
+    decider: what needs the out-of-fold scores of every fit.
     """
 
     def __init__(
         self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None,
-        opened: Opening = open_cases,
+        opened: Opening = open_cases, decider: Decider | None = None,
     ) -> None:  # fmt: skip
         self.fitting, self.store, self.draws, self.folder, self.opened = fitting, store, draws, folder, opened
+        self.decider = decider
         self._loaded: tuple[Features, str, str] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
@@ -289,6 +348,11 @@ class Prober:
                 validation=features.validation,
             )  # fmt: skip
             for (question, draw), fitted in zip(some, fits, strict=True):
+                if self.decider:
+                    self.decider.keep_probe(
+                        question, features.drawn(draw.rows), fitting, fitted,
+                        partial(fit_probe, fitting=fitting, seed=question.seed, validation=features.validation),
+                    )  # fmt: skip
                 yield self._fit(question, draw, fitting, fitted)
 
     def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:

@@ -32,6 +32,7 @@ from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
     from mt.probe.bags import BaggedFeatures
+    from mt.probe.decisions.decided import Decider
     from mt.probe.protocols import Fitted, Probe
     from mt.probe.questions import Question
     from mt.results.store import Fit, Score
@@ -55,21 +56,32 @@ class SavedProbe:
                 f"The probe takes embeddings of '{self.about['model']}', (n, {self.about['dim']}); found {X.shape}."
             )
         p = self.probe.probabilities(X)
+        if "calibration" in self.about:
+            from mt.probe.decisions.scaling import Scaled
+
+            p = Scaled.of(self.about["calibration"]).apply(p, self.about["task"])
         return np.column_stack([1 - p, p]) if p.ndim == 1 else p
 
 
 class ModelFolder:
     """The folder that `--save` fills: two files per fit of any method.
 
-    score: returns the scores of a fit that its JSON states.
+    score: returns the scores of a fit that its JSON states.  decider: scales fits and chooses thresholds to save.
     """
 
-    def __init__(self, folder: Path, score: Callable[[Question, Fit], Sequence[Score]]) -> None:
-        self.folder, self.score = folder, score
+    def __init__(
+        self, folder: Path, score: Callable[[Question, Fit], Sequence[Score]], decider: Decider | None = None
+    ) -> None:
+        self.folder, self.score, self.decider = folder, score, decider
 
     def write(self, question: Question, fit: Fit, tensors: Tensors, about: Mapping[str, Any]) -> None:
         """Write a fitted model; `about` holds what its method needs to predict again, `format` included."""
-        facts = facts_of(question, fit, self.score(question, fit))
+        decided: dict[str, Any] = {}
+        if self.decider:
+            question, fit, decided = self.decider.to_save(question, fit)
+        facts = {**facts_of(question, fit, self.score(question, fit)), **decided}
+        if decided:
+            about = {**about, "format_version": about["format_version"] + 1}  # mt.results.model_files
         write_model(self.folder / stem_of(question), tensors, {**about, **facts})
 
     def write_attention(self, question: Question, probe: AttentionProbe, test: BaggedFeatures) -> None:

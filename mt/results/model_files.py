@@ -22,6 +22,7 @@ from mt.system import files
 from mt.terminal import progress
 
 MAIN = "dvme"  # the method that a folder stands for, where the methods it is compared with are saved beside it
+DECISIONS = frozenset({"calibration", "decision"})  # what a JSON says of scaling and threshold
 Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -56,7 +57,12 @@ def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def check_format(file: Path, about: Mapping[str, Any], name: str, version: int) -> None:
-    """Raise InputError for a JSON of another format, or of a version that this mt does not read."""
+    """Raise InputError for a JSON of another format, or of a version that this mt does not read.
+
+    A model that scales its probabilities or has a threshold of its own is one version above others, so that an mt which
+    knows neither refuses it instead of predicting something else.
+    """
+    version += bool(DECISIONS & about.keys())
     if about.get("format") != name:
         raise InputError(f"{file} is not a saved model: expected a JSON with format '{name}', which --save writes.")
     found = about.get("format_version")

@@ -93,6 +93,17 @@ metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",
 )  # fmt: skip
+threshold = click.option(
+    "--threshold", metavar="RULE", help="Choose a threshold on out-of-fold scores and show what it achieves: youden, "
+    "sensitivity:S, specificity:S, or cost:R (a miss is as bad as R false alarms).",
+)  # fmt: skip
+prevalence = click.option(
+    "--prevalence", type=float, metavar="P", help="With --threshold: also PPV and NPV where P of cases are positive."
+)
+calibrate = click.option(
+    "--calibrate", type=click.Choice(["temperature", "platt"]),
+    help="Also score probabilities scaled on out-of-fold scores.",
+)  # fmt: skip
 
 
 def required(values: tuple[str, ...], option: str, *, see: str) -> None:

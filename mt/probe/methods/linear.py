@@ -185,9 +185,13 @@ def _by_folds(budgets: list[ScaledBudget]) -> list[Fitted]:
     choices = [budget.choose(path.oof) for budget, path in zip(budgets, folded, strict=True)]
     chosen = [request.at(C) for request, (C, _) in zip(requests, choices, strict=True)]
     refits = solve_refits(chosen, folded, budgets[0].solver)
+    held = [
+        budget.out_of_fold(path.oof[budget.method.Cs.index(C)])
+        for budget, path, (C, _) in zip(budgets, folded, choices, strict=True)
+    ]
     return [
-        budget.fitted(path, selection=selection)
-        for budget, path, (_, selection) in zip(budgets, refits, choices, strict=True)
+        replace(budget.fitted(path, selection=selection), held_out=p)
+        for budget, path, p, (_, selection) in zip(budgets, refits, held, choices, strict=True)
     ]
 
 
@@ -292,6 +296,22 @@ class ScaledBudget:
             by_fold.append(scores(here).tolist() if here.any() else None)
         selection = self.selection(self.fitting.protocol.validation.kind, pooled)
         return self.method.Cs[self.best(pooled)], {**selection, "folds": by_fold}
+
+    def out_of_fold(self, logits: Array) -> Array:
+        """Return the probabilities of all rows by folds that did not see them, from logits (n, outputs).
+
+        (n,) for binary and (n, K) otherwise; NaN for what no fold can test.
+        """
+        p = np.tile(self.probe.base, (len(self.y), 1))
+        p[:, self.probe.outputs] = link(logits.astype(np.float64), self.fitting.task)
+        multilabel, outputs = self.fitting.multilabel, self.probe.outputs
+        known = teachable(self.y, self.held_out(), len(outputs), multilabel=multilabel)
+        if not multilabel:
+            p[~known] = np.nan
+            return np.asarray(p[:, 1] if self.fitting.task == "binary" else p, dtype=np.float32)
+        held = np.full(p.shape, np.nan)
+        held[:, outputs] = np.where(known, p[:, outputs], np.nan)
+        return held.astype(np.float32)
 
     def validation_scores(self, path: LogisticPath) -> Array:
         """Return one score per C on the validation split, over the classes that the budget could teach."""

@@ -82,11 +82,14 @@ def fit_neighbours(
     else:
         return Fitted(probe(everything, method.ks[0]), {"k": min(method.ks[0], len(y))}, {}, ("fixed_k",))
     scores = scores_on(np.arange(len(truth)))
-    k = method.ks[best(scores, fitting.protocol.validation.ties)]
+    chosen = best(scores, fitting.protocol.validation.ties)
+    k = method.ks[chosen]
+    out_of_fold: Array | None = None
     selection = {"metric": metric, "source": source, "scores": scores.tolist()}
     if fold is not None:
         selection["folds"] = [scores_on(np.flatnonzero(fold == number)).tolist() for number in np.unique(fold)]
-    return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection)
+        out_of_fold = shares[chosen, :, 1] if fitting.task == "binary" else shares[chosen]
+    return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection, held_out=out_of_fold)
 
 
 def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:

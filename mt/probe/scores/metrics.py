@@ -188,7 +188,7 @@ METRICS: dict[str, Metric] = {
         _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, sums.macro_f1_interval, "macro F1"),
         _fast(
             "sensitivity_at_95_specificity", _BINARY, rank.sensitivity_at_95_specificity,
-            rank.sensitivity_interval, "sensitivity at 95 % specificity",
+            rank.sensitivity_interval, "sensitivity at 95 % specificity (oracle: threshold from test labels)",
         ),
         _fast(
             "macro_auc", SEVERAL_CLASSES, rank.mean_auc, rank.mean_auc_interval, "macro one-versus-rest ROC AUC",

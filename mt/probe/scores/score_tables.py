@@ -81,8 +81,10 @@ def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]
 
 
 def row_name(score: Score) -> str:
-    """Return what the row of a table is called: the model, or the method on several models."""
-    return score.model if score.method == "probe" else f"{score.method}: {score.model}"
+    """Return what the row of a table is called: the model, or the method on several models, and how it is scaled."""
+    name = score.model if score.method == "probe" else f"{score.method}: {score.model}"
+    scaling = score.protocol.partition(", ")[2]
+    return f"{name}, {scaling}" if scaling else name
 
 
 def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:

@@ -287,11 +287,17 @@ class Scorer:
 
 
 def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
-    """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines."""
+    """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines.
+
+    "headline" names the headline of each dataset.
+    """
     defined = metrics.metrics_for(pair.task)
     if not asked:
         return [headline(pair)]
-    return list(defined) if "all" in asked else [name for name in dict.fromkeys(asked) if name in defined]
+    if "all" in asked:
+        return list(defined)
+    named = (headline(pair) if name == "headline" else name for name in asked)
+    return [name for name in dict.fromkeys(named) if name in defined]
 
 
 def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:

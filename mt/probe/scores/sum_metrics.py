@@ -254,7 +254,7 @@ def _effective(sample: Sample, share: float, variance: float, trials: float, uni
     return min(found, trials * len(sample.ps))
 
 
-def _share_interval(hits: Features, trials: Features, sample: Sample) -> Estimate:
+def share_interval(hits: Features, trials: Features, sample: Sample) -> Estimate:
     """Wilson's interval of the share of trials that are hits, with the effective sample size where there are groups."""
 
     def one(p: Array) -> tuple[float, Array, int, int]:
@@ -271,13 +271,13 @@ def _share_interval(hits: Features, trials: Features, sample: Sample) -> Estimat
 
 
 accuracy_interval = partial(
-    _share_interval, lambda y, p: predicted_class(p) == y, lambda y, p: np.ones(len(y), dtype=bool)
+    share_interval, lambda y, p: predicted_class(p) == y, lambda y, p: np.ones(len(y), dtype=bool)
 )
 _sensitivity_interval = partial(
-    _share_interval, lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: y == 1
+    share_interval, lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: y == 1
 )
 _jaccard_interval = partial(
-    _share_interval,
+    share_interval,
     lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: (y == 1) | (predicted_class(p) == 1),
 )  # fmt: skip
 

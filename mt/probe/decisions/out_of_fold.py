@@ -1,0 +1,103 @@
+"""Out-of-fold probabilities of a budget's own rows: what thresholds and scaling are chosen on.
+
+Where a protocol chooses its setting on folds, the probabilities are those of its chosen setting.  For any other method
+five stratified group folds are fitted, each by the whole method, its choices included.  They are kept beside the fit in
+the score database; a fit that was stored without them is fitted again, to the same numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.cache.names import digest
+from mt.probe.budgets.draw import folds, teachable
+from mt.results.store import Fit, ScoreStore
+from mt.types import Array, LabelledRows
+
+REVISION = 1  # raised whenever out-of-fold probabilities change
+FOLDS = 5
+Predict = Callable[[Any], Array]  # features -> probabilities
+Refit = Callable[[LabelledRows[Any]], Predict]
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BudgetTask:
+    """What the labels of a budget are, and the seed of its draw."""
+
+    task: str
+    n_classes: int
+    seed: int
+
+
+class OutOfFold:
+    """Keeps the out-of-fold probabilities of fits, and finds them: of a budget's rows in file order."""
+
+    def __init__(self, store: ScoreStore) -> None:
+        self.store = store
+
+    def lacking(self, identities: Collection[str]) -> set[str]:
+        """Return the fits of which nothing is kept here."""
+        return {identity for identity in identities if self.store.recall(_key(identity)) is None}
+
+    def keep(
+        self, identity: str, budget: LabelledRows[Any], problem: BudgetTask, own: Array | None, refit: Refit
+    ) -> None:
+        """Keep the out-of-fold probabilities of a fit: its own, or those of five folds fitted by `refit`."""
+        p = cross_fitted(budget, problem, refit) if own is None else own
+        self.remember(identity, p)
+
+    def keep_mean(self, identity: str, parts: Sequence[str]) -> None:
+        """Keep the mean of what is kept for other fits on the same budget; nothing where one of them has nothing."""
+        found = [self.of(part) for part in parts]
+        known = [p.astype(np.float64) for p in found if p is not None]
+        self.remember(identity, np.mean(known, axis=0) if len(known) == len(found) else None)
+
+    def of(self, identity: str) -> Probabilities | None:
+        """Return the probabilities (n,), (n, K) or (n, L), NaN for rows never held out; None where no fold could be."""
+        kept = self.store.recall(_key(identity))
+        if not kept or kept["shape"] is None:
+            return None
+        return np.frombuffer(zlib.decompress(base64.b64decode(kept["p"])), "<f4").reshape(kept["shape"])
+
+    def rows(self, fit: Fit) -> LabelledRows[None]:
+        """Return the labelled rows of a fit's budget, in the order of its out-of-fold probabilities."""
+        return self.store.cases(fit.pool).take(np.sort(fit.rows))
+
+    def remember(self, identity: str, p: Array | None) -> None:
+        """Keep probabilities as they are; None: no row could be held out."""
+        blob = b"" if p is None else zlib.compress(np.ascontiguousarray(p, dtype="<f4").tobytes(), 1)
+        shape = None if p is None else list(p.shape)
+        self.store.remember(_key(identity), {"shape": shape, "p": base64.b64encode(blob).decode()})
+
+
+def cross_fitted(budget: LabelledRows[Any], problem: BudgetTask, refit: Refit) -> Probabilities | None:
+    """Return every row's probabilities by a fit that saw no row of its fold; None where a class has too few to fold.
+
+    NaN where a fold's other rows lack the row's class, or the label's other value.
+    """
+    several = problem.task == "multilabel"
+    fold = folds(
+        budget.y, task=problem.task, n_classes=problem.n_classes, k=FOLDS, groups=budget.groups, seed=problem.seed
+    )
+    if fold is None:
+        return None
+    shape = (len(budget),) if problem.task == "binary" else (len(budget), problem.n_classes)
+    p = np.full(shape, np.nan, dtype=np.float32)
+    for number in np.unique(fold):
+        held = np.flatnonzero(fold == number)
+        part = budget.take(np.flatnonzero(fold != number))
+        p[held] = refit(part)(budget.take(held).X)
+    p[~teachable(budget.y, fold, problem.n_classes, multilabel=several)] = np.nan
+    return p
+
+
+def _key(identity: str) -> str:
+    return digest({"out of fold": identity, "revision": REVISION})

@@ -1,0 +1,149 @@
+"""Temperature and Platt scaling, fitted on out-of-fold probabilities: calibration inside the budget.
+
+Temperature: softmax(log p / T) for several classes, sigmoid(logit p / T) for two, one T (Guo et al., ICML 2017).
+Platt: sigmoid(a + b logit p) for two classes (Platt, "Probabilistic Outputs for Support Vector Machines", 1999).
+Multilabel: each label has its own.  Both minimise the log loss against Platt's targets, (N_k + 1) / (N_k + K) for the
+own class and 1 / (N_k + K) for each other, which keep the solution finite where the scores separate the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.errors import InputError
+from mt.types import MISSING, Array
+
+KINDS = ("temperature", "platt")
+REVISION = 1  # raised whenever scaled probabilities change
+LEAST = 2  # cases of each class (of a label: of each value), below which nothing is scaled
+_CLIP = 1e-7  # probabilities of 0 and 1 have no logit
+_SLOPES = (0.05, 20.0)  # of logits, 1 / T: outside lies no useful scaling, and a negative one would turn ranks round
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Scaling of probabilities: slope 1 / T and intercept of the logits, one per label; slope 1, intercept 0: none."""
+
+    kind: str
+    slope: tuple[float, ...]
+    intercept: tuple[float, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a saved model keeps."""
+        return {"kind": self.kind, "slope": list(self.slope), "intercept": list(self.intercept)}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Scaled:
+        """Return what `facts` were taken from."""
+        return cls(facts["kind"], tuple(facts["slope"]), tuple(facts["intercept"]))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether anything is scaled."""
+        return any(slope != 1 for slope in self.slope) or any(self.intercept)
+
+    def apply(self, p: Array, task: str) -> npt.NDArray[np.float32]:
+        """Return scaled probabilities of the same shape: (n,) or (n, 2) binary, (n, K), or (n, L) multilabel."""
+        if not self.fitted:
+            return np.asarray(p, dtype=np.float32)
+        if task == "multilabel":
+            columns = [_sigmoid(a + b * _logit(p[:, k])) for k, (a, b) in enumerate(self._lines())]
+            return np.stack(columns, axis=1).astype(np.float32)
+        (a, b), *_ = self._lines()
+        if task == "binary":
+            positive = _sigmoid(a + b * _logit(p if p.ndim == 1 else p[:, 1]))
+            return np.asarray(positive if p.ndim == 1 else np.column_stack([1 - positive, positive]), dtype=np.float32)
+        return _softmax(b * np.log(np.clip(p.astype(np.float64), _CLIP, 1))).astype(np.float32)
+
+    def _lines(self) -> list[tuple[float, float]]:
+        return list(zip(self.intercept, self.slope, strict=True))
+
+
+def check_kind(kind: str, task: str, dataset: str) -> None:
+    """Refuse Platt scaling of several classes.  Raises InputError."""
+    if kind == "platt" and task in ("multiclass", "ordinal"):
+        raise InputError(
+            f"--calibrate platt is defined for two classes and for labels, and {dataset} is {task}. "
+            "Use: --calibrate temperature"
+        )
+
+
+def fit_scaling(kind: str, y: Array, p: Array, task: str) -> Scaled:
+    """Return the scaling of out-of-fold probabilities; rows without one (NaN) or without a label (MISSING) are out.
+
+    With fewer than two cases of a class nothing is scaled; classes that the budget lacks do not count.
+    """
+    if task == "multilabel":
+        parts = [_of_two(kind, y[:, k], p[:, k]) for k in range(y.shape[1])]
+        return Scaled(kind, tuple(b for _, b in parts), tuple(a for a, _ in parts))
+    if task == "binary":
+        a, b = _of_two(kind, y, p)
+        return Scaled(kind, (b,), (a,))
+    return Scaled(kind, (_of_several(y, p),), (0.0,))
+
+
+def _of_two(kind: str, y: Array, p: Array) -> tuple[float, float]:
+    """Return intercept and slope of the logit by Newton's method, the slope kept between its limits."""
+    known = np.isfinite(p) & (y != MISSING)
+    positive, x = y[known] == 1, _logit(p[known])
+    n, m = int(positive.sum()), int((~positive).sum())
+    if min(n, m) < LEAST:
+        return 0.0, 1.0
+    target = np.where(positive, (n + 1) / (n + 2), 1 / (m + 2))
+    if kind == "temperature":
+        return 0.0, _slope(lambda b: float(np.sum(x * (_sigmoid(b * x) - target))))
+    b = _slope(lambda b: float(np.sum(x * (_sigmoid(_intercept(x, target, b) + b * x) - target))))
+    return _intercept(x, target, b), b
+
+
+def _intercept(x: Array, target: Array, b: float) -> float:
+    """Return the intercept for which the mean probability is the mean target, by bisection."""
+    low, high = -40.0 - b * float(np.abs(x).max()), 40.0 + b * float(np.abs(x).max())
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _sigmoid(middle + b * x).sum() < target.sum() else (low, middle)
+    return (low + high) / 2
+
+
+def _of_several(y: Array, p: Array) -> float:
+    """Return 1 / T of a softmax over the classes that the budget holds."""
+    known = np.isfinite(p).all(axis=1)
+    y, p = y[known], p[known]
+    counts = np.bincount(y, minlength=p.shape[1])
+    present = np.flatnonzero(counts)
+    if len(present) < 2 or counts[present].min() < LEAST:
+        return 1.0
+    logits = np.log(np.clip(p[:, present].astype(np.float64), _CLIP, 1))
+    own = y[:, None] == present
+    sizes, k = counts[y][:, None], len(present)
+    target = np.where(own, (sizes + 1) / (sizes + k), 1 / (sizes + k))
+    return _slope(lambda b: float(np.sum(logits * (_softmax(b * logits) - target))))
+
+
+def _slope(gradient: Any) -> float:
+    """Return the slope at which a rising gradient is 0, by bisection on its logarithm, or the nearest limit."""
+    low, high = np.log(_SLOPES)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if gradient(float(np.exp(middle))) < 0 else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def _logit(p: Array) -> Array:
+    clipped = np.clip(p.astype(np.float64), _CLIP, 1 - _CLIP)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -700, 700))))
+
+
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
