@@ -27,6 +27,7 @@ FLOORS = {
     "doctor": 11, "demo": 11, "completion": 11, "cli": 12,
 }  # fmt: skip
 MOST_MODULES = 14  # in one folder
+MOST_LINES = 450  # of one module; past 350 a module asks to be two, and stays one only where it is one thing
 MOST_PARAMETERS = 8
 # File names that occur in several rooms, with the same role in each.
 ROLES = {
@@ -69,6 +70,11 @@ def test_no_module_imports_in_a_circle() -> None:
 
 def test_a_folder_is_one_room() -> None:
     held("folder size", {folder for folder, n in house.folder_sizes().items() if n > MOST_MODULES})
+
+
+def test_a_file_fits_in_the_head() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in house.modules().items()}
+    held("lines of a module", (f"{name}: {n}" for name, n in lengths.items() if n > MOST_LINES))
 
 
 def test_a_class_name_means_one_class() -> None:
