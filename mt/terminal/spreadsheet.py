@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_RUNS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+# What a spreadsheet takes for the start of a formula, full-width signs included (OWASP, "CSV Injection").
+_RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def inert(cell: Any) -> Any:

@@ -65,6 +65,7 @@ def write_features(
     labels: np.ndarray | None = None,
     embeddings: np.ndarray | None = None,
     columns: dict[str, Any] | None = None,
+    ids: list[str] | None = None,
     content: str = "",
     shuffled: bool = False,
     **manifest: Any,
@@ -88,7 +89,9 @@ def write_features(
         "command": f"mt featurize --model {model} --dataset {dataset}", "warnings": [], **manifest,
     }  # fmt: skip
     groups = [f"{split}-patient-{row // 4}" for row in range(len(labels))] if grouped else None
-    rows = LabelledRows(embeddings, labels, groups, [f"{split}-{row}" for row in range(len(labels))], columns or {})
+    rows = LabelledRows(
+        embeddings, labels, groups, ids or [f"{split}-{row}" for row in range(len(labels))], columns or {}
+    )
     if shuffled:
         rows = rows.take(np.random.default_rng(1).permutation(len(labels)))
     embeddings, rows = rows.X, rows.with_features(None)
