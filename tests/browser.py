@@ -47,7 +47,9 @@ def look(chromium: Any) -> Iterator[Any]:
         page.on("request", lambda request: _note(request.url, path, wrong))
         pages.append(page)
         page.goto(path.as_uri())
+        page.locator(".chart").first.scroll_into_view_if_needed()
         page.wait_for_selector(".chart svg.marks, .chart canvas.marks")
+        page.evaluate("scrollTo(0, 0)")
         return page
 
     yield open_page

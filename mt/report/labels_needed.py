@@ -37,9 +37,15 @@ def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     kind, fractions or shots.  None where the two cannot be compared: no draw in common, other train rows or test cases,
     or a score that is not defined.
     """
-    target_cell = panel.curve(goal)[-1]
-    curve = _same_kind(panel.curve(method), target_cell)
-    curve = [cell for cell in curve if cell.splits and cell.splits == target_cell.splits]
+    return labels_to_reach(panel, panel.curve(method), panel.curve(goal)[-1])
+
+
+def labels_to_reach(
+    panel: Panel, curve: Sequence[PanelCell], target_cell: PanelCell, *, least: int = 0
+) -> Needed | None:
+    """Return the labels at which a curve reaches a cell's mean score, from `least` labels on; likewise."""
+    curve = _same_kind(curve, target_cell)
+    curve = [cell for cell in curve if cell.splits and cell.splits == target_cell.splits and cell.n_labels >= least]
     drawn = [set(cell.by_seed) for cell in (target_cell, *curve) if not cell.is_everything]
     shared = set.intersection(*drawn) if drawn else set()
     if not curve or (drawn and not shared):

@@ -87,6 +87,7 @@ def _found(out: Path, folder: Path, state: str) -> list[Path]:
 
 def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> list[Path]:
     """Write page, tables and charts, the page first."""
+    from mt.report.answer.findings import answers
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import page, vega_script
     from mt.report.provenance import provenance
@@ -101,7 +102,8 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
                 groups.append(_groups(store, panel, looks, maps))
                 advance(1)
         origin = provenance(panels, maps.catalog if maps else None)
-        content = page(panels, groups, looks, origin, vega.result(), missing=request.missing)
+        found = [answers(store, panel) for panel in panels]
+        content = page(panels, groups, looks, origin, vega.result(), found=found, missing=request.missing)
         written = [_write(request.out, content.encode())]
         written += _tables(panels, groups, folder)
         written += _charts(panels, groups, folder, threads) if request.export else []

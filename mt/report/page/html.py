@@ -13,9 +13,11 @@ from typing import Any
 
 from mt.probe.scores.metrics import METRICS
 from mt.report import labels_needed, tables
+from mt.report.answer.findings import BudgetAnswer
 from mt.report.charts.figures import MOST, Figure, Section
 from mt.report.charts.palette import Look, Looks
 from mt.report.experiments import Experiment
+from mt.report.page.first_screen import answer
 from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.tables import number
@@ -29,11 +31,13 @@ _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 def page(
     panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
-    provenance: Sequence[ProvenancePart], vega: str, *, missing: Sequence[str] = (),
+    provenance: Sequence[ProvenancePart], vega: str, *,
+    found: Sequence[Sequence[BudgetAnswer]] = (), missing: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Return the whole page.
 
-    groups: the charts of each panel.  vega: the script that draws them.  missing: what of a study's plan is not there.
+    found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
+    them.  missing: what of a study's plan is not there.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -52,6 +56,7 @@ def page(
         title=TITLE,
         lead=_lead(panels),
         missing=missing,
+        answer=answer(panels, found),
         version=version("medical-transfer"),
         policy=_policy(scripts.values()),
         css=Markup(_resource("page.css")),

@@ -1,0 +1,210 @@
+"""The answer in words: one sentence per dataset, its verdict, and the table across datasets and budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mt.report.answer.findings import BudgetAnswer, FusionGain, leading
+from mt.report.panels import Panel, PanelCell
+from mt.report.tables import number
+
+Names = Mapping[str, str]  # short names by full ones
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What a dataset's numbers say: the sentence, and what can or cannot be told.  told: whether anything can."""
+
+    dataset: str
+    text: str
+    verdict: str
+    told: bool
+
+
+def sentence(found: Sequence[BudgetAnswer], names: Names) -> Sentence:
+    """Return the sentence of one dataset, made of its answers at every budget."""
+    one = leading(found)
+    parts = [_best(one, names), *_fusing(one, names)]
+    told = [verdict(one, names), *_untold([other for other in found if other is not one])]
+    return Sentence(one.panel.title, "; ".join(parts) + ".", " ".join(told), not one.doubts)
+
+
+def verdict(one: BudgetAnswer, names: Names) -> str:
+    """Return what can be told of the best model, or why nothing can."""
+    if one.doubts:
+        return f"Nothing can be told at {_labels(one)}: {'; '.join(one.doubts)}."
+    best = _listed([names[cell.name] for cell in one.best])
+    if len(one.best) > 1:
+        return f"{best} have the same mean."
+    if not one.level:
+        return f"{best} is significantly better than {_all_of(one.others)}."
+    level = _listed([names[name] for name in one.level]) if len(one.level) <= 3 else f"{len(one.level)} models"
+    return f"Of {one.others} other model{_s(one.others)}, {level} cannot be told apart from {best}."
+
+
+def _untold(others: Sequence[BudgetAnswer]) -> list[str]:
+    """Return at which other budgets nothing can be told, by what speaks against it."""
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for one in others:
+        if one.doubts:
+            reasons.setdefault(one.doubts, []).append(f"{one.labels:,}")
+    return [
+        f"Nothing can be told at {_listed(where)} labels: {'; '.join(doubts)}." for doubts, where in reasons.items()
+    ]
+
+
+def _best(one: BudgetAnswer, names: Names) -> str:
+    """Return which model is best, and its score."""
+    where = f"at {_labels(one)}"
+    if not one.best:
+        return f"no best model {where}"
+    best, cell = _listed([names[c.name] for c in one.best]), one.best[0]
+    says = "is the only model" if not one.others else "are best" if len(one.best) > 1 else "is best"
+    return f"{best} {says} {where}, {one.panel.metric_label} {score(cell)}"
+
+
+def score(cell: PanelCell) -> str:
+    """Return a score and its 95 % interval over test cases: `0.910 [0.860, 0.950]`."""
+    if cell.low is None or cell.high is None:
+        return number(cell.mean)
+    return f"{number(cell.mean)} [{number(cell.low)}, {number(cell.high)}]"
+
+
+def _fusing(one: BudgetAnswer, names: Names) -> list[str]:
+    """Return what fusing gains, and how many labels would gain as much."""
+    if not one.fused:
+        return ["fusing was not tried"]
+    if one.gain is None:
+        return ["what fusing gains cannot be told: it shares no draws and test cases with a single model"]
+    gain = one.gain
+    over = f" over {names[gain.base.name]}, which the test cases chose" if gain.by_test else ""
+    does = "gains" if gain.value > 0 else "loses" if gain.value < 0 else "changes nothing,"
+    return [f"fusing ({names[gain.fused.name]}) {does} {difference(gain)}{over}{_weight(gain)}", *_as_many(gain)]
+
+
+def difference(gain: FusionGain) -> str:
+    """Return a gain and its 95 % interval: `+0.030 [-0.010, +0.080]`."""
+    if math.isnan(gain.low):
+        return f"{gain.value:+.3f}"
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _weight(gain: FusionGain) -> str:
+    if math.isnan(gain.low):
+        return ", without an interval"
+    return "" if gain.significant else ", not significant"
+
+
+def _as_many(gain: FusionGain) -> list[str]:
+    """Return how many more labels would gain as much, where fusing gains anything."""
+    if gain.value <= 0 or gain.reached is None or gain.reached.sign == "≤":
+        return []
+    if gain.more is not None:
+        return [f"{gain.more:,} more label{_s(gain.more)} would gain as much as fusing"]
+    most = gain.reached.labels - gain.base.n_labels
+    if most <= 0:
+        return ["no larger budget tells how many labels would gain as much"]
+    return [f"even {most:,} more label{_s(most)} would not gain as much as fusing"]
+
+
+def more(gain: FusionGain) -> str:
+    """Return the same as a cell of a table; empty where nothing is gained or no larger budget tells."""
+    if gain.value <= 0 or gain.reached is None or gain.reached.sign == "≤":
+        return ""
+    if gain.more is not None:
+        return f"{gain.more:,}"
+    most = gain.reached.labels - gain.base.n_labels
+    return f"> {most:,}" if most > 0 else ""
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One dataset at one budget.  ranks: of every row of the page, empty where it was not compared."""
+
+    dataset: str
+    budget: str
+    labels: str
+    best: str
+    score: str
+    gain: str
+    more: str
+    doubts: str
+    ranks: tuple[str, ...]
+
+
+def overview(found: Sequence[Sequence[BudgetAnswer]], names: Names) -> tuple[list[str], list[OverviewRow]]:
+    """Return the rows that have ranks, by mean rank, and the table: a row per dataset and budget."""
+    every = [one for some in found for one in some]
+    places: dict[str, list[int]] = {}
+    for one in every:
+        for name, rank in one.ranks.items():
+            places.setdefault(name, []).append(rank)
+    order = sorted(places, key=lambda name: (sum(places[name]) / len(places[name]), -len(places[name]), name))
+    return order, [_row(one, order, names) for one in every]
+
+
+def _row(one: BudgetAnswer, order: Sequence[str], names: Names) -> OverviewRow:
+    gain = one.gain
+    level = f" (level: {len(one.level)} of {one.others})" if one.level and not one.doubts else ""
+    return OverviewRow(
+        dataset=one.panel.title,
+        budget=str(one.budget),
+        labels=f"{one.labels:,}",
+        best=_listed([names[cell.name] for cell in one.best]) + level,
+        score=score(one.best[0]) if one.best else "–",
+        gain="–" if gain is None else difference(gain) + (" *" if gain.significant else ""),
+        more="" if gain is None else more(gain),
+        doubts="; ".join(one.doubts),
+        ranks=tuple(_rank(one, name) for name in order),
+    )
+
+
+def _rank(one: BudgetAnswer, name: str) -> str:
+    rank = one.ranks.get(name)
+    return "" if rank is None else f"{rank}{'=' if list(one.ranks.values()).count(rank) > 1 else ''}"
+
+
+def _labels(one: BudgetAnswer) -> str:
+    return f"{one.labels:,} label{_s(one.labels)}"
+
+
+def _all_of(others: int) -> str:
+    return "the other model" if others == 1 else f"each of the {others} other models"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
+def short_names(panels: Sequence[Panel]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Return a short name of every row, and the key to them: `concat: a + b + c` is `concat of 3`.
+
+    Several sets of equally many models are told apart by letters: `concat of 3 A`.  Rows on one model keep their names.
+    """
+    cells = {cell.name: cell for panel in panels for cell in panel.cells}
+    sets = dict.fromkeys(cell.method.model for cell in cells.values() if " + " in cell.method.model)
+    sizes = {joined: joined.count(" + ") + 1 for joined in sets}
+    words = {}
+    for joined, size in sizes.items():
+        same = [other for other, n in sizes.items() if n == size]
+        words[joined] = f"{size} {_letters(same.index(joined))}" if len(same) > 1 else f"{size}"
+    names = {name: _short(cell, words) for name, cell in cells.items()}
+    return names, [(f"… of {word}", joined) for joined, word in words.items()]
+
+
+def _short(cell: PanelCell, words: Mapping[str, str]) -> str:
+    model, method = cell.method.model, cell.method.method
+    if model not in words:
+        return cell.name
+    return cell.name.replace(f"{method}: {model}", f"{method} of {words[model]}", 1)
+
+
+def _letters(place: int) -> str:
+    """Return A to Z, then AA, AB and so on."""
+    return ("" if place < 26 else _letters(place // 26 - 1)) + chr(ord("A") + place % 26)
