@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -57,6 +58,13 @@ def test_each_example_is_under_20_lines() -> None:
     lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks()]
     assert len(lengths) == 3
     assert max(lengths) < 20
+
+
+def test_the_examples_use_public_names_alone() -> None:
+    imports = re.findall(r"^from (mt[\w.]*) import (.+)$", "\n".join(blocks()), re.MULTILINE)
+    assert {module for module, _ in imports} == {"mt.backbones", "mt.datasets", "mt.probe"}
+    for module, names in imports:
+        assert set(names.split(", ")) <= set(importlib.import_module(module).__all__)
 
 
 def test_the_example_backbone_loads(example: Any) -> None:

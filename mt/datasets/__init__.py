@@ -10,18 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+import lazy_loader
+
 from mt.cache.names import LOCATED, bare_name, has_settings, settings_in
 from mt.datasets.base import Dataset, ImageError, ImageSource, Split, validated
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
 from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of, settings_of
+from mt.datasets.splitting import draw_splits
 from mt.errors import InputError, unknown
 from mt.system import files
+from mt.types import LabelledRows
 
 if TYPE_CHECKING:
     from mt.cache.content import ContentIndex
+    from mt.datasets.images import ImageFiles as ImageFiles
 
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"images": ["ImageFiles"]})
 __all__ = [
     "DATASETS",
     "Dataset",
@@ -29,8 +35,11 @@ __all__ = [
     "DatasetSettings",
     "DatasetSpec",
     "ImageError",
+    "ImageFiles",
     "ImageSource",
+    "LabelledRows",
     "Split",
+    "draw_splits",
     "load_dataset",
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mt.probe.saved import load_probe as load_probe
     from mt.probe.scores.calibration import calibration as calibration
     from mt.probe.scores.metrics import METRICS as METRICS
+    from mt.probe.scores.metrics import Metric as Metric
     from mt.probe.scores.metrics import interval as interval
     from mt.probe.scores.operating import decision_curve as decision_curve
     from mt.probe.scores.operating import operating_point as operating_point
@@ -33,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["Answers", "run_probe"],
         "saved": ["load_probe"],
         "scores.calibration": ["calibration"],
-        "scores.metrics": ["METRICS", "interval"],
+        "scores.metrics": ["METRICS", "Metric", "interval"],
         "scores.operating": ["decision_curve", "operating_point"],
         "solver.api": ["fit_logistic"],
     },
