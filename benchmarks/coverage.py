@@ -2,6 +2,7 @@
 
     python -m benchmarks.coverage                                   # the short form, about a minute
     python -m benchmarks.coverage --all --repeats 1000              # every cell of docs/intervals.md, about an hour
+    python -m benchmarks.coverage --all --only-thresholds           # rates, likelihood ratios, net benefit at thresholds
     python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20
 
 Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks._thresholds import NAMES as AT_THRESHOLD
+from benchmarks._thresholds import RULES, Population, simulated, summary
 from mt.probe.scores.calibration import MEASURES
 from mt.probe.scores.metrics import METRICS, over_cases, value_of
 from mt.types import Array
@@ -69,7 +72,9 @@ class Row:
         """Whether the cell reaches its goals; cells with few units must only have no interval of zero width."""
         if self.shortest <= 0:
             return False
-        return self.units < FEW or (self.coverage + 2 * self.error >= LEAST and self.ratio <= LONGEST)
+        if np.isnan(self.coverage):
+            return self.refused == 1
+        return self.units < FEW or (self.coverage + 2 * self.error >= LEAST and not self.ratio > LONGEST)
 
 
 def simulate(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, Array | None]:
@@ -135,6 +140,30 @@ def measure(setting: Setting, names: Sequence[str], *, repeats: int, seed: int =
         yield _row(setting, name, float(np.mean(units)), truth[name], np.array(found[name]))
 
 
+def measure_thresholds(setting: Setting, *, repeats: int, seed: int = 1) -> Iterator[Row]:
+    """Yield one row per measure at a threshold, and rule that chooses it on an independent sample."""
+    rng = np.random.default_rng(seed)
+    population = Population(*simulate(_resized(setting, POPULATION), rng)[:2])
+    units: list[int] = []
+
+    def draw(n: int) -> tuple[Array, Array, Array | None]:
+        drawn = simulate(_resized(setting, n), rng)
+        units.extend([_fewest(*drawn)] if n == setting.n else [])
+        return drawn
+
+    for rule in RULES:
+        found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in AT_THRESHOLD}
+        for name, *numbers in simulated(draw, population, setting.n, rule=rule, repeats=repeats):
+            found[name].append((numbers[0], numbers[1], numbers[2], numbers[3]))
+        for name, rows in found.items():
+            yield Row(setting, f"{name} {rule}", float(np.mean(units)), **vars(summary(rows)))
+
+
+def _resized(setting: Setting, n: int) -> Setting:
+    """Return the same distribution of another number of cases, with as many cases per patient."""
+    return Setting(setting.task, n, setting.prevalence, setting.patients * n // setting.n)
+
+
 def _truth(setting: Setting, names: Sequence[str], rng: np.random.Generator) -> dict[str, float]:
     parts = 4
     n = POPULATION // parts
@@ -184,6 +213,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Coverage of intervals.")
     parser.add_argument("--all", action="store_true", help="every cell, instead of the short form")
     parser.add_argument("--metric", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
+    parser.add_argument("--only-thresholds", action="store_true", help="no metric, but what thresholds achieve")
     parser.add_argument("--cases", nargs="+", type=int)
     parser.add_argument("--prevalence", nargs="+", type=float)
     parser.add_argument("--patients", nargs="+", type=int, help="0: without patients")
@@ -196,11 +226,19 @@ def main(arguments: Sequence[str] = ()) -> None:
     print("| task | metric | cases | prevalence | patients | units | coverage | ± | length / oracle | refused | |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     rows = []
-    for setting, names in settings_of(asked.metric, cases, prevalences, patients):
-        for row in measure(setting, names, repeats=asked.repeats, seed=asked.seed):
+    names = [] if asked.only_thresholds else asked.metric
+    at_thresholds = asked.only_thresholds or set(names) == set(TASK_OF)
+    settings = settings_of(names, cases, prevalences, patients)
+    binary = [one for one, _ in settings_of(["roc_auc"], cases, prevalences, patients)] if at_thresholds else []
+    for measured in itertools.chain(
+        (measure(setting, some, repeats=asked.repeats, seed=asked.seed) for setting, some in settings),
+        (measure_thresholds(setting, repeats=asked.repeats, seed=asked.seed) for setting in binary),
+    ):  # fmt: skip
+        for row in measured:
             rows.append(row)
             print(
-                f"| {setting.task} | {row.metric} | {setting.n} | {setting.prevalence:g} | {setting.patients or '-'} "
+                f"| {row.setting.task} | {row.metric} | {row.setting.n} | {row.setting.prevalence:g} "
+                f"| {row.setting.patients or '-'} "
                 f"| {row.units:.1f} | {row.coverage:.3f} | {row.error:.3f} | {row.ratio:.2f} | {row.refused:.2f} "
                 f"| {'' if row.holds else 'MISSED'} |",
                 flush=True,

@@ -31,6 +31,15 @@ def test_with_very_few_positives_intervals_still_cover(patients: int) -> None:
         assert row.shortest > 0
 
 
+@pytest.mark.parametrize("patients", [0, 50])
+def test_what_a_threshold_achieves_has_intervals_that_cover(patients: int) -> None:
+    rows = list(coverage.measure_thresholds(coverage.Setting("binary", 120, 0.3, patients), repeats=100))
+    assert {row.metric.split(" ")[0] for row in rows} == set(coverage.AT_THRESHOLD)
+    for row in rows:
+        assert row.coverage + 2 * row.error >= coverage.LEAST, row
+        assert row.holds, row
+
+
 def test_every_metric_is_measured_but_those_without_an_interval() -> None:
     assert set(METRICS) - set(coverage.TASK_OF) == set(coverage.NO_INTERVAL)
     settings = list(coverage.settings_of(list(coverage.TASK_OF), coverage.CASES, coverage.PREVALENCES, (0,)))

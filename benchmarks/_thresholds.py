@@ -1,0 +1,99 @@
+"""Coverage of what a threshold achieves: the threshold is chosen on an independent sample, the truth is that of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mt.probe.decisions.thresholds import ThresholdRule, choose
+from mt.probe.scores.operating import decision_curve, operating_point
+from mt.types import Array
+
+RULES = ("youden", "sensitivity:0.95", "specificity:0.95")
+RATES = ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative", "ppv_at_prevalence")
+CHOSEN_ON = 200  # cases of the independent sample
+ELSEWHERE = 0.02  # the prevalence of another population
+NET_BENEFIT = "net_benefit"
+NAMES = tuple(f"{name}_at_threshold" for name in (*RATES, NET_BENEFIT))
+Drawn = tuple[Array, Array, "Array | None"]
+Draw = Callable[[int], Drawn]
+
+
+class Population:
+    """The true rates at any threshold, of many cases with their scores."""
+
+    def __init__(self, y: Array, p: Array) -> None:
+        self.positive, self.negative, self.share = np.sort(p[y == 1]), np.sort(p[y == 0]), float(y.mean())
+
+    def truth(self, threshold: float) -> dict[str, float]:
+        """Return every measure at a threshold."""
+        found, alarms = (1 - float(np.searchsorted(one, threshold)) / len(one) for one in (self.positive, self.negative))
+        share = self.share
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "sensitivity": found, "specificity": 1 - alarms,
+                "ppv": share * found / (share * found + (1 - share) * alarms),
+                "npv": (1 - share) * (1 - alarms) / ((1 - share) * (1 - alarms) + share * (1 - found)),
+                "lr_positive": found / alarms, "lr_negative": (1 - found) / (1 - alarms),
+                "ppv_at_prevalence": ELSEWHERE * found / (ELSEWHERE * found + (1 - ELSEWHERE) * alarms),
+            }  # fmt: skip
+
+    def net_benefit(self, threshold: float) -> float:
+        """Return the net benefit at a threshold probability."""
+        found = 1 - float(np.searchsorted(self.positive, threshold)) / len(self.positive)
+        alarms = 1 - float(np.searchsorted(self.negative, threshold)) / len(self.negative)
+        return self.share * found - (1 - self.share) * alarms * threshold / (1 - threshold)
+
+
+def simulated(
+    draw: Draw, population: Population, n: int, *, rule: str, repeats: int
+) -> Iterator[tuple[str, float, float, float, float]]:
+    """Yield (measure, value, low, high, truth), once per measure and repeat.
+
+    Each repeat chooses a threshold on a sample of its own.  Net benefit is at the prevalence, within 5 and 50 %.
+    """
+    chosen_by, odds = ThresholdRule.parse(rule), float(np.clip(population.share, 0.05, 0.5))
+    for _ in range(repeats):
+        threshold = choose(chosen_by, *draw(CHOSEN_ON)[:2]).value
+        if threshold is None:
+            continue
+        y, p, patients = draw(n)
+        truth = population.truth(threshold)
+        found = operating_point(y, p, threshold, groups=patients, prevalence=ELSEWHERE)
+        for name in RATES:
+            one = found.measures[name]
+            yield f"{name}_at_threshold", one.value, one.low, one.high, truth[name]
+        curve = decision_curve(y, p, groups=patients, thresholds=[odds])
+        ends = float(curve.model[0]), float(curve.low[0]), float(curve.high[0])
+        yield (NAMES[-1], *ends, population.net_benefit(odds))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the repeats of one measure found; ratio is NaN where no interval is finite."""
+
+    coverage: float
+    error: float
+    ratio: float
+    refused: float
+    shortest: float
+
+
+def summary(found: Sequence[tuple[float, float, float, float]]) -> Found:
+    """Return coverage and length of (value, low, high, truth) rows.
+
+    The oracle interval is the spread of the errors around the truth of each threshold.  A likelihood ratio that is
+    infinite, or open above, covers or does not, and has no length.
+    """
+    value, low, high, truth = np.array(found).T
+    there = ~np.isnan(low)
+    if not there.any():
+        return Found(np.nan, np.nan, np.nan, 1.0, np.inf)
+    covered = float(((low <= truth) & (truth <= high))[there].mean())
+    finite = there & np.isfinite(value) & np.isfinite(high)
+    oracle = float(np.diff(np.quantile((value - truth)[finite], [0.025, 0.975]))[0]) if finite.any() else np.nan
+    ratio = float(np.median((high - low)[finite])) / oracle if finite.any() else np.nan
+    error = float(np.sqrt(covered * (1 - covered) / there.sum()))
+    return Found(covered, error, ratio, 1 - float(there.mean()), float((high - low)[there].min()))
