@@ -29,7 +29,7 @@ class Population:
 
     def truth(self, threshold: float) -> dict[str, float]:
         """Return every measure at a threshold."""
-        found, alarms = (1 - float(np.searchsorted(one, threshold)) / len(one) for one in (self.positive, self.negative))
+        found, alarms = self._called(threshold)
         share = self.share
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
@@ -42,9 +42,12 @@ class Population:
 
     def net_benefit(self, threshold: float) -> float:
         """Return the net benefit at a threshold probability."""
-        found = 1 - float(np.searchsorted(self.positive, threshold)) / len(self.positive)
-        alarms = 1 - float(np.searchsorted(self.negative, threshold)) / len(self.negative)
-        return self.share * found - (1 - self.share) * alarms * threshold / (1 - threshold)
+        found, alarms = self._called(threshold)
+        return float(self.share * found - (1 - self.share) * alarms * threshold / (1 - threshold))
+
+    def _called(self, threshold: float) -> Array:
+        """Return the shares of positives and of negatives that are called positive; numpy's numbers divide by 0."""
+        return np.array([1 - np.searchsorted(one, threshold) / len(one) for one in (self.positive, self.negative)])
 
 
 def simulated(

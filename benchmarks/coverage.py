@@ -2,7 +2,7 @@
 
     python -m benchmarks.coverage                                   # the short form, about a minute
     python -m benchmarks.coverage --all --repeats 1000              # every cell of docs/intervals.md, about an hour
-    python -m benchmarks.coverage --all --only-thresholds           # rates, likelihood ratios, net benefit at thresholds
+    python -m benchmarks.coverage --all --only-thresholds           # what thresholds achieve: rates, likelihood ratios
     python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20
 
 Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a

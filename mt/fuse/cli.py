@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also uniform attention, a random start, the paper's plain form, and DVME without each model.",
 )
+@options.threshold
+@options.prevalence
+@options.calibrate
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted models here.")
 @options.cache_dir
 @options.scores
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 def fuse(
     models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
     shots: tuple[int, ...], seeds: int, draw: str, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
+    threshold: str | None, prevalence: float | None, calibrate: str | None,
     save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
     unfreeze: bool, unfreeze_last: int | None, lora: int | None, lr: tuple[float, ...], epochs: int | None,
     fixed: bool, batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
@@ -65,7 +69,7 @@ def fuse(
     """
     cached = FuseRequest(
         cache_dir, models, datasets, methods, fractions, shots, seeds, metrics, draw_file, ablations, save, scores,
-        device, everything, draw=draw,
+        device, everything, draw=draw, threshold=threshold, prevalence=prevalence, calibrate=calibrate,
     )  # fmt: skip
     training = TrainingOptions(
         unfreeze, unfreeze_last, lora, lr, epochs, fixed, batch_size, accumulate, augment, dropout, label_smoothing,
@@ -83,6 +87,10 @@ def fuse(
         return
     progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
     (_print_json if as_json else _print_tables)(study)
+    if study.decisions is not None:
+        from mt.probe.decisions.printed import print_decisions
+
+        print_decisions(study, as_json=as_json)
 
 
 def _print_tables(study: Answers) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from mt.probe.run import fit_probe, row_flags, versions
 from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array
+
+if TYPE_CHECKING:
+    from mt.probe.decisions.decided import Decider
 
 REVISION = 5  # of fusion; raised whenever its numbers change
 
@@ -45,13 +48,15 @@ class Fuser:
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
     folder: where every fitted model is saved, ablations aside (`--save`).
+    decider: what needs the out-of-fold scores of every fit.
     """
 
     def __init__(
         self, fitting: Fitting, store: ScoreStore, draws: DrawSource, probes: Mapping[str, list[Question]],
-        folder: ModelFolder | None = None,
+        folder: ModelFolder | None = None, decider: Decider | None = None,
     ) -> None:  # fmt: skip
         self.fitting, self.store, self.draws, self.probes, self.folder = fitting, store, draws, probes, folder
+        self.decider = decider
         self._loaded: tuple[Pair, AlignedFeatures] | None = None
         self._digests = "", ""  # of the pool and the test cases that are loaded
 
@@ -70,6 +75,8 @@ class Fuser:
             "best-single": self._best_single, "average": self._average, "concat": self._concat,
         }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
         probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
+        if self.decider:
+            self._keep_out_of_fold(self.decider, question, joined, drawn.rows, found["settings"])
         flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
         outcome = {
             "task": fitting.task, "class_names": list(joined.first.train.class_names),
@@ -83,6 +90,18 @@ class Fuser:
         elif self.folder and question.method == "dvme":
             save_dvme(self.folder, question, fitted, fit)
         return fit
+
+    def _keep_out_of_fold(
+        self, decider: Decider, question: Question, joined: AlignedFeatures, rows: Array, settings: Mapping[str, Any]
+    ) -> None:
+        """Keep the out-of-fold probabilities of a fit."""
+        from mt.fuse.fused_folds import fused_out_of_fold
+
+        models = [probe.pair.model for probe in self.probes[question.identity]]
+        places = [models.index(settings["model"])] if question.method == "best-single" else range(len(models))
+        fitting = self.fitting.on(joined.task, joined.first.n_classes)
+        p = fused_out_of_fold(question, joined.drawn(rows), fitting, places)
+        decider.out_of_fold.remember(question.identity, p)
 
     def _joined(self, pair: Pair) -> AlignedFeatures:
         if self._loaded is None or self._loaded[0] is not pair:

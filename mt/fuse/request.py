@@ -23,6 +23,7 @@ class FuseRequest:
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
     files: only these feature files, where newer ones must not take their place.
     save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
+    threshold, prevalence, calibrate: as in `mt.ProbeRequest`.
     """
 
     cache_dir: str | os.PathLike[str] | None = None
@@ -41,6 +42,9 @@ class FuseRequest:
     everything: bool = False
     files: frozenset[Path] | None = None
     draw: str = "stratified"
+    threshold: str | None = None
+    prevalence: float | None = None
+    calibrate: str | None = None
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
-from mt.probe.run import Answers, Prober, ask, draw_source
+from mt.probe.run import Answers, Prober, ask_decided, decider_of, decisions_of, draw_source, shown_metrics
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
@@ -39,6 +39,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     pairs = with_bags(pairs, None, None)
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
+    decisions = decisions_of(request.threshold, request.calibrate, request.prevalence, joined)
     draws = draws_of(request)
     fitting = Fitting(get_protocol("default"), "torch", request.device)
     plan = _Plan(fitting, draws.asked(request.fractions, request.shots, request.seeds))
@@ -46,14 +47,15 @@ def run_fuse(request: FuseRequest) -> Answers:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
         plan.add(pair, singles, request.rows, ablations=request.ablations)
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
-        scorer = Scorer(store, request.metrics)
-        probed = ask(plan.probes, Prober(fitting, store, draws), scorer, draws)
-        folder = ModelFolder(Path(request.save), scorer.headline) if request.save else None
-        fuser = Fuser(fitting, store, draws, plan.singles, folder)
-        fused = ask(plan.fusions, fuser, scorer, draws, again=folder is not None, doing="fusing")
+        scorer, decider = Scorer(store, shown_metrics(request.metrics, decisions)), decider_of(decisions, store)
+        probed = ask_decided(plan.probes, Prober(fitting, store, draws, decider=decider), scorer, draws, decider)
+        folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
+        fuser = Fuser(fitting, store, draws, plan.singles, folder, decider)
+        fused = ask_decided(plan.fusions, fuser, scorer, draws, decider, again=folder is not None, doing="fusing")
     return Answers(
-        [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored, fused.store
-    )
+        [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored,
+        fused.store, decisions,
+    )  # fmt: skip
 
 
 def draws_of(request: FuseRequest) -> DrawSource:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
-from mt.probe.scores.score_tables import comparisons, judged, score_tables
+from mt.probe.scores.score_tables import comparisons, judged, row_name, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 
@@ -28,8 +28,13 @@ def print_fusion(study: Answers) -> None:
 
 
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
-    """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows."""
+    """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows.
+
+    Scaled rows are compared among themselves: what scaling gains is shown apart.
+    """
     found = comparisons(score_tables(study.scores, store), store)
+    scaled = {row_name(score) for score in study.scores if ", " in score.protocol}
+    found = [pair for pair in found if (pair.a in scaled) == (pair.b in scaled)]
     fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
     return sorted(fused, key=_order)
 
@@ -57,7 +62,7 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
     """
     fits: dict[tuple[str, str, str, Budget], dict[str, Any]] = {}
     for score in study.scores:
-        if score.method.startswith("dvme"):
+        if score.method.startswith("dvme") and ", " not in score.protocol:  # scaled probabilities: the same attention
             place = score.dataset, score.method, score.model, Budget(score.fraction, score.shots)
             fits.setdefault(place, {})[score.fit] = store.fit(score.fit).outcome
     rows = []

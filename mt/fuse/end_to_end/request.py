@@ -89,6 +89,12 @@ class FinetuneRequest:
             raise InputError("--method requires at least two --model options. Remove it, or add one: --model NAME")
         if self.cached.ablations:
             raise InputError("--ablations is for DVME on cached features. Remove --ablations, or --unfreeze.")
+        decided = {"--threshold": self.cached.threshold, "--calibrate": self.cached.calibrate}
+        for option in (name for name, given in decided.items() if given is not None):
+            raise InputError(
+                f"{option} needs out-of-fold scores, and no network is trained from images in every fold. "
+                f"Remove {option}, or --unfreeze."
+            )
 
 
 def check_settings(settings: Settings, machine: Machine) -> None:
