@@ -100,12 +100,13 @@ def _print_tables(study: Answers) -> None:
 
 
 def _print_json(study: Answers) -> None:
-    from mt.fuse.tables import attentions, differences
+    from mt.fuse.tables import attentions, differences, oracles
     from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:
             click.echo(json.dumps(json_row(score, store)))
-        for row in (*(pair.row() for pair in differences(study, store)), *attentions(study, store)):
+        pairs = [pair.row() for pair in differences(study, store)]
+        for row in (*oracles(study, store), *pairs, *attentions(study, store)):
             click.echo(json.dumps(row))

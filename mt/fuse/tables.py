@@ -8,7 +8,8 @@ import numpy as np
 
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
-from mt.probe.scores.score_tables import comparisons, judged, row_name, score_tables
+from mt.probe.scores.oracle import oracle_rows, with_oracle
+from mt.probe.scores.score_tables import comparisons, judged_tables, row_name, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def print_fusion(study: Answers) -> None:
     """Print every table of a fusion study to stdout."""
     with ScoreStore(study.store) as store:
-        tables, pairs, attention = judged(study.scores, store), differences(study, store), attentions(study, store)
+        tables = judged_tables([with_oracle(one, store) for one in score_tables(study.scores, store)], store)
+        pairs, attention = differences(study, store), attentions(study, store)
     print_tables(tables)
     if pairs:
         print_comparisons(pairs)
@@ -37,6 +39,11 @@ def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
     found = [pair for pair in found if (pair.a in scaled) == (pair.b in scaled)]
     fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
     return sorted(fused, key=_order)
+
+
+def oracles(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
+    """Return the single models that test labels would choose, with their scores, as JSON objects."""
+    return [row for table in score_tables(study.scores, store) for row in oracle_rows(with_oracle(table, store))]
 
 
 def _order(pair: Comparison) -> tuple[str, str, float, int, str]:

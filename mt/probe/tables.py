@@ -69,7 +69,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             _text(
                 cell,
                 bold=marks[budget].get(row) == "best",
-                mark=_MARKS[marks[budget].get(row, "apart")] if plain or marks[budget].get(row) != "best" else "",
+                mark=_mark(cell, marks[budget].get(row, "apart"), plain=plain),
                 draws=_fewer_draws(shown, row, budget),
                 letters=letters,
                 stacked=stacked,
@@ -143,6 +143,13 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
     return text
 
 
+def _mark(cell: Cell | None, found: str, *, plain: bool) -> str:
+    """Return what stands behind a score; the oracle's has a note of its own."""
+    if cell is None or (found == "best" and not plain):
+        return ""
+    return " ‡" if cell.oracle else _MARKS[found]
+
+
 def _letters(shown: ScoreTable) -> dict[str, str]:
     """Return the footnote letter of each flag that does not hold for every cell."""
     flags = sorted({flag for cell in shown.cells.values() for flag in cell.flags})
@@ -199,6 +206,11 @@ def _exceptions(judged: JudgedTable) -> list[str]:
     if judged.left_out:
         known = "fewer than two classes among the test cases whose label is known"
         lines.append(f"Omitted from the mean, {known}: {', '.join(judged.left_out)}.")
+    if any(cell.oracle for cell in judged.table.cells.values()):
+        lines.append(
+            "‡ oracle-single: the single model with the best test score of each draw. Test labels choose it: it is not "
+            "a method and is not ranked; best-single is chosen inside the budget."
+        )
     if judged.apart:
         lines.append(f"†: not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
     for budget, draws in judged.shared.items():

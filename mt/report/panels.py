@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from mt.cache.names import is_named, mapped_place
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.oracle import CHOSEN_BY, ORACLE, oracle_of
 from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
 from mt.probe.scores.scoring import Subject
 from mt.report.experiments import Experiment, Method, among, asked_for, data_titles, experiments
@@ -34,6 +35,7 @@ class PanelCell:
 
     mark: None where the cell cannot be compared with most of its budget.  splits: digest of the train rows that draws
     are taken from, and of the test cases; empty where these differ between draws.
+    beside: of an oracle, the name of the row that it belongs to.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PanelCell:
     summary: Cell
     mark: Mark | None = ""
     splits: str = ""
+    beside: str = ""
 
     @property
     def mean(self) -> float:
@@ -92,6 +95,7 @@ class Panel:
     dataset, test_dataset: with their settings.  title: tells contents of one dataset's name apart.
      others: experiments of the dataset that are not shown.
     commands: what made the feature files, by fingerprint, as far as it is known.
+    oracles: of each draw the single model with the best test score: shown in tables, in no chart and no ranking.
     """
 
     dataset: str
@@ -103,6 +107,7 @@ class Panel:
     cells: tuple[PanelCell, ...]
     others: tuple[Experiment, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
+    oracles: tuple[PanelCell, ...] = ()
 
     @property
     def metric_label(self) -> str:
@@ -222,7 +227,24 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
     shown_cells = _marked(store, [cell for one in shown for cell in _cells(store, one)])
     ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
     names = shown[-1].dataset, shown[-1].test_dataset
-    return Panel(*names, title, task, classes, HEADLINE[task], ordered, tuple(others))
+    oracles = tuple(_oracles(store, ordered))
+    return Panel(*names, title, task, classes, HEADLINE[task], ordered, tuple(others), oracles=oracles)
+
+
+def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCell]:
+    """Yield, beside each best single model, what test labels would choose."""
+    for cell in cells:
+        if cell.method.method == "best-single":
+            singles = {
+                other.method.model: other.summary for other in cells
+                if (other.budget, other.metric, other.method.method) == (cell.budget, cell.metric, "probe")
+                and other.method.protocol == cell.method.protocol
+            }  # fmt: skip
+            found = oracle_of(cell.method.model, singles, store)
+            if found is not None:
+                method = replace(cell.method, method=ORACLE)
+                name = f"{ORACLE} ({CHOSEN_BY}): {cell.method.model}"
+                yield PanelCell(name, method, cell.budget, cell.metric, found.scores, found, beside=cell.name)
 
 
 def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:

@@ -60,7 +60,7 @@ class ScoreRow:
 
 def rows(panels: Iterable[Panel]) -> list[ScoreRow]:
     """Return the main table: every method, budget and metric of every dataset, headline metrics first."""
-    every = [ScoreRow(panel, cell) for panel in panels for cell in panel.cells]
+    every = [ScoreRow(panel, cell) for panel in panels for cell in (*panel.cells, *panel.oracles)]
     return sorted(every, key=lambda row: not row.headline)
 
 
@@ -83,7 +83,7 @@ def as_csv(panels: Iterable[Panel]) -> str:
             panel.dataset, panel.test_dataset, panel.task, cell.name, cell.method.model, cell.method.method,
             cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
             _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval,
-            NOT_COMPARED if cell.mark is None else cell.mark,
+            "oracle" if cell.beside else NOT_COMPARED if cell.mark is None else cell.mark,
             "; ".join(cell.flags),
         ]))  # fmt: skip
     return out.getvalue()
@@ -94,6 +94,9 @@ def as_latex(panel: Panel) -> str:
     budgets = list(dict.fromkeys(cell.budget for cell in panel.headline))
     by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
     rows = [[latex(name), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names]
+    oracles = {(cell.name, cell.budget): cell for cell in panel.oracles if cell.metric == panel.metric}
+    for name in dict.fromkeys(name for name, _ in oracles):
+        rows.append([latex(name), *(_latex_cell(oracles.get((name, budget))) for budget in budgets)])
     caption = (
         f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse; "
         "dagger: not compared, on other draws or test cases than most."

@@ -102,13 +102,15 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     """Print a study's tables, one a dataset and protocol, and last where its report is."""
-    from mt.probe.scores.score_tables import judged
+    from mt.probe.scores.oracle import with_oracle
+    from mt.probe.scores.score_tables import judged_tables, score_tables
     from mt.probe.tables import print_tables
     from mt.results.store import ScoreStore
 
     with ScoreStore(request.scores) as store:
         for protocol in dict.fromkeys(score.protocol for score in ran.scores):
-            print_tables(judged([score for score in ran.scores if score.protocol == protocol], store))
+            tables = score_tables([score for score in ran.scores if score.protocol == protocol], store)
+            print_tables(judged_tables([with_oracle(table, store) for table in tables], store))
     print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 

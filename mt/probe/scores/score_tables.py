@@ -33,6 +33,7 @@ class Cell:
     expected: the interval of the expected score over draws and test cases, None at one draw.
     if_calibrated: of an expected calibration error, what a calibrated model would have: the mean over draws.
     shares: where groups are budgeted, the least and the greatest share of the train rows that a draw got.
+    oracle: whether test labels chose what is shown; such a cell competes with none.
     """
 
     scores: tuple[Score, ...]
@@ -43,6 +44,7 @@ class Cell:
     expected: Sequence[float] | None = None
     if_calibrated: float | None = None
     shares: tuple[float, float] | None = None
+    oracle: bool = False
 
     @property
     def flags(self) -> set[str]:
@@ -75,7 +77,7 @@ def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]
         place = row_name(score), Budget(score.fraction, score.shots)
         tables.setdefault(Subject.of(score), {}).setdefault(place, []).append(score)
     return [
-        ScoreTable(subject, {place: _cell(_distinct(draws), store) for place, draws in cells.items()})
+        ScoreTable(subject, {place: cell_of(_distinct(draws), store) for place, draws in cells.items()})
         for subject, cells in tables.items()
     ]
 
@@ -173,7 +175,8 @@ def spoken_shares(shares: tuple[float, float]) -> str:
     return f"{low} %" if low == high else f"{low}-{high} %"
 
 
-def _cell(draws: list[Score], store: ScoreStore) -> Cell:
+def cell_of(draws: list[Score], store: ScoreStore) -> Cell:
+    """Return the cell that the draws of one row at one budget make."""
     shares = _shares(draws, store)
     spread = over_draws([score.value for score in draws])
     calibrated = None
@@ -229,7 +232,11 @@ class JudgedTable:
 
 def judged(scores: Iterable[Score], store: ScoreStore) -> list[JudgedTable]:
     """Return the tables that these scores make, with the best rows and those tied with them."""
-    tables = score_tables(scores, store)
+    return judged_tables(score_tables(scores, store), store)
+
+
+def judged_tables(tables: Sequence[ScoreTable], store: ScoreStore) -> list[JudgedTable]:
+    """Return tables with the best rows and those tied with them."""
     found = []
     with progress.bar("comparing", len(tables), unit="tables") as advance:
         for table in tables:
@@ -241,7 +248,7 @@ def judged(scores: Iterable[Score], store: ScoreStore) -> list[JudgedTable]:
 def _judged(table: ScoreTable, store: ScoreStore) -> JudgedTable:
     found = {budget: marks(table, budget, store) for budget in table.budgets}
     shared = {budget: _fewer(table, budget, competing(table, budget, store)) for budget in table.budgets}
-    defined = [place for place, cell in table.cells.items() if not np.isnan(cell.spread.mean)]
+    defined = [place for place, cell in table.cells.items() if not np.isnan(cell.spread.mean) and not cell.oracle]
     apart = sorted({row for row, budget in defined if row not in found[budget]})
     return JudgedTable(table, found, tuple(left_out(table, store)), tuple(apart), _stated(shared))
 
@@ -263,7 +270,7 @@ def competing(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str,
     (features of some images only, fewer draws), the draws count that most rows have and no others; of equally many
     rows, those that most others have too.  A row that has these and more takes part with these.
     """
-    cells = {row: cell for (row, b), cell in table.cells.items() if b == budget and not np.isnan(cell.spread.mean)}
+    cells = _defined(table, budget)
     if not cells:
         return {}
     drawn = _drawn(cells, store)
@@ -274,6 +281,12 @@ def competing(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str,
         for row, cell in cells.items()
         if common <= frozenset(drawn[row].items())
     }
+
+
+def _defined(table: ScoreTable, budget: Budget) -> dict[str, Cell]:
+    """Return the rows that have a score at a budget, without the oracle's."""
+    cells = {row: cell for (row, b), cell in table.cells.items() if b == budget and not cell.oracle}
+    return {row: cell for row, cell in cells.items() if not np.isnan(cell.spread.mean)}
 
 
 def _drawn(cells: dict[str, Cell], store: ScoreStore) -> dict[str, dict[int, str]]:
@@ -333,7 +346,7 @@ def _others(
     table: ScoreTable, budget: Budget, compared: dict[str, Cell], store: ScoreStore
 ) -> Iterator[dict[str, Cell]]:
     """Yield the pairs of rows that are not compared with all others, on the draws that the two have in common."""
-    cells = {row: cell for (row, b), cell in table.cells.items() if b == budget and not np.isnan(cell.spread.mean)}
+    cells = _defined(table, budget)
     if len(cells) == len(compared):
         return
     drawn = _drawn(cells, store)

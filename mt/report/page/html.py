@@ -168,6 +168,7 @@ def _row(row: tables.ScoreRow) -> dict[str, Any]:
     bounds = cell.low, cell.high
     return {
         "method": cell.name,
+        "filter": cell.beside or cell.name,
         "dataset": row.panel.title,
         "task": row.panel.task,
         "metric": row.metric,
