@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,8 @@ class Row:
     log_loss: float
     images: float = 0.0
     seconds: float = 0.0
+    share: float | None = None
+    attention: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Place:
 
     def stored(self) -> Iterator[Row]:
         """Yield the rows that the store holds."""
-        fraction, found = self.budget().fraction, dict[tuple[str, int], dict[str, float]]()
+        fraction, found = self.budget().fraction, dict[tuple[str, int], dict[str, Any]]()
         own = self.aligned(MODELS[0]).first.pair.dataset
         with ScoreStore(self.folder / "scores.sqlite") as store:
             for score in store.scores():
@@ -113,8 +116,11 @@ class Place:
                     name = score.method if several else f"{score.method} {score.model[-5:]}"
                     values = found.setdefault((name, score.seed), {})
                     values[score.metric] = score.value
-                    cost = store.fit(score.fit).outcome.get("cost", {})
+                    outcome = store.fit(score.fit).outcome
+                    cost = outcome.get("cost", {})
                     values |= {what: cost[what] for what in ("images", "seconds") if what in cost}
+                    values["share"] = outcome["settings"].get("share")
+                    values["attention"] = tuple(outcome["attention"]["overall"]) if several and cost else ()
         for (method, seed), values in found.items():
             if seed < self.seeds:
                 yield Row(self.of.name, self.labels, seed, method, **values)
@@ -228,6 +234,10 @@ def print_table(place: Place) -> None:
         against = by_method.get(f"script {method[-5:]}", {}) if method.startswith("fine-tune") else {}
         paired = [found[seed].accuracy - against[seed].accuracy for seed in found if seed in against]
         note = f"  minus the script {_mean(paired)}" if paired else ""
+        shares = [row.share for row in found.values() if row.share is not None]
+        note += f"  shares {', '.join(f'{share:g}' for share in shares)}" if shares else ""
+        received = [row.attention for row in found.values() if row.attention]
+        note += f"  attention {np.round(np.mean(received, axis=0), 3).tolist()}" if received else ""
         cost = f"{images:>7,.0f} images {seconds:>5.0f} s"
         print(f"  {method:<22} {_mean(values)}  log loss {losses:.3f}  {cost}{note}")
 
