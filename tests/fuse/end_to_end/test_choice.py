@@ -166,6 +166,17 @@ def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half
     assert (found.settings["epochs"], found.settings["share"], found.selection) == (1, 0.5, {})
 
 
+def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache, tmp_path):
+    bench = Bench(cache, RESNET)
+    twenty = bench.budget.take(np.arange(20))
+    one = fitter(bench, bench.budget.y, tmp_path, epochs=1)
+    one.budget, one.work = replace(twenty, y=np.arange(20)), replace(one.work, task="multiclass", n_classes=20)
+    one.fifths = [(np.arange(16), np.arange(16, 20))]
+    found = one.fit()
+    assert "fixed_schedule" in found.flags
+    assert found.settings["share"] == 0.5
+
+
 def test_predictions_that_are_no_numbers_name_the_images(cache, tmp_path, monkeypatch):
     bench = Bench(cache, RESNET)
     monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.predict", lambda network, work, rows: (

@@ -129,7 +129,10 @@ class Fitter:
         if self.work.settings.fixed:
             return first, {}, Share(1.0, 1.0, {})
         pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.fifths]
-        taught = [(start, rows, held) for start, rows, held in pairs if start.model is not None]
+        taught = [
+            (start, rows, held) for start, rows, held in pairs
+            if start.model is not None and len(self._part(start, held).rows)
+        ]  # fmt: skip
         if not taught:
             return first, {}, NO_FIFTH
         epochs, task = self.schedule.trial, self.work.task
