@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.cache.names import bare_name
 from mt.datasets.setting_options import dataset_settings
 from mt.terminal import options, tables
 from mt.terminal.progress import note
@@ -31,21 +32,34 @@ def datasets(ctx: click.Context) -> None:
 @datasets.command("list", epilog="Example: mt datasets list --json")
 @options.as_json
 def list_(as_json: bool) -> None:
-    """List the datasets: name, task, licence, and the files expected."""
+    """List the datasets: name, task, licence, the files expected, and which the cache has features of."""
     from mt.datasets import DATASETS
 
+    cached = _cached()
     if as_json:
         for family, spec in DATASETS.items():
             facts = {"name": family, "usage": spec.usage, "task": spec.task, "licence": spec.licence}
-            click.echo(json.dumps({**facts, "layout": spec.layout, "obtain": spec.obtain, "paper": spec.paper}))
+            facts |= {"layout": spec.layout, "obtain": spec.obtain, "paper": spec.paper}
+            own = [name for name in cached if bare_name(name).partition(":")[0] == family]
+            click.echo(json.dumps({**facts, "cached": own}))
         return
     width = max(len(spec.usage) for spec in DATASETS.values()) + 2
     for spec in DATASETS.values():
         margin = " " * width
         click.echo(tables.indented(f"{spec.task}; {spec.licence}", first=spec.usage.ljust(width), rest=margin))
         click.echo(tables.indented(spec.layout, first=margin, rest=margin))
+    if cached:
+        click.echo(f"\n{tables.indented('In the cache, with their settings: ' + ', '.join(cached))}")
     last = "Where to get them: mt datasets list --json. Is a copy sound? mt datasets check NAME"
     click.echo(f"\n{tables.indented(last)}")
+
+
+def _cached() -> list[str]:
+    """Return the datasets that the user's cache has features of, by their names with settings."""
+    from mt.cache.catalog import Catalog
+    from mt.system import files
+
+    return sorted({entry.dataset for entry in Catalog(files.cache_dir(None)).entries(everything=True)})
 
 
 @datasets.command(epilog="Example: mt datasets check folder:photos --group-regex 'patient[0-9]+'")

@@ -37,6 +37,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mt.cache.names import mapped_place
+from mt.datasets.settings import DatasetSettings
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
 from mt.study.complaints import complaint
@@ -270,4 +271,13 @@ def parse_study(text: str, path: Path) -> StudyFile:
         if name not in study.datasets:
             said = unknown("dataset of this study", name, study.datasets, see="'datasets' in the file")
             raise InputError(f"{path}: data: {said}")
+        _check_settings(study.data[name], f'{path}: data."{name}"')
     return study
+
+
+def _check_settings(table: DatasetTable, where: str) -> None:
+    """Refuse values that no dataset takes, before anything runs.  Raises InputError."""
+    try:
+        DatasetSettings(**table.model_dump(exclude={"data_dir", "download"}))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

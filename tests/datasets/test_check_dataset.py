@@ -15,6 +15,7 @@ from mt.datasets.cli import datasets
 from mt.errors import DatasetError
 from tests.datasets import layouts
 from tests.datasets import plain_files as plain
+from tests.probe.features import write_features
 
 
 def run(*args: str) -> Result:
@@ -141,3 +142,15 @@ def test_deep_images_that_use_a_small_part_of_their_range_are_noted(data: Path) 
     words = " ".join(result.output.split())
     assert "12 of 12 images of more than 8 bits use less than 25% of their range, half of them at most 6.2%" in words
     assert not [line for line in facts(f"folder:{data / 'dark'}", "--intensity", "minmax")[1] if "range" in str(line)]
+
+
+def test_the_list_names_what_the_cache_has_with_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT_CACHE_DIR", str(tmp_path))
+    assert "In the cache" not in CliRunner().invoke(datasets).stdout
+    for name in ("folder:ihc", "folder:ihc[seed=3]"):
+        write_features(tmp_path, dataset=name)
+    assert "In the cache, with their settings: folder:ihc, folder:ihc[seed=3]" in CliRunner().invoke(datasets).stdout
+    lines = CliRunner().invoke(datasets, ["list", "--json"]).stdout.splitlines()
+    cached = {row["name"]: row["cached"] for row in map(json.loads, lines)}
+    assert cached.pop("folder") == ["folder:ihc", "folder:ihc[seed=3]"]
+    assert not any(cached.values())

@@ -62,6 +62,36 @@ def test_options_name_columns(tmp_path: Path) -> None:
         load(file, image_column="where", label_columns=("finding",), group_column="whom")
 
 
+@pytest.mark.parametrize(
+    "name", ["Pat Nr", "pat_id", "PatNo", "PID", "Pt ID", "person-id", "subj_no", "participant", "patient name"]
+)
+def test_names_that_look_like_a_patient_stop_the_run(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, f"image,label,{name}", rows(*SIX))
+    with pytest.raises(DatasetError, match=r"looks like a patient and is not used\. Use it: --group-column"):
+        load(file)
+    assert load(file, group_column="none").grouping is None
+
+
+@pytest.mark.parametrize("name", ["pT", "pattern", "path length", "pattern code", "personnel"])
+def test_names_that_only_begin_like_a_patient_do_not(tmp_path: Path, name: str) -> None:
+    assert load(write(tmp_path, f"image,label,{name}", rows(*SIX))).grouping is None
+
+
+@pytest.mark.parametrize(("written", "classes"), [
+    (("0", "0.0", "1"), ("0", "1")),
+    (("-1.0", "-1", "1", "+1"), ("-1", "1")),
+    (("0.5", "0.50", "0,5", "0.25"), ("0.25", "0.5")),
+    (("01", "1", "2"), ("01", "1", "2")),
+    (("a", "a.0"), ("a", "a.0")),
+])  # fmt: skip
+def test_one_number_is_one_class_however_it_is_written(
+    tmp_path: Path, written: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    lines = [f'i{n}.png,"{written[n % len(written)]}"' for n in range(8 * len(written))]
+    dataset = load(write(tmp_path, "image,label", lines), task="multiclass")
+    assert sorted(dataset.class_names) == sorted(classes)
+
+
 def test_several_label_columns_are_labels_of_their_own(tmp_path: Path) -> None:
     lines = [f"i{n}.png,{n % 2},{n % 3 % 2},x" for n in range(6)]
     dataset = load(write(tmp_path, "image,mass,edema,note", lines), label_columns=("mass", "edema"))

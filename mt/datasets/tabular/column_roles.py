@@ -20,7 +20,10 @@ _GROUP = {
     "group": "group", "patient": "patient", "patientid": "patient", "subject": "patient", "subjectid": "patient",
     "mrn": "patient", "case": "patient", "caseid": "patient", "slideid": "slide",
 }  # fmt: skip
-_LOOKS_LIKE_PATIENT = re.compile(r"patient|subject|participant|^mrn|^pid$|^caseid|^casen|^slideid", re.ASCII)
+_LOOKS_LIKE_PATIENT = re.compile(
+    r"patient|subject|participant|^mrn|^pid$|^pat$|^(pat|pt|subj|person)(nr|no|num|number|id|code)$|^caseid|^casen|^slideid",
+    re.ASCII,
+)
 _BITS = frozenset(("0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"))
 NO_COLUMN = "none"
 MISSING_GROUPS = frozenset(("", "na", "n/a", "nan", "none", "null", "<na>", "."))

@@ -22,6 +22,7 @@ _BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
 # How libraries write a value that is not there; pandas reads all of these so.
 _NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "."))
 _DECIMAL = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)([.,]\d+)?", re.ASCII)
 _MEASUREMENTS = 20  # that many different numbers, most with decimals, are no classes
 _Cell = Literal["blank", "uncertain"]
 
@@ -91,6 +92,7 @@ def label_column(cells: LabelCells) -> Labels:
         return _separated(values, warnings)
     values, kept, left_out = _present(cells, values)
     _refuse_regression(file, values)
+    values = _spelled_once(values)
     names = _grades(cells, values, kept) if task == "ordinal" else sorted(set(values), key=natural)
     if task == "ordinal":
         values = [_whole(value) for value in values]
@@ -133,6 +135,19 @@ def label_columns(cells: LabelCells) -> Labels:
         line = f"; line {cells.lines[kept[wrong[0]]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
         raise InputError(f"--task {task} does not fit the {len(names)} label columns of '{file}': one 1 a row{line}.")
     return Labels(bits.argmax(axis=1).astype(np.int64), names, task, warnings, kept_or_all)
+
+
+def _spelled_once(values: Sequence[str]) -> list[str]:
+    """Return class names with one spelling per number, the shortest: `0` and `0.0` are one class, `01` is a code."""
+    spelled: dict[float, str] = {}
+    for name in sorted(set(values), key=lambda name: (len(name), "," in name, name)):
+        if _NUMBER.fullmatch(name):
+            spelled.setdefault(_as_number(name), name)
+    return [spelled[_as_number(value)] if _NUMBER.fullmatch(value) else value for value in values]
+
+
+def _as_number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _refuse_regression(file: Path, values: Sequence[str]) -> None:
