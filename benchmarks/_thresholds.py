@@ -15,6 +15,7 @@ RULES = ("youden", "sensitivity:0.95", "specificity:0.95")
 RATES = ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative", "ppv_at_prevalence")
 CHOSEN_ON = 200  # cases of the independent sample
 ELSEWHERE = 0.02  # the prevalence of another population
+_OF_MISSED = ("sensitivity", "npv", "lr_negative")
 NET_BENEFIT = "net_benefit"
 NAMES = tuple(f"{name}_at_threshold" for name in (*RATES, NET_BENEFIT))
 Drawn = tuple[Array, Array, "Array | None"]
@@ -52,10 +53,11 @@ class Population:
 
 def simulated(
     draw: Draw, population: Population, n: int, *, rule: str, repeats: int
-) -> Iterator[tuple[str, float, float, float, float]]:
-    """Yield (measure, value, low, high, truth), once per measure and repeat.
+) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Yield a measure's name with (value, low, high, truth, errors), once per measure and repeat.
 
     Each repeat chooses a threshold on a sample of its own.  Net benefit is at the prevalence, within 5 and 50 %.
+    errors: units that hold a missed positive, or a false alarm, whichever the measure counts.
     """
     chosen_by, odds = ThresholdRule.parse(rule), float(np.clip(population.share, 0.05, 0.5))
     for _ in range(repeats):
@@ -65,38 +67,47 @@ def simulated(
         y, p, patients = draw(n)
         truth = population.truth(threshold)
         found = operating_point(y, p, threshold, groups=patients, prevalence=ELSEWHERE)
+        called = p >= threshold
+        missed, alarms = (_units(wrong, patients) for wrong in ((y == 1) & ~called, (y == 0) & called))
         for name in RATES:
             one = found.measures[name]
-            yield f"{name}_at_threshold", one.value, one.low, one.high, truth[name]
+            errors = missed if name in _OF_MISSED else alarms
+            yield f"{name}_at_threshold", (one.value, one.low, one.high, truth[name], errors)
         curve = decision_curve(y, p, groups=patients, thresholds=[odds])
         ends = float(curve.model[0]), float(curve.low[0]), float(curve.high[0])
-        yield (NAMES[-1], *ends, population.net_benefit(odds))
+        yield NAMES[-1], (*ends, population.net_benefit(odds), len(y))
+
+
+def _units(rows: Array, patients: Array | None) -> int:
+    return int(rows.sum()) if patients is None else len(np.unique(patients[rows]))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the repeats of one measure found; ratio is NaN where no interval is finite."""
+    """What the repeats of one measure found; ratio is NaN where no interval is finite.  errors: their mean number."""
 
     coverage: float
     error: float
     ratio: float
     refused: float
     shortest: float
+    errors: float
 
 
-def summary(found: Sequence[tuple[float, float, float, float]]) -> Found:
-    """Return coverage and length of (value, low, high, truth) rows.
+def summary(found: Sequence[tuple[float, ...]]) -> Found:
+    """Return coverage and length of (value, low, high, truth, errors) rows.
 
     The oracle interval is the spread of the errors around the truth of each threshold.  A likelihood ratio that is
     infinite, or open above, covers or does not, and has no length.
     """
-    value, low, high, truth = np.array(found).T
+    value, low, high, truth, errors = np.array(found).T
+    mean = float(errors.mean())
     there = ~np.isnan(low)
     if not there.any():
-        return Found(np.nan, np.nan, np.nan, 1.0, np.inf)
+        return Found(np.nan, np.nan, np.nan, 1.0, np.inf, mean)
     covered = float(((low <= truth) & (truth <= high))[there].mean())
     finite = there & np.isfinite(value) & np.isfinite(high)
     oracle = float(np.diff(np.quantile((value - truth)[finite], [0.025, 0.975]))[0]) if finite.any() else np.nan
     ratio = float(np.median((high - low)[finite])) / oracle if finite.any() else np.nan
     error = float(np.sqrt(covered * (1 - covered) / there.sum()))
-    return Found(covered, error, ratio, 1 - float(there.mean()), float((high - low)[there].min()))
+    return Found(covered, error, ratio, 1 - float(there.mean()), float((high - low)[there].min()), mean)

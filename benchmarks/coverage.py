@@ -56,7 +56,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """What the simulations of one cell found."""
+    """What the simulations of one cell found.
+
+    errors: units that hold a missed positive or a false alarm, at a threshold: with few, an interval may be longer.
+    """
 
     setting: Setting
     metric: str
@@ -66,6 +69,7 @@ class Row:
     ratio: float
     refused: float
     shortest: float
+    errors: float = np.inf
 
     @property
     def holds(self) -> bool:
@@ -74,7 +78,9 @@ class Row:
             return False
         if np.isnan(self.coverage):
             return self.refused == 1
-        return self.units < FEW or (self.coverage + 2 * self.error >= LEAST and not self.ratio > LONGEST)
+        if self.units < FEW:
+            return True
+        return self.coverage + 2 * self.error >= LEAST and not (self.ratio > LONGEST and self.errors >= FEW)
 
 
 def simulate(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, Array | None]:
@@ -152,9 +158,9 @@ def measure_thresholds(setting: Setting, *, repeats: int, seed: int = 1) -> Iter
         return drawn
 
     for rule in RULES:
-        found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in AT_THRESHOLD}
-        for name, *numbers in simulated(draw, population, setting.n, rule=rule, repeats=repeats):
-            found[name].append((numbers[0], numbers[1], numbers[2], numbers[3]))
+        found: dict[str, list[tuple[float, ...]]] = {name: [] for name in AT_THRESHOLD}
+        for name, numbers in simulated(draw, population, setting.n, rule=rule, repeats=repeats):
+            found[name].append(numbers)
         for name, rows in found.items():
             yield Row(setting, f"{name} {rule}", float(np.mean(units)), **vars(summary(rows)))
 
@@ -258,7 +264,7 @@ def print_summary(rows: Sequence[Row]) -> None:
         mine = [row for row in rows if row.metric == name]
         many, few = ([row for row in mine if (row.units >= FEW) == enough] for enough in (True, False))
         lowest = min((row.coverage + 2 * row.error for row in many), default=np.nan)
-        longest = max((row.ratio for row in many), default=np.nan)
+        longest = max((row.ratio for row in many if row.errors >= FEW), default=np.nan)
         found = f"{len(many)} | {_mean(many):.3f} | {lowest:.3f} | {longest:.2f}"
         print(f"| {name} | {found} | {len(few)} | {_mean(few):.3f} |")
 

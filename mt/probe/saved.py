@@ -87,6 +87,7 @@ class ModelFolder:
     def write_attention(self, question: Question, probe: AttentionProbe, test: BaggedFeatures) -> None:
         """Write beside the model what each instance of the test cases weighs: id, case, attention; 1 per case."""
         ids, bags = test.file.ids, test.bags
+        question = self.decider.saved_question(question) if self.decider else question
         with files.whole(self.folder / f"{stem_of(question)}.attention.csv") as aside, aside.open(
             "w", encoding="utf-8", errors="surrogateescape", newline=""
         ) as file:

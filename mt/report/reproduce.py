@@ -176,7 +176,8 @@ def _recipe(cell: PanelCell) -> tuple[str, str, str, str, str]:
 
 def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for probes of one recipe."""
-    protocol, solver, select, bag, pool = _recipe(ask.cells[0])
+    named, solver, select, bag, pool = _recipe(ask.cells[0])
+    protocol, _, scaling = named.partition(", ")
     of_bags = f", {pool} per {bag}"
     models = dict.fromkeys(cell.method.model.removesuffix(of_bags) for cell in ask.cells)
     parts = [
@@ -185,6 +186,7 @@ def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
         *([] if panel.test_dataset == panel.dataset else [shlex.join(["--test-dataset", panel.test_dataset])]),
         _asked(panel, ask),
         *([] if protocol == "default" else [f"--protocol {protocol}"]),
+        *([f"--calibrate {scaling}"] if scaling else []),
         *([f"--solver {solver}"] if solver in SOLVERS and solver != "torch" else []),
         *(["--select val"] if select == "val" else []),
         *([shlex.join(["--bag", bag, "--pool", pool])] if bag else []),
@@ -198,9 +200,11 @@ def _fused(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
     named = {"average": "average" in kinds, "concat": "concat" in kinds and not dvme, "dvme": dvme}
     wanted = [name for name, there in named.items() if there]
+    scalings = {cell.method.protocol.partition(", ")[2] for cell in ask.cells} - {""}
     parts = [
         *_fuse(panel, ask, chosen),
         *([] if wanted == ["average", "dvme"] else [_flags("--method", wanted)]),
+        *(f"--calibrate {scaling}" for scaling in sorted(scalings)[:1]),
         *(["--ablations"] if any(kind.startswith("dvme-") for kind in kinds) else []),
     ]
     return " ".join(parts)

@@ -41,6 +41,8 @@ def tuned(**settings: Any) -> dict[str, Any]:
         ({"solver": "sklearn"}, " --solver sklearn"),
         ({"select": "val"}, " --select val"),
         ({"protocol": "knn-dino", "solver": "knn-dino"}, " --protocol knn-dino"),
+        ({"protocol": "default, platt"}, " --calibrate platt"),
+        ({"protocol": "clip, temperature"}, " --protocol clip --calibrate temperature"),
     ],
 )
 def test_a_probes_recipe_is_asked_for(tmp_path: Path, outcome: dict[str, str], ends: str) -> None:

@@ -103,13 +103,13 @@ def _achieved(
     known = y != MISSING
     kept = [draw for draw, one in enumerate(chosen) if one.value is not None]
     without = [one.reason for one in chosen if one.value is None]
+    cases = None if groups is None else np.asarray(groups)[known]
     point = curve = None
+    if known.any():
+        curve = decision_curves(y[known], [p[known] for p in ps], groups=cases, thresholds=CURVE)
     if kept and known.any():
-        cases = None if groups is None else np.asarray(groups)[known]
-        shown = [ps[draw][known] for draw in kept]
-        values = [float(chosen[draw].value or 0) for draw in kept]
+        shown, values = [ps[draw][known] for draw in kept], [float(chosen[draw].value or 0) for draw in kept]
         point = operating_points(y[known], shown, values, groups=cases, prevalence=prevalence)
-        curve = decision_curves(y[known], shown, groups=cases, thresholds=CURVE)
     return Achieved(
         *place, tuple(chosen[draw] for draw in kept), len(without), without[0] if without else "", int(known.sum()),
         point, curve,

@@ -96,16 +96,19 @@ class Decider:
             outcome["flags"] = [*outcome["flags"], "not scaled: fewer than two cases per class out of fold"]
             return replace(fit, identity=question.identity, outcome=outcome)
         outcome["calibration"] = scaling.facts()
-        self.out_of_fold.remember(question.identity, scaling.apply(p, task))
         return replace(
             fit, identity=question.identity, outcome=outcome, probabilities=scaling.apply(fit.probabilities, task)
         )
 
+    def saved_question(self, question: Question) -> Question:
+        """Return the question that a saved model answers."""
+        return question if self.asked.calibrate is None else self.scaled_question(question)
+
     def to_save(self, question: Question, fit: Fit) -> tuple[Question, Fit, dict[str, Any]]:
         """Return what a saved model stands for: the fit, scaled where that is asked for, and its decisions."""
         facts: dict[str, Any] = {}
+        question = self.saved_question(question)
         if self.asked.calibrate is not None:
-            question = self.scaled_question(question)
             fit = self.scaled(question, fit)
             if "calibration" in fit.outcome:
                 facts["calibration"] = fit.outcome["calibration"]
@@ -120,11 +123,10 @@ def thresholds(rule: ThresholdRule, fit: Fit, held: OutOfFold, *, level: str = "
 
     level: "group" chooses it on the mean out-of-fold probability of each group.
     """
-    p, several = held.of(fit.identity), fit.outcome["task"] == "multilabel"
+    p, several = held.of_fit(fit), fit.outcome["task"] == "multilabel"
     count = len(fit.outcome["class_names"]) if several else 1
     if p is None:
-        none = Threshold(None, reason="a class has too few cases to hold some out")
-        return [none] * count
+        return [Threshold(None, reason=held.why_not(fit))] * count
     rows = held.rows(fit)
     if not several:
         return [_chosen(rule, rows, rows.y, p, level)]

@@ -89,11 +89,10 @@ def _gain(about: Subject, row: str, budget: Budget, scores: Sequence[Score], sto
 
 def _held_out(plain: Fit, scaled: Fit, store: ScoreStore) -> tuple[float, float]:
     held = OutOfFold(store)
-    p, y = held.of(plain.identity), held.rows(plain).y
-    if p is None:
+    before, after, y = held.of_fit(plain), held.of_fit(scaled), held.rows(plain).y
+    if before is None or after is None:
         return np.nan, np.nan
-    after = held.of(scaled.identity)
-    return _log_loss(y, p), _log_loss(y, p if after is None else after)
+    return _log_loss(y, before), _log_loss(y, after)
 
 
 def _log_loss(y: Array, p: Array) -> float:

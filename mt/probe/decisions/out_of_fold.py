@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mt.cache.names import digest
 from mt.probe.budgets.draw import folds, teachable
+from mt.probe.decisions.scaling import Scaled
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array, LabelledRows
 
@@ -66,6 +67,19 @@ class OutOfFold:
         if not kept or kept["shape"] is None:
             return None
         return np.frombuffer(zlib.decompress(base64.b64decode(kept["p"])), "<f4").reshape(kept["shape"])
+
+    def of_fit(self, fit: Fit) -> Probabilities | None:
+        """Return the same of a fit, scaled as its test probabilities are."""
+        p = self.of(str(fit.outcome.get("unscaled", fit.identity)))
+        if p is None or "calibration" not in fit.outcome:
+            return p
+        return Scaled.of(fit.outcome["calibration"]).apply(p, str(fit.outcome["task"]))
+
+    def why_not(self, fit: Fit) -> str:
+        """Return why a fit has no out-of-fold probabilities."""
+        if self.store.recall(_key(str(fit.outcome.get("unscaled", fit.identity)))) is None:
+            return "no out-of-fold scores are kept; fit again: mt probe or mt fuse with --threshold"
+        return "a class has too few cases to hold some out"
 
     def rows(self, fit: Fit) -> LabelledRows[None]:
         """Return the labelled rows of a fit's budget, in the order of its out-of-fold probabilities."""

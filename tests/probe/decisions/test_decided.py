@@ -75,7 +75,42 @@ def test_scaled_rows_stand_beside_the_others_and_are_answered_from_the_store(tmp
         (gain,) = gains(study.scores, store)
     assert gain.held_out[1] <= gain.held_out[0] + 0.02
     assert gain.scaled == 2
+    assert len({score.fit for score in study.scores}) == 4
     assert probed(cache, **asked).n_fitted == 0
+
+
+def test_what_is_forgotten_is_made_again(tmp_path: Path) -> None:
+    cache = made(tmp_path)
+    asked: dict[str, Any] = {"fractions": [0.5], "seeds": 1, "calibrate": "platt", "threshold": "youden"}
+    study = probed(cache, **asked)
+    before = [one.chosen for one in points(study)]
+    with store_of(study) as store:
+        (score, *_) = study.scores
+        unrelated = probed(cache, protocol="clip", fractions=[0.2], seeds=1).scores[0].fit
+        store.forget([unrelated], [])
+        held = OutOfFold(store)
+        assert held.lacking([score.fit]) == {score.fit}
+        assert "--threshold" in held.why_not(store.fit(score.fit))
+    assert [one.chosen for one in points(probed(cache, **asked))] == before
+    assert probed(cache, **asked).n_fitted == 0
+
+
+@pytest.mark.parametrize("view", [{"by": "sex"}, {"level": "group"}])
+def test_subgroups_share_a_threshold_and_groups_have_their_own(tmp_path: Path, view: dict[str, Any]) -> None:
+    for split, n in (("train", 120), ("test", 200)):
+        write_features(
+            tmp_path, split=split, n=n, signal=0.4, labels=np.arange(n) // 4 % 2, grouped=True,
+            columns={"sex": list("FM" * (n // 2))},
+        )  # fmt: skip
+    rows = points(probed(tmp_path, fractions=[0.5], seeds=1, threshold="youden"))
+    found = points(probed(tmp_path, fractions=[0.5], seeds=1, threshold="youden", **view))
+    assert all(one.point is not None for one in found)
+    if "by" in view:
+        assert [one.subject.subgroup for one in found] == ["F", "M"]
+        assert [one.chosen for one in found] == [rows[0].chosen] * 2
+    else:
+        assert found[0].n_test < rows[0].n_test
+        assert found[0].chosen != rows[0].chosen
 
 
 @pytest.mark.parametrize("calibrate", ["temperature", "platt"])

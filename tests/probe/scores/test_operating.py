@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
+from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.operating import RATES, decision_curve, operating_point, operating_points
 
 Y = np.repeat([1, 1, 0, 0], [30, 10, 20, 40])
@@ -100,3 +101,8 @@ def test_what_is_no_share_is_refused() -> None:
         decision_curve(Y, P, thresholds=[1.0])
     with pytest.raises(InputError, match="one label"):
         operating_point(np.stack([Y, Y], axis=1), np.stack([P, P], axis=1), 0.5)
+
+
+def test_a_threshold_from_test_labels_is_called_an_oracles() -> None:
+    assert "oracle" in METRICS["sensitivity_at_95_specificity"].label
+    assert not set(RATES) & set(METRICS)
