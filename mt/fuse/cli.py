@@ -11,6 +11,7 @@ from mt.datasets.settings import dataset_choice
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
+from mt.probe.request import checked_folds
 from mt.system.device import device_options
 from mt.terminal import options, progress
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 @options.shots
 @options.seeds
 @options.draw
+@options.test_folds
+@options.repeats
 @click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here. See: mt probe --help")
 @options.metrics
 @click.option(
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
 @unfrozen
 def fuse(
     models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
-    shots: tuple[int, ...], seeds: int, draw: str, draw_file: str | None, metrics: tuple[str, ...], ablations: bool,
-    threshold: str | None, prevalence: float | None, calibrate: str | None,
+    shots: tuple[int, ...], seeds: int, draw: str, test_folds: int | None, repeats: int, draw_file: str | None,
+    metrics: tuple[str, ...], ablations: bool, threshold: str | None, prevalence: float | None, calibrate: str | None,
     save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
     unfreeze: bool, unfreeze_last: int | None, lora: int | None, lr: tuple[float, ...], epochs: int | None,
     fixed: bool, batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
@@ -70,11 +73,14 @@ def fuse(
     cached = FuseRequest(
         cache_dir, models, datasets, methods, fractions, shots, seeds, metrics, draw_file, ablations, save, scores,
         device, everything, draw=draw, threshold=threshold, prevalence=prevalence, calibrate=calibrate,
+        test_folds=test_folds, repeats=repeats,
     )  # fmt: skip
     training = TrainingOptions(
         unfreeze, unfreeze_last, lora, lr, epochs, fixed, batch_size, accumulate, augment, dropout, label_smoothing,
         train_batch_norm, precision, checkpoint_grad, checkpoint_every, checkpoints, workers, memory, weights, data_dir,
     ).request(cached)  # fmt: skip
+    if training is not None and (test_folds is not None or repeats != 1):
+        checked_folds(test_folds, repeats, {"--unfreeze": True})
     if training is None:
         from mt.fuse.run import run_fuse
 

@@ -17,7 +17,7 @@ from mt.fuse.saved import save_dvme
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.protocols import Fitting, Probe
 from mt.probe.questions import Pair, Question
-from mt.probe.run import fit_probe, row_flags, versions
+from mt.probe.run import Opening, fit_probe, open_cases, row_flags, versions
 from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array
@@ -47,16 +47,16 @@ class Fuser:
     """Fits one method on every question it is asked; holds the features of one set of models at a time.
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
-    folder: where every fitted model is saved, ablations aside (`--save`).
+    folder: where every fitted model is saved, ablations aside (`--save`).  opened: opens one feature file.
     decider: what needs the out-of-fold scores of every fit.
     """
 
     def __init__(
         self, fitting: Fitting, store: ScoreStore, draws: DrawSource, probes: Mapping[str, list[Question]],
-        folder: ModelFolder | None = None, decider: Decider | None = None,
+        folder: ModelFolder | None = None, decider: Decider | None = None, opened: Opening = open_cases,
     ) -> None:  # fmt: skip
         self.fitting, self.store, self.draws, self.probes, self.folder = fitting, store, draws, probes, folder
-        self.decider = decider
+        self.decider, self.opened = decider, opened
         self._loaded: tuple[Pair, AlignedFeatures] | None = None
         self._digests = "", ""  # of the pool and the test cases that are loaded
 
@@ -106,7 +106,7 @@ class Fuser:
     def _joined(self, pair: Pair) -> AlignedFeatures:
         if self._loaded is None or self._loaded[0] is not pair:
             self._loaded = None
-            joined = AlignedFeatures.load(pair)
+            joined = AlignedFeatures.load(pair, self.opened)
             self._digests = self.store.add_cases(joined.first.pool), self.store.add_cases(joined.first.cases)
             self._loaded = pair, joined
         return self._loaded[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mt.errors import InputError
 from mt.fuse.rivals import check_of_dvme, rows_of
+from mt.probe.request import checked_folds
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class FuseRequest:
     draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
     metrics: each dataset's headline metric, if empty.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
+    test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
     files: only these feature files, where newer ones must not take their place.
     save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
     threshold, prevalence, calibrate: as in `mt.ProbeRequest`.
@@ -45,11 +47,20 @@ class FuseRequest:
     threshold: str | None = None
     prevalence: float | None = None
     calibrate: str | None = None
+    test_folds: int | None = None
+    repeats: int = 1
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows on several models that the methods bring."""
         return rows_of(self.methods)
+
+    def checked_folds(self) -> int:
+        """Return the number of test folds.  Raises InputError for options that do not go with them."""
+        return checked_folds(self.test_folds, self.repeats, {
+            "--draw-file": self.draw_file, "--save": self.save, "--threshold": self.threshold,
+            "--calibrate": self.calibrate,
+        })  # fmt: skip
 
     def check(self) -> None:
         """Raise InputError for models or options that do not go together."""

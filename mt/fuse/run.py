@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt.cache.catalog import Catalog
 from mt.errors import InputError
@@ -14,12 +16,25 @@ from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
-from mt.probe.run import Answers, Prober, ask_decided, decider_of, decisions_of, draw_source, shown_metrics
+from mt.probe.run import (
+    Answering,
+    Answers,
+    Prober,
+    ask_decided,
+    decider_of,
+    decisions_of,
+    draw_source,
+    folded_of,
+    shown_metrics,
+)
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import files
 from mt.system.device import pick_device
+
+if TYPE_CHECKING:
+    from mt.probe.cross_validation.fold_answers import CrossValidation, PartStore
 
 Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
@@ -31,16 +46,19 @@ def run_fuse(request: FuseRequest) -> Answers:
     Raises InputError, CacheError and FitError.
     """
     request.check()
+    source = draws_of(request)
+    folded = folded_of(request, source)
     cache = files.cache_dir(request.cache_dir)
     pick_device(request.device, float64=True)  # refuses an absent one before anything is read
     pairs = find_pairs(
-        Catalog(cache, request.files), models=request.models, datasets=request.datasets, everything=request.everything
-    )
+        Catalog(cache, request.files), models=request.models, datasets=request.datasets, join=folded is not None,
+        everything=request.everything,
+    )  # fmt: skip
     pairs = with_bags(pairs, None, None)
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
     decisions = decisions_of(request.threshold, request.calibrate, request.prevalence, joined)
-    draws = draws_of(request)
+    draws = folded.draws if folded else source
     fitting = Fitting(get_protocol("default"), "torch", request.device)
     plan = _Plan(fitting, draws.asked(request.fractions, request.shots, request.seeds))
     for pair in joined:
@@ -48,14 +66,23 @@ def run_fuse(request: FuseRequest) -> Answers:
         plan.add(pair, singles, request.rows, ablations=request.ablations)
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
         scorer, decider = Scorer(store, shown_metrics(request.metrics, decisions)), decider_of(decisions, store)
-        probed = ask_decided(plan.probes, Prober(fitting, store, draws, decider=decider), scorer, draws, decider)
+        prober: Answering = Prober(fitting, store, draws, decider=decider)
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
-        fuser = Fuser(fitting, store, draws, plan.singles, folder, decider)
+        fuser: Answering = Fuser(fitting, store, draws, plan.singles, folder, decider)
+        if folded:
+            prober = folded.answering(store, partial(Prober, fitting, opened=folded.opened))
+            fuser = folded.answering(store, partial(_part_fuser, fitting, folded), plan.singles)
+        probed = ask_decided(plan.probes, prober, scorer, draws, decider)
         fused = ask_decided(plan.fusions, fuser, scorer, draws, decider, again=folder is not None, doing="fusing")
     return Answers(
         [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored,
         fused.store, decisions,
     )  # fmt: skip
+
+
+def _part_fuser(fitting: Fitting, folded: CrossValidation, store: PartStore, draws: DrawSource) -> Answering:
+    """Return what answers questions on parts of joined splits."""
+    return Fuser(fitting, store, draws, store.singles, opened=folded.opened)
 
 
 def draws_of(request: FuseRequest) -> DrawSource:

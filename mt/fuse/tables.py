@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,12 +81,18 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
         rows.append({
             "attention": dataset, "method": method, "fraction": budget.fraction, "shots": budget.shots,
             "models": found[0]["models"], "draws": len(found),
-            "trained": sum(outcome["settings"]["epochs"] > 0 for outcome in outcomes),
-            "recipes": sorted({outcome["settings"]["recipe"]["name"] for outcome in outcomes}),
+            "trained": sum(any(own["epochs"] > 0 for own in settings_of(outcome)) for outcome in outcomes),
+            "recipes": sorted({own["recipe"]["name"] for outcome in outcomes for own in settings_of(outcome)}),
             "overall": _mean([one["overall"] for one in found]),
             "classes": {name: _mean([one["classes"][name] for one in found]) for name in classes},
         })  # fmt: skip
     return rows
+
+
+def settings_of(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a fit chose: once, or once per test fold."""
+    settings = outcome["settings"]
+    return list(settings["test_folds"]) if "test_folds" in settings else [settings]
 
 
 def _mean(values: list[list[float]]) -> list[float]:

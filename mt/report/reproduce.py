@@ -252,7 +252,10 @@ def _flags(option: str, values: Iterable[str]) -> str:
 def _asked(panel: Panel, ask: Ask) -> str:
     """Return the options for the budgets, the number of draws, metrics beside the headline, and other features."""
     parts = list(dict.fromkeys(map(_option, ask.budgets)))
-    parts.append(f"--seeds {ask.draws}")
+    folds = ask.cells[0].scores[0].realised.get("test_folds")
+    if folds:
+        parts += [f"--test-folds {folds['k']}", *([f"--repeats {folds['repeats']}"] if folds["repeats"] > 1 else [])]
+    parts.append(f"--seeds {max(1, ask.draws // folds['repeats']) if folds else ask.draws}")
     parts += filter(None, [_draw(ask.cells[0])])
     metrics = list(dict.fromkeys(cell.metric for cell in ask.cells))
     parts += [f"--metric {name}" for name in metrics if metrics != [panel.metric]]

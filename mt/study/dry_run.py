@@ -39,8 +39,14 @@ def plan(request: StudyRequest) -> list[StepSize]:
         if step.unit == "backbones":
             lines.append(_features_size(request, step))
         else:
-            lines.append(StepSize(step.what, f"{step.work:,} fits", ""))
+            lines.append(StepSize(step.what, _fits_size(request.study, step), ""))
     return lines
+
+
+def _fits_size(study: StudyFile, step: Step) -> str:
+    """Return how many fits a step makes; with test folds each is made of one model per fold."""
+    folds = f", each of {study.test_folds} models: {study.folds_name} test folds" if study.test_folds else ""
+    return f"{step.work:,} fits{folds}"
 
 
 def _features_size(request: StudyRequest, step: Step) -> StepSize:

@@ -129,11 +129,11 @@ class _DatasetSteps:
         study, n_models = self.request.study, len(self.request.study.models)
         found = [self._step("featurize {}", n_models, self._featurize, unit="backbones")]
         for protocol in study.protocols if "probe" in study.methods else ():
-            work = n_models * study.draws.count
+            work = n_models * study.draws.count * study.repeats
             found.append(self._step(f"probe {{}}, {protocol}", work, partial(self._probe, protocol)))
         if study.fusing:
             rows = rows_of(study.fusing)
-            work = (len(rows) + n_models * needs_probes(rows)) * study.fused.count
+            work = (len(rows) + n_models * needs_probes(rows)) * study.fused.count * study.repeats
             found.append(self._step("fuse {}", work, self._fuse))
         if "fine-tune" in study.methods:
             found.append(self._step("fine-tune {}", len(_fine_tuned(study)) * study.fused.count, self._fine_tune))
@@ -159,6 +159,7 @@ class _DatasetSteps:
             ProbeRequest(
                 request.cache, models=study.models, datasets=[self.dataset], **study.draws.model_dump(),
                 protocol=protocol, scores=request.scores, device=request.device, files=self.files,
+                test_folds=study.test_folds, repeats=study.repeats,
             )
         ))  # fmt: skip
 
@@ -175,6 +176,7 @@ class _DatasetSteps:
         return FuseRequest(
             request.cache, models=models, datasets=[self.dataset], methods=methods, scores=request.scores,
             device=request.device, files=self.files, **request.study.fused.model_dump(),
+            test_folds=request.study.test_folds, repeats=request.study.repeats,
         )  # fmt: skip
 
     def _fine_tune(self) -> StepOutcome:

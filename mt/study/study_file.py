@@ -7,6 +7,8 @@ methods = ["probe", "dvme"]               probe, concat, average, dvme, fine-tun
 fractions = [0.01, 0.1, 1.0]              or shots = [1, 5, 25]                       [default: these fractions]
 seeds = 5                                 draws of each budget                        [default: 5]
 draw = "stratified"                       or "random", "random-groups"                [default: stratified]
+test_folds = 5                            without a test split: test every image once by so many folds  [default: none]
+repeats = 3                               times that test folds are drawn anew         [default: 1]
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
@@ -204,6 +206,8 @@ class StudyFile(TomlTable):
     shots: Shots = ()
     seeds: Seeds = 5
     draw: DrawRule = "stratified"
+    test_folds: Annotated[StrictInt | None, Field(ge=2, description="a whole number of at least 2")] = None
+    repeats: Annotated[Count, Field(description="a whole number of at least 1")] = 1
     protocols: Annotated[tuple[ProtocolName, ...], ONCE, Field(min_length=1, description="names of protocols")] = (
         "default",
     )
@@ -213,6 +217,13 @@ class StudyFile(TomlTable):
         default_factory=dict
     )
     report: ReportSettings
+
+    @property
+    def folds_name(self) -> str:
+        """What its test folds are called, as in tables; empty on test splits."""
+        from mt.probe.cross_validation.fold_draws import Folds
+
+        return Folds(self.test_folds, self.repeats).name if self.test_folds else ""
 
     @property
     def draws(self) -> Draws:
@@ -267,6 +278,10 @@ def parse_study(text: str, path: Path) -> StudyFile:
     if study.fusing and len(study.models) < 2:
         needed = f"at least two backbones for {', '.join(study.fusing)}"
         raise InputError(f"{path}: models: expected {needed}, found {list(study.models)!r}.")
+    if study.test_folds is None and study.repeats > 1:
+        raise InputError(f"{path}: repeats: {study.repeats} repeats of test folds need them: test_folds = 5.")
+    if study.test_folds and "fine-tune" in study.methods:
+        raise InputError(f"{path}: test_folds: fine-tune trains from images, once per draw. Remove one of the two.")
     for name in study.data:
         if name not in study.datasets:
             said = unknown("dataset of this study", name, study.datasets, see="'datasets' in the file")

@@ -29,6 +29,7 @@ class PartStore(ScoreStore):
         super().__init__(whole.path)
         self.whole = whole
         self.parts: dict[str, tuple[str, int]] = {}  # of a question on a part: the whole question, and the fold
+        self.singles: dict[str, list[Question]] = {}  # of a question on parts of several models: those on each
 
     def add_cases(self, rows: LabelledRows[None]) -> str:
         return digest(content_of(rows))
@@ -57,12 +58,11 @@ class CrossValidation:
     def answering(
         self, store: ScoreStore, method: Callable[[PartStore, DrawSource], Answer],
         singles: Mapping[str, Sequence[Question]] | None = None,
-        inner_singles: dict[str, list[Question]] | None = None,
     ) -> Answer:  # fmt: skip
         """Return what answers questions on joined splits.
 
         method: makes what answers questions on parts.  singles: for each question on several models, the questions on
-        each; inner_singles: is filled with the same of the parts.
+        each, whose fits are in the store.
         """
         parts = PartStore(store)
         answer = method(parts, self.inner)
@@ -71,13 +71,10 @@ class CrossValidation:
             for question in questions:
                 asked = [self._part(question, fold) for fold in range(self.folds.k)]
                 for fold, one in enumerate(asked):
-                    found = []
                     for single in (singles or {}).get(question.identity, ()):
                         part = self._part(single, fold)
                         parts.parts[part.identity] = single.identity, fold
-                        found.append(part)
-                    if inner_singles is not None:
-                        inner_singles[one.identity] = found
+                        parts.singles.setdefault(one.identity, []).append(part)
                 fits = [fit for one in asked for fit in answer([one])]
                 whole = self._whole(question, fits, store)
                 if not self.draws.repeats(question, whole.outcome["realised"]):
