@@ -21,6 +21,8 @@ SINGLE_LABEL = tuple(task for task in TASKS if task != "multilabel")
 MISSING = -1
 # Below these a test split says little: units (groups, else cases) of the rarest class, and groups.
 FEW_UNITS, FEW_GROUPS = 20, 10
+# Below this many images a test split that we draw wastes them: test folds are suggested, by this command.
+FEW_IMAGES, TEST_BY_FOLDS = 500, "mt probe --test-folds 5 --repeats 3"
 # The metric that a task is judged by, unless the dataset's publisher names another.
 HEADLINE: dict[str, str] = {
     "binary": "roc_auc",

@@ -244,9 +244,10 @@ def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | 
     found = _partners(train, entries, dataset)
     if not found:
         wanted = dataset or train.dataset
+        by_folds = "" if dataset or split != "test" else "  Or test all images by folds: mt probe --test-folds 5"
         raise CacheError(
             f"The '{train.backbone}' features of '{train.dataset}' (train) have no finished '{split}' features of "
-            f"'{wanted}' by the same backbone. Make them: {_featurize(train, dataset)}"
+            f"'{wanted}' by the same backbone. Make them: {_featurize(train, dataset)}" + by_folds
         )
     return found[-1]
 

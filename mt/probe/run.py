@@ -33,7 +33,7 @@ from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
 from mt.terminal import progress
-from mt.types import MISSING, Array, CaseFeatures, LabelledRows
+from mt.types import MISSING, TEST_BY_FOLDS, Array, CaseFeatures, LabelledRows
 
 if TYPE_CHECKING:
     from mt.probe.cross_validation.fold_answers import CrossValidation
@@ -129,6 +129,8 @@ def run_probe(request: ProbeRequest) -> Answers:
     pairs = with_bags(pairs, request.bag, request.pool)
     if request.pool == ATTENTION:
         check_protocol(recipe)
+    if folded is None and not request.test_dataset:
+        _suggest_folds(pairs)
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
@@ -204,6 +206,15 @@ def ask_decided(
         answers, scores=[*answers.scores, *scaled.scores], n_fitted=answers.n_fitted + scaled.n_fitted,
         n_stored=answers.n_stored + scaled.n_stored,
     )  # fmt: skip
+
+
+def _suggest_folds(pairs: Sequence[Pair]) -> None:
+    """Say in one line per dataset what its features say of test folds: that it is small, and has no test split."""
+    for dataset, said in dict.fromkeys(
+        (pair.dataset, said) for pair in pairs for said in pair.train[0].manifest.get("warnings", ())
+    ):
+        if TEST_BY_FOLDS in said:
+            progress.note(f"{dataset}: {said}")
 
 
 def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:

@@ -13,7 +13,7 @@ from mt.cache.content import ContentIndex
 from mt.datasets import Dataset, ImageError, load_dataset
 from mt.datasets.listing import natural
 from mt.errors import DatasetError, InputError
-from mt.types import Task
+from mt.types import TEST_BY_FOLDS, Task
 from tests.datasets.layouts import write_folder, write_image
 
 
@@ -42,6 +42,15 @@ def test_warnings_of_an_ungrouped_small_folder(data: Path) -> None:
     warnings = " / ".join(load(write_folder(data / "pets")).warnings)
     assert "no patient grouping known" in warnings
     assert "only 4 test images" in warnings
+    assert f"20 images without splits of their own: {TEST_BY_FOLDS} tests every one of them" in warnings
+
+
+@pytest.mark.parametrize("why", ["laid out", "large"])
+def test_test_folds_are_not_suggested_where_there_is_a_test_split_or_enough_images(why: str, data: Path) -> None:
+    count = 250 if why == "large" else 10
+    splits = ("train", "test") if why == "laid out" else ()
+    warnings = " / ".join(load(write_folder(data / "pets", count=count, splits=splits)).warnings)
+    assert TEST_BY_FOLDS not in warnings
 
 
 def test_the_seed_draws_the_split(data: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mt.errors import InputError
+from mt.errors import CacheError, InputError
 from mt.probe.cross_validation.fold_draws import Folds
-from mt.types import MISSING, LabelledRows
+from mt.types import MISSING, TEST_BY_FOLDS, LabelledRows
 from tests.probe.features import probed, store_of, write_features, write_pair
 
 ASKED: dict[str, Any] = {"protocol": "clip", "fractions": [0.5], "seeds": 2, "test_folds": 4, "repeats": 2}
@@ -126,3 +126,30 @@ def test_what_cannot_be_is_refused_in_one_line(asked: dict[str, Any], said: str,
     with pytest.raises(InputError, match=said) as caught:
         probed(tmp_path, **{**ASKED, **asked})
     assert "\n" not in str(caught.value)
+
+
+def test_features_that_suggest_test_folds_do_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"200 images without splits of their own: {TEST_BY_FOLDS} tests every one of them"
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model, warnings=["only 80 test images", said])
+    plain = {name: value for name, value in ASKED.items() if name not in ("test_folds", "repeats")}
+    probed(tmp_path, **plain)
+    assert capsys.readouterr().err.splitlines().count(f"toy: {said}") == 1
+    probed(tmp_path, **ASKED)
+    assert TEST_BY_FOLDS not in capsys.readouterr().err
+
+
+def test_a_missing_test_split_is_no_error_with_folds_and_the_error_without_names_them(tmp_path: Path) -> None:
+    write_features(tmp_path)
+    with pytest.raises(CacheError, match="mt probe --test-folds 5"):
+        probed(tmp_path, protocol="clip")
+
+
+def test_levels_and_subgroups_are_scored_within_folds(tmp_path: Path) -> None:
+    site = {"site": ["a" if k % 3 else "b" for k in range(120)]}
+    write_features(tmp_path, task="ordinal", n_classes=3, grouped=True, columns=site)
+    by_group = probed(tmp_path, **ASKED, level="group").scores
+    assert {score.n_test for score in by_group} == {30}
+    by_site = probed(tmp_path, **ASKED, by="site", metrics=["macro_auc"]).scores
+    assert {(score.subgroup, score.n_test) for score in by_site} == {("a", 80), ("b", 40)}
+    assert all(0.4 < score.value <= 1 for score in by_site)

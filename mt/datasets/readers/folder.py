@@ -18,7 +18,7 @@ from mt.datasets.readers.image_table import ImageTable, by_frame, splits_of, wit
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
 from mt.errors import DatasetError, InputError
-from mt.types import Task
+from mt.types import FEW_IMAGES, TEST_BY_FOLDS, Task
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -80,18 +80,24 @@ def load(request: DatasetRequest) -> Dataset:
         grouping=table.grouping,
         drawn=drawn,
         notes=table.notes,
-        warnings=(*passed_over, *warnings, *warnings_about(splits, class_names, table.grouping)),
+        warnings=(*passed_over, *warnings, *warnings_about(splits, class_names, table.grouping, drawn=bool(drawn))),
     )
 
 
-def warnings_about(splits: dict[str, Split], class_names: tuple[str, ...], grouping: str | None) -> list[str]:
-    """Return what a user of images of their own should know before believing a score."""
+def warnings_about(
+    splits: dict[str, Split], class_names: tuple[str, ...], grouping: str | None, *, drawn: bool = False
+) -> list[str]:
+    """Return what a user of images of their own should know before believing a score.  drawn: by us, not laid out."""
     warnings = [NO_GROUPING] if grouping in (None, "file") else []
     if "test" not in splits:
-        return [*warnings, f"no test split, only {', '.join(splits)}: probes are scored on a split called test"]
+        only = f"no test split, only {', '.join(splits)}: probes are scored on a split called test, or by --test-folds"
+        return [*warnings, only]
     test = splits["test"]
     if len(test) < FEW_TEST_IMAGES:
         warnings.append(f"only {len(test)} test images: scores will be uncertain (below {FEW_TEST_IMAGES})")
+    images = sum(map(len, splits.values()))
+    if drawn and images < FEW_IMAGES:
+        warnings.append(f"{images} images without splits of their own: {TEST_BY_FOLDS} tests every one of them")
     if test.labels.ndim == 1:
         absent = [name for label, name in enumerate(class_names) if not (test.labels == label).any()]
         if absent:

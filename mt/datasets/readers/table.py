@@ -71,7 +71,7 @@ def load(request: DatasetRequest) -> Dataset:
         grouping=table.grouping,
         drawn=drawn,
         notes=table.notes,
-        warnings=(*notes, *warnings_about(splits, labels.class_names, table.grouping)),
+        warnings=(*notes, *warnings_about(splits, labels.class_names, table.grouping, drawn=bool(drawn))),
     )
 
 

@@ -28,17 +28,28 @@ class PartStore(ScoreStore):
     def __init__(self, whole: ScoreStore) -> None:
         super().__init__(whole.path)
         self.whole = whole
+        self._cases: dict[str, LabelledRows[None]] = {}
         self.parts: dict[str, tuple[str, int]] = {}  # of a question on a part: the whole question, and the fold
         self.singles: dict[str, list[Question]] = {}  # of a question on parts of several models: those on each
 
     def add_cases(self, rows: LabelledRows[None]) -> str:
-        return digest(content_of(rows))
+        key = digest(content_of(rows))
+        self._cases[key] = rows
+        return key
+
+    def cases(self, key: str) -> LabelledRows[None]:
+        return self._cases[key] if key in self._cases else self.whole.cases(key)
 
     def fit(self, identity: str) -> Fit:
+        """Return what a whole fit keeps of one fold: its rows are those of all images, its cases those of the fold."""
         whole, fold = self.parts[identity]
         found = self.whole.fit(whole)
-        here = np.asarray(found.outcome["test_fold"]) == fold
-        return replace(found, probabilities=found.probabilities[here], outcome=found.outcome["folds"][fold])
+        outcomes = found.outcome["folds"]
+        ends = np.cumsum([one["realised"]["n_rows"] for one in outcomes])
+        rows = found.rows[ends[fold] - outcomes[fold]["realised"]["n_rows"] : ends[fold]]
+        here = np.flatnonzero(np.asarray(found.outcome["test_fold"]) == fold)
+        cases = self.add_cases(self.whole.cases(found.cases).take(here))
+        return Fit(identity, found.pool, cases, rows, found.probabilities[here], outcomes[fold])
 
 
 class CrossValidation:
