@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mt.errors import InputError
 
@@ -67,6 +68,16 @@ class ProbeRequest:
             "--draw-file": self.draw_file, "--save": self.save, "--bag": self.bag, "--pool": self.pool,
             "--threshold": self.threshold, "--calibrate": self.calibrate,
         })  # fmt: skip
+
+
+class Foldable(Protocol):
+    """A request that may ask for test folds."""
+
+    @property
+    def test_folds(self) -> int | None: ...
+    @property
+    def repeats(self) -> int: ...
+    def checked_folds(self) -> int: ...
 
 
 _WHY_NOT = {

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from mt.probe.budgets.random_draws import RandomDraws
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
-from mt.probe.request import ProbeRequest
+from mt.probe.request import Foldable, ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.sample import collapsed
 from mt.probe.scores.scoring import Scorer, View, check_metrics
@@ -225,16 +225,6 @@ def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:
     from mt.probe.cross_validation.fold_draws import Folds
 
     return CrossValidation(Folds(request.checked_folds(), request.repeats), source)
-
-
-class Foldable(Protocol):
-    """A request that may ask for test folds."""
-
-    @property
-    def test_folds(self) -> int | None: ...
-    @property
-    def repeats(self) -> int: ...
-    def checked_folds(self) -> int: ...
 
 
 # Opens the rows of one feature file.
