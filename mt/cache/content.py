@@ -14,10 +14,11 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mt.cache.names import JSON, canonical
 from mt.errors import InputError
@@ -38,18 +39,21 @@ CREATE TABLE IF NOT EXISTS memory (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 """
-_TASK_FILES = 64  # that a thread hashes at a time
-_THREADS = 8  # at least: while some wait for the disk, others hash
-_KEPT_FILES = 4096  # hashed between two commits: what an interrupted run loses
+_TASK_FILES = 64  # that are hashed at a time
+_THREADS = 8  # at least, where files come from a disk: while some wait for it, others hash
+_SLOW = 0.2e-3  # seconds per file from which files come from a disk, not from the system's cache
+_FRESH = 32  # tasks for which one measurement holds
+_KEPT_FILES = 1 << 16  # hashed between two commits: what a killed run loses
+_PAGES = 1 << 16  # KiB of the database that are held in memory
 _AT_ONCE = 400  # paths in one question to the database
 _WHOLE = 1 << 20  # bytes up to which a file is read in one call
 _SECOND = 10**9
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 StrPath = str | os.PathLike[str]
 _Name = str | bytes  # bytes where a file's name is no UTF-8, which SQLite's text must be
 
 
-@dataclass(frozen=True, slots=True)
-class _FileState:
+class _FileState(NamedTuple):
     """What the system says of a file; equal only while nobody writes to it."""
 
     path: _Name
@@ -61,20 +65,19 @@ class _FileState:
 
     @classmethod
     def of(cls, path: _Name, stat: os.stat_result) -> _FileState:
-        device = stat.st_dev - (1 << 64) if stat.st_dev >> 63 else stat.st_dev  # SQLite's integers have a sign
-        inode = stat.st_ino - (1 << 64) if stat.st_ino >> 63 else stat.st_ino
-        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode, device)
-
-    @property
-    def at_its_path(self) -> tuple[_Name, int, int, int]:
-        return self.path, self.size, self.mtime_ns, self.ctime_ns
+        inode, device = stat.st_ino, stat.st_dev
+        return cls(
+            path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns,
+            inode - (1 << 64) if inode >> 63 else inode,  # SQLite's integers have a sign
+            device - (1 << 64) if device >> 63 else device,
+        )  # fmt: skip
 
     @property
     def anywhere(self) -> tuple[int, int, int, int, int]:
         return self.inode, self.ctime_ns, self.device, self.size, self.mtime_ns
 
-    def row(self, sha256: str) -> tuple[_Name, int, int, int, int, int, str]:
-        return self.path, self.size, self.mtime_ns, self.ctime_ns, self.inode, self.device, sha256
+
+_Hashed = tuple[_FileState, str, bool]  # a file, its hash, and whether it stayed as it was seen
 
 
 class ContentIndex:
@@ -103,9 +106,9 @@ class ContentIndex:
         unknown = [one for one in dict.fromkeys(seen) if one.path not in found]
         if unknown:
             with progress.bar(label, len(unknown), unit="files") as advance:
-                for one, sha256 in self._hash(unknown):
-                    found[one.path] = sha256
-                    advance(1)
+                for hashed in self._hash(unknown):
+                    found.update((one.path, sha256) for one, sha256, _ in hashed)
+                    advance(len(hashed))
         return [found[one.path] for one in seen]
 
     def recall(self, kind: str, key: JSON) -> JSON | None:
@@ -148,10 +151,12 @@ class ContentIndex:
         for start in range(0, len(seen), _AT_ONCE):
             some = seen[start : start + _AT_ONCE]
             here = self._at_their_paths(some)
-            found.update((one.path, here[one.at_its_path]) for one in some if one.at_its_path in here)
-            new = self._elsewhere([one for one in some if one.path not in found])
-            found.update((one.path, sha256) for one, sha256 in new)
-            moved += new
+            found.update((one.path, here[one[:4]]) for one in some if one[:4] in here)
+            rest = [one for one in some if one.path not in found]
+            if rest:
+                new = self._elsewhere(rest)
+                found.update((one.path, sha256) for one, sha256 in new)
+                moved += new
         self._keep(moved)
         return found
 
@@ -175,33 +180,31 @@ class ContentIndex:
         found = []
         for one in seen:
             sha256 = known.get(one.anywhere) if one.ctime_ns % _SECOND else None
-            sha256 = sha256 or before.get(one.at_its_path[:3])
+            sha256 = sha256 or before.get(one[:3])
             if sha256:
                 found.append((one, str(sha256)))
         return found
 
-    def _hash(self, seen: Sequence[_FileState]) -> Iterator[tuple[_FileState, str]]:
+    def _hash(self, seen: Sequence[_FileState]) -> Iterator[list[_Hashed]]:
         """Hash files, many at a time, and remember each, unless it changed meanwhile."""
         tasks = [seen[start : start + _TASK_FILES] for start in range(0, len(seen), _TASK_FILES)]
         waiting: list[tuple[_FileState, str]] = []
-        with ThreadPoolExecutor(max(_THREADS, cores())) as pool:
-            try:
-                for hashed in pool.map(_hashed, tasks):
-                    waiting += [(one, sha256) for one, sha256, same in hashed if same]
-                    if len(waiting) >= _KEPT_FILES:
-                        self._keep(waiting)
-                        waiting = []
-                    yield from ((one, sha256) for one, sha256, _ in hashed)
-            finally:
-                pool.shutdown(cancel_futures=True)
-                self._keep(waiting)
+        try:
+            for hashed in _in_turn_or_together(tasks):
+                waiting += [(one, sha256) for one, sha256, same in hashed if same]
+                if len(waiting) >= _KEPT_FILES:
+                    self._keep(waiting)
+                    waiting = []
+                yield hashed
+        finally:
+            self._keep(waiting)
 
     def _keep(self, known: Sequence[tuple[_FileState, str]]) -> None:
         if known:
             with self._lock, self._database:
                 self._database.executemany(
                     "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [one.row(sha256) for one, sha256 in known],
+                    [(*one, sha256) for one, sha256 in known],
                 )
 
 
@@ -220,17 +223,37 @@ def _stored_name(path: StrPath) -> _Name:
 
 def _is_text(name: str) -> bool:
     """Tell whether a file's name is UTF-8; other bytes of it are surrogates in Python."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _hashed(seen: Sequence[_FileState]) -> list[tuple[_FileState, str, bool]]:
+def _in_turn_or_together(tasks: Sequence[Sequence[_FileState]]) -> Iterator[list[_Hashed]]:
+    """Yield each task's hashes, in order: from threads while files come from a disk, for which threads wait together.
+
+    From memory one thread is as fast: each file is so few calls that threads mostly wait for Python.
+    """
+    with ThreadPoolExecutor(max(_THREADS, cores())) as pool:
+        try:
+            for start in range(0, len(tasks), _FRESH):
+                began = time.perf_counter()
+                yield (first := _hashed(tasks[start]))
+                slow = time.perf_counter() - began > _SLOW * len(first)
+                yield from (pool.map if slow else map)(_hashed, tasks[start + 1 : start + _FRESH])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _hashed(seen: Sequence[_FileState]) -> list[_Hashed]:
     """Return the hash of each file, and whether it stayed as it was seen while it was read."""
     return [(one, *_sha256(one)) for one in seen]
 
 
 def _sha256(one: _FileState) -> tuple[str, bool]:
     try:
-        descriptor = os.open(one.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(one.path, _READ)
         try:
             if one.size < _WHOLE:
                 content = os.read(descriptor, one.size + 1)
@@ -269,6 +292,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _open(path: Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(":memory:" if path is None else path, timeout=30, check_same_thread=False)
     try:
+        database.execute(f"PRAGMA cache_size = -{_PAGES}")
         database.executescript(_SCHEMA)
         with database:
             database.execute("INSERT OR REPLACE INTO memory VALUES ('index', 'version', '1')")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from mt.errors import CacheError
 
 COPIED = "copied"  # in a manifest: how many rows, and from where
 Pace = tuple[int, int]  # batch size and threads: what a resumed file keeps, too
+SameBits = Callable[[Pace, Pace], bool]
+_Held = tuple[FeatureFile, dict[bytes, int]]  # a file, and the number of the row that holds each image
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ class KnownRows:
     def described(self, cache_dir: Path) -> dict[str, JSON]:
         """Return what a manifest says of the rows that are copied."""
         sources = [
-            {"file": str(features.path.relative_to(cache_dir)), "fingerprint": features.fingerprints["file"], "rows": n}
+            {
+                "file": str(features.path.relative_to(cache_dir)), "fingerprint": features.fingerprints["file"],
+                "rows": n, "batch_size": features.manifest["compute"]["batch_size"],
+            }
             for features, (_, n) in zip(self.files, self.counts(), strict=True)
-        ]
+        ]  # fmt: skip
         return {"rows": len(self), "from": sources}
 
 
@@ -80,26 +85,29 @@ def nothing_known(rows: int, dim: int) -> KnownRows:
     return KnownRows(dim, np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64))
 
 
-def find_known(wanted: WantedRows, cache_dir: Path, *, any_pace: bool, any_compute: bool = False) -> KnownRows:
-    """Return the rows that complete files of a cache hold, from the files that hold most of them.
+def find_known(
+    wanted: WantedRows, cache_dir: Path, *, same_bits: SameBits, any_pace: bool, any_compute: bool = False
+) -> tuple[KnownRows, Pace]:
+    """Return the rows that complete files of a cache hold, and the batch size and thread count that the new file keeps.
 
-    All files that are taken agree in batch size and thread count, which the new file then keeps (see `pace_of`).
-    any_pace: take the batch size and thread count of the files that save most; another thread count only where it saves
-    at least half of the images.  any_compute: take rows whatever computed them.
+    All files that are taken were computed at this pace, or at one that gives each image the same bits.  The file's own
+    pace is kept unless another saves more images.
+    same_bits: says whether two paces give each image the same bits.  any_pace: take a pace that saves more; another
+    thread count only where it saves at least half of the images.  any_compute: take rows whatever computed them.
     """
-    by_pace: dict[Pace, list[FeatureFile]] = {}
+    held: dict[Pace, list[_Held]] = {}
     own = pace_of(wanted.compute)
     for features in _candidates(wanted, cache_dir, any_compute=any_compute):
         pace = own if any_compute else pace_of(features.manifest["compute"])
         if pace == own or any_pace:
-            by_pace.setdefault(pace, []).append(features)
-    best = nothing_known(len(wanted.content), wanted.dim)
-    for pace in sorted(by_pace, key=lambda pace: (pace != own, pace)):
-        known = _joined(wanted, by_pace[pace])
+            held.setdefault(pace, []).append((features, _held(features)))
+    best, kept = nothing_known(len(wanted.content), wanted.dim), own
+    for pace in sorted({own, *held}, key=lambda pace: (pace != own, pace)):
+        known = _joined(wanted, [one for other in held if same_bits(pace, other) for one in held[other]])
         worth_it = pace[1] == own[1] or 2 * len(known) >= len(wanted.content)
         if len(known) > len(best) and worth_it:
-            best = known
-    return best
+            best, kept = known, pace
+    return best, kept
 
 
 def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Path, cache_dir: Path) -> KnownRows:
@@ -113,7 +121,8 @@ def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Pat
     try:
         sources = [open_features(cache_dir / one["file"]) for one in copied["from"]]
         same = [features.fingerprints["file"] for features in sources] == [one["fingerprint"] for one in copied["from"]]
-        known = _joined(wanted, sources, in_order=True) if same else None
+        held = [(features, _held(features)) for features in sources]
+        known = _joined(wanted, held, in_order=True) if same else None
     except CacheError:
         known = None
     if known is None or len(known) != copied["rows"]:
@@ -153,16 +162,15 @@ def _agrees(wanted: WantedRows, manifest: Mapping[str, Any], any_compute: bool) 
     return any_compute or not (MIXED in manifest or list(differences(manifest["compute"], dict(wanted.compute))))
 
 
-def _joined(wanted: WantedRows, sources: Sequence[FeatureFile], *, in_order: bool = False) -> KnownRows:
+def _joined(wanted: WantedRows, held: Sequence[_Held], *, in_order: bool = False) -> KnownRows:
     """Return the rows that these files hold; of several that hold one, the file that holds most, then by name.
 
     Rows in blocks that lost their bytes are not taken.
     """
     content = _keys(np.frombuffer(b"".join(wanted.content), dtype="u1"))
-    held = [(features, _held(features)) for features in sources]
     if not in_order:
         asked = set(content)
-        held.sort(key=lambda one: (-len(asked & one[1].keys()), str(one[0].path)))
+        held = sorted(held, key=lambda one: (-len(asked & one[1].keys()), str(one[0].path)))
     known = nothing_known(len(content), wanted.dim)
     taken: list[FeatureFile] = []
     for features, rows in held:

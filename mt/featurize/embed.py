@@ -15,9 +15,11 @@ from mt.backbones.load import Backbone
 from mt.errors import MtError
 from mt.system.device import tf32
 
-# The same for splits of any size, whatever that pads: so that files of other splits hold the same embeddings.
+# On a CPU at most, see `even_batches`; elsewhere the same for splits of any size, so that files of other splits hold
+# the same embeddings.
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_NOISES = 2  # images of noise, in turn, in a batch that shows what a batch size does to the bits
 WARM_UP = 3  # passes before the capture, in which libraries choose their kernels and allocate
 # Packages whose version can change an embedding's last bits.
 _VERSIONED = ("medical-transfer", "torch", "torchvision", "timm", "numpy", "pillow")
@@ -34,6 +36,12 @@ def compute_description(device: torch.device, *, precision: str, batch_size: int
         "threads": torch.get_num_threads(),
         "versions": {package: metadata.version(package) for package in _VERSIONED},
     }
+
+
+def even_batches(rows: int, *, most: int) -> int:
+    """Return the batch size, `most` at most, that pads the last batch least: 48 rows are 2 x 24, not 32 + 16."""
+    batches = max(1, -(-rows // most))
+    return max(1, -(-rows // batches))
 
 
 class Embedder:
@@ -67,6 +75,23 @@ class Embedder:
                 self._forward.forget()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+
+    def bits(self, batch_size: int, threads: int) -> bytes | None:
+        """Return the bits of embeddings of noise at a batch size; None where they depend on the place in the batch.
+
+        Kernels are chosen by the shapes of their inputs, not by the values: where the bits of noise agree at two batch
+        sizes, those of images do.
+        """
+        size = self.backbone.preprocess.crop
+        noise = np.random.default_rng(0).integers(0, 256, (_NOISES, size, size, 3), dtype=np.uint8)
+        which = np.arange(batch_size) % _NOISES
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            found = self._computed(torch.as_tensor(noise[which]).to(self.device)).cpu().numpy()
+        finally:
+            torch.set_num_threads(before)
+        return found[:_NOISES].tobytes() if np.array_equal(found, found[which]) else None
 
     def _computed(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of uint8 pixels that are on the device."""

@@ -9,7 +9,8 @@ from typing import Any
 from mt.cache.catalog import cache_of
 from mt.cache.feature_file.resume import MIXED
 from mt.cache.feature_file.write import partial_path
-from mt.cache.known_rows import COPIED, KnownRows, WantedRows, find_known, nothing_known, pace_of, recorded
+from mt.cache.known_rows import COPIED, KnownRows, Pace, SameBits, WantedRows, find_known, nothing_known, recorded
+from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder
 from mt.featurize.plan import Target
 from mt.featurize.request import Compute
 from mt.terminal import progress
@@ -31,15 +32,16 @@ class Reuse:
 
 
 def planned(
-    target: Target, manifest: dict[str, Any], content: Sequence[bytes] | None, n: int, compute: Compute
-) -> Reuse:
+    target: Target, manifest: dict[str, Any], content: Sequence[bytes] | None, compute: Compute, embedder: Embedder,
+    *, rows: int,
+) -> Reuse:  # fmt: skip
     """Return what a file that is made now can copy; nothing with `--overwrite`, and what a partial file has stays."""
-    nothing = Reuse(manifest, content, nothing_known(n, target.dim))
+    nothing = Reuse(manifest, content, nothing_known(rows, target.dim))
     resumes = partial_path(target.path).exists() and not compute.overwrite
     if content is None or compute.overwrite or resumes or target.complete:
         return nothing
-    known = find_known(
-        _wanted(target, manifest, content, compute), cache_of(target.path),
+    known, (batch_size, threads) = find_known(
+        _wanted(target, manifest, content, compute), cache_of(target.path), same_bits=same_bits(embedder),
         any_pace=compute.batch_size is None, any_compute=compute.allow_mixed,
     )  # fmt: skip
     if not len(known):
@@ -47,7 +49,6 @@ def planned(
     manifest = manifest | {COPIED: known.described(cache_of(target.path))}
     if compute.allow_mixed:
         return Reuse(_marked(manifest, known), content, known)
-    batch_size, threads = pace_of(known.files[0].manifest["compute"])
     return Reuse(
         manifest | {"compute": {**manifest["compute"], "batch_size": batch_size, "threads": threads}}, content, known
     )
@@ -73,6 +74,28 @@ def say(known: KnownRows) -> None:
     names = [f"{path}{f' ({count:,})' if several else ''}" for path, count in counts[:NAMED]]
     more = f" and {len(counts) - NAMED} more files" if len(counts) > NAMED else ""
     progress.note(f"{len(known):,} of {len(known.mask):,} embeddings copied from {', '.join(names)}{more}")
+
+
+def same_bits(embedder: Embedder) -> SameBits:
+    """Return what says whether a CPU gives each image the same bits at two batch sizes, by embedding noise at both.
+
+    Only automatic sizes are tried: others may need more memory than there is.
+    """
+    known: dict[Pace, bytes | None] = {}
+
+    def bits(pace: Pace) -> bytes | None:
+        if pace not in known:
+            known[pace] = embedder.bits(*pace)
+        return known[pace]
+
+    def same(one: Pace, other: Pace) -> bool:
+        if one == other:
+            return True
+        if embedder.device.type != "cpu" or one[1] != other[1] or max(one[0], other[0]) > AUTO_BATCH_SIZE["cpu"]:
+            return False
+        return bits(one) is not None and bits(one) == bits(other)
+
+    return same
 
 
 def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> WantedRows:

@@ -29,6 +29,7 @@ from mt.featurize.embed import (
     Embedder,
     compute_description,
     embedders,
+    even_batches,
 )
 from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Result, Target
@@ -64,7 +65,7 @@ def run(
     device = pick_device(compute.device)
     if dataset.settings.decoder == "device":
         nvjpeg.require(device)  # before any file is made
-    made, batch_size = embedders(
+    made, most = embedders(
         list(backbones.values()), device, precision=compute.precision,
         batch_size=compute.batch_size or AUTO_BATCH_SIZE.get(device.type, AUTO_BATCH_SIZE["cuda"]),
     )  # fmt: skip
@@ -76,7 +77,10 @@ def run(
         manifests = [
             manifest(
                 dataset, target, backbones[target.model], content=content, limit=limit,
-                how=compute_description(device, precision=compute.precision, batch_size=batch_size),
+                how=compute_description(
+                    device, precision=compute.precision,
+                    batch_size=_batch_size(len(dataset.splits[target.split]), most, device, compute),
+                ),
                 again=command(
                     dataset, target, compute, description=backbones[target.model].description, limit=limit,
                     weights=weights[target.model],
@@ -85,22 +89,29 @@ def run(
             for target in targets
         ]  # fmt: skip
         hashes = {split: dataset.splits[split].row_hashes(index) for split in {target.split for target in targets}}
+        embedder_of = {embedder.backbone.name: embedder for embedder in made}
         reuses = {
-            target: reuse.planned(target, content, hashes[target.split], len(dataset.splits[target.split]), compute)
+            target: reuse.planned(
+                target, content, hashes[target.split], compute, embedder_of[target.model],
+                rows=len(dataset.splits[target.split]),
+            )
             for target, content in zip(targets, manifests, strict=True)
-        }
+        }  # fmt: skip
         writers = _reserve(dataset, reuses, compute, open_files)
         jobs = {
-            target: _job(embedder, writer, reuses[target], target, compute)
+            target: _job(embedder_of[target.model], writer, reuses[target], target, compute)
             for target, writer in writers.items()
-            for embedder in made
-            if embedder.backbone.name == target.model
         }
         passes = _shared_passes(jobs)
         with progress.bar(dataset.name, sum(missing_rows(list(group.values())) for group in passes)) as advance:
             for group in passes:
                 results |= _one_pass(dataset, group, compute, advance)
     return results
+
+
+def _batch_size(rows: int, most: int, device: torch.device, compute: Compute) -> int:
+    """Return the batch size of a split: as asked for, else on a CPU the one that pads least."""
+    return even_batches(rows, most=most) if compute.batch_size is None and device.type == "cpu" else most
 
 
 def manifest(
@@ -197,6 +208,7 @@ def _job(embedder: Embedder, writer: FeatureWriter, planned: reuse.Reuse, target
     """Return what fills a file that was opened: as its manifest says, if an earlier run began it."""
     batch_size = writer.resumed_manifest["compute"]["batch_size"]
     settled = reuse.settled(planned, target, writer.resumed_manifest, compute, created=writer.created)
+    embedder.chunk = max(embedder.chunk, batch_size)  # a file that is resumed may have been begun with larger batches
     reuse.say(settled.known)
     return Job(embedder, writer, batch_size, settled.known)
 

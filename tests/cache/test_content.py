@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_whole_seconds_do_not_name_a_file_at_another_path(
 ) -> None:
     real = content._FileState.of
     monkeypatch.setattr(
-        content._FileState, "of", lambda path, stat: replace(real(path, stat), mtime_ns=10**9, ctime_ns=2 * 10**9)
+        content._FileState, "of", lambda path, stat: real(path, stat)._replace(mtime_ns=10**9, ctime_ns=2 * 10**9)
     )
     ContentIndex(tmp_path / "index.sqlite").sha256_many(images)
     moved = images[0].parent.rename(tmp_path / "renamed")
@@ -218,3 +217,37 @@ def test_paths_may_be_strings_and_names_other_bytes_than_utf8(tmp_path: Path, op
     assert opened == []
     with pytest.raises(InputError, match=r"Cannot read .*na\\xefve\.png"):
         index.sha256(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.png"))
+
+
+@pytest.mark.parametrize("slow", [0.0, 1e9], ids=["from a disk, in threads", "from memory, in turn"])
+def test_many_files_keep_their_order_however_they_are_read(
+    tmp_path: Path, images: list[Path], slow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "_SLOW", slow)
+    monkeypatch.setattr(content, "_TASK_FILES", 7)
+    monkeypatch.setattr(content, "_FRESH", 5)
+    monkeypatch.setattr(content, "_KEPT_FILES", 50)
+    expected = [hashlib.sha256(b"image %d" % number).hexdigest() for number in range(len(images))]
+    assert ContentIndex(tmp_path / "index.sqlite").sha256_many(images) == expected
+    images[150].unlink()
+    with pytest.raises(InputError, match=r"Cannot read .*150\.png"):
+        ContentIndex(tmp_path / "other.sqlite", rehash=True).sha256_many(images)
+
+
+def test_what_was_hashed_before_a_file_could_not_be_read_is_kept(
+    tmp_path: Path, images: list[Path], opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def failing(file: object, *arguments: object) -> object:
+        if str(file) == str(images[200]):
+            raise PermissionError(13, "Permission denied")
+        return real(file, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        with pytest.raises(InputError, match=r"Cannot read .*200\.png: Permission denied"):
+            ContentIndex(tmp_path / "index.sqlite").sha256_many(images)
+    opened.clear()
+    ContentIndex(tmp_path / "index.sqlite").sha256_many(images[:128])
+    assert opened == []

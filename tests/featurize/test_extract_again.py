@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from mt import FeaturizeRequest, extract, open_features
 from mt.cli import group
 from mt.errors import CacheError, LockedError
+from mt.featurize.embed import Embedder
 from tests.featurize.conftest import TINY
 from tests.featurize.extracting import CPU, counted, featurize
 
@@ -68,14 +69,21 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(at: int, photos: Path, tmp
     assert len(source.read) < 50 if at >= 33 else len(source.read) <= 50
 
 
-def test_a_resume_uses_the_recorded_batch_size(photos: Path, tmp_path: Path) -> None:
-    whole = featurize(photos, tmp_path / "whole", splits=["train"])[0]
+@pytest.mark.parametrize(("begun", "resumed_with"), [(4, 16), (16, 4)])
+def test_a_resume_uses_the_recorded_batch_size(
+    begun: int, resumed_with: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = replace(CPU, batch_size=begun)
+    whole = featurize(photos, tmp_path / "whole", splits=["train"], compute=compute)[0]
     dataset, _ = counted(photos, interrupt_at=40)
     with pytest.raises(KeyboardInterrupt):
-        featurize(dataset, tmp_path / "cut", splits=["train"])
-    other = replace(CPU, batch_size=16)
+        featurize(dataset, tmp_path / "cut", splits=["train"], compute=compute)
+    real, seen = Embedder._computed, set()
+    monkeypatch.setattr(Embedder, "_computed", lambda self, pixels: (seen.add(len(pixels)), real(self, pixels))[1])
+    other = replace(CPU, batch_size=resumed_with)
     resumed = featurize(photos, tmp_path / "cut", splits=["train"], compute=other)[0]
     assert resumed.path.read_bytes() == whole.path.read_bytes()
+    assert seen == {begun}
 
 
 @pytest.mark.parametrize("weights", ["random", "file"])

@@ -17,7 +17,7 @@ from mt import load_dataset, open_features
 from mt.cache.feature_file.read import FeatureFile
 from mt.datasets import Dataset, DatasetSettings
 from mt.errors import CacheError
-from mt.featurize.embed import Embedder
+from mt.featurize.embed import Embedder, even_batches
 from mt.featurize.plan import Result
 from tests.featurize.conftest import OTHER, TINY
 from tests.featurize.extracting import CPU, counted, featurize
@@ -101,21 +101,58 @@ def _bytes(result: Result) -> tuple[bytes, bytes, list[str], list[int]]:
 def test_known_images_are_not_computed_and_the_features_are_those_of_a_fresh_run(
     changed: Callable[[Path], Dataset], pool: Path, tmp_path: Path, through: list[int]
 ) -> None:
-    featurize(pool, tmp_path / "cache", [TINY, OTHER], compute=AUTO)
+    featurize(pool, tmp_path / "cache", [TINY, OTHER])
     dataset, new = changed(pool), 13 if changed is _with_more else 0
     through.clear()
-    results = featurize(dataset, tmp_path / "cache", [TINY, OTHER], compute=AUTO)
+    results = featurize(dataset, tmp_path / "cache", [TINY, OTHER])
     assert sum(through) == 2 * new
     assert sum(result.computed for result in results) == 2 * new
     assert sum(result.copied for result in results) == sum(result.rows for result in results) - 2 * new
-    for result in results:
+    for result, fresh in zip(results, featurize(dataset, tmp_path / "fresh", [TINY, OTHER]), strict=True):
+        assert fresh.copied == 0
+        assert _bytes(result) == _bytes(fresh)
+
+
+@pytest.mark.parametrize("changed", [_another_seed, _one_inside_another, _with_more])
+def test_automatic_batch_sizes_leave_the_bits_of_a_fresh_run(
+    changed: Callable[[Path], Dataset], pool: Path, tmp_path: Path
+) -> None:
+    featurize(pool, tmp_path / "cache", [TINY, OTHER], compute=AUTO)
+    dataset = changed(pool)
+    for result in featurize(dataset, tmp_path / "cache", [TINY, OTHER], compute=AUTO):
         size = open_features(result.path).manifest["compute"]["batch_size"]
         (fresh,) = featurize(
             dataset, tmp_path / f"fresh-{size}", [result.model], compute=replace(CPU, batch_size=size),
             splits=[result.split],
         )  # fmt: skip
-        assert fresh.copied == 0
+        assert result.copied
         assert _bytes(result) == _bytes(fresh)
+
+
+def test_batch_sizes_that_give_the_same_bits_are_one(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Embedder, "bits", lambda *_: b"the same at every size")
+    first = featurize(pool, tmp_path / "cache", compute=AUTO)
+    sizes = {result.split: open_features(result.path).manifest["compute"]["batch_size"] for result in first}
+    assert sizes == {result.split: even_batches(result.rows, most=32) for result in first}
+    assert len(set(sizes.values())) == 2
+    for result in featurize(_another_seed(pool), tmp_path / "cache", compute=AUTO):
+        manifest = open_features(result.path).manifest
+        assert (result.copied, result.computed) == (result.rows, 0)
+        assert manifest["compute"]["batch_size"] == even_batches(result.rows, most=32)
+        assert {one["batch_size"] for one in manifest["copied"]["from"]} == set(sizes.values())
+
+
+def test_batch_sizes_that_give_other_bits_are_not_mixed(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Embedder, "bits", lambda _, batch_size, __: b"size %d" % batch_size)
+    featurize(pool, tmp_path / "cache", compute=AUTO)
+    for result in featurize(_another_seed(pool), tmp_path / "cache", compute=AUTO):
+        manifest = open_features(result.path).manifest
+        assert {one["batch_size"] for one in manifest["copied"]["from"]} == {manifest["compute"]["batch_size"]}
+        assert 0 < result.copied < result.rows
 
 
 def test_the_file_and_the_screen_say_how_many_and_from_where(
