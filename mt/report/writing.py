@@ -20,6 +20,7 @@ from mt.system.device import cores
 from mt.terminal import progress
 
 if TYPE_CHECKING:
+    from mt.report.answer.sentences import Names
     from mt.report.charts.embedding import Maps
     from mt.report.charts.figures import Section
     from mt.report.charts.palette import Looks
@@ -88,6 +89,7 @@ def _found(out: Path, folder: Path, state: str) -> list[Path]:
 def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> list[Path]:
     """Write page, tables and charts, the page first."""
     from mt.report.answer.findings import answers
+    from mt.report.answer.sentences import short_names
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import page, vega_script
     from mt.report.provenance import provenance
@@ -96,10 +98,10 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
     looks = looks_of(name for panel in panels for name in panel.names)
     with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
         vega = threads.submit(vega_script)
-        groups = []
+        groups, names = [], short_names(panels)[0]
         with progress.bar("mapping", len(panels), unit="datasets") as advance:
             for panel in panels:
-                groups.append(_groups(store, panel, looks, maps))
+                groups.append(_groups(store, panel, looks, maps, names))
                 advance(1)
         origin = provenance(panels, maps.catalog if maps else None)
         found = [answers(store, panel) for panel in panels]
@@ -143,14 +145,14 @@ def _charts(
     return written
 
 
-def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None) -> list[Section]:
+def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, names: Names) -> list[Section]:
     """Return the charts of one dataset, in the order of the page."""
     from mt.report.charts.close_up import close_up
     from mt.report.charts.efficiency import label_efficiency
     from mt.report.charts.embedding import embedding_map
     from mt.report.charts.fusion import fusion
 
-    found = [label_efficiency(panel, looks), fusion(store, panel), close_up(store, panel, looks)]
+    found = [label_efficiency(panel, looks, names), fusion(store, panel), close_up(store, panel, looks)]
     if maps is not None:
         found.append(embedding_map(store, panel, maps))
     return [group for group in found if group is not None]

@@ -8,7 +8,7 @@ from typing import Any
 from mt.probe.scores.score_tables import comparisons
 from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.figures import records
-from mt.report.charts.fusion import fusion
+from mt.report.charts.fusion import _focus, fusion
 from mt.report.panels import as_grid
 from tests.report.stores import filled
 
@@ -17,7 +17,7 @@ ATTENTION = {"models": ["simclr", "swav"], "overall": [0.25, 0.75], "classes": {
 
 
 def fused(path: Path) -> Any:
-    """A store with two models, their concatenation and their DVME."""
+    """Return a store with two models, their concatenation and their DVME."""
     filled(path, models={"simclr": 0.6, "swav": 0.9}, seeds=2)
     filled(path, models={TOGETHER: 1.0}, method="concat", seeds=2)
     filled(path, models={TOGETHER: 0.7}, method="best-single", seeds=2)
@@ -59,3 +59,34 @@ def test_without_fusion_there_is_no_such_part(tmp_path: Path) -> None:
     store = filled(tmp_path / "scores.sqlite", seeds=1)
     (panel,) = collect(store)
     assert fusion(store, panel) is None
+
+
+def test_attention_is_shown_only_where_a_network_was_trained(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    kept = {"attention": ATTENTION, "settings": {"recipe": "concat", "epochs": 0}}
+    filled(path, models={"simclr": 0.6, "swav": 0.9}, seeds=2)
+    filled(path, models={TOGETHER: 1.3}, method="dvme", seeds=2, budgets=(0.1,), outcome=kept)
+    trained = {"attention": ATTENTION, "settings": {"recipe": "gentle", "epochs": 30}}
+    store = filled(path, models={TOGETHER: 1.3}, method="dvme", budgets=(1.0,), outcome=trained)
+    (panel,) = collect(store)
+    group = fusion(store, panel)
+    assert group is not None
+    assert [choice.options for choice in group.choices] == [
+        [f"dvme: {TOGETHER}, 100 %: network trained in 1 of 1 draws"]
+    ]
+    assert "none of the draws at 30 labels" in group.text
+
+
+def test_gains_stand_on_the_axis_of_labels_on_a_scale_that_fits_them(tmp_path: Path) -> None:
+    store = fused(tmp_path / "scores.sqlite")
+    (panel,) = collect(store)
+    group = fusion(store, panel)
+    assert group is not None
+    gains = records(group.figures[0].tables["gains"])
+    assert {row["labels"] for row in gains} == {3, 30, 300}
+    low, high, _ = _focus(gains)
+    assert low < min(0, *(row["gain"] for row in gains))
+    assert high > max(0, *(row["gain"] for row in gains))
+    wide = [{**gains[0], "gain": 0.01, "low": -0.9, "high": 0.9}]
+    assert _focus(wide)[2]
+    assert _focus(wide)[1] < 0.05

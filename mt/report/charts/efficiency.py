@@ -1,82 +1,144 @@
-"""Label efficiency: the headline metric against the labels used, with the two uncertainties apart."""
+"""Label efficiency: the headline metric against the labels used, with the uncertainty of one method at a time."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from mt.report.charts.figures import IS_SHOWN, MOST, Figure, Section, as_spec, by_method, columns, shown
+from mt.probe.scores.metrics import METRICS
+from mt.report.charts.figures import (
+    IS_SHOWN,
+    MOST,
+    Figure,
+    Menu,
+    Section,
+    as_spec,
+    by_method,
+    columns,
+    menu,
+    scale_with_room,
+    shown,
+)
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
 
 _TICKS = 6
-_FEW, _SOFT, _FAINT = 5, 0.18, 0.07  # bands of more methods than a few are fainter
+_SOFT = 0.18  # of bands
 # Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
 _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
+# The method under the pointer, else the one that the menu names: its uncertainty alone is drawn.
+_IN_FOCUS = "isDefined(near.method) ? indexof(near.method, datum.method) >= 0 : datum.method === chosen"
+_ROOM = "min(190, 0.42 * width)"  # pixels for the names of lines
+_LINE = 0.052  # of the height: between two names
 _OPEN = "datum.open"  # marks of fewer draws than another method has at the budget, and of what is not compared
 
 
-def label_efficiency(panel: Panel, looks: Looks) -> Section:
-    """Return the curves of a panel: a line a method, a band over draws, whiskers over test cases."""
-    rows = [row for name in panel.names for row in _rows(panel, name)]
+def label_efficiency(panel: Panel, looks: Looks, names: Mapping[str, str] | None = None) -> Section:
+    """Return the curves of a panel: a line a method, named at its end; band and whiskers of the one in focus.
+
+    names: what lines are called, their full names without any.
+    """
+    rows = [{**row, "label": (names or {}).get(name, name)} for name in panel.names for row in _rows(panel, name)]
     marked = "Open marks: fewer draws than another method at that budget, or not compared with most."
     note = f" {marked}" if any(row["open"] for row in rows) else ""
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
-        f"{panel.metric_label} against labels used. Bands: mean ± one standard deviation over draws of the labels. "
-        "Whiskers: 95 % interval over test cases. Methods that share a budget are set a little apart."
-        + note + some
+        f"{panel.metric_label} against labels used. The band is the mean ± one standard deviation over draws of the "
+        "labels, the whiskers are the 95 % interval over test cases, both of the method under the pointer, or else of the one "
+        "chosen above. Methods that share a budget are set a little apart." + note + some
     )
-    spec = _chart(panel, looks, rows)
+    choice = Menu("uncertainty of", "chosen", panel.names, panel.names[0])
+    spec = _chart(panel, looks, rows, choice)
     figure = Figure("labels", "Label efficiency", caption, spec, {"curves": columns(rows)}, methods=panel.names)
-    return Section("Label efficiency", "", [figure])
+    return Section("Label efficiency", "", [figure], [choice])
 
 
-def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu) -> dict[str, Any]:
     ticks = sorted({row["labels"] for row in rows})
-    where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
-    axis = alt.Axis(grid=False, **where)
+    lowest, highest = _heights(panel, rows)
     base = (
         alt.Chart(alt.NamedData(name="curves"))
         .transform_filter(IS_SHOWN)
         .transform_calculate(place=_place(rows))
         .encode(
-            x=alt.X("place:Q", scale=_scale(ticks), title="labels used (log scale)", axis=axis),
+            x=alt.X("place:Q", scale=scale_with_room(ticks, _ROOM), title="labels used (log scale)", axis=_axis(ticks)),
             color=by_method(panel, looks, "colour"),
         )
     )
-    y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(zero=False, nice=True))
-    band = base.mark_area(opacity=_FAINT if len(panel.names) > _FEW else _SOFT, aria=False).encode(
-        y=alt.Y("sd_low:Q"), y2="sd_high:Q", detail="kind:N"
-    )
+    focus = base.transform_filter(_IN_FOCUS)
+    y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(domain=[lowest, highest], nice=False, zero=False))
+    band = focus.mark_area(opacity=_SOFT, aria=False).encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", detail="kind:N")
     bar = (
-        base.transform_filter(_ALONE)
+        focus.transform_filter(_ALONE)
         .mark_rule(strokeWidth=10, opacity=_SOFT, aria=False)
         .encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", color=by_method(panel, looks, "colour"))
     )
     line = base.mark_line(strokeWidth=2, aria=False).encode(
         y=y, strokeDash=by_method(panel, looks, "dash"), detail="kind:N"
     )
-    whisker = base.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
+    whisker = focus.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(size=60, opacity=1).encode(
         y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel),
         fill=alt.condition(_OPEN, alt.value("transparent"), by_method(panel, looks, "fill")),
-    )  # fmt: skip
+    ).add_params(alt.selection_point(name="near", fields=["method"], on="pointerover", clear="pointerout"))  # fmt: skip
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)
-    wanted = ((band, some_bands), (bar, some_bars), (line, True), (whisker, some_whiskers), (point, True))
-    return as_spec(alt.layer(*(layer for layer, is_there in wanted if is_there)).add_params(shown(panel)))
+    named = _line_names(base, (lowest, highest))
+    wanted = (
+        (band, some_bands),
+        (bar, some_bars),
+        (line, True),
+        (whisker, some_whiskers),
+        (named, True),
+        (point, True),
+    )
+    return as_spec(alt.layer(*(layer for layer, is_there in wanted if is_there)).add_params(shown(panel), menu(choice)))
 
 
-def _scale(labels: list[int]) -> alt.Scale:
-    """Return the log axis; a single budget stands in the middle of a decade."""
-    (low, high), root = (labels[0], labels[-1]), math.sqrt(10)
-    domain = alt.Undefined if low < high else [low / root, high * root]
-    return alt.Scale(type="log", nice=False, padding=18, domain=domain)
+def _axis(ticks: Sequence[int]) -> alt.Axis:
+    where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
+    return alt.Axis(grid=False, **where)
+
+
+def _heights(panel: Panel, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Return the lowest and the highest score that the chart may have to show, with a little air, within its limits."""
+    ends = ("mean", "sd_low", "sd_high", "low", "high")
+    values = [row[name] for row in rows for name in ends if row[name] is not None]
+    lowest, highest = min(values, default=0.0), max(values, default=1.0)
+    air = 0.04 * (highest - lowest) or 0.05
+    least, most = METRICS[panel.metric].limits
+    return max(least, lowest - air), min(most, highest + air)
+
+
+def _line_names(base: Any, heights: tuple[float, float]) -> Any:
+    """Return the names at the right of the lines, in the order of their last points and far enough apart to be read.
+
+    With last points m_1 <= m_2 <= ... and the distance d: the mean of pushing names up, i d + max_{j<=i} (m_j - j d),
+    and of pushing them down, i d + min_{j>=i} (m_j - j d), both of which keep the distance; then moved inside.
+    """
+    lowest, highest = heights
+    apart = _LINE * (highest - lowest)
+    order = [alt.SortField("mean", order="ascending"), alt.SortField("method", order="ascending")]
+    place = f"datum.n * {apart} + (datum.up + datum.down) / 2"
+    inside = (
+        f"max({lowest} + (datum.n - 0.5) * {apart}, min({highest} - (datum.of - datum.n + 0.5) * {apart}, {place}))"
+    )
+    return (
+        base.transform_filter("datum.last && isValid(datum.mean)")
+        .transform_window(n="row_number()", sort=order)
+        .transform_joinaggregate(of="count()")
+        .transform_calculate(slack=f"datum.mean - datum.n * {apart}")
+        .transform_window(up="max(slack)", sort=order, frame=[None, 0])
+        .transform_window(down="min(slack)", sort=order, frame=[0, None])
+        .transform_calculate(height=inside)
+        .mark_text(align="left", baseline="middle", fontSize=12, aria=False, limit=alt.ExprRef(f"{_ROOM} - 14"))
+        .encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 12")), y=alt.Y("height:Q"), text="label:N")
+    )
 
 
 def _place(rows: list[dict[str, Any]]) -> str:
@@ -85,9 +147,10 @@ def _place(rows: list[dict[str, Any]]) -> str:
     decades = math.log10(max(labels) / min(labels))
     budgets = len({row["budget"] for row in rows})
     most = _APART if decades else _APART_ALONE
-    pixels = f"min({most}, {_SHARE:g} * width / {budgets} / length(shown))"
+    width = f"(width - {_ROOM})"
+    pixels = f"min({most}, {_SHARE:g} * {width} / {budgets} / length(shown))"
     rank = "(indexof(shown, datum.method) - (length(shown) - 1) / 2)"
-    return f"datum.labels * pow(10, {rank} * {pixels} * {decades or 1:.6g} / max(width, 1))"
+    return f"datum.labels * pow(10, {rank} * {pixels} * {decades or 1:.6g} / max({width}, 1))"
 
 
 def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
@@ -97,21 +160,23 @@ def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
         curve = [cell for cell in panel.curve(name) if cell.budget.kind == kind]
         has = [cell.sd is not None for cell in curve]
         for i, cell in enumerate(curve):
-            rows.append({**_row(panel, cell), "alone": has[i] and not any(has[max(0, i - 1) : i] + has[i + 1 : i + 2])})
+            alone = has[i] and not any(has[max(0, i - 1) : i] + has[i + 1 : i + 2])
+            rows.append({**_row(panel, cell), "alone": alone, "last": cell is panel.curve(name)[-1]})
     return rows
 
 
 def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
     """Return one point."""
     mean, sd = _defined(cell.mean), cell.sd
+    least, most = METRICS[cell.metric].limits
     return {
         "method": cell.name,
         "labels": cell.n_labels,
         "budget": str(cell.budget),
         "mean": mean,
         "sd": sd,
-        "sd_low": None if sd is None else cell.mean - sd,
-        "sd_high": None if sd is None else cell.mean + sd,
+        "sd_low": None if sd is None else max(least, cell.mean - sd),
+        "sd_high": None if sd is None else min(most, cell.mean + sd),
         "low": cell.low,
         "high": cell.high,
         "draws": len(cell.scores),

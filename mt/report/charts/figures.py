@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,17 @@ def as_spec(chart: Any, *, height: int = HEIGHT) -> Spec:
     spec.pop("config", None)
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     return spec
+
+
+def scale_with_room(labels: Sequence[int], room: str) -> alt.Scale:
+    """Return the log axis of labels, with room at its right; a single budget stands in the middle of a decade.
+
+    room: an expression in pixels.
+    """
+    (low, high), root = (labels[0], labels[-1]), math.sqrt(10)
+    domain = [low, high] if low < high else [low / root, high * root]
+    ends = [alt.ExprRef("0"), alt.ExprRef(f"width - {room}")]
+    return alt.Scale(type="log", nice=False, domain=domain, range=ends, padding=24)
 
 
 def records(table: Table) -> list[dict[str, Any]]:

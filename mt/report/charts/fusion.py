@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -11,12 +13,24 @@ import altair as alt
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import comparisons
-from mt.report.charts.figures import SHADES, Figure, Menu, Section, Spec, as_spec, columns, menu, on_shade
+from mt.report.charts.figures import (
+    SHADES,
+    Figure,
+    Menu,
+    Section,
+    Spec,
+    as_spec,
+    columns,
+    menu,
+    on_shade,
+    scale_with_room,
+)
 from mt.report.charts.palette import COLOURS, SHAPES
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.results.store import ScoreStore
 
 FUSED = "dvme"
+_APART = 12  # pixels between differences at one budget
 # Methods that DVME must beat, and what the page calls them.
 BASELINES = {
     "best-single": "best single model",
@@ -40,7 +54,7 @@ def fusion(store: ScoreStore, panel: Panel) -> Section | None:
         names = list(dict.fromkeys(row["place"] for row in attention))
         choices.append(Menu("attention of", "place", names, names[-1]))
         figures.append(_attention_figure(panel, attention, choices[0]))
-    return Section("What fusing gains", "", figures, choices) if figures else None
+    return Section("What fusing gains", _never_trained(store, fused), figures, choices) if figures else None
 
 
 def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
@@ -65,26 +79,35 @@ def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, 
     low, high = sorted((sign * pair.low, sign * pair.high))
     gain = sign * pair.difference
     return {
-        "method": cell.name, "over": over, "budget": str(cell.budget), "gain": gain, "low": low, "high": high,
+        "method": cell.name, "over": over, "budget": str(cell.budget), "labels": cell.n_labels, "gain": gain,
+        "low": low, "high": high,
         "p": pair.p_holm, "family": pair.n_family, "draws": pair.n_draws,
         "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
     }  # fmt: skip
 
 
 def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
-    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    ticks = sorted({row["labels"] for row in rows})
+    low, high, cut = _focus(rows)
     overs = list(dict.fromkeys(row["over"] for row in rows))
     legend = alt.Legend(orient="bottom", title="gain over", columns=2)
     colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])), legend=legend)
     shape = alt.Shape("over:N", scale=alt.Scale(domain=overs, range=list(SHAPES)[: len(overs)]), legend=legend)
-    base = alt.Chart(alt.NamedData(name="gains")).encode(
-        x=alt.X("budget:N", sort=budgets, title="labels used", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("over:N", sort=overs),
-        color=colour,
+    axis = alt.Axis(grid=False, values=ticks, format=",") if len(ticks) <= 6 else alt.Axis(grid=False, format="~s")
+    decades = math.log10(ticks[-1] / ticks[0]) or 1
+    rank = f"(indexof({json.dumps(overs)}, datum.over) - {(len(overs) - 1) / 2})"
+    base = (
+        alt.Chart(alt.NamedData(name="gains"))
+        .transform_calculate(place=f"datum.labels * pow(10, {rank} * {_APART} * {decades:.6g} / max(width, 1))")
+        .encode(
+            x=alt.X("place:Q", scale=scale_with_room(ticks, "8"), title="labels used (log scale)", axis=axis),
+            color=colour,
+        )
     )
-    whisker = base.mark_rule(strokeWidth=2, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
+    heights = alt.Scale(domain=[low, high], nice=False, zero=False)
+    whisker = base.mark_rule(strokeWidth=2, clip=True, aria=False).encode(y=alt.Y("low:Q", scale=heights), y2="high:Q")
     point = base.mark_point(filled=True, size=70, opacity=1).encode(
-        y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}"),
+        y=alt.Y("gain:Q", title=f"gain in {panel.metric_label}", scale=heights),
         shape=shape,
         description="says:N",
         tooltip=[
@@ -99,23 +122,56 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     says = (
         "Mean difference over the draws that both have, on the same test cases; whiskers: its 95 % interval over draws "
         f"and test cases. Holm is over the {pairs} pairs of DVME and its baselines at a budget."
+        + (" Whiskers that leave the chart are cut at its edge." if cut else "")
     )
     return Figure("gain", "Gain of DVME", says, as_spec(alt.layer(zero, whisker, point)), {"gains": columns(rows)})
+
+
+def _focus(rows: Sequence[dict[str, Any]]) -> tuple[float, float, bool]:
+    """Return the heights that show every gain and zero, and whether a whisker is longer than that.
+
+    A whisker counts up to three times the largest gain, so that one wide interval does not flatten the others.
+    """
+    ends = [row[name] for row in rows for name in ("low", "high") if not math.isnan(row[name])]
+    most = max(3 * max(abs(row["gain"]) for row in rows), 0.01)
+    low, high = max(-most, min([0.0, *ends])), min(most, max([0.0, *ends]))
+    low, high = (min([low, *(r["gain"] for r in rows)]), max([high, *(r["gain"] for r in rows)]))
+    air = 0.06 * (high - low) or 0.01
+    return low - air, high + air, any(not low <= end <= high for end in ends)
 
 
 def _attention(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
     """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
     rows = []
     for cell in fused:
-        draws = [store.fit(score.fit).outcome["attention"] for score in cell.scores]
+        outcomes = [store.fit(score.fit).outcome for score in cell.scores]
+        draws = [outcome["attention"] for outcome in outcomes if _is_trained(outcome)]
+        where = f"{cell.name}, {cell.budget}: network trained in {len(draws)} of {len(outcomes)} draws"
         for name in ("all test cases", *panel.class_names):
             shares = [one["overall"] if name == "all test cases" else one["classes"].get(name) for one in draws]
             known = [share for share in shares if share]
             for model, received in zip(draws[0]["models"], zip(*known, strict=True), strict=True) if known else ():
-                rows.append(
-                    {"place": f"{cell.name}, {cell.budget}", "class": name, "model": model, "share": mean(received)}
-                )
+                rows.append({"place": where, "class": name, "model": model, "share": mean(received)})
     return rows
+
+
+def _is_trained(outcome: Mapping[str, Any]) -> bool:
+    """Say whether a DVME's network was trained; where its start was kept, its attention is uniform and says nothing."""
+    return bool(outcome["settings"].get("epochs", 1))
+
+
+def _never_trained(store: ScoreStore, fused: Sequence[PanelCell]) -> str:
+    """Return which DVMEs trained a network in none of their draws, in words."""
+    none = [
+        f"{cell.n_labels:,}" for cell in fused
+        if not any(_is_trained(store.fit(score.fit).outcome) for score in cell.scores)
+    ]  # fmt: skip
+    if not none:
+        return ""
+    return (
+        f"Network trained in none of the draws at {', '.join(dict.fromkeys(none))} labels: DVME is its start there, "
+        "whose attention is uniform and is not shown."
+    )
 
 
 def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Menu) -> Figure:
@@ -137,5 +193,5 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Menu
         color=on_shade("share"),
     )
     spec: Spec = as_spec(alt.layer(square, text).add_params(menu(choice)))
-    says = "Share of the attention that each model receives, mean over draws, heads and tokens, by true class."
+    says = "Share of the attention that each model receives, mean over draws with a trained network, by true class."
     return Figure("attention", "Attention", says, spec, {"attention": columns(rows)})
