@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mt.datasets.settings import dataset_choice
 from mt.system import files
 from mt.terminal import options, progress
+
+if TYPE_CHECKING:
+    from mt.report.request import ReportRequest
+    from mt.results.store import ScoreStore
 
 
 @click.command(epilog="Example: mt report --dataset pcam --out pcam.html")
@@ -38,6 +43,10 @@ from mt.terminal import options, progress
     metavar="N",
     help="Test cases on each embedding map, at most 50,000 a dataset; 0 draws none.",
 )
+@click.option(
+    "--methods-text", is_flag=True,
+    help="Write methods.md, references.bib and table 1 to the folder, as a paper needs them, and no page.",
+)  # fmt: skip
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
 @options.data_dir
@@ -50,6 +59,7 @@ def report(
     cache_dir: str | None,
     scores: str | None,
     map_points: int,
+    methods_text: bool,
     show_ids: bool,
     thumbnails: bool,
     data_dir: str | None,
@@ -85,6 +95,9 @@ def report(
         request = ReportRequest(
             Path(out).absolute(), datasets=datasets, experiments=experiments, catalog=catalog, maps=maps
         )
+        if methods_text:
+            _print_methods(store, request, as_json=as_json)
+            return
         written = write_report(store, request)
     if as_json:
         facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
@@ -95,3 +108,16 @@ def report(
     for name in written.others:
         command = shlex.join(["mt", "report", "--experiment", name])
         progress.note(f"Not shown, another experiment: {name}. Show it: {command}")
+
+
+def _print_methods(store: ScoreStore, request: ReportRequest, *, as_json: bool) -> None:
+    """Write the methods text and print where it is."""
+    from mt.report.paper.methods_text import write_methods
+
+    written = write_methods(store, request)
+    if as_json:
+        facts = {"methods": str(written.text), "references": str(written.references)}
+        click.echo(json.dumps(facts | {"files": [str(path) for path in written.files]}))
+        return
+    for path in written.files:
+        click.echo(str(path))

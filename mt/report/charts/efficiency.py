@@ -48,8 +48,8 @@ def label_efficiency(panel: Panel, looks: Looks, names: Mapping[str, str] | None
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
         f"{panel.metric_label} against labels used. The band is the mean ± one standard deviation over draws of the "
-        "labels, the whiskers are the 95 % interval over test cases, both of the method under the pointer, or else of the one "
-        "chosen above. Methods that share a budget are set a little apart." + note + some
+        "labels, the whiskers are the 95 % interval over test cases, both of the method under the pointer, else of "
+        "the one chosen above. Methods that share a budget are set a little apart." + note + some
     )
     choice = Menu("uncertainty of", "chosen", panel.names, panel.names[0])
     spec = _chart(panel, looks, rows, choice)

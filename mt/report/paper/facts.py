@@ -1,0 +1,160 @@
+"""The facts of one dataset that a paper states: cases by split and draw, exclusions, missing values.
+
+All come from the score database; exclusions and settings of features from the feature files, where these are there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mt.cache.feature_file.read import status_counts
+from mt.report.panels import Panel, PanelCell
+from mt.report.reproduce import models_of
+from mt.results.store import ScoreStore
+from mt.types import MISSING, LabelledRows
+
+if TYPE_CHECKING:
+    from mt.cache.catalog import Catalog, Entry
+
+_UNKNOWN = (None, "", "unknown", "nan")
+_MOST_VALUES = 8  # of a column that is counted value by value
+
+
+@dataclass(frozen=True)
+class Characteristics:
+    """A column of table 1: one split, or one draw of the labels.  rows: (what, value) in words.
+
+    unknown: labels that are not known, of a multilabel task, and values of each column that are not there.
+    """
+
+    name: str
+    n_rows: int
+    n_groups: int | None
+    rows: tuple[tuple[str, str], ...]
+    unknown: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What became of the images of one split under one backbone: counts by status; None once the file is gone."""
+
+    split: str
+    backbone: str
+    counts: Mapping[str, int] | None
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a paper states of one dataset.  train: the rows that draws are taken from.  draws: each of each budget."""
+
+    panel: Panel
+    train: Characteristics
+    test: Characteristics
+    draws: tuple[Characteristics, ...]
+    flow: tuple[Flow, ...]
+    entries: tuple[Entry, ...]
+    crossed: bool
+
+    @property
+    def title(self) -> str:
+        return self.panel.title
+
+
+def dataset_facts(store: ScoreStore, panel: Panel, catalog: Catalog | None = None) -> DatasetFacts:
+    """Return the facts of one panel."""
+    first = panel.headline[0]
+    fit = store.fit(first.scores[0].fit)
+    pool, cases = store.cases(fit.pool), store.cases(fit.cases)
+    known = (
+        {str(entry.fingerprints.get("file")): entry for entry in catalog.entries(everything=True)} if catalog else {}
+    )
+    files = _files(panel)
+    return DatasetFacts(
+        panel=panel,
+        train=_characteristics("train", pool, panel),
+        test=_characteristics("test", cases, panel),
+        draws=tuple(_draws(store, panel)),
+        flow=tuple(_flow(split, model, known.get(file)) for file, (split, model) in files.items()),
+        entries=tuple(known[file] for file in files if file in known),
+        crossed=fit.pool == fit.cases,
+    )
+
+
+def _files(panel: Panel) -> dict[str, tuple[str, str]]:
+    """Return the split and the backbone of each feature file that scores rest on, by its fingerprint."""
+    return {
+        str(kept["file"]): (split, model)
+        for cell in panel.headline
+        for split, several in cell.scores[0].fingerprints.items()
+        for model, kept in zip(models_of(cell), several, strict=False)
+    }
+
+
+def _flow(split: str, model: str, entry: Entry | None) -> Flow:
+    return Flow(split, model, status_counts(entry.path) if entry is not None else None)
+
+
+def _draws(store: ScoreStore, panel: Panel) -> Iterator[Characteristics]:
+    """Yield each draw of each budget once: those of the first row that has them."""
+    seen: set[tuple[str, int]] = set()
+    for cell in panel.headline:
+        for score in cell.scores:
+            place = str(cell.budget), score.seed
+            if place not in seen:
+                seen.add(place)
+                fit = store.fit(score.fit)
+                drawn = store.cases(fit.pool).take(np.asarray(fit.rows))
+                yield _characteristics(f"{cell.budget}, draw {score.seed}", drawn, panel)
+
+
+def _characteristics(name: str, rows: LabelledRows[None], panel: Panel) -> Characteristics:
+    n = len(rows)
+    found = [*_labels(rows, panel)]
+    unknown = [("labels", int((rows.y == MISSING).sum()))] if rows.y.ndim == 2 else []
+    for column, values in rows.columns.items():
+        there = [value for value in values if value not in _UNKNOWN and value == value]
+        unknown.append((column, n - len(there)))
+        found += _column(column, there)
+    groups = None if rows.groups is None else len({str(group) for group in rows.groups})
+    return Characteristics(name, n, groups, tuple(found), tuple((what, count) for what, count in unknown if count))
+
+
+def _labels(rows: LabelledRows[None], panel: Panel) -> Iterator[tuple[str, str]]:
+    """Yield the cases of each class, or of each label those that hold it among those that are known."""
+    for k, name in enumerate(panel.class_names):
+        if rows.y.ndim == 2:
+            column = rows.y[:, k]
+            yield name, _share(int((column == 1).sum()), int((column != MISSING).sum()))
+        else:
+            yield name, _share(int((rows.y == k).sum()), len(rows))
+
+
+def _column(name: str, values: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Yield a column of numbers as median and quartiles, one of few words as the share of each."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        counts = Counter(map(str, values))
+        if len(counts) <= _MOST_VALUES:
+            yield from ((f"{name}: {value}", _share(count, len(values))) for value, count in sorted(counts.items()))
+        return
+    if len(numbers):
+        low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
+        yield f"{name}, median (quartiles)", f"{middle:g} ({low:g} to {high:g})"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} ({count / of:.1%})" if of else "0"
+
+
+def budgets_of(panel: Panel) -> dict[str, list[PanelCell]]:
+    """Return the headline cells of each budget, few labels first."""
+    found: dict[str, list[PanelCell]] = {}
+    for cell in panel.headline:
+        found.setdefault(str(cell.budget), []).append(cell)
+    return found
