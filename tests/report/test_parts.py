@@ -6,6 +6,7 @@ import csv
 import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,18 @@ def test_a_deviation_that_no_band_can_show_is_drawn_by_itself(
     (figure,) = label_efficiency(panel, looks_of(panel.names)).figures
     rows = records(figure.tables["curves"])
     assert {row["budget"] for row in rows if row["alone"]} == alone
+
+
+def test_a_band_stays_within_what_the_metric_can_be(tmp_path: Path) -> None:
+    (panel,) = collect(filled(tmp_path / "s.sqlite"))
+    wide = [
+        replace(cell, summary=replace(cell.summary, spread=replace(cell.summary.spread, sd=2.0)))
+        for cell in panel.cells
+    ]
+    wide_panel = replace(panel, cells=tuple(wide))
+    (figure,) = label_efficiency(wide_panel, looks_of(panel.names)).figures
+    rows = records(figure.tables["curves"])
+    assert all(0 == row["sd_low"] < row["mean"] < row["sd_high"] == 1 for row in rows)
 
 
 def test_csv_holds_every_cell_in_full(tmp_path: Path) -> None:

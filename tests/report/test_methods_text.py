@@ -1,0 +1,121 @@
+"""The methods text says what the store and the feature files hold, escaped, and names what they do not answer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mt.cli import group
+from mt.probe.protocols import PROTOCOLS
+from mt.report import ReportRequest, collect
+from mt.report.paper.checklists import GUIDELINES, answered, unanswered
+from mt.report.paper.facts import dataset_facts
+from mt.report.paper.methods_text import methods, write_methods
+from mt.report.paper.paragraph import md
+from mt.report.paper.references import REFERENCES, of_backbone
+from tests.report.stores import filled
+from tests.report.test_fusion import fused
+
+HOSTILE = "<script>alert(1)</script>|`*"
+
+
+def test_the_paragraph_holds_the_counts_of_the_store(tmp_path: Path) -> None:
+    store = fused(tmp_path / "scores.sqlite")
+    written = write_methods(store, ReportRequest(tmp_path / "r.html"))
+    text = written.text.read_text(encoding="utf-8")
+    assert "pcam is a binary task with 2 classes (normal, tumour)." in text
+    assert "drawn from 300 cases without known patients or groups" in text
+    assert "the test split has 120 cases of 40 patients or groups" in text
+    assert "1 % (3 labels, 2 draws), 10 % (30 labels, 2 draws), 100 % (300 labels, 1 draw)" in text
+    assert f"Protocol default (hash {PROTOCOLS['default'].fingerprint[:12]})" in text
+    assert "dvme: DVME" in text
+    assert "torch 2.6.0 [@paszke2019pytorch]" in text
+
+
+def test_every_citation_has_an_entry_and_every_entry_is_cited(tmp_path: Path) -> None:
+    store = fused(tmp_path / "scores.sqlite")
+    written = write_methods(store, ReportRequest(tmp_path / "r.html"))
+    text, entries = (path.read_text(encoding="utf-8") for path in (written.text, written.references))
+    cited = set(re.findall(r"@([\w-]+)", text))
+    assert {"truong2021transferable", "backbone-simclr", "collins2024tripod"} <= cited
+    assert set(re.findall(r"^@\w+\{([^,]+),", entries, re.MULTILINE)) == cited
+    assert entries.count("{") == entries.count("}")
+
+
+def test_table_1_is_by_split_and_draw(tmp_path: Path) -> None:
+    store = filled(tmp_path / "scores.sqlite", seeds=2)
+    written = write_methods(store, ReportRequest(tmp_path / "r.html"))
+    (path,) = (path for path in written.files if path.suffix == ".csv")
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    assert [row["of"] for row in rows] == [
+        "train", "test", "1 %, draw 0", "1 %, draw 1", "10 %, draw 0", "10 %, draw 1", "100 %, draw 0",
+    ]  # fmt: skip
+    (panel,) = collect(store)
+    fit = store.fit(panel.headline[0].scores[0].fit)
+    pool, cases = store.cases(fit.pool), store.cases(fit.cases)
+    assert rows[0]["tumour"] == f"{int(pool.y.sum())} ({pool.y.mean():.1%})"
+    assert rows[1]["tumour"] == f"{int(cases.y.sum())} ({cases.y.mean():.1%})"
+    assert rows[2]["tumour"] == f"{int(pool.y[fit.rows].sum())} ({pool.y[fit.rows].mean():.1%})"
+    assert [row["cases"] for row in rows] == ["300", "120", "3", "3", "30", "30", "300"]
+
+
+def test_missing_labels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.random.default_rng(0).integers(-1, 2, (300, 2)).astype(np.int8)
+    monkeypatch.setattr("tests.report.stores._labels", lambda task, k, n: labels[:n])
+    store = filled(tmp_path / "s.sqlite", task="multilabel", class_names=("Mass", "Nodule"), seeds=1)
+    (panel,) = collect(store)
+    facts = dataset_facts(store, panel)
+    assert facts.train.unknown == (("labels", int((labels == -1).sum())),)
+    claim = {number: answer for number, _, answer in answered(facts, GUIDELINES[0])}
+    assert f"labels of {int((labels == -1).sum()):,} train cases" in claim["12"]
+
+
+@pytest.mark.parametrize("guideline", GUIDELINES, ids=lambda one: one.name)
+def test_items_are_answered_once_or_named_as_left_out(tmp_path: Path, guideline) -> None:
+    store = filled(tmp_path / "s.sqlite", seeds=1)
+    (panel,) = collect(store)
+    facts = dataset_facts(store, panel)
+    there = [number for number, _, _ in answered(facts, guideline)]
+    assert there == sorted(set(there), key=guideline.items.index)
+    left = unanswered(guideline, [facts])
+    assert sorted([*there, *left]) == sorted(guideline.items)
+    assert f"- {guideline.name}: {', '.join(left)}" in methods(store, [panel], None)[0]
+
+
+def test_the_numbers_of_the_guidelines() -> None:
+    """44 items of CLAIM 2024, 27 of TRIPOD+AI, 40 of STARD-AI, parts by letter."""
+    assert [len({re.sub("[a-z]", "", item) for item in one.items}) for one in GUIDELINES] == [44, 27, 40]
+    assert {"12g", "18f", "23a"} <= set(GUIDELINES[1].items)
+    assert {"15d", "40b", "24"} <= set(GUIDELINES[2].items)
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", dataset=f"folder:{HOSTILE}", class_names=("ok", HOSTILE), seeds=1)
+    text, references, _ = methods(store, collect(store), None)
+    assert "<script>" not in text
+    assert md(HOSTILE) in text
+    assert HOSTILE not in references
+    entry = of_backbone("a}, @evil{b", "x\\y", "{").bibtex("key")
+    assert entry.count("{") == entry.count("}") == 1 + len(entry.splitlines()) - 2
+    assert all(
+        reference.bibtex("k").count("{") == reference.bibtex("k").count("}") for reference in REFERENCES.values()
+    )
+
+
+def test_the_command_writes_the_text_and_no_page(tmp_path: Path) -> None:
+    filled(tmp_path / "scores.sqlite", seeds=1)
+    asked = ["report", "--methods-text", "--json", "--scores", str(tmp_path / "scores.sqlite")]
+    asked += ["--cache-dir", str(tmp_path / "cache"), "--out", str(tmp_path / "r.html")]
+    found = CliRunner().invoke(group, asked)
+    assert found.exit_code == 0, found.output
+    facts = json.loads(found.output)
+    assert Path(facts["methods"]) == tmp_path / "r" / "methods.md"
+    assert all(Path(path).exists() for path in facts["files"])
+    assert not (tmp_path / "r.html").exists()
