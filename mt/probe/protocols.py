@@ -66,11 +66,52 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """The mean probability of logistic regression and shrinkage LDA, both on transformed features.
+
+    transforms: the first is taken unless another is clearly better on held-out rows; "root" is the square root, of
+    features without a negative value.
+    least: classes from which on LDA is part of the mean; with fewer, and for classes in order or several labels, the
+    logistic regression predicts alone.
+    shrinkages: candidates for that of LDA's covariance; None is Ledoit and Wolf's.
+    temperatures: candidates for what divides LDA's logits.
+    """
+
+    kind: ClassVar[str] = "Blend"
+    logistic: Logistic
+    transforms: tuple[Literal["root", "none"], ...] = ("root", "none")
+    least: int = 3
+    shrinkages: tuple[float | None, ...] = (0.9, None, 0.99)
+    temperatures: tuple[float, ...] = tuple(2.0**power for power in range(10))
+
+
+@dataclass(frozen=True)
+class Propagate:
+    """Label propagation over all train rows, most of them without a label, averaged with logistic regression.
+
+    weights: candidates for the share of propagation in the mean.
+    temperatures: candidates for what divides the logarithms of propagated probabilities.
+    """
+
+    kind: ClassVar[str] = "Propagate"
+    logistic: Logistic
+    neighbours: int = 10
+    alpha: float = 0.95
+    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    temperatures: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+Method = Logistic | Head | Neighbours | Blend | Propagate
+
+
+@dataclass(frozen=True)
 class Validation:
     """Where the labels that choose a setting come from, always inside the budget unless `--select val` is given.
 
     kind: "folds" (stratified group folds, all rows predicted out of fold), "holdout" (a share of the budget) or "none".
     seed: of the hold-out; None is the draw's own.  ties: which of equally good C (or k) is taken.
+    repeats: how many times the folds are drawn, and losses averaged, where the budget has fewer than `few` rows per
+    class.
     """
 
     kind: Literal["folds", "holdout", "none"]
@@ -78,6 +119,8 @@ class Validation:
     fraction: float = 0.0
     seed: int | None = None
     ties: Literal["smaller", "larger"] = "smaller"
+    repeats: int = 1
+    few: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +130,7 @@ class Protocol:
     name: str
     title: str
     source: str
-    method: Logistic | Head | Neighbours
+    method: Method
     validation: Validation
     scaling: Literal["standardize", "none", "l2"]
     selection_metric: Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1"] | None
@@ -106,7 +149,16 @@ class Protocol:
         settings = dataclasses.asdict(self)
         for prose in ("title", "source", "validation_source", "embedding", "published", "deviations"):
             del settings[prose]
+        if self.validation.repeats == 1:  # as before folds could be drawn several times: stored scores stay valid
+            del settings["validation"]["repeats"], settings["validation"]["few"]
         return digest({"revision": REVISION, "kind": self.method.kind, **settings})
+
+    @property
+    def logistic(self) -> Logistic | None:
+        """The logistic regression that the method is, or is made of; None if it has none."""
+        if isinstance(self.method, Logistic):
+            return self.method
+        return self.method.logistic if isinstance(self.method, (Blend, Propagate)) else None
 
     def check_select(self, select: str) -> None:
         """Refuse a validation split if the protocol chooses nothing: its labels would be counted but not used."""
@@ -134,6 +186,8 @@ def _powers(start: float, stop: float, count: int) -> tuple[float, ...]:
 # The values of C of protocol `default`. Fusion sweeps the same values, equal to the last bit.
 DEFAULT_CS = _powers(-3, 3, 13)
 
+_FOLDS = "as default; with fewer than 10 rows per class three draws of the folds, their losses averaged"
+_REPEATED = Validation("folds", folds=5, repeats=3, few=10)
 _OUR_CARVE = "its own validation split became a stratified, group-aware fifth of the budget (or --select val)"
 _OUR_LIMITS = (
     "C = 1, flagged fixed_C, where a class has too few rows or groups to hold any out",
@@ -157,6 +211,32 @@ PROTOCOLS: dict[str, Protocol] = {
                 "up to 5 stratified group folds of the budget, pooled out of fold, ties to the smaller C; "
                 "C = 1, flagged fixed_C, where a class has fewer than two groups"
             ),
+        ),
+        Protocol(
+            name="blend",
+            title="Mean probability of logistic regression and shrinkage LDA, on square roots of the features",
+            source="mt, docs/protocols.md; Ledoit and Wolf, Journal of Multivariate Analysis 88 (2004)",
+            method=Blend(Logistic(Cs=DEFAULT_CS)),
+            validation=_REPEATED,
+            scaling="standardize",
+            selection_metric="log_loss",
+            tasks=TASKS,
+            validation_source=(
+                f"{_FOLDS}; square roots of features without a negative value, unless the features as they are have a "
+                "lower log loss by more than a standard error"
+            ),
+            deviations=("two classes, classes in order and several labels: logistic regression alone (no_lda)",),
+        ),
+        Protocol(
+            name="propagate",
+            title="Labels propagated over the train images without a label, averaged with logistic regression",
+            source="mt, docs/protocols.md; Zhou et al., Learning with Local and Global Consistency, NIPS 2003",
+            method=Propagate(Logistic(Cs=DEFAULT_CS)),
+            validation=_REPEATED,
+            scaling="standardize",
+            selection_metric="log_loss",
+            validation_source=f"{_FOLDS}; weight and temperature by the log loss of the same held-out rows",
+            deviations=("uses the images of the whole train split, without their labels (uses_unlabelled)",),
         ),
         Protocol(
             name="dinov2-logreg",
@@ -371,8 +451,8 @@ class Fitting:
 
     @property
     def solver(self) -> Solver | None:
-        """The solver, ready to be called; None if the protocol is not a logistic regression."""
-        return get_solver(self.solver_name) if isinstance(self.protocol.method, Logistic) else None
+        """The solver, ready to be called; None if the protocol has no logistic regression."""
+        return get_solver(self.solver_name) if self.protocol.logistic else None
 
     @property
     def batched(self) -> bool:
@@ -382,7 +462,7 @@ class Fitting:
     def identity(self) -> dict[str, Any]:
         """Return what enters the identity of a question."""
         solver = check_solver(self.solver_name)
-        if isinstance(self.protocol.method, Logistic):
+        if self.protocol.logistic:
             return {"protocol": self.protocol.fingerprint, "solver": [solver.name, solver.revision]}
         if solver.name != "torch":
             raise InputError(
@@ -393,10 +473,47 @@ class Fitting:
 
 
 @dataclass(frozen=True)
+class FoldPredictions:
+    """Predictions of the rows of a budget, each made without the labels of its fold.
+
+    p: probabilities (repeats, n, outputs) of the classes in the budget, in order.  fold: (repeats, n).
+    y: (n,) classes, numbered among the outputs.  known: (repeats, n) whether the fold's fitting rows hold the class.
+    """
+
+    p: Array
+    fold: Array
+    y: Array
+    known: Array
+
+    def losses(self, p: Array | None = None) -> Array:
+        """Return the log loss (n,) of each row, the mean over repeats, of these or of other probabilities.
+
+        NaN where no repeat can score the row.
+        """
+        import numpy as np
+
+        of_class = (self.p if p is None else p)[:, np.arange(len(self.y)), self.y]
+        losses = np.where(self.known, -np.log(np.maximum(of_class, 1e-12)), 0.0).sum(axis=0)
+        counts = self.known.sum(axis=0)
+        return np.asarray(np.where(counts > 0, losses / np.maximum(counts, 1), np.nan))
+
+    def kept(self, outputs: Array, n_classes: int, *, binary: bool) -> Array:
+        """Return the mean over repeats as `Fitted.held_out`; outputs: the classes that p is of."""
+        import numpy as np
+
+        p = np.zeros((len(self.y), n_classes))
+        counts = self.known.sum(axis=0)
+        p[:, outputs] = np.where(self.known[:, :, None], self.p, 0.0).sum(axis=0) / np.maximum(counts, 1)[:, None]
+        p[counts == 0] = np.nan
+        return np.asarray(p[:, 1] if binary else p, dtype=np.float32)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A probe with what was chosen, the scores it was chosen by, and what a reader should know.
 
     held_out: the probabilities of the budget's rows out of fold, NaN where there is none; None without folds of all.
+    folded: the same of each repeat of the folds, if they chose and the task has one label per row.
     """
 
     probe: Probe
@@ -404,6 +521,7 @@ class Fitted:
     selection: dict[str, Any]
     flags: tuple[str, ...] = ()
     held_out: Array | None = None
+    folded: FoldPredictions | None = None
 
 
 # Selection: which rows are held out, and candidates' scores on them ---------------------------------------------------

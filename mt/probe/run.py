@@ -24,7 +24,8 @@ from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
 from mt.probe.budgets.random_draws import RandomDraws
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
-from mt.probe.protocols import Fitted, Fitting, Logistic, Neighbours, get_protocol
+from mt.probe.methods.propagation import UnlabelledPool
+from mt.probe.protocols import Blend, Fitted, Fitting, Logistic, Neighbours, Propagate, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
 from mt.probe.request import Foldable, ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
@@ -141,7 +142,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     fitting = Fitting(recipe, request.solver, request.device)
     how = {**fitting.identity(), "select": request.select}
     questions = [
-        Question(pair, budget, seed, "probe", {**how, **(bag_recipe(pair.bagging) if pair.bagging else {})}, draw)
+        Question(pair, budget, seed, "probe", {**how, **_rows_recipe(pair, fitting)}, draw)
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
@@ -156,6 +157,15 @@ def run_probe(request: ProbeRequest) -> Answers:
         if drawn_to and not drawn_to.exists():
             save_draws(drawn_to, questions, draws, store)
         return answers
+
+
+def _rows_recipe(pair: Pair, fitting: Fitting) -> dict[str, Any]:
+    """Return what rows a fit takes beside the budget's: cases of several, and the train rows without their labels."""
+    unlabelled = isinstance(fitting.protocol.method, Propagate)
+    return {
+        **(bag_recipe(pair.bagging) if pair.bagging else {}),
+        **({"pool": pair.fingerprints["train"]} if unlabelled else {}),
+    }
 
 
 def decisions_of(
@@ -325,6 +335,7 @@ class Prober:
         self.fitting, self.store, self.draws, self.folder, self.opened = fitting, store, draws, folder, opened
         self.decider = decider
         self._loaded: tuple[Features, str, str] | None = None
+        self._unlabelled: tuple[Features, UnlabelledPool] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
         """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw.
@@ -346,7 +357,7 @@ class Prober:
             some = wanted[start : start + at_once]
             fits = fit_probes(
                 [(features.drawn(draw.rows), question.seed) for question, draw in some], fitting,
-                validation=features.validation,
+                validation=features.validation, pool=self._pool(features),
             )  # fmt: skip
             for (question, draw), fitted in zip(some, fits, strict=True):
                 if self.decider:
@@ -355,6 +366,17 @@ class Prober:
                         partial(fit_probe, fitting=fitting, seed=question.seed, validation=features.validation),
                     )  # fmt: skip
                 yield self._fit(question, draw, fitting, fitted)
+
+    def _pool(self, features: Features) -> UnlabelledPool | None:
+        """Return all train rows, if the protocol uses them; its graph of neighbours serves all draws of a pair."""
+        if not isinstance(self.fitting.protocol.method, Propagate):
+            return None
+        if self._unlabelled is None or self._unlabelled[0] is not features:
+            pool = UnlabelledPool(features.train.embeddings, features.train.ids, self.fitting.device)
+            self._unlabelled = features, pool
+        if self.folder:
+            self._unlabelled[1].check_size()
+        return self._unlabelled[1]
 
     def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:
         """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
@@ -421,9 +443,13 @@ def fit_probe(budget: BudgetRows, fitting: Fitting, *, seed: int, validation: Bu
 
 
 def fit_probes(
-    draws: Sequence[tuple[BudgetRows, int]], fitting: Fitting, *, validation: BudgetRows | None = None
-) -> list[Fitted]:
-    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
+    draws: Sequence[tuple[BudgetRows, int]], fitting: Fitting, *, validation: BudgetRows | None = None,
+    pool: UnlabelledPool | None = None,
+) -> list[Fitted]:  # fmt: skip
+    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone.
+
+    pool: all train rows, for a protocol that uses them without their labels.
+    """
     method = fitting.protocol.method
     if isinstance(draws[0][0].X, Bags):
         return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]
@@ -431,6 +457,14 @@ def fit_probes(
         from mt.probe.methods.linear import fit_logistic_probes
 
         return fit_logistic_probes(draws, fitting, method, validation)
+    if isinstance(method, Blend):
+        from mt.probe.methods.blend import fit_blends
+
+        return fit_blends(draws, fitting, method, validation)
+    if isinstance(method, Propagate):
+        from mt.probe.methods.propagation import fit_propagations
+
+        return fit_propagations(draws, fitting, method, validation, pool)
     if isinstance(method, Neighbours):
         from mt.probe.methods.neighbours import fit_neighbours
 

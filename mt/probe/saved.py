@@ -15,9 +15,11 @@ import numpy.typing as npt
 from mt.cache.names import slug
 from mt.errors import InputError
 from mt.probe.methods.attention import AttentionProbe
+from mt.probe.methods.blend import MeanProbe
 from mt.probe.methods.gradient_heads import AveragedProbe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
+from mt.probe.methods.propagation import PropagatedProbe
 from mt.results.model_files import (
     Tensors,
     check_classes,
@@ -159,6 +161,11 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
         parts = [taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}
         return tensors, {**parts[0][1], "averaged": len(parts)}
+    if isinstance(probe, MeanProbe):
+        every = [taken_apart(part) for part in probe.probes]
+        tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(every) for name, array in t.items()}
+        kept = {"kind": "mean", "weights": list(probe.weights), "parts": [about for _, about in every]}
+        return tensors, {**kept, "task": every[0][1]["task"], "n_classes": every[0][1]["n_classes"]}
     if isinstance(probe, AttentionProbe):
         linear, shape = taken_apart(probe.linear)
         seen = {"instance_mean": probe.scaling.mean, "instance_scale": probe.scaling.scale}
@@ -169,9 +176,14 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     elif isinstance(probe, NeighbourProbe):
         tensors = {"bank": probe.bank, "labels": probe.labels}
         rebuild = {"kind": "neighbours", "k": probe.k, "vote": probe.vote, "temperature": probe.temperature}
+    elif isinstance(probe, PropagatedProbe):
+        tensors = {"bank": probe.bank, "shares": probe.shares}
+        rebuild = {"kind": "propagated", "k": probe.k, "temperature": probe.temperature}
     else:
         raise TypeError(f"no format for a {type(probe).__name__}")
     tensors |= {"mean": probe.scaling.mean, "scale": probe.scaling.scale}
+    if probe.scaling.root is not None:
+        tensors["root"] = probe.scaling.root.astype(np.uint8)
     clip = probe.scaling.clip if probe.scaling.clip < np.inf else None
     shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit, "clip": clip}
     return tensors, {**rebuild, **shared}
@@ -183,21 +195,31 @@ def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
         one = {key: value for key, value in about.items() if key != "averaged"}
         runs = []
         for number in range(about["averaged"]):
-            start = f"{number}."
-            runs.append(
-                put_together({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}, one)
-            )
+            runs.append(put_together(_part(tensors, number), one))
         return AveragedProbe(tuple(run for run in runs if isinstance(run, LinearProbe)))
+    if about["kind"] == "mean":
+        parts = [put_together(_part(tensors, number), part) for number, part in enumerate(about["parts"])]
+        return MeanProbe(tuple(parts), tuple(about["weights"]))
     if about["kind"] == "attention":
         linear = put_together(tensors, {**about, "kind": "linear"})
         assert isinstance(linear, LinearProbe)
         scaling = Scaling(tensors["instance_mean"], tensors["instance_scale"], clip=CLIP)
         return AttentionProbe(linear, scaling, (tensors["V"], tensors["U"], tensors["w"]) if "V" in tensors else None)
     clip = np.inf if about["clip"] is None else about["clip"]
-    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip)
+    root = tensors["root"].astype(bool) if "root" in tensors else None
+    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip, root=root)
     task, n_classes = about["task"], about["n_classes"]
     if about["kind"] == "linear":
-        parts = (tensors[name] for name in ("coef", "intercept", "outputs", "base"))
-        return LinearProbe(task, n_classes, scaling, *parts)
+        weights = (tensors[name] for name in ("coef", "intercept", "outputs", "base"))
+        return LinearProbe(task, n_classes, scaling, *weights)
+    if about["kind"] == "propagated":
+        shape = about["k"], about["temperature"]
+        return PropagatedProbe(task, n_classes, scaling, tensors["bank"], tensors["shares"], *shape)
     rule = {name: about[name] for name in ("k", "vote", "temperature")}
     return NeighbourProbe(task, n_classes, scaling, tensors["bank"], tensors["labels"], **rule)
+
+
+def _part(tensors: Tensors, number: int) -> Tensors:
+    """Return the tensors of one of several probes."""
+    start = f"{number}."
+    return {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}

@@ -306,7 +306,9 @@ def describe(protocol: Protocol) -> dict[str, Any]:
 
 def stated(protocol: Protocol) -> list[tuple[str, str]]:
     """Return the lines of `mt probe --list-protocols` on one protocol."""
-    method = {name: value for name, value in dataclasses.asdict(protocol.method).items() if value is not None}
+    method = dataclasses.asdict(protocol.method)
+    method = {**method.pop("logistic", {}), **method}
+    method = {name: value for name, value in method.items() if value is not None}
     settings = ", ".join(f"{name} {_short(value)}" for name, value in method.items())
     lines = [
         ("what", protocol.title),

@@ -214,7 +214,7 @@ def test_ties_go_as_each_origin_breaks_them(name: str, C: float) -> None:
 def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("multiclass")
     fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
-    monkeypatch.setattr(linear, "carve", lambda *_: fold)
+    monkeypatch.setattr(linear, "carves", lambda *_: [fold])
     seen: list[np.ndarray] = []
     original = linear.ScaledBudget.logits
     monkeypatch.setattr(linear.ScaledBudget, "logits", lambda *a: seen.append(original(*a)) or seen[-1])

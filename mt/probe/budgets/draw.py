@@ -258,6 +258,7 @@ class DrawSource:
 # Selection: which rows of a budget are held out, and candidates' scores on them ---------------------------------------
 
 Floats = npt.NDArray[np.float64]
+_REPEAT = 1_000_003  # between the seeds of repeats: further than any two draws' seeds
 
 
 def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | None:
@@ -280,6 +281,14 @@ def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | N
     fold = np.full(len(budget.y), -1)
     fold[parts["held"]] = 0
     return fold
+
+
+def carves(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> list[Array]:
+    """Return the folds of every repeat, the first those of `carve`; more than one only where rows are few."""
+    validation = fitting.protocol.validation
+    few = not fitting.multilabel and len(budget.y) < validation.few * len(np.unique(budget.y))
+    seeds = [seed + _REPEAT * repeat for repeat in range(validation.repeats if few else 1)]
+    return [fold for one in seeds if (fold := carve(budget, fitting, one)) is not None]
 
 
 def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:

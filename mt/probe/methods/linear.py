@@ -14,13 +14,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.budgets.draw import best, candidate_scores, carve, teachable
-from mt.probe.protocols import Fitted, Fitting, Logistic
+from mt.probe.budgets.draw import best, candidate_scores, carves, teachable
+from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Logistic
 from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:
@@ -34,33 +35,40 @@ _BLOCK = 128  # rows turned into float64 at once: they stay in a core's cache
 
 @dataclass(frozen=True)
 class Scaling:
-    """Features become (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`."""
+    """Features become (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`.
+
+    root (dim,): columns that become their square roots before all else, values below zero counting as zero.
+    """
 
     mean: Floats
     scale: Floats
     unit: bool = False
     clip: float = np.inf
+    root: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def learn(cls, X: Array, kind: str) -> Scaling:
+    def learn(cls, X: Array, kind: str, root: npt.NDArray[np.bool_] | None = None) -> Scaling:
         """Learn from the draw's rows alone; looks at no label.  A constant column is only centred."""
         dim = X.shape[1]
         if kind != "standardize":
             return cls(np.zeros(dim), np.ones(dim), unit=kind == "l2")
         mean, squares = np.zeros(dim), np.zeros(dim)
-        for rows in blocks(X):
+        for rows in blocks(X, root):
             mean += rows.sum(axis=0) / len(X)
-        for rows in blocks(X):
+        for rows in blocks(X, root):
             squares += np.square(rows - mean).sum(axis=0) / len(X)
         scale = np.sqrt(squares)
         flat = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 rounding of a constant is not a spread
-        return cls(mean, np.where(flat, 1.0, scale), clip=CLIP)
+        return cls(mean, np.where(flat, 1.0, scale), clip=CLIP, root=root)
 
     def apply(self, X: Array, dtype: str = "float32") -> Array:
         """Return the scaled rows as a new array."""
         out = np.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), _BLOCK):
-            rows = (X[start : start + _BLOCK].astype(np.float64) - self.mean) / self.scale
+            rows = X[start : start + _BLOCK].astype(np.float64)
+            if self.root is not None:
+                rooted(rows, self.root)
+            rows = (rows - self.mean) / self.scale
             if self.clip < np.inf:
                 np.clip(rows, -self.clip, self.clip, out=rows)
             if self.unit:
@@ -95,9 +103,18 @@ class LinearProbe:
         return (out[:, 1] if self.task == "binary" else out).astype(np.float32)
 
 
-def blocks(X: Array) -> Iterator[Floats]:
-    """Return an iterator over consecutive rows in float64, a few at a time."""
-    return (X[start : start + _BLOCK].astype(np.float64) for start in range(0, len(X), _BLOCK))
+def blocks(X: Array, root: npt.NDArray[np.bool_] | None = None) -> Iterator[Floats]:
+    """Yield consecutive rows in float64, a few at a time, with the square roots of some columns."""
+    for start in range(0, len(X), _BLOCK):
+        rows = X[start : start + _BLOCK].astype(np.float64)
+        if root is not None:
+            rooted(rows, root)
+        yield rows
+
+
+def rooted(rows: Floats, columns: npt.NDArray[np.bool_]) -> None:
+    """Take the square roots of some columns in place; values below zero count as zero."""
+    rows[:, columns] = np.sqrt(np.maximum(rows[:, columns], 0.0))
 
 
 def link(logits: Floats, task: str) -> Floats:
@@ -134,12 +151,18 @@ def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.i
 
 def fit_logistic_probes(
     draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Logistic,
-    validation: LabelledRows[Array] | None,
+    validation: LabelledRows[Array] | None, roots: Sequence[npt.NDArray[np.bool_] | None] | None = None,
 ) -> list[Fitted]:  # fmt: skip
-    """Fit every C at once, choose one on held-out rows of each budget, and keep its fit on the whole budget."""
+    """Fit every C at once, choose one on held-out rows of each budget, and keep its fit on the whole budget.
+
+    roots: for each draw, the columns whose square roots are taken.
+    """
     from sklearn.exceptions import ConvergenceWarning
 
-    budgets = [ScaledBudget.of(rows, seed, fitting, method, validation) for rows, seed in draws]
+    budgets = [
+        ScaledBudget.of(rows, seed, fitting, method, validation, root)
+        for (rows, seed), root in zip(draws, roots or [None] * len(draws), strict=True)
+    ]
     ways: dict[Callable[[list[ScaledBudget]], list[Fitted]], list[int]] = {}
     for number, budget in enumerate(budgets):
         ways.setdefault(budget.way(), []).append(number)
@@ -181,17 +204,19 @@ def _by_folds(budgets: list[ScaledBudget]) -> list[Fitted]:
     from mt.probe.solver.api import solve_folds, solve_refits
 
     requests = [budget.request(budget.method.Cs) for budget in budgets]
-    folded = solve_folds(requests, [budget.held_out() for budget in budgets], budgets[0].solver)
-    choices = [budget.choose(path.oof) for budget, path in zip(budgets, folded, strict=True)]
+    every = [request for request, budget in zip(requests, budgets, strict=True) for _ in budget.folds]
+    solved = iter(solve_folds(every, [fold for budget in budgets for fold in budget.folds], budgets[0].solver))
+    folded = [list(islice(solved, len(budget.folds))) for budget in budgets]
+    choices = [budget.choose([path.oof for path in paths]) for budget, paths in zip(budgets, folded, strict=True)]
     chosen = [request.at(C) for request, (C, _) in zip(requests, choices, strict=True)]
-    refits = solve_refits(chosen, folded, budgets[0].solver)
+    refits = solve_refits(chosen, [paths[0] for paths in folded], budgets[0].solver)
     held = [
-        budget.out_of_fold(path.oof[budget.method.Cs.index(C)])
-        for budget, path, (C, _) in zip(budgets, folded, choices, strict=True)
+        budget.predicted([one.oof for one in paths], C)
+        for budget, paths, (C, _) in zip(budgets, folded, choices, strict=True)
     ]
     return [
-        replace(budget.fitted(path, selection=selection), held_out=p)
-        for budget, path, p, (_, selection) in zip(budgets, refits, held, choices, strict=True)
+        replace(budget.fitted(path, selection=selection), held_out=p, folded=by_fold)
+        for budget, path, (p, by_fold), (_, selection) in zip(budgets, refits, held, choices, strict=True)
     ]
 
 
@@ -200,8 +225,8 @@ def _by_hold_out(budgets: list[ScaledBudget]) -> list[Fitted]:
     from mt.probe.solver.api import solve_paths
 
     solver = budgets[0].solver
-    kept = solve_paths([budget.request(budget.method.Cs, budget.held_out() < 0) for budget in budgets], solver)
-    choices = [budget.choose(budget.logits(path)) for budget, path in zip(budgets, kept, strict=True)]
+    kept = solve_paths([budget.request(budget.method.Cs, budget.folds[0] < 0) for budget in budgets], solver)
+    choices = [budget.choose([budget.logits(path)]) for budget, path in zip(budgets, kept, strict=True)]
     paths = solve_paths([budget.request([C]) for budget, (C, _) in zip(budgets, choices, strict=True)], solver)
     return [
         budget.fitted(path, selection=selection)
@@ -213,13 +238,13 @@ def _by_hold_out(budgets: list[ScaledBudget]) -> list[Fitted]:
 class ScaledBudget:
     """A budget's scaled features, its labels numbered among the outputs that it can teach, and the fold of each row.
 
-    probe: the probe to be, without weights.  fold: None if C is not chosen on held-out rows; -1 for rows that are
-    never held out.
+    probe: the probe to be, without weights.  folds: one per repeat, none if C is not chosen on held-out rows; -1 for
+    rows that are never held out.
     """
 
     X: Array
     y: Array
-    fold: Array | None
+    folds: tuple[Array, ...]
     probe: LinearProbe
     fitting: Fitting
     method: Logistic
@@ -228,22 +253,24 @@ class ScaledBudget:
     @classmethod
     def of(
         cls, rows: LabelledRows[Array], seed: int, fitting: Fitting, method: Logistic,
-        validation: LabelledRows[Array] | None,
+        validation: LabelledRows[Array] | None, root: npt.NDArray[np.bool_] | None = None,
     ) -> ScaledBudget:  # fmt: skip
         """Scale a budget and hold rows out where they are to choose C."""
         outputs, base = known_outputs(rows.y, fitting.task, fitting.n_classes)
-        scaling = Scaling.learn(rows.X, fitting.protocol.scaling)
+        scaling = Scaling.learn(rows.X, fitting.protocol.scaling, root)
         nothing = np.zeros((0, rows.X.shape[1])), np.zeros(0)
         probe = LinearProbe(fitting.task, fitting.n_classes, scaling, *nothing, outputs, base)
         if not len(outputs):
-            return cls(rows.X, rows.y, None, probe, fitting, method, validation)
+            return cls(rows.X, rows.y, (), probe, fitting, method, validation)
         y = rows.y[:, outputs] if fitting.multilabel else np.searchsorted(outputs, rows.y)
-        fold = None
+        folds: tuple[Array, ...] = ()
         if len(method.Cs) > 1 and validation is None:
-            fold = carve(rows, fitting, seed)
-            if fold is not None and not teachable(y, fold, len(outputs), multilabel=fitting.multilabel).any():
-                fold = None
-        return cls(scaling.apply(rows.X, method.dtype), y, fold, probe, fitting, method, validation)
+            folds = tuple(
+                fold
+                for fold in carves(rows, fitting, seed)
+                if teachable(y, fold, len(outputs), multilabel=fitting.multilabel).any()
+            )
+        return cls(scaling.apply(rows.X, method.dtype), y, folds, probe, fitting, method, validation)
 
     @property
     def solver(self) -> Solver:
@@ -257,7 +284,7 @@ class ScaledBudget:
             return _one_class
         if len(self.method.Cs) > 1 and self.validation is not None:
             return _by_validation_split
-        if self.fold is None:
+        if not self.folds:
             return _fixed
         return _by_folds if self.fitting.protocol.validation.kind == "folds" else _by_hold_out
 
@@ -274,43 +301,54 @@ class ScaledBudget:
     def fixed_Cs(self) -> tuple[float, ...]:
         return self.method.Cs if len(self.method.Cs) == 1 else (1.0,)
 
-    def held_out(self) -> Array:
-        assert self.fold is not None
-        return self.fold
-
     def logits(self, path: LogisticPath) -> Array:
         """Return logits (C, n, outputs) of all rows."""
         return np.stack([self.X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
 
-    def choose(self, logits: Array) -> tuple[float, dict[str, Any]]:
-        """Return the C that is best on all held-out rows together, and what is kept of the choice."""
-        fold, n_outputs, multilabel = self.held_out(), len(self.probe.outputs), self.fitting.multilabel
-        known = teachable(self.y, fold, n_outputs, multilabel=multilabel)
+    def choose(self, logits: Sequence[Array]) -> tuple[float, dict[str, Any]]:
+        """Return the C that is best on all held-out rows together, and what is kept of the choice.
 
-        def scores(entries: Array) -> Array:
-            return candidate_scores(logits, self.y, entries, self.metric, n_outputs, multilabel=multilabel)
+        logits: (C, n, outputs), one array per repeat of the folds, whose scores are averaged.
+        """
+        n_outputs, multilabel = len(self.probe.outputs), self.fitting.multilabel
+        pooled, by_fold = list[Array](), []
+        for fold, candidates in zip(self.folds, logits, strict=True):
+            known = teachable(self.y, fold, n_outputs, multilabel=multilabel)
 
-        pooled, by_fold = scores(known), []
-        for number in np.unique(fold[fold >= 0]):
-            here = known & ((fold == number)[:, None] if multilabel else fold == number)
-            by_fold.append(scores(here).tolist() if here.any() else None)
-        selection = self.selection(self.fitting.protocol.validation.kind, pooled)
-        return self.method.Cs[self.best(pooled)], {**selection, "folds": by_fold}
+            def scores(entries: Array, candidates: Array = candidates) -> Array:
+                return candidate_scores(candidates, self.y, entries, self.metric, n_outputs, multilabel=multilabel)
+
+            pooled.append(scores(known))
+            for number in np.unique(fold[fold >= 0]):
+                here = known & ((fold == number)[:, None] if multilabel else fold == number)
+                by_fold.append(scores(here).tolist() if here.any() else None)
+        mean = np.mean(pooled, axis=0)
+        selection = self.selection(self.fitting.protocol.validation.kind, mean)
+        return self.method.Cs[self.best(mean)], {**selection, "folds": by_fold}
+
+    def predicted(self, logits: Sequence[Array], C: float) -> tuple[Array, FoldPredictions | None]:
+        """Return what the folds' fits at this C say of the rows they omit, and the same of each repeat.
+
+        Several labels per row have the first alone.
+        """
+        at, binary = self.method.Cs.index(C), self.fitting.task == "binary"
+        if self.fitting.multilabel:
+            return self.out_of_fold(logits[0][at]), None
+        outputs = self.probe.outputs
+        p = np.stack([link(one[at].astype(np.float64), self.fitting.task) for one in logits])
+        known = np.stack([teachable(self.y, fold, len(outputs), multilabel=False) for fold in self.folds])
+        folded = FoldPredictions(p, np.stack(self.folds), self.y, known)
+        return folded.kept(outputs, self.fitting.n_classes, binary=binary), folded
 
     def out_of_fold(self, logits: Array) -> Array:
-        """Return the probabilities of all rows by folds that did not see them, from logits (n, outputs).
+        """Return the probabilities (n, K) of several labels by folds that did not see them, from logits (n, outputs).
 
-        (n,) for binary and (n, K) otherwise; NaN for what no fold can test.
+        NaN for what no fold can test.
         """
-        p = np.tile(self.probe.base, (len(self.y), 1))
-        p[:, self.probe.outputs] = link(logits.astype(np.float64), self.fitting.task)
-        multilabel, outputs = self.fitting.multilabel, self.probe.outputs
-        known = teachable(self.y, self.held_out(), len(outputs), multilabel=multilabel)
-        if not multilabel:
-            p[~known] = np.nan
-            return np.asarray(p[:, 1] if self.fitting.task == "binary" else p, dtype=np.float32)
-        held = np.full(p.shape, np.nan)
-        held[:, outputs] = np.where(known, p[:, outputs], np.nan)
+        outputs = self.probe.outputs
+        known = teachable(self.y, self.folds[0], len(outputs), multilabel=True)
+        held = np.full((len(self.y), len(self.probe.base)), np.nan)
+        held[:, outputs] = np.where(known, link(logits.astype(np.float64), self.fitting.task), np.nan)
         return held.astype(np.float32)
 
     def validation_scores(self, path: LogisticPath) -> Array:

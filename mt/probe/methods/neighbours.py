@@ -42,9 +42,9 @@ class NeighbourProbe:
         """Return the share of the votes (len(ks), n, K) for several k at once; k is at most the rows of the bank."""
         out = np.zeros((len(ks), len(X), self.n_classes), dtype=np.float32)
         queries = self.scaling.apply(X)
-        for rows, similarity, nearest in _nearest(queries, self.bank, max(ks), self.device):
+        for rows, similarity, near in nearest(queries, self.bank, max(ks), self.device):
             weight = np.exp(similarity / self.temperature) if self.vote == "weighted" else np.ones_like(similarity)
-            voters = self.labels[nearest]
+            voters = self.labels[near]
             for place, k in enumerate(ks):
                 for c in range(self.n_classes):
                     out[place, rows, c] = (weight[:, :k] * (voters[:, :k] == c)).sum(axis=1)
@@ -92,7 +92,7 @@ def fit_neighbours(
     return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection, held_out=out_of_fold)
 
 
-def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
+def nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
     """Yield blocks of queries: their rows, and the nearest bank rows' similarities, descending, and numbers (b, k)."""
     import torch
 
@@ -104,5 +104,5 @@ def _nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
         with tf32(allowed=False):
-            similarity, nearest = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
-        yield rows, similarity.cpu().numpy(), nearest.cpu().numpy()
+            similarity, near = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
+        yield rows, similarity.cpu().numpy(), near.cpu().numpy()

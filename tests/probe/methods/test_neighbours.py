@@ -42,7 +42,7 @@ def test_blocks_change_nothing_and_stay_small(monkeypatch: pytest.MonkeyPatch) -
     (X, y), (queries, _) = data(), data(50, seed=1)
     whole = probe_on(X, y, 5, "weighted").probabilities(queries)
     monkeypatch.setattr(neighbours, "_ENTRIES", 3 * len(X))
-    sizes = [len(similarity) for _, similarity, _ in neighbours._nearest(queries, X, 5, "cpu")]
+    sizes = [len(similarity) for _, similarity, _ in neighbours.nearest(queries, X, 5, "cpu")]
     assert max(sizes) == 3
     np.testing.assert_allclose(probe_on(X, y, 5, "weighted").probabilities(queries), whole, atol=1e-6)
 
