@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from typing import Protocol as Interface
 
 from mt.cache.names import digest
 from mt.errors import InputError, unknown
+from mt.probe.method_settings import Blend, Head, Logistic, Method, Neighbours, Propagate, Validation
 from mt.probe.solver.request import Solver, check_solver, get_solver
 from mt.types import SINGLE_LABEL, TASKS, Array
 
@@ -20,107 +21,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 REVISION = 3  # raised whenever the numbers of any protocol change
-
-
-@dataclass(frozen=True)
-class Logistic:
-    """L2 logistic regression over one or more C, ascending; `C * sum(loss) + 0.5 * ||w||^2`."""
-
-    kind: ClassVar[str] = "Logistic"
-    Cs: tuple[float, ...]
-    max_iter: int = 1000
-    tol: float = 1e-5
-    dtype: Literal["float32", "float64"] = "float32"
-    class_weight: Literal["balanced"] | None = None
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear layer trained by gradient steps; every (learning rate, weight decay) is one candidate.
-
-    start_sd: weights start normal with this standard deviation and without bias; None is torch.nn.Linear's own start.
-    """
-
-    kind: ClassVar[str] = "Head"
-    optimizer: Literal["adam", "adamw", "sgd"]
-    learning_rates: tuple[float, ...]
-    batch: int
-    epochs: int | None = None
-    steps: int | None = None
-    weight_decays: tuple[float, ...] = (0.0,)
-    momentum: float = 0.0
-    cosine: bool = False
-    patience: float | None = None
-    runs: int = 1
-    start_sd: float | None = None
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """A vote of the k nearest training rows by cosine similarity."""
-
-    kind: ClassVar[str] = "Neighbours"
-    ks: tuple[int, ...]
-    vote: Literal["weighted", "majority"]
-    temperature: float = 0.07
-
-
-@dataclass(frozen=True)
-class Blend:
-    """The mean probability of logistic regression and shrinkage LDA, both on transformed features.
-
-    transforms: the first is taken unless another is clearly better on held-out rows; "root" is the square root, of
-    features without a negative value.
-    least: classes from which on LDA is part of the mean; with fewer, and for classes in order or several labels, the
-    logistic regression predicts alone.
-    shrinkages: candidates for that of LDA's covariance; None is Ledoit and Wolf's.
-    temperatures: candidates for what divides LDA's logits.
-    """
-
-    kind: ClassVar[str] = "Blend"
-    logistic: Logistic
-    transforms: tuple[Literal["root", "none"], ...] = ("root", "none")
-    least: int = 3
-    shrinkages: tuple[float | None, ...] = (0.9, None, 0.99)
-    temperatures: tuple[float, ...] = tuple(2.0**power for power in range(10))
-
-
-@dataclass(frozen=True)
-class Propagate:
-    """Label propagation over all train rows, most of them without a label, averaged with logistic regression.
-
-    weights: candidates for the share of propagation in the mean.
-    temperatures: candidates for what divides the logarithms of propagated probabilities.
-    """
-
-    kind: ClassVar[str] = "Propagate"
-    logistic: Logistic
-    neighbours: int = 10
-    alpha: float = 0.95
-    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
-    temperatures: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-
-
-Method = Logistic | Head | Neighbours | Blend | Propagate
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Where the labels that choose a setting come from, always inside the budget unless `--select val` is given.
-
-    kind: "folds" (stratified group folds, all rows predicted out of fold), "holdout" (a share of the budget) or "none".
-    seed: of the hold-out; None is the draw's own.  ties: which of equally good C (or k) is taken.
-    repeats: how many times the folds are drawn, and losses averaged, where the budget has fewer than `few` rows per
-    class.
-    """
-
-    kind: Literal["folds", "holdout", "none"]
-    folds: int = 5
-    fraction: float = 0.0
-    seed: int | None = None
-    ties: Literal["smaller", "larger"] = "smaller"
-    repeats: int = 1
-    few: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ import numpy as np
 
 from mt.cache.catalog import Catalog, Entry
 from mt.errors import FitError, InputError
-from mt.probe.bags import BaggedFeatures, Bags, bag_recipe
+from mt.probe.bags import BaggedFeatures, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
 from mt.probe.budgets.random_draws import RandomDraws
-from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
+from mt.probe.method_settings import Propagate
+from mt.probe.methods.attention import AttentionProbe, check_protocol
 from mt.probe.methods.propagation import UnlabelledPool
-from mt.probe.protocols import Blend, Fitted, Fitting, Logistic, Neighbours, Propagate, get_protocol
+from mt.probe.protocols import Fitted, Fitting, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
 from mt.probe.request import Foldable, ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
@@ -161,11 +162,8 @@ def run_probe(request: ProbeRequest) -> Answers:
 
 def _rows_recipe(pair: Pair, fitting: Fitting) -> dict[str, Any]:
     """Return what rows a fit takes beside the budget's: cases of several, and the train rows without their labels."""
-    unlabelled = isinstance(fitting.protocol.method, Propagate)
-    return {
-        **(bag_recipe(pair.bagging) if pair.bagging else {}),
-        **({"pool": pair.fingerprints["train"]} if unlabelled else {}),
-    }
+    cases = bag_recipe(pair.bagging) if pair.bagging else {}
+    return {**cases, "pool": pair.fingerprints["train"]} if isinstance(fitting.protocol.method, Propagate) else cases
 
 
 def decisions_of(
@@ -298,6 +296,11 @@ class Features:
         return LabelledRows(None, self.train.labels, self.train.groups, self.train.ids)
 
     @cached_property
+    def unlabelled(self) -> UnlabelledPool:
+        """The train rows without their labels; their graph of neighbours serves all draws."""
+        return UnlabelledPool(self.train.embeddings, self.train.ids)
+
+    @cached_property
     def cases(self) -> LabelledRows[None]:
         """The test cases, with the columns that subgroups are made of."""
         return LabelledRows(None, self.test.labels, self.test.groups, self.test.ids, self.test.columns)
@@ -335,7 +338,6 @@ class Prober:
         self.fitting, self.store, self.draws, self.folder, self.opened = fitting, store, draws, folder, opened
         self.decider = decider
         self._loaded: tuple[Features, str, str] | None = None
-        self._unlabelled: tuple[Features, UnlabelledPool] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
         """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw.
@@ -368,15 +370,9 @@ class Prober:
                 yield self._fit(question, draw, fitting, fitted)
 
     def _pool(self, features: Features) -> UnlabelledPool | None:
-        """Return all train rows, if the protocol uses them; its graph of neighbours serves all draws of a pair."""
-        if not isinstance(self.fitting.protocol.method, Propagate):
-            return None
-        if self._unlabelled is None or self._unlabelled[0] is not features:
-            pool = UnlabelledPool(features.train.embeddings, features.train.ids, self.fitting.device)
-            self._unlabelled = features, pool
-        if self.folder:
-            self._unlabelled[1].check_size()
-        return self._unlabelled[1]
+        """Return all train rows, if the protocol uses them."""
+        wanted = isinstance(self.fitting.protocol.method, Propagate)
+        return features.unlabelled.checked(saving=self.folder is not None) if wanted else None
 
     def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:
         """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
@@ -448,27 +444,8 @@ def fit_probes(
 ) -> list[Fitted]:  # fmt: skip
     """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone.
 
-    pool: all train rows, for a protocol that uses them without their labels.
+    pool: all train rows, for a protocol that uses them without labels.
     """
-    method = fitting.protocol.method
-    if isinstance(draws[0][0].X, Bags):
-        return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]
-    if isinstance(method, Logistic):
-        from mt.probe.methods.linear import fit_logistic_probes
+    from mt.probe.methods.by_kind import fit_draws
 
-        return fit_logistic_probes(draws, fitting, method, validation)
-    if isinstance(method, Blend):
-        from mt.probe.methods.blend import fit_blends
-
-        return fit_blends(draws, fitting, method, validation)
-    if isinstance(method, Propagate):
-        from mt.probe.methods.propagation import fit_propagations
-
-        return fit_propagations(draws, fitting, method, validation, pool)
-    if isinstance(method, Neighbours):
-        from mt.probe.methods.neighbours import fit_neighbours
-
-        return [fit_neighbours(budget, fitting, method, seed, validation) for budget, seed in draws]
-    from mt.probe.methods.gradient_heads import fit_head
-
-    return [fit_head(budget, fitting, method, seed, validation) for budget, seed in draws]
+    return fit_draws(draws, fitting, validation, pool)

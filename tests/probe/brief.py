@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mt.probe.protocols import PROTOCOLS, Head, Protocol
+from mt.probe.method_settings import Head
+from mt.probe.protocols import PROTOCOLS, Protocol
 
 
 def brief(name: str) -> Protocol:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mt.errors import InputError
-from mt.probe.protocols import PROTOCOLS, Head, Logistic, Neighbours, get_protocol
+from mt.probe.method_settings import Head, Logistic, Neighbours
+from mt.probe.protocols import PROTOCOLS, get_protocol
 from mt.probe.scores.metrics import METRICS
 from mt.probe.tables import describe
 from mt.types import TASKS

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from mt.errors import InputError
 from mt.probe.bags import Bags
 from mt.probe.budgets.draw import carve, teachable
+from mt.probe.method_settings import Logistic
 from mt.probe.methods.linear import LinearProbe, Scaling, fit_logistic_probes
-from mt.probe.protocols import Fitted, Fitting, Logistic, Protocol
+from mt.probe.protocols import Fitted, Fitting, Protocol
 from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:

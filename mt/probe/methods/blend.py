@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mt.probe.method_settings import Blend
 from mt.probe.methods.linear import Floats, LinearProbe, Scaling, fit_logistic_probes
-from mt.probe.protocols import Blend, Fitted, Fitting, FoldPredictions, Probe
+from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Probe
 from mt.types import MISSING, Array, LabelledRows
 
 Draws = Sequence[tuple[LabelledRows[Array], int]]
@@ -53,7 +54,7 @@ def fit_blends(
             some, fitting, method.logistic, validation, [columns[number] for number in wanted]
         )  # fmt: skip
         for number, (rows, _), one in zip(wanted, some, fitted, strict=True):
-            found[number][transform] = with_lda(one, rows, fitting, method)
+            found[number][transform] = with_lda(one, rows, fitting, method, validation)
     return [
         _chosen(by_transform, fitting, rows, validation)
         for by_transform, (rows, _) in zip(found, draws, strict=True)
@@ -67,34 +68,51 @@ def roots(X: Array, widths: Sequence[int] | None = None) -> npt.NDArray[np.bool_
     return root if root.any() else None
 
 
-def with_lda(fitted: Fitted, rows: LabelledRows[Array], fitting: Fitting, method: Blend) -> Fitted:
+def with_lda(
+    fitted: Fitted, rows: LabelledRows[Array], fitting: Fitting, method: Blend, validation: LabelledRows[Array] | None
+) -> Fitted:
     """Return the mean of a logistic regression and LDA, where the task has it and rows can be held out."""
-    linear, folded = fitted.probe, fitted.folded
+    linear = fitted.probe
     assert isinstance(linear, LinearProbe)
     if not len(linear.outputs):
         return fitted
-    if fitting.task != "multiclass" or len(linear.outputs) < method.least or folded is None:
+    several = fitting.task == "multiclass" and len(linear.outputs) >= method.least
+    folded = on_validation(linear, validation) if validation is not None and several else fitted.folded
+    if not several or folded is None:
         return replace(fitted, flags=(*fitted.flags, "no_lda"))
     from scipy.special import softmax
 
     dim = rows.X.shape[1]
     scaling = Scaling(np.zeros(dim), np.ones(dim), unit=True, root=linear.scaling.root)
     span, n_outputs = Span.of(scaling.apply(rows.X)), len(linear.outputs)
+    y = np.searchsorted(linear.outputs, rows.y)
+
+    def lda_at(shrinkage: float | None) -> tuple[Floats, Floats]:
+        coef, intercept = span.lda(np.arange(len(y)), y, n_outputs, shrinkage)
+        return coef if span.axes is None else coef @ span.axes.T, intercept
+
+    def logits_at(shrinkage: float | None) -> Floats:
+        if validation is None:
+            return _held_out_logits(folded, span, shrinkage)
+        coef, intercept = lda_at(shrinkage)
+        return np.asarray(scaling.apply(validation.X, "float64") @ coef.T + intercept)[None]
+
     blended = {
         (shrinkage, T): replace(folded, p=(folded.p + softmax(logits / T, axis=-1)) / 2)
         for shrinkage in method.shrinkages
-        for logits in [_held_out_logits(folded, span, shrinkage)]
+        for logits in [logits_at(shrinkage)]
         for T in method.temperatures
     }
     scores = {chosen: float(np.nanmean(one.losses())) for chosen, one in blended.items()}
     shrinkage, T = best = min(scores, key=scores.__getitem__)
-    coef, intercept = span.lda(np.arange(len(rows.y)), folded.y, n_outputs, shrinkage)
-    coef = (coef if span.axes is None else coef @ span.axes.T) / T
-    lda = replace(linear, scaling=scaling, coef=coef, intercept=intercept / T)
+    coef, intercept = lda_at(shrinkage)
+    lda = replace(linear, scaling=scaling, coef=coef / T, intercept=intercept / T)
     settings = {**fitted.settings, "shrinkage": shrinkage, "temperature": T}
+    fitted = replace(fitted, probe=MeanProbe((linear, lda), (0.5, 0.5)), settings=settings)
+    if validation is not None:
+        return fitted
     kept = blended[best].kept(linear.outputs, fitting.n_classes, binary=False)
-    probe = MeanProbe((linear, lda), (0.5, 0.5))
-    return replace(fitted, probe=probe, settings=settings, held_out=kept, folded=blended[best])
+    return replace(fitted, held_out=kept, folded=blended[best])
 
 
 def _held_out_logits(folded: FoldPredictions, span: Span, shrinkage: float | None) -> Floats:
@@ -106,6 +124,20 @@ def _held_out_logits(folded: FoldPredictions, span: Span, shrinkage: float | Non
             coef, intercept = span.lda(inside, folded.y[inside], logits.shape[2], shrinkage)
             logits[repeat, held] = span.X[held].astype(np.float64) @ coef.T + intercept
     return logits
+
+
+def columns_of(p: Array, linear: LinearProbe) -> Floats:
+    """Return the probabilities (n, outputs) of the classes that the budget holds."""
+    p = p.astype(np.float64)
+    return np.asarray((np.column_stack([1 - p, p]) if p.ndim == 1 else p)[:, linear.outputs])
+
+
+def on_validation(linear: LinearProbe, validation: LabelledRows[Array]) -> FoldPredictions:
+    """Return what a probe says of the validation split, as if it were one fold."""
+    known = np.isin(validation.y, linear.outputs)
+    y = np.where(known, np.searchsorted(linear.outputs, validation.y).clip(max=len(linear.outputs) - 1), 0)
+    p = columns_of(linear.probabilities(validation.X), linear)[None]
+    return FoldPredictions(p, np.zeros((1, len(y)), dtype=int), y, known[None])
 
 
 def _chosen(

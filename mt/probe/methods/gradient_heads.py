@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.probe.budgets.draw import carve
+from mt.probe.method_settings import Head
 from mt.probe.methods.linear import LinearProbe, Scaling, known_outputs
-from mt.probe.protocols import Fitted, Fitting, Head
+from mt.probe.protocols import Fitted, Fitting
 from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:

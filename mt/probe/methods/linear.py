@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.probe.budgets.draw import best, candidate_scores, carves, teachable
-from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Logistic
+from mt.probe.method_settings import Logistic
+from mt.probe.protocols import Fitted, Fitting, FoldPredictions
 from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:

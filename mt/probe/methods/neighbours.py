@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.probe.budgets.draw import agreement, best, carve
+from mt.probe.method_settings import Neighbours
 from mt.probe.methods.linear import Scaling
-from mt.probe.protocols import Fitted, Fitting, Neighbours
+from mt.probe.protocols import Fitted, Fitting
 from mt.types import Array, LabelledRows
 
 _ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32

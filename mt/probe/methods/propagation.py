@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.errors import InputError
-from mt.probe.methods.blend import MeanProbe, roots
+from mt.probe.method_settings import Propagate
+from mt.probe.methods.blend import MeanProbe, columns_of, on_validation, roots
 from mt.probe.methods.linear import Floats, LinearProbe, Scaling, fit_logistic_probes
 from mt.probe.methods.neighbours import nearest
-from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Propagate
+from mt.probe.protocols import Fitted, Fitting, FoldPredictions
 from mt.types import Array, LabelledRows
 
 Draws = Sequence[tuple[LabelledRows[Array], int]]
@@ -39,7 +40,6 @@ class UnlabelledPool:
 
     X: Array
     ids: Sequence[str]
-    device: str = "cpu"
 
     @cached_property
     def scaling(self) -> Scaling:
@@ -55,12 +55,12 @@ class UnlabelledPool:
     def place(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.ids)}
 
-    def neighbours(self, k: int) -> npt.NDArray[np.int64]:
+    def neighbours(self, k: int, device: str = "cpu") -> npt.NDArray[np.int64]:
         """Return each row's nearest others (n, k), fewer if there are fewer rows."""
         if k not in self._found:
             n, most = len(self.bank), min(k + 1, len(self.bank))
             found = np.empty((n, most), dtype=np.int64)
-            for rows, _, near in nearest(self.bank, self.bank, most, self.device):
+            for rows, _, near in nearest(self.bank, self.bank, most, device):
                 found[rows] = near
             own = found == np.arange(n)[:, None]
             own[~own.any(axis=1), -1] = True  # more twins than neighbours: the last one goes
@@ -71,14 +71,15 @@ class UnlabelledPool:
     def _found(self) -> dict[int, npt.NDArray[np.int64]]:
         return {}
 
-    def check_size(self) -> None:
-        """Refuse to save a model that would hold too many train embeddings."""
-        if self.X.size * 4 > MOST:
+    def checked(self, *, saving: bool) -> UnlabelledPool:
+        """Return the pool; refuse to save a model that would hold too many train embeddings."""
+        if saving and self.X.size * 4 > MOST:
             raise InputError(
                 f"--save: protocol 'propagate' keeps all {len(self.X):,} train embeddings, "
                 f"{self.X.size * 4 / (1 << 30):.1f} GiB; expected at most {MOST / (1 << 30):g}. "
                 "Save another protocol: mt probe --protocol default --save DIR"
             )
+        return self
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_propagations(
     found = []
     for (rows, _), one in zip(draws, linear, strict=True):
         ids = rows.ids or [str(row) for row in range(len(rows))]
-        here = pool or UnlabelledPool(rows.X, ids, fitting.device)
+        here = pool or UnlabelledPool(rows.X, ids)
         budget = np.array([here.place[name] for name in ids])
         found.append(_with_propagation(one, rows, budget, fitting, method, validation, here))
     return found
@@ -135,7 +136,7 @@ def _with_propagation(
     if not len(linear.outputs) or len(pool.X) < 2:
         return fitted
     y = np.searchsorted(linear.outputs, rows.y)
-    graph = _Graph(pool.neighbours(method.neighbours), method.alpha)
+    graph = _Graph(pool.neighbours(method.neighbours, fitting.device), method.alpha)
     shares = np.zeros((len(pool.X), fitting.n_classes), dtype=np.float32)
     shares[:, linear.outputs] = graph.propagate([budget], [y], len(linear.outputs))[0]
     near = PropagatedProbe(
@@ -143,8 +144,8 @@ def _with_propagation(
         fitting.device,
     )  # fmt: skip
     if validation is not None:
-        folded = _on_validation(linear, validation)
-        spread = _columns(near.probabilities(validation.X), linear)[None]
+        folded = on_validation(linear, validation)
+        spread = columns_of(near.probabilities(validation.X), linear)[None]
     elif (of_folds := fitted.folded) is not None:
         folded, spread = of_folds, _out_of_fold(of_folds, graph, budget)
     else:
@@ -173,19 +174,6 @@ def tempered(p: Floats, temperature: float) -> Floats:
     logs = np.log(np.maximum(p, _FLOOR)) / temperature
     powers = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def _columns(p: Array, linear: LinearProbe) -> Floats:
-    """Return the probabilities (n, outputs) of the classes that the budget holds."""
-    p = p.astype(np.float64)
-    return np.asarray((np.column_stack([1 - p, p]) if p.ndim == 1 else p)[:, linear.outputs])
-
-
-def _on_validation(linear: LinearProbe, validation: LabelledRows[Array]) -> FoldPredictions:
-    known = np.isin(validation.y, linear.outputs)
-    y = np.where(known, np.searchsorted(linear.outputs, validation.y).clip(max=len(linear.outputs) - 1), 0)
-    p = _columns(linear.probabilities(validation.X), linear)[None]
-    return FoldPredictions(p, np.zeros((1, len(y)), dtype=int), y, known[None])
 
 
 def _out_of_fold(folded: FoldPredictions, graph: _Graph, budget: Array) -> Floats:

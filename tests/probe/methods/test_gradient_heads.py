@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mt.probe.method_settings import Head
 from mt.probe.methods.gradient_heads import AveragedProbe, _Best, _Judge, _Optimizer, _Training
-from mt.probe.protocols import PROTOCOLS, Fitting, Head
+from mt.probe.protocols import PROTOCOLS, Fitting
 from mt.probe.run import fit_probe
 from mt.probe.scores.metrics import score
 from mt.types import LabelledRows
