@@ -442,10 +442,7 @@ def fit_probes(
     draws: Sequence[tuple[BudgetRows, int]], fitting: Fitting, *, validation: BudgetRows | None = None,
     pool: UnlabelledPool | None = None,
 ) -> list[Fitted]:  # fmt: skip
-    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone.
-
-    pool: all train rows, for a protocol that uses them without labels.
-    """
+    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
     from mt.probe.methods.by_kind import fit_draws
 
     return fit_draws(draws, fitting, validation, pool)
