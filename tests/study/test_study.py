@@ -332,3 +332,27 @@ def test_fine_tuning_trains_every_model_and_dvme_on_the_draws_of_fusing(
     assert step.run().said == "6 fitted, 3 stored"
     assert [one.models for one in asked] == [("dino",), ("swav",), ("dino", "swav")]
     assert all((one.shots, one.seeds, one.datasets) == ((3,), 2, ["digits"]) for one in asked)
+
+
+def test_a_dry_run_counts_test_folds(tmp_path: Path) -> None:
+    text = SMALL.replace("seeds", "test_folds = 4\nrepeats = 3\nseeds", 1)
+    assert "test_folds" in text
+    said = run(str(written(tmp_path, text)), "--dry-run", cache=tmp_path / "cache").stdout
+    plain = run(str(written(tmp_path, SMALL)), "--dry-run", cache=tmp_path / "cache").stdout
+    folded, whole = (next(line for line in out.splitlines() if line.startswith("probe")) for out in (said, plain))
+    count = int(whole.split(": ")[1].split()[0].replace(",", ""))
+    assert f": {3 * count:,} fits, each of 4 models: 4-fold x 3 test folds" in folded
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("repeats = 3", "repeats: 3 repeats of test folds need them: test_folds = 5."),
+        ("test_folds = 1", "test_folds"),
+        ('test_folds = 5\nmethods = ["probe", "fine-tune"]', "test_folds: fine-tune trains from images"),
+    ],
+)
+def test_test_folds_that_cannot_be_are_refused(keys: str, says: str, tmp_path: Path) -> None:
+    text = f'datasets = ["digits"]\nmodels = ["dino"]\n{keys}\n'
+    with pytest.raises(InputError, match=says):
+        load_study(written(tmp_path, text))
