@@ -149,14 +149,22 @@ def metrics_for(task: str) -> tuple[str, ...]:
     return (HEADLINE[task], *others)
 
 
-def per_class(name: str, y: ArrayLike, p: ArrayLike) -> Array:
+def per_class(name: str, y: ArrayLike, p: ArrayLike, fold: Array | None = None) -> Array:
     """Return what a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages: the score of each class or label
     against the rest, NaN for those omitted (absent from the cases, or held by all of them, or known of none)."""
     labels, probabilities = checked(y, p)
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
     known = [known_cases(column) for column in truth.T]
+    if fold is not None:
+        each = [value_of(one.name, truth[rows, k], [probabilities[rows, k]], [fold[rows]]) if _varied(truth[rows, k])
+                else np.nan for k, rows in enumerate(known)]  # fmt: skip
+        return np.array(each)
     shown = [(truth[rows, k], probabilities[rows, k]) for k, rows in enumerate(known)]
     return np.array([one.value(*pair) if len(pair[0]) else np.nan for pair in shown])
+
+
+def _varied(column: Array) -> bool:
+    return bool(len(column)) and bool(column.min() < column.max())
 
 
 def _fast(

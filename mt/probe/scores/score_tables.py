@@ -114,7 +114,7 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     found = store.recall(key)
     if found is None:
         (cases,) = scored([score], store)
-        values = per_class(score.metric, cases.y, cases.p).tolist()
+        values = per_class(score.metric, cases.y, cases.p, cases.fold).tolist()
         names = store.fit(score.fit).outcome["class_names"]
         found = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
         store.remember(key, found)

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import folds
 from mt.probe.scores import within_folds
-from mt.probe.scores.metrics import METRICS, over_cases, value_of, weighted
+from mt.probe.scores.metrics import METRICS, over_cases, per_class, value_of, weighted
 from mt.probe.scores.rank_metrics import auc_and_influence
 from mt.types import MISSING, Array
 
@@ -64,6 +64,9 @@ def test_means_over_labels_are_within_folds_and_skip_folds_without_both_values()
         parts = [(fold == f) & (several[:, k] != MISSING) for f in range(4) if k != 2 or f != 0]
         expected.append(np.mean([roc_auc_score(several[rows, k], ps[rows, k]) for rows in parts]))
     assert value_of("mean_auc", several, [ps], [fold]) == pytest.approx(np.mean(expected), abs=1e-12)
+    np.testing.assert_allclose(per_class("mean_auc", several, ps, fold), expected, atol=1e-12)
+    several[:, 0] = 1
+    assert np.isnan(per_class("mean_auc", several, ps, fold)[0])
 
 
 def test_repeats_of_the_folds_are_no_more_cases() -> None:
