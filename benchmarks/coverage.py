@@ -3,6 +3,7 @@
     python -m benchmarks.coverage                                   # the short form, about a minute
     python -m benchmarks.coverage --all --repeats 1000              # every cell of docs/intervals.md, about an hour
     python -m benchmarks.coverage --all --only-thresholds           # what thresholds achieve: rates, likelihood ratios
+    python -m benchmarks.coverage --only-expected                   # draws and test cases together
     python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20
 
 Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks._expected import STUDIES, measure_expected
 from benchmarks._thresholds import NAMES as AT_THRESHOLD
 from benchmarks._thresholds import RULES, Population, simulated, summary
 from mt.probe.scores.calibration import MEASURES
@@ -220,12 +222,16 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--all", action="store_true", help="every cell, instead of the short form")
     parser.add_argument("--metric", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
     parser.add_argument("--only-thresholds", action="store_true", help="no metric, but what thresholds achieve")
+    parser.add_argument("--only-expected", action="store_true", help="the interval over draws and test cases together")
     parser.add_argument("--cases", nargs="+", type=int)
     parser.add_argument("--prevalence", nargs="+", type=float)
     parser.add_argument("--patients", nargs="+", type=int, help="0: without patients")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
+    if asked.only_expected:
+        print_expected(asked.repeats, asked.seed)
+        return
     cases = asked.cases or (CASES if asked.all else (100, 200))
     prevalences = asked.prevalence or (PREVALENCES if asked.all else (0.2,))
     patients = asked.patients or (PATIENTS if asked.all else (0, 50))
@@ -252,6 +258,23 @@ def main(arguments: Sequence[str] = ()) -> None:
     print_summary(rows)
     if missed := sum(not row.holds for row in rows):
         raise SystemExit(f"{missed} cells miss their goals")
+
+
+def print_expected(repeats: int, seed: int) -> None:
+    """Print the coverage of the interval of the expected score; exit with status 1 where a row misses."""
+    print("| metric | draws | cases | prevalence | patients | coverage | ± | cases alone | length / oracle |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    missed = 0
+    for study in STUDIES:
+        for row in measure_expected(study, SEPARATION, WITHIN, repeats=repeats, seed=seed):
+            missed += row.coverage + 2 * row.error < LEAST
+            print(
+                f"| {row.metric} | {study.draws} | {study.n} | {study.prevalence:g} | {study.patients or '-'} "
+                f"| {row.coverage:.3f} | {row.error:.3f} | {row.cases_alone:.3f} | {row.ratio:.2f} |",
+                flush=True,
+            )
+    if missed:
+        raise SystemExit(f"{missed} rows miss their goal")
 
 
 def print_summary(rows: Sequence[Row]) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import coverage
+from benchmarks._expected import METRICS as EXPECTED
+from benchmarks._expected import Study, measure_expected
 from mt.probe.scores.metrics import METRICS
 
 
@@ -38,6 +40,16 @@ def test_what_a_threshold_achieves_has_intervals_that_cover(patients: int) -> No
     for row in rows:
         assert row.coverage + 2 * row.error >= coverage.LEAST, row
         assert row.holds, row
+
+
+def test_the_interval_over_draws_and_cases_covers_where_that_over_cases_alone_does_not() -> None:
+    study = Study(5, 400, 0.3, 0, 0.4)
+    rows = list(measure_expected(study, coverage.SEPARATION, coverage.WITHIN, repeats=60, classifiers=300))
+    assert [row.metric for row in rows] == list(EXPECTED)
+    for row in rows:
+        assert row.coverage + 2 * row.error >= coverage.LEAST, row
+        assert row.ratio <= coverage.LONGEST, row
+    assert rows[0].cases_alone < 0.8
 
 
 def test_every_metric_is_measured_but_those_without_an_interval() -> None:
