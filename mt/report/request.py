@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,3 +38,18 @@ class ReportRequest:
     def folder(self) -> Path:
         """The folder of charts and tables."""
         return self.out.with_suffix("") if self.out.suffix else self.out.with_name(f"{self.out.name}-files")
+
+    def command(self, scores: Path) -> str:
+        """Return the command that draws the page from a score database; a study's page is its study's."""
+        if self.only is not None:
+            return "mt study, on the same study file"
+        words = ["mt", "report", "--out", str(self.out), "--scores", str(scores)]
+        words += [word for name in self.datasets for word in ("--dataset", name)]
+        words += [word for name in self.experiments for word in ("--experiment", name)]
+        if self.catalog is not None:
+            words += ["--cache-dir", str(self.catalog.cache_dir)]
+        if self.maps is not None:
+            words += ["--map-points", str(self.maps.points)]
+            words += ["--show-ids"] * self.maps.show_ids + ["--thumbnails"] * self.maps.thumbnails
+            words += ["--data-dir", str(self.maps.data_dir)] if self.maps.data_dir else []
+        return shlex.join(words)

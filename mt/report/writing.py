@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.cache.names import digest, slug
+from mt.errors import CacheError
 from mt.report import tables
 from mt.report.panels import Panel, collect
 from mt.report.request import ReportRequest
+from mt.results.report_pages import DRAWN, ReportPage, hashes_of, register
 from mt.results.store import ScoreStore
 from mt.system import files
 from mt.system.device import cores
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
 
 
 REVISION = 3  # of the page; raised whenever it shows something else of the same scores
-_DRAWN = "drawn.json"  # beside the charts: what they were drawn from, and their names
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,23 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
     written = [] if request.again else _found(out, folder, state)
     drawn = not written
     if drawn:
-        (folder / _DRAWN).unlink(missing_ok=True)  # what an interruption leaves is not whole
+        (folder / DRAWN).unlink(missing_ok=True)  # what an interruption leaves is not whole
         written = _draw(store, panels, request)
-        _write(folder / _DRAWN, json.dumps({"state": state, "files": [path.name for path in written[1:]]}).encode())
+        names = [path.name for path in written[1:]]
+        kept = {"state": state, "files": names, "sha256": hashes_of(written)}
+        _write(folder / DRAWN, json.dumps(kept).encode())
+    _register(store, panels, request)
     n_scores = sum(len(cell.scores) for panel in panels for cell in panel.cells)
     others = dict.fromkeys(one.name for panel in panels for one in panel.others)
     return WrittenReport(out, folder, tuple(written), n_scores, drawn, tuple(others))
+
+
+def _register(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> None:
+    """Let the score database know of the page, so that `mt cache forget` reaches it; one that is read-only need not."""
+    fits = frozenset(score.fit for panel in panels for cell in panel.cells for score in cell.scores)
+    page, folder = (Path(os.path.realpath(path)) for path in (request.out, request.folder))
+    with contextlib.suppress(CacheError):
+        register(store, ReportPage(page, folder, fits, request.command(store.path)))
 
 
 def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
@@ -78,7 +92,7 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
 def _found(out: Path, folder: Path, state: str) -> list[Path]:
     """Return the files of a whole report that was drawn from this state; none where anything is missing."""
     try:
-        kept = json.loads((folder / _DRAWN).read_bytes())
+        kept = json.loads((folder / DRAWN).read_bytes())
         names = [Path(name).name for name in kept["files"]] if kept["state"] == state else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -230,7 +230,7 @@ class ScoreStore:
                     "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)", [key],
                 )  # fmt: skip
             if fits or cases:
-                sql.execute("DELETE FROM answers")
+                sql.execute("DELETE FROM answers WHERE key NOT LIKE 'report:%'")
 
     def recall(self, key: str) -> Any:
         """Return the answer kept under a key, or None."""
@@ -241,6 +241,11 @@ class ScoreStore:
         """Keep a JSON value that is a pure function of what its key digests."""
         with self._database.writing() as sql:
             sql.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", [key, json.dumps(value)])
+
+    def recalled(self, kind: str) -> list[Any]:
+        """Return the answers whose key begins with this kind."""
+        rows = self._database.rows("SELECT value FROM answers WHERE substr(key, 1, length(?1)) = ?1", [kind])
+        return [json.loads(value) for (value,) in rows]
 
     def _in(self, query: str, values: list[str]) -> list[Any]:
         found: list[Any] = []

@@ -14,8 +14,8 @@ from mt.system import files
 from mt.terminal import options, progress
 
 LEFT = (
-    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Reports, exports and saved models made "
-    "before are not known here: make them again."
+    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Exports, saved models and copies of reports "
+    "are out of reach: make them again."
 )
 
 
@@ -73,10 +73,10 @@ def forget(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove a person: rows of feature files, predictions, scores made with them, and remembered hashes.
+    """Remove a person: rows of feature files, predictions, scores and report pages made with them, remembered hashes.
 
     Scores fitted or tested with these rows are removed, not marked; the rows that stay answer again in seconds.
-    Images, reports, exports and saved models are yours: remove them, or make them again.
+    Images, exports and saved models are yours: remove them, or make them again.
     """
     from mt.cache.catalog import Catalog
     from mt.cache.content import ContentIndex
@@ -92,9 +92,11 @@ def forget(
         found = traces(Person.named(ids, groups, cache), catalog, store, datasets)
         for entry in damaged(catalog, datasets):
             progress.note(f"Warning: {entry.path} is damaged: whom it holds is not known. Remove it: mt cache remove")
+        reports = [(page, paths) for page in found.pages if (paths := page.removable()[0])]
         facts: list[dict[str, Any]] = [
             *({"path": str(path), "rows": int(rows.sum()), "of": len(rows)} for path, rows in found.files.items()),
             *({"path": str(path), "partial": True} for path in found.partial),
+            *({"path": str(path), "report": True, "again": page.command} for page, paths in reports for path in paths),
             {"predictions": len(found.fits), "scores": found.n_scores},
         ]  # fmt: skip
         if not found:
@@ -106,7 +108,11 @@ def forget(
                 click.echo(f"{int(rows.sum())} of {len(rows)} rows: {path}")
             for path in found.partial:
                 click.echo(f"unfinished file, removed whole: {path}")
+            for page, paths in reports:
+                click.echo(f"report of {len(paths)} files: {page.page}. Draw it again: {page.command}")
             click.echo(f"{len(found.fits)} predictions and {found.n_scores} scores made with these rows")
+        for path in (path for page in found.pages for path in page.removable()[1]):
+            progress.note(f"Warning: {path} was changed since mt wrote it, so it stays. Look whom it shows.")
         if not dry_run:
             if not yes:
                 click.confirm("Remove all this?", abort=True, err=True)

@@ -23,6 +23,8 @@ from mt.cache.feature_file.rows import COLUMNS, CONTENT, hash_of
 from mt.cache.feature_file.write import temporary_path
 from mt.cache.names import digest
 from mt.cache.salt import hashed, known_salt
+from mt.results.report_pages import ReportPage, registered
+from mt.results.report_pages import remove as remove_page
 from mt.results.store import ScoreStore
 from mt.system import files
 from mt.types import LabelledRows
@@ -71,6 +73,7 @@ class Traces:
     cases: frozenset[str] = frozenset()
     fits: frozenset[str] = frozenset()
     n_scores: int = 0
+    pages: tuple[ReportPage, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.partial or self.cases)
@@ -97,11 +100,16 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
     fits = store.fits_on(cases, names)
     if names and not fits:  # sets of rows say of no dataset that they are its
         cases = set()
-    return Traces(found, tuple(partial), frozenset(cases), frozenset(fits), len(store.scores_of(fits)))
+    return Traces(
+        found, tuple(partial), frozenset(cases), frozenset(fits), len(store.scores_of(fits)),
+        tuple(registered(store, fits)),
+    )  # fmt: skip
 
 
 def forget(found: Traces, catalog: Catalog, store: ScoreStore, index: ContentIndex) -> None:
-    """Remove all that was found, scores first; an interrupted call is finished by the same one again."""
+    """Remove all that was found, reports and scores first; an interrupted call is finished by the same one again."""
+    for page in found.pages:
+        remove_page(page)
     store.forget(found.fits, found.cases)
     for path, rows in found.files.items():
         features = open_features(path)

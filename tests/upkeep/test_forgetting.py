@@ -122,3 +122,48 @@ def test_an_interrupted_call_is_finished_by_the_next(cache: Path, monkeypatch: p
     _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
     assert [entry.n_rows for entry in Catalog(cache).entries(everything=True)] == [40, 36]
     assert b"train8.png" not in _everything(cache)
+
+
+def _report(cache: Path, page: Path) -> None:
+    _run("report", "--cache-dir", cache, "--out", page)
+
+
+def test_reports_go_with_their_folders_and_the_command_that_draws_them_is_named(cache: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out" / "moles.html"
+    _report(cache, page)
+    assert (tmp_path / "out" / "moles" / "scores.csv").exists()
+    result = _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
+    assert f"{page}. Draw it again: mt report --out {page} --scores {cache / 'scores.sqlite'}" in result.stdout
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "Exports, saved models and copies of reports are out of reach" in result.stderr
+
+
+def test_no_file_goes_that_is_not_as_it_was_written_and_no_link_is_followed(cache: Path, tmp_path: Path) -> None:
+    page, folder = tmp_path / "moles.html", tmp_path / "moles"
+    _report(cache, page)
+    page.write_text("my own page")
+    (folder / "notes.txt").write_text("my own notes")
+    elsewhere = tmp_path / "elsewhere.csv"
+    (folder / "scores.csv").rename(elsewhere)
+    (folder / "scores.csv").symlink_to(elsewhere)
+    result = _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "scores.csv"]
+    assert page.read_text() == "my own page"
+    assert elsewhere.exists()
+    assert f"Warning: {page} was changed since mt wrote it, so it stays" in result.stderr
+
+
+def test_a_folder_that_became_a_link_is_left_alone(cache: Path, tmp_path: Path) -> None:
+    _report(cache, tmp_path / "moles.html")
+    folder = (tmp_path / "moles").rename(tmp_path / "elsewhere")
+    (tmp_path / "moles").symlink_to(folder)
+    before = sorted(folder.iterdir())
+    _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_dry_run_leaves_reports(cache: Path, tmp_path: Path) -> None:
+    _report(cache, tmp_path / "moles.html")
+    result = _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--dry-run")
+    assert "report of" in result.stdout
+    assert (tmp_path / "moles.html").exists()
