@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mt.cache.catalog import Entry
+from mt.cache.catalog import Entry, cache_of
 from mt.cache.names import loadable_name
+from mt.cache.salt import id_salt
 from mt.errors import MtError
 from mt.terminal import progress
 
@@ -31,6 +33,7 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
     except (MtError, KeyError) as error:
         progress.note(f"No thumbnails of {entry.dataset}: {error}")
         return {}
+    ids = split.stored_rows(partial(id_salt, cache_of(entry.path))).ids  # hashed, if the file's are
     found: dict[str, str] = {}
     for row in rows:
         (image,) = split.images.load(row, row + 1)
@@ -38,7 +41,7 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
         budget -= len(text)
         if budget < 0:
             break
-        found[split.ids[row]] = text
+        found[ids[row]] = text
     return found
 
 
