@@ -15,9 +15,11 @@ import pytest
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
 from mt.errors import InputError
+from mt.probe.scores.calibration import calibration_curve
 from mt.probe.scores.metrics import metrics_for
+from mt.probe.scores.operating import decision_curve
 from mt.report import ReportRequest, collect, write_report
-from mt.report.charts.curves import confusion, predictions, reliability, roc
+from mt.report.charts.curves import calibrated, confusion, net_benefits, predictions, reliability, roc
 from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.figures import Table, records
 from mt.report.charts.palette import looks_of
@@ -198,12 +200,31 @@ def test_an_undefined_score_is_shown_as_such(tmp_path: Path) -> None:
     assert next(csv.DictReader(io.StringIO((written.folder / "scores.csv").read_text())))["mean"] == ""
 
 
+CHARTS = ("labels", "roc", "pr", "reliability", "decisions")
+
+
+def test_calibration_and_decision_curves_are_those_of_the_library(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", seeds=1)
+    (panel,) = collect(store)
+    predicted = predictions(store, panel)
+    first = predicted[0]
+    cases = store.cases(store.fit(first.cell.scores[0].fit).cases)
+    curve = calibration_curve(cases.y, first.p, groups=cases.groups, points=25)
+    rows = of_cell(calibrated(panel, predicted), first.cell)
+    for mine, theirs in (("x", "p"), ("y", "observed"), ("low", "low"), ("high", "high")):
+        assert [row[mine] for row in rows] == np.round(curve[theirs], 4).tolist()
+    benefits, everybody = net_benefits(panel, predicted)
+    rows = of_cell(benefits, first.cell)
+    decisions = decision_curve(cases.y, first.p, groups=cases.groups, thresholds=[row["x"] for row in rows])
+    assert [row["y"] for row in rows] == np.round(decisions.model, 4).tolist()
+    assert [row["low"] for row in rows] == np.round(decisions.low, 4).tolist()
+    assert everybody["y"] == np.round(decisions.treat_all, 4).tolist()
+
+
 def test_every_chart_is_exported_with_its_legend(tmp_path: Path) -> None:
     written = write_report(filled(tmp_path / "s.sqlite", seeds=1), ReportRequest(tmp_path / "r.html"))
     pictures = {path.name: path for path in written.files if path.suffix in (".svg", ".png")}
-    assert {f"pcam-{name}.{kind}" for name in ("labels", "roc", "pr", "reliability") for kind in ("svg", "png")} == set(
-        pictures
-    )
+    assert {f"pcam-{name}.{kind}" for name in CHARTS for kind in ("svg", "png")} == set(pictures)
     svg = pictures["pcam-labels.svg"].read_text(encoding="utf-8")
     ElementTree.fromstring(svg)
     assert all(name in svg for name in ("dino", "swav", "simclr"))

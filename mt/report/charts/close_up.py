@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -10,6 +10,7 @@ import altair as alt
 from mt.report.charts import curves
 from mt.report.charts.by_label import by_label
 from mt.report.charts.figures import (
+    IN_FOCUS,
     IS_SHOWN,
     SHADES,
     Figure,
@@ -20,6 +21,7 @@ from mt.report.charts.figures import (
     as_spec,
     by_method,
     menu,
+    near,
     on_shade,
     shown,
 )
@@ -52,7 +54,14 @@ def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Section | None:
         every = list(dict.fromkeys([*names, *(one.cell.name for one in predicted)]))
         choices.append(Menu("confusion of", "method", every, every[0]))
         figures.append(_confusion(panel, choices, curves.confusion(panel, predicted)))
-    figures.append(_reliability(panel, looks, choices, curves.reliability(panel, predicted)))
+    names = list(dict.fromkeys(one.cell.name for one in predicted))
+    focus = Menu("uncertainty of", "chosen", names, next(name for name in panel.names if name in names))
+    smooth, bins = curves.calibrated(panel, predicted), curves.reliability(panel, predicted)
+    figures.append(_reliability(panel, looks, (*choices, focus), {"reliability": bins, "calibration": smooth}))
+    if panel.task in ("binary", "multilabel"):
+        benefits, everybody = curves.net_benefits(panel, predicted)
+        figures.append(_decisions(panel, looks, (*choices, focus), {"decisions": benefits, "everybody": everybody}))
+    choices.append(focus)
     most = f"the {curves.MOST} best methods" if len(panel.names) > curves.MOST else "each method"
     text = f"Predictions for the test cases by {most} at a budget, from the first draw of the labels."
     return Section("A closer look", text, figures, choices, by_label(panel, predicted))
@@ -84,10 +93,10 @@ def _curve(panel: Panel, looks: Looks, choices: Sequence[Menu], name: str, title
         )
     )
     chart = alt.layer(*([_diagonal()] if name == "roc" else []), line)
-    return _figure(panel, chart, choices, name, title, _SAYS[name], table)
+    return _figure(panel, chart, choices, name, title, _SAYS[name], {name: table})
 
 
-def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], table: Table) -> Figure:
+def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Mapping[str, Table]) -> Figure:
     several = panel.task in ("multiclass", "ordinal")
     x = "confidence in the predicted class" if several else "predicted probability"
     y = "share that was right" if several else "share that was positive"
@@ -96,16 +105,55 @@ def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], table: Tab
         y=alt.Y("y:Q", scale=_UNIT, axis=_QUARTERS, title=y),
         color=by_method(panel, looks, "colour"),
     )
-    line = base.mark_line(strokeWidth=1.5, aria=False).encode(strokeDash=by_method(panel, looks, "dash"))
+    curve = _chosen(alt.Chart(alt.NamedData(name="calibration")), choices).encode(
+        x=alt.X("x:Q", scale=_UNIT, axis=_QUARTERS, title=x), color=by_method(panel, looks, "colour")
+    )
+    line = curve.mark_line(strokeWidth=2, aria=False).encode(
+        y=alt.Y("y:Q", scale=_UNIT, axis=_QUARTERS, title=y), strokeDash=by_method(panel, looks, "dash")
+    )
+    band = curve.transform_filter(IN_FOCUS).mark_area(opacity=0.18, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
     point = base.mark_point(filled=True, size=50, opacity=1).encode(
         shape=by_method(panel, looks, "shape"),
         tooltip=[
             alt.Tooltip("method:N"), alt.Tooltip("x:Q", title=x, format=".3f"),
             alt.Tooltip("y:Q", title=y, format=".3f"), alt.Tooltip("n:Q", title="cases", format=","),
         ],
-    )  # fmt: skip
-    says = "In ten bins of the predicted probability; on the thin line probabilities can be taken at their word."
-    return _figure(panel, alt.layer(_diagonal(), line, point), choices, "reliability", "Reliability", says, table)
+    ).add_params(near())  # fmt: skip
+    says = (
+        "Curves: logistic regression of what happened on a spline of the predicted logit, with the 95 % band of the "
+        "method under the pointer or the chosen one; none where predictions separate the classes. Points: ten bins of "
+        "the predicted probability. On the thin line probabilities are calibrated."
+    )
+    layers = [_diagonal(), *([band, line] if tables["calibration"]["x"] else []), point]
+    return _figure(panel, alt.layer(*layers), choices, "reliability", "Calibration", says, tables)
+
+
+def _decisions(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Mapping[str, Table]) -> Figure:
+    """Return net benefit against the threshold probability, beside calling every case positive and none."""
+    heights = [value for value in (*tables["decisions"]["y"], *tables["everybody"]["y"]) if value > 0]
+    top = max([*heights, 0.01]) * 1.1
+    scale = alt.Scale(domain=[-0.15 * top, top], nice=False)
+    base = _chosen(alt.Chart(alt.NamedData(name="decisions")), choices).encode(
+        x=alt.X("x:Q", scale=_UNIT, axis=_QUARTERS, title="threshold probability"),
+        color=by_method(panel, looks, "colour"),
+    )
+    y = alt.Y("y:Q", scale=scale, title="net benefit")
+    line = base.mark_line(strokeWidth=2, clip=True).encode(
+        y=y, strokeDash=by_method(panel, looks, "dash"), description="method:N", tooltip=["method:N"]
+    ).add_params(near())  # fmt: skip
+    band = base.transform_filter(IN_FOCUS).mark_area(opacity=0.18, clip=True, aria=False)
+    band = band.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    every = alt.Chart(alt.NamedData(name="everybody"))
+    if any(choice.parameter == "label" for choice in choices):
+        every = every.transform_filter("datum.label === label")
+    every = every.mark_line(strokeWidth=1, opacity=0.8, color="#8f8f8f", clip=True, aria=False).encode(x="x:Q", y=y)
+    nobody = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
+    says = (
+        "Net benefit of calling positive what reaches the threshold probability (Vickers and Elkin 2006), with "
+        "the 95 % band of the method under the pointer or the chosen one. Grey: every case is called positive; dashed: "
+        "none is."
+    )
+    return _figure(panel, alt.layer(nobody, every, band, line), choices, "decisions", "Decision curve", says, tables)
 
 
 def _confusion(panel: Panel, choices: Sequence[Menu], table: Table) -> Figure:
@@ -138,17 +186,18 @@ def _confusion(panel: Panel, choices: Sequence[Menu], table: Table) -> Figure:
 def _chosen(chart: Any, choices: Sequence[Menu]) -> Any:
     """Return the chart, filtered by the page's methods and the group's menus."""
     for choice in choices:
-        if choice.parameter != "method":
+        if choice.parameter not in ("method", "chosen"):
             chart = chart.transform_filter(f"datum.{choice.parameter} === {choice.parameter}")
     return chart.transform_filter(IS_SHOWN)
 
 
 def _figure(
-    panel: Panel, chart: Any, choices: Sequence[Menu], name: str, title: str, caption: str, table: Table
-) -> Figure:
+    panel: Panel, chart: Any, choices: Sequence[Menu], name: str, title: str, caption: str,
+    tables: Mapping[str, Table],
+) -> Figure:  # fmt: skip
     parameters = [menu(choice) for choice in choices if choice.parameter != "method"]
     spec: Spec = as_spec(chart.add_params(shown(panel), *parameters))
-    return Figure(name, title, caption, spec, {name: table}, methods=panel.names)
+    return Figure(name, title, caption, spec, tables, methods=panel.names)
 
 
 def _diagonal() -> Any:

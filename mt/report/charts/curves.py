@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mt.probe.scores.calibration import calibration_curve
 from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.operating import decision_curve
 from mt.probe.scores.sample import predicted_class
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
@@ -23,15 +25,29 @@ Table = dict[str, list[Any]]
 MOST = 8  # methods a budget that are shown up close, the best ones
 _POINTS = 80  # of a curve
 _BINS = 10  # of a reliability diagram
+_SMOOTH = 25  # points of a flexible calibration curve
+_THRESHOLDS = [k / 20 for k in range(1, 20)]  # of a decision curve
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The predictions of one cell's first draw: y (n,) or (n, L), p (n,), (n, K) or (n, L)."""
+    """The predictions of one cell's first draw: y (n,) or (n, L), p (n,), (n, K) or (n, L); groups: the patients."""
 
     cell: PanelCell
     y: Array
     p: Array
+    groups: Array | None = None
+
+
+@dataclass(frozen=True)
+class TwoClasses:
+    """One problem of two classes: a label, its truth y (n,), its probability p (n,), and the patients."""
+
+    one: Predicted
+    label: str
+    y: Array
+    p: Array
+    groups: Array | None
 
 
 def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
@@ -42,7 +58,9 @@ def predictions(store: ScoreStore, panel: Panel) -> list[Predicted]:
         fit = store.fit(cell.scores[0].fit)
         if fit.cases not in known:
             known[fit.cases] = store.cases(fit.cases)
-        found.append(Predicted(cell, known[fit.cases].y, fit.probabilities.astype(np.float64)))
+        cases = known[fit.cases]
+        groups = None if cases.groups is None else np.asarray(cases.groups)
+        found.append(Predicted(cell, cases.y, fit.probabilities.astype(np.float64), groups))
     return found
 
 
@@ -93,9 +111,37 @@ def reliability(panel: Panel, predicted: list[Predicted]) -> Table:
         return mean_p, mean_y, count[full]
 
     table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "n")}
-    for one, label, y, p in _binary_problems(panel, predicted):
-        _extend(table, one.cell, label, **dict(zip(("x", "y", "n"), points(y, p), strict=True)))
+    for found in _binary_problems(panel, predicted):
+        _extend(table, found.one.cell, found.label, **dict(zip(("x", "y", "n"), points(found.y, found.p), strict=True)))
     return table
+
+
+def calibrated(panel: Panel, predicted: list[Predicted]) -> Table:
+    """Return flexible calibration curves with their 95 % bands; none where predictions separate the classes."""
+    table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "low", "high")}
+    for found in _binary_problems(panel, predicted):
+        if found.y.min() == found.y.max():
+            continue
+        curve = calibration_curve(found.y, np.clip(found.p, 0, 1), groups=found.groups, points=_SMOOTH)
+        x, y, low, high = (curve[name] for name in ("p", "observed", "low", "high"))
+        if len(x) and np.isfinite(np.concatenate([low, high])).all():
+            _extend(table, found.one.cell, found.label, x=x, y=y, low=low, high=high)
+    return table
+
+
+def net_benefits(panel: Panel, predicted: list[Predicted]) -> tuple[Table, Table]:
+    """Return decision curves with their 95 % bands, and those of calling every case positive."""
+    table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "low", "high")}
+    everybody: Table = {name: [] for name in ("label", "x", "y")}
+    for found in _binary_problems(panel, predicted):
+        curve = decision_curve(found.y, np.clip(found.p, 0, 1), groups=found.groups, thresholds=_THRESHOLDS)
+        ends = {"x": curve.thresholds, "y": curve.model, "low": curve.low, "high": curve.high}
+        _extend(table, found.one.cell, found.label, **ends)
+        if found.label not in everybody["label"]:
+            for x, y in zip(curve.thresholds.tolist(), curve.treat_all.tolist(), strict=True):
+                for column, value in zip(everybody.values(), (found.label, round(x, 4), round(y, 4)), strict=True):
+                    column.append(value)
+    return table, everybody
 
 
 def confusion(panel: Panel, predicted: list[Predicted]) -> Table:
@@ -115,26 +161,28 @@ def confusion(panel: Panel, predicted: list[Predicted]) -> Table:
 
 def _curves(panel: Panel, predicted: list[Predicted], points: Callable[[Array, Array], tuple[Array, Array]]) -> Table:
     table: Table = {name: [] for name in ("method", "budget", "label", "x", "y", "i")}
-    for one, label, y, p in _binary_problems(panel, predicted):
-        if y.min() == y.max():
+    for found in _binary_problems(panel, predicted):
+        if found.y.min() == found.y.max():
             continue
-        x, height = _thinned(*points(y, p))
-        _extend(table, one.cell, label, x=x, y=height, i=np.arange(len(x)))
+        x, height = _thinned(*points(found.y, found.p))
+        _extend(table, found.one.cell, found.label, x=x, y=height, i=np.arange(len(x)))
     return table
 
 
-def _binary_problems(panel: Panel, predicted: list[Predicted]) -> Iterator[tuple[Predicted, str, Array, Array]]:
-    """Yield (predictions, label, truth, probability): one a method and label; several classes as "is it right?"."""
+def _binary_problems(panel: Panel, predicted: list[Predicted]) -> Iterator[TwoClasses]:
+    """Yield one problem per method and label; several classes as "is it right?"."""
     for one in predicted:
         if panel.task == "multilabel":
             for k, name in enumerate(panel.class_names):
                 known = one.y[:, k] != MISSING
                 if known.any():
-                    yield one, name, one.y[known, k], one.p[known, k]
+                    groups = None if one.groups is None else one.groups[known]
+                    yield TwoClasses(one, name, one.y[known, k], one.p[known, k], groups)
         elif panel.task == "binary":
-            yield one, panel.class_names[1], one.y, one.p
+            yield TwoClasses(one, panel.class_names[1], one.y, one.p, one.groups)
         else:
-            yield one, "the predicted class", (predicted_class(one.p) == one.y).astype(int), one.p.max(axis=1)
+            right = (predicted_class(one.p) == one.y).astype(int)
+            yield TwoClasses(one, "the predicted class", right, one.p.max(axis=1), one.groups)
 
 
 def _thinned(x: Array, y: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import altair as alt
 
 from mt.probe.scores.metrics import METRICS
 from mt.report.charts.figures import (
+    IN_FOCUS,
     IS_SHOWN,
     MOST,
     Figure,
@@ -19,6 +20,7 @@ from mt.report.charts.figures import (
     by_method,
     columns,
     menu,
+    near,
     scale_with_room,
     shown,
 )
@@ -30,8 +32,6 @@ _SOFT = 0.18  # of bands
 # Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
 _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
-# The method under the pointer, else the one that the menu names: its uncertainty alone is drawn.
-_IN_FOCUS = "isDefined(near.method) ? indexof(near.method, datum.method) >= 0 : datum.method === chosen"
 _ROOM = "min(190, 0.42 * width)"  # pixels for the names of lines
 _LINE = 0.052  # of the height: between two names
 _OPEN = "datum.open"  # marks of fewer draws than another method has at the budget, and of what is not compared
@@ -69,7 +69,7 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
             color=by_method(panel, looks, "colour"),
         )
     )
-    focus = base.transform_filter(_IN_FOCUS)
+    focus = base.transform_filter(IN_FOCUS)
     y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(domain=[lowest, highest], nice=False, zero=False))
     band = focus.mark_area(opacity=_SOFT, aria=False).encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", detail="kind:N")
     bar = (
@@ -84,7 +84,7 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
     point = base.mark_point(size=60, opacity=1).encode(
         y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel),
         fill=alt.condition(_OPEN, alt.value("transparent"), by_method(panel, looks, "fill")),
-    ).add_params(alt.selection_point(name="near", fields=["method"], on="pointerover", clear="pointerout"))  # fmt: skip
+    ).add_params(near())  # fmt: skip
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)

@@ -93,6 +93,15 @@ def on_shade(field: str) -> Any:
     return alt.condition(f"datum.{field} > 0.62", alt.value("#ffffff"), alt.value("#10202f"))
 
 
+# The method under the pointer, else the one that the menu names: its uncertainty alone is drawn.
+IN_FOCUS = "isDefined(near.method) ? indexof(near.method, datum.method) >= 0 : datum.method === chosen"
+
+
+def near() -> Any:
+    """Return the parameter that holds the method under the pointer."""
+    return alt.selection_point(name="near", fields=["method"], on="pointerover", clear="pointerout")
+
+
 IS_SHOWN = "indexof(shown, datum.method) >= 0"
 
 
