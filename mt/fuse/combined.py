@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mt.backbones.recorded import described
+from mt.probe.protocols import get_protocol
 from mt.probe.saved import put_together, taken_apart
 from mt.results.model_files import Tensors, check_classes, check_format, read_tensors, whole
 from mt.types import Array
 
 if TYPE_CHECKING:
-    from mt.probe.protocols import Probe
+    from mt.probe.protocols import Fitting, Probe
     from mt.probe.questions import Question
     from mt.probe.saved import ModelFolder
     from mt.results.store import Fit
@@ -28,7 +29,7 @@ FORMAT_VERSION = 1
 class CombinedProbes:
     """Probes on the embeddings of several models.
 
-    rule: "concat" has one probe on all embeddings side by side, "average" the mean of one probe per model,
+    rule: "concat" and "blend" have one probe on all embeddings side by side, "average" the mean of one probe per model,
     "best-single" the probe of the one model in `models`.
     models: places of the models that the probes read, among those that were compared.
     """
@@ -39,10 +40,15 @@ class CombinedProbes:
 
     def probabilities(self, embeddings: Sequence[Array]) -> Array:
         """Return float32 probabilities, (n,) for binary and (n, K) otherwise, of one matrix per model in `models`."""
-        if self.rule == "concat":
+        if self.rule in ("concat", "blend"):
             return self.probes[0].probabilities(np.concatenate(embeddings, axis=1))
         found = [probe.probabilities(X) for probe, X in zip(self.probes, embeddings, strict=True)]
         return found[0] if self.rule == "best-single" else mean_of(found)
+
+
+def fitting_of(method: str, fitting: Fitting) -> Fitting:
+    """Return how the probe on all embeddings is fitted: `blend` has a protocol of its own."""
+    return replace(fitting, protocol=get_protocol("blend")) if method == "blend" else fitting
 
 
 def mean_of(probabilities: Sequence[Array]) -> Array:
@@ -73,7 +79,7 @@ def read_combined(file: Path, about: Mapping[str, Any]) -> CombinedProbes:
         tensors = read_tensors(file, about)
         rule, backbones = about["rule"], about["backbones"]
         probes = tuple(put_together(_part(tensors, number), one) for number, one in enumerate(about["probes"]))
-        expected = {"concat": 1, "average": len(backbones), "best-single": 1}
+        expected = {"concat": 1, "blend": 1, "average": len(backbones), "best-single": 1}
         if rule not in expected or len(probes) != expected[rule]:
             raise ValueError(f"rule {rule} with {len(probes)} probes on {len(backbones)} backbones")
         return CombinedProbes(rule, probes, tuple(range(len(backbones))))

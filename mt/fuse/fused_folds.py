@@ -1,7 +1,7 @@
 """Out-of-fold probabilities of methods on several models: what thresholds and scaling are chosen on.
 
-Best single model and average are made of each model's own; concatenation has those of its probe; DVME is fitted in five
-folds more, its choice of a recipe included.
+Best single model and average are made of each model's own; concatenation and blend have those of their probe; DVME is
+fitted in five folds more, its choice of a recipe included.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.fuse.combined import mean_of
+from mt.fuse.combined import fitting_of, mean_of
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.probe.decisions.out_of_fold import BudgetTask, Predict, cross_fitted
@@ -34,8 +34,9 @@ def fused_out_of_fold(
         found = [_of_probe(question, budget.with_features(budget.X[place]), fitting) for place in places]
         known = [p for p in found if p is not None]
         return mean_of(known) if len(known) == len(found) else None
-    if question.method == "concat":
-        return _of_probe(question, budget.with_features(np.concatenate(budget.X, axis=1)), fitting)
+    if question.method in ("concat", "blend"):
+        own = fitting_of(question.method, fitting)
+        return _of_probe(question, budget.with_features(np.concatenate(budget.X, axis=1)), own)
 
     def refit(rows: Joined) -> Predict:
         fitted = fit_dvme(

@@ -1,4 +1,4 @@
-"""Answers a question with a method on several models: best single, average, concatenation, DVME."""
+"""Answers a question with a method on several models: best single, average, concatenation, blend, DVME."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.errors import InputError
 from mt.fuse.aligned import AlignedFeatures, order_of
-from mt.fuse.combined import CombinedProbes, mean_of, save_combined
+from mt.fuse.combined import CombinedProbes, fitting_of, mean_of, save_combined
 from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
@@ -72,7 +72,7 @@ class Fuser:
         """Return what is kept of a fit: its test probabilities, and how they came about."""
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
         found = {
-            "best-single": self._best_single, "average": self._average, "concat": self._concat,
+            "best-single": self._best_single, "average": self._average, "concat": self._concat, "blend": self._concat,
         }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
         probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
         if self.decider:
@@ -170,14 +170,17 @@ class Fuser:
         }  # fmt: skip
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
-        """Return the probe on the concatenation of all embeddings."""
-        budget = joined.drawn(rows)
-        fitting = self.fitting.on(joined.task, joined.first.n_classes)
+        """Return the probe on the concatenation of all embeddings, by the method's protocol."""
+        budget, fitting = joined.drawn(rows), fitting_of(question.method, self.fitting)
+        fitting = fitting.on(joined.task, joined.first.n_classes)
         fitted = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=question.seed)
+        selection = dict(fitted.selection)
+        if fitted.folded is not None:
+            selection["log_loss"] = float(np.nanmean(fitted.folded.losses()))
         return {
             "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
-            "fitted": CombinedProbes("concat", (fitted.probe,), tuple(range(len(joined.test)))),
-            "selection": fitted.selection, "flags": list(fitted.flags),
+            "fitted": CombinedProbes(question.method, (fitted.probe,), tuple(range(len(joined.test)))),
+            "selection": selection, "flags": list(fitted.flags),
         }  # fmt: skip
 
     def _dvme(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
@@ -219,9 +222,9 @@ def identity_of(method: str, fitting: Fitting, probes: list[Question]) -> dict[s
     """Return what enters a question's identity: everything of the method that changes a number."""
     if method in ("best-single", "average"):
         return {"probes": [probe.identity for probe in probes]}
-    if method == "concat":
-        return {**fitting.identity(), "select": "folds"}
+    if method in ("concat", "blend"):
+        return {**fitting_of(method, fitting).identity(), "select": "folds"}
     if method not in CHOICES:
-        raise InputError(f"No method '{method}'. Known: best-single, average, concat, {', '.join(CHOICES)}")
+        raise InputError(f"No method '{method}'. Known: best-single, average, concat, blend, {', '.join(CHOICES)}")
     recipes = [recipe.settings() for recipe in recipes_of(CHOICES[method])]
     return {"fuse": REVISION, "recipes": recipes, "solver": fitting.identity()["solver"]}

@@ -17,7 +17,8 @@ class FuseRequest:
     """Which cached features to fuse, by which methods, on which draws, and where to read and write.
 
     models, datasets: all that the cache holds, if empty.
-    methods: of "concat", "average" and "dvme", which brings the best single model and concatenation; all, if empty.
+    methods: of "concat", "average", "blend" and "dvme", which brings the best single model and concatenation; all, if
+    empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
     draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
     metrics: each dataset's headline metric, if empty.

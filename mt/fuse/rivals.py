@@ -10,10 +10,11 @@ from mt.errors import InputError, unknown
 ROWS = {
     "concat": ("concat",),
     "average": ("average",),
+    "blend": ("blend",),
     "dvme": ("best-single", "concat", "dvme"),
 }
 METHODS = tuple(ROWS)
-EVERY = ("best-single", "average", "concat", "dvme")
+EVERY = ("best-single", "average", "concat", "blend", "dvme")
 OF_PROBES = frozenset({"best-single", "average"})  # made of the single models' probes
 
 

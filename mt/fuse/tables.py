@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,50 @@ def print_fusion(study: Answers) -> None:
     with ScoreStore(study.store) as store:
         tables = judged_tables([with_oracle(one, store) for one in score_tables(study.scores, store)], store)
         pairs, attention = differences(study, store), attentions(study, store)
+        recommended = recommendations(study, store)
     print_tables(tables)
+    for line in recommended:
+        console().print(line, markup=False, soft_wrap=True)
     if pairs:
         print_comparisons(pairs)
     for row in attention:
         print_attention(row)
+
+
+def recommendations(study: Answers, store: ScoreStore) -> list[str]:
+    """Return, for each dataset and budget, which method has the lowest out-of-fold log loss in how many draws.
+
+    Only labels of the budget are seen.  Of the methods that keep such a loss: the best single model, concatenation,
+    blend, and DVME where a network was raced.
+    """
+    losses: dict[tuple[str, Budget], dict[int, dict[str, float]]] = {}
+    for score in study.scores:
+        if score.method in ("best-single", "concat", "blend", "dvme") and ", " not in score.protocol:
+            loss = _out_of_fold(score.method, store.fit(score.fit).outcome)
+            if loss is not None:
+                here = losses.setdefault((score.dataset, Budget(score.fraction, score.shots)), {})
+                here.setdefault(score.seed, {})[score.method] = loss
+    lines = []
+    for (dataset, budget), draws in losses.items():
+        chosen = Counter(min(found, key=found.__getitem__) for found in draws.values() if len(found) > 1)
+        if chosen:
+            counts = ", ".join(f"{name} in {count}" for name, count in chosen.most_common())
+            lines.append(f"{dataset}, {budget}: recommended inside the budget (lowest out-of-fold log loss): "
+                         f"{counts} of {chosen.total()} draws")  # fmt: skip
+    return lines
+
+
+def _out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
+    """Return the log loss of a fit on held-out rows of its budget, if it keeps one."""
+    chosen = outcome["selection"]
+    if method == "best-single":
+        return -max(chosen["models"].values()) if chosen.get("models") else None
+    if method == "dvme":
+        recipe = chosen.get("recipes", {}).get(outcome["settings"].get("recipe", {}).get("name"))
+        return None if recipe is None else float(recipe["log_loss"])
+    if "log_loss" in chosen:
+        return float(chosen["log_loss"])
+    return -max(chosen["scores"]) if method == "concat" and chosen.get("scores") else None
 
 
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:

@@ -198,12 +198,13 @@ def _fused(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     """Return the command for methods on the same models; it names methods only where some are missing."""
     kinds = {cell.method.method for cell in ask.cells}
     dvme = any(kind.startswith("dvme") for kind in kinds)  # it brings concat
-    named = {"average": "average" in kinds, "concat": "concat" in kinds and not dvme, "dvme": dvme}
+    named = {name: name in kinds for name in ("average", "blend")}
+    named |= {"concat": "concat" in kinds and not dvme, "dvme": dvme}
     wanted = [name for name, there in named.items() if there]
     scalings = {cell.method.protocol.partition(", ")[2] for cell in ask.cells} - {""}
     parts = [
         *_fuse(panel, ask, chosen),
-        *([] if wanted == ["average", "dvme"] else [_flags("--method", wanted)]),
+        *([] if wanted == ["average", "blend", "dvme"] else [_flags("--method", wanted)]),
         *(f"--calibrate {scaling}" for scaling in sorted(scalings)[:1]),
         *(["--ablations"] if any(kind.startswith("dvme-") for kind in kinds) else []),
     ]

@@ -22,10 +22,10 @@ def test_all_methods_are_tested_on_the_same_folds(tmp_path: Path) -> None:
     study = run_fuse(request)
     with ScoreStore(study.store) as store:
         fits = {(score.method, score.model, score.seed): store.fit(score.fit) for score in study.scores}
-        assert {method for method, _, _ in fits} == {"probe", "best-single", "average", "concat", "dvme"}
+        assert {method for method, _, _ in fits} == {"probe", "best-single", "average", "concat", "blend", "dvme"}
         for seed in (0, 1):
             folds = [fit.outcome["test_fold"] for (_, _, number), fit in fits.items() if number == seed]
-            assert len(folds) == 6
+            assert len(folds) == 7
             assert all(fold == folds[0] for fold in folds)
             singles = [fits["probe", model, seed] for model in ("m1", "m2")]
             mean = np.mean([fit.probabilities for fit in singles], axis=0)

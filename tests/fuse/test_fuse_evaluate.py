@@ -27,7 +27,9 @@ from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.fuse.run import run_fuse
 from mt.predict.load import load_model
+from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import find_pairs
+from mt.probe.run import fit_probe
 from mt.results.store import ScoreStore
 from tests.probe.features import probed, write_features, write_pair
 
@@ -59,7 +61,7 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
     both = "m1 + m2"
     assert rows == {
         ("probe", "m1"), ("probe", "m2"), ("best-single", both), ("average", both), ("concat", both),
-        ("dvme", both),
+        ("blend", both), ("dvme", both),
     }  # fmt: skip
     with ScoreStore(study.store) as store:
         for seed in (0, 1):
@@ -75,6 +77,7 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
         (["average"], {"probe", "average"}),
         (["dvme"], {"probe", "best-single", "concat", "dvme"}),
         (["average", "concat"], {"probe", "average", "concat"}),
+        (["blend"], {"blend"}),
     ],
 )
 def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
@@ -167,6 +170,26 @@ def test_a_draw_of_every_row_keeps_its_probes_whatever_their_order(tmp_path, mon
     second = kept["probe", "m2"].probabilities[[places[name] for name in ids]]
     mean = (kept["probe", "m1"].probabilities.astype(np.float64) + second) / 2
     np.testing.assert_allclose(kept["average", "m1 + m2"].probabilities, mean, atol=1e-7)
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [("multiclass", 3), ("binary", 2)])
+def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(tmp_path, task, n_classes):
+    cache = _cache(tmp_path, task=task, n_classes=n_classes)
+    study = run_fuse(FuseRequest(cache, methods=["blend", "concat"], fractions=[0.5], seeds=1))
+    joined = AlignedFeatures.load(_pair(cache))
+    with ScoreStore(study.store) as store:
+        fits = {score.method: store.fit(score.fit) for score in study.scores}
+    fit = fits["blend"]
+    budget = joined.drawn(fit.rows)
+    fitting = Fitting(get_protocol("blend")).on(task, n_classes)
+    alone = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=0)
+    np.testing.assert_array_equal(fit.probabilities, alone.probe.probabilities(joined.concatenated_test))
+    assert ("no_lda" in fit.outcome["flags"]) == (task == "binary")
+    losses = {method: fit.outcome["selection"]["log_loss"] for method, fit in fits.items()}
+    arguments = ["--cache-dir", str(cache), "--fraction", "0.5", "--seeds", "1", "--method", "blend"]
+    shown = CliRunner().invoke(fuse, [*arguments, "--method", "concat"], catch_exceptions=False).stdout
+    assert f"lowest out-of-fold log loss): {min(losses, key=losses.get)} in 1 of 1 draws" in shown
+    assert "recommended" not in CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
 
 
 def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
@@ -313,16 +336,16 @@ def test_every_method_is_saved_and_predicts_the_scored_bits(tmp_path, task, grou
             p = model.predict_proba(test)
             np.testing.assert_array_equal(p[:, 1] if task == "binary" else p, store.fit(fit).probabilities)
             assert len(names) == (1 if score.method == "best-single" else 3)
-    assert {score.method for score in fits.values()} == {"best-single", "average", "concat", "dvme"}
-    assert len(list(folder.glob("*.json"))) == len(fits) == 8
+    assert {score.method for score in fits.values()} == {"best-single", "average", "concat", "blend", "dvme"}
+    assert len(list(folder.glob("*.json"))) == len(fits) == 10
 
 
 def test_a_folder_stands_for_its_dvme(saved, capsys):
     _, _, file = saved
     assert load_model(file.parent).about["method"] == "dvme"
-    assert f"{file.name}: the dvme of 4 models in" in capsys.readouterr().err
+    assert f"{file.name}: the dvme of 5 models in" in capsys.readouterr().err
     file.unlink()
-    with pytest.raises(InputError, match=r"holds 3 models\. Name one of them"):
+    with pytest.raises(InputError, match=r"holds 4 models\. Name one of them"):
         load_model(file.parent)
 
 

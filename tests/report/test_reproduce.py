@@ -81,8 +81,9 @@ def test_metrics_beside_the_headline_are_asked_for(tmp_path: Path) -> None:
     [
         (["concat"], " --method concat"),
         (["best-single", "concat", "dvme"], " --method dvme"),
-        (["best-single", "average", "concat", "dvme"], ""),
-        (["concat", "average", "dvme", "dvme-plain"], " --ablations"),
+        (["best-single", "average", "concat", "dvme"], " --method average --method dvme"),
+        (["best-single", "average", "concat", "blend", "dvme"], ""),
+        (["concat", "average", "blend", "dvme", "dvme-plain"], " --ablations"),
     ],
 )
 def test_fusing_asks_for_its_methods(tmp_path: Path, methods: list[str], ends: str) -> None:

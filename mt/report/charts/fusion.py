@@ -36,6 +36,7 @@ BASELINES = {
     "best-single": "best single model",
     "concat": "concatenation",
     "average": "averaged probabilities",
+    "blend": "logistic regression and LDA on all models",
 }
 
 
