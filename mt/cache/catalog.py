@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mt.cache.feature_file.format import UNLABELLED
 from mt.cache.feature_file.read import peek
 from mt.cache.names import (
     JSON,
@@ -71,6 +72,11 @@ class Entry:
     modified: float
     manifest: dict[str, JSON]
     problem: str = ""
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether some of its rows lack their one label."""
+        return bool(self.manifest.get("format_version") == UNLABELLED)
 
     def open(self, *, verify: bool = False) -> FeatureFile:
         """Open the file for reading."""

@@ -11,6 +11,7 @@ from mt.cache.feature_file.read import FeatureFile
 from mt.errors import MissingExtraError
 from mt.system import files
 from mt.terminal.spreadsheet import inert
+from mt.types import MISSING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +40,12 @@ def export(features: FeatureFile, target: Path, form: str) -> list[Path]:
 def columns(features: FeatureFile) -> dict[str, list[Any]]:
     """Return what is known of each row by column name: id, label (or one a class), group, metadata.
 
-    A metadata column that has one of these names gets a `column_` before it.
+    A row without a label has none.  A metadata column that has one of these names gets a `column_` before it.
     """
     labels = features.labels
     table: dict[str, list[Any]] = {"id": features.ids}
     if labels.ndim == 1:
-        table["label"] = labels.tolist()
+        table["label"] = [None if label == MISSING else label for label in labels.tolist()]
     else:
         table |= {f"label_{name}": labels[:, at].tolist() for at, name in enumerate(features.class_names)}
     if features.groups is not None:

@@ -15,9 +15,13 @@ from mt.cache.feature_file.read import status_counts
 from mt.errors import CacheError
 from mt.system.files import megabytes
 from mt.terminal import tables
+from mt.types import MISSING
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.verify import Verification
+
+
+NO_LABEL = "(no label)"  # beside the classes: rows that lack their one label
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> None:
@@ -60,6 +64,8 @@ def _counts(entry: Entry) -> dict[str, Any]:
     else:
         counted = Counter(labels.tolist())
         classes = {name: counted[number] for number, name in enumerate(names)}
+        if counted[MISSING]:
+            classes[NO_LABEL] = counted[MISSING]
     groups = features.groups
     return {
         "classes": classes, "groups": None if groups is None else len(set(groups)),

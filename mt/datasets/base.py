@@ -19,7 +19,7 @@ from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
-from mt.types import HEADLINE, Groups, LabelledRows, Task
+from mt.types import HEADLINE, MISSING, Groups, LabelledRows, Task
 
 Json: TypeAlias = Any
 
@@ -253,6 +253,10 @@ def validated(dataset: Dataset) -> Dataset:
         raise DatasetError(f"{dataset.name}: no images found{where}.")
     _refuse_duplicates(dataset, [id_ for split in dataset.splits.values() for id_ in split.ids])
     present = {int(label) for split in dataset.splits.values() for label in np.unique(split.labels)}
+    if dataset.task != "multilabel":
+        present.discard(MISSING)
+        if not present:
+            raise DatasetError(f"{dataset.name}: none of the images{where} has a label. Expected at least two classes.")
     if len(present) < 2:
         only = dataset.class_names[present.pop()] if dataset.task != "multilabel" else "the same label values"
         raise DatasetError(

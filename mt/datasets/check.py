@@ -16,7 +16,7 @@ from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
 from mt.system.device import cores
 from mt.terminal import progress
-from mt.types import FEW_GROUPS, FEW_UNITS
+from mt.types import FEW_GROUPS, FEW_UNITS, MISSING
 
 _ROWS_A_TASK = 16
 SMALL_SHARE = 0.25  # of the range of a deep image: below it at most 64 of 256 grey levels are left
@@ -97,7 +97,9 @@ def _few(dataset: Dataset) -> Iterator[str]:
     columns = [split.labels] if split.labels.ndim == 1 else list(split.labels.T)
     held = [np.flatnonzero(y == k).tolist() for y in columns for k in np.unique(y) if k >= 0]
     counts = [len({units[row] for row in rows}) for rows in held]
-    if min(counts) < FEW_UNITS:
+    if not counts:
+        yield "no image of the test split has a label: they can be predicted, and there is nothing to score"
+    elif min(counts) < FEW_UNITS:
         count = f"{min(counts)} {'images' if split.groups is None else 'groups'}, fewer than {FEW_UNITS}"
         yield f"the rarest class of the test split has {count}: scores are uncertain"
 
@@ -137,7 +139,8 @@ def _duplicates(dataset: Dataset, copies: dict[bytes, list[tuple[str, int]]]) ->
         for name, row in others:
             other = dataset.splits[name]
             twin = f"has the same pixels as {first.ids[first_row]} ({first_split})"
-            if not np.array_equal(other.labels[row], first.labels[first_row]):
+            known = dataset.task == "multilabel" or MISSING not in (other.labels[row], first.labels[first_row])
+            if known and not np.array_equal(other.labels[row], first.labels[first_row]):
                 names = f"{_words(dataset, other.labels[row])}, not {_words(dataset, first.labels[first_row])}"
                 yield Problem("conflicting labels", other.ids[row], f"{twin} but is labelled {names}")
             if name != first_split:
@@ -151,12 +154,13 @@ def _words(dataset: Dataset, label: np.ndarray) -> str:
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return rows, groups and rows a class of each split."""
+    """Return rows, groups, rows a class and rows without their one label of each split."""
     return {
         name: {
             "rows": len(split),
             "groups": None if split.groups is None else len(set(split.groups)),
             "classes": _balance(dataset, split),
+            "unlabelled": 0 if split.labels.ndim == 2 else int((split.labels == MISSING).sum()),
         }
         for name, split in dataset.splits.items()
     }
@@ -166,5 +170,5 @@ def _balance(dataset: Dataset, split: Split) -> dict[str, int]:
     if split.labels.ndim == 2:
         counts = (split.labels == 1).sum(axis=0, dtype=np.int64)
     else:
-        counts = np.bincount(split.labels, minlength=len(dataset.class_names))
+        counts = np.bincount(split.labels[split.labels != MISSING], minlength=len(dataset.class_names))
     return dict(zip(dataset.class_names, counts.tolist(), strict=True))

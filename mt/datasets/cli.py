@@ -107,6 +107,8 @@ def _print(report: Report) -> None:
         click.echo(f"\n{split}: {counts['rows']:,} images{groups}")
         for class_name, count in counts["classes"].items():
             click.echo(f"  {count:>9,}  {count / counts['rows']:6.1%}  {class_name}")
+        if counts["unlabelled"]:
+            click.echo(f"  {counts['unlabelled']:>9,}  {counts['unlabelled'] / counts['rows']:6.1%}  (no label)")
     for warning in dataset.warnings:
         note(f"Warning: {warning}")
     for text in report.notes:

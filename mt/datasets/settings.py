@@ -57,9 +57,9 @@ class DatasetSettings:
     draws their splits and the synthetic images. `intensity`, `frame`, `voi`, `max_pixels` and `decoder` decide over
     pixels (`Decoding`). `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
     patients hashed, `hash_ids` all ids and groups. `uncertain` and `blank` say what -1 and nothing mean in a table's
-    label columns, `separator` what is between its cells. `image_column`, `label_columns` and `group_column` name a
-    table's columns (the group `none`: there is none); `missing_group="own"` makes each row without a patient one of
-    its own.
+    label columns (a row's one label is missing without), `separator` what is between its cells. `image_column`,
+    `label_columns` and `group_column` name a table's columns (the group `none`: there is none); `missing_group="own"`
+    makes each row without a patient one of its own.
     """
 
     task: Task | None = None

@@ -20,7 +20,7 @@ from mt.datasets.tabular.table_labels import labels_of
 from mt.errors import DatasetError, InputError
 from mt.importing.joining import CASE, CaseTable
 from mt.importing.request import ImportRequest, LabelRules
-from mt.types import Array
+from mt.types import MISSING, Array
 
 _RESERVED = (CASE, "label", "split", "group", *METADATA)
 _NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--labels with a column group)"
@@ -135,7 +135,8 @@ def as_classes_of(cases: Cases, class_names: Sequence[str]) -> Cases:
             raise InputError(f"classes {some(ours)} are not among {some(theirs)}")
         number = {name: int(name) for name in ours}
     renumbered = np.array([number[name] for name in ours], dtype=np.int64)
-    return replace(cases, labels=renumbered[cases.labels], class_names=theirs)
+    labels = np.where(cases.labels == MISSING, MISSING, renumbered[cases.labels])
+    return replace(cases, labels=labels, class_names=theirs)
 
 
 def _settings(rules: LabelRules, prefixed: Sequence[str]) -> DatasetSettings:

@@ -15,6 +15,7 @@ from typing import Any
 from mt.cache.catalog import Catalog, Entry, chosen, settled
 from mt.cache.names import bare_name, digest, is_named, typed
 from mt.errors import CacheError, InputError
+from mt.probe.labelled import has_labels
 from mt.terminal import progress
 
 ATTENTION = "attention"  # the pooling that is fitted: mt.probe.methods.attention
@@ -148,7 +149,7 @@ def find_pairs(
     join: all splits are to be joined, so take the validation split too; without a test split, train stands for both.
 
     Raises InputError if the cache holds nothing that was asked for, or if the classes of the test dataset differ;
-    CacheError for a train split without its test split.
+    CacheError for a train split without its test split.  A test split without any label is left out with a note.
     """
     every = [entry for entry in catalog.entries(everything=True) if entry.complete]
     _check_asked(catalog.cache_dir, every, models, datasets, everything=everything)
@@ -175,7 +176,25 @@ def find_pairs(
             _check_same_classes(train, test)
         dataset, model = names[train.path]
         pairs.append(Pair(dataset, test.dataset if test_dataset else dataset, model, (train,), (test,), val))
-    return sorted(pairs, key=lambda pair: (pair.dataset, pair.model))
+    return sorted(pairs if join else _scorable(pairs), key=lambda pair: (pair.dataset, pair.model))
+
+
+def _scorable(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs whose test split holds a label.  Raises InputError where none does."""
+    lacking = {pair.test[0].path for pair in pairs if pair.test[0].has_unlabelled and not has_labels(pair.test[0])}
+    if not lacking:
+        return list(pairs)
+    found = [pair for pair in pairs if pair.test[0].path not in lacking]
+    without = {pair.test_dataset: pair.test[0].n_rows for pair in pairs if pair.test[0].path in lacking}
+    names = ", ".join(f"{rows:,} of '{name}'" for name, rows in without.items())
+    why = (
+        f"Nothing to score: no test row has a label ({names}). Score on folds of the labelled rows: --test-folds 5; "
+        "predict for such rows: mt predict"
+    )
+    if not found:
+        raise InputError(why)
+    progress.note(why)
+    return found
 
 
 def _is_of(entry: Entry, dataset: str) -> bool:

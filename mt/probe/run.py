@@ -23,6 +23,7 @@ from mt.probe.bags import BaggedFeatures, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
 from mt.probe.budgets.random_draws import RandomDraws
+from mt.probe.labelled import labelled
 from mt.probe.method_settings import Propagate
 from mt.probe.methods.attention import AttentionProbe, check_protocol
 from mt.probe.methods.propagation import UnlabelledPool
@@ -240,9 +241,10 @@ Opening = Callable[[Entry, Bagging | None], CaseFeatures]
 
 
 def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-    """Open a feature file, every checksum verified; with `bagging`, one row is a case."""
+    """Open the labelled rows of a feature file, every checksum verified; with `bagging`, one row is a case."""
     file = entry.open(verify=True)
-    return file if bagging is None else BaggedFeatures(file, bagging)
+    cases = file if bagging is None else BaggedFeatures(file, bagging)
+    return labelled(cases) if entry.has_unlabelled else cases
 
 
 def draw_source(rule: str, draw_file: Path | None) -> DrawSource:

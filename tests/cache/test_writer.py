@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from mt.cache import FeatureWriter, Status, is_complete, open_features, status_counts
-from mt.errors import CacheError, DamagedError, InputError
-from mt.types import LabelledRows
+from mt.cache.exporting import columns
+from mt.errors import CacheError, DamagedError, InputError, NotAFeatureFileError
+from mt.types import MISSING, LabelledRows
 from tests.cache import samples
 
 KEPT = [row for row in range(samples.N) if row != samples.SKIPPED]
@@ -204,3 +206,20 @@ def test_nothing_is_complete_before_it_is(path: Path) -> None:
         assert writer.missing == []
         writer.finish()
     assert is_complete(path)
+
+
+def test_a_file_with_unlabelled_rows_is_refused_by_readers_that_know_none(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = replace(samples.rows(), y=np.where(np.arange(samples.N) == 2, MISSING, np.arange(samples.N) % 2))
+    features = open_features(samples.write(path, rows=rows), verify=True)
+    assert features.labels.tolist()[:4] == [0, 1, MISSING, 1]
+    assert features.manifest["format_version"] == 3
+    with h5py.File(path) as file:
+        assert file.attrs["format_version"] == 3
+    assert columns(features)["label"][:4] == [0, 1, None, 1]
+    labelled = open_features(samples.write(tmp_path / "other.h5"))
+    assert labelled.manifest["format_version"] == 2
+    monkeypatch.setattr("mt.cache.feature_file.format.READ", (1, 2))
+    with pytest.raises(NotAFeatureFileError, match="has format version 3; this mt reads up to version 2"):
+        open_features(path)

@@ -53,7 +53,24 @@ def test_a_sound_dataset(data: Path) -> None:
     assert status == 0
     assert lines[2] == {
         "dataset": "pcam", "split": "test", "rows": 12, "groups": 3, "classes": {"normal": 8, "tumour": 4},
+        "unlabelled": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("labels", "said"), [
+    (["", "0", "1"], "1   33.3%  (no label)"),
+    (["", "", ""], "no image of the test split has a label: they can be predicted"),
+])  # fmt: skip
+def test_rows_without_a_label_are_counted_and_conflict_with_none(data: Path, labels: list[str], said: str) -> None:
+    for number, name in enumerate(("a", "b", "0", "1", "2")):
+        layouts.write_image(data / f"{name}.png", 1 if name == "0" else number)
+    rows = ["a.png,train,0", "b.png,train,1", *[f"{n}.png,test,{label}" for n, label in enumerate(labels)]]
+    (data / "t.csv").write_text("\n".join(["image,split,label", *rows]))
+    result = run("check", f"table:{data / 't.csv'}")
+    assert said in result.output
+    assert "have no label: kept, outside every budget and score" in result.output
+    assert "image in several splits" in result.output
+    assert "conflicting labels" not in result.output
 
 
 def test_conflicting_duplicates_of_aptos(data: Path) -> None:

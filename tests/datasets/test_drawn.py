@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mt.cache.content import ContentIndex
 from mt.datasets import load_dataset
 from mt.datasets.splitting import draw_splits, ids_sha256
+from mt.types import MISSING
 from tests.datasets import layouts
 
 # The id lists of the splits drawn from the small files of `layouts`: algorithm, fractions and seed of each dataset.
@@ -74,3 +75,27 @@ def test_drawn_splits_are_pinned(data: Path, index: ContentIndex, name: str) -> 
     for split, expected in record["ids_sha256"].items():
         assert ids_sha256(dataset.splits[split].ids) == expected
     assert record["ids_sha256"] == PINNED[name]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_unlabelled_rows_are_trained_on_and_change_no_draw(grouped: bool) -> None:
+    ids, labels = [f"{row:03d}" for row in range(60)], np.arange(60) % 3
+    groups = [f"g{row // 4}" for row in range(60)] if grouped else None
+    fractions = {"train": 0.8, "test": 0.2}
+    alone, _ = draw_splits(ids, labels, fractions=fractions, groups=groups)
+    more = [f"{row:03d}x" for row in range(20)]
+    both, record = draw_splits(
+        [*more, *ids], np.concatenate([np.full(20, MISSING), labels]), fractions=fractions,
+        groups=None if groups is None else [*["new"] * 20, *groups],
+    )  # fmt: skip
+    assert both["train"].tolist() == [*range(20), *(alone["train"] + 20)]
+    assert both["test"].tolist() == (alone["test"] + 20).tolist()
+    assert record["rows"] == {name: len(rows) for name, rows in both.items()}
+
+
+def test_an_unlabelled_row_follows_its_group() -> None:
+    labels = np.array([MISSING if row % 4 == 0 else row % 2 for row in range(80)])
+    groups = [f"g{row // 4}" for row in range(80)]
+    rows, _ = draw_splits([f"{row:03d}" for row in range(80)], labels, fractions={"a": 0.5, "b": 0.5}, groups=groups)
+    assert len(rows["b"])
+    assert not {groups[row] for row in rows["a"]} & {groups[row] for row in rows["b"]}

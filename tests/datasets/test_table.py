@@ -118,7 +118,7 @@ def test_bad_tables(data: Path) -> None:
     for header, lines, message in (
         ("picture,label", ["a.png,1"], r"lacks the column 'image'. Found: picture, label"),
         ("image,split", ["a.png,train"], r"lacks the column 'label' \(or one column .*\). Found: image, split"),
-        ("image,label", ["a.png,0", "b.png,"], "no label in line 3"),
+        ("image,label", ["a.png,0", "b.png,"], "are of one class, '0'"),
         ("image,label", ["a.png,0", ",1"], "no image named in line 3"),
         ("image,label", ["a.png,0", "b.png,1,2"], "line 3: 3 values, expected 2"),
         ("image,label", [], "has no rows below its header"),

@@ -81,9 +81,9 @@ def test_a_named_separator_and_excels_first_line(data: Path) -> None:
 
 def test_line_numbers_are_those_of_the_file(data: Path) -> None:
     images(data)
-    quoted = ["image,note,label", 'bild_0.png,"two\nlines",0', "", ",,", "bild_1.png,x,"]
+    quoted = ["image,note,label", 'bild_0.png,"two\nlines",0', "", ",,", ",x,1"]
     (data / "t.csv").write_text("\n".join(quoted))
-    with pytest.raises(DatasetError, match=r"no label in line 6\. Choose: --blank ignore"):
+    with pytest.raises(DatasetError, match=r"no image named in line 6"):
         load(data / "t.csv")
 
 
@@ -215,17 +215,42 @@ def test_a_cell_that_is_none_of_these_is_named(data: Path) -> None:
         load(path, uncertain="0", blank="0")
 
 
-@pytest.mark.parametrize("missing", ["", "nan", "NaN", "NA"])
-def test_a_missing_class_is_no_class(data: Path, missing: str) -> None:
+@pytest.mark.parametrize("missing", ["", "NA", "N/A", "nan", "NaN", "None", "null", "<NA>", "."])
+def test_a_row_without_a_label_stays_unlabelled_and_is_counted(data: Path, missing: str) -> None:
     images(data)
     lines = [f"bild_{n}.png,{missing if n == 7 else float(n % 2)}" for n in range(10)]
     (data / "t.csv").write_text("\n".join(["image,label", *lines]))
-    with pytest.raises(DatasetError, match=r"no label in line 9\. Choose: --blank ignore"):
-        load(data / "t.csv")
-    dataset = load(data / "t.csv", blank="ignore")
+    dataset = load(data / "t.csv")
     assert dataset.class_names == ("0.0", "1.0")
-    assert "bild_7.png" not in labels_by_id(dataset)
+    assert labels_by_id(dataset) == {f"bild_{n}.png": MISSING if n == 7 else n % 2 for n in range(10)}
+    assert "1 of 10 rows have no label: kept, outside every budget and score" in dataset.warnings
+    assert labels_by_id(load(data / "t.csv", blank="ignore")) == labels_by_id(dataset)
     assert labels_by_id(load(data / "t.csv", blank="0"))["bild_7.png"] == 0
+
+
+@pytest.mark.parametrize(("header", "cells", "words", "task", "last"), [
+    ("label", ["a", "b", "c"], {}, "multiclass", MISSING),
+    ("label", ["0", "3", "1"], {"task": "ordinal"}, "ordinal", MISSING),
+    ("oedema", ["0", "1", "0"], {}, "binary", MISSING),
+    ("oedema", ["0", "1", "1"], {"blank": "0"}, "binary", 0),
+    ("a,b,c", ["1,0,0", "0,1,0", "0,0,1"], {"task": "multiclass", "blank": "ignore"}, "multiclass", MISSING),
+])  # fmt: skip
+def test_every_task_of_one_label_has_unlabelled_rows(
+    data: Path, header: str, cells: list[str], words: dict[str, Any], task: str, last: int
+) -> None:
+    images(data)
+    lines = [f"bild_{n}.png,train,{cells[n % 3]}" for n in range(9)]
+    empty = "," * header.count(",")
+    (data / "t.csv").write_text("\n".join([f"image,split,{header}", *lines, f"bild_9.png,test,{empty}"]))
+    dataset = load(data / "t.csv", **words)
+    assert (dataset.task, dataset.splits["test"].labels.tolist()) == (task, [last])
+
+
+def test_a_table_without_any_label_is_refused(data: Path) -> None:
+    images(data)
+    (data / "t.csv").write_text("\n".join(["image,label", *[f"bild_{n}.png," for n in range(10)]]))
+    with pytest.raises(DatasetError, match="none of its 10 rows has a label"):
+        load(data / "t.csv")
 
 
 def test_minus_one_beside_0_and_1_in_a_label_column(data: Path) -> None:
@@ -235,7 +260,7 @@ def test_minus_one_beside_0_and_1_in_a_label_column(data: Path) -> None:
         load(data / "t.csv")
     assert load(data / "t.csv", task="multiclass").class_names == ("-1", "0", "1")
     assert load(data / "t.csv", uncertain="1").class_names == ("0", "1")
-    assert len(labels_by_id(load(data / "t.csv", uncertain="ignore"))) == 6
+    assert list(labels_by_id(load(data / "t.csv", uncertain="ignore")).values()).count(MISSING) == 4
 
 
 def test_minus_one_and_one_are_classes_in_the_order_of_numbers(data: Path) -> None:

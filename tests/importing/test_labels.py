@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.errors import DatasetError, InputError
+from mt.errors import InputError
 from mt.importing.request import LabelRules
 from mt.types import MISSING
 from tests.importing import elsewhere as sample
@@ -83,13 +83,17 @@ def test_without_splits_a_test_split_is_drawn(tmp_path: Path, embeddings: Path) 
     assert train.manifest["inputs"]["dataset"]["drawn"]["splits"]["fractions"] == {"train": 0.8, "test": 0.2}
 
 
-def test_missing_labels_are_left_out_or_masked(tmp_path: Path, embeddings: Path) -> None:
+def test_missing_labels_are_kept_and_masked(tmp_path: Path, embeddings: Path) -> None:
     table = sample.label_table(tmp_path / "one.csv", label=["", *sample.labels()[1:]])
-    with pytest.raises(DatasetError, match=r"no label in line 2. Choose: --blank ignore"):
-        sample.imported(tmp_path / "cache", embeddings, labels=[table])
-    sample.imported(tmp_path / "cache", embeddings, labels=[table], rules=LabelRules(blank="ignore"))
-    assert "case 0" not in sample.by_id(tmp_path / "cache")
-    assert np.array_equal(sample.by_id(tmp_path / "cache")["case 1"], sample.matrix()[1])
+    made = sample.imported(tmp_path / "cache", embeddings, labels=[table])
+    assert "1 of 24 rows have no label: kept, outside every budget and score" in made[0].warnings
+    train = sample.opened(tmp_path / "cache")
+    assert (train.ids[0], train.labels[0], train.class_names) == ("case 0", MISSING, ("benign", "tumour"))
+    assert np.array_equal(sample.by_id(tmp_path / "cache")["case 0"], sample.matrix()[0])
+    sample.imported(tmp_path / "cache", embeddings, model="uni2", labels=[table])
+    again = sample.opened(tmp_path / "cache", models=["uni2"])
+    assert again.labels.tolist() == train.labels.tolist()
+    assert again.fingerprints["dataset"] == train.fingerprints["dataset"]
     several = sample.write_table(tmp_path / "two.csv", {
         "id": sample.ids(), "split": sample.splits(), "oedema": [-1, *[0, 1] * 11, 0], "effusion": [1, 0] * 12,
     })  # fmt: skip

@@ -72,6 +72,16 @@ def test_images_give_the_same_within_rounding(study, folder):
     np.testing.assert_allclose(alone.probabilities, found.probabilities[3:4], atol=1e-6)
 
 
+def test_a_test_split_without_labels_is_featurized_and_predicted(study, tmp_path, monkeypatch):
+    root, kept, ids = study
+    lines = [f"train/{name}/{i}.png,train,{name}" for name in ("bright", "dark") for i in range(12)]
+    table = root / "images" / "public.csv"
+    table.write_text("\n".join(["image,split,label", *lines, *[f"{name},test," for name in ids]]))
+    found = predict_dataset(PredictRequest(root / "fused", dataset=f"table:{table}", cache_dir=tmp_path))
+    assert found.ids == list(ids)
+    np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
+
+
 def test_what_is_not_cached_is_featurized(study, tmp_path):
     root, kept, _ = study
     found = predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))

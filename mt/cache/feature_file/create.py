@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.cache.feature_file.format import DIGEST, USER_BLOCK, VERSION, FileLayout, seal_of
-from mt.cache.feature_file.rows import hash_of
+from mt.cache.feature_file.format import DIGEST, UNLABELLED, USER_BLOCK, VERSION, FileLayout, seal_of
+from mt.cache.feature_file.rows import hash_of, is_unlabelled
 from mt.cache.names import JSON, canonical
 from mt.system import files
 
@@ -53,12 +53,13 @@ def create(
     Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
     """
     shape = _Shape(len(arrays["ids"]), dim, dtype, block_rows)
-    text = canonical({**manifest, "format": FORMAT, "format_version": VERSION, "rows": hash_of(arrays)})
+    version = UNLABELLED if is_unlabelled(arrays["labels"]).any() else VERSION
+    text = canonical({**manifest, "format": FORMAT, "format_version": version, "rows": hash_of(arrays)})
     descriptor = files.create(path)
     try:
         sealed = len(text) + sum(array.nbytes + _STRUCTURE for array in arrays.values()) + 8 * _STRUCTURE
         files.reserve(descriptor, USER_BLOCK + sealed + shape.mutable_bytes, path.with_suffix(".h5"))
-        layout = _lay_out(descriptor, arrays, text, shape)
+        layout = replace(_lay_out(descriptor, arrays, text, shape, version), version=version)
         files.truncate(descriptor, layout.file_size)
         files.write(descriptor, replace(layout, seal=seal_of(descriptor, layout)).pack(), 0)
         files.sync(descriptor)
@@ -69,7 +70,9 @@ def create(
         os.close(descriptor)
 
 
-def _lay_out(descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, shape: _Shape) -> FileLayout:
+def _lay_out(
+    descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, shape: _Shape, version: int
+) -> FileLayout:
     """Let HDF5 write all but the rows; return where it placed everything."""
     import h5py
     import numpy as np
@@ -80,7 +83,7 @@ def _lay_out(descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, sha
         alignment_threshold=1, alignment_interval=USER_BLOCK,
     ) as file:  # fmt: skip
         file.attrs["format"] = np.bytes_(FORMAT)
-        file.attrs["format_version"] = np.int64(VERSION)
+        file.attrs["format_version"] = np.int64(version)
         manifest = np.array(text, dtype=h5py.string_dtype("utf-8", len(text)))
         manifest_at = _dataset(file, "manifest", manifest)
         for name, array in arrays.items():

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89MTF\r\n\x1a\n"
 VERSION = 2
-READ = (1, 2)  # versions that this mt reads; 1 has no content hashes
+UNLABELLED = 3  # the version of files in which a row lacks its one label, which readers of version 2 would misread
+READ = (1, VERSION, UNLABELLED)  # versions that this mt reads; 1 has no content hashes
 USER_BLOCK = 512
 FINAL = ".h5"  # the suffix of complete files
 DIGEST = 32  # bytes of a sha256
@@ -119,7 +120,7 @@ def read_layout(descriptor: int, path: Path) -> FileLayout:
     size, rows, dim, block_rows, embeddings, status, blocks, manifest, manifest_size = numbers
     if version not in READ:
         raise NotAFeatureFileError(
-            f"{path} has format version {version}; this mt reads up to version {VERSION}. "
+            f"{path} has format version {version}; this mt reads up to version {max(READ)}. "
             "Update: pip install --upgrade medical-transfer"
         )
     if dtype not in _DTYPES or reserved or any(block[_FIELDS.size : _OWN_DIGEST_AT]):

@@ -142,7 +142,7 @@ class FeatureFile:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n_ok,) int64 classes, or (n_ok, L) int8 zeros and ones."""
+        """(n_ok,) int64 classes, or (n_ok, L) int8 zeros and ones; `MISSING` (-1) where a label is not known."""
         return self._ok(self._stored["labels"])
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mt.errors import InputError
-from mt.types import Array, LabelledRows
+from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,8 @@ CONTENT, CONTENT_BYTES = "content", 16
 def arrays_of(rows: LabelledRows[None], content: Sequence[bytes] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays that a file stores of the rows of one split, by dataset name.
 
-    Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label.  Columns hold n
+    Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label; `MISSING` where
+    one is not known.  Columns hold n
     strings or n numbers each (None is "" or NaN).  content: the 16 bytes that each row's image is known by, zeros
     where it is not; None where no image is known.
 
@@ -71,6 +72,13 @@ def _labels(y: Array) -> np.ndarray:
             f"Labels must be integers, (n,) classes or (n, L) zeros and ones; found {labels.dtype} {labels.shape}."
         )
     return np.ascontiguousarray(labels, dtype="<i8" if labels.ndim == 1 else "i1")
+
+
+def is_unlabelled(labels: Array) -> np.ndarray:
+    """Return (n,) bool, which rows lack their one label; none where rows have several."""
+    import numpy as np
+
+    return labels == MISSING if labels.ndim == 1 else np.zeros(len(labels), dtype=bool)
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:

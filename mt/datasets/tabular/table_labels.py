@@ -29,7 +29,10 @@ _Cell = Literal["blank", "uncertain"]
 
 @dataclass(frozen=True)
 class Labels:
-    """Label values (n,) or (n, L) of the rows `kept`, all where that is none, and what they mean."""
+    """Label values (n,) or (n, L) of the rows `kept`, all where that is none, and what they mean.
+
+    A row whose one label is missing stays, labelled `MISSING`.
+    """
 
     values: np.ndarray
     class_names: tuple[str, ...]
@@ -41,7 +44,7 @@ class Labels:
         """Raise where a class appears outside train only."""
         if self.values.ndim == 2 or self.task == "ordinal":
             return
-        untrained = np.setdiff1d(self.values, self.values[train])
+        untrained = np.setdiff1d(self.values[self.values != MISSING], self.values[train])
         if len(untrained):
             raise DatasetError(f"{file}: unknown label '{self.class_names[untrained[0]]}': no train row has it.")
 
@@ -84,57 +87,56 @@ def labels_of(columns: TableColumns, file: Path, settings: DatasetSettings, rese
 def label_column(cells: LabelCells) -> Labels:
     """Return the labels of the column `label`: two classes are binary, more multiclass, unless `--task` says otherwise.
 
-    Ordinal labels are whole numbers, and all grades between the smallest and the largest are declared.
+    Ordinal labels are whole numbers, and all grades between the smallest and the largest are declared.  A row without
+    a label is `MISSING`.
     """
     file, task, values = cells.file, cells.settings.task, list(cells.columns["label"])
     warnings = (f"columns not used: {some(cells.unused, 8)}",) if cells.unused else ()
     if task == "multilabel":
         return _separated(values, warnings)
-    values, kept, left_out = _present(cells, values)
+    values, known = _present(cells, values)
     _refuse_regression(file, values)
     values = _spelled_once(values)
-    names = _grades(cells, values, kept) if task == "ordinal" else sorted(set(values), key=natural)
+    names = _grades(cells, values, known) if task == "ordinal" else sorted(set(values), key=natural)
     if task == "ordinal":
         values = [_whole(value) for value in values]
     if task == "binary" and len(names) != 2:
         raise InputError(f"--task binary needs two classes, '{file}' has {len(names)}: {some(names)}.")
     number = {name: label for label, name in enumerate(names)}
-    return Labels(
-        np.array([number[value] for value in values], dtype=np.int64),
-        tuple(names),
-        task or ("binary" if len(names) == 2 else "multiclass"),
-        (*warnings, *left_out),
-        kept if left_out else None,
-    )
+    labels = np.full(len(cells.lines), MISSING, dtype=np.int64)
+    labels[known] = [number[value] for value in values]
+    task = task or ("binary" if len(names) == 2 else "multiclass")
+    return Labels(labels, tuple(names), task, (*warnings, *unlabelled(labels)))
 
 
 def label_columns(cells: LabelCells) -> Labels:
     """Return the labels of one 0/1 column a label: multilabel; a single column is binary.
 
     With `--task multiclass` (or binary, of two columns) exactly one column a row must hold the 1.  Labels that are
-    ignored are `MISSING`; rows without any label are left out.
+    ignored are `MISSING`; so are rows without any label, but for those of a multilabel task, which are left out.
     """
     file, task, names = cells.file, cells.settings.task, tuple(cells.columns)
     bits = _bits(cells)
-    kept = np.flatnonzero((bits != MISSING).any(axis=1))
-    warnings = _left_out(len(bits) - len(kept))
-    bits, kept_or_all = bits[kept], kept if warnings else None
     if len(names) == 1:
         if task not in (None, "binary"):
             raise InputError(f"--task {task} does not fit '{file}', which has the single 0/1 column '{names[0]}'.")
-        named = (f"not {names[0]}", names[0])
-        return Labels(bits[:, 0].astype(np.int64), named, "binary", warnings, kept_or_all)
+        labels = bits[:, 0].astype(np.int64)
+        return Labels(labels, (f"not {names[0]}", names[0]), "binary", unlabelled(labels))
+    known = np.flatnonzero((bits != MISSING).any(axis=1))
     if task in (None, "multilabel"):
+        warnings, bits = _left_out(len(bits) - len(known)), bits[known]
         missing = int((bits == MISSING).sum())
         masked = (f"{missing:,} of {bits.size:,} labels are missing: ignored where they are",) if missing else ()
-        return Labels(bits, names, "multilabel", (*warnings, *masked), kept_or_all)
-    if (bits == MISSING).any():
+        return Labels(bits, names, "multilabel", (*warnings, *masked), known if warnings else None)
+    if (bits[known] == MISSING).any():
         raise InputError(f"--task {task} does not fit '{file}': labels are missing. Use --uncertain 0 and --blank 0.")
-    wrong = np.flatnonzero(bits.sum(axis=1) != 1)
+    wrong = known[bits[known].sum(axis=1) != 1]
     if len(wrong) or (task == "binary" and len(names) != 2):
-        line = f"; line {cells.lines[kept[wrong[0]]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
+        line = f"; line {cells.lines[wrong[0]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
         raise InputError(f"--task {task} does not fit the {len(names)} label columns of '{file}': one 1 a row{line}.")
-    return Labels(bits.argmax(axis=1).astype(np.int64), names, task, warnings, kept_or_all)
+    labels = np.full(len(bits), MISSING, dtype=np.int64)
+    labels[known] = bits[known].argmax(axis=1)
+    return Labels(labels, names, task, unlabelled(labels))
 
 
 def _spelled_once(values: Sequence[str]) -> list[str]:
@@ -165,13 +167,16 @@ def _left_out(count: int) -> tuple[str, ...]:
     return (f"{count:,} rows with missing labels are left out",) if count else ()
 
 
-def _present(cells: LabelCells, values: list[str]) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
-    """Return the class names that are there, their rows, and a warning on rows that are left out."""
+def unlabelled(labels: np.ndarray) -> tuple[str, ...]:
+    """Return the line that counts the rows without a label, none where each has one."""
+    count = int((labels == MISSING).sum())
+    return (f"{count:,} of {len(labels):,} rows have no label: kept, outside every budget and score",) if count else ()
+
+
+def _present(cells: LabelCells, values: list[str]) -> tuple[list[str], np.ndarray]:
+    """Return the class names that are there, and their rows."""
     file, settings = cells.file, cells.settings
     kinds = [_kind(value) for value in values]
-    if "blank" in kinds and settings.blank is None:
-        empty = [str(line) for line, kind in zip(cells.lines, kinds, strict=True) if kind == "blank"]
-        raise DatasetError(f"{file}: no label in line {some(empty)}. Choose: --blank ignore (such rows are left out).")
     present = {_whole(value) for value, kind in zip(values, kinds, strict=True) if kind != "blank"}
     if present == {"-1", "0", "1"} and settings.uncertain is None and settings.task is None:
         line = next(line for line, kind in zip(cells.lines, kinds, strict=True) if kind == "uncertain")
@@ -183,9 +188,14 @@ def _present(cells: LabelCells, values: list[str]) -> tuple[list[str], np.ndarra
     read: list[str | None] = []
     for value, kind in zip(values, kinds, strict=True):
         asked = meaning.get(kind) if kind is not None else None
-        read.append(value if asked is None else None if asked == "ignore" else _as_written(asked, values))
-    kept = np.array([row for row, value in enumerate(read) if value is not None], dtype=np.int64)
-    return [value for value in read if value is not None], kept, _left_out(len(values) - len(kept))
+        if asked is None:
+            read.append(None if kind == "blank" else value)
+        else:
+            read.append(None if asked == "ignore" else _as_written(asked, values))
+    known = np.array([row for row, value in enumerate(read) if value is not None], dtype=np.int64)
+    if not len(known):
+        raise DatasetError(f"{file}: none of its {len(values):,} rows has a label. Expected at least two classes.")
+    return [value for value in read if value is not None], known
 
 
 def _as_written(number: str, values: Sequence[str]) -> str:
@@ -209,8 +219,8 @@ def _separated(values: Sequence[str], warnings: tuple[str, ...]) -> Labels:
     return Labels(bits, tuple(names), "multilabel", warnings)
 
 
-def _grades(cells: LabelCells, values: Sequence[str], kept: np.ndarray) -> list[str]:
-    for row, value in zip(kept.tolist(), values, strict=True):
+def _grades(cells: LabelCells, values: Sequence[str], known: np.ndarray) -> list[str]:
+    for row, value in zip(known.tolist(), values, strict=True):
         if not _whole(value).isdecimal():
             raise DatasetError(
                 f"{cells.file}, line {cells.lines[row]}: unknown label '{value}', expected a whole number (ordinal)."
@@ -223,9 +233,11 @@ def _bits(cells: LabelCells) -> np.ndarray:
     """Return (n, L) zeros and ones, and `MISSING` where a label is ignored.
 
     Raises:
-        DatasetError: -1 or nothing in a cell, and no setting says what it means; or anything else.
+        DatasetError: -1 or, among several columns, nothing in a cell, and no setting says what it means; or anything
+            else.
     """
-    meaning: dict[_Cell, str | None] = {"blank": cells.settings.blank, "uncertain": cells.settings.uncertain}
+    blank = cells.settings.blank or ("ignore" if len(cells.columns) == 1 else None)
+    meaning: dict[_Cell, str | None] = {"blank": blank, "uncertain": cells.settings.uncertain}
     bits = np.zeros((len(cells.lines), len(cells.columns)), dtype=np.int8)
     asked: dict[_Cell, list[tuple[int, str]]] = {}
     for place, (name, values) in enumerate(cells.columns.items()):

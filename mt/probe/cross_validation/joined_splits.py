@@ -13,6 +13,7 @@ import numpy as np
 from mt.cache.catalog import Entry
 from mt.errors import InputError
 from mt.probe.cross_validation.fold_draws import Folds
+from mt.probe.labelled import labelled
 from mt.probe.questions import Bagging
 from mt.stratification import Ints
 from mt.types import MISSING, Array, CaseFeatures, LabelledRows
@@ -31,7 +32,7 @@ class JoinedFeatures:
 
         Raises DamagedError, and InputError for files that do not belong together.
         """
-        files = [entry.open(verify=True) for entry in entries]
+        files = [labelled(entry.open(verify=True)) for entry in entries]
         first = files[0]
         for other in files[1:]:
             if (other.task, other.class_names, other.groups is None) != (

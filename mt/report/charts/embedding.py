@@ -17,18 +17,17 @@ import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.names import digest
+from mt.probe.labelled import labelled
 from mt.probe.scores.sample import predicted_class
 from mt.report.charts.figures import Figure, Menu, Section, as_spec, menu
 from mt.report.charts.palette import colours_of_class
 from mt.report.charts.thumbnails import thumbnails
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
-from mt.types import MISSING
+from mt.types import MISSING, CaseFeatures
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from mt.cache.feature_file.read import FeatureFile
 
 Array = npt.NDArray[Any]
 REVISION = 1  # raised whenever the positions change
@@ -131,15 +130,15 @@ def _test_features(cell: PanelCell, catalog: Catalog) -> Entry | None:
 
 def _has_cases(entry: Entry, store: ScoreStore, cell: PanelCell) -> bool:
     """Say whether the rows of a file are the cell's test cases, in their order; rows pooled to cases are not."""
-    return list(entry.open().ids) == list(store.cases(store.fit(cell.scores[0].fit).cases).ids)
+    return list(labelled(entry.open()).ids) == list(store.cases(store.fit(cell.scores[0].fit).cases).ids)
 
 
 def _table(
     store: ScoreStore, panel: Panel, cell: PanelCell, entry: Entry, maps: Maps, pictures: Mapping[str, str]
 ) -> dict[str, list[Any]]:
-    features = entry.open()
+    features = labelled(entry.open())
     fit = store.fit(cell.scores[0].fit)
-    rows = chosen_rows(features.n_ok, maps.points)
+    rows = chosen_rows(len(features.ids), maps.points)
     positions = _positions(store, features, rows)
     ids = np.asarray(features.ids)[rows]
     table = {
@@ -160,9 +159,10 @@ def chosen_rows(n: int, points: int) -> Array:
     return np.arange(n) if n <= points else np.sort(np.random.default_rng(0).choice(n, points, replace=False))
 
 
-def _positions(store: ScoreStore, features: FeatureFile, rows: Array) -> Array:
+def _positions(store: ScoreStore, features: CaseFeatures, rows: Array) -> Array:
     """Return positions, remembered in the store: the same report again computes none."""
-    key = digest({"map": features.fingerprints["file"], "rows": len(rows), "of": features.n_ok, "revision": REVISION})
+    of = len(features.ids)
+    key = digest({"map": features.fingerprints["file"], "rows": len(rows), "of": of, "revision": REVISION})
     known = store.recall(key)
     if known is None:
         known = project(features.embeddings[rows]).round(3).tolist()
