@@ -20,7 +20,8 @@ class ReportRequest:
     experiments: those that are shown by default without any.  only: these scores by identity, as a study asks.
     missing: what of a study's plan is not there, in words.
     catalog: where the features are, whose settings tell experiments apart.  maps: what embedding maps may show, none
-    without.  export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
+    without.  most: datasets on one page; with more, each has a page of its own, and the first page leads to them.
+    export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
     from the same scores.
     """
 
@@ -31,6 +32,7 @@ class ReportRequest:
     missing: tuple[str, ...] = ()
     catalog: Catalog | None = None
     maps: Maps | None = None
+    most: int = 2
     export: bool = True
     again: bool = True
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mt.cache.names import digest, slug
 from mt.errors import CacheError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mt.report.charts.palette import Looks
 
 
-REVISION = 3  # of the page; raised whenever it shows something else of the same scores
+REVISION = 4  # of the page; raised whenever it shows something else of the same scores
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,26 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
             for panel in panels:
                 groups.append(_groups(store, panel, looks, maps, names))
                 advance(1)
-        origin = provenance(panels, maps.catalog if maps else None)
         found = [answers(store, panel) for panel in panels]
-        content = page(panels, groups, looks, origin, vega.result(), found=found, missing=request.missing)
-        written = [_write(request.out, content.encode())]
+        catalog = maps.catalog if maps else None
+        if len(panels) <= request.most:
+            parts = provenance(panels, catalog)
+            content = page(panels, groups, looks, parts, vega.result(), found=found, missing=request.missing)
+            written = [_write(request.out, content.encode())]
+        else:
+            places = [folder / f"{slug(panel.title)}.html" for panel in panels]
+            links = {
+                panel.title: quote(f"{folder.name}/{place.name}") for panel, place in zip(panels, places, strict=True)
+            }
+            none: list[list[Section]] = [[] for _ in panels]
+            parts = provenance(panels, catalog)
+            content = page(panels, none, looks, parts, "", found=found, missing=request.missing, links=links)
+            written = [_write(request.out, content.encode())]
+            back = {"All datasets": f"../{quote(request.out.name)}"}
+            for panel, some, one, place in zip(panels, groups, found, places, strict=True):
+                parts = provenance([panel], catalog)
+                content = page([panel], [some], looks_of(panel.names), parts, vega.result(), found=[one], links=back)
+                written.append(_write(place, content.encode()))
         written += _tables(panels, groups, folder)
         written += _charts(panels, groups, folder, threads) if request.export else []
     return written

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -27,7 +29,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreStore, Path]
         task="multilabel",
         class_names=("Mass", HOSTILE, "Nodule"),
     )
-    return store, write_report(store, ReportRequest(folder / "report.html")).page
+    return store, write_report(store, ReportRequest(folder / "report.html", most=3)).page
 
 
 def rows(page: Any) -> list[list[str]]:
@@ -201,3 +203,23 @@ def test_it_fits_the_screen_and_stays_in_place(
         list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({type: 'layout-shift', buffered: true})
         || setTimeout(() => done(0), 300))"""
     assert page.evaluate(moved) < 0.01
+
+
+def test_past_two_datasets_each_has_a_page_that_works_offline(look: Any, tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    for dataset in ("pcam", "digits"):
+        filled(path, dataset=dataset, seeds=2)
+    store = filled(path, dataset=f"folder:{HOSTILE}", seeds=2)
+    written = write_report(store, ReportRequest(tmp_path / "a b.html", export=False))
+    index = written.page.read_text(encoding="utf-8")
+    pages = [file for file in written.files[1:] if file.suffix == ".html"]
+    assert len(pages) == 3
+    assert len(index) < 200_000
+    assert HOSTILE not in index
+    links = re.findall(r'<a href="([^"#]+)">', index)
+    assert [(written.page.parent / unquote(link)).resolve() for link in links] == [page.resolve() for page in pages]
+    assert index.count('class="verdict') == 3
+    page = look(pages[0])
+    assert page.locator("#answer li").count() == 1
+    back = page.get_attribute("nav a", "href")
+    assert (pages[0].parent / unquote(back)).resolve() == written.page.resolve()

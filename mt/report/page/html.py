@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -32,12 +32,12 @@ _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 def page(
     panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
     provenance: Sequence[ProvenancePart], vega: str, *,
-    found: Sequence[Sequence[BudgetAnswer]] = (), missing: Sequence[str] = (),
+    found: Sequence[Sequence[BudgetAnswer]] = (), missing: Sequence[str] = (), links: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """Return the whole page.
 
     found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
-    them.  missing: what of a study's plan is not there.
+    them.  missing: what of a study's plan is not there.  links: where other pages are, by what they are called.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,12 +56,13 @@ def page(
         title=TITLE,
         lead=_lead(panels),
         missing=missing,
+        links=links or {},
         answer=answer(panels, found),
         version=version("medical-transfer"),
         policy=_policy(scripts.values()),
         css=Markup(_resource("page.css")),
         charts=Markup(_data(figures)),
-        panels=parts,
+        panels=[part for part in parts if part["groups"]],
         filters=_filters(panels, looks),
         columns=[{"label": name, "number": name in _NUMBERS} for name in _COLUMNS],
         rows=[_row(row) for row in tables.rows(panels)],
