@@ -25,6 +25,7 @@ from mt.system.device import cores
 from mt.terminal import progress
 
 if TYPE_CHECKING:
+    from mt.report.answer.findings import BudgetAnswer
     from mt.report.answer.sentences import Names
     from mt.report.charts.embedding import Maps
     from mt.report.charts.figures import Section
@@ -106,8 +107,7 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
     from mt.report.answer.findings import answers
     from mt.report.answer.sentences import short_names
     from mt.report.charts.palette import looks_of
-    from mt.report.page.html import page, vega_script
-    from mt.report.provenance import provenance
+    from mt.report.page.html import vega_script
 
     folder, maps = request.folder, request.maps
     looks = looks_of(name for panel in panels for name in panel.names)
@@ -119,27 +119,36 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
                 groups.append(_groups(store, panel, looks, maps, names))
                 advance(1)
         found = [answers(store, panel) for panel in panels]
-        catalog = maps.catalog if maps else None
-        if len(panels) <= request.most:
-            parts = provenance(panels, catalog)
-            content = page(panels, groups, looks, parts, vega.result(), found=found, missing=request.missing)
-            written = [_write(request.out, content.encode())]
-        else:
-            places = [folder / f"{slug(panel.title)}.html" for panel in panels]
-            links = {
-                panel.title: quote(f"{folder.name}/{place.name}") for panel, place in zip(panels, places, strict=True)
-            }
-            none: list[list[Section]] = [[] for _ in panels]
-            parts = provenance(panels, catalog)
-            content = page(panels, none, looks, parts, "", found=found, missing=request.missing, links=links)
-            written = [_write(request.out, content.encode())]
-            back = {"All datasets": f"../{quote(request.out.name)}"}
-            for panel, some, one, place in zip(panels, groups, found, places, strict=True):
-                parts = provenance([panel], catalog)
-                content = page([panel], [some], looks_of(panel.names), parts, vega.result(), found=[one], links=back)
-                written.append(_write(place, content.encode()))
+        written = _pages(panels, groups, looks, found, vega.result(), request)
         written += _tables(panels, groups, folder)
         written += _charts(panels, groups, folder, threads) if request.export else []
+    return written
+
+
+def _pages(
+    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
+    found: Sequence[Sequence[BudgetAnswer]], vega: str, request: ReportRequest,
+) -> list[Path]:  # fmt: skip
+    """Write the page; with many datasets one that leads to a page for each, in the folder."""
+    from mt.report.charts.palette import looks_of
+    from mt.report.page.html import page
+    from mt.report.provenance import provenance
+
+    folder, catalog = request.folder, request.maps.catalog if request.maps else None
+    parts = provenance(panels, catalog)
+    if len(panels) <= request.most:
+        content = page(panels, groups, looks, parts, vega, found=found, missing=request.missing)
+        return [_write(request.out, content.encode())]
+    places = [folder / f"{slug(panel.title)}.html" for panel in panels]
+    links = {panel.title: quote(f"{folder.name}/{at.name}") for panel, at in zip(panels, places, strict=True)}
+    none: list[list[Section]] = [[] for _ in panels]
+    content = page(panels, none, looks, parts, "", found=found, missing=request.missing, links=links)
+    written = [_write(request.out, content.encode())]
+    back = {"All datasets": f"../{quote(request.out.name)}"}
+    for panel, some, one, at in zip(panels, groups, found, places, strict=True):
+        parts = provenance([panel], catalog)
+        content = page([panel], [some], looks_of(panel.names), parts, vega, found=[one], links=back)
+        written.append(_write(at, content.encode()))
     return written
 
 
