@@ -11,7 +11,7 @@ from mt.datasets.settings import dataset_choice
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
-from mt.probe.request import checked_folds
+from mt.probe.request import Margin, checked_folds
 from mt.system.device import device_options
 from mt.terminal import options, progress
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 @options.repeats
 @click.option("--draw-file", type=click.Path(dir_okay=False), help="Read the draws from here. See: mt probe --help")
 @options.metrics
+@options.primary
+@options.margin
+@options.reference
 @click.option(
     "--ablations",
     is_flag=True,
@@ -56,7 +59,8 @@ if TYPE_CHECKING:
 def fuse(
     models: tuple[str, ...], datasets: tuple[str, ...], methods: tuple[str, ...], fractions: tuple[float, ...],
     shots: tuple[int, ...], seeds: int, draw: str, test_folds: int | None, repeats: int, draw_file: str | None,
-    metrics: tuple[str, ...], ablations: bool, threshold: str | None, prevalence: float | None, calibrate: str | None,
+    metrics: tuple[str, ...], primary: str | None, margin: float | None, reference: str | None,
+    ablations: bool, threshold: str | None, prevalence: float | None, calibrate: str | None,
     save: str | None, cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
     unfreeze: bool, unfreeze_last: int | None, lora: int | None, lr: tuple[float, ...], epochs: int | None,
     fixed: bool, batch_size: int | None, accumulate: int | None, augment: str | None, dropout: float | None,
@@ -73,8 +77,9 @@ def fuse(
     cached = FuseRequest(
         cache_dir, models, datasets, methods, fractions, shots, seeds, metrics, draw_file, ablations, save, scores,
         device, everything, draw=draw, threshold=threshold, prevalence=prevalence, calibrate=calibrate,
-        test_folds=test_folds, repeats=repeats,
+        primary=primary, test_folds=test_folds, repeats=repeats,
     )  # fmt: skip
+    against = Margin.of(margin, reference)
     training = TrainingOptions(
         unfreeze, unfreeze_last, lora, lr, epochs, fixed, batch_size, accumulate, augment, dropout, label_smoothing,
         train_batch_norm, precision, checkpoint_grad, checkpoint_every, checkpoints, workers, memory, weights, data_dir,
@@ -92,27 +97,32 @@ def fuse(
     if study is None:  # not the first process of a torchrun
         return
     progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
-    (_print_json if as_json else _print_tables)(study)
+    (_print_json if as_json else _print_tables)(study, declared=primary is not None)
+    if against:
+        from mt.probe.margin_table import print_margins
+
+        print_margins(study, against, as_json=as_json)
     if study.decisions is not None:
         from mt.probe.decisions.printed import print_decisions
 
         print_decisions(study, as_json=as_json)
 
 
-def _print_tables(study: Answers) -> None:
+def _print_tables(study: Answers, *, declared: bool) -> None:
     from mt.fuse.tables import print_fusion
 
-    print_fusion(study)
+    print_fusion(study, declared=declared)
 
 
-def _print_json(study: Answers) -> None:
+def _print_json(study: Answers, *, declared: bool) -> None:
     from mt.fuse.tables import attentions, differences, oracles
+    from mt.probe.scores.declared import role_of
     from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:
-            click.echo(json.dumps(json_row(score, store)))
+            click.echo(json.dumps(json_row(score, store) | (role_of(score, store) if declared else {})))
         pairs = [pair.row() for pair in differences(study, store)]
         for row in (*oracles(study, store), *pairs, *attentions(study, store)):
             click.echo(json.dumps(row))

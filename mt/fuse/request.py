@@ -21,7 +21,7 @@ class FuseRequest:
     empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
     draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
-    metrics: each dataset's headline metric, if empty.
+    metrics: each dataset's headline metric, if empty.  primary: "METRIC@BUDGET", as `mt probe` takes it.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
     test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
     files: only these feature files, where newer ones must not take their place.
@@ -46,6 +46,7 @@ class FuseRequest:
     files: frozenset[Path] | None = None
     draw: str = "stratified"
     threshold: str | None = None
+    primary: str | None = None
     prevalence: float | None = None
     calibrate: str | None = None
     test_folds: int | None = None

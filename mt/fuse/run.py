@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,10 @@ from mt.probe.run import (
     ask_decided,
     decider_of,
     decisions_of,
+    declare_primary,
     draw_source,
     folded_of,
+    metrics_asked,
     shown_metrics,
 )
 from mt.probe.saved import ModelFolder
@@ -46,6 +49,7 @@ def run_fuse(request: FuseRequest) -> Answers:
     Raises InputError, CacheError and FitError.
     """
     request.check()
+    request = replace(request, metrics=metrics_asked(request))
     source = draws_of(request)
     folded = folded_of(request, source)
     cache = files.cache_dir(request.cache_dir)
@@ -65,6 +69,7 @@ def run_fuse(request: FuseRequest) -> Answers:
         singles = [one for one in pairs if (one.dataset, one.test_dataset) == (pair.dataset, pair.test_dataset)]
         plan.add(pair, singles, request.rows, ablations=request.ablations)
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
+        declare_primary(request, joined, store)
         scorer, decider = Scorer(store, shown_metrics(request.metrics, decisions)), decider_of(decisions, store)
         prober: Answering = Prober(fitting, store, draws, decider=decider)
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
+from mt.probe.scores.declared import declared_tables
 from mt.probe.scores.oracle import oracle_rows, with_oracle
 from mt.probe.scores.score_tables import comparisons, judged_tables, row_name, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from mt.probe.run import Answers
 
 
-def print_fusion(study: Answers) -> None:
+def print_fusion(study: Answers, *, declared: bool = False) -> None:
     """Print every table of a fusion study to stdout."""
     with ScoreStore(study.store) as store:
         tables = judged_tables([with_oracle(one, store) for one in score_tables(study.scores, store)], store)
+        tables = declared_tables(tables, store) if declared else tables
         pairs, attention = differences(study, store), attentions(study, store)
         recommended = recommendations(study, store)
     print_tables(tables)

@@ -10,13 +10,14 @@ import click
 from mt.cache.pooling import RULES
 from mt.datasets.settings import dataset_choice
 from mt.probe.questions import ATTENTION
-from mt.probe.request import ProbeRequest
+from mt.probe.request import Margin, ProbeRequest
 from mt.probe.solver.request import SOLVERS
 from mt.system.device import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
     from mt.probe.run import Answers
+    from mt.results.store import Score, ScoreStore
 
 
 @click.command(epilog="Example: mt probe --fraction 0.01 --fraction 0.1 --model dino --dataset pcam --compare")
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     help="How the rows of a case become one; attention is fitted inside the budget.  [default: mean, with --bag]",
 )  # fmt: skip
 @options.metrics
+@options.primary
 @click.option("--by", metavar="COLUMN", help="Score each value of a metadata column separately.")
 @click.option(
     "--level",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
 @options.threshold
 @options.prevalence
 @options.calibrate
+@options.margin
+@options.reference
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
 @options.cache_dir
@@ -83,7 +87,8 @@ def probe(
     draw_file: str | None, protocol: str, solver: str, select: str,
     bag: str | None, pool: str | None,
     metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, threshold: str | None,
-    prevalence: float | None, calibrate: str | None, compare: bool, save: str | None,
+    prevalence: float | None, calibrate: str | None, primary: str | None,
+    margin: float | None, reference: str | None, compare: bool, save: str | None,
     cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit linear probes on cached features and print the scores.
@@ -102,46 +107,63 @@ def probe(
         metrics=metrics, by=by, level=level,
         test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
         test_folds=test_folds, repeats=repeats,
-        threshold=threshold, prevalence=prevalence, calibrate=calibrate,
+        primary=primary, threshold=threshold, prevalence=prevalence, calibrate=calibrate,
     )  # fmt: skip
-    print_scores(request, as_json=as_json, compare=compare)
+    given = margin is not None or reference is not None
+    print_scores(request, as_json=as_json, compare=compare, margin=Margin.of(margin, reference) if given else None)
 
 
-def print_scores(request: ProbeRequest, *, as_json: bool = False, compare: bool = False) -> None:
+def print_scores(
+    request: ProbeRequest, *, as_json: bool = False, compare: bool = False, margin: Margin | None = None
+) -> None:
     """Run probes and print their scores to stdout: one table per dataset, or JSON lines."""
     from mt.probe.run import run_probe
 
     answers = run_probe(request)
     progress.note(f"{answers.n_stored} scores from the store, {answers.n_fitted} fitted: {answers.store}")
     if as_json:
-        _print_json(answers, compare=compare)
+        _print_json(answers, compare=compare, declared=request.primary is not None)
     else:
-        _print_tables(answers, compare=compare)
+        _print_tables(answers, compare=compare, declared=request.primary is not None)
+    if margin:
+        from mt.probe.margin_table import print_margins
+
+        print_margins(answers, margin, as_json=as_json)
     if answers.decisions is not None:
         from mt.probe.decisions.printed import print_decisions
 
         print_decisions(answers, as_json=as_json, compared=compare)
 
 
-def _print_tables(answers: Answers, *, compare: bool) -> None:
+def _print_tables(answers: Answers, *, compare: bool, declared: bool) -> None:
     from mt.probe.scores.score_tables import comparisons, judged
     from mt.probe.tables import print_comparisons, print_tables
     from mt.results.store import ScoreStore
 
     with ScoreStore(answers.store) as store:
         tables = judged(answers.scores, store)
+        if declared:
+            from mt.probe.scores.declared import declared_tables
+
+            tables = declared_tables(tables, store)
         pairs = comparisons([one.table for one in tables], store) if compare else None
     print_tables(tables)
     if pairs is not None:
         print_comparisons(pairs)
 
 
-def _print_json(answers: Answers, *, compare: bool) -> None:
+def _print_json(answers: Answers, *, compare: bool, declared: bool) -> None:
     from mt.probe.scores.score_tables import comparisons, json_row, score_tables
     from mt.results.store import ScoreStore
 
     with ScoreStore(answers.store) as store:
         for score in answers.scores:
-            click.echo(json.dumps(json_row(score, store)))
+            click.echo(json.dumps(json_row(score, store) | (_role(score, store) if declared else {})))
         for pair in comparisons(score_tables(answers.scores, store), store) if compare else ():
             click.echo(json.dumps(pair.row()))
+
+
+def _role(score: Score, store: ScoreStore) -> dict[str, str]:
+    from mt.probe.scores.declared import role_of
+
+    return role_of(score, store)

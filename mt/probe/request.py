@@ -24,6 +24,7 @@ class ProbeRequest:
     test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
     select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
     metrics: each dataset's headline metric, if empty; "all" for all of its task.
+    primary: "METRIC@BUDGET", which the question is decided by; it is kept, and all else is exploratory.
     by: a metadata column, to score each of its values apart.  level: one prediction per "row" or per "group".
     files: only these feature files, where newer ones must not take their place.
     test_dataset: test on this dataset instead.  save: a folder for the fitted probes.
@@ -57,6 +58,7 @@ class ProbeRequest:
     device: str = "auto"
     test_folds: int | None = None
     repeats: int = 1
+    primary: str | None = None
     threshold: str | None = None
     prevalence: float | None = None
     calibrate: str | None = None
@@ -108,3 +110,23 @@ def checked_folds(test_folds: int | None, repeats: int, others: Mapping[str, obj
         if given:
             raise InputError(f"{option} {_WHY_NOT[option]}. Remove {option}, or remove --test-folds.")
     return test_folds
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How much worse a row may be than a reference, in the metric's unit; the reference is a row, model or method."""
+
+    size: float
+    reference: str
+
+    @classmethod
+    def of(cls, size: float | None, reference: str | None) -> Margin | None:
+        """Return the margin that two options declare, None without.  Raises InputError where one of them is missing."""
+        if size is None and reference is None:
+            return None
+        if size is None or reference is None:
+            lacks = "--reference MODEL|METHOD" if reference is None else "--margin D"
+            raise InputError(f"--margin and --reference go together. Add: {lacks}")
+        if not size > 0:
+            raise InputError(f"--margin is above 0, in the metric's unit (0.02 in ROC AUC), got {size:g}.")
+        return cls(size, reference)

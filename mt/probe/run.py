@@ -118,6 +118,7 @@ def run_probe(request: ProbeRequest) -> Answers:
 
     Raises InputError, CacheError and FitError.
     """
+    request = replace(request, metrics=metrics_asked(request))
     drawn_to = Path(request.draw_file) if request.draw_file else None
     draws = draw_source(request.draw, drawn_to)
     folded = folded_of(request, draws)
@@ -149,6 +150,7 @@ def run_probe(request: ProbeRequest) -> Answers:
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
+        declare_primary(request, pairs, store)
         scorer = Scorer(store, shown_metrics(request.metrics, decisions), View(request.level, request.by))
         decider = decider_of(decisions, store)
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
@@ -245,6 +247,38 @@ def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
     file = entry.open(verify=True)
     cases = file if bagging is None else BaggedFeatures(file, bagging)
     return labelled(cases) if entry.has_unlabelled else cases
+
+
+class Declaring(Protocol):
+    """A request that may declare what decides."""
+
+    @property
+    def primary(self) -> str | None: ...
+    @property
+    def metrics(self) -> Sequence[str]: ...
+    @property
+    def fractions(self) -> Sequence[float]: ...
+    @property
+    def shots(self) -> Sequence[int]: ...
+
+
+def metrics_asked(request: Declaring) -> Sequence[str]:
+    """Return the metrics of a request, the primary one included.  Raises InputError for a budget that is not asked."""
+    if request.primary is None:
+        return request.metrics
+    from mt.probe.scores.declared import Primary
+
+    found = Primary.parsed(request.primary)
+    found.check(request.fractions, request.shots)
+    return tuple(dict.fromkeys([*request.metrics, found.metric]))
+
+
+def declare_primary(request: Declaring, pairs: Sequence[Pair], store: ScoreStore) -> None:
+    """Keep what a request declares, before anything is fitted."""
+    if request.primary is not None:
+        from mt.probe.scores.declared import Primary, declare
+
+        declare(Primary.parsed(request.primary), [pair.dataset for pair in pairs], store)
 
 
 def draw_source(rule: str, draw_file: Path | None) -> DrawSource:

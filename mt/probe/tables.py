@@ -61,7 +61,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     table = Table(box=table_box(out))
     table.add_column("model", overflow="fold")
     for budget in shown.budgets:
-        table.add_column(_heading(shown, budget), justify="left", overflow="fold")
+        table.add_column(_heading(shown, budget) + _role(judged, budget), justify="left", overflow="fold")
     letters = _letters(shown)
     for row in shown.rows:
         cells = [shown.cells.get((row, budget)) for budget in shown.budgets]
@@ -77,7 +77,8 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
         table.add_row(Text(names[row]), *texts)
-    out.print(_title(shown), style="bold", markup=False)  # a title inside would be folded to the table's width
+    # A title inside would be folded to the table's width.
+    out.print(_title(shown) + _exploratory(judged), style="bold", markup=False)
     out.print(table)
     for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
         out.print(line, style="bold" if _FEW in line else "dim", markup=False)
@@ -91,6 +92,20 @@ def _title(shown: ScoreTable) -> str:
     folds = first.realised.get("test_folds")
     tested = f", tested by {folds['name']} cross-validation" if folds else ""
     return f"{shown.subject.title}: {METRICS[shown.subject.metric].label} on {first.n_test:,} {cases}{tested}"
+
+
+def _role(judged: JudgedTable, budget: Budget) -> str:
+    """Return a last line of a column's heading: whether the budget is the declared one; empty without."""
+    found = judged.declaration
+    return f"\n{found.primary.role(judged.table.subject, budget)}" if found and not _exploratory(judged) else ""
+
+
+def _exploratory(judged: JudgedTable) -> str:
+    """Return what follows the title of a table that holds nothing of what was declared."""
+    found, table = judged.declaration, judged.table
+    if found is None or any(found.primary.role(table.subject, budget) == "primary" for budget in table.budgets):
+        return ""
+    return " (exploratory)"
 
 
 def _heading(shown: ScoreTable, budget: Budget) -> str:
@@ -177,7 +192,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
         notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:
         best = "*" if plain else "Bold"
-        notes.append(f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %).")
+        notes.append(f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %); "
+                     "that does not show that it is as good: see --margin.")  # fmt: skip
     first = cells[0].scores[0]
     notes += _drawn(shown)
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
@@ -202,7 +218,7 @@ def _drawn(shown: ScoreTable) -> list[str]:
 
 def _exceptions(judged: JudgedTable) -> list[str]:
     """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
-    lines = []
+    lines = [judged.declaration.said] if judged.declaration else []
     if judged.left_out:
         known = "fewer than two classes among the test cases whose label is known"
         lines.append(f"Omitted from the mean, {known}: {', '.join(judged.left_out)}.")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from mt.cache.names import is_named, mapped_place
 from mt.errors import InputError
 from mt.probe.questions import Budget
+from mt.probe.scores.declared import Declaration, declared
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.oracle import CHOSEN_BY, ORACLE, oracle_of
 from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
@@ -96,6 +97,7 @@ class Panel:
      others: experiments of the dataset that are not shown.
     commands: what made the feature files, by fingerprint, as far as it is known.
     oracles: of each draw the single model with the best test score: shown in tables, in no chart and no ranking.
+    declaration: the primary metric and budget, if they were declared; all else is exploratory.
     """
 
     dataset: str
@@ -108,6 +110,7 @@ class Panel:
     others: tuple[Experiment, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     oracles: tuple[PanelCell, ...] = ()
+    declaration: Declaration | None = None
 
     @property
     def metric_label(self) -> str:
@@ -227,8 +230,10 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
     shown_cells = _marked(store, [cell for one in shown for cell in _cells(store, one)])
     ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
     names = shown[-1].dataset, shown[-1].test_dataset
-    oracles = tuple(_oracles(store, ordered))
-    return Panel(*names, title, task, classes, HEADLINE[task], ordered, tuple(others), oracles=oracles)
+    oracles, stated = tuple(_oracles(store, ordered)), declared(shown[-1].scores[-1].dataset, store)
+    return Panel(
+        *names, title, task, classes, HEADLINE[task], ordered, tuple(others), oracles=oracles, declaration=stated
+    )
 
 
 def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCell]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, spoken_shares
+from mt.probe.scores.scoring import Subject
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
 from mt.terminal.spreadsheet import inert
@@ -37,6 +38,12 @@ class ScoreRow:
     @property
     def metric(self) -> str:
         return METRICS[self.cell.metric].label
+
+    @property
+    def role(self) -> str:
+        """Whether the row is the declared one, or exploratory; empty where nothing was declared."""
+        found = self.panel.declaration
+        return found.primary.role(Subject.of(self.cell.scores[0]), self.cell.budget) if found else ""
 
     @property
     def realised(self) -> str:
@@ -75,7 +82,8 @@ def as_csv(panels: Iterable[Panel]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([
         "dataset", "test_dataset", "task", "method", "model", "kind", "protocol", "budget", "n_labels", "n_draws",
-        "metric", "mean", "sd_over_draws", "low_over_test_cases", "high_over_test_cases", "interval", "mark", "flags",
+        "metric", "mean", "sd_over_draws", "low_over_test_cases", "high_over_test_cases", "interval", "mark", "role",
+        "flags",
     ])  # fmt: skip
     for row in rows(panels):
         panel, cell = row.panel, row.cell
@@ -84,7 +92,7 @@ def as_csv(panels: Iterable[Panel]) -> str:
             cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
             _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval,
             "oracle" if cell.beside else NOT_COMPARED if cell.mark is None else cell.mark,
-            "; ".join(cell.flags),
+            row.role, "; ".join(cell.flags),
         ]))  # fmt: skip
     return out.getvalue()
 

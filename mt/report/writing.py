@@ -87,7 +87,8 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
     others = [[one.identity, one.name] for panel in panels for one in panel.others]
     named = [[cell.name, cell.mark] for cell in cells]
     asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
-    shown = [scores, named, others, features, list(request.missing)]
+    stated = [panel.declaration.facts() if panel.declaration else None for panel in panels]
+    shown = [scores, named, stated, others, features, list(request.missing)]
     return digest([REVISION, version("medical-transfer"), request.out.name, request.export, asked, shown])
 
 

@@ -215,7 +215,7 @@ class ScoreStore:
     def forget(self, fits: Collection[str], cases: Collection[str]) -> None:
         """Remove fits with their scores, and sets of rows that no other fit needs: in one step, and from the disk.
 
-        What was derived from scores goes as a whole: it is made again where it is asked for.
+        What was derived from scores goes as a whole: it is made again where it is asked for; declarations stay.
         """
         if not self.path.exists():
             return
@@ -230,7 +230,7 @@ class ScoreStore:
                     "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)", [key],
                 )  # fmt: skip
             if fits or cases:
-                sql.execute("DELETE FROM answers WHERE key NOT LIKE 'report:%'")
+                sql.execute("DELETE FROM answers WHERE key NOT LIKE 'report:%' AND key NOT LIKE 'declared: %'")
 
     def recall(self, key: str) -> Any:
         """Return the answer kept under a key, or None."""

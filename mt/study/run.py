@@ -102,6 +102,7 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     """Print a study's tables, one a dataset and protocol, and last where its report is."""
+    from mt.probe.scores.declared import declared_tables
     from mt.probe.scores.oracle import with_oracle
     from mt.probe.scores.score_tables import judged_tables, score_tables
     from mt.probe.tables import print_tables
@@ -110,7 +111,7 @@ def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
     with ScoreStore(request.scores) as store:
         for protocol in dict.fromkeys(score.protocol for score in ran.scores):
             tables = score_tables([score for score in ran.scores if score.protocol == protocol], store)
-            print_tables(judged_tables([with_oracle(table, store) for table in tables], store))
+            print_tables(declared_tables(judged_tables([with_oracle(table, store) for table in tables], store), store))
     print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 
@@ -158,8 +159,8 @@ class _DatasetSteps:
         return _outcome(run_probe(
             ProbeRequest(
                 request.cache, models=study.models, datasets=[self.dataset], **study.draws.model_dump(),
-                protocol=protocol, scores=request.scores, device=request.device, files=self.files,
-                test_folds=study.test_folds, repeats=study.repeats,
+                protocol=protocol, primary=study.primary, scores=request.scores, device=request.device,
+                files=self.files, test_folds=study.test_folds, repeats=study.repeats,
             )
         ))  # fmt: skip
 
@@ -176,7 +177,8 @@ class _DatasetSteps:
         return FuseRequest(
             request.cache, models=models, datasets=[self.dataset], methods=methods, scores=request.scores,
             device=request.device, files=self.files, **request.study.fused.model_dump(),
-            test_folds=request.study.test_folds, repeats=request.study.repeats,
+            primary=_fused_primary(request.study), test_folds=request.study.test_folds,
+            repeats=request.study.repeats,
         )  # fmt: skip
 
     def _fine_tune(self) -> StepOutcome:
@@ -190,6 +192,15 @@ class _DatasetSteps:
         done = [one for one in ran if one is not None]
         fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
         return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
+
+
+def _fused_primary(study: StudyFile) -> str | None:
+    """Return what the study declares, if fusing has its budget too."""
+    from mt.probe.questions import budgets
+    from mt.probe.scores.declared import Primary
+
+    has = study.primary and Primary.parsed(study.primary).budget in budgets(study.fused.fractions, study.fused.shots)
+    return study.primary if has else None
 
 
 def _featurizing(request: StudyRequest, datasets: Sequence[Dataset]) -> FeaturizeRequest:

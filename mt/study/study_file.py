@@ -9,6 +9,7 @@ seeds = 5                                 draws of each budget                  
 draw = "stratified"                       or "random", "random-groups"                [default: stratified]
 test_folds = 5                            without a test split: test every image once by so many folds  [default: none]
 repeats = 3                               times that test folds are drawn anew         [default: 1]
+primary = "roc_auc@1%"                    declares what decides; all else is exploratory
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
@@ -83,6 +84,12 @@ def _protocol(name: str) -> None:
     get_protocol(name)
 
 
+def _primary(text: str) -> None:
+    from mt.probe.scores.declared import Primary
+
+    Primary.parsed(text)
+
+
 def _one_of(kind: str, known: tuple[str, ...], name: str) -> None:
     if name not in known:
         raise unknown(kind, name, known, see="mt study --help")
@@ -115,6 +122,7 @@ ModelName = Annotated[StrictStr, _checked(_model)]
 MethodName = Annotated[StrictStr, _checked(partial(_one_of, "method", METHODS))]
 ProtocolName = Annotated[StrictStr, _checked(_protocol)]
 TaskName = Annotated[StrictStr, _checked(partial(_one_of, "task", TASKS))]
+PrimaryName = Annotated[StrictStr, _checked(_primary)]
 FilePath = Annotated[StrictStr, AfterValidator(_path), Field(description="a path in quotes")]
 DrawRule = Annotated[
     StrictStr, _checked(partial(_one_of, "draw", DRAWS)), Field(description=f"one of {', '.join(DRAWS)}")
@@ -208,6 +216,7 @@ class StudyFile(TomlTable):
     draw: DrawRule = "stratified"
     test_folds: Annotated[StrictInt | None, Field(ge=2, description="a whole number of at least 2")] = None
     repeats: Annotated[Count, Field(description="a whole number of at least 1")] = 1
+    primary: Annotated[PrimaryName | None, Field(description='"METRIC@BUDGET"')] = None
     protocols: Annotated[tuple[ProtocolName, ...], ONCE, Field(min_length=1, description="names of protocols")] = (
         "default",
     )

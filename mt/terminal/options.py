@@ -89,6 +89,17 @@ draw = click.option(
     "--draw", type=click.Choice(["stratified", "random", "random-groups"]), default="stratified", show_default=True,
     help="How rows are drawn: stratified by all train labels, or at random by none: rows, or patients (groups).",
 )  # fmt: skip
+primary = click.option(
+    "--primary", metavar="METRIC@BUDGET",
+    help="Declare what decides, as roc_auc@1%; it is kept, and all else is marked exploratory.",
+)  # fmt: skip
+margin = click.option(
+    "--margin", type=float, metavar="D",
+    help="Test non-inferiority and equivalence against --reference: at most D worse, within D either way.",
+)  # fmt: skip
+reference = click.option(
+    "--reference", metavar="MODEL|METHOD", help="What --margin is measured from: a row, its model or its method."
+)
 metrics = click.option(
     "--metric", "metrics", multiple=True, metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",

@@ -121,6 +121,18 @@ class Replicates:
             independent=self.independent,
         )
 
+    def p_above(self, a: str, b: str, bound: float) -> float:
+        """Return the one-sided p of `a - b <= bound`, NaN where it is not defined.
+
+        At most 0.025 exactly where the lower end of the 95 % interval of `compare` lies above `bound`.
+        """
+        distance = self._mean(a) - self._mean(b) - bound
+        if np.isnan(distance) or self.n_units < 2:
+            return float("nan")
+        deviation = np.abs(self._deviation(a, b)[0])
+        two_sided = (1 + int((deviation >= abs(distance) - 1e-12).sum())) / (1 + len(deviation))
+        return two_sided / 2 if distance > 0 else 1 - two_sided / 2
+
     def not_worse_than_best(self, *, level: float = 0.95) -> tuple[str, ...]:
         """Return the methods that are not significantly worse than the best, by max-T; the best is one of them.
 

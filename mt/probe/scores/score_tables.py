@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, fold_of, vie
 from mt.results.store import Score, ScoreStore
 from mt.terminal import progress
 from mt.types import Array, ScoredRows
+
+if TYPE_CHECKING:
+    from mt.probe.scores.declared import Declaration
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,7 @@ class JudgedTable:
 
     left_out: classes or labels that a mean leaves out.  apart: rows that cannot be compared with the others.
     shared: of each budget where some compared row has more, the number of draws that rows were compared on.
+    declaration: the primary metric and budget, where they were declared.
     """
 
     table: ScoreTable
@@ -228,6 +232,7 @@ class JudgedTable:
     left_out: tuple[str, ...]
     apart: tuple[str, ...]
     shared: dict[Budget, int]
+    declaration: Declaration | None = None
 
 
 def judged(scores: Iterable[Score], store: ScoreStore) -> list[JudgedTable]:
@@ -311,11 +316,12 @@ def marks(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str, Mar
     cells = competing(table, budget, store)
     if len(cells) < 2:
         return dict.fromkeys(cells, "")
-    names = {row: _identities(cell) for row, cell in cells.items()}
+    names = {row: identities(cell) for row, cell in cells.items()}
     key = digest({"not worse than best": names, "revision": comparing.REVISION})
     tied = store.recall(key)
     if tied is None:
-        tied = list(_replicates(table.subject.metric, cells, store, n_resamples=QUICK_RESAMPLES).not_worse_than_best())
+        replicates = replicates_of(table.subject.metric, cells, store, n_resamples=QUICK_RESAMPLES)
+        tied = list(replicates.not_worse_than_best())
         store.remember(key, tied)
     means = {row: cell.spread.mean for row, cell in cells.items()}
     best = (max if METRICS[table.subject.metric].greater_is_better else min)(means.values())
@@ -359,7 +365,7 @@ def _others(
 def _pairs(table: ScoreTable, budget: Budget, cells: dict[str, Cell], store: ScoreStore) -> list[Comparison]:
     if len(cells) < 2:
         return []
-    names = {row: _identities(cell) for row, cell in cells.items()}
+    names = {row: identities(cell) for row, cell in cells.items()}
     key = digest({"comparisons": names, "resamples": RESAMPLES, "revision": comparing.REVISION})
     found = store.recall(key)
     if found is None:
@@ -369,12 +375,27 @@ def _pairs(table: ScoreTable, budget: Budget, cells: dict[str, Cell], store: Sco
 
 
 def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[dict[str, Any]]:
-    replicates = _replicates(metric, cells, store, n_resamples=RESAMPLES)
+    replicates = replicates_of(metric, cells, store, n_resamples=RESAMPLES)
     pairs = [replicates.compare(a, b) for a, b in itertools.combinations(cells, 2)]
-    return [{name: value for name, value in vars(pair).items() if name not in _TABLES} for pair in pairs]
+    return list(map(kept_of, pairs))
 
 
-def _replicates(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_resamples: int) -> Replicates:
+def kept_of(pair: Comparison) -> dict[str, Any]:
+    """Return what is kept of a comparison: its numbers, without where they stand."""
+    return {name: value for name, value in vars(pair).items() if name not in _TABLES}
+
+
+def shared_cells(table: ScoreTable, budget: Budget, rows: tuple[str, str], store: ScoreStore) -> dict[str, Cell]:
+    """Return two rows' cells on the draws that both have; empty without any, or where one is not defined."""
+    cells = {row: cell for row, cell in _defined(table, budget).items() if row in rows}
+    if len(cells) < 2:
+        return {}
+    one, other = _drawn(cells, store).values()
+    seeds = {seed for seed, _ in one.items() & other.items()}
+    return {row: _only(cell, seeds) for row, cell in cells.items()} if seeds else {}
+
+
+def replicates_of(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_resamples: int) -> Replicates:
     """Return the rows' scores on joint resamples of draws and test groups."""
     draws = {row: scored(cell.scores, store) for row, cell in cells.items()}
     cases = next(iter(draws.values()))[0]
@@ -383,5 +404,6 @@ def _replicates(metric: str, cells: dict[str, Cell], store: ScoreStore, *, n_res
     return replicate_scores(metric, cases.y, predictions, groups=cases.groups, n_resamples=n_resamples, folds=folds)
 
 
-def _identities(cell: Cell) -> list[str]:
+def identities(cell: Cell) -> list[str]:
+    """Return the identities of a cell's scores."""
     return [score.identity for score in cell.scores]

@@ -22,6 +22,7 @@ from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.tables import number
 
+NOTHING_DECLARED = "No primary metric and budget were declared (--primary): all comparisons here are exploratory."
 TITLE = "Which pretrained features, with how many labels?"
 MARKS = {"best": "★ ", "tied": "☆ ", "": "", None: "† "}
 _COLUMNS = ("method", "dataset", "task", "metric", "budget", "labels", "score", "± sd", "95 % [ ]", "draws", "realised")
@@ -96,6 +97,7 @@ def _panel(name: str, panel: Panel, groups: Sequence[Section]) -> dict[str, Any]
         "names": panel.names[:_NEEDED],
         "others": [_other(one) for one in panel.others],
         "needed": _needed(panel),
+        "declared": panel.declaration.said if panel.declaration else NOTHING_DECLARED,
     }
 
 
@@ -182,7 +184,7 @@ def _row(row: tables.ScoreRow) -> dict[str, Any]:
         "draws": len(cell.scores),
         "of": row.panel.most_draws(cell),
         "mark": MARKS[cell.mark],
-        "realised": row.realised,
+        "realised": "; ".join(filter(None, [row.role, row.realised])),
         "flags": cell.flags,
     }
 

@@ -1,0 +1,138 @@
+"""Non-inferiority and equivalence against a reference: "not significantly worse" is no evidence of being as good.
+
+With a margin D, a row is *non-inferior* where its paired difference with the reference lies above -D, and *equivalent*
+where it lies between -D and D, in the direction in which the metric is better.  Both are read off the 95 % interval of
+the paired difference, which is one-sided testing at 2.5 % (ICH E9, 1998, section 3.3.2; two one-sided tests:
+Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987).  Holm's correction holds within one dataset,
+budget and metric, over the rows compared with the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mt.cache.names import digest
+from mt.errors import InputError, unknown
+from mt.probe.questions import Budget
+from mt.probe.scores import comparisons as comparing
+from mt.probe.scores.comparisons import Comparison, Replicates, holm
+from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.score_tables import RESAMPLES, ScoreTable, identities, kept_of, replicates_of, shared_cells
+from mt.results.store import ScoreStore
+
+ONE_SIDED = 0.025  # the level of a bound of a 95 % interval
+REVISION = 1  # raised whenever the numbers of a test change
+UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class MarginTest:
+    """A row against the reference: their comparison, and one-sided p-values, plain and adjusted by Holm.
+
+    `noninferior`: of being worse by the margin or more.  `equivalent`: of differing by the margin or more.
+    `inferior`: of being worse by less than the margin.  NaN where the scores are not defined.
+    """
+
+    pair: Comparison
+    margin: float
+    greater_is_better: bool
+    noninferior: float
+    equivalent: float
+    inferior: float
+    holm: tuple[float, float, float] = (float("nan"),) * 3
+
+    @property
+    def verdict(self) -> str:
+        """What is shown: equivalent, non-inferior, superior, inferior, or undecided; never "equal"."""
+        noninferior, equivalent, inferior = (p <= ONE_SIDED for p in self.holm)
+        if equivalent:
+            return "equivalent"
+        if noninferior:
+            return "superior" if self._better and self.pair.p_holm <= 2 * ONE_SIDED else "non-inferior"
+        return "inferior" if inferior else UNDECIDED
+
+    @property
+    def _better(self) -> bool:
+        return (self.pair.difference > 0) == self.greater_is_better
+
+    def row(self) -> dict[str, Any]:
+        """Return the test as one flat JSON object."""
+        names = ("p_noninferior", "p_equivalent", "p_inferior")
+        plain = dict(zip(names, (self.noninferior, self.equivalent, self.inferior), strict=True))
+        adjusted = {f"{name}_holm": p for name, p in zip(names, self.holm, strict=True)}
+        numbers = {name: None if p != p else p for name, p in {**plain, **adjusted}.items()}
+        return {**self.pair.row(), "reference": self.pair.b, "margin": self.margin, "verdict": self.verdict, **numbers}
+
+
+def margin_test(replicates: Replicates, row: str, reference: str, margin: float) -> MarginTest:
+    """Return the test of one row, outside of any family: its adjusted p-values are the plain ones."""
+    better, worse = (row, reference) if replicates.greater_is_better else (reference, row)
+    noninferior = replicates.p_above(better, worse, -margin)
+    not_superior = replicates.p_above(worse, better, -margin)
+    found = noninferior, max(noninferior, not_superior), replicates.p_above(worse, better, margin)
+    pair = replicates.compare(row, reference)
+    return MarginTest(replace(pair, p_holm=pair.p), margin, replicates.greater_is_better, *found, holm=found)
+
+
+def margin_tests(
+    tables: Iterable[ScoreTable], store: ScoreStore, *, reference: str, margin: float
+) -> list[MarginTest]:
+    """Return every row of every table and budget against the reference, on the draws that both have.
+
+    reference: the name of a row, of its model or of its method.  Raises InputError for one that is in no table.
+    """
+    families: dict[tuple[Any, ...], list[MarginTest]] = {}
+    shown = list(tables)
+    named = [(table, reference_row(table, reference)) for table in shown]
+    if all(row is None for _, row in named):
+        raise unknown("row", reference, dict.fromkeys(row for table in shown for row in table.rows), see="the table")
+    for table, row in named:
+        for budget in table.budgets if row else ():
+            family = families.setdefault((table.subject.family, budget), [])
+            family += _against(table, budget, str(row), margin, store)
+    return [one for family in families.values() for one in _adjusted(family)]
+
+
+def reference_row(table: ScoreTable, name: str) -> str | None:
+    """Return the row that a name stands for: its whole name, its model or its method; None without any.
+
+    Raises InputError where it stands for several.
+    """
+    if name in table.rows:
+        return name
+    found = [row for row in table.rows if name in (row.partition(": ")[0], row.rpartition(": ")[2])]
+    if len(found) > 1:
+        raise InputError(f"--reference {name} stands for {len(found)} rows: {'; '.join(found)}. Name one in full.")
+    return found[0] if found else None
+
+
+def _against(table: ScoreTable, budget: Budget, reference: str, margin: float, store: ScoreStore) -> list[MarginTest]:
+    found = []
+    for row in table.rows:
+        cells = shared_cells(table, budget, (row, reference), store) if row != reference else {}
+        if cells:
+            key = digest({
+                "margin": margin, "rows": {name: identities(cell) for name, cell in cells.items()},
+                "resamples": RESAMPLES, "revisions": [comparing.REVISION, REVISION],
+            })  # fmt: skip
+            kept = store.recall(key)
+            if kept is None:
+                replicates = replicates_of(table.subject.metric, cells, store, n_resamples=RESAMPLES)
+                made = margin_test(replicates, row, reference, margin)
+                kept = {"pair": kept_of(made.pair), "p": [made.noninferior, made.equivalent, made.inferior]}
+                store.remember(key, kept)
+            pair = Comparison(**kept["pair"], subject=table.subject, budget=budget)
+            greater = METRICS[table.subject.metric].greater_is_better
+            found.append(MarginTest(pair, margin, greater, *kept["p"]))
+    return found
+
+
+def _adjusted(family: Sequence[MarginTest]) -> list[MarginTest]:
+    columns = [holm([getattr(one, name) for one in family]) for name in ("noninferior", "equivalent", "inferior")]
+    pairs = holm([one.pair.p for one in family])
+    return [
+        replace(one, holm=(a, b, c), pair=replace(one.pair, p_holm=p, n_family=len(family)))
+        for one, a, b, c, p in zip(family, *columns, pairs, strict=True)
+    ]

@@ -1,0 +1,115 @@
+"""Non-inferiority and equivalence: p and interval agree, no verdict says equal, wrong claims are as rare as stated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mt.cli import group
+from mt.errors import InputError
+from mt.probe.request import Margin
+from mt.probe.scores.comparisons import replicate_scores
+from mt.probe.scores.margins import margin_test, margin_tests
+from mt.probe.scores.score_tables import score_tables
+from tests.probe.features import write_pair
+from tests.report.stores import filled
+
+
+def _sample(shift: float, n: int, seed: int, draws: int = 1) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Return labels, and scores of two methods; the first separates the classes by `shift` standard deviations less."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % 2)
+    both = rng.normal(size=n) * 0.7
+    predictions = {
+        name: [signal * y + both + 0.7 * rng.normal(size=n) for _ in range(draws)]
+        for name, signal in (("new", 1.5 - shift), ("old", 1.5))
+    }
+    return y, predictions
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_bound_is_beyond_the_margin_exactly_where_p_is_small(draws: int) -> None:
+    for seed in range(6):
+        y, predictions = _sample(0.1 * seed, 120, seed, draws)
+        replicates = replicate_scores("roc_auc", y, predictions, n_resamples=1000)
+        pair = replicates.compare("new", "old")
+        for margin in (0.01, 0.05, 0.1, 0.2):
+            test = margin_test(replicates, "new", "old", margin)
+            assert (test.noninferior <= 0.025) == (pair.low > -margin)
+            assert (test.equivalent <= 0.025) == (pair.low > -margin and pair.high < margin)
+            assert (test.inferior <= 0.025) == (pair.high < -margin)
+
+
+def test_a_loss_is_better_where_it_is_less() -> None:
+    y = np.arange(200) % 2
+    good, bad = np.where(y == 1, 0.8, 0.2), np.full(200, 0.5)
+    predictions = {"good": [good + 0.01 * np.sin(np.arange(200))], "bad": [bad + 0.01 * np.cos(np.arange(200))]}
+    replicates = replicate_scores("log_loss", y, predictions, n_resamples=1000)
+    assert margin_test(replicates, "good", "bad", 0.01).verdict == "superior"
+    assert margin_test(replicates, "bad", "good", 0.01).verdict == "inferior"
+    assert margin_test(replicates, "bad", "good", 0.6).verdict == "equivalent"
+
+
+def test_on_the_edge_of_the_margin_a_wrong_claim_is_as_rare_as_stated() -> None:
+    """The truth is worse by exactly the margin: non-inferiority is then claimed in at most 2.5 % of samples."""
+    truth = 0.5
+    y, predictions = _sample(truth, 200_000, 0)
+    scores = replicate_scores("roc_auc", y, predictions, n_resamples=2).scores[:, 0]
+    margin, repeats = float(scores[1] - scores[0]), 300
+    claims = 0
+    for seed in range(repeats):
+        y, predictions = _sample(truth, 100, 1000 + seed)
+        replicates = replicate_scores("roc_auc", y, predictions, n_resamples=400)
+        claims += margin_test(replicates, "new", "old", margin).noninferior <= 0.025
+    error = np.sqrt(0.025 * 0.975 / repeats)
+    assert claims / repeats < 0.025 + 3 * error
+
+
+def test_holm_counts_the_rows_against_the_reference(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", models={"simclr": 0.6, "swav": 0.9, "dino": 0.95}, seeds=2, budgets=[0.1])
+    tests = margin_tests(score_tables(store.scores(), store), store, reference="swav", margin=0.05)
+    assert [(test.pair.a, test.pair.b, test.pair.n_family) for test in tests] == [
+        ("simclr", "swav", 2), ("dino", "swav", 2)
+    ]  # fmt: skip
+    for test in tests:
+        assert test.holm[0] >= test.noninferior
+        assert test.verdict in {"equivalent", "non-inferior", "superior", "inferior", "undecided"}
+    again = margin_tests(score_tables(store.scores(), store), store, reference="swav", margin=0.05)
+    assert again == tests
+
+
+@pytest.mark.parametrize(
+    ("size", "reference", "said"),
+    [
+        (0.02, None, "Add: --reference"),
+        (None, "dino", "Add: --margin D"),
+        (0.0, "dino", "--margin is above 0"),
+    ],
+)
+def test_a_margin_and_its_reference_go_together(size: float | None, reference: str | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Margin.of(size, reference)
+
+
+def test_the_command_prints_what_is_shown_and_never_calls_rows_equal(tmp_path: Path) -> None:
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+
+    def run(*words: str) -> str:
+        asked = ["probe", "--cache-dir", str(tmp_path), "--fraction", "0.5", "--seeds", "2", "--protocol", "clip"]
+        asked += ["--margin", "0.05", "--reference", *words]
+        return CliRunner().invoke(group, asked, catch_exceptions=False).output
+
+    table = run("m1")
+    assert "Against m1, margin 0.05" in table
+    assert "that does not show that it is as good: see --margin" in " ".join(table.split())
+    rows = [json.loads(line) for line in run("m1", "--json").splitlines() if line.startswith("{")]
+    (test,) = [row for row in rows if "margin" in row]
+    assert (test["reference"], test["margin"], test["comparison"]) == ("m1", 0.05, "m2 - m1")
+    assert {"verdict", "p_noninferior", "p_equivalent", "p_noninferior_holm", "low", "high"} <= test.keys()
+    with pytest.raises(InputError, match="No row 'm3'"):
+        run("m3")
