@@ -10,9 +10,8 @@ import numpy as np
 
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
-from mt.probe.scores.declared import declared_tables
 from mt.probe.scores.oracle import oracle_rows, with_oracle
-from mt.probe.scores.score_tables import comparisons, judged_tables, row_name, score_tables
+from mt.probe.scores.score_tables import comparisons, declared_tables, judged_tables, row_name, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 

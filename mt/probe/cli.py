@@ -143,7 +143,7 @@ def _print_tables(answers: Answers, *, compare: bool, declared: bool) -> None:
     with ScoreStore(answers.store) as store:
         tables = judged(answers.scores, store)
         if declared:
-            from mt.probe.scores.declared import declared_tables
+            from mt.probe.scores.score_tables import declared_tables
 
             tables = declared_tables(tables, store)
         pairs = comparisons([one.table for one in tables], store) if compare else None

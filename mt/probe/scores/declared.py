@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from mt.errors import InputError
 from mt.probe.questions import Budget, budgets
 from mt.probe.scores import metrics
-from mt.probe.scores.score_tables import JudgedTable
 from mt.probe.scores.scoring import Subject
 from mt.results.store import Score, ScoreStore
 
@@ -81,11 +80,6 @@ class Declaration:
         """Return it as JSON."""
         budget = vars(self.primary.budget)
         return {"metric": self.primary.metric, **budget, "when": self.when, "n_before": self.n_before}
-
-
-def declared_tables(tables: Iterable[JudgedTable], store: ScoreStore) -> list[JudgedTable]:
-    """Return the tables with what was declared last for their datasets."""
-    return [replace(one, declaration=declared(one.table.subject.dataset, store)) for one in tables]
 
 
 def declared(dataset: str, store: ScoreStore) -> Declaration | None:

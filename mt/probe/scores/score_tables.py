@@ -250,6 +250,13 @@ def judged_tables(tables: Sequence[ScoreTable], store: ScoreStore) -> list[Judge
     return found
 
 
+def declared_tables(tables: Iterable[JudgedTable], store: ScoreStore) -> list[JudgedTable]:
+    """Return the tables with what was declared last for their datasets."""
+    from mt.probe.scores.declared import declared
+
+    return [replace(one, declaration=declared(one.table.subject.dataset, store)) for one in tables]
+
+
 def _judged(table: ScoreTable, store: ScoreStore) -> JudgedTable:
     found = {budget: marks(table, budget, store) for budget in table.budgets}
     shared = {budget: _fewer(table, budget, competing(table, budget, store)) for budget in table.budgets}
