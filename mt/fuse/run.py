@@ -15,6 +15,7 @@ from mt.fuse.fuser import Fuser, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
+from mt.probe.budgets.random_draws import draw_source
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
 from mt.probe.run import (
@@ -24,13 +25,11 @@ from mt.probe.run import (
     ask_decided,
     decider_of,
     decisions_of,
-    declare_primary,
-    draw_source,
     folded_of,
-    metrics_asked,
     shown_metrics,
 )
 from mt.probe.saved import ModelFolder
+from mt.probe.scores.declared import declare_primary, metrics_asked
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import files

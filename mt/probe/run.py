@@ -13,16 +13,16 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mt.cache.catalog import Catalog, Entry
-from mt.errors import FitError, InputError
+from mt.errors import FitError
 from mt.probe.bags import BaggedFeatures, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
-from mt.probe.budgets.draw_file import DrawFile, check_draw_file, save_draws
-from mt.probe.budgets.random_draws import RandomDraws
+from mt.probe.budgets.draw_file import check_draw_file, save_draws
+from mt.probe.budgets.random_draws import draw_source
 from mt.probe.labelled import labelled
 from mt.probe.method_settings import Propagate
 from mt.probe.methods.attention import AttentionProbe, check_protocol
@@ -31,6 +31,7 @@ from mt.probe.protocols import Fitted, Fitting, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
 from mt.probe.request import Foldable, ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
+from mt.probe.scores.declared import declare_primary, metrics_asked
 from mt.probe.scores.sample import collapsed
 from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
@@ -118,9 +119,11 @@ def run_probe(request: ProbeRequest) -> Answers:
 
     Raises InputError, CacheError and FitError.
     """
-    request = replace(request, metrics=metrics_asked(request))
+    if request.primary:
+        request = replace(request, metrics=metrics_asked(request))
     drawn_to = Path(request.draw_file) if request.draw_file else None
-    draws = draw_source(request.draw, drawn_to)
+    ours = request.draw == "stratified" and drawn_to is None
+    draws = DrawSource() if ours else draw_source(request.draw, drawn_to)
     folded = folded_of(request, draws)
     recipe = get_protocol(request.protocol)
     recipe.check_select(request.select)
@@ -150,7 +153,8 @@ def run_probe(request: ProbeRequest) -> Answers:
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
-        declare_primary(request, pairs, store)
+        if request.primary:
+            declare_primary(request, pairs, store)
         scorer = Scorer(store, shown_metrics(request.metrics, decisions), View(request.level, request.by))
         decider = decider_of(decisions, store)
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
@@ -247,50 +251,6 @@ def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
     file = entry.open(verify=True)
     cases = file if bagging is None else BaggedFeatures(file, bagging)
     return labelled(cases) if entry.has_unlabelled else cases
-
-
-class Declaring(Protocol):
-    """A request that may declare what decides."""
-
-    @property
-    def primary(self) -> str | None: ...
-    @property
-    def metrics(self) -> Sequence[str]: ...
-    @property
-    def fractions(self) -> Sequence[float]: ...
-    @property
-    def shots(self) -> Sequence[int]: ...
-
-
-def metrics_asked(request: Declaring) -> Sequence[str]:
-    """Return the metrics of a request, the primary one included.  Raises InputError for a budget that is not asked."""
-    if request.primary is None:
-        return request.metrics
-    from mt.probe.scores.declared import Primary
-
-    found = Primary.parsed(request.primary)
-    found.check(request.fractions, request.shots)
-    return tuple(dict.fromkeys([*request.metrics, found.metric]))
-
-
-def declare_primary(request: Declaring, pairs: Sequence[Pair], store: ScoreStore) -> None:
-    """Keep what a request declares, before anything is fitted."""
-    if request.primary is not None:
-        from mt.probe.scores.declared import Primary, declare
-
-        declare(Primary.parsed(request.primary), [pair.dataset for pair in pairs], store)
-
-
-def draw_source(rule: str, draw_file: Path | None) -> DrawSource:
-    """Return the draws that a file lists, if it exists, or our own: stratified or random.
-
-    Raises InputError for a rule together with a file that lists the draws already.
-    """
-    if draw_file and draw_file.exists():
-        if rule != "stratified":
-            raise InputError(f"{draw_file} lists the draws already. Remove --draw {rule}, or name a new file.")
-        return DrawFile(draw_file)
-    return DrawSource() if rule == "stratified" else RandomDraws(rule)
 
 
 # Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from mt.errors import InputError
 from mt.probe.budgets.draw import Asked, Draw, DrawSource, account, check_budget, class_matrix, rows_of_units
+from mt.probe.budgets.draw_file import DrawFile
 from mt.probe.questions import Budget
 from mt.stratification import Ints
 from mt.types import CaseFeatures, Groups
@@ -76,3 +78,15 @@ class RandomDraws(DrawSource):
             train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction or 1.0,
             seed=seed, groups=train.groups, unit=unit,
         )  # fmt: skip
+
+
+def draw_source(rule: str, draw_file: Path | None) -> DrawSource:
+    """Return the draws that a file lists, if it exists, or our own: stratified or random.
+
+    Raises InputError for a rule together with a file that lists the draws already.
+    """
+    if draw_file and draw_file.exists():
+        if rule != "stratified":
+            raise InputError(f"{draw_file} lists the draws already. Remove --draw {rule}, or name a new file.")
+        return DrawFile(draw_file)
+    return DrawSource() if rule == "stratified" else RandomDraws(rule)

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from mt.errors import InputError
-from mt.probe.questions import Budget, budgets
+from mt.probe.questions import Budget, Pair, budgets
 from mt.probe.scores import metrics
 from mt.probe.scores.scoring import Subject
 from mt.results.store import Score, ScoreStore
@@ -125,3 +125,31 @@ def _key(dataset: str) -> str:
 def _is_of(score: Score, dataset: str, primary: Primary) -> bool:
     place = score.dataset, score.metric, Budget(score.fraction, score.shots)
     return place == (dataset, primary.metric, primary.budget)
+
+
+class Declaring(Protocol):
+    """A request that may declare what decides."""
+
+    @property
+    def primary(self) -> str | None: ...
+    @property
+    def metrics(self) -> Sequence[str]: ...
+    @property
+    def fractions(self) -> Sequence[float]: ...
+    @property
+    def shots(self) -> Sequence[int]: ...
+
+
+def metrics_asked(request: Declaring) -> Sequence[str]:
+    """Return the metrics of a request, the primary one included.  Raises InputError for a budget that is not asked."""
+    if request.primary is None:
+        return request.metrics
+    found = Primary.parsed(request.primary)
+    found.check(request.fractions, request.shots)
+    return tuple(dict.fromkeys([*request.metrics, found.metric]))
+
+
+def declare_primary(request: Declaring, pairs: Sequence[Pair], store: ScoreStore) -> None:
+    """Keep what a request declares, before anything is fitted."""
+    if request.primary is not None:
+        declare(Primary.parsed(request.primary), [pair.dataset for pair in pairs], store)
