@@ -45,3 +45,8 @@ def known_salt(cache_dir: Path) -> bytes | None:
 def hashed(value: str, salt: bytes) -> str:
     """Return the hash of a value: 16 hexadecimal digits of HMAC-SHA256."""
     return hmac.new(salt, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def hashed_id(id_: str, salt: bytes) -> str:
+    """Return the hash that stands for an image's id where `--hash-ids` asks for it."""
+    return hashed(f"id:{id_}", salt)

@@ -12,7 +12,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
 from mt.cache.names import digest, with_settings
-from mt.cache.salt import hashed
+from mt.cache.salt import hashed, hashed_id
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
 from mt.datasets.patients import PATIENT, HiddenPatients
@@ -137,7 +137,7 @@ class Split:
         }  # fmt: skip
         return replace(
             rows,
-            ids=[hashed(f"id:{id_}", secret) for id_ in self.ids],
+            ids=[hashed_id(id_, secret) for id_ in self.ids],
             groups=None if self.groups is None else [hashed(f"group:{group}", secret) for group in self.groups],
             columns={**rows.columns, **names, **hashes},
         )
@@ -214,6 +214,11 @@ class Dataset:
     def decoding(self) -> dict[str, Json]:
         """How the bytes of every image become pixels; what is one image's own is in its row's hash."""
         return {"revision": REVISION, **self.settings.decoding.describe()}
+
+    def stored(self, salt: Callable[[], bytes]) -> Dataset:
+        """Return the dataset with the rows that feature files keep, whose ids may be hashes."""
+        splits = {name: replace(split, rows=split.stored_rows(salt)) for name, split in self.splits.items()}
+        return replace(self, splits=splits) if self.settings.hash_ids else self
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:
         """Return the input of the dataset's fingerprint: the content of all splits, hashed once and remembered."""

@@ -11,6 +11,7 @@ from mt.backbones.recorded import check_fingerprint, refuse_imported, weights_of
 from mt.cache.catalog import Catalog, settled
 from mt.cache.feature_file.format import Status
 from mt.cache.names import LOCATED, has_settings, with_settings
+from mt.cache.salt import hashed_id, id_salt
 from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model, stated
@@ -46,6 +47,10 @@ def predict_dataset(request: PredictRequest) -> Predictions:
         _, p = tuned.predict_split(
             request.dataset, request.split, data_dir=request.data_folder, device=request.device, without=problems
         )
+        if tuned.about.get("dataset_settings", {}).get("hash_ids"):
+            salt = id_salt(files.cache_dir(request.cache_dir))
+            names = [hashed_id(name, salt) for name in names]
+            problems = {hashed_id(name, salt): why for name, why in problems.items()}
         shown = problems if request.on_error == "skip" else None
         return Predictions(names, p, tuned.class_names, tuned.task, shown)
     saved, cache = load_model(request.model), files.cache_dir(request.cache_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import timm
 import torch
 from click.testing import CliRunner
@@ -64,8 +65,24 @@ def test_no_clear_name_reaches_scores_reports_exports_or_predictions(tmp_path: P
     torch.save(timm.create_model(TINY.removeprefix("timm:")).state_dict(), weights)
     dataset = load_dataset(f"folder:{tmp_path / 'photos'}", settings=settings)
     extract(FeaturizeRequest([dataset], [TINY], cache_dir=cache, weights=[weights], image_size=32, compute=CPU))
+    name, there = f"folder:{tmp_path / 'photos'}", ["--dataset", dataset.shown, "--device", "cpu"]
+    tuning = ["--epochs", "1", "--fixed", "--lr", "1e-3", "--weights", weights, "--device", "cpu"]
     for words in (
         ["probe", "--fraction", "1", "--save", out / "saved"],
+        ["predict", out / "saved", *there, "--out", out / "probe.csv"],
+        ["fuse", "--unfreeze", "--model", TINY, "--fraction", "1", *tuning, "--save", out / "tuned"],
+        [
+            "predict",
+            out / "tuned",
+            "--dataset",
+            name,
+            "--device",
+            "cpu",
+            "--weights",
+            weights,
+            "--out",
+            out / "tuned.csv",
+        ],
         ["report", "--out", out / "page.html", "--show-ids", "--thumbnails"],
         ["cache", "export", "--out", out / "exported"],
     ):
@@ -73,6 +90,8 @@ def test_no_clear_name_reaches_scores_reports_exports_or_predictions(tmp_path: P
         assert result.exit_code == 0, (words, result.output)
         assert "zoe" not in result.output
     written = [path for folder in (cache, out) for path in folder.rglob("*") if path.is_file()]
+    for name in ("probe.csv", "tuned.csv"):
+        assert set(pd.read_csv(out / name)["id"]) == set(open_features(next(cache.glob("*/test/*.h5"))).ids)
     assert {"page.html", "scores.csv", "scores.sqlite"} <= {path.name for path in written}
     for path in written:
         assert b"zoe" not in path.read_bytes(), path

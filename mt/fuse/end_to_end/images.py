@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.backbones.preprocess import Preprocess
+from mt.cache.catalog import cache_of
 from mt.cache.names import data_dir_of, loadable_name
+from mt.cache.salt import id_salt
 from mt.datasets import Dataset, DatasetSettings, ImageError, load_dataset
 from mt.errors import InputError
 
@@ -33,7 +36,8 @@ def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
     place = data_dir or data_dir_of(entry.dataset, location)
     name = loadable_name(entry.dataset, location)
     settings = DatasetSettings(**entry.manifest.get("settings", {}))
-    return load_dataset(name, Path(place) if place else None, settings=settings, on_error="skip")
+    dataset = load_dataset(name, Path(place) if place else None, settings=settings, on_error="skip")
+    return dataset.stored(partial(id_salt, cache_of(entry.path)))
 
 
 class Images:
