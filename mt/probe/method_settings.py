@@ -1,4 +1,7 @@
-"""What a protocol is made of: a method with its settings, and where the labels that choose among them come from."""
+"""What a protocol is made of: a method with its settings, and where the labels that choose among them come from.
+
+A method's `kind` enters hashes; its `fitter` is the function that fits it, imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ class Logistic:
     """L2 logistic regression over one or more C, ascending; `C * sum(loss) + 0.5 * ||w||^2`."""
 
     kind: ClassVar[str] = "Logistic"
+    fitter: ClassVar[str] = "mt.probe.methods.linear:fit_logistic_probes"
     Cs: tuple[float, ...]
     max_iter: int = 1000
     tol: float = 1e-5
@@ -26,6 +30,7 @@ class Head:
     """
 
     kind: ClassVar[str] = "Head"
+    fitter: ClassVar[str] = "mt.probe.methods.gradient_heads:fit_heads"
     optimizer: Literal["adam", "adamw", "sgd"]
     learning_rates: tuple[float, ...]
     batch: int
@@ -44,6 +49,7 @@ class Neighbours:
     """A vote of the k nearest training rows by cosine similarity."""
 
     kind: ClassVar[str] = "Neighbours"
+    fitter: ClassVar[str] = "mt.probe.methods.neighbours:fit_votes"
     ks: tuple[int, ...]
     vote: Literal["weighted", "majority"]
     temperature: float = 0.07
@@ -62,11 +68,12 @@ class Blend:
     """
 
     kind: ClassVar[str] = "Blend"
+    fitter: ClassVar[str] = "mt.probe.methods.blend:fit_blends"
     logistic: Logistic
     transforms: tuple[Literal["root", "none"], ...] = ("root", "none")
     least: int = 3
     shrinkages: tuple[float | None, ...] = (0.9, None, 0.99)
-    temperatures: tuple[float, ...] = tuple(2.0**power for power in range(10))
+    temperatures: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Propagate:
     """
 
     kind: ClassVar[str] = "Propagate"
+    fitter: ClassVar[str] = "mt.probe.methods.propagation:fit_propagations"
     logistic: Logistic
     neighbours: int = 10
     alpha: float = 0.95

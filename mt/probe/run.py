@@ -7,6 +7,7 @@ backbone) once, then draws, fits and predicts.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,13 +20,13 @@ import numpy as np
 
 from mt.cache.catalog import Catalog, Entry
 from mt.errors import FitError
-from mt.probe.bags import BaggedFeatures, bag_recipe
+from mt.probe.bags import BaggedFeatures, Bags, bag_recipe
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import check_draw_file, save_draws
 from mt.probe.budgets.random_draws import draw_source
 from mt.probe.labelled import labelled
 from mt.probe.method_settings import Propagate
-from mt.probe.methods.attention import AttentionProbe, check_protocol
+from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.methods.propagation import UnlabelledPool
 from mt.probe.protocols import Fitted, Fitting, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
@@ -439,6 +440,11 @@ def fit_probes(
     pool: UnlabelledPool | None = None,
 ) -> list[Fitted]:  # fmt: skip
     """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
-    from mt.probe.methods.by_kind import fit_draws
-
-    return fit_draws(draws, fitting, validation, pool)
+    method = fitting.protocol.method
+    if isinstance(draws[0][0].X, Bags):
+        return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]
+    module, function = method.fitter.split(":")
+    fit = getattr(importlib.import_module(module), function)
+    pools = (pool,) if isinstance(method, Propagate) else ()
+    fitted: list[Fitted] = fit(draws, fitting, method, validation, *pools)
+    return fitted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,14 @@ class AveragedProbe:
     def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
         total = sum(probe.probabilities(X).astype(np.float64) for probe in self.probes)
         return np.asarray(total / len(self.probes), dtype=np.float32)
+
+
+def fit_heads(
+    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Head,
+    validation: LabelledRows[Array] | None,
+) -> list[Fitted]:  # fmt: skip
+    """Fit several budgets with their seeds, one after another."""
+    return [fit_head(budget, fitting, method, seed, validation) for budget, seed in draws]
 
 
 def fit_head(

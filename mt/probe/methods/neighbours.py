@@ -52,6 +52,14 @@ class NeighbourProbe:
         return np.asarray(out / np.maximum(out.sum(axis=2, keepdims=True), np.finfo(np.float32).tiny))
 
 
+def fit_votes(
+    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Neighbours,
+    validation: LabelledRows[Array] | None,
+) -> list[Fitted]:  # fmt: skip
+    """Fit several budgets with their seeds, one after another."""
+    return [fit_neighbours(budget, fitting, method, seed, validation) for budget, seed in draws]
+
+
 def fit_neighbours(
     budget: LabelledRows[Array], fitting: Fitting, method: Neighbours, seed: int,
     validation: LabelledRows[Array] | None,
