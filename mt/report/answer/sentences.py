@@ -80,15 +80,16 @@ def _fusing(one: BudgetAnswer, names: Names) -> list[str]:
         return ["what fusing gains cannot be told: it shares no draws and test cases with a single model"]
     gain = one.gain
     over = f" over {names[gain.base.name]}, which the test cases chose" if gain.by_test else ""
-    does = "gains" if gain.value > 0 else "loses" if gain.value < 0 else "changes nothing,"
+    shown = round(gain.value, 3)
+    does = "gains" if shown > 0 else "loses" if shown < 0 else "changes nothing,"
     return [f"fusing ({names[gain.fused.name]}) {does} {difference(gain)}{over}{_weight(gain)}", *_as_many(gain)]
 
 
 def difference(gain: FusionGain) -> str:
     """Return a gain and its 95 % interval: `+0.030 [-0.010, +0.080]`."""
     if math.isnan(gain.low):
-        return f"{gain.value:+.3f}"
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+        return f"{gain.value:+z.3f}"
+    return f"{gain.value:+z.3f} [{gain.low:+z.3f}, {gain.high:+z.3f}]"
 
 
 def _weight(gain: FusionGain) -> str:
