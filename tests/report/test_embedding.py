@@ -14,6 +14,7 @@ from mt.report.charts.embedding import Maps, embedding_map
 from mt.report.charts.figures import records
 from mt.report.charts.palette import colours_of_class
 from mt.results.store import ScoreStore
+from mt.types import MISSING
 from tests.probe.features import QUICK, probed, write_features, write_pair
 
 
@@ -32,6 +33,15 @@ def drawn(cache: Path, points: int = 2000) -> list[dict[str, object]]:
         (panel,) = collect(store)
         group = embedding_map(store, panel, Maps(Catalog(cache), points=points, show_ids=True))
     return records(group.figures[0].tables["map"]) if group else []
+
+
+def test_rows_without_a_label_are_no_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.where(np.arange(80) % 8 == 0, MISSING, np.arange(80) % 2)
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", n=80, labels=labels)
+    probed(tmp_path, **QUICK)
+    monkeypatch.setattr(embedding, "project", lambda X: np.asarray(X[:, :2], dtype=np.float64))
+    assert [row["case"] for row in drawn(tmp_path)] == [f"test-{row}" for row in range(80) if row % 8]
 
 
 def test_every_test_case_of_every_model_is_a_point_and_wrong_ones_are_marked(cache: Path) -> None:
