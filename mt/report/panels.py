@@ -19,7 +19,7 @@ from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.declared import Declaration, declared
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.oracle import CHOSEN_BY, ORACLE, oracle_of
+from mt.probe.scores.oracle import CHOSEN_BY, ORACLE, oracle_of, recipe_of
 from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
 from mt.probe.scores.scoring import Subject
 from mt.report.experiments import Experiment, Method, among, asked_for, data_titles, experiments
@@ -243,7 +243,7 @@ def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCel
             singles = {
                 other.method.model: other.summary for other in cells
                 if (other.budget, other.metric, other.method.method) == (cell.budget, cell.metric, "probe")
-                and other.method.protocol == cell.method.protocol
+                and recipe_of(other.summary) == recipe_of(cell.summary)
             }  # fmt: skip
             found = oracle_of(cell.method.model, singles, store)
             if found is not None:

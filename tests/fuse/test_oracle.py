@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -85,6 +86,38 @@ def test_without_one_of_its_models_there_is_none(tmp_path: Path) -> None:
     filled(tmp_path / "scores.sqlite", models={TOGETHER: 0.7}, method="best-single", seeds=2, budgets=[0.1])
     (table,) = score_tables(store.scores(), store)
     assert with_oracle(table, store) == table
+
+
+def test_a_scaled_best_single_model_has_an_oracle_of_scaled_models(cache: Path) -> None:
+    rows = [json.loads(line) for line in _fuse(cache, "--calibrate", "temperature", "--json").stdout.splitlines()]
+    expected: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("method") == "probe" and row["metric"] == "log_loss":
+            expected.setdefault(f"{row['protocol']} {row['seed']}", []).append(row["value"])
+    oracles = {row["oracle"]: row["mean"] for row in rows if "oracle" in row and row["metric"] == "log_loss"}
+    assert {len(values) for values in expected.values()} == {2}
+    assert oracles == {
+        name: pytest.approx(sum(min(expected[f"{protocol} {seed}"]) for seed in range(3)) / 3)
+        for name, protocol in (("m1 + m2", "default"), ("m1 + m2, temperature", "default, temperature"))
+    }
+
+
+DRAWN = {"unit": "row", "n_units": 30, "n_rows": 30, "n_groups": None, "rows": [15, 15], "groups": None}
+
+
+@pytest.mark.parametrize("outcome", [
+    {"protocol": "default, temperature"}, {"protocol": "blend"},
+    {"realised": {**DRAWN, "forced": [], "missing": [], "draw": "random"}},
+    {"realised": {**DRAWN, "forced": [], "missing": [], "listed": "a1b2"}},
+], ids=["scaled", "another protocol", "random draws", "listed draws"])  # fmt: skip
+def test_single_models_of_another_recipe_do_not_stand_in(tmp_path: Path, outcome: dict[str, Any]) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path, models={"simclr": 0.8}, seeds=2, budgets=[0.1])
+    filled(path, models={"swav": 0.9}, seeds=2, budgets=[0.1], outcome=outcome)
+    store = filled(path, models={TOGETHER: 0.7}, method="best-single", seeds=2, budgets=[0.1])
+    (table,) = score_tables(store.scores(), store)
+    assert not any(cell.oracle for cell in with_oracle(table, store).cells.values())
+    assert all(not panel.oracles for panel in collect(store))
 
 
 def test_the_reports_tables_show_it_and_its_charts_do_not(tmp_path: Path) -> None:

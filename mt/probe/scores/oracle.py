@@ -22,7 +22,7 @@ _BESIDE = "best-single"
 
 
 def with_oracle(table: ScoreTable, store: ScoreStore) -> ScoreTable:
-    """Return the table with the oracle after each row of the best single model."""
+    """Return the table with the oracle after each row of the best single model, among models of the same recipe."""
     cells: dict[tuple[str, Budget], Cell] = {}
     for (row, budget), cell in table.cells.items():
         cells[row, budget] = cell
@@ -30,12 +30,19 @@ def with_oracle(table: ScoreTable, store: ScoreStore) -> ScoreTable:
         if first.method == _BESIDE:
             singles = {
                 other.scores[0].model: other
-                for (_, b), other in table.cells.items() if b == budget and other.scores[0].method == "probe"
+                for (_, b), other in table.cells.items()
+                if b == budget and other.scores[0].method == "probe" and recipe_of(other) == recipe_of(cell)
             }  # fmt: skip
             oracle = oracle_of(first.model, singles, store)
             if oracle is not None:
-                cells[f"{ORACLE}: {first.model}", budget] = oracle
+                cells[f"{ORACLE}: {row.removeprefix(f'{_BESIDE}: ')}", budget] = oracle
     return replace(table, cells=cells)
+
+
+def recipe_of(cell: Cell) -> tuple[Any, ...]:
+    """Return what single models share that are one choice: the protocol with its scaling, and the kind of the draws."""
+    first = cell.scores[0]
+    return first.protocol, first.realised.get("listed", False), first.realised.get("draw", False)
 
 
 def oracle_of(models: str, singles: Mapping[str, Cell], store: ScoreStore) -> Cell | None:
