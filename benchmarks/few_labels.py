@@ -1,11 +1,13 @@
 """Protocols and fusions on few labels, on every real image set that a package brings: differences, with their errors.
 
     python -m benchmarks.few_labels FOLDER protocols [SET ...]     # about half an hour on two cores
-    python -m benchmarks.few_labels FOLDER fusion [SET ...]
+    python -m benchmarks.few_labels FOLDER fusion [SET ...]        # one set takes minutes per budget
     python -m benchmarks.few_labels FOLDER table                   # what has been measured, as Markdown
 
 FOLDER keeps images, features and one line of JSON per score, so a run resumes where it was interrupted.  Features are
 those of EfficientNet-Lites at 32 or 64 pixels.  Draws are those of `mt probe`; all methods see the same ones.
+`protocols` uses the first model; `fusion` concatenates all three.  `recommended` is the one of concatenation and blend
+with the lower out-of-fold log loss.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ from mt.types import Array
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 LABELS = {"protocols": (20, 50, 100, 200), "fusion": (100, 300)}
+PIXELS = {"tissue": 64, "retina": 64, "photographs": 64, "faces": 64}
 DRAWS = 20
-REFERENCES = {"default": ("blend", "propagate"), "concat": ("average", "blend of all", "dvme", "recommended")}
+REFERENCES = {"default": ("blend", "propagate"), "concat": ("blend of all", "recommended")}
 COLUMNS = ("roc_auc", "log_loss", "accuracy")
 Line = dict[str, Any]
 
@@ -49,6 +52,8 @@ def main() -> None:
     if what == "table":
         print_tables(read(scores))
         return
+    if what not in MEASURES:
+        raise SystemExit(f"No measure '{what}'. Known: {', '.join(MEASURES)}, table")
     for name in names or EVERY_SET:
         pairs = featurized(name, Path(folder))
         for line in MEASURES[what](name, pairs, read(scores)):
@@ -63,13 +68,12 @@ def read(scores: Path) -> list[Line]:
 def featurized(name: str, folder: Path) -> list[Pair]:
     """Return the cached features of a set, one pair per model."""
     image_set = EVERY_SET[name]
-    dataset = f"folder:{image_set.write(folder / 'sets')}"
-    settings = DatasetSettings(group_regex=GROUP_REGEX)
-    extract(
-        FeaturizeRequest([dataset], MODELS, cache_dir=folder / "cache", image_size=image_set.size, settings=settings)
-    )
+    dataset = image_set.dataset(folder / "sets")
+    settings = DatasetSettings(group_regex=None if image_set.cut is None else GROUP_REGEX)
+    size = PIXELS.get(name, image_set.size)
+    extract(FeaturizeRequest([dataset], MODELS, cache_dir=folder / "cache", image_size=size, settings=settings))
     pairs = find_pairs(Catalog(folder / "cache"), models=MODELS)
-    return [pair for pair in pairs if pair.dataset.startswith(f"folder:{name}[")]
+    return [pair for pair in pairs if pair.dataset.partition("[")[0] in (name, f"folder:{name}")]
 
 
 def protocols(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterator[Line]:
@@ -85,6 +89,35 @@ def protocols(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterat
             for (_, seed), fitted in zip(draws, fit_probes(draws, fitting, pool=pool), strict=True):
                 p = fitted.probe.probabilities(features.test.embeddings)
                 yield line(name, n, seed, protocol, features, p, **fitted.settings)
+
+
+def fusion(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterator[Line]:
+    """Yield the scores of concatenation and of blend on all models, and of the one that the budget recommends."""
+    each = [Features.load(pair) for pair in pairs]
+    first = each[0]
+    for other in each[1:]:
+        for ours, theirs in ((first.train.ids, other.train.ids), (first.test.ids, other.test.ids)):
+            if list(ours) != list(theirs):
+                raise SystemExit(f"The feature files of {name} list other images or another order. Delete the cache.")
+    train, test = (
+        np.concatenate([getattr(one, split).embeddings for one in each], axis=1) for split in ("train", "test")
+    )
+    for n in LABELS["fusion"]:
+        for seed in range(DRAWS):
+            place = name, n, seed, "recommended"
+            if any((one["set"], one["n"], one["seed"], one["method"]) == place for one in known):
+                continue
+            rows = np.sort(rows_of(first, n, seed))  # the file's order, as `drawn` has it
+            budget, found = first.drawn(rows).with_features(train[rows]), []
+            for method, protocol in (("concat", "default"), ("blend of all", "blend")):
+                fitting = Fitting(PROTOCOLS[protocol]).on(first.train.task, first.n_classes)
+                (fitted,) = fit_probes([(budget, seed)], fitting)
+                assert fitted.folded is not None  # every set has one label per row
+                held_out = float(np.nanmean(fitted.folded.losses()))
+                p = fitted.probe.probabilities(test)
+                found.append(line(name, n, seed, method, first, p, out_of_fold=held_out, **fitted.settings))
+            chosen = min(found, key=lambda one: one["out_of_fold"])
+            yield from (*found, {**chosen, "method": "recommended", "chosen": chosen["method"]})
 
 
 def rows_of(features: Features, n: int, seed: int) -> Array:
@@ -109,7 +142,7 @@ def line(name: str, n: int, seed: int, method: str, features: Features, p: Array
     return {"set": name, "classes": p.shape[1], "n": n, "seed": seed, "method": method, **scores, **facts}
 
 
-MEASURES = {"protocols": protocols}
+MEASURES = {"protocols": protocols, "fusion": fusion}
 
 
 def print_tables(lines: Sequence[Line]) -> None:

@@ -1,4 +1,4 @@
-"""The GPU's benchmark runs at a small size, where its numbers mean nothing; a budget's walk enters few files."""
+"""Benchmarks run at a small size, where their numbers mean nothing; a budget's walk enters few files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, gpu, walk
+from benchmarks import _device_decoder, few_labels, gpu, walk
+from mt.cache.catalog import Catalog
 from mt.datasets.decoding import nvjpeg
+from mt.probe.questions import find_pairs
 from tests.datasets.nvjpeg_stand_in import NvJpeg
+from tests.probe.features import write_features
 
 
 @pytest.mark.slow
@@ -49,3 +52,25 @@ def test_one_label_budget_walks_through_few_files() -> None:
     for state, (entered, _) in walk.walks().items():
         assert len(entered) <= walk.GOAL, f"{state}: {', '.join(sorted(entered))}"
         assert {"probe/cli.py", "probe/run.py", "results/store.py"} <= entered.keys()
+
+
+def test_fusion_on_few_labels_recommends_what_has_the_lower_loss_out_of_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model in ("m1", "m2"):
+        for split, n in (("train", 120), ("test", 60)):
+            write_features(tmp_path, model=model, split=split, n=n, task="multiclass", n_classes=3, signal=2)
+    pairs = find_pairs(Catalog(tmp_path), models=["m1", "m2"])
+    monkeypatch.setattr(few_labels, "DRAWS", 2)
+    monkeypatch.setattr(few_labels, "LABELS", {"fusion": (30,)})
+    lines = list(few_labels.MEASURES["fusion"]("made-up", pairs, []))
+    assert [one["method"] for one in lines] == ["concat", "blend of all", "recommended"] * 2
+    for concat, blend, recommended in (lines[:3], lines[3:]):
+        best = min(concat, blend, key=lambda one: one["out_of_fold"])
+        assert min(concat["roc_auc"], blend["roc_auc"]) > 0.9, "features go with their own labels"
+        assert recommended == {**best, "method": "recommended", "chosen": best["method"]}
+    assert list(few_labels.fusion("made-up", pairs, lines[:3])) == lines[3:], (
+        "a draw that is known is not measured again"
+    )
+    few_labels.print_tables(lines)
+    assert "| made-up, 30 |" in capsys.readouterr().out
