@@ -37,7 +37,7 @@ from mt.datasets.decoding import nvjpeg
 from mt.datasets.images import decode
 from mt.errors import InputError
 from mt.featurize.request import Compute, FeaturizeRequest
-from mt.fuse.end_to_end.request import Settings
+from mt.fuse.end_to_end.choice.schedule import schedule_for
 from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest
 from mt.system.device import decoders, pick_device, tf32
@@ -48,7 +48,7 @@ PCAM = 327_680  # images
 PAPER = {
     "pcam": (PCAM, 262_144), "aptos2019": (3_662, 2_930), "pneumonia": (5_856, 5_232), "nih-cxr14": (112_120, 86_524),
 }  # fmt: skip
-PAPER_MODELS, PAPER_SHARES = 4, 5 * 0.01 + 5 * 0.1 + 1
+PAPER_MODELS, PAPER_DRAWS = 4, {0.01: 5, 0.1: 5, 1.0: 1}  # share of the labels: draws
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "h5py")
 
 
@@ -288,13 +288,17 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
     """Return the hours that the paper's study takes at most, and of what they are made.
 
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
-    backbone.  Each draw is trained once per learning rate and once more, for every epoch, as each backbone alone and
-    as all of them fused.  Probing and fusing on features take minutes and are left out.
+    backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
+    Probing and fusing on features take minutes and are left out.
     """
-    images, rows = (sum(sizes[one] for sizes in PAPER.values()) for one in (0, 1))
-    passes = (len(Settings.learning_rates) + 1) * Settings.epochs * 2 * PAPER_MODELS
-    times = images / featurize / 3600, rows * PAPER_SHARES * passes / train / 3600
-    return sum(times), f"featurizing {times[0]:.2f}, training {times[1]:.1f} ({Settings.epochs} epochs at most)"
+    images = sum(sizes[0] for sizes in PAPER.values())
+    trained = 0
+    for _, rows in PAPER.values():
+        for share, draws in PAPER_DRAWS.items():
+            n = round(rows * share)
+            trained += draws * sum(schedule_for(n, None, n_candidates=2, n_fifths=1).images(n))
+    times = images / featurize / 3600, 2 * PAPER_MODELS * trained / train / 3600
+    return sum(times), f"featurizing {times[0]:.2f}, training {times[1]:.1f}"
 
 
 def solver(bench: Bench) -> None:
