@@ -77,6 +77,20 @@ def test_attention_is_shown_only_where_a_network_was_trained(tmp_path: Path) -> 
     assert "none of the draws at 30 labels" in group.text
 
 
+def test_without_a_trained_network_in_any_draw_there_is_no_attention_panel(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path, models={TOGETHER: 1.0}, method="concat", seeds=2)
+    kept = {"attention": ATTENTION, "settings": {"recipe": "concat", "epochs": 0}}
+    store = filled(path, models={TOGETHER: 1.3}, method="dvme", seeds=2, outcome=kept)
+    (panel,) = collect(store)
+    group = fusion(store, panel)
+    assert group is not None
+    assert [figure.name for figure in group.figures] == ["gain"]
+    assert not group.choices
+    written = write_report(store, ReportRequest(tmp_path / "report.html", export=False))
+    assert "p0-attention" not in written.page.read_text()
+
+
 def test_gains_stand_on_the_axis_of_labels_on_a_scale_that_fits_them(tmp_path: Path) -> None:
     store = fused(tmp_path / "scores.sqlite")
     (panel,) = collect(store)
