@@ -50,10 +50,17 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
     return device
 
 
+def has_cuda() -> bool:
+    """Return whether a CUDA device can compute here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _best(*, float64: bool) -> str:
     import torch
 
-    if torch.cuda.is_available():
+    if has_cuda():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() and not float64 else "cpu"
 

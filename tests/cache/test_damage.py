@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.cache import FeatureWriter, is_complete, open_features, verify_file
-from mt.cache.feature_file.format import DIGEST, USER_BLOCK, FileLayout, read_layout
+from mt.cache.feature_file.format import DIGEST, READ, USER_BLOCK, FileLayout, read_layout
 from mt.errors import CacheError, DamagedError, NotAFeatureFileError
 from tests.cache import samples
 
@@ -199,7 +199,7 @@ class TestOtherFiles:
             open_features(tmp_path)
 
     def test_a_newer_format_version(self, complete: Path) -> None:
-        newer = replace(_layout(complete), version=3).pack()
+        newer = replace(_layout(complete), version=max(READ) + 1).pack()
         _overwrite(complete, newer + complete.read_bytes()[USER_BLOCK:])
-        with pytest.raises(NotAFeatureFileError, match=r"format version 3; this mt reads up to version 2\. Update"):
+        with pytest.raises(NotAFeatureFileError, match=r"format version 4; this mt reads up to version 3\. Update"):
             open_features(complete)

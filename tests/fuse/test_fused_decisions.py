@@ -32,7 +32,8 @@ def test_every_method_gets_a_threshold_and_is_scaled(tmp_path: Path) -> None:
         tmp_path, shots=[12], seeds=1, threshold="sensitivity:0.9", calibrate="temperature", save=tmp_path / "saved"
     )
     study = run_fuse(asked)
-    rows = {"m1", "m2", "best-single: m1 + m2", "average: m1 + m2", "concat: m1 + m2", "dvme: m1 + m2"}
+    methods = ("best-single", "average", "concat", "blend", "dvme")
+    rows = {"m1", "m2", *(f"{method}: m1 + m2" for method in methods)}
     assert {row_name(score) for score in study.scores} == rows | {f"{row}, temperature" for row in rows}
     assert study.decisions is not None
     with ScoreStore(study.store) as store:
@@ -51,7 +52,7 @@ def test_every_method_gets_a_threshold_and_is_scaled(tmp_path: Path) -> None:
         row = f"{method}: m1 + m2, temperature"
         assert found[row].chosen[0].value == pytest.approx(model.thresholds[0])
         assert model.scaling.facts() == kept[method].outcome["calibration"]
-    assert len(list((tmp_path / "saved").glob("*.json"))) == 4
+    assert len(list((tmp_path / "saved").glob("*.json"))) == len(methods)
     assert run_fuse(FuseRequest(tmp_path, shots=[12], seeds=1, threshold="youden")).n_fitted == 0
 
 

@@ -151,7 +151,7 @@ def test_bands_are_of_the_chosen_method_or_the_one_under_the_pointer(look: Any, 
     band = "all => all.map(one => one.getAttribute('fill'))"
     colours = page.eval_on_selector_all("#p0-labels svg .mark-area path", band)
     assert len(set(colours)) == 1
-    page.locator("#p0 select[data-menu=chosen]").select_option("simclr")
+    page.locator("#p0 select[data-menu=chosen]").first.select_option("simclr")
     page.wait_for_function(
         "old => document.querySelector('#p0-labels svg .mark-area path').getAttribute('fill') !== old", arg=colours[0]
     )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mt.datasets.decoding import jpeg
 from mt.errors import InputError, MtError
+from mt.system.device import has_cuda
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ def require(device: torch.device | None = None) -> torch.device:
 
     where = torch.device("cuda") if device is None or device.type == "cpu" else device
     if not any(_reads(kind, where) for kind in jpeg.samples()):
-        found = "no CUDA device" if where.type == "cuda" and not torch.cuda.is_available() else f"none on '{where}'"
+        found = "no CUDA device" if where.type == "cuda" and not has_cuda() else f"none on '{where}'"
         raise InputError(
             f"--decoder device requires a CUDA device and a torchvision with nvJPEG, found {found}. "
             "Use --decoder pillow, the default."
@@ -106,7 +107,7 @@ def by_nvjpeg(files: Sequence[bytes], device: torch.device) -> list[Tensor]:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    if device.type != "cuda" or not torch.cuda.is_available():  # torchvision would print its stack
+    if device.type != "cuda" or not has_cuda():  # torchvision would print its stack
         raise RuntimeError(f"nvJPEG does not run on {device}")
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
     found: list[Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
