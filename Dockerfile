@@ -1,9 +1,9 @@
 # mt on an NVIDIA GPU, for one user without root rights:
 #
 #   docker build -t mt .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" mt featurize --model dino --dataset folder:photos
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" mt featurize --model dino --dataset folder:photos
 #
-# The feature cache, weights and scores are kept in /work/.mt, which is in the mounted folder.
+# The feature cache, weights and scores are kept in /data/.mt, which is in the mounted folder.
 FROM python:3.12-slim-bookworm AS build
 # git tells the version.
 RUN apt-get update \
@@ -21,8 +21,8 @@ RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[offline,dicom,tables,hub]"
     && useradd --create-home --uid 1000 mt
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    HOME=/work/.mt
+    HOME=/data/.mt
 USER 1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["mt"]
 CMD ["--help"]
