@@ -16,6 +16,8 @@ from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mt.probe.run import Answers
 
 
@@ -141,25 +143,31 @@ def _mean(values: list[list[float]]) -> list[float]:
 
 
 def print_attention(row: dict[str, Any]) -> None:
-    """Print the attention that each model receives, overall and per class."""
+    """Print in how many draws a network was trained, and if in any, the attention that each model receives."""
+    out = console()
+    budget = Budget(row["fraction"], row["shots"])
+    subject = f"{row['attention']}, {row['method']}, {budget}"
+    if row["trained"]:
+        out.print(f"{subject}: attention received by each model", style="bold", markup=False)
+        out.print(_attention_table(row))
+    kept = row["draws"] - row["trained"]
+    line = f"{subject}: network trained in {row['trained']} of {row['draws']} draws"
+    line += f", the logistic start (uniform attention) kept in {kept}" if kept else ""
+    line += f". Recipes chosen inside the budget: {', '.join(row['recipes'])}."
+    out.print(line, style="dim", markup=False)
+    out.print()
+
+
+def _attention_table(row: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from mt.probe.tables import table_box
 
-    out = console()
-    budget = Budget(row["fraction"], row["shots"])
-    title = f"{row['attention']}, {row['method']}, {budget}: attention received by each model"
-    out.print(title, style="bold", markup=False)
-    table = Table(box=table_box(out))
+    table = Table(box=table_box(console()))
     table.add_column("test cases of", overflow="fold")
     for model in row["models"]:
         table.add_column(Text(model), justify="right", overflow="fold")
     for name, values in (("all classes", row["overall"]), *row["classes"].items()):
         table.add_row(Text(name), *(f"{value:.3f}" for value in values))
-    out.print(table)
-    kept = row["draws"] - row["trained"]
-    line = f"Recipes chosen inside the budget: {', '.join(row['recipes'])}; trained in {row['trained']} of "
-    line += f"{row['draws']} draws" + (f", the logistic start (uniform attention) kept in {kept}." if kept else ".")
-    out.print(line, style="dim", markup=False)
-    out.print()
+    return table

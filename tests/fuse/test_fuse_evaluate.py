@@ -26,6 +26,7 @@ from mt.fuse.fuser import attention_by_class
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.fuse.run import run_fuse
+from mt.fuse.tables import print_attention
 from mt.predict.load import load_model
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import find_pairs
@@ -203,12 +204,22 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
     assert set(outcome["selection"]["recipes"]) == {"start", "gentle", "bold"}
     arguments = ["--cache-dir", str(cache), "--fraction", "0.5", "--seeds", "2"]
     shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
-    for words in ("dvme: m1 + m2", "concat: m1 + m2", "attention received", "dvme: m1 + m2 - concat: m1 + m2"):
+    for words in ("dvme: m1 + m2", "concat: m1 + m2", "50 %: network trained in ", "dvme: m1 + m2 - concat: m1 + m2"):
         assert words in shown
-    for words in ("all classes", "class 0", "class 1"):
-        assert words in shown.partition("attention received")[2]
     lines = [json.loads(line) for line in CliRunner().invoke(fuse, [*arguments, "--json"]).stdout.splitlines()]
     assert {"attention", "comparison"} <= {key for line in lines for key in line}
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_attention_is_shown_only_where_a_network_was_trained(trained, capsys):
+    row = {
+        "attention": "toy", "method": "dvme", "fraction": 0.5, "shots": None, "models": ["m1", "m2"],
+        "overall": [0.5, 0.5], "classes": {"class 0": [0.5, 0.5]}, "draws": 2, "trained": trained, "recipes": ["start"],
+    }  # fmt: skip
+    print_attention(row)
+    shown = capsys.readouterr().out
+    assert f"toy, dvme, 50 %: network trained in {trained} of 2 draws, the logistic start" in shown
+    assert ("attention received by each model" in shown) == ("class 0" in shown) == bool(trained)
 
 
 def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():

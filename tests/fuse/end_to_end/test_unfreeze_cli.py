@@ -55,7 +55,7 @@ def test_one_model_is_reported_as_fine_tuning_and_several_as_unfrozen_dvme(study
     both = f"{RESNET} + {VIT}"
     for row in ("best-single", "average", "concat", "dvme"):
         assert f"dvme, unfrozen: {both} - {row}: {both}" in shown["two"]
-    assert "dvme, unfrozen, 50 %: attention received by each model" in shown["two"]
+    assert "dvme, unfrozen, 50 %: network trained in " in shown["two"]
     assert {"fine-tune", "dvme, unfrozen", "dvme", "probe"} <= {score.method for score in scores}
 
 
