@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mt.cache.feature_file.rows import is_unlabelled
 from mt.datasets.base import Dataset, ImageError, Pixels, Split
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
@@ -139,7 +140,7 @@ def _duplicates(dataset: Dataset, copies: dict[bytes, list[tuple[str, int]]]) ->
         for name, row in others:
             other = dataset.splits[name]
             twin = f"has the same pixels as {first.ids[first_row]} ({first_split})"
-            known = dataset.task == "multilabel" or MISSING not in (other.labels[row], first.labels[first_row])
+            known = not is_unlabelled(np.stack([other.labels[row], first.labels[first_row]])).any()
             if known and not np.array_equal(other.labels[row], first.labels[first_row]):
                 names = f"{_words(dataset, other.labels[row])}, not {_words(dataset, first.labels[first_row])}"
                 yield Problem("conflicting labels", other.ids[row], f"{twin} but is labelled {names}")
@@ -160,7 +161,7 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
             "rows": len(split),
             "groups": None if split.groups is None else len(set(split.groups)),
             "classes": _balance(dataset, split),
-            "unlabelled": 0 if split.labels.ndim == 2 else int((split.labels == MISSING).sum()),
+            "unlabelled": int(is_unlabelled(split.labels).sum()),
         }
         for name, split in dataset.splits.items()
     }

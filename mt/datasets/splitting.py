@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mt.cache.feature_file.rows import is_unlabelled
 from mt.stratification import stratified_parts
-from mt.types import MISSING
 
 # Enters fingerprints, so that it keeps the name that the function had in the first release.
 ALGORITHM = "mt.cache.stratify.stratified_parts, revision 1"
@@ -26,18 +26,17 @@ def draw_splits(
     """Return the rows of each split, ascending, and the record of how they were drawn.
 
     Rows go in by sorted id, so that the order in which a disk lists files changes nothing.  `labels` is (n,) or (n, L).
-    The record holds algorithm, fractions, seed, rows a split and the sha256 of each id list.  A row without its one
+    The record holds algorithm, fractions, seed, rows a split and the sha256 of each id list.  A row without any
     label takes no part in the draw: it joins the first split, or that of its group.
     """
-    by_id = np.argsort(np.asarray(ids))
-    if labels.ndim == 1:
-        by_id = by_id[labels[by_id] != MISSING]
+    by_id, without = np.argsort(np.asarray(ids)), is_unlabelled(labels)
+    by_id = by_id[~without[by_id]]
     kept_together = None if groups is None else [groups[int(row)] for row in by_id]
     parts = np.zeros(len(ids), dtype=np.int64)
     parts[by_id] = stratified_parts(labels[by_id], kept_together, list(fractions.values()), seed)
     if groups is not None and len(by_id) < len(ids):
         of_group = {groups[row]: int(parts[row]) for row in by_id.tolist()}
-        for row in np.flatnonzero(labels == MISSING).tolist():
+        for row in np.flatnonzero(without).tolist():
             parts[row] = of_group.get(groups[row], 0)
     rows = {name: np.flatnonzero(parts == part) for part, name in enumerate(fractions)}
     record = {

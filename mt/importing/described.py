@@ -31,11 +31,10 @@ _LABEL_PREFIX = "label_"  # how `mt cache export` names one column per label
 class Cases:
     """The cases that are imported, and what is known of them.
 
-    kept: their numbers in the case table.  splits: the case numbers among `kept` of each split.
+    splits: the case numbers of each split.
     """
 
     ids: list[str]
-    kept: Array
     labels: Array
     task: str
     class_names: tuple[str, ...]
@@ -58,22 +57,19 @@ def describe(table: CaseTable, request: ImportRequest) -> Cases:
     settings = _settings(rules, prefixed)
     roles = columns_by_role(text, settings, table.file, _RESERVED)
     labels = labels_of(roles, table.file, settings, _RESERVED)
-    kept = np.arange(len(table.ids)) if labels.kept is None else labels.kept
-    text = roles.text.kept(kept.tolist())
-    ids = [table.ids[row] for row in kept.tolist()]
+    text, ids = roles.text, list(table.ids)
     groups = None
     if roles.group is not None:
         groups = own_groups(
             text.columns[roles.group], ids, text.lines, table.file, own=rules.missing_group == "own"
         )
-    said = [table.splits[row] for row in kept.tolist()]
-    splits, drawn = _splits(ids, labels.values, groups, said, request)
+    splits, drawn = _splits(ids, labels.values, groups, table.splits, request)
     if "train" in splits:
         labels.refuse_untrained(table.file, splits["train"])
     columns = {name: text.columns[name] for name in METADATA if name in text.columns and name != roles.group}
     warnings = (*table.notes, *labels.warnings, *((_NO_GROUPING,) if groups is None else ()))
     return Cases(
-        ids, kept, labels.values, labels.task, labels.class_names, splits, groups, roles.grouping, columns, drawn,
+        ids, labels.values, labels.task, labels.class_names, splits, groups, roles.grouping, columns, drawn,
         warnings,
     )  # fmt: skip
 
@@ -99,7 +95,7 @@ def described_by(features: Mapping[str, FeatureFile], table: CaseTable) -> Cases
         split: np.array([case for case, (other, _) in enumerate(found) if other == split]) for split in features
     }  # fmt: skip
     return Cases(
-        list(table.ids), np.arange(len(table.ids)), np.stack([features[split].labels[row] for split, row in found]),
+        list(table.ids), np.stack([features[split].labels[row] for split, row in found]),
         first.task, first.class_names, {split: rows for split, rows in splits.items() if len(rows)}, groups,
         first.manifest.get("grouping"), columns, warnings=table.notes,
     )  # fmt: skip

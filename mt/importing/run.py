@@ -90,7 +90,7 @@ class _Import:
         self.request, self.parts, self.table, self.cases = request, parts, table, cases
         self.known, self.cache = known, cache
         self.instances = table.bags and request.pool is None
-        self.case_of = _renumbered(table, cases)
+        self.case_of = table.case_of
         dim = parts[0].matrix.dim
         self.dim = dim if request.pool is None else pooling.width(dim, request.pool)
         self.dtype = request.dtype or ("float32" if request.pool else _dtype(parts))
@@ -285,13 +285,6 @@ def command(request: ImportRequest) -> str:
     ]  # fmt: skip
     words += [str(word) for option, value in given if value is not None for word in (option, value)]
     return shlex.join([*words, *(["--shared"] if request.shared else [])])
-
-
-def _renumbered(table: CaseTable, cases: Cases) -> list[Array | int]:
-    """Return the case of each row numbered among the cases that are kept."""
-    number = np.full(len(table.ids) + 1, OUT)  # the last one stands for OUT
-    number[cases.kept] = np.arange(len(cases.kept))
-    return [int(number[one]) if isinstance(one, int) else number[one] for one in table.case_of]
 
 
 def _dtype(parts: Sequence[SourceFile]) -> str:

@@ -93,6 +93,15 @@ def test_unlabelled_rows_are_trained_on_and_change_no_draw(grouped: bool) -> Non
     assert record["rows"] == {name: len(rows) for name, rows in both.items()}
 
 
+def test_a_row_without_any_of_several_labels_changes_no_draw() -> None:
+    ids, labels = [f"{row:03d}" for row in range(60)], np.arange(120).reshape(60, 2) % 3 % 2
+    fractions = {"train": 0.8, "test": 0.2}
+    alone, _ = draw_splits(ids, labels, fractions=fractions)
+    both, _ = draw_splits([*ids, "x"], np.vstack([labels, [[MISSING, MISSING]]]), fractions=fractions)
+    assert both["train"].tolist() == [*alone["train"], 60]
+    assert both["test"].tolist() == alone["test"].tolist()
+
+
 def test_an_unlabelled_row_follows_its_group() -> None:
     labels = np.array([MISSING if row % 4 == 0 else row % 2 for row in range(80)])
     groups = [f"g{row // 4}" for row in range(80)]

@@ -194,12 +194,12 @@ def test_uncertain_and_blank_as_asked(data: Path, uncertain: str, value: int) ->
     assert found["bild_4.png"] == [0, 0, 0, 0]
 
 
-def test_ignored_labels_are_missing_and_rows_without_any_left_out(data: Path, index: ContentIndex) -> None:
+def test_ignored_labels_are_missing_and_rows_without_any_are_kept(data: Path, index: ContentIndex) -> None:
     dataset = load(chexpert(data), uncertain="ignore", blank="ignore")
     found = labels_by_id(dataset)
     assert found["bild_0.png"] == [1, MISSING, MISSING, 0]
-    assert "bild_4.png" not in found
-    assert "1 rows with missing labels are left out" in dataset.warnings
+    assert found["bild_4.png"] == [MISSING] * 4
+    assert "1 of 10 rows have no label: kept, outside every budget and score" in dataset.warnings
     assert "5 of 36 labels are missing: ignored where they are" in dataset.warnings
     assert {split.labels.dtype for split in dataset.splits.values()} == {np.dtype(np.int8)}
     others = {

@@ -75,10 +75,9 @@ def _labels(y: Array) -> np.ndarray:
 
 
 def is_unlabelled(labels: Array) -> np.ndarray:
-    """Return (n,) bool, which rows lack their one label; none where rows have several."""
-    import numpy as np
-
-    return labels == MISSING if labels.ndim == 1 else np.zeros(len(labels), dtype=bool)
+    """Return (n,) bool, which rows have no label: their one is missing, or each of several."""
+    unlabelled: np.ndarray = labels == MISSING if labels.ndim == 1 else (labels == MISSING).all(axis=1)
+    return unlabelled
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:

@@ -45,7 +45,6 @@ def load(request: DatasetRequest) -> Dataset:
     if empty:
         raise DatasetError(f"{file}: no image named in line {some(empty)}.")
     labels = labels_of(columns, file, settings, _RESERVED)
-    text = text if labels.kept is None else text.kept(labels.kept.tolist())
     table, absent = _image_table(request, file, replace(columns, text=text), labels.values)
     headers = Headers(index, settings.columns)
     table, warnings = with_headers(table, headers)

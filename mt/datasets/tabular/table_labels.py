@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from mt.cache.feature_file.rows import is_unlabelled
 from mt.datasets.listing import natural, some
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.tabular.column_roles import TableColumns
@@ -29,16 +30,12 @@ _Cell = Literal["blank", "uncertain"]
 
 @dataclass(frozen=True)
 class Labels:
-    """Label values (n,) or (n, L) of the rows `kept`, all where that is none, and what they mean.
-
-    A row whose one label is missing stays, labelled `MISSING`.
-    """
+    """Label values (n,) or (n, L) and what they mean; a label that is missing is `MISSING`."""
 
     values: np.ndarray
     class_names: tuple[str, ...]
     task: Task
     warnings: tuple[str, ...] = ()
-    kept: np.ndarray | None = None
 
     def refuse_untrained(self, file: Path, train: np.ndarray) -> None:
         """Raise where a class appears outside train only."""
@@ -113,7 +110,7 @@ def label_columns(cells: LabelCells) -> Labels:
     """Return the labels of one 0/1 column a label: multilabel; a single column is binary.
 
     With `--task multiclass` (or binary, of two columns) exactly one column a row must hold the 1.  Labels that are
-    ignored are `MISSING`; so are rows without any label, but for those of a multilabel task, which are left out.
+    ignored are `MISSING`.
     """
     file, task, names = cells.file, cells.settings.task, tuple(cells.columns)
     bits = _bits(cells)
@@ -122,12 +119,13 @@ def label_columns(cells: LabelCells) -> Labels:
             raise InputError(f"--task {task} does not fit '{file}', which has the single 0/1 column '{names[0]}'.")
         labels = bits[:, 0].astype(np.int64)
         return Labels(labels, (f"not {names[0]}", names[0]), "binary", unlabelled(labels))
-    known = np.flatnonzero((bits != MISSING).any(axis=1))
+    known = np.flatnonzero(~is_unlabelled(bits))
+    if not len(known):
+        raise DatasetError(f"{file}: none of its {len(bits):,} rows has a label. Expected 0 or 1 in {some(names)}.")
     if task in (None, "multilabel"):
-        warnings, bits = _left_out(len(bits) - len(known)), bits[known]
-        missing = int((bits == MISSING).sum())
-        masked = (f"{missing:,} of {bits.size:,} labels are missing: ignored where they are",) if missing else ()
-        return Labels(bits, names, "multilabel", (*warnings, *masked), known if warnings else None)
+        missing = int((bits[known] == MISSING).sum())
+        masked = (f"{missing:,} of {bits[known].size:,} labels are missing: ignored where they are",) if missing else ()
+        return Labels(bits, names, "multilabel", (*unlabelled(bits), *masked))
     if (bits[known] == MISSING).any():
         raise InputError(f"--task {task} does not fit '{file}': labels are missing. Use --uncertain 0 and --blank 0.")
     wrong = known[bits[known].sum(axis=1) != 1]
@@ -163,13 +161,9 @@ def _refuse_regression(file: Path, values: Sequence[str]) -> None:
         )
 
 
-def _left_out(count: int) -> tuple[str, ...]:
-    return (f"{count:,} rows with missing labels are left out",) if count else ()
-
-
 def unlabelled(labels: np.ndarray) -> tuple[str, ...]:
     """Return the line that counts the rows without a label, none where each has one."""
-    count = int((labels == MISSING).sum())
+    count = int(is_unlabelled(labels).sum())
     return (f"{count:,} of {len(labels):,} rows have no label: kept, outside every budget and score",) if count else ()
 
 
