@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+
+from mt.datasets.decoding import nvjpeg
 
 DAMAGED = b"damaged"  # a file with these bytes fails, and all that are decoded with it
 
@@ -30,3 +33,13 @@ class NvJpeg:
 def pixels_of(data: bytes) -> np.ndarray:
     """Return the pixels (H, W, 3) that the stand-in makes of a file."""
     return np.asarray(Image.open(BytesIO(data)).convert("RGB")) ^ np.uint8(1)
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvJpeg]:
+    """Put a stand-in where torchvision calls nvJPEG."""
+    stand_in = NvJpeg()
+    nvjpeg._reads.cache_clear()
+    monkeypatch.setattr(nvjpeg, "by_nvjpeg", stand_in)
+    yield stand_in
+    nvjpeg._reads.cache_clear()

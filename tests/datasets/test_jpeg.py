@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from mt.datasets.decoding import jpeg
 from mt.datasets.images import ImageFiles, decode
 
+ADOBE = b"Adobe\0d\0\0\0\0"  # its marker, up to the byte that names the transform: 0 is CMYK, 2 is YCCK
 COLOUR: tuple[dict[str, Any], ...] = tuple(
     {"quality": quality, "subsampling": subsampling, "progressive": progressive, **more}
     for quality in (30, 75, 95)
@@ -77,6 +78,7 @@ def test_an_upright_exif_entry_changes_nothing() -> None:
     [
         encoded(picture(), exif=exif(6)),
         encoded(picture().convert("CMYK")),
+        encoded(picture().convert("CMYK")).replace(ADOBE + b"\0", ADOBE + b"\2"),
         encoded(picture())[:-900],
         encoded(picture())[:-2],
         encoded(picture()) + b"garbage",
@@ -86,7 +88,7 @@ def test_an_upright_exif_entry_changes_nothing() -> None:
         b"",
         b"\x89PNG",
     ],
-    ids=["turned", "cmyk", "cut", "no end", "garbage", "header", "broken exif", "empty", "nothing", "png"],
+    ids=["turned", "cmyk", "ycck", "cut", "no end", "garbage", "header", "broken exif", "empty", "nothing", "png"],
 )
 def test_what_goes_pillows_way(data: bytes) -> None:
     assert jpeg.decode(data) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from mt.datasets.decoding import nvjpeg
 from mt.datasets.decoding.rules import Decoding
 from mt.datasets.images import ImageFiles, decode
 from mt.errors import InputError, MtError
-from tests.datasets.nvjpeg_stand_in import DAMAGED, NvJpeg, pixels_of
+from tests.datasets.nvjpeg_stand_in import DAMAGED, NvJpeg, card, pixels_of
 from tests.datasets.test_jpeg import encoded, exif, picture
+
+__all__ = ["card"]  # a fixture
 
 PLAIN = [
     encoded(picture()), encoded(picture(), progressive=True), encoded(picture().convert("L")),
@@ -35,16 +36,6 @@ OTHERS = {
     "turned": encoded(picture(), exif=exif(6)), "cmyk": encoded(picture().convert("CMYK")),
     "cut": encoded(picture())[:-900], "garbage": encoded(picture()) + b"garbage", "png": png(), "nothing": b"",
 }  # fmt: skip
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvJpeg]:
-    """Put a stand-in where torchvision calls nvJPEG."""
-    stand_in = NvJpeg()
-    nvjpeg._reads.cache_clear()
-    monkeypatch.setattr(nvjpeg, "by_nvjpeg", stand_in)
-    yield stand_in
-    nvjpeg._reads.cache_clear()
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("pretend")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -19,20 +18,12 @@ from mt.datasets.decoding import nvjpeg
 from mt.errors import InputError
 from mt.featurize.feed import Feed
 from mt.featurize.reading import geometries_of, read_batches
-from tests.datasets.nvjpeg_stand_in import NvJpeg, pixels_of
+from tests.datasets.nvjpeg_stand_in import NvJpeg, card, pixels_of
 from tests.datasets.test_jpeg import encoded, picture
 
+__all__ = ["card"]  # a fixture
+
 RECIPES = (Preprocess(36, 32), Preprocess(40, 32, "bicubic"))
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvJpeg]:
-    """Put a stand-in where torchvision calls nvJPEG."""
-    stand_in = NvJpeg()
-    nvjpeg._reads.cache_clear()
-    monkeypatch.setattr(nvjpeg, "by_nvjpeg", stand_in)
-    yield stand_in
-    nvjpeg._reads.cache_clear()
 
 
 @pytest.fixture
