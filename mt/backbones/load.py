@@ -32,6 +32,7 @@ __all__ = ["REGISTRY", "Backbone", "BackboneSpec", "Resolved", "find_spec", "loa
 
 # Raised whenever our own code changes an embedding's numbers: files of another revision are other files.
 EXTRACTION_REVISION = 1
+_REMEMBERED = 2  # raised where descriptions say more than before: what was remembered of a backbone is found out again
 MEMORY_FORMAT = "channels_last"
 
 
@@ -196,7 +197,7 @@ def check_image_size(spec: BackboneSpec, image_size: int | None) -> None:
 def _key(name: str, weights: str | Path | None, image_size: int | None, precision: str) -> list[Any]:
     """Return what, beside the weights' content, decides a backbone's description."""
     given = None if weights is None else RANDOM if weights == RANDOM else str(Path(weights).expanduser().absolute())
-    return [EXTRACTION_REVISION, name, given, image_size, precision]
+    return [_REMEMBERED, EXTRACTION_REVISION, name, given, image_size, precision]
 
 
 def _file_state(path: Path) -> list[Any]:

@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from mt.backbones.load import load_backbone, resolve_backbone
 from mt.cache.content import ContentIndex
@@ -113,6 +115,24 @@ def test_timms_repositories_are_recorded(name: str, tmp_path: Path, monkeypatch:
     with torch.inference_mode():
         folder = load_backbone(f"timm:local-dir:{snapshot}")
         assert torch.equal(backbone.model(IMAGES), folder.model(IMAGES))
+
+
+@pytest.mark.parametrize("place", ["tag", "folder"])
+def test_timms_own_tags_and_folders_are_recorded_too(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "hub" / "models--timm--test_vit.r160_in1k"
+    cached(tmp_path, monkeypatch).parents[1].rename(base)
+    snapshot = base / "snapshots" / COMMIT
+    if place == "tag":
+        save_file(timm.create_model("test_vit").state_dict(), snapshot / "model.safetensors")
+    backbone = load_backbone("timm:test_vit.r160_in1k" if place == "tag" else f"timm:local-dir:{snapshot}")
+    origin = backbone.description["origin"]
+    expected = ("timm/test_vit.r160_in1k", COMMIT) if place == "tag" else (None, None)
+    assert (origin["repository"], origin["revision"]) == expected
+    assert origin["files"] == {
+        "model.safetensors": hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+    }
 
 
 @pytest.mark.parametrize("form", ["pickle", "both"])

@@ -65,7 +65,8 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     with torch.inference_mode():
         dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
     whole = network if spec.embedding == POOLED else embedded
-    origin = {} if files is None else files.origin()
+    published = files or (_published(recipe, file) if weights is None and file else None)
+    origin = {} if published is None else published.origin()
     if spec.keywords:
         origin["keywords"] = dict(spec.keywords)
     return FrozenNetwork(
@@ -273,6 +274,14 @@ def _hub_file(recipe: Mapping[str, Any]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def _published(recipe: Mapping[str, Any], file: Path) -> PublishedFiles:
+    """Return the file that timm has just loaded, with its repository and revision where it is in the hub's cache."""
+    repository = str(recipe.get("hf_hub_id") or "").partition("@")[0]
+    if not repository or file.parent.parent.name != "snapshots":
+        return PublishedFiles(file.parent, (file,))
+    return PublishedFiles(file.parent, (file,), repository, file.parent.name)
 
 
 def _reference(recipe: Mapping[str, Any], file: Path | None) -> tuple[Path, ...]:
