@@ -18,7 +18,7 @@ test-fast: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check mt tests benchmarks
-	$(BIN)/codespell
+	$(BIN)/codespell mt tests benchmarks docs .github *.md *.cfg *.toml
 	$(BIN)/mypy
 
 wheel: $(VENV)/.test
