@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from mt.datasets.listing import some
+from mt.datasets.tabular.column_roles import plain_name
 from mt.datasets.tabular.csv_file import TableText
 from mt.errors import InputError
 from mt.importing.label_tables import LabelTable, key_column
@@ -215,8 +216,8 @@ def _table(rows: Sequence[Row], ids: Sequence[str], tables: Sequence[LabelTable]
 
 
 def _must_agree(column: str) -> bool:
-    plain = "".join(filter(str.isalnum, column)).casefold()
-    return plain.startswith(("label", "diagnosis", "class", "target", "split", "group", "patient", "subject"))
+    of_cases = ("label", "diagnosis", "class", "target", "split", "group", "patient", "subject")
+    return plain_name(column).startswith(of_cases)
 
 
 def _agreed(said: Sequence[str | None], text: TableText, ids: Sequence[str]) -> list[str | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mt.datasets.tabular.column_roles import plain_name
 from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
 from mt.errors import InputError
@@ -58,7 +59,7 @@ def key_column(columns: Mapping[str, object], asked: str | None, file: Path) -> 
         if asked not in columns:
             raise InputError(f"{file} has no column '{asked}'. Found: {', '.join(columns)}.")
         return asked
-    plain = {_plain(name): name for name in reversed(list(columns))}
+    plain = {plain_name(name): name for name in reversed(list(columns))}
     return next((plain[name] for name in _IDS if name in plain), None)
 
 
@@ -112,7 +113,3 @@ def _restored(text: TableText) -> TableText:
     """Return a table whose cells are what they were before an export made formulas inert."""
     columns = {as_written(name): [as_written(value) for value in values] for name, values in text.columns.items()}
     return TableText(columns, text.lines, text.notes)
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).casefold()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mt.terminal.tables import letters
+
 _AND = " + "
 
 
@@ -20,7 +22,7 @@ def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     for joined in sets:
         parts = joined.split(_AND)
         whole = set(parts) == every and f"all {len(parts)} models" not in words.values()
-        letter = chr(ord("A") + sum(not word.startswith("all") for word in words.values()) % 26)
+        letter = letters(sum(not word.startswith("all") for word in words.values())).upper()
         words[joined] = f"all {len(parts)} models" if whole else f"{len(parts)} models {letter}"
     names = {}
     for row in rows:

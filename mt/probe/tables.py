@@ -16,6 +16,7 @@ from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, Cell, JudgedTable, ScoreTable, spoken_shares
+from mt.terminal.tables import letters
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,13 +170,7 @@ def _letters(shown: ScoreTable) -> dict[str, str]:
     """Return the footnote letter of each flag that does not hold for every cell."""
     flags = sorted({flag for cell in shown.cells.values() for flag in cell.flags})
     everywhere = set.intersection(*(cell.flags for cell in shown.cells.values()))
-    return {flag: _letter(number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
-
-
-def _letter(number: int) -> str:
-    """Return the footnote letter of a number from 0 on: a ... z, aa, ab, ..."""
-    before, last = divmod(number, 26)
-    return (_letter(before - 1) if before else "") + chr(ord("a") + last)
+    return {flag: letters(number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
 
 
 def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -42,7 +41,7 @@ class ReportPage:
         others: list[Path] = []
         for path in [self.page, *(self.folder / Path(name).name for name in hashes if name != self.page.name)]:
             if os.path.lexists(path):
-                whole = _is_in_place(path) and _sha256(path) == hashes.get(path.name)
+                whole = _is_in_place(path) and files.hash_of(path) == hashes.get(path.name)
                 (ours if whole else others).append(path)
         if ours and _is_in_place(self.folder / DRAWN):
             ours.append(self.folder / DRAWN)
@@ -66,7 +65,7 @@ def registered(store: ScoreStore, fits: Collection[str]) -> list[ReportPage]:
 
 def hashes_of(paths: Sequence[Path]) -> dict[str, str]:
     """Return the sha256 of files by name, as `DRAWN` keeps them."""
-    return {path.name: _sha256(path) for path in paths}
+    return {path.name: files.hash_of(path) for path in paths}
 
 
 def remove(page: ReportPage) -> None:
@@ -80,7 +79,3 @@ def remove(page: ReportPage) -> None:
 def _is_in_place(path: Path) -> bool:
     """Whether a path is a file of its own, and no part of it a link."""
     return path.is_file() and os.path.realpath(path) == str(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

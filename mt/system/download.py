@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import time
@@ -90,7 +89,7 @@ def check_recorded(path: Path, sha256: Callable[[Path], str] | None = None) -> N
     if not record.is_file():
         return
     expected = record.read_text().split(maxsplit=1)[0]
-    found = sha256(path) if sha256 is not None else _hash(path, "sha256")
+    found = sha256(path) if sha256 is not None else files.hash_of(path)
     if found != expected:
         raise WeightsError(
             f"{path} changed since it was downloaded: sha256 {found[:12]} now, {expected[:12]} then. "
@@ -200,10 +199,10 @@ def _read_facts(facts: Path, url: str) -> _Known:
 
 def _verify(url: str, part: Path, path: Path, known_hash: str | None) -> str:
     """Return the part's sha256 once it agrees with the published hash and with an earlier download's record."""
-    sha256 = _hash(part, "sha256")
+    sha256 = files.hash_of(part)
     if known_hash is not None:
         algorithm, _, beginning = known_hash.partition(":")
-        found = sha256 if algorithm == "sha256" else _hash(part, algorithm)
+        found = sha256 if algorithm == "sha256" else files.hash_of(part, algorithm)
         if not found.startswith(beginning):
             raise WeightsError(
                 f"{url} sent the wrong content, which was deleted: its {algorithm} begins "
@@ -232,8 +231,3 @@ def _record(path: Path) -> Path:
 
 def _part_facts(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.json")
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

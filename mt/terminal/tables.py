@@ -30,6 +30,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
     Console(file=sys.stdout, width=width(), highlight=False).print(shown)
 
 
+def letters(number: int) -> str:
+    """Return the letters of a number from 0 on: a ... z, aa, ab, ..."""
+    before, last = divmod(number, 26)
+    return (letters(before - 1) if before else "") + chr(ord("a") + last)
+
+
 def indented(text: str, *, first: str = "", rest: str = "", cut_words: bool = True) -> str:
     """Return text wrapped to the terminal: `first` before its first line, `rest` before the others.
 

@@ -19,3 +19,8 @@ def test_all_models_are_said_to_be_all_and_a_key_names_them() -> None:
 
 def test_rows_on_one_model_need_no_key() -> None:
     assert shortened(["a", "b"]) == ({"a": "a", "b": "b"}, [])
+
+
+def test_more_than_26_sets_of_models_have_names_of_their_own() -> None:
+    names, key = shortened([f"concat: a + m{number}" for number in range(30)])
+    assert len(set(names.values())) == len(key) == 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.errors import MissingExtraError, WeightsError
+from mt.system.files import hash_of
 
 HUB = "https://huggingface.co"
 _OPEN_CLIP = ("open_clip_config.json",)
@@ -40,7 +40,7 @@ class PublishedFiles:
         said: dict[str, Any] = {
             "repository": self.repository,
             "revision": self.revision,
-            "files": {file.name: _sha256(file) for file in sorted(self.files)},
+            "files": {file.name: hash_of(file) for file in sorted(self.files)},
         }
         return said | {"remote_code": list(self.code)} if self.code else said
 
@@ -227,8 +227,3 @@ def _shards(weights: Path) -> list[str]:
         return []
     places: dict[str, str] = json.loads(weights.read_text(encoding="utf-8"))["weight_map"]
     return sorted(set(places.values()))
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -78,7 +78,8 @@ def own_groups(values: Sequence[str], ids: Sequence[str], lines: Sequence[int], 
     return [f"row:{ids[row]}" if value.casefold() in MISSING_GROUPS else value for row, value in enumerate(values)]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a column's name without case, spaces, underscores, hyphens and dots."""
     return re.sub(r"[\s_\-.]", "", name).casefold()
 
 
@@ -92,10 +93,10 @@ def _without_group_names(text: TableText, settings: DatasetSettings) -> TableTex
     """Return the table with its columns of patients called as the metadata is: the first of each kind."""
     taken = set(text.columns)
     renamed: dict[str, list[str]] = {}
-    asked = settings.group_column and _plain(settings.group_column)
+    asked = settings.group_column and plain_name(settings.group_column)
     for name, values in text.columns.items():
-        kind = _GROUP.get(_plain(name))
-        free = kind is not None and kind not in taken and asked != _plain(name)
+        kind = _GROUP.get(plain_name(name))
+        free = kind is not None and kind not in taken and asked != plain_name(name)
         renamed[kind if free and kind else name] = values
         taken |= {kind} if free and kind else set()
     return replace(text, columns=renamed)
@@ -113,7 +114,7 @@ def _asked(text: TableText, name: str, option: str, file: Path) -> str:
     """Return the column that an option names, whatever its case, spaces and underscores."""
     if name in text.columns:
         return name
-    found = [column for column in text.columns if _plain(column) == _plain(name)]
+    found = [column for column in text.columns if plain_name(column) == plain_name(name)]
     if len(found) != 1:
         raise InputError(f"{option} {name}: {file} has no such column. Found: {', '.join(text.columns)}.")
     return found[0]
@@ -124,7 +125,7 @@ def _image_of(text: TableText, settings: DatasetSettings, file: Path) -> str:
         return _asked(text, settings.image_column, "--image-column", file)
     if "image" in text.columns:
         return "image"
-    found = [name for name in text.columns if _plain(name) in _IMAGE]
+    found = [name for name in text.columns if plain_name(name) in _IMAGE]
     if not found:
         require_columns(list(text.columns), ["image"], file)
     if len(found) > 1:
@@ -137,7 +138,7 @@ def _image_of(text: TableText, settings: DatasetSettings, file: Path) -> str:
 def _label_of(text: TableText, file: Path, reserved: Sequence[str]) -> str | None:
     """Return the column of class names; none where all columns that are left hold zeros and ones, a label each."""
     others = {name: values for name, values in text.columns.items() if name not in reserved}
-    found = [name for name in others if _plain(name) in _LABEL]
+    found = [name for name in others if plain_name(name) in _LABEL]
     if not found or all(_are_bits(values) for values in others.values()):
         return None
     if len(found) > 1:
@@ -163,9 +164,9 @@ def _group_of(text: TableText, settings: DatasetSettings, file: Path) -> str | N
 
 def _refuse_unused_patients(columns: Mapping[str, Sequence[str]], settings: DatasetSettings, file: Path) -> None:
     """Refuse a column that looks like a patient where nothing says that it is none."""
-    labels = {_plain(name) for name in settings.label_columns}
+    labels = {plain_name(name) for name in settings.label_columns}
     for name in columns:
-        if _LOOKS_LIKE_PATIENT.search(_plain(name)) and _plain(name) not in labels:
+        if _LOOKS_LIKE_PATIENT.search(plain_name(name)) and plain_name(name) not in labels:
             raise DatasetError(
                 f"{file}: column '{name}' looks like a patient and is not used. "
                 f"Use it: --group-column '{name}', or pass --group-column none"

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.errors import InputError
+from mt.probe.scores.calibration import LEAST_P, logit
 from mt.types import MISSING, Array
 
 KINDS = ("temperature", "platt")
 REVISION = 1  # raised whenever scaled probabilities change
 LEAST = 2  # cases of each class (of a label: of each value), below which nothing is scaled
-_CLIP = 1e-7  # probabilities of 0 and 1 have no logit
 _SLOPES = (0.05, 20.0)  # of logits, 1 / T: outside lies no useful scaling, and a negative one would turn ranks round
 _STEPS = 100
 
@@ -53,13 +53,13 @@ class Scaled:
         if not self.fitted:
             return np.asarray(p, dtype=np.float32)
         if task == "multilabel":
-            columns = [_sigmoid(a + b * _logit(p[:, k])) for k, (a, b) in enumerate(self._lines())]
+            columns = [_sigmoid(a + b * logit(p[:, k].astype(np.float64))) for k, (a, b) in enumerate(self._lines())]
             return np.stack(columns, axis=1).astype(np.float32)
         (a, b), *_ = self._lines()
         if task == "binary":
-            positive = _sigmoid(a + b * _logit(p if p.ndim == 1 else p[:, 1]))
+            positive = _sigmoid(a + b * logit((p if p.ndim == 1 else p[:, 1]).astype(np.float64)))
             return np.asarray(positive if p.ndim == 1 else np.column_stack([1 - positive, positive]), dtype=np.float32)
-        return _softmax(b * np.log(np.clip(p.astype(np.float64), _CLIP, 1))).astype(np.float32)
+        return _softmax(b * np.log(np.clip(p.astype(np.float64), LEAST_P, 1))).astype(np.float32)
 
     def _lines(self) -> list[tuple[float, float]]:
         return list(zip(self.intercept, self.slope, strict=True))
@@ -91,7 +91,7 @@ def fit_scaling(kind: str, y: Array, p: Array, task: str) -> Scaled:
 def _of_two(kind: str, y: Array, p: Array) -> tuple[float, float]:
     """Return intercept and slope of the logit by Newton's method, the slope kept between its limits."""
     known = np.isfinite(p) & (y != MISSING)
-    positive, x = y[known] == 1, _logit(p[known])
+    positive, x = y[known] == 1, logit(p[known].astype(np.float64))
     n, m = int(positive.sum()), int((~positive).sum())
     if min(n, m) < LEAST:
         return 0.0, 1.0
@@ -119,7 +119,7 @@ def _of_several(y: Array, p: Array) -> float:
     present = np.flatnonzero(counts)
     if len(present) < 2 or counts[present].min() < LEAST:
         return 1.0
-    logits = np.log(np.clip(p[:, present].astype(np.float64), _CLIP, 1))
+    logits = np.log(np.clip(p[:, present].astype(np.float64), LEAST_P, 1))
     own = y[:, None] == present
     sizes, k = counts[y][:, None], len(present)
     target = np.where(own, (sizes + 1) / (sizes + k), 1 / (sizes + k))
@@ -133,11 +133,6 @@ def _slope(gradient: Any) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if gradient(float(np.exp(middle))) < 0 else (low, middle)
     return float(np.exp((low + high) / 2))
-
-
-def _logit(p: Array) -> Array:
-    clipped = np.clip(p.astype(np.float64), _CLIP, 1 - _CLIP)
-    return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def _sigmoid(x: Array) -> Array:

@@ -19,7 +19,7 @@ from mt.probe.scores.sample import Estimate, Rule, Sample, checked, covariance, 
 from mt.probe.scores.sum_metrics import ECE_BINS, binned
 from mt.types import Array, Groups
 
-_CLIP = 1e-7  # probabilities of 0 and 1 have no logit
+LEAST_P = 1e-7  # probabilities of 0 and 1 have no logit
 _DRAWS = 4000  # of a calibrated model's errors
 _STEPS = 50
 
@@ -87,11 +87,11 @@ def calibration_curve(
     """
     labels, probabilities = _two_classes(*checked(y, p))
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
-    logit = _logit(probabilities)
-    knots = np.unique(np.quantile(logit, [0.1, 0.5, 0.9]))
-    lowest, highest = np.quantile(logit, [0.02, 0.98]).tolist()
+    x = logit(probabilities)
+    knots = np.unique(np.quantile(x, [0.1, 0.5, 0.9]))
+    lowest, highest = np.quantile(x, [0.02, 0.98]).tolist()
     grid = np.linspace(lowest, highest, points)
-    beta, influence = _logistic(_spline(logit, knots), labels, np.zeros(len(labels)))
+    beta, influence = _logistic(_spline(x, knots), labels, np.zeros(len(labels)))
     if np.isnan(beta).any():
         return {name: np.empty(0) for name in ("p", "observed", "low", "high")}
     at = _spline(grid, knots)
@@ -180,20 +180,21 @@ def _two_classes(y: Array, p: Array) -> tuple[Array, Array]:
     return (p.argmax(axis=1) == y).astype(np.int64), p.max(axis=1) / p.sum(axis=1)
 
 
-def _logit(p: Array) -> Array:
-    clipped = np.clip(p, _CLIP, 1 - _CLIP)
+def logit(p: Array) -> Array:
+    """Return log(p / (1 - p)) of probabilities kept off 0 and 1."""
+    clipped = np.clip(p, LEAST_P, 1 - LEAST_P)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def _intercept(y: Array, p: Array) -> tuple[float, Array]:
     """Return a of logit P(y = 1) = a + logit p, and its influence values."""
-    coefficients, influence = _logistic(np.ones((len(y), 1)), y, _logit(p))
+    coefficients, influence = _logistic(np.ones((len(y), 1)), y, logit(p))
     return float(coefficients[0]), influence[:, 0]
 
 
 def _slope(y: Array, p: Array) -> tuple[float, Array]:
     """Return b of logit P(y = 1) = a + b logit p, and its influence values."""
-    x = np.column_stack([np.ones(len(y)), _logit(p)])
+    x = np.column_stack([np.ones(len(y)), logit(p)])
     if np.ptp(x[:, 1]) < 1e-9:
         return np.nan, np.zeros(len(y))
     coefficients, influence = _logistic(x, y, np.zeros(len(y)))

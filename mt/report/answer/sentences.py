@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mt.report.answer.findings import BudgetAnswer, FusionGain, leading
 from mt.report.panels import Panel, PanelCell
 from mt.report.tables import number
+from mt.terminal.tables import letters
 
 Names = Mapping[str, str]  # short names by full ones
 
@@ -194,7 +195,7 @@ def short_names(panels: Sequence[Panel]) -> tuple[dict[str, str], list[tuple[str
     words = {}
     for joined, size in sizes.items():
         same = [other for other, n in sizes.items() if n == size]
-        words[joined] = f"{size} {_letters(same.index(joined))}" if len(same) > 1 else f"{size}"
+        words[joined] = f"{size} {letters(same.index(joined)).upper()}" if len(same) > 1 else f"{size}"
     names = {name: _short(cell, words) for name, cell in cells.items()}
     return names, [(f"… of {word}", joined) for joined, word in words.items()]
 
@@ -204,8 +205,3 @@ def _short(cell: PanelCell, words: Mapping[str, str]) -> str:
     if model not in words:
         return cell.name
     return cell.name.replace(f"{method}: {model}", f"{method} of {words[model]}", 1)
-
-
-def _letters(place: int) -> str:
-    """Return A to Z, then AA, AB and so on."""
-    return ("" if place < 26 else _letters(place // 26 - 1)) + chr(ord("A") + place % 26)
