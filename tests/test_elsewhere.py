@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 
 from mt.cache import open_features
 from mt.cli import group
+from mt.fuse.end_to_end.loop import Run
 from mt.probe.protocols import PROTOCOLS
-from tests.fuse.end_to_end.small import make_cache
-from tests.probe.features import write_pair
+from tests.fuse.end_to_end.small import DATASET, make_cache
+from tests.probe.features import embeddings_and_labels, write_features, write_pair
 
 TASKS = {"binary": 2, "multiclass": 4, "multilabel": 3}
 
@@ -65,6 +67,22 @@ def test_fuse(cache: Path, tmp_path: Path, pretend: torch.device, task: str) -> 
     check_equal(tmp_path, *words, tolerance=1e-3)
 
 
+def test_thresholds_and_scaling(cache: Path, tmp_path: Path, pretend: torch.device) -> None:
+    words = ("fuse", "--cache-dir", cache, "--dataset", "binary", "--fraction", 0.5, "--seeds", 1)
+    check_equal(tmp_path, *words, "--threshold", "youden", "--calibrate", "platt", tolerance=1e-3)
+
+
+def test_attention_over_the_rows_of_a_case(tmp_path: Path, pretend: torch.device) -> None:
+    for split, n in (("train", 200), ("test", 100)):
+        X, y = embeddings_and_labels("bags", "m1", split, n=n // 5, dim=8, task="binary", n_classes=2, signal=1.0)
+        write_features(
+            tmp_path, "bags", split=split, n=n, embeddings=X.repeat(5, axis=0), labels=y.repeat(5),
+            columns={"slide": [f"{split}-{row // 5}" for row in range(n)]},
+        )  # fmt: skip
+    words = ("probe", "--cache-dir", tmp_path, "--bag", "slide", "--pool", "attention", "--fraction", 1)
+    check_equal(tmp_path, *words, tolerance=1e-3)
+
+
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize(
     "words",
@@ -103,14 +121,53 @@ TUNED = ("--epochs", 1, "--lr", 1e-3, "--fixed", "--batch-size", 8, "--workers",
         ("--unfreeze", "--method", "dvme", "--precision", "bfloat16"),
         ("--unfreeze", "--method", "dvme", "--precision", "float16"),
         ("--unfreeze-last", 1, "--method", "dvme", "--checkpoint-grad", "--accumulate", 2),
+        ("--unfreeze", "--lora", 2, "--model", "timm:test_vit"),
     ],
-    ids=["one model", "bfloat16", "float16", "last block"],
+    ids=["one model", "bfloat16", "float16", "last block", "adapters"],
 )
 def test_end_to_end(images: Path, tmp_path: Path, pretend: torch.device, words: tuple[Any, ...]) -> None:
     check_equal(
         tmp_path, "fuse", *words, "--cache-dir", images, "--everything", "--fraction", 1, *TUNED, "--checkpoints",
         tmp_path / "checkpoints", tolerance=0.05,
     )  # fmt: skip
+
+
+def test_end_to_end_resumes(
+    images: Path, tmp_path: Path, pretend: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fuse", "--unfreeze", "--model", "timm:test_resnet", "--cache-dir", images, "--everything"]
+    words += ["--fraction", 1, *TUNED, "--epochs", 3, "--device", "pretend"]
+    whole = run(*words, "--scores", tmp_path / "whole.sqlite", "--checkpoints", tmp_path / "whole")
+    real, steps = Run._finish_step, []
+
+    def interrupted(self: Run, *arguments: Any) -> None:
+        real(self, *arguments)
+        steps.append(self.epoch)
+        if len(steps) == 8:  # in the second epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_finish_step", interrupted)
+    again = [*words, "--scores", tmp_path / "again.sqlite", "--checkpoints", tmp_path / "again"]
+    assert CliRunner().invoke(group, [*map(str, again), "--json"]).exit_code != 0
+    assert list((tmp_path / "again").rglob("*.safetensors"))
+    resumed = run(*again)
+    assert len(steps) < 8 + 15  # three epochs of five steps, less what the checkpoint holds
+    assert [one.get("value") for one in resumed] == [one.get("value") for one in whole]
+
+
+def test_predict_end_to_end(images: Path, tmp_path: Path, pretend: torch.device) -> None:
+    words = ("--model", "timm:test_resnet", "--cache-dir", images, "--everything", "--fraction", 1, *TUNED)
+    kept = ("--save", tmp_path / "saved", "--scores", tmp_path / "s.sqlite", "--device", "cpu")
+    run("fuse", "--unfreeze", *words, *kept)
+    found = {}
+    for device in ("cpu", "pretend"):
+        out = tmp_path / f"{device}.csv"
+        arguments = ["predict", tmp_path / "saved", "--dataset", DATASET, "--device", device, "--out", out]
+        done = CliRunner().invoke(group, list(map(str, arguments)), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        found[device] = pd.read_csv(out).select_dtypes("number")
+    assert found["cpu"].size
+    np.testing.assert_allclose(found["pretend"], found["cpu"], atol=1e-5)
 
 
 def test_featurize(tmp_path: Path, pretend: torch.device) -> None:

@@ -285,7 +285,7 @@ def _weighted(h: Tensor, scaled: Tensor, gate: Sequence[Tensor], sizes: Sequence
     V, U, w = gate
     scores = (torch.tanh(scaled @ V) * torch.sigmoid(scaled @ U)) @ w
     bags = zip(torch.split(scores, list(sizes)), torch.split(h, list(sizes)), strict=True)
-    return torch.stack([score.softmax(dim=0) @ rows for score, rows in bags])
+    return torch.stack([torch.mv(rows.T, score.softmax(dim=0)) for score, rows in bags])
 
 
 def _torch_scaling(scaling: Scaling, device: Any) -> Any:
