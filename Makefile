@@ -18,6 +18,7 @@ test-fast: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check mt tests benchmarks
+	$(BIN)/ruff format --check mt tests benchmarks docs
 	$(BIN)/codespell mt tests benchmarks docs .github *.md *.cfg *.toml
 	$(BIN)/mypy
 

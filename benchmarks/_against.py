@@ -45,8 +45,10 @@ def run(tree: Path, words: Sequence[str], cache: Path) -> tuple[float, float]:
     done = subprocess.run(
         [sys.executable, "-m", "mt", "featurize", *words, "--cache-dir", str(cache), "--device", "cpu", "--json"],
         env=os.environ | {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(user)},
-        cwd=cache.parent, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=cache.parent,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise SystemExit(f"{tree}: {done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -47,9 +47,13 @@ def moved(folder: Path, model: str, device: str, cache: Path) -> Moved:
     for words in decoders:
         place = cache / words["decoder"]
         request = FeaturizeRequest(
-            [f"folder:{folder}"], [model], cache_dir=place, weights=["random"], settings=DatasetSettings(**words),
+            [f"folder:{folder}"],
+            [model],
+            cache_dir=place,
+            weights=["random"],
+            settings=DatasetSettings(**words),
             compute=Compute(device=device),
-        )  # fmt: skip
+        )
         (test,) = [result.path for result in extract(request) if result.split == "test"]
         embeddings.append(np.asarray(open_features(test).embeddings))
         answers = run_probe(ProbeRequest(cache_dir=place, fractions=(0.1,), seeds=3, device="cpu", everything=True))

@@ -31,9 +31,12 @@ class Study:
 
 
 STUDIES = (
-    Study(5, 100, 0.2, 0, 0.3), Study(5, 200, 0.5, 50, 0.3), Study(20, 200, 0.2, 0, 0.6), Study(5, 1000, 0.2, 0, 0.6),
+    Study(5, 100, 0.2, 0, 0.3),
+    Study(5, 200, 0.5, 50, 0.3),
+    Study(20, 200, 0.2, 0, 0.6),
+    Study(5, 1000, 0.2, 0, 0.6),
     Study(3, 200, 0.2, 50, 0.6),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,12 @@ def measure_expected(
         covered = float(((low <= truth[name]) & (truth[name] <= high)).mean())
         oracle = float(np.diff(np.quantile(value, [0.025, 0.975]))[0])
         yield Combined(
-            name, covered, float(np.sqrt(covered * (1 - covered) / len(rows))),
-            float(((below <= truth[name]) & (truth[name] <= above)).mean()), float(np.median(high - low)) / oracle,
-        )  # fmt: skip
+            name,
+            covered,
+            float(np.sqrt(covered * (1 - covered) / len(rows))),
+            float(((below <= truth[name]) & (truth[name] <= above)).mean()),
+            float(np.median(high - low)) / oracle,
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,4 @@ class _Simulation:
     def predict(self, X: Array, classifier: tuple[Array, float]) -> Array:
         direction, scale = classifier
         odds = np.log(self.study.prevalence / (1 - self.study.prevalence))
-        return np.asarray(
-            1 / (1 + np.exp(-(odds + self.separation * scale * (X @ direction - self.separation / 2))))
-        )
+        return np.asarray(1 / (1 + np.exp(-(odds + self.separation * scale * (X @ direction - self.separation / 2)))))

@@ -63,9 +63,9 @@ def _by_middle(
 ) -> Labelled:
     """Yield patches whose middle has a signal in the highest or the lowest 40 %: the label is their own middle's."""
     quarter = patch // 4
-    both = list(zip(
-        _patches(picture, patch=patch, stride=stride), _patches(signal, patch=patch, stride=stride), strict=True
-    ))  # fmt: skip
+    both = list(
+        zip(_patches(picture, patch=patch, stride=stride), _patches(signal, patch=patch, stride=stride), strict=True)
+    )
     values = np.array([found[quarter:-quarter, quarter:-quarter].mean() for _, (_, _, found) in both])
     low, high = np.quantile(values, [0.4, 0.6])
     for ((split, region, pixels), _), value in zip(both, values, strict=True):
@@ -103,8 +103,9 @@ def photographs() -> Labelled:
     from skimage import data
     from sklearn.datasets import load_sample_image
 
-    pictures = {name: getattr(data, name)() for name in
-                ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")}  # fmt: skip
+    pictures = {
+        name: getattr(data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
+    }
     pictures |= {name: _three_channels(getattr(data, name)()) for name in ("brick", "grass", "gravel")}
     pictures |= {name: load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
     for name, picture in pictures.items():

@@ -65,9 +65,14 @@ class Told:
 
 
 def time_told(
-    clock: Clock, X: np.ndarray, y: np.ndarray, C: float, start: tuple[LogisticPath, int] | None, best: float,
+    clock: Clock,
+    X: np.ndarray,
+    y: np.ndarray,
+    C: float,
+    start: tuple[LogisticPath, int] | None,
+    best: float,
     told: Told,
-) -> None:  # fmt: skip
+) -> None:
     """Time one fit to the first iterate within WITHIN of the optimum, cold or from a solution of ours.
 
     In float64; at small C also in float32, which counts where it is faster and gets there.
@@ -115,9 +120,7 @@ class WarmPath:
         return f"{self.dtype}, tol {self.tol:.0e}, {sum(self.n_iter)} iterations, {there}"
 
 
-def warm_path(
-    clock: Clock, X: np.ndarray, y: np.ndarray, Cs: np.ndarray, best: np.ndarray, limit: float
-) -> WarmPath:  # fmt: skip
+def warm_path(clock: Clock, X: np.ndarray, y: np.ndarray, Cs: np.ndarray, best: np.ndarray, limit: float) -> WarmPath:
     """Time the warm-started path at the loosest tolerance that brings its every fit within WITHIN of the optimum.
 
     In float64 or float32, whichever is faster there.  A path is stopped after `limit` seconds.

@@ -34,12 +34,14 @@ class Population:
         share = self.share
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
-                "sensitivity": found, "specificity": 1 - alarms,
+                "sensitivity": found,
+                "specificity": 1 - alarms,
                 "ppv": share * found / (share * found + (1 - share) * alarms),
                 "npv": (1 - share) * (1 - alarms) / ((1 - share) * (1 - alarms) + share * (1 - found)),
-                "lr_positive": found / alarms, "lr_negative": (1 - found) / (1 - alarms),
+                "lr_positive": found / alarms,
+                "lr_negative": (1 - found) / (1 - alarms),
                 "ppv_at_prevalence": ELSEWHERE * found / (ELSEWHERE * found + (1 - ELSEWHERE) * alarms),
-            }  # fmt: skip
+            }
 
     def net_benefit(self, threshold: float) -> float:
         """Return the net benefit at a threshold probability."""

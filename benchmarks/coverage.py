@@ -201,9 +201,9 @@ def _row(setting: Setting, name: str, units: float, truth: float, found: Array) 
     return Row(setting, name, units, covered, error, float(np.median(length)) / oracle, refused, float(length.min()))
 
 
-def settings_of(names: Sequence[str], cases: Sequence[int], prevalences: Sequence[float], patients: Sequence[int]) -> (
-    Iterator[tuple[Setting, list[str]]]
-):  # fmt: skip
+def settings_of(
+    names: Sequence[str], cases: Sequence[int], prevalences: Sequence[float], patients: Sequence[int]
+) -> Iterator[tuple[Setting, list[str]]]:
     """Yield every distribution that can be had (a patient has two cases or more) with its metrics."""
     for n, prevalence, count in itertools.product(cases, prevalences, patients):
         if count * 2 > n:
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     for measured in itertools.chain(
         (measure(setting, some, repeats=asked.repeats, seed=asked.seed) for setting, some in settings),
         (measure_thresholds(setting, repeats=asked.repeats, seed=asked.seed) for setting in binary),
-    ):  # fmt: skip
+    ):
         for row in measured:
             rows.append(row)
             print(

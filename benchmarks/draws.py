@@ -26,7 +26,7 @@ def main() -> None:
             lambda draws=draws, fitting=fitting: fit_probes(draws, fitting),
             lambda draws=draws, fitting=fitting: [fit_probe(budget, fitting, seed=seed) for budget, seed in draws],
             rounds=ROUNDS,
-        )  # fmt: skip
+        )
         same = [
             np.array_equal(one.probe.coef, fit_probe(budget, fitting, seed=seed).probe.coef)
             for one, (budget, seed) in zip(fit_probes(draws, fitting), draws, strict=True)

@@ -106,10 +106,15 @@ def ours(dataset: str, data_dir: Path | None, cache: Path, *, split: str) -> Non
     """Featurize one split with the project."""
     extract(
         FeaturizeRequest(
-            [dataset], ["supervised"], [split], data_dir=data_dir, cache_dir=cache, weights=["random"],
+            [dataset],
+            ["supervised"],
+            [split],
+            data_dir=data_dir,
+            cache_dir=cache,
+            weights=["random"],
             compute=Compute(device="cpu", batch_size=BATCH),
         )
-    )  # fmt: skip
+    )
     shutil.rmtree(cache)
 
 

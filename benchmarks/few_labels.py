@@ -124,9 +124,14 @@ def rows_of(features: Features, n: int, seed: int) -> Array:
     """Return the rows of a draw of about n labels."""
     train = features.train
     return draw(
-        train.labels, task=train.task, n_classes=features.n_classes, fraction=min(1.0, n / len(train.labels)),
-        seed=seed, groups=train.groups, unit=train.manifest["budget_unit"],
-    ).rows  # fmt: skip
+        train.labels,
+        task=train.task,
+        n_classes=features.n_classes,
+        fraction=min(1.0, n / len(train.labels)),
+        seed=seed,
+        groups=train.groups,
+        unit=train.manifest["budget_unit"],
+    ).rows
 
 
 def line(name: str, n: int, seed: int, method: str, features: Features, p: Array, **facts: Any) -> Line:

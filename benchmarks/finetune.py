@@ -83,9 +83,11 @@ class Place:
     def featurize(self) -> None:
         """Make the features, if they are not there."""
         settings = DatasetSettings(group_regex=GROUP_REGEX) if self.of.cut else DatasetSettings()
-        extract(FeaturizeRequest(
-            [self.dataset], MODELS, cache_dir=self.folder / "cache", image_size=self.of.size, settings=settings
-        ))  # fmt: skip
+        extract(
+            FeaturizeRequest(
+                [self.dataset], MODELS, cache_dir=self.folder / "cache", image_size=self.of.size, settings=settings
+            )
+        )
 
     def aligned(self, model: str) -> AlignedFeatures:
         (pair,) = find_pairs(Catalog(self.folder / "cache"), models=[model], datasets=[self.dataset])
@@ -100,9 +102,15 @@ class Place:
         budget = self.budget()
         assert budget.fraction is not None
         cached = FuseRequest(
-            self.folder / "cache", models=models, datasets=[self.dataset], fractions=[budget.fraction],
-            seeds=self.seeds, metrics=["accuracy", "log_loss"], scores=self.folder / "scores.sqlite", device="cpu",
-        )  # fmt: skip
+            self.folder / "cache",
+            models=models,
+            datasets=[self.dataset],
+            fractions=[budget.fraction],
+            seeds=self.seeds,
+            metrics=["accuracy", "log_loss"],
+            scores=self.folder / "scores.sqlite",
+            device="cpu",
+        )
         run_unfrozen(FinetuneRequest(cached))
 
     def stored(self) -> Iterator[Row]:
@@ -140,8 +148,10 @@ def main() -> None:
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
     places = [
         Place(asked.folder, IMAGE_SETS[name], labels, asked.seeds)
-        for labels in asked.labels for name in asked.set if labels in IMAGE_SETS[name].labels
-    ]  # fmt: skip
+        for labels in asked.labels
+        for name in asked.set
+        if labels in IMAGE_SETS[name].labels
+    ]
     for place in places if not asked.table else ():
         place.featurize()
         for model in asked.model:

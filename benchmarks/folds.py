@@ -181,12 +181,16 @@ def _row(setting: Setting, metric: str, truth: float, found: Array) -> Row:
     value, fixed_low, fixed_high, low, high, p_fixed, p_shown = found.T
     oracle = float(np.diff(np.quantile(value, [0.025, 0.975]))[0])
     return Row(
-        setting, metric, truth,
+        setting,
+        metric,
+        truth,
         fixed=float(((fixed_low <= truth) & (truth <= fixed_high)).mean()),
         shown=float(((low <= truth) & (truth <= high)).mean()),
         ratio=float(np.median(high - low)) / oracle,
-        error_fixed=float((p_fixed <= ALPHA).mean()), error_shown=float((p_shown <= ALPHA).mean()), n=len(found),
-    )  # fmt: skip
+        error_fixed=float((p_fixed <= ALPHA).mean()),
+        error_shown=float((p_shown <= ALPHA).mean()),
+        n=len(found),
+    )
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -195,8 +199,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
-    print("| images | dim | per patient | positive | folds | labels | metric | truth | coverage: fixed | shown | ± "
-          "| length / oracle | type I: fixed | shown | ± | |")  # fmt: skip
+    print(
+        "| images | dim | per patient | positive | folds | labels | metric | truth | coverage: fixed | shown | ± "
+        "| length / oracle | type I: fixed | shown | ± | |"
+    )
     print("|---" * 16 + "|")
     missed = 0
     for setting in SETTINGS:

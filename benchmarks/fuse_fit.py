@@ -61,9 +61,13 @@ class Version:
     def __init__(self, folder: Path, cores: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(cores)}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", "--cores", str(cores)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, cwd=folder, env=environment,
-        )  # fmt: skip
+            [sys.executable, __file__, "--serve", "--cores", str(cores)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
 
     def seconds(self, rows: int) -> float:
         """Return how long a fit on so many rows takes there."""

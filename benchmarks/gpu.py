@@ -46,8 +46,11 @@ AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PCAM = 327_680  # images
 # The paper's study: images of its four datasets, rows of their train splits, models, and draws of 1, 10 and 100 %.
 PAPER = {
-    "pcam": (PCAM, 262_144), "aptos2019": (3_662, 2_930), "pneumonia": (5_856, 5_232), "nih-cxr14": (112_120, 86_524),
-}  # fmt: skip
+    "pcam": (PCAM, 262_144),
+    "aptos2019": (3_662, 2_930),
+    "pneumonia": (5_856, 5_232),
+    "nih-cxr14": (112_120, 86_524),
+}
 PAPER_MODELS, PAPER_DRAWS = 4, {0.01: 5, 0.1: 5, 1.0: 1}  # share of the labels: draws
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "h5py")
 
@@ -72,12 +75,20 @@ class Sizes:
 
 
 FULL = Sizes(
-    ("dino", "supervised", "swav", "dinov2-vits14"), 40_960, 8_192, 1_024, 1024, 256, ((126, 1280), (1_000, 1280)),
-    ((2_621, 1536), (20_000, 1536), (262_144, 1536)), on_cpu=2, step=32,
-)  # fmt: skip
+    ("dino", "supervised", "swav", "dinov2-vits14"),
+    40_960,
+    8_192,
+    1_024,
+    1024,
+    256,
+    ((126, 1280), (1_000, 1280)),
+    ((2_621, 1536), (20_000, 1536), (262_144, 1536)),
+    on_cpu=2,
+    step=32,
+)
 SMALL = Sizes(
     ("timm:test_vit", "timm:test_resnet"), 64, 24, 12, 96, 8, ((60, 24),), ((200, 24), (400, 24)), on_cpu=1, step=4
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -119,16 +130,26 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def featurized(
-        self, dataset: str, models: Sequence[str], precision: str, data_dir: Path | None = None, *,
+        self,
+        dataset: str,
+        models: Sequence[str],
+        precision: str,
+        data_dir: Path | None = None,
+        *,
         settings: DatasetSettings | None = None,
-    ) -> float:  # fmt: skip
+    ) -> float:
         """Return the images per second of a pass over the train split."""
         cache = self.folder / f"cache-{next(self._caches)}"
         request = FeaturizeRequest(
-            [dataset], models, ["train"], data_dir=data_dir, cache_dir=cache, weights=["random"],
+            [dataset],
+            models,
+            ["train"],
+            data_dir=data_dir,
+            cache_dir=cache,
+            weights=["random"],
             settings=settings or DatasetSettings(),
             compute=Compute(device=str(self.device), precision=precision, batch_size=self.sizes.batch),
-        )  # fmt: skip
+        )
         speeds = [result.images_per_second or 0.0 for result in extract(request)]
         shutil.rmtree(cache)
         return min(speeds)
@@ -144,9 +165,10 @@ class Bench:
 
         def run(count: int) -> None:
             with (
-                torch.inference_mode(), tf32(precision == "tf32"),
+                torch.inference_mode(),
+                tf32(precision == "tf32"),
                 torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
-            ):  # fmt: skip
+            ):
                 for _ in range(count):
                     network(images)
 

@@ -33,8 +33,11 @@ def peak(rows: int) -> float:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MT_", "XDG_"))}
         out = subprocess.run(
             [sys.executable, "-c", CHILD, str(rows)],
-            check=True, capture_output=True, text=True, env=clean | {"HOME": home},
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            text=True,
+            env=clean | {"HOME": home},
+        )
     return float(out.stdout.split()[-1])
 
 

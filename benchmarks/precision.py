@@ -38,8 +38,9 @@ def main() -> None:
         differences = ", ".join(f"{other - one:+.4f}" for one, other in zip(*scores, strict=True))
         print(
             f"  | {dataset} | {model} ({weights or 'published'}) | {np.median(moved):.4f} | {moved.max():.4f} "
-            f"| {scores[0][0]:.4f} | {scores[0][1]:.4f} | {differences} |", flush=True,
-        )  # fmt: skip
+            f"| {scores[0][0]:.4f} | {scores[0][1]:.4f} | {differences} |",
+            flush=True,
+        )
 
 
 PRECISIONS = ("float32", "bfloat16")
@@ -48,9 +49,14 @@ PRECISIONS = ("float32", "bfloat16")
 def featurized(cache: Path, dataset: str, model: str, weights: str | None, precision: str) -> np.ndarray:
     """Return the test embeddings."""
     request = FeaturizeRequest(
-        [dataset], [model], cache_dir=cache, weights=[weights] if weights else [], image_size=SIZE, limit=IMAGES,
+        [dataset],
+        [model],
+        cache_dir=cache,
+        weights=[weights] if weights else [],
+        image_size=SIZE,
+        limit=IMAGES,
         compute=Compute(device="cpu", precision=precision),
-    )  # fmt: skip
+    )
     (test,) = [result.path for result in extract(request) if result.split == "test"]
     return np.asarray(open_features(test).embeddings)
 

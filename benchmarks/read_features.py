@@ -44,11 +44,24 @@ def write(path: Path) -> Path:
     """Return a complete feature file of random numbers."""
     rows = LabelledRows(None, np.zeros(ROWS, np.int64), ids=[f"row{i}" for i in range(ROWS)])
     manifest = {
-        "dataset": "benchmark", "location": None, "split": "train", "backbone": "none", "task": "binary",
-        "class_names": ["a", "b"], "metric": "roc_auc", "budget_unit": "row", "grouping": None, "licence": "none",
-        "fingerprints": dict.fromkeys(("backbone", "dataset", "split", "file"), "0" * 64), "inputs": {},
-        "limit": None, "random_weights": False, "compute": {}, "command": "", "warnings": [],
-    }  # fmt: skip
+        "dataset": "benchmark",
+        "location": None,
+        "split": "train",
+        "backbone": "none",
+        "task": "binary",
+        "class_names": ["a", "b"],
+        "metric": "roc_auc",
+        "budget_unit": "row",
+        "grouping": None,
+        "licence": "none",
+        "fingerprints": dict.fromkeys(("backbone", "dataset", "split", "file"), "0" * 64),
+        "inputs": {},
+        "limit": None,
+        "random_weights": False,
+        "compute": {},
+        "command": "",
+        "warnings": [],
+    }
     rng = np.random.default_rng(0)
     with FeatureWriter.open(path, rows, manifest, dim=DIM, block_rows=BLOCK) as writer:
         for block in writer.missing:

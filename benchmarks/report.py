@@ -65,8 +65,9 @@ def large(folder: Path) -> WrittenReport:
 def _questions(catalog: Catalog) -> list[Question]:
     return [
         Question(pair, budget, 0, "probe", {"protocol": "default"}, 1)
-        for pair in find_pairs(catalog) for budget in budgets((), ())
-    ]  # fmt: skip
+        for pair in find_pairs(catalog)
+        for budget in budgets((), ())
+    ]
 
 
 class _Guess:

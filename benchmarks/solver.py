@@ -140,7 +140,7 @@ def compare(name: str, case: Case, clock: Clock, *, full: bool) -> None:
 
 def compare_folds(
     clock: Clock, name: str, task: str, reach: tuple[int, int], X: np.ndarray, y: np.ndarray, whole: Timed
-) -> None:  # fmt: skip
+) -> None:
     """Print what a probe does, five folds and the refit at one C.
 
     scikit-learn is timed on one fold, counted five times; its refit counts as much as its mean fit of all rows.
@@ -168,15 +168,15 @@ def worst_gap(timed: Timed) -> float:
     return max(timed.cold.gaps + timed.warm.gaps, default=np.nan)
 
 
-def print_ratios(
-    what: str, ours: float, theirs: np.ndarray, reach: tuple[int, int], timed: Timed, note: str
-) -> None:  # fmt: skip
+def print_ratios(what: str, ours: float, theirs: np.ndarray, reach: tuple[int, int], timed: Timed, note: str) -> None:
     cold, warm, told = theirs
     cut = timed.cold.cut, timed.warm.cut
     print(f"  {what}: ours {ours:.2f} s   ({note})")
     print(f"    cold, told the optimum   {cold:8.1f} s = {cold / ours:6.1f} x   must reach {reach[0]}")
-    print(f"    warm-started path        {warm:8.1f} s = {warm / ours:6.1f} x   must reach {reach[1]}   "
-          + "; ".join(map(str, timed.paths)))  # fmt: skip
+    print(
+        f"    warm-started path        {warm:8.1f} s = {warm / ours:6.1f} x   must reach {reach[1]}   "
+        + "; ".join(map(str, timed.paths))
+    )
     print(f"    warm, told the optimum   {told:8.1f} s = {told / ours:6.1f} x   lower bound")
     if sum(cut):
         print(f"    told fits stopped at {LIMIT:g} s: {cut[0]} cold, {cut[1]} warm")

@@ -57,9 +57,14 @@ class Study:
     def scaled(self, scale: float) -> Study:
         """Return the study with a share of its rows."""
         return Study(
-            self.name, max(300, int(self.train * scale)), max(100, int(self.test * scale)),
-            self.task, self.n_classes, self.metric, self.per_group,
-        )  # fmt: skip
+            self.name,
+            max(300, int(self.train * scale)),
+            max(100, int(self.test * scale)),
+            self.task,
+            self.n_classes,
+            self.metric,
+            self.per_group,
+        )
 
 
 STUDIES = (
@@ -120,11 +125,24 @@ def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> 
         prints = {"backbone": digest(backbone), "dataset": digest(study.name), "split": digest([study.name, split])}
         prints["file"] = digest([backbone, study.name, split])
         manifest = {
-            "dataset": study.name, "location": None, "split": split, "backbone": backbone, "task": study.task,
-            "class_names": [str(k) for k in range(study.n_classes)], "metric": study.metric, "budget_unit": "row",
-            "grouping": "patient", "licence": "none", "fingerprints": prints, "inputs": {}, "limit": None,
-            "random_weights": False, "compute": {}, "command": "python -m benchmarks.study", "warnings": [],
-        }  # fmt: skip
+            "dataset": study.name,
+            "location": None,
+            "split": split,
+            "backbone": backbone,
+            "task": study.task,
+            "class_names": [str(k) for k in range(study.n_classes)],
+            "metric": study.metric,
+            "budget_unit": "row",
+            "grouping": "patient",
+            "licence": "none",
+            "fingerprints": prints,
+            "inputs": {},
+            "limit": None,
+            "random_weights": False,
+            "compute": {},
+            "command": "python -m benchmarks.study",
+            "warnings": [],
+        }
         numbers = np.arange(n)[rows]
         groups = [f"patient-{number // study.per_group}-{split}" for number in numbers]
         path = feature_path(folder, study.name, split, backbone, prints["file"])

@@ -52,9 +52,17 @@ def times(
     split = dataset.splits["train"]
     settings = Settings(batch=batch, precision=precision)
     work = Work(
-        Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30), AUGMENTATIONS[augment], settings,
-        Machine(batch_size=batch), where, Ranks(), 2, "binary", 2, seed=0,
-    )  # fmt: skip
+        Images(dataset, split.ids, [loaded.preprocess], memory=1 << 30),
+        AUGMENTATIONS[augment],
+        settings,
+        Machine(batch_size=batch),
+        where,
+        Ranks(),
+        2,
+        "binary",
+        2,
+        seed=0,
+    )
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
     network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)

@@ -32,9 +32,12 @@ def _find(name: str) -> click.Command:
 def _command(name: str, command: click.Command) -> Iterator[str]:
     """Yield the help of a command and of the commands below it."""
     context = click.Context(
-        command, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH,
+        command,
+        info_name=name,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
         help_option_names=group.context_settings["help_option_names"],
-    )  # fmt: skip
+    )
     yield f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
     if isinstance(command, click.Group):
         for part, below in command.commands.items():

@@ -105,7 +105,15 @@ def _protocols(_: click.Context) -> Iterable[str]:
 
 
 _NAMES: dict[str, Names] = {
-    "models": _models, "datasets": _datasets, "dataset": _datasets, "test_dataset": _datasets, "metrics": _metrics,
-    "protocol": _protocols, "by": _feature_columns, "columns": _dicom_columns, "image_column": _table_columns,
-    "label_columns": _table_columns, "group_column": _group_columns,
-}  # fmt: skip
+    "models": _models,
+    "datasets": _datasets,
+    "dataset": _datasets,
+    "test_dataset": _datasets,
+    "metrics": _metrics,
+    "protocol": _protocols,
+    "by": _feature_columns,
+    "columns": _dicom_columns,
+    "image_column": _table_columns,
+    "label_columns": _table_columns,
+    "group_column": _group_columns,
+}

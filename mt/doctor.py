@@ -117,9 +117,11 @@ def _command() -> Finding:
     if Path(path).parent.resolve() == ours.resolve():
         return Finding("command", "ok", path)
     return Finding(
-        "command", "note", f"`mt` is {path}, not this one (a tape tool has the same name)",
+        "command",
+        "note",
+        f"`mt` is {path}, not this one (a tape tool has the same name)",
         f"Call it as `medical-transfer`, or put {ours} first in PATH.",
-    )  # fmt: skip
+    )
 
 
 def _torch() -> Iterator[Finding]:

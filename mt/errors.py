@@ -74,11 +74,24 @@ class FitError(MtError, ValueError):
 
 # What people call things that have another name here, without case, spaces and signs.
 _SYNONYMS = {
-    "auroc": "roc_auc", "auc": "roc_auc", "rocauc": "roc_auc", "aucroc": "roc_auc", "auprc": "average_precision",
-    "ap": "average_precision", "prauc": "average_precision", "acc": "accuracy", "bacc": "balanced_accuracy",
-    "qwk": "quadratic_kappa", "kappa": "quadratic_kappa", "cohenkappa": "quadratic_kappa", "f1score": "f1",
-    "map": "mean_ap", "mauc": "mean_auc", "nll": "log_loss", "crossentropy": "log_loss",
-}  # fmt: skip
+    "auroc": "roc_auc",
+    "auc": "roc_auc",
+    "rocauc": "roc_auc",
+    "aucroc": "roc_auc",
+    "auprc": "average_precision",
+    "ap": "average_precision",
+    "prauc": "average_precision",
+    "acc": "accuracy",
+    "bacc": "balanced_accuracy",
+    "qwk": "quadratic_kappa",
+    "kappa": "quadratic_kappa",
+    "cohenkappa": "quadratic_kappa",
+    "f1score": "f1",
+    "map": "mean_ap",
+    "mauc": "mean_auc",
+    "nll": "log_loss",
+    "crossentropy": "log_loss",
+}
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputError:

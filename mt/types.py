@@ -62,10 +62,12 @@ class LabelledRows(Generic[F]):
         if X is not None:
             X = tuple(one[rows] for one in X) if isinstance(X, tuple) else X[rows]
         return LabelledRows(
-            X, self.y[rows], None if self.groups is None else _taken(self.groups, rows),
+            X,
+            self.y[rows],
+            None if self.groups is None else _taken(self.groups, rows),
             _taken(self.ids, rows) if len(self.ids) else (),
             {name: _taken(values, rows) for name, values in self.columns.items()},
-        )  # fmt: skip
+        )
 
     def with_features(self, X: G) -> LabelledRows[G]:
         """Return the same rows with other features."""

@@ -21,11 +21,32 @@ NAME = "pretend"
 MOVES = {"_to_copy", "copy_", "_copy_from"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 FACTORIES = (
-    "empty.memory_format", "empty_strided", "zeros", "ones", "full", "arange", "arange.start", "arange.start_step",
-    "eye", "eye.m", "linspace", "randn", "randn.generator", "rand", "rand.generator", "randint", "randint.low",
-    "randint.generator", "randint.low_generator", "randperm", "randperm.generator", "scalar_tensor", "tril_indices",
-    "triu_indices", "_efficientzerotensor",
-)  # fmt: skip
+    "empty.memory_format",
+    "empty_strided",
+    "zeros",
+    "ones",
+    "full",
+    "arange",
+    "arange.start",
+    "arange.start_step",
+    "eye",
+    "eye.m",
+    "linspace",
+    "randn",
+    "randn.generator",
+    "rand",
+    "rand.generator",
+    "randint",
+    "randint.low",
+    "randint.generator",
+    "randint.low_generator",
+    "randperm",
+    "randperm.generator",
+    "scalar_tensor",
+    "tril_indices",
+    "triu_indices",
+    "_efficientzerotensor",
+)
 # What autocast computes in the lower precision, and what it computes in float32, of what our networks use.
 LOWERED = ("linear", "conv2d", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
 RAISED = ("layer_norm", "softmax.int", "log_softmax.int", "cross_entropy_loss", "mse_loss", "exp", "log", "cumsum")
@@ -39,9 +60,14 @@ class PretendTensor(Tensor):
     @staticmethod
     def __new__(cls, on_cpu: Tensor) -> PretendTensor:
         wrapper: PretendTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, on_cpu.size(), strides=on_cpu.stride(), storage_offset=on_cpu.storage_offset(), dtype=on_cpu.dtype,
-            device=torch.device(NAME, 0), requires_grad=False,
-        )  # fmt: skip
+            cls,
+            on_cpu.size(),
+            strides=on_cpu.stride(),
+            storage_offset=on_cpu.storage_offset(),
+            dtype=on_cpu.dtype,
+            device=torch.device(NAME, 0),
+            requires_grad=False,
+        )
         wrapper.on_cpu = on_cpu
         return wrapper
 

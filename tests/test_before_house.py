@@ -46,23 +46,53 @@ EVERY = [command for command in ABOUT["commands"] if command["kind"] == "scores"
 SCORED = [command for command in EVERY if not refitted(command)]
 # What fits, and what decodes an image.
 FITS = (
-    "mt.probe.run.fit_probes", "mt.fuse.fuser.fit_probe", "mt.fuse.fuser.fit_dvme",
+    "mt.probe.run.fit_probes",
+    "mt.fuse.fuser.fit_probe",
+    "mt.fuse.fuser.fit_dvme",
     "mt.fuse.end_to_end.tuner.Fitter.fit",
-)  # fmt: skip
+)
 IMAGES = (
-    "PIL.Image.open", "mt.datasets.images.ImageFiles.load", "mt.datasets.readers.synthetic.Patches.load",
+    "PIL.Image.open",
+    "mt.datasets.images.ImageFiles.load",
+    "mt.datasets.readers.synthetic.Patches.load",
     "mt.datasets.readers.digits.ImageRows.load",
-)  # fmt: skip
+)
 # Numbers of fusion have changed since (revision 5): a new run fits again.  What it was is found as what it was.
 REVISIONS = {"mt.fuse.fuser.REVISION": 4, "mt.fuse.end_to_end.tuner.FUSE_REVISION": 4}
 CLOSE = 1e-5
 # What a score, a comparison or an attention keeps saying; intervals have revisions of their own and may change.
 STABLE = {
-    "dataset", "test_dataset", "model", "method", "protocol", "solver", "select", "fraction", "shots", "seed",
-    "metric", "value", "per_class", "n_labels", "n_test", "level", "by", "subgroup", "settings", "realised",
-    "fingerprints", "fit", "comparison", "difference", "n_draws", "attention", "models", "overall", "classes",
+    "dataset",
+    "test_dataset",
+    "model",
+    "method",
+    "protocol",
+    "solver",
+    "select",
+    "fraction",
+    "shots",
+    "seed",
+    "metric",
+    "value",
+    "per_class",
+    "n_labels",
+    "n_test",
+    "level",
+    "by",
+    "subgroup",
+    "settings",
+    "realised",
+    "fingerprints",
+    "fit",
+    "comparison",
+    "difference",
+    "n_draws",
+    "attention",
+    "models",
+    "overall",
+    "classes",
     "followed",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +103,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for packed in root.rglob("*.xz"):
         packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
     return {
-        "cache": str(root / "cache"), "scores": str(root / "scores.sqlite"), "save": str(root / "models"),
-        "draws": str(root / "draws"), "images": str(root / "images"),
-    }  # fmt: skip
+        "cache": str(root / "cache"),
+        "scores": str(root / "scores.sqlite"),
+        "save": str(root / "models"),
+        "draws": str(root / "draws"),
+        "images": str(root / "images"),
+    }
 
 
 def test_the_files_are_those_that_the_old_code_wrote() -> None:

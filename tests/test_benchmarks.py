@@ -20,9 +20,20 @@ def test_the_gpu_benchmark_runs_at_a_small_size(capsys: pytest.CaptureFixture[st
     gpu.main(["--small", "--device", "cpu"])
     table = capsys.readouterr().out.split("| what |")[1]
     for what in (
-        "PCam", "in one pass", "small JPEG", "bare forward pass", "large JPEG", "large PNG", "decoder alone",
-        "a whole PCam", "DVME", "end-to-end step", "hours", "solver", "multilabel",
-    ):  # fmt: skip
+        "PCam",
+        "in one pass",
+        "small JPEG",
+        "bare forward pass",
+        "large JPEG",
+        "large PNG",
+        "decoder alone",
+        "a whole PCam",
+        "DVME",
+        "end-to-end step",
+        "hours",
+        "solver",
+        "multilabel",
+    ):
         assert what in table
 
 

@@ -16,8 +16,12 @@ def run_mt(*args: str, home: Path, **env: str) -> subprocess.CompletedProcess[st
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MT_", "XDG_"))}
     return subprocess.run(
         [sys.executable, "-m", "mt", *args],
-        capture_output=True, text=True, cwd=home, env=clean | {"HOME": str(home)} | env, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=home,
+        env=clean | {"HOME": str(home)} | env,
+        check=False,
+    )
 
 
 RUN = ["featurize", "--model", "dino", "--dataset", "digits"]

@@ -23,9 +23,7 @@ def findings(cache: Path) -> dict[str, dict[str, str]]:
 
 def test_it_names_what_matters(tmp_path: Path) -> None:
     found = findings(tmp_path / "features")
-    assert {"python", "command", "torch", "devices", "cache folder", "weights", "locks", "dicom", "cuml"} <= set(
-        found
-    )
+    assert {"python", "command", "torch", "devices", "cache folder", "weights", "locks", "dicom", "cuml"} <= set(found)
     assert str(tmp_path / "features") in found["cache folder"]["found"]
     assert "GB free" in found["weights"]["found"]
     assert found["locks"]["state"] == "ok"

@@ -56,9 +56,21 @@ def test_probe(cache: Path, tmp_path: Path, pretend: torch.device, protocol: str
     if task not in PROTOCOLS[protocol].tasks:
         pytest.skip(f"{protocol} is not for {task}")
     check_equal(
-        tmp_path, "probe", "--cache-dir", cache, "--dataset", task, "--model", "m1", "--protocol", protocol,
-        "--fraction", 0.5, "--seeds", 1,
-    )  # fmt: skip
+        tmp_path,
+        "probe",
+        "--cache-dir",
+        cache,
+        "--dataset",
+        task,
+        "--model",
+        "m1",
+        "--protocol",
+        protocol,
+        "--fraction",
+        0.5,
+        "--seeds",
+        1,
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -76,9 +88,14 @@ def test_attention_over_the_rows_of_a_case(tmp_path: Path, pretend: torch.device
     for split, n in (("train", 200), ("test", 100)):
         X, y = embeddings_and_labels("bags", "m1", split, n=n // 5, dim=8, task="binary", n_classes=2, signal=1.0)
         write_features(
-            tmp_path, "bags", split=split, n=n, embeddings=X.repeat(5, axis=0), labels=y.repeat(5),
+            tmp_path,
+            "bags",
+            split=split,
+            n=n,
+            embeddings=X.repeat(5, axis=0),
+            labels=y.repeat(5),
             columns={"slide": [f"{split}-{row // 5}" for row in range(n)]},
-        )  # fmt: skip
+        )
     words = ("probe", "--cache-dir", tmp_path, "--bag", "slide", "--pool", "attention", "--fraction", 1)
     check_equal(tmp_path, *words, tolerance=1e-3)
 
@@ -86,10 +103,15 @@ def test_attention_over_the_rows_of_a_case(tmp_path: Path, pretend: torch.device
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize(
     "words",
-    [("probe", "--protocol", "default"), ("probe", "--protocol", "dino-knn"), ("probe", "--protocol", "thunder"),
-     ("fuse", "--method", "dvme"), ("fuse", "--method", "concat")],
+    [
+        ("probe", "--protocol", "default"),
+        ("probe", "--protocol", "dino-knn"),
+        ("probe", "--protocol", "thunder"),
+        ("fuse", "--method", "dvme"),
+        ("fuse", "--method", "concat"),
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_work_too_small_for_a_gpu_stays_on_the_cpu_under_auto(
     cache: Path, tmp_path: Path, words: tuple[str, ...], small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,9 +149,19 @@ TUNED = ("--epochs", 1, "--lr", 1e-3, "--fixed", "--batch-size", 8, "--workers",
 )
 def test_end_to_end(images: Path, tmp_path: Path, pretend: torch.device, words: tuple[Any, ...]) -> None:
     check_equal(
-        tmp_path, "fuse", *words, "--cache-dir", images, "--everything", "--fraction", 1, *TUNED, "--checkpoints",
-        tmp_path / "checkpoints", tolerance=0.05,
-    )  # fmt: skip
+        tmp_path,
+        "fuse",
+        *words,
+        "--cache-dir",
+        images,
+        "--everything",
+        "--fraction",
+        1,
+        *TUNED,
+        "--checkpoints",
+        tmp_path / "checkpoints",
+        tolerance=0.05,
+    )
 
 
 def test_end_to_end_resumes(
@@ -175,9 +207,20 @@ def test_featurize(tmp_path: Path, pretend: torch.device) -> None:
     for device in ("cpu", "pretend"):
         cache = tmp_path / device
         run(
-            "featurize", "--dataset", "synthetic@20", "--model", "timm:test_vit", "--weights", "random", "--image-size",
-            32, "--cache-dir", cache, "--device", device,
-        )  # fmt: skip
+            "featurize",
+            "--dataset",
+            "synthetic@20",
+            "--model",
+            "timm:test_vit",
+            "--weights",
+            "random",
+            "--image-size",
+            32,
+            "--cache-dir",
+            cache,
+            "--device",
+            device,
+        )
         made[device] = [open_features(path).embeddings for path in sorted(cache.rglob("*.h5"))]
     assert len(made["cpu"]) == 2
     for here, there in zip(made["cpu"], made["pretend"], strict=True):

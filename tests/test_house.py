@@ -17,26 +17,49 @@ from tests import house
 
 # Floors from the ground up: a room imports itself and lower floors; rooms on one floor do not know each other.
 FLOORS = {
-    "errors": 0, "types": 0, "stratification": 1,
-    "terminal": 1, "system": 2,
-    "cache": 3, "results": 4,
-    "datasets": 5, "backbones": 5,
-    "featurize": 6, "importing": 6, "probe": 6,
-    "fuse": 7, "upkeep": 7, "predict": 8,
-    "report": 9, "study": 10,
-    "doctor": 11, "demo": 11, "completion": 11, "cli": 12,
-}  # fmt: skip
+    "errors": 0,
+    "types": 0,
+    "stratification": 1,
+    "terminal": 1,
+    "system": 2,
+    "cache": 3,
+    "results": 4,
+    "datasets": 5,
+    "backbones": 5,
+    "featurize": 6,
+    "importing": 6,
+    "probe": 6,
+    "fuse": 7,
+    "upkeep": 7,
+    "predict": 8,
+    "report": 9,
+    "study": 10,
+    "doctor": 11,
+    "demo": 11,
+    "completion": 11,
+    "cli": 12,
+}
 MOST_MODULES = 14  # in one folder
 MOST_LINES = 450  # of one module; past 350 a module asks to be two, and stays one only where it is one thing
 MOST_PARAMETERS = 8
 # File names that occur in several rooms, with the same role in each.
 ROLES = {
-    "cli", "run", "request", "registry", "base", "load", "fit", "saved", "tables", "check", "progress", "selection",
+    "cli",
+    "run",
+    "request",
+    "registry",
+    "base",
+    "load",
+    "fit",
+    "saved",
+    "tables",
+    "check",
+    "progress",
+    "selection",
     "images",
-}  # fmt: skip
-# What does not hold yet, by rule: each entry goes when its fault does, and a test tells when it may.
-OPEN: dict[str, set[str]] = {
 }
+# What does not hold yet, by rule: each entry goes when its fault does, and a test tells when it may.
+OPEN: dict[str, set[str]] = {}
 
 
 def held(rule: str, faults: Iterable[str]) -> None:
@@ -57,10 +80,14 @@ def test_every_room_has_a_floor() -> None:
 
 def test_imports_point_down() -> None:
     arrows = [(one, other) for one in house.modules() for other in house.imports(one)]
-    held("imports point down", {
-        f"{one} -> {other}" for one, other in arrows
-        if room(one) in FLOORS and room(one) != room(other) and FLOORS.get(room(other), 99) >= FLOORS[room(one)]
-    })  # fmt: skip
+    held(
+        "imports point down",
+        {
+            f"{one} -> {other}"
+            for one, other in arrows
+            if room(one) in FLOORS and room(one) != room(other) and FLOORS.get(room(other), 99) >= FLOORS[room(one)]
+        },
+    )
 
 
 def test_no_module_imports_in_a_circle() -> None:
@@ -94,11 +121,17 @@ def test_roles_are_those_that_several_rooms_have() -> None:
 
 
 def test_no_function_takes_many_parameters() -> None:
-    held("parameters", {
-        name for name, function in house.functions()
-        if house.n_parameters(function) > MOST_PARAMETERS and not house.is_command(function)
-        and not house.is_estimators_init(name) and name.rpartition(".")[2] != "fit_logistic"
-    })  # fmt: skip
+    held(
+        "parameters",
+        {
+            name
+            for name, function in house.functions()
+            if house.n_parameters(function) > MOST_PARAMETERS
+            and not house.is_command(function)
+            and not house.is_estimators_init(name)
+            and name.rpartition(".")[2] != "fit_logistic"
+        },
+    )
 
 
 def test_no_option_travels_untyped() -> None:
@@ -110,8 +143,9 @@ def test_what_is_required_is_imported() -> None:
     metadata.read(house.PACKAGE.parent / "setup.cfg")
     required = {
         re.split(r"[<>=!~; ]", line)[0].lower().replace("_", "-")
-        for line in metadata["options"]["install_requires"].split("\n") if line
-    }  # fmt: skip
+        for line in metadata["options"]["install_requires"].split("\n")
+        if line
+    }
     owners = packages_distributions()
     imported = {owner.lower().replace("_", "-") for name in house.imported_packages() for owner in owners.get(name, [])}
     assert required - imported == set()

@@ -22,12 +22,17 @@ def test_numbers_are_the_cpus(pretend: torch.device) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda d: torch.zeros(3, device=d), lambda d: torch.ones(2, 2, device=d), lambda d: torch.arange(4, device=d),
-        lambda d: torch.full((2,), 7.0, device=d), lambda d: torch.eye(3, device=d),
-        lambda d: torch.tensor([1, 2], device=d), lambda d: torch.empty(0, device=d),
-        lambda d: torch.randn(2, device=d), lambda d: torch.randperm(5, device=d),
+        lambda d: torch.zeros(3, device=d),
+        lambda d: torch.ones(2, 2, device=d),
+        lambda d: torch.arange(4, device=d),
+        lambda d: torch.full((2,), 7.0, device=d),
+        lambda d: torch.eye(3, device=d),
+        lambda d: torch.tensor([1, 2], device=d),
+        lambda d: torch.empty(0, device=d),
+        lambda d: torch.randn(2, device=d),
+        lambda d: torch.randperm(5, device=d),
     ],
-)  # fmt: skip
+)
 def test_factories_make_their_tensors_there(pretend: torch.device, make) -> None:
     assert make(pretend).device.type == "pretend"
 

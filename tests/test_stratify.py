@@ -49,9 +49,12 @@ def test_parts_of_ungrouped_rows_are_near_their_share(sizes: list[int], fraction
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(20, 400), n_groups=st.integers(2, 60), n_labels=st.integers(0, 5), fractions=shares,
+    n=st.integers(20, 400),
+    n_groups=st.integers(2, 60),
+    n_labels=st.integers(0, 5),
+    fractions=shares,
     seed=st.integers(0, 2**31),
-)  # fmt: skip
+)
 def test_no_group_is_ever_in_two_parts(n: int, n_groups: int, n_labels: int, fractions: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n) if n_labels == 0 else (rng.random((n, n_labels)) < 0.3).astype(int)

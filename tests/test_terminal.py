@@ -30,12 +30,21 @@ COMMANDS = {
     "probe": ["probe", "--fraction", "0.5", "--seeds", "2", "--protocol", "clip"],
     "fuse": ["fuse", "--method", "concat", "--fraction", "0.5", "--seeds", "2"],
     "featurize": [
-        "featurize", "--model", "timm:test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8",
-        "--dataset", "synthetic@40",
+        "featurize",
+        "--model",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--dataset",
+        "synthetic@40",
     ],
     "doctor": ["doctor"],
     "error": ["probe", "--model", "dinno"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +64,12 @@ def seen(command: str, home: Path, *, width: int, **environment: str) -> str:
     places = {"HOME": str(home), "MT_CACHE_DIR": str(home / "features"), "TERM": "xterm-256color"}
     started = subprocess.Popen(
         [sys.executable, "-m", "mt", *COMMANDS[command]],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=home, env=clean | places | environment,
-    )  # fmt: skip
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=home,
+        env=clean | places | environment,
+    )
     os.close(theirs)
     found = b""
     while chunk := _read(ours):

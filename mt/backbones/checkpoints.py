@@ -21,11 +21,27 @@ from mt.errors import WeightsError
 
 SAVE_STATE = "Save its state where it was made: torch.save(model.state_dict(), 'state.pth')"
 _TORCH_VALUES = {
-    "torch.Size", "torch.device", "torch.Tensor", "torch.float", "torch.float16", "torch.float32", "torch.float64",
-    "torch.bfloat16", "torch.half", "torch.double", "torch.int", "torch.int8", "torch.int16", "torch.int32",
-    "torch.int64", "torch.long", "torch.uint8", "torch.bool", "torch.per_tensor_affine",
+    "torch.Size",
+    "torch.device",
+    "torch.Tensor",
+    "torch.float",
+    "torch.float16",
+    "torch.float32",
+    "torch.float64",
+    "torch.bfloat16",
+    "torch.half",
+    "torch.double",
+    "torch.int",
+    "torch.int8",
+    "torch.int16",
+    "torch.int32",
+    "torch.int64",
+    "torch.long",
+    "torch.uint8",
+    "torch.bool",
+    "torch.per_tensor_affine",
     "torch.serialization._get_layout",
-}  # fmt: skip
+}
 _BEFORE_CONTENT = 3
 _FIRST_BYTES = 1 << 20  # of a pickle, in which its kind shows
 _LEGACY_PICKLES = 5  # torch files before 1.6: magic number, protocol, system, content, keys of the storages
@@ -51,21 +67,33 @@ class IgnoredMapping:
 
 # What published checkpoints hold beside tensors.  None of these is imported or called: a stand-in takes its place.
 _OBJECTS = (
-    "argparse.Namespace", "pathlib.PosixPath", "typing.Any",
-    "numpy.dtype", "numpy.ndarray", "numpy.dtypes.Float64DType", "numpy.dtypes.Float32DType",
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "typing.Any",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.dtypes.Float64DType",
+    "numpy.dtypes.Float32DType",
     "numpy.dtypes.Int64DType",
-    "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
-    "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "omegaconf.nodes.AnyNode",
-    "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig",
-)  # fmt: skip
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+)
 _MAPPINGS = (
-    "collections.defaultdict", "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict", "vissl.utils.hydra_config.AttrDict",
-)  # fmt: skip
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "vissl.utils.hydra_config.AttrDict",
+)
 
 
 def read_checkpoint(path: Path, *, also_ignore: Sequence[str] = ()) -> dict[str, Any]:

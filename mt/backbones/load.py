@@ -164,9 +164,12 @@ def resolve_backbone(
 
 
 def _network(
-    spec: BackboneSpec, weights: str | Path | None, image_size: int | None, index: ContentIndex | None,
+    spec: BackboneSpec,
+    weights: str | Path | None,
+    image_size: int | None,
+    index: ContentIndex | None,
     trusted: Collection[str],
-) -> FrozenNetwork:  # fmt: skip
+) -> FrozenNetwork:
     """Return the frozen network: a hub's where the entry names no weights of its own."""
     if spec.weights is None:
         from mt.backbones.hubs import load_from

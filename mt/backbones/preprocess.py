@@ -111,9 +111,7 @@ class Preprocess:
             image = image.convert("RGB")
         place = self.placement(*image.size)
         resized = image.resize((place.width, place.height), _RESAMPLE[self.interpolation], box=place.box)
-        return np.asarray(
-            resized.crop((place.left, place.top, place.left + self.crop, place.top + self.crop))
-        )
+        return np.asarray(resized.crop((place.left, place.top, place.left + self.crop, place.top + self.crop)))
 
     def placement(self, width: int, height: int) -> Placement:
         """Return where the crop lies in a picture of this size, once it is resized."""

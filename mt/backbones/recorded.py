@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 def described(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return, for each feature file, its backbone's name, fingerprint, width and description."""
     return [
-        {"name": entry.backbone, "fingerprint": entry.fingerprints["backbone"], "dim": entry.dim,
-         "description": entry.manifest.get("inputs", {}).get("backbone")}
+        {
+            "name": entry.backbone,
+            "fingerprint": entry.fingerprints["backbone"],
+            "dim": entry.dim,
+            "description": entry.manifest.get("inputs", {}).get("backbone"),
+        }
         for entry in entries
-    ]  # fmt: skip
+    ]
 
 
 def load_described(about: Mapping[str, Any], weights: str | None, trusted: Collection[str] = ()) -> Backbone:
@@ -34,9 +38,12 @@ def load_described(about: Mapping[str, Any], weights: str | None, trusted: Colle
     refuse_imported(about)
     named = weights_of(about, weights)
     backbone = load_backbone(
-        about["name"], named[0] if named else None, image_size=description.get("image_size"),
-        precision=description.get("precision", "float32"), trust_remote_code=trusted,
-    )  # fmt: skip
+        about["name"],
+        named[0] if named else None,
+        image_size=description.get("image_size"),
+        precision=description.get("precision", "float32"),
+        trust_remote_code=trusted,
+    )
     check_fingerprint(about, backbone.fingerprint)
     return backbone
 

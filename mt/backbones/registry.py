@@ -27,9 +27,16 @@ _PLAIN = Layout(drop=("fc.",))
 
 
 def _resnet50(
-    name: str, url: str, *layouts: Layout, licence: str, paper: str, source: str, file: str = "",
-    hash: str | None = None, preprocess: Preprocess = _RESIZE_256,
-) -> BackboneSpec:  # fmt: skip
+    name: str,
+    url: str,
+    *layouts: Layout,
+    licence: str,
+    paper: str,
+    source: str,
+    file: str = "",
+    hash: str | None = None,
+    preprocess: Preprocess = _RESIZE_256,
+) -> BackboneSpec:
     weights = Published(url, (*layouts, _PLAIN), file, hash)
     return BackboneSpec(name, "resnet50", "pooled", 2048, preprocess, weights, licence, paper, source)
 
@@ -49,12 +56,16 @@ def _efficientnet_lite(number: int, size: int, resize: int, depths: tuple[int, .
     layout = Layout(drop=("_fc.", "classifier."), rename=efficientnet_lite_names(depths))
     half = (0.5, 0.5, 0.5)
     return BackboneSpec(
-        f"efficientnet-lite{number}", f"tf_efficientnet_lite{number}", "pooled", 1280,
+        f"efficientnet-lite{number}",
+        f"tf_efficientnet_lite{number}",
+        "pooled",
+        1280,
         Preprocess(resize, size, "bicubic", mean=half, std=half),
         Published(f"https://pypi.org/project/{package}/", (layout,), file, f"sha256:{file[17:25]}", package),
-        "Apache-2.0", "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html",
+        "Apache-2.0",
+        "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html",
         "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
-    )  # fmt: skip
+    )
 
 
 _DINO_PAPER = "Caron et al., ICCV 2021, arXiv:2104.14294"
@@ -67,39 +78,54 @@ _DINO_B16 = "dino_vitbase16_pretrain"
 
 _SPECS = (
     _resnet50(
-        "supervised", "https://download.pytorch.org/models/resnet50-0676ba61.pth", hash="sha256:0676ba61",
-        licence="BSD-3-Clause", paper="He et al., CVPR 2016, arXiv:1512.03385", source=_TORCHVISION,
+        "supervised",
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        hash="sha256:0676ba61",
+        licence="BSD-3-Clause",
+        paper="He et al., CVPR 2016, arXiv:1512.03385",
+        source=_TORCHVISION,
     ),
     _resnet50(
-        "supervised-v2", "https://download.pytorch.org/models/resnet50-11ad3fa6.pth", hash="sha256:11ad3fa6",
+        "supervised-v2",
+        "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+        hash="sha256:11ad3fa6",
         preprocess=Preprocess(resize=232, crop=224),
-        licence="BSD-3-Clause", paper="He et al., CVPR 2016, arXiv:1512.03385", source=_TORCHVISION,
+        licence="BSD-3-Clause",
+        paper="He et al., CVPR 2016, arXiv:1512.03385",
+        source=_TORCHVISION,
     ),
     _resnet50(
-        "simclr", f"{_META}/vissl/model_zoo/simclr_rn50_800ep_simclr_8node_resnet_16_07_20.7e8feed1/"
+        "simclr",
+        f"{_META}/vissl/model_zoo/simclr_rn50_800ep_simclr_8node_resnet_16_07_20.7e8feed1/"
         "model_final_checkpoint_phase799.torch",
         Layout(nesting=("classy_state_dict", "base_model", "model", "trunk"), prefix="_feature_blocks."),
         Layout(prefix="_feature_blocks."),
-        licence="MIT", paper=_SIMCLR_PAPER,
+        licence="MIT",
+        paper=_SIMCLR_PAPER,
         source="https://github.com/facebookresearch/vissl",
     ),
     _resnet50(
-        "simclr-bolts", "https://pl-bolts-weights.s3.us-east-2.amazonaws.com/simclr/bolts_simclr_imagenet/"
-        "simclr_imagenet.ckpt",
+        "simclr-bolts",
+        "https://pl-bolts-weights.s3.us-east-2.amazonaws.com/simclr/bolts_simclr_imagenet/simclr_imagenet.ckpt",
         Layout(
-            nesting=("state_dict",), prefix="encoder.",
+            nesting=("state_dict",),
+            prefix="encoder.",
             drop=("encoder.fc.", "projection.", "non_linear_evaluator."),
         ),
-        preprocess=Preprocess(resize=246, crop=224), licence="Apache-2.0", paper=_SIMCLR_PAPER,
+        preprocess=Preprocess(resize=246, crop=224),
+        licence="Apache-2.0",
+        paper=_SIMCLR_PAPER,
         source="https://github.com/Lightning-Universe/lightning-bolts",
     ),
     _resnet50(
-        "swav", f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar",
+        "swav",
+        f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar",
         Layout(prefix="module.", drop=("module.projection_head.", "module.prototypes.")),
         Layout(nesting=("state_dict",), prefix="module.", drop=("module.projection_head.", "module.prototypes.")),
         Layout(drop=("projection_head.", "prototypes.")),
         preprocess=Preprocess(resize=256, crop=224, std=(0.228, 0.224, 0.225)),
-        licence=NON_COMMERCIAL, paper="Caron et al., NeurIPS 2020, arXiv:2006.09882",
+        licence=NON_COMMERCIAL,
+        paper="Caron et al., NeurIPS 2020, arXiv:2006.09882",
         source="https://github.com/facebookresearch/swav",
     ),
     _dino("dino", "vit_small_patch16", "cls4", 1536, 16, _DINO_S16),
@@ -109,41 +135,60 @@ _SPECS = (
     _dino("dino-vitb16", "vit_base_patch16", "cls+patches", 1536, 16, _DINO_B16),
     _dino("dino-vitb16:cls1", "vit_base_patch16", "cls1", 768, 16, _DINO_B16),
     _resnet50(
-        "dino-resnet50", f"{_META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth",
-        preprocess=_BICUBIC_256, licence="Apache-2.0", paper=_DINO_PAPER, source=_DINO_SOURCE,
+        "dino-resnet50",
+        f"{_META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth",
+        preprocess=_BICUBIC_256,
+        licence="Apache-2.0",
+        paper=_DINO_PAPER,
+        source=_DINO_SOURCE,
     ),
     _resnet50(
-        "mocov2", f"{_META}/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+        "mocov2",
+        f"{_META}/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
         Layout(
-            nesting=("state_dict",), prefix="module.encoder_q.",
+            nesting=("state_dict",),
+            prefix="module.encoder_q.",
             drop=("module.encoder_q.fc.", "module.encoder_k.", "module.queue"),
         ),
-        hash="md5:a04e12f8", licence=NON_COMMERCIAL, paper="Chen et al., 2020, arXiv:2003.04297",
+        hash="md5:a04e12f8",
+        licence=NON_COMMERCIAL,
+        paper="Chen et al., 2020, arXiv:2003.04297",
         source="https://github.com/facebookresearch/moco",
     ),
     _resnet50(
-        "barlowtwins", f"{_META}/barlowtwins/ljng/resnet50.pth",
+        "barlowtwins",
+        f"{_META}/barlowtwins/ljng/resnet50.pth",
         Layout(nesting=("model",), prefix="module.backbone.", drop=("module.projector.", "module.bn.")),
-        file="barlowtwins_resnet50.pth", licence="MIT", paper="Zbontar et al., ICML 2021, arXiv:2103.03230",
+        file="barlowtwins_resnet50.pth",
+        licence="MIT",
+        paper="Zbontar et al., ICML 2021, arXiv:2103.03230",
         source="https://github.com/facebookresearch/barlowtwins",
     ),
     _resnet50(
-        "vicreg", f"{_META}/vicreg/resnet50.pth",
+        "vicreg",
+        f"{_META}/vicreg/resnet50.pth",
         Layout(nesting=("model",), prefix="module.backbone.", drop=("module.projector.",)),
-        file="vicreg_resnet50.pth", licence="MIT", paper="Bardes et al., ICLR 2022, arXiv:2105.04906",
+        file="vicreg_resnet50.pth",
+        licence="MIT",
+        paper="Bardes et al., ICLR 2022, arXiv:2105.04906",
         source="https://github.com/facebookresearch/vicreg",
     ),
     BackboneSpec(
-        "dinov2-vits14", "vit_small_patch14_dinov2", "cls1", 384, _BICUBIC_256,
-        Published(
-            f"{_META}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", (Layout(drop=("mask_token",)),)
-        ),
-        "Apache-2.0", "Oquab et al., TMLR 2024, arXiv:2304.07193", "https://github.com/facebookresearch/dinov2", 14,
+        "dinov2-vits14",
+        "vit_small_patch14_dinov2",
+        "cls1",
+        384,
+        _BICUBIC_256,
+        Published(f"{_META}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", (Layout(drop=("mask_token",)),)),
+        "Apache-2.0",
+        "Oquab et al., TMLR 2024, arXiv:2304.07193",
+        "https://github.com/facebookresearch/dinov2",
+        14,
     ),
     _efficientnet_lite(0, 224, 256, (1, 2, 2, 3, 3, 4, 1), "efficientnet-lite0-57934424.pth"),
     _efficientnet_lite(1, 240, 272, (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite1-77cc7160.pth"),
     _efficientnet_lite(2, 260, 292, (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite2-9656183e.pth"),
-)  # fmt: skip
+)
 
 # Networks of our own code, whose weights we fetch; `entries.foundation` holds those that other libraries build.
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}

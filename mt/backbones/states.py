@@ -25,9 +25,27 @@ Adapt = Callable[[State], State]
 COUNTER = "num_batches_tracked"  # bookkeeping of batch norms: old files lack it, and evaluation never reads it
 # First parts of names beside the backbone, as training code calls them: heads, projections, decoders, queues.
 HEADS = (
-    "fc", "head", "heads", "classifier", "last_linear", "head_dist", "linear", "logits", "project", "predict",
-    "mlp_head", "prototypes", "decoder", "queue", "contrastive", "online", "aux", "momentum_head", "criterion", "loss",
-)  # fmt: skip
+    "fc",
+    "head",
+    "heads",
+    "classifier",
+    "last_linear",
+    "head_dist",
+    "linear",
+    "logits",
+    "project",
+    "predict",
+    "mlp_head",
+    "prototypes",
+    "decoder",
+    "queue",
+    "contrastive",
+    "online",
+    "aux",
+    "momentum_head",
+    "criterion",
+    "loss",
+)
 # Last parts of names that training leaves in a backbone and evaluation does not read.
 LEFTOVERS = ("mask_token", COUNTER, "n_averaged", "logit_scale", "temperature", "queue", "queue_ptr")
 _DEPTH = 5

@@ -33,10 +33,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "content": ["ContentIndex"],
         "feature_file.format": ["Status"],
         "feature_file.read": [
-            "Damage", "FeatureFile", "Summary", "is_complete", "open_features", "peek", "status_counts",
+            "Damage",
+            "FeatureFile",
+            "Summary",
+            "is_complete",
+            "open_features",
+            "peek",
+            "status_counts",
         ],
         "feature_file.verify": ["Verification", "verify_file"],
         "feature_file.write": ["Existing", "FeatureWriter"],
         "names": ["digest", "slug"],
     },
-)  # fmt: skip
+)

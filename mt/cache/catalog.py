@@ -102,10 +102,21 @@ def read_entry(path: Path) -> Entry:
         )
         dataset = with_settings(str(manifest["dataset"]), manifest.get("settings", {}))
         return Entry(
-            path, dataset, str(manifest["split"]), str(manifest["backbone"]),
-            dict(manifest["fingerprints"]), summary.n_rows, summary.n_skipped, summary.n_blocks, summary.dim, size,
-            summary.complete, flags, modified, manifest,
-        )  # fmt: skip
+            path,
+            dataset,
+            str(manifest["split"]),
+            str(manifest["backbone"]),
+            dict(manifest["fingerprints"]),
+            summary.n_rows,
+            summary.n_skipped,
+            summary.n_blocks,
+            summary.dim,
+            size,
+            summary.complete,
+            flags,
+            modified,
+            manifest,
+        )
     except (CacheError, OSError, KeyError, TypeError, ValueError) as error:
         names = path.parent.parent.name, path.parent.name, path.stem.rpartition("-")[0] or path.stem
         return Entry(path, *names, {}, 0, 0, 0, 0, size, False, ("damaged",), modified, {}, str(error))
@@ -188,9 +199,13 @@ def _asked(entry: Entry) -> tuple[JSON, ...]:
     """
     manifest = entry.manifest
     return (
-        entry.dataset, manifest.get("location"), entry.split, entry.backbone,
-        manifest.get("limit"), bool(manifest.get("random_weights")),
-    )  # fmt: skip
+        entry.dataset,
+        manifest.get("location"),
+        entry.split,
+        entry.backbone,
+        manifest.get("limit"),
+        bool(manifest.get("random_weights")),
+    )
 
 
 def _is_dataset(entry: Entry, names: Collection[str]) -> bool:
@@ -242,9 +257,7 @@ def _is_asked(entry: Entry, asked: Sequence[str]) -> bool:
 def _best(several: Iterable[list[Entry]]) -> list[Entry]:
     """Return the entries of the variant that is taken."""
     variants = {
-        Variant(
-            typed(entries[0].dataset), _grouped(entries[0]), (max(entry.modified for entry in entries),)
-        ): entries
+        Variant(typed(entries[0].dataset), _grouped(entries[0]), (max(entry.modified for entry in entries),)): entries
         for entries in several
-    }  # fmt: skip
+    }
     return variants[taken(list(variants), what="Features")]

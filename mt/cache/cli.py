@@ -50,9 +50,15 @@ def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Calla
 
     @functools.wraps(command)
     def with_selection(
-        paths: tuple[str, ...], datasets: tuple[str, ...], models: tuple[str, ...], splits: tuple[str, ...],
-        cache_dir: str | None, everything: bool = True, *args: P.args, **others: P.kwargs,
-    ) -> None:  # fmt: skip
+        paths: tuple[str, ...],
+        datasets: tuple[str, ...],
+        models: tuple[str, ...],
+        splits: tuple[str, ...],
+        cache_dir: str | None,
+        everything: bool = True,
+        *args: P.args,
+        **others: P.kwargs,
+    ) -> None:
         catalog = Catalog(files.cache_dir(cache_dir))
         if paths:
             found = entries = [_entry(Path(path)) for path in paths]
@@ -209,13 +215,19 @@ def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
 )
 @selection
 @click.option(
-    "--format", "form", type=click.Choice(["npy", "parquet", "csv"]), default="npy", show_default=True,
+    "--format",
+    "form",
+    type=click.Choice(["npy", "parquet", "csv"]),
+    default="npy",
+    show_default=True,
     help="npy: the matrix, with a csv of ids and labels beside it. parquet, csv: everything in one table.",
-)  # fmt: skip
+)
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
     help="The file to write; with several feature files, a folder.",
-)  # fmt: skip
+)
 @options.as_json
 def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
     """Write features with ids and labels for other programs; skipped rows are left out.

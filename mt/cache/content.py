@@ -67,10 +67,13 @@ class _FileState(NamedTuple):
     def of(cls, path: _Name, stat: os.stat_result) -> _FileState:
         inode, device = stat.st_ino, stat.st_dev
         return cls(
-            path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns,
+            path,
+            stat.st_size,
+            stat.st_mtime_ns,
+            stat.st_ctime_ns,
             inode - (1 << 64) if inode >> 63 else inode,  # SQLite's integers have a sign
             device - (1 << 64) if device >> 63 else device,
-        )  # fmt: skip
+        )
 
     @property
     def anywhere(self) -> tuple[int, int, int, int, int]:

@@ -72,11 +72,13 @@ class KnownRows:
         """Return what a manifest says of the rows that are copied."""
         sources = [
             {
-                "file": str(features.path.relative_to(cache_dir)), "fingerprint": features.fingerprints["file"],
-                "rows": n, "batch_size": features.manifest["compute"]["batch_size"],
+                "file": str(features.path.relative_to(cache_dir)),
+                "fingerprint": features.fingerprints["file"],
+                "rows": n,
+                "batch_size": features.manifest["compute"]["batch_size"],
             }
             for features, (_, n) in zip(self.files, self.counts(), strict=True)
-        ]  # fmt: skip
+        ]
         return {"rows": len(self), "from": sources}
 
 

@@ -88,9 +88,10 @@ class Pooler:
 
         state, count = self._state, self._state["count"][:, None]
         parts: dict[str, Callable[[], np.ndarray]] = {
-            "mean": lambda: state["mean"], "max": lambda: state["max"],
+            "mean": lambda: state["mean"],
+            "max": lambda: state["max"],
             "std": lambda: np.sqrt(state["squares"] / np.maximum(count, 1)),
-        }  # fmt: skip
+        }
         pooled = np.concatenate([parts[name]() for name in _PARTS[self.rule]], axis=1)
         return np.where(count > 0, pooled, np.nan).astype(np.float32)
 

@@ -33,11 +33,19 @@ def json_lines(objects: Iterable[dict[str, Any]]) -> None:
 def facts(entry: Entry) -> dict[str, Any]:
     """Return an entry for machines."""
     return {
-        "path": str(entry.path), "dataset": entry.dataset, "split": entry.split, "model": entry.backbone,
-        "rows": entry.n_rows, "skipped": entry.n_skipped, "dim": entry.dim, "bytes": entry.bytes,
-        "complete": entry.complete, "flags": list(entry.flags), "fingerprints": entry.fingerprints,
+        "path": str(entry.path),
+        "dataset": entry.dataset,
+        "split": entry.split,
+        "model": entry.backbone,
+        "rows": entry.n_rows,
+        "skipped": entry.n_skipped,
+        "dim": entry.dim,
+        "bytes": entry.bytes,
+        "complete": entry.complete,
+        "flags": list(entry.flags),
+        "fingerprints": entry.fingerprints,
         "problem": entry.problem,
-    }  # fmt: skip
+    }
 
 
 def details(entry: Entry) -> dict[str, Any]:
@@ -68,9 +76,10 @@ def _counts(entry: Entry) -> dict[str, Any]:
             classes[NO_LABEL] = counted[MISSING]
     groups = features.groups
     return {
-        "classes": classes, "groups": None if groups is None else len(set(groups)),
+        "classes": classes,
+        "groups": None if groups is None else len(set(groups)),
         "columns": sorted(features.columns),
-    }  # fmt: skip
+    }
 
 
 def table(entries: Sequence[Entry]) -> None:
@@ -78,10 +87,17 @@ def table(entries: Sequence[Entry]) -> None:
     rows = []
     for entry in entries:
         state = [*entry.flags, *([f"{entry.n_skipped} skipped"] if entry.n_skipped else [])]
-        rows.append((
-            entry.dataset, entry.split, entry.backbone, f"{entry.n_rows:,}", str(entry.dim), megabytes(entry.bytes),
-            ", ".join(state) or "complete",
-        ))  # fmt: skip
+        rows.append(
+            (
+                entry.dataset,
+                entry.split,
+                entry.backbone,
+                f"{entry.n_rows:,}",
+                str(entry.dim),
+                megabytes(entry.bytes),
+                ", ".join(state) or "complete",
+            )
+        )
     headings = ("dataset", "split", "model", "rows", "dim", "size", "state")
     tables.print_table(headings, rows, numbers=headings[3:6])
 
@@ -91,17 +107,30 @@ def info(entry: Entry) -> None:
     found = details(entry)
     manifest = entry.manifest
     lines: dict[str, Any] = {
-        "file": entry.path, "problem": found["problem"], "state": ", ".join(entry.flags) or "complete",
-        "dataset": entry.dataset, "split": entry.split, "location": manifest.get("location"),
-        "model": entry.backbone, "imported from": _imported(manifest), "rows": _pairs(found.get("status", {})),
-        "dim": f"{entry.dim}, {megabytes(entry.bytes)}", "task": manifest.get("task"),
-        "metric": manifest.get("metric"), "classes": _pairs(found.get("classes", {})),
-        "groups": found.get("groups"), "grouping": manifest.get("grouping"),
-        "columns": ", ".join(found.get("columns", [])), "licence": manifest.get("licence"),
-        "limit": manifest.get("limit"), "fingerprints": _pairs(entry.fingerprints),
-        "compute": _pairs(manifest.get("compute", {})), "also computed on": manifest.get("mixed_compute"),
-        "command": manifest.get("command"), "warnings": "; ".join(manifest.get("warnings", [])),
-    }  # fmt: skip
+        "file": entry.path,
+        "problem": found["problem"],
+        "state": ", ".join(entry.flags) or "complete",
+        "dataset": entry.dataset,
+        "split": entry.split,
+        "location": manifest.get("location"),
+        "model": entry.backbone,
+        "imported from": _imported(manifest),
+        "rows": _pairs(found.get("status", {})),
+        "dim": f"{entry.dim}, {megabytes(entry.bytes)}",
+        "task": manifest.get("task"),
+        "metric": manifest.get("metric"),
+        "classes": _pairs(found.get("classes", {})),
+        "groups": found.get("groups"),
+        "grouping": manifest.get("grouping"),
+        "columns": ", ".join(found.get("columns", [])),
+        "licence": manifest.get("licence"),
+        "limit": manifest.get("limit"),
+        "fingerprints": _pairs(entry.fingerprints),
+        "compute": _pairs(manifest.get("compute", {})),
+        "also computed on": manifest.get("mixed_compute"),
+        "command": manifest.get("command"),
+        "warnings": "; ".join(manifest.get("warnings", [])),
+    }
     for name, value in lines.items():
         if value not in (None, "", [], {}):
             click.echo(f"{name + ':':<18}{value}")
@@ -116,9 +145,7 @@ def _imported(manifest: dict[str, Any]) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(
-        _pairs(value) if isinstance(value, dict) else f"{name} {value}" for name, value in values.items()
-    )
+    return ", ".join(_pairs(value) if isinstance(value, dict) else f"{name} {value}" for name, value in values.items())
 
 
 def report(found: Verification) -> None:
@@ -135,12 +162,15 @@ def report(found: Verification) -> None:
 def report_facts(found: Verification) -> dict[str, Any]:
     """Return what verification found in one file, for machines; a damaged block with all its ids."""
     return {
-        "path": str(found.path), "ok": not found.problem, "blocks": found.blocks, "checked": found.checked,
+        "path": str(found.path),
+        "ok": not found.problem,
+        "blocks": found.blocks,
+        "checked": found.checked,
         "problem": found.problem,
         "damaged": [
             {"block": one.block, "start": one.start, "stop": one.stop, "ids": list(one.ids)} for one in found.damages
         ],
-    }  # fmt: skip
+    }
 
 
 def paths(found: Iterable[tuple[Path, str]]) -> None:

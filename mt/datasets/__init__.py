@@ -41,7 +41,7 @@ __all__ = [
     "Split",
     "draw_splits",
     "load_dataset",
-]  # fmt: skip
+]
 
 _WHERE = {"folder": "folder", "table": "file"}  # what the place in a name is
 
@@ -77,9 +77,15 @@ def load_dataset(
     if download and not spec.downloads:
         raise InputError(f"'{family}' cannot be downloaded for you. {spec.obtain}")
     request = DatasetRequest(
-        name=name, argument=argument, spec=spec, data_dir=files.data_dir(data_dir), download=download,
-        settings=settings, on_error=on_error, index=index,
-    )  # fmt: skip
+        name=name,
+        argument=argument,
+        spec=spec,
+        data_dir=files.data_dir(data_dir),
+        download=download,
+        settings=settings,
+        on_error=on_error,
+        index=index,
+    )
     module, function = spec.loader.split(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(request)
     dataset = _with_crossing_groups_noted(replace(validated(dataset), settings=settings))

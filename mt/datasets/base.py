@@ -133,8 +133,9 @@ class Split:
         secret = salt()
         names = {
             name: [hashed(f"{name}:{value}", secret) for value in values]
-            for name, values in self.columns.items() if name in PERSONAL
-        }  # fmt: skip
+            for name, values in self.columns.items()
+            if name in PERSONAL
+        }
         return replace(
             rows,
             ids=[hashed_id(id_, secret) for id_ in self.ids],

@@ -113,8 +113,10 @@ def _print(report: Report) -> None:
         note(f"Warning: {warning}")
     for text in report.notes:
         note(f"Note: {text}")
-    kinds = {kind: [problem for problem in report.problems if problem.kind == kind]
-             for kind in dict.fromkeys(problem.kind for problem in report.problems)}  # fmt: skip
+    kinds = {
+        kind: [problem for problem in report.problems if problem.kind == kind]
+        for kind in dict.fromkeys(problem.kind for problem in report.problems)
+    }
     for kind, problems in kinds.items():
         click.echo(f"\n{kind}: {len(problems):,}")
         for problem in problems[:SHOWN]:

@@ -29,9 +29,24 @@ from mt.errors import MissingExtraError
 from mt.system.device import cores
 
 _PHOTOGRAPHS = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".mpo", ".jp2", ".j2k", ".tif", ".tiff", ".bmp", ".gif", ".webp",
-    ".ppm", ".pgm", ".pbm", ".pnm",
-)  # fmt: skip
+    ".png",
+    ".apng",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".mpo",
+    ".jp2",
+    ".j2k",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = frozenset((*_PHOTOGRAPHS, *DICOM_SUFFIXES))
 
@@ -292,7 +307,9 @@ class ImageFiles:
         hashes = dict(zip(present, index.sha256_many(present, label="hashing images"), strict=True))
         readers = self._own_readers(present) if self.content(index).get("readers") else {}
         return [
-            UNKNOWN if place in self.absent else of_file(
+            UNKNOWN
+            if place in self.absent
+            else of_file(
                 hashes[self.paths[place]],
                 {
                     **({} if self.frames is None else {"frame": self.frames[place]}),
@@ -300,7 +317,7 @@ class ImageFiles:
                 },
             )
             for place in places
-        ]  # fmt: skip
+        ]
 
     @staticmethod
     def _own_readers(paths: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -20,24 +20,36 @@ _OPTIONS = (
     click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path."),
     click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:."),
     click.option(
-        "--intensity", default="auto", show_default=True, metavar="RULE",
+        "--intensity",
+        default="auto",
+        show_default=True,
+        metavar="RULE",
         help="What becomes black and white: auto (as the file says), full, minmax, percentile:LOW,HIGH, window:C,W.",
     ),
     click.option(
-        "--frame", metavar="first|middle|N|all",
+        "--frame",
+        metavar="first|middle|N|all",
         help="Which of several pages or frames; all: one row per frame.  [default: refuse such files]",
     ),
     click.option("--voi", metavar="N|NAME", help="Which window of a DICOM file.  [default: the first]"),
     click.option(
-        "--max-pixels", type=click.IntRange(min=1), metavar="N",
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        metavar="N",
         help="Refuse images of more pixels.  [default: 89478485]",
     ),
     click.option(
-        "--decoder", type=click.Choice(["pillow", "device"]), default="pillow", show_default=True,
+        "--decoder",
+        type=click.Choice(["pillow", "device"]),
+        default="pillow",
+        show_default=True,
         help="What decodes JPEG files; device: a CUDA card (nvJPEG), whose pixels differ from Pillow's.",
     ),
     click.option(
-        "--column", "columns", multiple=True, metavar="NAME",
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="NAME",
         help="Keep a DICOM attribute with each row (repeatable): sex, age, view, modality, ..., or all.",
     ),
     click.option("--hash-groups", is_flag=True, help="For table:, store the patient hashed, never as written."),
@@ -47,23 +59,25 @@ _OPTIONS = (
     click.option(
         "--uncertain", type=click.Choice(["ignore", "0", "1"]), help="For table:, what -1 in a label column means."
     ),
+    click.option("--blank", type=click.Choice(["ignore", "0"]), help="For table:, what an empty label cell means."),
     click.option(
-        "--blank", type=click.Choice(["ignore", "0"]), help="For table:, what an empty label cell means."
-    ),
-    click.option(
-        "--separator", metavar="NAME",
+        "--separator",
+        metavar="NAME",
         help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: found out]",
     ),
     click.option("--image-column", metavar="NAME", help="For table:, the images.  [default: image, filename, ...]"),
     click.option(
-        "--label-column", "label_columns", multiple=True, metavar="NAME",
+        "--label-column",
+        "label_columns",
+        multiple=True,
+        metavar="NAME",
         help="For table:, class names, or 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
     ),
     click.option(
         "--group-column", metavar="NAME|none", help="For table:, the patient.  [default: group, patient, case_id, ...]"
     ),
     click.option("--missing-group", type=click.Choice(["own"]), help="For table:, what a row without a patient is."),
-)  # fmt: skip
+)
 
 
 def dataset_settings(command: F) -> F:

@@ -20,8 +20,15 @@ from mt.types import Task
 
 # Fields that only a table has a use for.
 OF_TABLES = (
-    "hash_groups", "uncertain", "blank", "separator", "image_column", "label_columns", "group_column", "missing_group",
-)  # fmt: skip
+    "hash_groups",
+    "uncertain",
+    "blank",
+    "separator",
+    "image_column",
+    "label_columns",
+    "group_column",
+    "missing_group",
+)
 WHOLE_NUMBERS = ("seed", "max_pixels")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
@@ -89,8 +96,10 @@ class DatasetSettings:
         object.__setattr__(self, "label_columns", tuple(self.label_columns))
         _ = self.decoding
         for name, known in (
-            ("uncertain", ("ignore", "0", "1")), ("blank", ("ignore", "0")), ("missing_group", ("own",)),
-        ):  # fmt: skip
+            ("uncertain", ("ignore", "0", "1")),
+            ("blank", ("ignore", "0")),
+            ("missing_group", ("own",)),
+        ):
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise InputError(f"{option_of(name)} {value} is not a choice: expected {', '.join(known)}.")
@@ -178,9 +187,7 @@ def dataset_choice(command: F) -> F:
     """Add the options; the command's `datasets` come with them, in the brackets of their names."""
 
     @functools.wraps(command)
-    def with_choice(
-        *args: object, datasets: tuple[str, ...], cache_dir: str | None = None, **values: object
-    ) -> Any:
+    def with_choice(*args: object, datasets: tuple[str, ...], cache_dir: str | None = None, **values: object) -> Any:
         given = {field.name: values.pop(field.name) for field in fields(DatasetSettings)}
         asked = {name: value for name, value in given.items() if not (value is None or value is False or value == ())}
         if asked:

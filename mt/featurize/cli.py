@@ -35,22 +35,30 @@ class BatchSize(click.ParamType[int | None]):
 @dataset_settings
 @options.cache_dir
 @click.option(
-    "--weights", multiple=True, metavar="[MODEL=]FILE|random",
+    "--weights",
+    multiple=True,
+    metavar="[MODEL=]FILE|random",
     help="Weights from a file, or seeded random ones (for tests).  [default: the published ones]",
 )
 @click.option(
-    "--embedding", "embeddings", multiple=True, metavar="RULE",
+    "--embedding",
+    "embeddings",
+    multiple=True,
+    metavar="RULE",
     help="Embedding rule (repeatable): pooled, cls, mean, cls+mean or cls4.  [default: the model's own]",
 )
 @click.option(
-    "--views", metavar="NAME",
+    "--views",
+    metavar="NAME",
     help="Average the embeddings of views: flips, fivecrop or d4.  [default: the image alone]",
 )
 @options.trust_remote_code
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the network's input.  [default: its own]")
 @device_options
 @click.option(
-    "--precision", default="float32", show_default=True,
+    "--precision",
+    default="float32",
+    show_default=True,
     help="Arithmetic of the network: float32, tf32, bfloat16 or float16.",
 )
 @click.option("--dtype", default="float32", show_default=True, help="Stored numbers: float32 or float16.")
@@ -58,17 +66,24 @@ class BatchSize(click.ParamType[int | None]):
 @click.option("--workers", type=int, help="Threads that decode images.  [default: one per core, at most 16]")
 @click.option("--limit", type=int, metavar="N", help="At most N rows per split, for a trial run.")
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
     help="An unreadable image: raise (stop) or skip (keep its row, marked).",
 )
 @click.option("--overwrite", is_flag=True, help="Compute complete files again.")
 @click.option("--rehash", is_flag=True, help="Hash every file again, even if its size and times are unchanged.")
 @click.option(
-    "--allow-mixed", is_flag=True,
+    "--allow-mixed",
+    is_flag=True,
     help="Resume a file that another device or other versions began; the file records it.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
     help="How long to wait for another writer.  [default: 0]",
 )
 @options.as_json
@@ -110,15 +125,32 @@ def featurize(
     options.required(models, "--model", see="mt models")
     options.required(datasets, "--dataset", see="mt datasets")
     compute = Compute(
-        device=device, precision=precision, dtype=dtype, batch_size=batch_size, workers=workers,
-        on_error=on_error, overwrite=overwrite, allow_mixed=allow_mixed, wait=wait,
-    )  # fmt: skip
+        device=device,
+        precision=precision,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,
+        overwrite=overwrite,
+        allow_mixed=allow_mixed,
+        wait=wait,
+    )
     request = FeaturizeRequest(
-        datasets, models, splits, data_dir=Path(data_dir) if data_dir else None, download=download,
-        settings=settings, cache_dir=Path(cache_dir) if cache_dir else None, weights=weights,
-        image_size=image_size, limit=limit, embeddings=embeddings, views=views,
-        trust_remote_code=trust_remote_code, compute=compute,
-    )  # fmt: skip
+        datasets,
+        models,
+        splits,
+        data_dir=Path(data_dir) if data_dir else None,
+        download=download,
+        settings=settings,
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        weights=weights,
+        image_size=image_size,
+        limit=limit,
+        embeddings=embeddings,
+        views=views,
+        trust_remote_code=trust_remote_code,
+        compute=compute,
+    )
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):
             progress.note(f"Warning: {warning}")

@@ -51,9 +51,13 @@ def _dataset(request: FeaturizeRequest, dataset: Dataset | str, index: ContentIn
     if isinstance(dataset, Dataset):
         return dataset
     return load_dataset(
-        dataset, request.data_dir, settings=request.settings, download=request.download,
-        on_error=request.compute.on_error, index=index,
-    )  # fmt: skip
+        dataset,
+        request.data_dir,
+        settings=request.settings,
+        download=request.download,
+        on_error=request.compute.on_error,
+        index=index,
+    )
 
 
 def _extract(
@@ -61,9 +65,12 @@ def _extract(
 ) -> list[Result]:
     dataset = plan.limited(dataset, request.limit)
     todo = plan.targets(
-        dataset, plan.chosen_splits(dataset, request.splits), [backbones.identity(m) for m in backbones.models],
-        cache_dir=files.cache_dir(request.cache_dir), index=index,
-    )  # fmt: skip
+        dataset,
+        plan.chosen_splits(dataset, request.splits),
+        [backbones.identity(m) for m in backbones.models],
+        cache_dir=files.cache_dir(request.cache_dir),
+        index=index,
+    )
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}
     if pending:
@@ -71,9 +78,15 @@ def _extract(
 
         needed = {name: backbones.load(name) for name in dict.fromkeys(target.model for target in pending)}
         results = run(
-            dataset, pending, needed, request.compute, content=dataset.describe(index), limit=request.limit,
-            weights=backbones.weights, index=index,
-        )  # fmt: skip
+            dataset,
+            pending,
+            needed,
+            request.compute,
+            content=dataset.describe(index),
+            limit=request.limit,
+            weights=backbones.weights,
+            index=index,
+        )
     return [results.get(target.path) or _found(dataset, target) for target in todo]
 
 

@@ -42,9 +42,14 @@ class LoadedBackbones:
             from mt.system.device import pick_device
 
             self._loaded[model] = load_backbone(
-                model, self.weights[model], pick_device(self._compute.device), self._image_size,
-                precision=self._compute.precision, index=self._index, trust_remote_code=self._trusted,
-            )  # fmt: skip
+                model,
+                self.weights[model],
+                pick_device(self._compute.device),
+                self._image_size,
+                precision=self._compute.precision,
+                index=self._index,
+                trust_remote_code=self._trusted,
+            )
             for line in self._loaded[model].notes:
                 progress.note(line)
         return self._loaded[model]

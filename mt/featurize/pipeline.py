@@ -59,9 +59,7 @@ def _batches(jobs: Sequence[Job]) -> dict[int, np.ndarray]:
     return dict(sorted(found.items()))
 
 
-def run_pass(
-    split: Split, jobs: Sequence[Job], *, workers: int, on_error: str, advance: Advance
-) -> None:
+def run_pass(split: Split, jobs: Sequence[Job], *, workers: int, on_error: str, advance: Advance) -> None:
     """Fill every missing block of every job, reading each image that is not known once, and write blocks as they fill.
 
     All jobs share block and batch size, and which rows are known.  What was finished stays when the pass is cut short.
@@ -78,9 +76,13 @@ def run_pass(
     feed = None if device.type == "cpu" else Feed(device, geometries_of(recipes), batch_size)
     with _BlockWriter(jobs) as sink:
         read = read_batches(
-            split, list(batches.values()), batch_size=batch_size, recipes=recipes, workers=workers,
+            split,
+            list(batches.values()),
+            batch_size=batch_size,
+            recipes=recipes,
+            workers=workers,
             device=None if feed is None else device,
-        )  # fmt: skip
+        )
         for number, batch in zip(batches, read, strict=True):
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")

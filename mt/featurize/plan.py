@@ -102,9 +102,7 @@ def targets(
             parts = {"backbone": identity.fingerprint, "dataset": content, "split": rows}
             file = digest(parts)
             path = feature_path(cache_dir, dataset.name, split, identity.name, file)
-            planned.append(
-                Target(split, identity.name, identity.dim, path, {**parts, "file": file}, is_complete(path))
-            )
+            planned.append(Target(split, identity.name, identity.dim, path, {**parts, "file": file}, is_complete(path)))
     return planned
 
 

@@ -104,9 +104,7 @@ class _Decode:
     rows: how many are decoded together.
     """
 
-    def __init__(
-        self, split: Split, geometries: Mapping[Hashable, Preprocess], device: torch.device | None
-    ) -> None:
+    def __init__(self, split: Split, geometries: Mapping[Hashable, Preprocess], device: torch.device | None) -> None:
         self.split, self.geometries, self.device = split, geometries, device
         images, self._there = split.images, None
         if device is not None and isinstance(images, ImageFiles) and images.on_device:

@@ -32,18 +32,26 @@ class Reuse:
 
 
 def planned(
-    target: Target, manifest: dict[str, Any], content: Sequence[bytes] | None, compute: Compute, embedder: Embedder,
-    *, rows: int,
-) -> Reuse:  # fmt: skip
+    target: Target,
+    manifest: dict[str, Any],
+    content: Sequence[bytes] | None,
+    compute: Compute,
+    embedder: Embedder,
+    *,
+    rows: int,
+) -> Reuse:
     """Return what a file that is made now can copy; nothing with `--overwrite`, and what a partial file has stays."""
     nothing = Reuse(manifest, content, nothing_known(rows, target.dim))
     resumes = partial_path(target.path).exists() and not compute.overwrite
     if content is None or compute.overwrite or resumes or target.complete:
         return nothing
     known, (batch_size, threads) = find_known(
-        _wanted(target, manifest, content, compute), cache_of(target.path), same_bits=same_bits(embedder),
-        any_pace=compute.batch_size is None, any_compute=compute.allow_mixed,
-    )  # fmt: skip
+        _wanted(target, manifest, content, compute),
+        cache_of(target.path),
+        same_bits=same_bits(embedder),
+        any_pace=compute.batch_size is None,
+        any_compute=compute.allow_mixed,
+    )
     if not len(known):
         return nothing
     manifest = manifest | {COPIED: known.described(cache_of(target.path))}
@@ -59,9 +67,11 @@ def settled(reuse: Reuse, target: Target, manifest: dict[str, Any], compute: Com
     if created or reuse.content is None:
         return reuse
     known = recorded(
-        _wanted(target, manifest, reuse.content, compute), manifest.get(COPIED), partial_path(target.path),
+        _wanted(target, manifest, reuse.content, compute),
+        manifest.get(COPIED),
+        partial_path(target.path),
         cache_of(target.path),
-    )  # fmt: skip
+    )
     return replace(reuse, manifest=manifest, known=known)
 
 
@@ -100,9 +110,14 @@ def same_bits(embedder: Embedder) -> SameBits:
 
 def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> WantedRows:
     return WantedRows(
-        target.model, target.fingerprints["backbone"], target.dim, compute.dtype, manifest.get("decoding", {}),
-        manifest["compute"], content,
-    )  # fmt: skip
+        target.model,
+        target.fingerprints["backbone"],
+        target.dim,
+        compute.dtype,
+        manifest.get("decoding", {}),
+        manifest["compute"],
+        content,
+    )
 
 
 def _marked(manifest: dict[str, Any], known: KnownRows) -> dict[str, Any]:

@@ -66,9 +66,11 @@ def run(
     if dataset.settings.decoder == "device":
         nvjpeg.require(device)  # before any file is made
     made, most = embedders(
-        list(backbones.values()), device, precision=compute.precision,
+        list(backbones.values()),
+        device,
+        precision=compute.precision,
         batch_size=compute.batch_size or AUTO_BATCH_SIZE.get(device.type, AUTO_BATCH_SIZE["cuda"]),
-    )  # fmt: skip
+    )
     images = sum(len(dataset.splits[split]) for split in {target.split for target in targets})
     if compute.precision == "float32" and images >= MANY and computes_bfloat16_fast(device):
         progress.note(BFLOAT16)
@@ -76,27 +78,40 @@ def run(
     with ExitStack() as open_files:
         manifests = [
             manifest(
-                dataset, target, backbones[target.model], content=content, limit=limit,
+                dataset,
+                target,
+                backbones[target.model],
+                content=content,
+                limit=limit,
                 how=compute_description(
-                    device, precision=compute.precision,
+                    device,
+                    precision=compute.precision,
                     batch_size=_batch_size(len(dataset.splits[target.split]), most, device, compute),
                 ),
                 again=command(
-                    dataset, target, compute, description=backbones[target.model].description, limit=limit,
+                    dataset,
+                    target,
+                    compute,
+                    description=backbones[target.model].description,
+                    limit=limit,
                     weights=weights[target.model],
                 ),
             )
             for target in targets
-        ]  # fmt: skip
+        ]
         hashes = {split: dataset.splits[split].row_hashes(index) for split in {target.split for target in targets}}
         embedder_of = {embedder.backbone.name: embedder for embedder in made}
         reuses = {
             target: reuse.planned(
-                target, content, hashes[target.split], compute, embedder_of[target.model],
+                target,
+                content,
+                hashes[target.split],
+                compute,
+                embedder_of[target.model],
                 rows=len(dataset.splits[target.split]),
             )
             for target, content in zip(targets, manifests, strict=True)
-        }  # fmt: skip
+        }
         writers = _reserve(dataset, reuses, compute, open_files)
         jobs = {
             target: _job(embedder_of[target.model], writer, reuses[target], target, compute)
@@ -152,9 +167,14 @@ def manifest(
 
 
 def command(
-    dataset: Dataset, target: Target, compute: Compute, *, description: Mapping[str, Any], limit: int | None,
+    dataset: Dataset,
+    target: Target,
+    compute: Compute,
+    *,
+    description: Mapping[str, Any],
+    limit: int | None,
     weights: str | None,
-) -> str:  # fmt: skip
+) -> str:
     """Return the command that makes, or finishes, a feature file in the default cache folder."""
     name, place = loadable_name(dataset.name, dataset.location), data_dir_of(dataset.name, dataset.location)
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
@@ -191,11 +211,16 @@ def _reserve(
             rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
             writers[target] = open_files.enter_context(
                 FeatureWriter.open(
-                    target.path, rows, planned.manifest,
-                    dim=target.dim, dtype=compute.dtype, block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
-                    content=planned.content, existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
+                    target.path,
+                    rows,
+                    planned.manifest,
+                    dim=target.dim,
+                    dtype=compute.dtype,
+                    block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
+                    content=planned.content,
+                    existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
                 )
-            )  # fmt: skip
+            )
     except BaseException:  # an interrupt, too
         for writer in writers.values():
             if writer.created:
@@ -233,18 +258,16 @@ def _one_pass(
     began = time.monotonic()
     try:
         run_pass(
-            split, list(jobs.values()),
-            workers=compute.workers or decoders(), on_error=compute.on_error, advance=advance,
-        )  # fmt: skip
+            split,
+            list(jobs.values()),
+            workers=compute.workers or decoders(),
+            on_error=compute.on_error,
+            advance=advance,
+        )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "Finished blocks are in the cache. Run the same command again to resume."
-        ) from None
+        raise KeyboardInterrupt("Finished blocks are in the cache. Run the same command again to resume.") from None
     seconds = time.monotonic() - began
-    return {
-        target.path: _finish(dataset, target, job, computed[target], seconds)
-        for target, job in jobs.items()
-    }
+    return {target.path: _finish(dataset, target, job, computed[target], seconds) for target, job in jobs.items()}
 
 
 def _finish(dataset: Dataset, target: Target, job: Job, computed: int, seconds: float) -> Result:

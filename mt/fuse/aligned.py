@@ -45,10 +45,13 @@ def _join(pairs: list[Pair]) -> Pair:
                 f"'{pairs[number].model}' and '{twin}' are the same model on '{first.dataset}'. Name others."
             )
     return Pair(
-        first.dataset, first.test_dataset, " + ".join(pair.model for pair in pairs),
-        tuple(pair.train[0] for pair in pairs), tuple(pair.test[0] for pair in pairs),
+        first.dataset,
+        first.test_dataset,
+        " + ".join(pair.model for pair in pairs),
+        tuple(pair.train[0] for pair in pairs),
+        tuple(pair.test[0] for pair in pairs),
         tuple(entry for pair in pairs for entry in pair.val),
-    )  # fmt: skip
+    )
 
 
 def leave_one_out(pair: Pair) -> list[Pair]:
@@ -60,10 +63,13 @@ def leave_one_out(pair: Pair) -> list[Pair]:
     def without(number: int) -> Pair:
         kept = [other for other in range(len(models)) if other != number]
         return Pair(
-            pair.dataset, pair.test_dataset, " + ".join(models[k] for k in kept),
-            tuple(pair.train[k] for k in kept), tuple(pair.test[k] for k in kept),
+            pair.dataset,
+            pair.test_dataset,
+            " + ".join(models[k] for k in kept),
+            tuple(pair.train[k] for k in kept),
+            tuple(pair.test[k] for k in kept),
             tuple(pair.val[k] for k in kept if pair.val),
-        )  # fmt: skip
+        )
 
     return [without(number) for number in range(len(models))]
 
@@ -120,8 +126,10 @@ def _rows_like(first: CaseFeatures, other: CaseFeatures) -> Array:
     lacking = [name for name in first.ids if name not in theirs]
     extra = [name for name in other.ids if name not in ours]
     if lacking or extra:
-        raise InputError(f"{names} hold other cases: {_some('only in the first', lacking)}"
-                         f"{_some('only in the second', extra)}Make both from the same files.")  # fmt: skip
+        raise InputError(
+            f"{names} hold other cases: {_some('only in the first', lacking)}"
+            f"{_some('only in the second', extra)}Make both from the same files."
+        )
     order = order_of(first.ids, other.ids)
     labels = other.labels[order]
     different = np.flatnonzero((first.labels != labels).reshape(len(labels), -1).any(axis=1))

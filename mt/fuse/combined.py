@@ -61,11 +61,20 @@ def save_combined(folder: ModelFolder, question: Question, fitted: CombinedProbe
     """Write combined probes with all that is needed to predict later."""
     parts = [taken_apart(probe) for probe in fitted.probes]
     tensors = {f"{number}.{name}": array for number, (some, _) in enumerate(parts) for name, array in some.items()}
-    folder.write(question, fit, tensors, {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "rule": fitted.rule, "task": fit.outcome["task"],
-        "n_classes": len(fit.outcome["class_names"]), "probes": [rebuild for _, rebuild in parts],
-        "backbones": described([question.pair.train[place] for place in fitted.models]),
-    })  # fmt: skip
+    folder.write(
+        question,
+        fit,
+        tensors,
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "rule": fitted.rule,
+            "task": fit.outcome["task"],
+            "n_classes": len(fit.outcome["class_names"]),
+            "probes": [rebuild for _, rebuild in parts],
+            "backbones": described([question.pair.train[place] for place in fitted.models]),
+        },
+    )
 
 
 def read_combined(file: Path, about: Mapping[str, Any]) -> CombinedProbes:

@@ -96,10 +96,16 @@ class DVMEClassifier(_Fused):
     """
 
     def __init__(
-        self, groups_of_columns: Columns | None = None, *, recipes: Sequence[str] = CHOICES["dvme"], width: int = 512,
-        heads: int = 8, class_weight: Literal["balanced"] | None = None, random_state: RandomState = 0,
+        self,
+        groups_of_columns: Columns | None = None,
+        *,
+        recipes: Sequence[str] = CHOICES["dvme"],
+        width: int = 512,
+        heads: int = 8,
+        class_weight: Literal["balanced"] | None = None,
+        random_state: RandomState = 0,
         device: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.groups_of_columns = groups_of_columns
         self.recipes = recipes
         self.width = width
@@ -117,13 +123,22 @@ class DVMEClassifier(_Fused):
     def _fit(self, X: list[Array], number: Array, groups: Array | None, task: str) -> None:
         options = DVMEOptions(recipes_of(self.recipes), self.class_weight, self.width, self.heads)
         self.model_: FittedDVME = fit_dvme(
-            X, number, task=task, n_classes=len(self.classes_), groups=groups, options=options,
-            seed=seed_of(self.random_state), device=self.device,
-        )  # fmt: skip
+            X,
+            number,
+            task=task,
+            n_classes=len(self.classes_),
+            groups=groups,
+            options=options,
+            seed=seed_of(self.random_state),
+            device=self.device,
+        )
         choice = self.model_.choice
         self.recipe_, self.epochs_, self.C_, self.selection_ = (
-            choice.recipe.name, choice.epochs, choice.C, choice.scores,
-        )  # fmt: skip
+            choice.recipe.name,
+            choice.epochs,
+            choice.C,
+            choice.scores,
+        )
 
     def _probabilities(self, X: list[Array]) -> Array:
         return self.model_.probabilities(X)

@@ -23,9 +23,7 @@ from mt.types import Array, LabelledRows
 Joined = LabelledRows[tuple[Array, ...]]
 
 
-def fused_out_of_fold(
-    question: Question, budget: Joined, fitting: Fitting, places: Sequence[int]
-) -> Array | None:
+def fused_out_of_fold(question: Question, budget: Joined, fitting: Fitting, places: Sequence[int]) -> Array | None:
     """Return the probabilities of a budget's rows by fits that did not see them; None where no fold can be held out.
 
     places: the models that a rule of single models is made of.
@@ -40,9 +38,15 @@ def fused_out_of_fold(
 
     def refit(rows: Joined) -> Predict:
         fitted = fit_dvme(
-            rows.X, rows.y, task=fitting.task, n_classes=fitting.n_classes, groups=rows.groups,
-            options=DVMEOptions(recipes_of(CHOICES[question.method])), seed=question.seed, device=fitting.device,
-        )  # fmt: skip
+            rows.X,
+            rows.y,
+            task=fitting.task,
+            n_classes=fitting.n_classes,
+            groups=rows.groups,
+            options=DVMEOptions(recipes_of(CHOICES[question.method])),
+            seed=question.seed,
+            device=fitting.device,
+        )
         return fitted.probabilities
 
     return cross_fitted(budget, _task(question, fitting), refit)

@@ -17,7 +17,7 @@ from mt.fuse.saved import save_dvme
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.protocols import Fitting, Probe
 from mt.probe.questions import Pair, Question
-from mt.probe.run import Opening, fit_probe, open_cases, row_flags, versions
+from mt.probe.run import Opening, fit_probe, open_cases, row_flags
 from mt.probe.saved import ModelFolder
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array
@@ -52,9 +52,15 @@ class Fuser:
     """
 
     def __init__(
-        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, probes: Mapping[str, list[Question]],
-        folder: ModelFolder | None = None, decider: Decider | None = None, opened: Opening = open_cases,
-    ) -> None:  # fmt: skip
+        self,
+        fitting: Fitting,
+        store: ScoreStore,
+        draws: DrawSource,
+        probes: Mapping[str, list[Question]],
+        folder: ModelFolder | None = None,
+        decider: Decider | None = None,
+        opened: Opening = open_cases,
+    ) -> None:
         self.fitting, self.store, self.draws, self.probes, self.folder = fitting, store, draws, probes, folder
         self.decider, self.opened = decider, opened
         self._loaded: tuple[Pair, AlignedFeatures] | None = None
@@ -72,18 +78,27 @@ class Fuser:
         """Return what is kept of a fit: its test probabilities, and how they came about."""
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
         found = {
-            "best-single": self._best_single, "average": self._average, "concat": self._concat, "blend": self._concat,
-        }.get(question.method, self._dvme)(question, joined, drawn.rows)  # fmt: skip
+            "best-single": self._best_single,
+            "average": self._average,
+            "concat": self._concat,
+            "blend": self._concat,
+        }.get(question.method, self._dvme)(question, joined, drawn.rows)
         probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
         if self.decider:
             self._keep_out_of_fold(self.decider, question, joined, drawn.rows, found["settings"])
         flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
         outcome = {
-            "task": fitting.task, "class_names": list(joined.first.train.class_names),
-            "protocol": fitting.protocol.name, "solver": self.fitting.solver_name, "select": "folds", "flags": flags,
-            "realised": drawn.realised, "n_labels": len(drawn.rows),
-            "versions": {**versions(fitting), "fuse": REVISION}, **found,
-        }  # fmt: skip
+            "task": fitting.task,
+            "class_names": list(joined.first.train.class_names),
+            "protocol": fitting.protocol.name,
+            "solver": self.fitting.solver_name,
+            "select": "folds",
+            "flags": flags,
+            "realised": drawn.realised,
+            "n_labels": len(drawn.rows),
+            "versions": {**fitting.versions(), "fuse": REVISION},
+            **found,
+        }
         fit = Fit(question.identity, *self._digests, drawn.rows, probabilities, outcome)
         if self.folder and isinstance(fitted, CombinedProbes):
             save_combined(self.folder, question, fitted, fit)
@@ -142,9 +157,13 @@ class Fuser:
         budget, fitting = joined.drawn(rows), self.fitting.on(joined.task, joined.first.n_classes)
         fitted = fit_probe(budget.with_features(budget.X[place]), fitting, seed=question.seed)
         return Single(
-            self.probes[question.identity][place].pair.model, fitted.probe.probabilities(joined.test[place]),
-            fitted.settings, fitted.selection, tuple(fitted.flags), fitted.probe,
-        )  # fmt: skip
+            self.probes[question.identity][place].pair.model,
+            fitted.probe.probabilities(joined.test[place]),
+            fitted.settings,
+            fitted.selection,
+            tuple(fitted.flags),
+            fitted.probe,
+        )
 
     def _best_single(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe whose chosen penalty had the best score on held-out rows of the budget."""
@@ -154,11 +173,12 @@ class Fuser:
         best = singles[place]
         known = {one.model: score for one, score in zip(singles, scores, strict=True) if np.isfinite(score)}
         return {
-            "probabilities": best.probabilities, "fitted": _combined("best-single", [best], [place]),
+            "probabilities": best.probabilities,
+            "fitted": _combined("best-single", [best], [place]),
             "settings": {"model": best.model, **best.settings},
             "selection": {"metric": "negative log_loss", "source": "folds", "models": known},
             "flags": [flag for flag in best.flags if flag == "fixed_C"],
-        }  # fmt: skip
+        }
 
     def _average(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the mean of the single models' probabilities."""
@@ -166,8 +186,10 @@ class Fuser:
         return {
             "probabilities": mean_of([single.probabilities for single in singles]),
             "fitted": _combined("average", singles, range(len(singles))),
-            "settings": {single.model: dict(single.settings) for single in singles}, "selection": {}, "flags": [],
-        }  # fmt: skip
+            "settings": {single.model: dict(single.settings) for single in singles},
+            "selection": {},
+            "flags": [],
+        }
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings, by the method's protocol."""
@@ -178,25 +200,36 @@ class Fuser:
         if fitted.folded is not None:
             selection["log_loss"] = float(np.nanmean(fitted.folded.losses()))
         return {
-            "probabilities": fitted.probe.probabilities(joined.concatenated_test), "settings": fitted.settings,
+            "probabilities": fitted.probe.probabilities(joined.concatenated_test),
+            "settings": fitted.settings,
             "fitted": CombinedProbes(question.method, (fitted.probe,), tuple(range(len(joined.test)))),
-            "selection": selection, "flags": list(fitted.flags),
-        }  # fmt: skip
+            "selection": selection,
+            "flags": list(fitted.flags),
+        }
 
     def _dvme(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return DVME, with the attention that each model receives on the test cases."""
         budget = joined.drawn(rows)
         fitted = fit_dvme(
-            budget.X, budget.y, task=joined.task, n_classes=joined.first.n_classes, groups=budget.groups,
-            options=DVMEOptions(recipes_of(CHOICES[question.method])), seed=question.seed, device=self.fitting.device,
-        )  # fmt: skip
+            budget.X,
+            budget.y,
+            task=joined.task,
+            n_classes=joined.first.n_classes,
+            groups=budget.groups,
+            options=DVMEOptions(recipes_of(CHOICES[question.method])),
+            seed=question.seed,
+            device=self.fitting.device,
+        )
         probabilities, received = fitted.predict(joined.test)
         choice = fitted.choice
         return {
-            "probabilities": probabilities, "fitted": fitted, "flags": list(choice.flags), "selection": choice.scores,
+            "probabilities": probabilities,
+            "fitted": fitted,
+            "flags": list(choice.flags),
+            "selection": choice.scores,
             "settings": {"recipe": choice.recipe.settings(), "epochs": choice.epochs, "C": choice.C},
             "attention": attention_by_class(question.pair, joined, received),
-        }  # fmt: skip
+        }
 
 
 def _combined(rule: str, singles: Sequence[Single], places: Sequence[int]) -> CombinedProbes | None:

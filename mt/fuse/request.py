@@ -59,10 +59,16 @@ class FuseRequest:
 
     def checked_folds(self) -> int:
         """Return the number of test folds.  Raises InputError for options that do not go with them."""
-        return checked_folds(self.test_folds, self.repeats, {
-            "--draw-file": self.draw_file, "--save": self.save, "--threshold": self.threshold,
-            "--calibrate": self.calibrate,
-        })  # fmt: skip
+        return checked_folds(
+            self.test_folds,
+            self.repeats,
+            {
+                "--draw-file": self.draw_file,
+                "--save": self.save,
+                "--threshold": self.threshold,
+                "--calibrate": self.calibrate,
+            },
+        )
 
     def check(self) -> None:
         """Raise InputError for models or options that do not go together."""

@@ -23,10 +23,8 @@ from mt.probe.run import (
     Answers,
     Prober,
     ask_decided,
-    decider_of,
     decisions_of,
     folded_of,
-    shown_metrics,
 )
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.declared import declare_primary, metrics_asked
@@ -54,9 +52,12 @@ def run_fuse(request: FuseRequest) -> Answers:
     cache = files.cache_dir(request.cache_dir)
     pick_device(request.device, float64=True)  # refuses an absent one before anything is read
     pairs = find_pairs(
-        Catalog(cache, request.files), models=request.models, datasets=request.datasets, join=folded is not None,
+        Catalog(cache, request.files),
+        models=request.models,
+        datasets=request.datasets,
+        join=folded is not None,
         everything=request.everything,
-    )  # fmt: skip
+    )
     pairs = with_bags(pairs, None, None)
     joined = join_pairs(pairs)
     check_metrics(request.metrics, joined)
@@ -69,7 +70,8 @@ def run_fuse(request: FuseRequest) -> Answers:
         plan.add(pair, singles, request.rows, ablations=request.ablations)
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
         declare_primary(request, joined, store)
-        scorer, decider = Scorer(store, shown_metrics(request.metrics, decisions)), decider_of(decisions, store)
+        scorer = Scorer(store, decisions.shown(request.metrics) if decisions else request.metrics)
+        decider = decisions.decider(store) if decisions else None
         prober: Answering = Prober(fitting, store, draws, decider=decider)
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
         fuser: Answering = Fuser(fitting, store, draws, plan.singles, folder, decider)
@@ -79,9 +81,12 @@ def run_fuse(request: FuseRequest) -> Answers:
         probed = ask_decided(plan.probes, prober, scorer, draws, decider)
         fused = ask_decided(plan.fusions, fuser, scorer, draws, decider, again=folder is not None, doing="fusing")
     return Answers(
-        [*probed.scores, *fused.scores], probed.n_fitted + fused.n_fitted, probed.n_stored + fused.n_stored,
-        fused.store, decisions,
-    )  # fmt: skip
+        [*probed.scores, *fused.scores],
+        probed.n_fitted + fused.n_fitted,
+        probed.n_stored + fused.n_stored,
+        fused.store,
+        decisions,
+    )
 
 
 def _part_fuser(fitting: Fitting, folded: CrossValidation, store: PartStore, draws: DrawSource) -> Answering:

@@ -53,10 +53,16 @@ def parts_of_dvme(fitted: FittedDVME) -> tuple[Tensors, dict[str, Any]]:
             "heads": fitted.model.attention.heads,
         }
     return tensors, {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "task": fitted.task, "n_classes": fitted.n_classes,
-        "clip": CLIP, "shape": shape, "recipe": fitted.choice.recipe.settings(), "epochs": fitted.choice.epochs,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "task": fitted.task,
+        "n_classes": fitted.n_classes,
+        "clip": CLIP,
+        "shape": shape,
+        "recipe": fitted.choice.recipe.settings(),
+        "epochs": fitted.choice.epochs,
         "C": fitted.choice.C,
-    }  # fmt: skip
+    }
 
 
 def read_dvme(file: Path, about: dict[str, Any]) -> FittedDVME:

@@ -55,8 +55,10 @@ def recommendations(study: Answers, store: ScoreStore) -> list[str]:
         chosen = Counter(min(found, key=found.__getitem__) for found in draws.values() if len(found) > 1)
         if chosen:
             counts = ", ".join(f"{name} in {count}" for name, count in chosen.most_common())
-            lines.append(f"{dataset}, {budget}: recommended inside the budget (lowest out-of-fold log loss): "
-                         f"{counts} of {chosen.total()} draws")  # fmt: skip
+            lines.append(
+                f"{dataset}, {budget}: recommended inside the budget (lowest out-of-fold log loss): "
+                f"{counts} of {chosen.total()} draws"
+            )
     return lines
 
 
@@ -121,14 +123,20 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
         outcomes = list(by_fit.values())
         found = [outcome["attention"] for outcome in outcomes]
         classes = [name for name in found[0]["classes"] if all(name in one["classes"] for one in found)]
-        rows.append({
-            "attention": dataset, "method": method, "fraction": budget.fraction, "shots": budget.shots,
-            "models": found[0]["models"], "draws": len(found),
-            "trained": sum(any(own["epochs"] > 0 for own in settings_of(outcome)) for outcome in outcomes),
-            "recipes": sorted({own["recipe"]["name"] for outcome in outcomes for own in settings_of(outcome)}),
-            "overall": _mean([one["overall"] for one in found]),
-            "classes": {name: _mean([one["classes"][name] for one in found]) for name in classes},
-        })  # fmt: skip
+        rows.append(
+            {
+                "attention": dataset,
+                "method": method,
+                "fraction": budget.fraction,
+                "shots": budget.shots,
+                "models": found[0]["models"],
+                "draws": len(found),
+                "trained": sum(any(own["epochs"] > 0 for own in settings_of(outcome)) for outcome in outcomes),
+                "recipes": sorted({own["recipe"]["name"] for outcome in outcomes for own in settings_of(outcome)}),
+                "overall": _mean([one["overall"] for one in found]),
+                "classes": {name: _mean([one["classes"][name] for one in found]) for name in classes},
+            }
+        )
     return rows
 
 

@@ -28,38 +28,62 @@ from mt.types import TASKS, Task
 @click.option("--model", metavar="NAME", help="What computed them; shown as 'NAME (imported)'.")
 @click.option("--split", metavar="NAME", help="Of all files: train, val or test.  [default: a column, or drawn]")
 @click.option(
-    "--labels", multiple=True, metavar="[SPLIT=]FILE",
+    "--labels",
+    multiple=True,
+    metavar="[SPLIT=]FILE",
     help="Ids, labels, splits, groups: CSV, Excel or parquet; or .npy of labels (repeatable).",
-)  # fmt: skip
+)
 @click.option("--task", type=click.Choice(TASKS), help="Instead of what the labels look like.")
 @click.option("--bag", metavar="COLUMN|file", help="The case of each row; file: each file is one case.")
 @click.option("--pool", type=click.Choice(RULES), help="Make one row per case.  [default: keep the rows]")
 @click.option("--key", metavar="NAME", help="The array, or the prefix of the columns, that holds the embeddings.")
 @click.option("--id-column", metavar="NAME", help="The ids.  [default: id, slide_id, image, filename, ...]")
 @click.option(
-    "--label-column", "label_columns", multiple=True, metavar="NAME",
+    "--label-column",
+    "label_columns",
+    multiple=True,
+    metavar="NAME",
     help="Class names, or 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
-)  # fmt: skip
+)
 @click.option("--group-column", metavar="NAME|none", help="The patient.  [default: group, patient, case_id, ...]")
 @click.option("--missing-group", type=click.Choice(["own"]), help="What a row without a patient is.")
 @click.option("--uncertain", type=click.Choice(["ignore", "0", "1"]), help="What -1 in a label column means.")
 @click.option("--blank", type=click.Choice(["ignore", "0"]), help="What an empty label cell means.")
 @click.option("--shared", is_flag=True, help="Leave out ids that lack embeddings or labels.")
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
     help="A row with NaN or infinite values: raise (stop), or skip (keep the row without an embedding).",
-)  # fmt: skip
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), help="How to store them.  [default: as they are]")
 @click.option("--seed", default=0, show_default=True, help="Draws a test split where nothing names the splits.")
 @options.cache_dir
 @options.as_json
 def import_(
-    files: tuple[str, ...], dataset: str | None, model: str | None, split: str | None, labels: tuple[str, ...],
-    task: Task | None, bag: str | None, pool: str | None, key: str | None, id_column: str | None,
-    label_columns: tuple[str, ...], group_column: str | None, missing_group: Literal["own"] | None,
-    uncertain: Literal["ignore", "0", "1"] | None, blank: Literal["ignore", "0"] | None, shared: bool,
-    on_error: str, dtype: str | None, seed: int, cache_dir: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    files: tuple[str, ...],
+    dataset: str | None,
+    model: str | None,
+    split: str | None,
+    labels: tuple[str, ...],
+    task: Task | None,
+    bag: str | None,
+    pool: str | None,
+    key: str | None,
+    id_column: str | None,
+    label_columns: tuple[str, ...],
+    group_column: str | None,
+    missing_group: Literal["own"] | None,
+    uncertain: Literal["ignore", "0", "1"] | None,
+    blank: Literal["ignore", "0"] | None,
+    shared: bool,
+    on_error: str,
+    dtype: str | None,
+    seed: int,
+    cache_dir: str | None,
+    as_json: bool,
+) -> None:
     """Make feature files of embeddings that other programs computed.
 
     FILES are .npy, .npz, .parquet, .csv, .pt, .safetensors or .h5 (TRIDENT, CLAM), or folders with one file per case.
@@ -70,9 +94,21 @@ def import_(
             raise InputError(f"{option} is missing. See: mt cache import --help")
     rules = LabelRules(task, id_column, label_columns, group_column, missing_group, uncertain, blank)
     request = ImportRequest(
-        files, str(dataset), str(model), labels, split=split, key=key, bag=bag, pool=pool, dtype=dtype, shared=shared,
-        skip_bad=on_error == "skip", seed=seed, rules=rules, cache_dir=cache_dir,
-    )  # fmt: skip
+        files,
+        str(dataset),
+        str(model),
+        labels,
+        split=split,
+        key=key,
+        bag=bag,
+        pool=pool,
+        dtype=dtype,
+        shared=shared,
+        skip_bad=on_error == "skip",
+        seed=seed,
+        rules=rules,
+        cache_dir=cache_dir,
+    )
     from mt.importing.run import import_features
 
     made = import_features(request)

@@ -60,18 +60,24 @@ def describe(table: CaseTable, request: ImportRequest) -> Cases:
     text, ids = roles.text, list(table.ids)
     groups = None
     if roles.group is not None:
-        groups = own_groups(
-            text.columns[roles.group], ids, text.lines, table.file, own=rules.missing_group == "own"
-        )
+        groups = own_groups(text.columns[roles.group], ids, text.lines, table.file, own=rules.missing_group == "own")
     splits, drawn = _splits(ids, labels.values, groups, table.splits, request)
     if "train" in splits:
         labels.refuse_untrained(table.file, splits["train"])
     columns = {name: text.columns[name] for name in METADATA if name in text.columns and name != roles.group}
     warnings = (*table.notes, *labels.warnings, *((_NO_GROUPING,) if groups is None else ()))
     return Cases(
-        ids, labels.values, labels.task, labels.class_names, splits, groups, roles.grouping, columns, drawn,
+        ids,
+        labels.values,
+        labels.task,
+        labels.class_names,
+        splits,
+        groups,
+        roles.grouping,
+        columns,
+        drawn,
         warnings,
-    )  # fmt: skip
+    )
 
 
 def described_by(features: Mapping[str, FeatureFile], table: CaseTable) -> Cases:
@@ -91,14 +97,18 @@ def described_by(features: Mapping[str, FeatureFile], table: CaseTable) -> Cases
     groups = groups_of(features, found)
     shared = set.intersection(*(set(file.columns) for file in features.values()))
     columns = {name: [features[split].columns[name][row] for split, row in found] for name in sorted(shared)}
-    splits = {
-        split: np.array([case for case, (other, _) in enumerate(found) if other == split]) for split in features
-    }  # fmt: skip
+    splits = {split: np.array([case for case, (other, _) in enumerate(found) if other == split]) for split in features}
     return Cases(
-        list(table.ids), np.stack([features[split].labels[row] for split, row in found]),
-        first.task, first.class_names, {split: rows for split, rows in splits.items() if len(rows)}, groups,
-        first.manifest.get("grouping"), columns, warnings=table.notes,
-    )  # fmt: skip
+        list(table.ids),
+        np.stack([features[split].labels[row] for split, row in found]),
+        first.task,
+        first.class_names,
+        {split: rows for split, rows in splits.items() if len(rows)},
+        groups,
+        first.manifest.get("grouping"),
+        columns,
+        warnings=table.notes,
+    )
 
 
 def groups_of(features: Mapping[str, FeatureFile], found: Sequence[tuple[str, int]]) -> list[str] | None:
@@ -137,10 +147,14 @@ def as_classes_of(cases: Cases, class_names: Sequence[str]) -> Cases:
 
 def _settings(rules: LabelRules, prefixed: Sequence[str]) -> DatasetSettings:
     return DatasetSettings(
-        task=rules.task, image_column=CASE, label_columns=rules.label_columns or tuple(prefixed),
-        group_column=rules.group_column, missing_group=rules.missing_group, uncertain=rules.uncertain,
+        task=rules.task,
+        image_column=CASE,
+        label_columns=rules.label_columns or tuple(prefixed),
+        group_column=rules.group_column,
+        missing_group=rules.missing_group,
+        uncertain=rules.uncertain,
         blank=rules.blank,
-    )  # fmt: skip
+    )
 
 
 def _without_prefix(text: TableText) -> tuple[TableText, list[str]]:
@@ -149,9 +163,7 @@ def _without_prefix(text: TableText) -> tuple[TableText, list[str]]:
     plain = [name.removeprefix(_LABEL_PREFIX) for name in exported]
     if "label" in text.columns or not exported or set(plain) & set(text.columns):
         return text, []
-    columns = {
-        name.removeprefix(_LABEL_PREFIX) if name in exported else name: v for name, v in text.columns.items()
-    }  # fmt: skip
+    columns = {name.removeprefix(_LABEL_PREFIX) if name in exported else name: v for name, v in text.columns.items()}
     return replace(text, columns=columns), plain
 
 

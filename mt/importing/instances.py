@@ -20,9 +20,9 @@ def instance_rows(
     cases: what is known of the chosen cases, whose numbers are `chosen`.  An instance's id is its case's name and its
     number within the case.
     """
-    every = np.concatenate([
-        np.full(part.matrix.n, one) if isinstance(one, int) else one for part, one in zip(parts, case_of, strict=True)
-    ])  # fmt: skip
+    every = np.concatenate(
+        [np.full(part.matrix.n, one) if isinstance(one, int) else one for part, one in zip(parts, case_of, strict=True)]
+    )
     place = np.full(int(every.max(initial=0)) + 2, -1)
     place[chosen[chosen < len(place)]] = np.flatnonzero(chosen < len(place))
     row_case = place[every]

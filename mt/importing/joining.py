@@ -64,9 +64,14 @@ def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: Imp
     left = len(ids) - len(kept)
     notes = (f"{left:,} ids without labels left out",) if left else ()
     return CaseTable(
-        kept, _numbered(parts, names, number), bags, file, text,
-        _agreed([splits[name] for name in kept], text, kept), (*(n for t in tables for n in t.text.notes), *notes),
-    )  # fmt: skip
+        kept,
+        _numbered(parts, names, number),
+        bags,
+        file,
+        text,
+        _agreed([splits[name] for name in kept], text, kept),
+        (*(n for t in tables for n in t.text.notes), *notes),
+    )
 
 
 def _are_bags(parts: Sequence[SourceFile], request: ImportRequest) -> bool:
@@ -168,9 +173,7 @@ def _matched(ids: Sequence[str], rows: dict[str, Row]) -> dict[str, str]:
     return {name: bare[name][0] for name in ids if len(bare.get(name, ())) == 1}
 
 
-def _kept(
-    ids: Sequence[str], renamed: dict[str, str], rows: dict[str, Row], file: Path, *, shared: bool
-) -> list[str]:
+def _kept(ids: Sequence[str], renamed: dict[str, str], rows: dict[str, Row], file: Path, *, shared: bool) -> list[str]:
     """Return the ids that have both embeddings and labels."""
     lacking = [name for name in ids if name not in renamed]
     used = set(renamed.values())

@@ -32,9 +32,10 @@ class KnownDataset:
         Raises InputError where the cache holds several contents of that name.
         """
         found = [
-            entry for entry in catalog.entries(datasets=[name])
+            entry
+            for entry in catalog.entries(datasets=[name])
             if entry.complete and "limited" not in entry.flags and "bag" not in entry.manifest
-        ]  # fmt: skip
+        ]
         contents = {entry.fingerprints["dataset"] for entry in found}
         if len(contents) > 1:
             names = sorted({entry.dataset for entry in found})
@@ -72,8 +73,13 @@ class KnownDataset:
 
     def _refuse_strays(self, cases: Cases, split: str, file: FeatureFile) -> None:
         there = set(file.ids)
-        stray = [name for other, rows in cases.splits.items() if other != split for row in rows
-                 if (name := cases.ids[row]) in there]  # fmt: skip
+        stray = [
+            name
+            for other, rows in cases.splits.items()
+            if other != split
+            for row in rows
+            if (name := cases.ids[row]) in there
+        ]
         if stray:
             raise self._other(f"{len(stray):,} cases are in '{split}' there and not here: {some(stray)}")
 

@@ -20,9 +20,23 @@ from mt.terminal.spreadsheet import as_written
 
 # Names of columns that name the cases, without case, spaces and signs; the first that is there is taken.
 _IDS = (
-    "id", "slideid", "slide", "wsi", "imageid", "sampleid", "image", "filename", "filepath", "file", "path", "name",
-    "caseid", "case", "patientid", "patient",
-)  # fmt: skip
+    "id",
+    "slideid",
+    "slide",
+    "wsi",
+    "imageid",
+    "sampleid",
+    "image",
+    "filename",
+    "filepath",
+    "file",
+    "path",
+    "name",
+    "caseid",
+    "case",
+    "patientid",
+    "patient",
+)
 _EXPORTED = ".rows.csv"  # what `mt cache export --format npy` writes beside the matrix
 
 

@@ -84,9 +84,14 @@ class _Import:
     """Writes the files of one import."""
 
     def __init__(
-        self, request: ImportRequest, parts: Sequence[SourceFile], table: CaseTable, cases: Cases, known: KnownDataset,
+        self,
+        request: ImportRequest,
+        parts: Sequence[SourceFile],
+        table: CaseTable,
+        cases: Cases,
+        known: KnownDataset,
         cache: Path,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.request, self.parts, self.table, self.cases = request, parts, table, cases
         self.known, self.cache = known, cache
         self.instances = table.bags and request.pool is None
@@ -156,10 +161,15 @@ class _Import:
         path = feature_path(self.cache, str(self._facts()["dataset"]), split, self._backbone(), prints["file"])
         writer = open_files.enter_context(
             FeatureWriter.open(
-                path, rows, self._manifest(split, prints, warnings), dim=self.dim, dtype=self.dtype,
-                block_rows=BLOCK_ROWS, existing=Existing(),
+                path,
+                rows,
+                self._manifest(split, prints, warnings),
+                dim=self.dim,
+                dtype=self.dtype,
+                block_rows=BLOCK_ROWS,
+                existing=Existing(),
             )
-        )  # fmt: skip
+        )
         return _SplitFile(split, writer, rows.ids, self.dtype, warnings)
 
     def _labelled(self, split: str) -> LabelledRows[None]:
@@ -176,9 +186,14 @@ class _Import:
     def _facts(self) -> dict[str, Any]:
         cases = self.cases
         own = {
-            "dataset": self.request.dataset, "location": None, "task": cases.task, "metric": HEADLINE[cases.task],
-            "budget_unit": "row", "grouping": cases.grouping, "licence": "not known (imported)",
-        }  # fmt: skip
+            "dataset": self.request.dataset,
+            "location": None,
+            "task": cases.task,
+            "metric": HEADLINE[cases.task],
+            "budget_unit": "row",
+            "grouping": cases.grouping,
+            "licence": "not known (imported)",
+        }
         facts = {**own, **self.known.facts()}
         return {**facts, "grouping": facts["grouping"] or "case"} if self.instances else facts
 
@@ -200,9 +215,12 @@ class _Import:
     def _manifest(self, split: str, prints: dict[str, str], warnings: tuple[str, ...]) -> dict[str, Any]:
         pool = self.request.pool
         backbone = {
-            "imported": True, "name": self.request.model, "dim": self.dim, "files": self.sources,
+            "imported": True,
+            "name": self.request.model,
+            "dim": self.dim,
+            "files": self.sources,
             **({"pool": pool} if pool else {}),
-        }  # fmt: skip
+        }
         return {
             **self._facts(),
             "split": split,
@@ -277,12 +295,21 @@ def command(request: ImportRequest) -> str:
     words += ["--dataset", request.dataset, "--model", request.model]
     given: list[tuple[str, Any]] = [("--labels", one) for one in request.labels]
     given += [
-        ("--split", request.split), ("--key", request.key), ("--bag", request.bag), ("--pool", request.pool),
-        ("--dtype", request.dtype), ("--task", rules.task), ("--id-column", rules.id_column),
-        *(("--label-column", one) for one in rules.label_columns), ("--group-column", rules.group_column),
-        ("--missing-group", rules.missing_group), ("--uncertain", rules.uncertain), ("--blank", rules.blank),
-        ("--seed", request.seed or None), ("--on-error", "skip" if request.skip_bad else None),
-    ]  # fmt: skip
+        ("--split", request.split),
+        ("--key", request.key),
+        ("--bag", request.bag),
+        ("--pool", request.pool),
+        ("--dtype", request.dtype),
+        ("--task", rules.task),
+        ("--id-column", rules.id_column),
+        *(("--label-column", one) for one in rules.label_columns),
+        ("--group-column", rules.group_column),
+        ("--missing-group", rules.missing_group),
+        ("--uncertain", rules.uncertain),
+        ("--blank", rules.blank),
+        ("--seed", request.seed or None),
+        ("--on-error", "skip" if request.skip_bad else None),
+    ]
     words += [str(word) for option, value in given if value is not None for word in (option, value)]
     return shlex.join([*words, *(["--shared"] if request.shared else [])])
 

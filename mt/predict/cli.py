@@ -30,26 +30,45 @@ if TYPE_CHECKING:
 )
 @options.trust_remote_code
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
     help="An unreadable image: raise (stop) or skip (an empty row, and why).",
 )
 @options.data_dir
 @options.cache_dir
 @device_options
 def predict(
-    model: str, paths: tuple[str, ...], dataset: str | None, split: str, out: str | None, weights: str | None,
+    model: str,
+    paths: tuple[str, ...],
+    dataset: str | None,
+    split: str,
+    out: str | None,
+    weights: str | None,
     trust_remote_code: tuple[str, ...],
-    on_error: Literal["raise", "skip"], data_dir: str | None, cache_dir: str | None, device: str,
-) -> None:  # fmt: skip
+    on_error: Literal["raise", "skip"],
+    data_dir: str | None,
+    cache_dir: str | None,
+    device: str,
+) -> None:
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
     One row per image: its id, one probability per class, and the prediction.  PATHS are images, or folders of images.
     Features of a --dataset come from the cache; what is not there is featurized.
     """
     request = PredictRequest(
-        model, paths, dataset, split, cache_dir=cache_dir, data_dir=data_dir, weights=weights, device=device,
-        on_error=on_error, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+        model,
+        paths,
+        dataset,
+        split,
+        cache_dir=cache_dir,
+        data_dir=data_dir,
+        weights=weights,
+        device=device,
+        on_error=on_error,
+        trust_remote_code=trust_remote_code,
+    )
     if out and not Path(out).absolute().parent.is_dir():
         folder = Path(out).absolute().parent
         raise InputError(f"No folder {folder} for --out. Make it first: mkdir -p {folder}")

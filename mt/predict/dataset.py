@@ -104,11 +104,16 @@ def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> 
     refuse_imported(about)
     description = about["description"] or {}
     asked = FeaturizeRequest(
-        [str(request.dataset)], [about["name"]], [request.split], data_dir=request.data_folder, cache_dir=cache,
-        weights=weights_of(about, request.weights), image_size=description.get("image_size"),
+        [str(request.dataset)],
+        [about["name"]],
+        [request.split],
+        data_dir=request.data_folder,
+        cache_dir=cache,
+        weights=weights_of(about, request.weights),
+        image_size=description.get("image_size"),
         compute=Compute(request.device, description.get("precision", "float32"), on_error=request.on_error),
         trust_remote_code=[one for one in request.trust_remote_code if one == find_spec(about["name"]).code_place],
-    )  # fmt: skip
+    )
     index = ContentIndex()
     backbones = LoadedBackbones(asked, index)
     check_fingerprint(about, backbones.identity(backbones.models[0]).fingerprint)

@@ -47,9 +47,7 @@ def predict_images(request: PredictRequest) -> Predictions:
     decoding = decoding_of(saved.about)
     names, files, problems = _readable(request, decoding)
     embeddings = [
-        _embed(
-            load_described(about, request.weights, request.trust_remote_code), files, decoding, request.device
-        )
+        _embed(load_described(about, request.weights, request.trust_remote_code), files, decoding, request.device)
         for about in saved.backbones
     ]
     for line in stated(saved):

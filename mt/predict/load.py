@@ -70,8 +70,12 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     if about.get("format") == PROBE_FORMAT:
         probe = load_probe(file).probe
         with whole(file):
-            backbone = {"name": about["model"], "dim": about["dim"], "description": about.get("backbone"),
-                        "fingerprint": about["fingerprints"]["train"][0]["backbone"]}  # fmt: skip
+            backbone = {
+                "name": about["model"],
+                "dim": about["dim"],
+                "description": about.get("backbone"),
+                "fingerprint": about["fingerprints"]["train"][0]["backbone"],
+            }
         names = tuple(about["class_names"])
         return SavedModel(about, [backbone], names, about["task"], lambda X: probe.probabilities(X[0]), *decided)
     fitted = read_combined(file, about) if about.get("format") == COMBINED_FORMAT else read_dvme(file, about)

@@ -44,11 +44,12 @@ class Predictions:
             return [self.class_names[k] for k in self.probabilities.argmax(axis=1)]
         return [
             ";".join(
-                name for name, p, t in zip(self.class_names, row, own, strict=True)
+                name
+                for name, p, t in zip(self.class_names, row, own, strict=True)
                 if (p > THRESHOLD if t is None else p >= t)
             )
             for row in self.probabilities.tolist()
-        ]  # fmt: skip
+        ]
 
     def write_csv(self, file: TextIO) -> None:
         """Write id, a probability a class, and the prediction; numbers read back to the same float32.

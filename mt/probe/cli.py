@@ -55,9 +55,10 @@ if TYPE_CHECKING:
     "--bag", metavar="COLUMN|group", help="Rows with one value are one case: tiles of a slide, views of a study."
 )
 @click.option(
-    "--pool", type=click.Choice([*RULES, ATTENTION]),
+    "--pool",
+    type=click.Choice([*RULES, ATTENTION]),
     help="How the rows of a case become one; attention is fitted inside the budget.  [default: mean, with --bag]",
-)  # fmt: skip
+)
 @options.metrics
 @options.primary
 @click.option("--by", metavar="COLUMN", help="Score each value of a metadata column separately.")
@@ -82,15 +83,39 @@ if TYPE_CHECKING:
 @device_options
 @options.as_json
 def probe(
-    list_protocols: bool, models: tuple[str, ...], datasets: tuple[str, ...], fractions: tuple[float, ...],
-    shots: tuple[int, ...], seeds: int, draw: str, test_folds: int | None, repeats: int,
-    draw_file: str | None, protocol: str, solver: str, select: str,
-    bag: str | None, pool: str | None,
-    metrics: tuple[str, ...], by: str | None, level: str, test_dataset: str | None, threshold: str | None,
-    prevalence: float | None, calibrate: str | None, primary: str | None,
-    margin: float | None, reference: str | None, compare: bool, save: str | None,
-    cache_dir: str | None, scores: str | None, everything: bool, device: str, as_json: bool,
-) -> None:  # fmt: skip
+    list_protocols: bool,
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    fractions: tuple[float, ...],
+    shots: tuple[int, ...],
+    seeds: int,
+    draw: str,
+    test_folds: int | None,
+    repeats: int,
+    draw_file: str | None,
+    protocol: str,
+    solver: str,
+    select: str,
+    bag: str | None,
+    pool: str | None,
+    metrics: tuple[str, ...],
+    by: str | None,
+    level: str,
+    test_dataset: str | None,
+    threshold: str | None,
+    prevalence: float | None,
+    calibrate: str | None,
+    primary: str | None,
+    margin: float | None,
+    reference: str | None,
+    compare: bool,
+    save: str | None,
+    cache_dir: str | None,
+    scores: str | None,
+    everything: bool,
+    device: str,
+    as_json: bool,
+) -> None:
     """Fit linear probes on cached features and print the scores.
 
     Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.
@@ -102,13 +127,34 @@ def probe(
         print_protocols(as_json=as_json)
         return
     request = ProbeRequest(
-        cache_dir=cache_dir, models=models, datasets=datasets, fractions=fractions, shots=shots, seeds=seeds,
-        draw=draw, draw_file=draw_file, protocol=protocol, solver=solver, select=select, bag=bag, pool=pool,
-        metrics=metrics, by=by, level=level,
-        test_dataset=test_dataset, save=save, scores=scores, everything=everything, device=device,
-        test_folds=test_folds, repeats=repeats,
-        primary=primary, threshold=threshold, prevalence=prevalence, calibrate=calibrate,
-    )  # fmt: skip
+        cache_dir=cache_dir,
+        models=models,
+        datasets=datasets,
+        fractions=fractions,
+        shots=shots,
+        seeds=seeds,
+        draw=draw,
+        draw_file=draw_file,
+        protocol=protocol,
+        solver=solver,
+        select=select,
+        bag=bag,
+        pool=pool,
+        metrics=metrics,
+        by=by,
+        level=level,
+        test_dataset=test_dataset,
+        save=save,
+        scores=scores,
+        everything=everything,
+        device=device,
+        test_folds=test_folds,
+        repeats=repeats,
+        primary=primary,
+        threshold=threshold,
+        prevalence=prevalence,
+        calibrate=calibrate,
+    )
     given = margin is not None or reference is not None
     print_scores(request, as_json=as_json, compare=compare, margin=Margin.of(margin, reference) if given else None)
 

@@ -43,10 +43,18 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, C: float | Sequence[float] = 1.0, *, cv: Any = 5, random_state: Any = 0,
-        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, solver: str = "torch",
-        tol: float = 1e-17, max_iter: int = 1000, device: str = "auto", dtype: str = "float64",
-    ) -> None:  # fmt: skip
+        self,
+        C: float | Sequence[float] = 1.0,
+        *,
+        cv: Any = 5,
+        random_state: Any = 0,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        solver: str = "torch",
+        tol: float = 1e-17,
+        max_iter: int = 1000,
+        device: str = "auto",
+        dtype: str = "float64",
+    ) -> None:
         self.C = C
         self.cv = cv
         self.random_state = random_state
@@ -69,9 +77,17 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
         request = LogisticRequest(
-            X, number, Cs, task=task, sample_weight=sample_weight, class_weight=self._class_weight(), tol=self.tol,
-            max_iter=self.max_iter, device=self.device, dtype=self.dtype,
-        )  # fmt: skip
+            X,
+            number,
+            Cs,
+            task=task,
+            sample_weight=sample_weight,
+            class_weight=self._class_weight(),
+            tol=self.tol,
+            max_iter=self.max_iter,
+            device=self.device,
+            dtype=self.dtype,
+        )
         solver = get_solver(self.solver)
         fold = self._folds(X, number, groups) if len(Cs) > 1 else None
         self.log_loss_ = None

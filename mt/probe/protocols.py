@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 from typing import Protocol as Interface
 
@@ -312,7 +313,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ),
         ),
     )
-}  # fmt: skip
+}
 
 
 def get_protocol(name: str) -> Protocol:
@@ -358,6 +359,13 @@ class Fitting:
     def batched(self) -> bool:
         """Whether several draws fitted together are less work than one after another."""
         return self.solver is not None and self.solver.batched
+
+    def versions(self) -> dict[str, Any]:
+        """Return what computes a fit: our revisions, and the libraries' versions."""
+        ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": self.protocol.fingerprint[:12]}
+        if self.solver:
+            ours["solver"] = self.solver.revision
+        return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
 
     def identity(self) -> dict[str, Any]:
         """Return what enters the identity of a question."""

@@ -56,8 +56,9 @@ class Pair:
         parts = {"train": self.train, "test": self.test, "val": self.val}
         return {
             split: [_identity_of(entry, self.bagging) for entry in entries]
-            for split, entries in parts.items() if entries
-        }  # fmt: skip
+            for split, entries in parts.items()
+            if entries
+        }
 
 
 @dataclass(frozen=True)

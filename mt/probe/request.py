@@ -65,11 +65,20 @@ class ProbeRequest:
 
     def checked_folds(self) -> int:
         """Return the number of test folds.  Raises InputError for options that do not go with them."""
-        return checked_folds(self.test_folds, self.repeats, {
-            "--test-dataset": self.test_dataset, "--select val": self.select == "val",
-            "--draw-file": self.draw_file, "--save": self.save, "--bag": self.bag, "--pool": self.pool,
-            "--threshold": self.threshold, "--calibrate": self.calibrate,
-        })  # fmt: skip
+        return checked_folds(
+            self.test_folds,
+            self.repeats,
+            {
+                "--test-dataset": self.test_dataset,
+                "--select val": self.select == "val",
+                "--draw-file": self.draw_file,
+                "--save": self.save,
+                "--bag": self.bag,
+                "--pool": self.pool,
+                "--threshold": self.threshold,
+                "--calibrate": self.calibrate,
+            },
+        )
 
 
 class Foldable(Protocol):

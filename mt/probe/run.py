@@ -7,11 +7,10 @@ backbone) once, then draws, fits and predicts.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,10 +129,14 @@ def run_probe(request: ProbeRequest) -> Answers:
     recipe.check_select(request.select)
     cache = files.cache_dir(request.cache_dir)
     pairs = find_pairs(
-        Catalog(cache, request.files), models=request.models, datasets=request.datasets,
-        test_dataset=request.test_dataset, select_val=request.select == "val",
-        join=bool(request.test_folds), everything=request.everything,
-    )  # fmt: skip
+        Catalog(cache, request.files),
+        models=request.models,
+        datasets=request.datasets,
+        test_dataset=request.test_dataset,
+        select_val=request.select == "val",
+        join=bool(request.test_folds),
+        everything=request.everything,
+    )
     pairs = with_bags(pairs, request.bag, request.pool)
     if request.pool == ATTENTION:
         check_protocol(recipe)
@@ -156,8 +159,11 @@ def run_probe(request: ProbeRequest) -> Answers:
     with ScoreStore(files.scores_path(request.scores, cache)) as store:
         if request.primary:
             declare_primary(request, pairs, store)
-        scorer = Scorer(store, shown_metrics(request.metrics, decisions), View(request.level, request.by))
-        decider = decider_of(decisions, store)
+        metrics = decisions.shown(request.metrics) if decisions else request.metrics
+        scorer, decider = (
+            Scorer(store, metrics, View(request.level, request.by)),
+            decisions and decisions.decider(store),
+        )
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
         prober: Answering = Prober(fitting, store, draws, folder, decider=decider)
         if folded:
@@ -178,7 +184,7 @@ def decisions_of(
     threshold: str | None, calibrate: str | None, prevalence: float | None, pairs: Sequence[Pair]
 ) -> Decisions | None:
     """Return the thresholds and the scaling that are asked for, None without.  Raises InputError."""
-    if threshold is None and calibrate is None and prevalence is None:
+    if threshold is calibrate is prevalence is None:
         return None
     from mt.probe.decisions.decided import Decisions
 
@@ -188,49 +194,40 @@ def decisions_of(
     return found
 
 
-def shown_metrics(asked: Sequence[str], decisions: Decisions | None) -> Sequence[str]:
-    """Return the metrics to show: those asked for, and beside them the log loss where probabilities are scaled."""
-    if decisions is None or decisions.calibrate is None or "all" in asked:
-        return asked
-    return (*(asked or ("headline",)), "log_loss")
-
-
-def decider_of(decisions: Decisions | None, store: ScoreStore) -> Decider | None:
-    """Return what decides on the fits of a store."""
-    if decisions is None:
-        return None
-    from mt.probe.decisions.decided import Decider
-
-    return Decider(decisions, store)
-
-
 def ask_decided(
-    questions: Sequence[Question], answer: Answering, scorer: Scorer, draws: DrawSource, decider: Decider | None, *,
-    again: bool = False, doing: str = "probing",
-) -> Answers:  # fmt: skip
+    questions: Sequence[Question],
+    answer: Answering,
+    scorer: Scorer,
+    draws: DrawSource,
+    decider: Decider | None,
+    *,
+    again: bool = False,
+    doing: str = "probing",
+) -> Answers:
     """Answer every question as `ask` does; fits that lack out-of-fold scores are made again where a decision needs
     them, and where scaling is asked for, each question is also answered scaled."""
-    lacking = decider.out_of_fold.lacking([question.identity for question in questions]) if decider else ()
-    answers = ask(questions, answer, scorer, draws, again=again or lacking, doing=doing)
     if decider is None:
-        return answers
+        return ask(questions, answer, scorer, draws, again=again, doing=doing)
+    lacking = decider.out_of_fold.lacking([question.identity for question in questions])
+    answers = ask(questions, answer, scorer, draws, again=again or lacking, doing=doing)
     answers = replace(answers, decisions=decider.asked)
     if decider.asked.calibrate is None:
         return answers
     scaled = ask([decider.scaled_question(one) for one in questions], decider, scorer, draws, doing="scaling")
     return replace(
-        answers, scores=[*answers.scores, *scaled.scores], n_fitted=answers.n_fitted + scaled.n_fitted,
+        answers,
+        scores=[*answers.scores, *scaled.scores],
+        n_fitted=answers.n_fitted + scaled.n_fitted,
         n_stored=answers.n_stored + scaled.n_stored,
-    )  # fmt: skip
+    )
 
 
 def _suggest_folds(pairs: Sequence[Pair]) -> None:
     """Say in one line per dataset what its features say of test folds: that it is small, and has no test split."""
-    for dataset, said in dict.fromkeys(
-        (pair.dataset, said) for pair in pairs for said in pair.train[0].manifest.get("warnings", ())
-    ):
-        if TEST_BY_FOLDS in said:
-            progress.note(f"{dataset}: {said}")
+    said = [(pair.dataset, line) for pair in pairs for line in pair.train[0].manifest.get("warnings", ())]
+    for dataset, line in dict.fromkeys(said):
+        if TEST_BY_FOLDS in line:
+            progress.note(f"{dataset}: {line}")
 
 
 def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:
@@ -329,9 +326,14 @@ class Prober:
     """
 
     def __init__(
-        self, fitting: Fitting, store: ScoreStore, draws: DrawSource, folder: ModelFolder | None = None,
-        opened: Opening = open_cases, decider: Decider | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        fitting: Fitting,
+        store: ScoreStore,
+        draws: DrawSource,
+        folder: ModelFolder | None = None,
+        opened: Opening = open_cases,
+        decider: Decider | None = None,
+    ) -> None:
         self.fitting, self.store, self.draws, self.folder, self.opened = fitting, store, draws, folder, opened
         self.decider = decider
         self._loaded: tuple[Features, str, str] | None = None
@@ -355,15 +357,20 @@ class Prober:
         for start in range(0, len(wanted), at_once):
             some = wanted[start : start + at_once]
             fits = fit_probes(
-                [(features.drawn(draw.rows), question.seed) for question, draw in some], fitting,
-                validation=features.validation, pool=self._pool(features),
-            )  # fmt: skip
+                [(features.drawn(draw.rows), question.seed) for question, draw in some],
+                fitting,
+                validation=features.validation,
+                pool=self._pool(features),
+            )
             for (question, draw), fitted in zip(some, fits, strict=True):
                 if self.decider:
                     self.decider.keep_probe(
-                        question, features.drawn(draw.rows), fitting, fitted,
+                        question,
+                        features.drawn(draw.rows),
+                        fitting,
+                        fitted,
                         partial(fit_probe, fitting=fitting, seed=question.seed, validation=features.validation),
-                    )  # fmt: skip
+                    )
                 yield self._fit(question, draw, fitting, fitted)
 
     def _pool(self, features: Features) -> UnlabelledPool | None:
@@ -387,7 +394,7 @@ class Prober:
             "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
             "realised": drawn.realised,
             "n_labels": len(drawn.rows) + n_val,
-            "versions": versions(fitting),
+            "versions": fitting.versions(),
         }
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
         if self.folder:
@@ -404,14 +411,6 @@ class Prober:
         return self._loaded
 
 
-def versions(fitting: Fitting) -> dict[str, Any]:
-    """Return what computed a fit: our revisions, and the libraries' versions."""
-    ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": fitting.protocol.fingerprint[:12]}
-    if fitting.solver:
-        ours["solver"] = fitting.solver.revision
-    return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
-
-
 def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
     """Return what a reader of the score should know about its data and its predictions."""
     flags = [
@@ -421,8 +420,7 @@ def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
         flags.append("no patient grouping known")
     if features.shared_groups:
         flags.append("groups shared with the test split")
-    labels = features.cases.y
-    if collapsed(labels, p) and (labels != labels[0]).any():
+    if collapsed(labels := features.cases.y, p) and (labels != labels[0]).any():
         flags.append("collapsed")
     return flags
 
@@ -436,15 +434,17 @@ def fit_probe(budget: BudgetRows, fitting: Fitting, *, seed: int, validation: Bu
 
 
 def fit_probes(
-    draws: Sequence[tuple[BudgetRows, int]], fitting: Fitting, *, validation: BudgetRows | None = None,
+    draws: Sequence[tuple[BudgetRows, int]],
+    fitting: Fitting,
+    *,
+    validation: BudgetRows | None = None,
     pool: UnlabelledPool | None = None,
-) -> list[Fitted]:  # fmt: skip
+) -> list[Fitted]:
     """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
     method = fitting.protocol.method
     if isinstance(draws[0][0].X, Bags):
         return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]
-    module, function = method.fitter.split(":")
-    fit = getattr(importlib.import_module(module), function)
+    fit = pkgutil.resolve_name(method.fitter)
     pools = (pool,) if isinstance(method, Propagate) else ()
     fitted: list[Fitted] = fit(draws, fitting, method, validation, *pools)
     return fitted

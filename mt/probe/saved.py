@@ -90,9 +90,10 @@ class ModelFolder:
         """Write beside the model what each instance of the test cases weighs: id, case, attention; 1 per case."""
         ids, bags = test.file.ids, test.bags
         question = self.decider.saved_question(question) if self.decider else question
-        with files.whole(self.folder / f"{stem_of(question)}.attention.csv") as aside, aside.open(
-            "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
+        with (
+            files.whole(self.folder / f"{stem_of(question)}.attention.csv") as aside,
+            aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id", "case", "attention"])
             for case, weights in enumerate(probe.attention(bags)):
@@ -104,11 +105,16 @@ def parts_of_probe(question: Question, train: CaseFeatures, fitted: Fitted) -> t
     """Return the tensors of a fitted probe, and what else is needed to predict with it."""
     tensors, rebuild = taken_apart(fitted.probe)
     return tensors, {
-        "format": FORMAT, "format_version": FORMAT_VERSION, **rebuild, **_bags_of(question),
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **rebuild,
+        **_bags_of(question),
         "model": train.backbone,
-        "dim": train.dim, "recipe": dict(question.recipe), "fingerprints": question.pair.fingerprints,
+        "dim": train.dim,
+        "recipe": dict(question.recipe),
+        "fingerprints": question.pair.fingerprints,
         "backbone": train.manifest.get("inputs", {}).get("backbone"),
-    }  # fmt: skip
+    }
 
 
 def _bags_of(question: Question) -> dict[str, Any]:
@@ -130,16 +136,24 @@ def facts_of(question: Question, fit: Fit, scores: Sequence[Score]) -> dict[str,
     settings = pair.train[0].manifest.get("settings")
     return {
         **({"dataset_settings": settings} if settings else {}),
-        "dataset": pair.dataset, "test_dataset": pair.test_dataset, "method": question.method,
-        "fraction": question.budget.fraction, "shots": question.budget.shots, "seed": question.seed,
-        "n_labels": outcome["n_labels"], "class_names": list(outcome["class_names"]), "fit": question.identity,
-        "settings": outcome["settings"], "selection": outcome["selection"], "flags": list(outcome["flags"]),
+        "dataset": pair.dataset,
+        "test_dataset": pair.test_dataset,
+        "method": question.method,
+        "fraction": question.budget.fraction,
+        "shots": question.budget.shots,
+        "seed": question.seed,
+        "n_labels": outcome["n_labels"],
+        "class_names": list(outcome["class_names"]),
+        "fit": question.identity,
+        "settings": outcome["settings"],
+        "selection": outcome["selection"],
+        "flags": list(outcome["flags"]),
         "scores": [
             {name: score.row()[name] for name in ("metric", "value", "low", "high", "interval", "n_test")}
             for score in scores
         ],
         "versions": outcome["versions"],
-    }  # fmt: skip
+    }
 
 
 def load_probe(path: str | os.PathLike[str]) -> SavedProbe:

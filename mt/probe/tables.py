@@ -187,8 +187,10 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
         notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:
         best = "*" if plain else "Bold"
-        notes.append(f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %); "
-                     "that does not show that it is as good: see --margin.")  # fmt: skip
+        notes.append(
+            f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %); "
+            "that does not show that it is as good: see --margin."
+        )
     first = cells[0].scores[0]
     notes += _drawn(shown)
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
@@ -248,19 +250,23 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
     for pair in pairs:
         about = ("", "") if pair.subject is None else (pair.subject.title, METRICS[pair.subject.metric].label)
         cells = (
-            *about, str(pair.budget),
-            f"{names[pair.a]} - {names[pair.b]}", str(pair.n_draws),
+            *about,
+            str(pair.budget),
+            f"{names[pair.a]} - {names[pair.b]}",
+            str(pair.n_draws),
             f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
-            f"{pair.p:.4f}", f"{pair.p_holm:.4f}",
-        )  # fmt: skip
+            f"{pair.p:.4f}",
+            f"{pair.p_holm:.4f}",
+        )
         table.add_row(*map(Text, cells))  # names hold brackets, which are no markup
     out.print(table)
     for line in key:
         out.print(line, style="dim", markup=False)
     out.print(
         "Intervals and p: draws and test groups (cases without groups) resampled together, 10,000 times; at one draw, "
-        f"test groups alone. Holm: within one dataset, budget and metric, {_families(pairs)}.", style="dim",
-    )  # fmt: skip
+        f"test groups alone. Holm: within one dataset, budget and metric, {_families(pairs)}.",
+        style="dim",
+    )
     out.print()
 
 

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 @options.cache_dir
 @options.scores
 @click.option(
-    "--experiment", "experiments", multiple=True, metavar="NAME",
+    "--experiment",
+    "experiments",
+    multiple=True,
+    metavar="NAME",
     help="Show this experiment, as --list names it (repeatable).  [default: the newest complete one of each name]",
-)  # fmt: skip
+)
 @click.option("--list", "listed", is_flag=True, help="List the experiments in the score database, and stop.")
 @click.option(
     "--map-points",
@@ -44,9 +47,10 @@ if TYPE_CHECKING:
     help="Test cases on each embedding map, at most 50,000 a dataset; 0 draws none.",
 )
 @click.option(
-    "--methods-text", is_flag=True,
+    "--methods-text",
+    is_flag=True,
     help="Write methods.md, references.bib and table 1 to the folder, as a paper needs them, and no page.",
-)  # fmt: skip
+)
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
 @options.data_dir

@@ -23,7 +23,7 @@ def print_experiments(found: Sequence[Experiment], *, as_json: bool) -> None:
     shown = [
         (row["experiment"], row["dataset"], _draws(row["draws"]), f"{row['scores']:,}", "*" if row["shown"] else "")
         for row in rows
-    ]  # fmt: skip
+    ]
     tables.print_table(headings, shown, numbers=("scores",))
 
 
@@ -32,10 +32,15 @@ def _facts(one: Experiment, titles: dict[Any, str]) -> dict[str, Any]:
     last = one.scores[-1]
     files = {split: [kept["file"] for kept in several] for split, several in last.fingerprints.items()}
     return {
-        "experiment": one.name, "dataset": titles[one.data], "shown": one.shown, "grouped": one.grouped,
-        "draws": {str(budget): len(seeds) for budget, seeds in one.draws.items()}, "scores": len(one.scores),
-        "n_test": last.n_test, "features": files,
-    }  # fmt: skip
+        "experiment": one.name,
+        "dataset": titles[one.data],
+        "shown": one.shown,
+        "grouped": one.grouped,
+        "draws": {str(budget): len(seeds) for budget, seeds in one.draws.items()},
+        "scores": len(one.scores),
+        "n_test": last.n_test,
+        "features": files,
+    }
 
 
 def _draws(draws: dict[str, int]) -> str:

@@ -65,8 +65,9 @@ class Data:
     @classmethod
     def of(cls, score: Score) -> Data:
         train, test = score.fingerprints["train"], score.fingerprints["test"]
-        names = _plain(bare_name(score.dataset), train[0]["dataset"]), _plain(
-            bare_name(score.test_dataset), test[0]["dataset"]
+        names = (
+            _plain(bare_name(score.dataset), train[0]["dataset"]),
+            _plain(bare_name(score.test_dataset), test[0]["dataset"]),
         )
         content = tuple(sorted({f"{kept['dataset']} {kept['split']}" for kept in (*train, *test)}))
         return cls(*names, content, folds_of(score))

@@ -30,6 +30,7 @@ from mt.types import HEADLINE
 if TYPE_CHECKING:
     from mt.cache.catalog import Catalog
 
+
 @dataclass(frozen=True)
 class PanelCell:
     """One method at one budget in one metric: its draws in the order of their seeds.
@@ -158,9 +159,13 @@ class Panel:
 
 
 def collect(
-    store: ScoreStore, *, datasets: Collection[str] = (), names: Sequence[str] = (),
-    only: Collection[str] | None = None, catalog: Catalog | None = None,
-) -> list[Panel]:  # fmt: skip
+    store: ScoreStore,
+    *,
+    datasets: Collection[str] = (),
+    names: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    catalog: Catalog | None = None,
+) -> list[Panel]:
     """Return a panel for every dataset in the store, or for those named, with the experiments that are shown.
 
     names: of experiments, those shown by default without any.  only: these scores by identity, and all of their
@@ -181,9 +186,12 @@ def collect(
 
 
 def stored_experiments(
-    store: ScoreStore, *, datasets: Collection[str] = (), only: Collection[str] | None = None,
+    store: ScoreStore,
+    *,
+    datasets: Collection[str] = (),
+    only: Collection[str] | None = None,
     catalog: Catalog | None = None,
-) -> list[Experiment]:  # fmt: skip
+) -> list[Experiment]:
     """Return the experiments in the store, of all datasets or of those named.  Raises InputError where none is."""
     return _found(store, Origins(store, catalog), datasets, only)
 
@@ -191,8 +199,10 @@ def stored_experiments(
 def _commands(panel: Panel, origins: Origins) -> dict[str, str]:
     files = {
         str(kept["file"])
-        for cell in panel.cells for several in cell.scores[0].fingerprints.values() for kept in several
-    }  # fmt: skip
+        for cell in panel.cells
+        for several in cell.scores[0].fingerprints.values()
+        for kept in several
+    }
     return {file: command for file in sorted(files) if (command := origins.command(file))}
 
 
@@ -200,10 +210,12 @@ def _found(
     store: ScoreStore, origins: Origins, datasets: Collection[str], only: Collection[str] | None
 ) -> list[Experiment]:
     scores = [
-        score for score in store.scores()
-        if (score.level, score.by) == ("row", None) and score.metric in METRICS
+        score
+        for score in store.scores()
+        if (score.level, score.by) == ("row", None)
+        and score.metric in METRICS
         and (only is None or score.identity in only)
-    ]  # fmt: skip
+    ]
     if not scores and not datasets:
         raise InputError(f"No scores in {store.path}. Make some: mt probe")
     found = experiments(scores, origins)
@@ -241,10 +253,11 @@ def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCel
     for cell in cells:
         if cell.method.method == "best-single":
             singles = {
-                other.method.model: other.summary for other in cells
+                other.method.model: other.summary
+                for other in cells
                 if (other.budget, other.metric, other.method.method) == (cell.budget, cell.metric, "probe")
                 and recipe_of(other.summary) == recipe_of(cell.summary)
-            }  # fmt: skip
+            }
             found = oracle_of(cell.method.model, singles, store)
             if found is not None:
                 method = replace(cell.method, method=ORACLE)
@@ -264,10 +277,15 @@ def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
         own = {splits[score.fit] for score in summary.scores}
         found.append(
             PanelCell(
-                experiment.name, experiment.method, budget, metric, summary.scores, summary,
+                experiment.name,
+                experiment.method,
+                budget,
+                metric,
+                summary.scores,
+                summary,
                 splits=own.pop() if len(own) == 1 else "",
             )
-        )  # fmt: skip
+        )
     return found
 
 

@@ -40,9 +40,15 @@ def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[
     """
     entries = catalog.entries(everything=True) if catalog else []
     return [
-        _commands(panels), _weights(panels), _features(panels), *_inputs(panels, entries), _recipes(panels),
-        *_protocols(panels), _versions(panels), _names(panels),
-    ]  # fmt: skip
+        _commands(panels),
+        _weights(panels),
+        _features(panels),
+        *_inputs(panels, entries),
+        _recipes(panels),
+        *_protocols(panels),
+        _versions(panels),
+        _names(panels),
+    ]
 
 
 def _cells(panels: Sequence[Panel]) -> list[PanelCell]:
@@ -102,8 +108,10 @@ def _inputs(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Provenanc
     """Return what determined the features that are at hand: preprocessing, precision, weights, dataset, machine."""
     used = {
         str(kept["file"])
-        for cell in _cells(panels) for several in cell.scores[0].fingerprints.values() for kept in several
-    }  # fmt: skip
+        for cell in _cells(panels)
+        for several in cell.scores[0].fingerprints.values()
+        for kept in several
+    }
     stated = [
         (what, which, _words(settings))
         for entry in entries
@@ -127,11 +135,17 @@ def _prints(kept: dict[str, Any]) -> tuple[str, ...]:
 def _recipes(panels: Sequence[Panel]) -> ProvenancePart:
     rows = dict.fromkeys(
         (
-            panel.title, cell.name, str(cell.budget), cell.method.protocol, cell.method.solver, cell.method.select,
+            panel.title,
+            cell.name,
+            str(cell.budget),
+            cell.method.protocol,
+            cell.method.solver,
+            cell.method.select,
             _settings(cell),
         )
-        for panel in panels for cell in panel.headline
-    )  # fmt: skip
+        for panel in panels
+        for cell in panel.headline
+    )
     columns = ("dataset", "method", "budget", "protocol", "solver", "chosen on", "chosen settings, a draw each")
     return ProvenancePart("Recipes", "", columns, list(rows))
 

@@ -59,8 +59,9 @@ def _report(panels: Sequence[Panel]) -> str:
 
 def unknown_features(panels: Sequence[Panel]) -> int:
     """Return how many feature files are gone that no report noted, so that their settings are not known."""
-    return len({file for panel in panels for cell in panel.cells for *_, file in _files(cell)
-                if file not in panel.commands})  # fmt: skip
+    return len(
+        {file for panel in panels for cell in panel.cells for *_, file in _files(cell) if file not in panel.commands}
+    )
 
 
 def models_of(cell: PanelCell) -> list[str]:
@@ -105,9 +106,12 @@ def _layer(panel: Panel, cells: Sequence[PanelCell], chosen: frozenset[str]) -> 
         *_featurized(panel, cells),
         *(_probed(panel, ask, chosen) for some in _alike(probes, _recipe) for ask in _asks(some)),
         *(_fused(panel, ask, chosen) for some in _alike(fused, models_of) for ask in _asks(some)),
-        *(_tuned(panel, ask, chosen)
-          for some in _alike(tuned, lambda cell: (models_of(cell), _training(cell))) for ask in _asks(some)),
-    ]  # fmt: skip
+        *(
+            _tuned(panel, ask, chosen)
+            for some in _alike(tuned, lambda cell: (models_of(cell), _training(cell)))
+            for ask in _asks(some)
+        ),
+    ]
 
 
 def _featurized(panel: Panel, cells: Sequence[PanelCell]) -> list[str]:
@@ -181,7 +185,8 @@ def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
     of_bags = f", {pool} per {bag}"
     models = dict.fromkeys(cell.method.model.removesuffix(of_bags) for cell in ask.cells)
     parts = [
-        "mt probe", _flags("--model", models),
+        "mt probe",
+        _flags("--model", models),
         shlex.join(["--dataset", _dataset(panel, ask, chosen)]),
         *([] if panel.test_dataset == panel.dataset else [shlex.join(["--test-dataset", panel.test_dataset])]),
         _asked(panel, ask),
@@ -190,7 +195,7 @@ def _probed(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
         *([f"--solver {solver}"] if solver in SOLVERS and solver != "torch" else []),
         *(["--select val"] if select == "val" else []),
         *([shlex.join(["--bag", bag, "--pool", pool])] if bag else []),
-    ]  # fmt: skip
+    ]
     return " ".join(parts)
 
 

@@ -80,20 +80,57 @@ def as_csv(panels: Iterable[Panel]) -> str:
     """Return the main table as CSV, numbers in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([
-        "dataset", "test_dataset", "task", "method", "model", "kind", "protocol", "budget", "n_labels", "n_draws",
-        "metric", "mean", "sd_over_draws", "low_over_test_cases", "high_over_test_cases", "interval", "mark", "role",
-        "flags",
-    ])  # fmt: skip
+    writer.writerow(
+        [
+            "dataset",
+            "test_dataset",
+            "task",
+            "method",
+            "model",
+            "kind",
+            "protocol",
+            "budget",
+            "n_labels",
+            "n_draws",
+            "metric",
+            "mean",
+            "sd_over_draws",
+            "low_over_test_cases",
+            "high_over_test_cases",
+            "interval",
+            "mark",
+            "role",
+            "flags",
+        ]
+    )
     for row in rows(panels):
         panel, cell = row.panel, row.cell
-        writer.writerow(map(inert, [
-            panel.dataset, panel.test_dataset, panel.task, cell.name, cell.method.model, cell.method.method,
-            cell.method.protocol, str(cell.budget), cell.n_labels, len(cell.scores), cell.metric,
-            _full(cell.mean), _full(cell.sd), _full(cell.low), _full(cell.high), cell.summary.interval,
-            "oracle" if cell.beside else NOT_COMPARED if cell.mark is None else cell.mark,
-            row.role, "; ".join(cell.flags),
-        ]))  # fmt: skip
+        writer.writerow(
+            map(
+                inert,
+                [
+                    panel.dataset,
+                    panel.test_dataset,
+                    panel.task,
+                    cell.name,
+                    cell.method.model,
+                    cell.method.method,
+                    cell.method.protocol,
+                    str(cell.budget),
+                    cell.n_labels,
+                    len(cell.scores),
+                    cell.metric,
+                    _full(cell.mean),
+                    _full(cell.sd),
+                    _full(cell.low),
+                    _full(cell.high),
+                    cell.summary.interval,
+                    "oracle" if cell.beside else NOT_COMPARED if cell.mark is None else cell.mark,
+                    row.role,
+                    "; ".join(cell.flags),
+                ],
+            )
+        )
     return out.getvalue()
 
 
@@ -150,9 +187,15 @@ def _booktabs(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: st
 def latex(text: str) -> str:
     """Return text that LaTeX prints as it is."""
     special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        **{sign: "\\" + sign for sign in "&%$#_{}"}, "≤": r"$\leq$", ">": r"$>$", "<": r"$<$", "–": "--",
-    }  # fmt: skip
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{sign: "\\" + sign for sign in "&%$#_{}"},
+        "≤": r"$\leq$",
+        ">": r"$>$",
+        "<": r"$<$",
+        "–": "--",
+    }
     return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
 
 

@@ -127,9 +127,13 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
 
 
 def _pages(
-    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
-    found: Sequence[Sequence[BudgetAnswer]], vega: str, request: ReportRequest,
-) -> list[Path]:  # fmt: skip
+    panels: Sequence[Panel],
+    groups: Sequence[Sequence[Section]],
+    looks: Looks,
+    found: Sequence[Sequence[BudgetAnswer]],
+    vega: str,
+    request: ReportRequest,
+) -> list[Path]:
     """Write the page; with many datasets one that leads to a page for each, in the folder."""
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import page
@@ -174,8 +178,10 @@ def _charts(
 
     figures = [
         (panel.title, figure)
-        for panel, some in zip(panels, groups, strict=True) for group in some for figure in group.figures
-    ]  # fmt: skip
+        for panel, some in zip(panels, groups, strict=True)
+        for group in some
+        for figure in group.figures
+    ]
     written = []
     with progress.bar("drawing", len(figures), unit="charts") as advance:
         drawn = threads.map(lambda one: images(one[1], one[0]), figures)

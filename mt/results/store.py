@@ -147,12 +147,14 @@ class ScoreStore:
         """Keep a fit; returns False when another process was first."""
         probabilities = np.ascontiguousarray(fit.probabilities, dtype="<f4")
         row = [
-            fit.identity, fit.pool, fit.cases,
+            fit.identity,
+            fit.pool,
+            fit.cases,
             zlib.compress(np.ascontiguousarray(fit.rows, dtype="<i8").tobytes(), 6),
             zlib.compress(probabilities.tobytes(), 1),
             probabilities.shape[1] if probabilities.ndim == 2 else None,
             json.dumps(fit.outcome),
-        ]  # fmt: skip
+        ]
         with self._database.writing() as sql:
             added = sql.execute("INSERT OR IGNORE INTO fits VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
         return bool(added)
@@ -227,8 +229,9 @@ class ScoreStore:
             for key in cases:
                 sql.execute(
                     "DELETE FROM cases WHERE digest = ?1 AND NOT EXISTS "
-                    "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)", [key],
-                )  # fmt: skip
+                    "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)",
+                    [key],
+                )
             if fits or cases:
                 sql.execute("DELETE FROM answers WHERE key NOT LIKE 'report:%' AND key NOT LIKE 'declared: %'")
 

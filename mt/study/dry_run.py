@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 # Options of `mt featurize` that do not say how the dataset is read.
 NOT_OF_THE_DATASET = (
-    "--model", "--dataset", "--split", "--data-dir", "--image-size", "--device", "--precision", "--dtype", "--weights",
-)  # fmt: skip
+    "--model",
+    "--dataset",
+    "--split",
+    "--data-dir",
+    "--image-size",
+    "--device",
+    "--precision",
+    "--dtype",
+    "--weights",
+)
 
 
 @dataclass(frozen=True)

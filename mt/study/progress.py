@@ -36,9 +36,13 @@ class Overall:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            BarColumn(), MofNCompleteColumn(), TextColumn("done, running"),
-            TextColumn("{task.description}", markup=False), TimeRemainingColumn(), TextColumn("left"),
-        )  # fmt: skip
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("done, running"),
+            TextColumn("{task.description}", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
         console = Console(file=sys.stderr, highlight=False)
         with Progress(*columns, console=console, transient=True, redirect_stderr=False) as self._bar:
             self._bar.add_task("", total=self.work)

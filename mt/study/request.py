@@ -21,9 +21,14 @@ class StudyRequest:
 
     @classmethod
     def of(
-        cls, study: StudyFile, *, cache_dir: str | None = None, scores: str | None = None, device: str = "auto",
+        cls,
+        study: StudyFile,
+        *,
+        cache_dir: str | None = None,
+        scores: str | None = None,
+        device: str = "auto",
         out: str | None = None,
-    ) -> StudyRequest:  # fmt: skip
+    ) -> StudyRequest:
         """Return the request, with the folders as every command finds them."""
         cache = files.cache_dir(cache_dir)
         return cls(study, cache, files.scores_path(scores, cache), device, Path(out).absolute() if out else None)

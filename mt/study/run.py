@@ -55,9 +55,11 @@ class FinishedStudy:
     def facts(self) -> dict[str, JSON]:
         """Return what `--json` prints."""
         return {
-            "page": str(self.report.page), "folder": str(self.report.folder), "n_scores": self.report.n_scores,
+            "page": str(self.report.page),
+            "folder": str(self.report.folder),
+            "n_scores": self.report.n_scores,
             "missing": list(self.missing),
-        }  # fmt: skip
+        }
 
 
 def steps(request: StudyRequest) -> list[Step]:
@@ -155,13 +157,23 @@ class _DatasetSteps:
         from mt.probe.run import run_probe
 
         request, study = self.request, self.request.study
-        return _outcome(run_probe(
-            ProbeRequest(
-                request.cache, models=study.models, datasets=[self.dataset], **study.draws.model_dump(),
-                protocol=protocol, primary=study.primary, scores=request.scores, device=request.device,
-                files=self.files, test_folds=study.test_folds, repeats=study.repeats,
+        return _outcome(
+            run_probe(
+                ProbeRequest(
+                    request.cache,
+                    models=study.models,
+                    datasets=[self.dataset],
+                    **study.draws.model_dump(),
+                    protocol=protocol,
+                    primary=study.primary,
+                    scores=request.scores,
+                    device=request.device,
+                    files=self.files,
+                    test_folds=study.test_folds,
+                    repeats=study.repeats,
+                )
             )
-        ))  # fmt: skip
+        )
 
     def _fuse(self) -> StepOutcome:
         from mt.fuse.run import run_fuse
@@ -174,11 +186,18 @@ class _DatasetSteps:
 
         request = self.request
         return FuseRequest(
-            request.cache, models=models, datasets=[self.dataset], methods=methods, scores=request.scores,
-            device=request.device, files=self.files, **request.study.fused.model_dump(),
-            primary=_fused_primary(request.study), test_folds=request.study.test_folds,
+            request.cache,
+            models=models,
+            datasets=[self.dataset],
+            methods=methods,
+            scores=request.scores,
+            device=request.device,
+            files=self.files,
+            **request.study.fused.model_dump(),
+            primary=_fused_primary(request.study),
+            test_folds=request.study.test_folds,
             repeats=request.study.repeats,
-        )  # fmt: skip
+        )
 
     def _fine_tune(self) -> StepOutcome:
         from mt.fuse.end_to_end.request import FinetuneRequest
@@ -207,9 +226,12 @@ def _featurizing(request: StudyRequest, datasets: Sequence[Dataset]) -> Featuriz
 
     asked = request.study.featurize
     return FeaturizeRequest(
-        datasets, request.study.models, cache_dir=request.cache, image_size=asked.image_size,
+        datasets,
+        request.study.models,
+        cache_dir=request.cache,
+        image_size=asked.image_size,
         compute=Compute(device=request.device, precision=asked.precision),
-    )  # fmt: skip
+    )
 
 
 def _backbones(request: StudyRequest) -> LoadedBackbones:
@@ -248,8 +270,6 @@ def _report(request: StudyRequest, scores: Sequence[Score], missing: tuple[str, 
 
     catalog = Catalog(request.cache)
     own = frozenset(score.identity for score in scores)
-    asked = ReportRequest(
-        request.page, only=own, missing=missing, catalog=catalog, maps=Maps(catalog), again=False
-    )
+    asked = ReportRequest(request.page, only=own, missing=missing, catalog=catalog, maps=Maps(catalog), again=False)
     with ScoreStore(request.scores) as store:
         return write_report(store, asked)

@@ -159,13 +159,15 @@ def device_options(command: F) -> F:
 
     for option in (
         click.option(
-            "--gpu-memory", type=MemoryAmount(), metavar="AMOUNT",
+            "--gpu-memory",
+            type=MemoryAmount(),
+            metavar="AMOUNT",
             help="Take at most this much of the GPU's memory: 20, 20GB, 512MB.  [default: all of it]",
         ),
         click.option(
             "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1, mps."
         ),
-    ):  # fmt: skip
+    ):
         capped = option(capped)
     return capped  # type: ignore[return-value]
 
@@ -177,7 +179,6 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
     as on a card of that size: a batch is halved, and what cannot be halved is refused in one line.
     """
     import torch
-
 
     where = pick_device(device)
     if where.type != "cuda":

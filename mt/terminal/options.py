@@ -41,25 +41,34 @@ def bytes_of(amount: str, option: str) -> int:
 
 
 cache_dir = click.option(
-    "--cache-dir", type=click.Path(file_okay=False), envvar="MT_CACHE_DIR", show_envvar=True,
+    "--cache-dir",
+    type=click.Path(file_okay=False),
+    envvar="MT_CACHE_DIR",
+    show_envvar=True,
     help="Folder of feature files.  [default: the user's cache folder]",
-)  # fmt: skip
-scores = click.option(
-    "--scores", type=click.Path(dir_okay=False), envvar="MT_SCORES", show_envvar=True,
-    help="Score database.  [default: beside the cache; if that is read-only, the user's own]",
-)  # fmt: skip
-everything = click.option(
-    "--everything", is_flag=True, help="Use superseded, limited and random-weight features too."
 )
+scores = click.option(
+    "--scores",
+    type=click.Path(dir_okay=False),
+    envvar="MT_SCORES",
+    show_envvar=True,
+    help="Score database.  [default: beside the cache; if that is read-only, the user's own]",
+)
+everything = click.option("--everything", is_flag=True, help="Use superseded, limited and random-weight features too.")
 data_dir = click.option(
-    "--data-dir", type=click.Path(file_okay=False), envvar="MT_DATA_DIR", show_envvar=True,
+    "--data-dir",
+    type=click.Path(file_okay=False),
+    envvar="MT_DATA_DIR",
+    show_envvar=True,
     help="Folder that holds the dataset's published files, or one folder per dataset.  [default: ./data]",
-)  # fmt: skip
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 trust_remote_code = click.option(
-    "--trust-remote-code", multiple=True, metavar="REPOSITORY",
+    "--trust-remote-code",
+    multiple=True,
+    metavar="REPOSITORY",
     help="Run the code that this repository (or folder) of an hf: model brings (repeatable).  [default: run none]",
-)  # fmt: skip
+)
 models = click.option(
     "--model", "models", multiple=True, metavar="NAME", help="A backbone (repeatable). See: mt models"
 )
@@ -69,9 +78,13 @@ datasets = click.option(
 
 
 fractions = click.option(
-    "--fraction", "fractions", multiple=True, type=float, metavar="F",
+    "--fraction",
+    "fractions",
+    multiple=True,
+    type=float,
+    metavar="F",
     help="Share of the train labels to use, above 0 and at most 1 (repeatable).  [default: 0.01, 0.1 and 1]",
-)  # fmt: skip
+)
 shots = click.option(
     "--shots", multiple=True, type=int, metavar="K", help="Labels per class, instead of --fraction (repeatable)."
 )
@@ -79,42 +92,56 @@ seeds = click.option(
     "--seeds", default=5, show_default=True, metavar="N", help="Random draws per budget; the 100 % budget has one."
 )
 test_folds = click.option(
-    "--test-folds", type=int, metavar="K",
+    "--test-folds",
+    type=int,
+    metavar="K",
     help="Join all splits, and test every image once by K folds that keep patients apart.  [default: the test split]",
-)  # fmt: skip
+)
 repeats = click.option(
     "--repeats", default=1, show_default=True, metavar="R", help="Times that --test-folds are drawn anew."
 )
 draw = click.option(
-    "--draw", type=click.Choice(["stratified", "random", "random-groups"]), default="stratified", show_default=True,
+    "--draw",
+    type=click.Choice(["stratified", "random", "random-groups"]),
+    default="stratified",
+    show_default=True,
     help="How rows are drawn: stratified by all train labels, or at random by none: rows, or patients (groups).",
-)  # fmt: skip
+)
 primary = click.option(
-    "--primary", metavar="METRIC@BUDGET",
+    "--primary",
+    metavar="METRIC@BUDGET",
     help="Declare what decides, as roc_auc@1%; it is kept, and all else is marked exploratory.",
-)  # fmt: skip
+)
 margin = click.option(
-    "--margin", type=float, metavar="D",
+    "--margin",
+    type=float,
+    metavar="D",
     help="Test non-inferiority and equivalence against --reference: at most D worse, within D either way.",
-)  # fmt: skip
+)
 reference = click.option(
     "--reference", metavar="MODEL|METHOD", help="What --margin is measured from: a row, its model or its method."
 )
 metrics = click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME",
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
     help="A metric, or all (repeatable).  [default: the dataset's headline]",
-)  # fmt: skip
+)
 threshold = click.option(
-    "--threshold", metavar="RULE", help="Choose a threshold on out-of-fold scores and show what it achieves: youden, "
+    "--threshold",
+    metavar="RULE",
+    help="Choose a threshold on out-of-fold scores and show what it achieves: youden, "
     "sensitivity:S, specificity:S, or cost:R (a miss is as bad as R false alarms).",
-)  # fmt: skip
+)
 prevalence = click.option(
     "--prevalence", type=float, metavar="P", help="With --threshold: also PPV and NPV where P of cases are positive."
 )
 calibrate = click.option(
-    "--calibrate", type=click.Choice(["temperature", "platt"]),
+    "--calibrate",
+    type=click.Choice(["temperature", "platt"]),
     help="Also score probabilities scaled on out-of-fold scores.",
-)  # fmt: skip
+)
 
 
 def required(values: tuple[str, ...], option: str, *, see: str) -> None:

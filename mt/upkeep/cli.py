@@ -98,7 +98,7 @@ def forget(
             *({"path": str(path), "partial": True} for path in found.partial),
             *({"path": str(path), "report": True, "again": page.command} for page, paths in reports for path in paths),
             {"predictions": len(found.fits), "scores": found.n_scores},
-        ]  # fmt: skip
+        ]
         if not found:
             raise InputError(
                 f"Nothing in {cache} is of {', '.join([*ids, *groups])}. Names are whole ids or groups: mt cache export"

@@ -43,10 +43,14 @@ class Person:
     @classmethod
     def named(cls, ids: Sequence[str], groups: Sequence[str], cache_dir: Path) -> Person:
         salt = known_salt(cache_dir)
-        hashes = {} if salt is None else {
-            "ids": [hashed(f"id:{one}", salt) for one in ids],
-            "groups": [hashed(f"{kind}:{one}", salt) for one in groups for kind in ("group", "patient")],
-        }  # fmt: skip
+        hashes = (
+            {}
+            if salt is None
+            else {
+                "ids": [hashed(f"id:{one}", salt) for one in ids],
+                "groups": [hashed(f"{kind}:{one}", salt) for one in groups for kind in ("group", "patient")],
+            }
+        )
         return cls(frozenset([*ids, *hashes.get("ids", ())]), frozenset([*groups, *hashes.get("groups", ())]))
 
     def is_in(self, rows: LabelledRows[Any]) -> bool:
@@ -101,9 +105,13 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
     if names and not fits:  # sets of rows say of no dataset that they are its
         cases = set()
     return Traces(
-        found, tuple(partial), frozenset(cases), frozenset(fits), len(store.scores_of(fits)),
+        found,
+        tuple(partial),
+        frozenset(cases),
+        frozenset(fits),
+        len(store.scores_of(fits)),
         tuple(registered(store, fits)),
-    )  # fmt: skip
+    )
 
 
 def forget(found: Traces, catalog: Catalog, store: ScoreStore, index: ContentIndex) -> None:
@@ -132,9 +140,12 @@ def _replace(features: FeatureFile, rows: np.ndarray, cache_dir: Path) -> None:
         kept = {name: np.ascontiguousarray(array[keep]) for name, array in features.stored.items()}
         manifest = _manifest_without(features, hash_of(kept), int(rows.sum()))
         target = feature_path(
-            cache_of(path.absolute()), features.bare_dataset, features.split, features.backbone,
+            cache_of(path.absolute()),
+            features.bare_dataset,
+            features.split,
+            features.backbone,
             manifest["fingerprints"]["file"],
-        )  # fmt: skip
+        )
         try:
             lock = acquire(target, 0.0)
             try:
@@ -154,8 +165,9 @@ def _manifest_without(features: FeatureFile, rows: str, count: int) -> dict[str,
     prints = {name: one for name, one in features.fingerprints.items() if name != "file"}
     prints["split"] = digest({"split": prints["split"], "rows": rows})
     return manifest | {
-        "fingerprints": {**prints, "file": digest(prints)}, FORGOTTEN: int(manifest.get(FORGOTTEN, 0)) + count
-    }  # fmt: skip
+        "fingerprints": {**prints, "file": digest(prints)},
+        FORGOTTEN: int(manifest.get(FORGOTTEN, 0)) + count,
+    }
 
 
 def _forget_hashes(features: FeatureFile, rows: np.ndarray, index: ContentIndex) -> None:

@@ -73,9 +73,12 @@ class Upgrade:
             place = self.data_dir or data_dir_of(entry.dataset, location)
             try:
                 dataset = load_dataset(
-                    loadable_name(entry.dataset, location), Path(place) if place else None, settings=settings,
-                    on_error="skip", index=self.index,
-                )  # fmt: skip
+                    loadable_name(entry.dataset, location),
+                    Path(place) if place else None,
+                    settings=settings,
+                    on_error="skip",
+                    index=self.index,
+                )
             except MtError as error:
                 raise CacheError(
                     f"{entry.path}: its images cannot be read ({error}) It stays as it is: only without content hashes."

@@ -33,9 +33,16 @@ def hub_folder(folder: Path, **config: object) -> Path:
     folder.mkdir()
     save_file(network.state_dict(), folder / "model.safetensors")
     pretrained = {
-        "input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3,
-        "num_classes": 0, "pool_size": None, "first_conv": "patch_embed.proj", "classifier": "head",
-    }  # fmt: skip
+        "input_size": [3, 160, 160],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "num_classes": 0,
+        "pool_size": None,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
     about = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": pretrained, "model_args": config}
     (folder / "config.json").write_text(json.dumps(about))
     return folder
@@ -63,9 +70,11 @@ def test_timms_tokens_become_embeddings_by_each_rule(tmp_path: Path, pool: str) 
         layers = network.get_intermediate_layers(IMAGES, n=4, return_prefix_tokens=True, norm=True)
     cls, mean = tokens[:, 0], tokens[:, 5:].mean(1)
     expected = {
-        "cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), 1),
+        "cls": cls,
+        "mean": mean,
+        "cls+mean": torch.cat((cls, mean), 1),
         "cls4": torch.cat([prefix[:, 0] for _, prefix in layers], 1),
-    }  # fmt: skip
+    }
     for rule, embedding in expected.items():
         assert torch.allclose(embed(f"{name}:{rule}"), embedding, atol=1e-5), rule
     if pool:

@@ -22,9 +22,18 @@ TOKENS = {"pooled": 1, "cls": 1, "mean": 1, "cls+mean": 2, "cls4": 4}
 # Millions of parameters that rendeirolab/lazyslide-models lists beside each model (`param_size`), of both towers for
 # MedSigLIP: a second source for the forms.
 LISTED = {
-    "uni": 303.4, "uni2-h": 681.4, "virchow": 631.2, "virchow2": 631.2, "h-optimus-0": 1130, "h-optimus-1": 1130,
-    "h0-mini": 85.7, "gigapath": 1130, "phikon": 85.8, "phikon-v2": 303.4, "midnight": 1140,
-}  # fmt: skip
+    "uni": 303.4,
+    "uni2-h": 681.4,
+    "virchow": 631.2,
+    "virchow2": 631.2,
+    "h-optimus-0": 1130,
+    "h-optimus-1": 1130,
+    "h0-mini": 85.7,
+    "gigapath": 1130,
+    "phikon": 85.8,
+    "phikon-v2": 303.4,
+    "midnight": 1140,
+}
 
 
 def built(name: str) -> nn.Module:
@@ -53,12 +62,16 @@ def transformers_network(architecture: str, arguments: dict[str, Any]) -> nn.Mod
 def open_clip_tower(architecture: str) -> nn.Module:
     open_clip = pytest.importorskip("open_clip")
     model = open_clip.get_model_config(architecture) or {
-        "embed_dim": 512, "quick_gelu": False,
+        "embed_dim": 512,
+        "quick_gelu": False,
         "vision_cfg": {
-            "timm_model_name": "vit_base_patch16_224", "timm_model_pretrained": False, "timm_pool": "",
-            "timm_proj": "linear", "image_size": 224,
+            "timm_model_name": "vit_base_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": 224,
         },
-    }  # fmt: skip
+    }
     tower: nn.Module = open_clip.model._build_vision_tower(
         model["embed_dim"], model["vision_cfg"], bool(model.get("quick_gelu"))
     )
@@ -112,8 +125,9 @@ def test_published_files_hold_the_tensors_of_our_network(name: str) -> None:
     layout = spec.weights.layouts[0]
     kept = {
         layout.rename(key.removeprefix(layout.prefix)): tuple(one.shape)
-        for key, one in published.items() if not (layout.drop and key.startswith(layout.drop))
-    }  # fmt: skip
+        for key, one in published.items()
+        if not (layout.drop and key.startswith(layout.drop))
+    }
     assert kept == {key: tuple(one.shape) for key, one in network.items()}
     widths = {"blocks.0.attn.proj.weight": 1024, "layer4.2.conv3.weight": 2048}
     assert {spec.dim} == {shape[0] for key, shape in kept.items() if key in widths}

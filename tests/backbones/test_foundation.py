@@ -68,9 +68,15 @@ def test_keywords_build_the_network_that_the_weights_are_of(hub: Path) -> None:
     network = timm.create_model("test_vit", num_classes=0, **arguments, **swiglu).eval()
     save_file(network.state_dict(), folder / "model.safetensors")
     recipe = {
-        "input_size": [3, 32, 32], "interpolation": "bicubic", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3,
-        "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head",
-    }  # fmt: skip
+        "input_size": [3, 32, 32],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "num_classes": 0,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
     config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": recipe, "model_args": arguments}
     (folder / "config.json").write_text(json.dumps(config))
     index = ContentIndex(hub.parent / "index.sqlite")

@@ -40,8 +40,9 @@ def written(folder: Path, tower: dict[str, Any], **recipe: Any) -> Path:
     """Write configuration and weights as open_clip's publishers put them on the hub."""
     folder.mkdir(parents=True)
     config = {
-        "model_cfg": {"embed_dim": 12, "vision_cfg": tower, "text_cfg": TEXT}, "preprocess_cfg": {**RECIPE, **recipe}
-    }  # fmt: skip
+        "model_cfg": {"embed_dim": 12, "vision_cfg": tower, "text_cfg": TEXT},
+        "preprocess_cfg": {**RECIPE, **recipe},
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     network = open_clip.create_model(f"local-dir:{folder}")

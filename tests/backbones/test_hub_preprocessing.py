@@ -66,12 +66,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Ima
 def timm_door(folder: Path, recipe: dict[str, Any]) -> tuple[str, Transform]:
     folder.mkdir()
     said = {
-        "input_size": [3, SIDE, SIDE], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "num_classes": 0,
-        "first_conv": "patch_embed.proj", "classifier": "head", **recipe,
-    }  # fmt: skip
-    config = {
-        "architecture": "test_vit", "num_classes": 0, "pretrained_cfg": said, "model_args": {"img_size": SIDE}
-    }  # fmt: skip
+        "input_size": [3, SIDE, SIDE],
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.3, 0.25],
+        "num_classes": 0,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        **recipe,
+    }
+    config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": said, "model_args": {"img_size": SIDE}}
     (folder / "config.json").write_text(json.dumps(config))
     data = timm.data.resolve_data_config(pretrained_cfg=said)
     return f"timm:local-dir:{folder}", timm.data.create_transform(**data, is_training=False)

@@ -70,9 +70,7 @@ def test_listing_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
-    "words", [(), ("--json",), ("dino",), ("dino", "--json"), ("--json", "dino")], ids=" ".join
-)
+@pytest.mark.parametrize("words", [(), ("--json",), ("dino",), ("dino", "--json"), ("--json", "dino")], ids=" ".join)
 def test_a_name_stands_where_a_command_may(words: tuple[str, ...]) -> None:
     assert listed(*words) == listed("show", *words)
 

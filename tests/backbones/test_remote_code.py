@@ -63,10 +63,15 @@ class OursModel(PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=tokens.mean(1))
 """
 PROCESSOR = {
-    "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": 32, "width": 32},
-    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
-}  # fmt: skip
+}
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -87,9 +92,15 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def written(folder: Path, **auto_map: str) -> dict[str, torch.Tensor]:
     """Write a model with code of its own as its publisher lays it out, and return its weights."""
     folder.mkdir()
-    config = {"model_type": "ours", "width": 6, "auto_map": {
-        "AutoConfig": "configuration_ours.OursConfig", "AutoModel": "modeling_ours.OursModel", **auto_map,
-    }}  # fmt: skip
+    config = {
+        "model_type": "ours",
+        "width": 6,
+        "auto_map": {
+            "AutoConfig": "configuration_ours.OursConfig",
+            "AutoModel": "modeling_ours.OursModel",
+            **auto_map,
+        },
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     (folder / "configuration_ours.py").write_text(CONFIGURATION)
@@ -97,8 +108,9 @@ def written(folder: Path, **auto_map: str) -> dict[str, torch.Tensor]:
     (folder / "layers.py").write_text(LAYERS)
     generator = torch.Generator().manual_seed(1)
     weights = {
-        "stem.weight": torch.randn(6, 3, 8, 8, generator=generator), "stem.bias": torch.randn(6, generator=generator)
-    }  # fmt: skip
+        "stem.weight": torch.randn(6, 3, 8, 8, generator=generator),
+        "stem.bias": torch.randn(6, generator=generator),
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return weights
 

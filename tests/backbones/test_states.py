@@ -97,9 +97,12 @@ def test_another_size_resamples_positions_as_timm_does_for_its_own(tmp_path: Pat
     torch.save({"state_dict": named(network.state_dict() | {"mask_token": torch.ones(1, 1, 64)}, "module.")}, file)
     torch.save(network.state_dict(), tmp_path / "plain.pth")
     expected = timm.create_model(
-        "test_vit", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "plain.pth"), "num_classes": 3},
-        num_classes=3, img_size=96,
-    )  # fmt: skip
+        "test_vit",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(tmp_path / "plain.pth"), "num_classes": 3},
+        num_classes=3,
+        img_size=96,
+    )
     found = load_backbone("timm:test_vit", str(file), image_size=96).model
     assert found.get_parameter("pos_embed").shape != network.pos_embed.shape
     assert torch.equal(found.get_parameter("pos_embed"), expected.pos_embed)

@@ -102,8 +102,10 @@ def test_dinos_full_checkpoint_gives_its_teacher() -> None:
     full = {
         "student": {f"module.backbone.{key}": value for key, value in state.items()},
         "teacher": {f"backbone.{key}": value for key, value in state.items()} | {"head.mlp.0.bias": state["norm.bias"]},
-        "optimizer": {}, "args": Namespace(), "epoch": 800,
-    }  # fmt: skip
+        "optimizer": {},
+        "args": Namespace(),
+        "epoch": 800,
+    }
     assert select(full, REGISTRY["dino"].weights.layouts, state, Path("x")).keys() == state.keys()
 
 
@@ -234,8 +236,13 @@ def test_offline_the_error_says_what_to_fetch_where_to_put_it_and_what_works_wit
     with pytest.raises(WeightsError) as error:
         load_backbone("dino")
     said = str(error.value)
-    for part in (REGISTRY["dino"].weights.url, str(tmp_path / "dino_deitsmall16_pretrain.pth"), "efficientnet-lite0",
-                 "medical-transfer[offline]", "--weights FILE"):  # fmt: skip
+    for part in (
+        REGISTRY["dino"].weights.url,
+        str(tmp_path / "dino_deitsmall16_pretrain.pth"),
+        "efficientnet-lite0",
+        "medical-transfer[offline]",
+        "--weights FILE",
+    ):
         assert part in said
     assert "\n" not in said
 

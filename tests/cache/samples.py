@@ -22,13 +22,24 @@ def rows(n: int = N) -> LabelledRows[None]:
 
 def manifest(**changes: Any) -> dict[str, Any]:
     return {
-        "dataset": "folder:moles", "location": "/data/moles", "split": "train", "backbone": "dino", "task": "binary",
-        "class_names": ["benign", "malignant"], "metric": "roc_auc", "budget_unit": "row", "grouping": "patient",
-        "licence": "CC0", "fingerprints": {name: name[0] * 64 for name in ("backbone", "dataset", "split", "file")},
-        "inputs": {"backbone": {}, "dataset": {}}, "limit": None, "random_weights": False,
+        "dataset": "folder:moles",
+        "location": "/data/moles",
+        "split": "train",
+        "backbone": "dino",
+        "task": "binary",
+        "class_names": ["benign", "malignant"],
+        "metric": "roc_auc",
+        "budget_unit": "row",
+        "grouping": "patient",
+        "licence": "CC0",
+        "fingerprints": {name: name[0] * 64 for name in ("backbone", "dataset", "split", "file")},
+        "inputs": {"backbone": {}, "dataset": {}},
+        "limit": None,
+        "random_weights": False,
         "compute": {"device": "cpu", "batch_size": 4, "threads": 2, "versions": {"torch": "2.6"}},
-        "command": "mt featurize --model dino --dataset folder:moles", "warnings": [],
-    } | changes  # fmt: skip
+        "command": "mt featurize --model dino --dataset folder:moles",
+        "warnings": [],
+    } | changes
 
 
 def embeddings(n: int = N, dim: int = DIM) -> np.ndarray:

@@ -116,9 +116,16 @@ class TestInfo:
         path = next(cache.glob("*/test/dino-cccc*.h5"))
         shown = mt(cache, "info", path).stdout
         for part in (
-            str(path), "ok 10, truncated 1", "benign 6, malignant 4", "age, site/view", "CC0", "device cpu",
-            "mt featurize --model dino --dataset folder:moles", "c" * 64, "roc_auc",
-        ):  # fmt: skip
+            str(path),
+            "ok 10, truncated 1",
+            "benign 6, malignant 4",
+            "age, site/view",
+            "CC0",
+            "device cpu",
+            "mt featurize --model dino --dataset folder:moles",
+            "c" * 64,
+            "roc_auc",
+        ):
             assert part in shown
 
     def test_json_holds_the_manifest(self, cache: Path) -> None:
@@ -323,8 +330,9 @@ class TestExport:
         path = samples.write(tmp_path / "x" / "train" / "dino-0.h5", manifest=manifest, rows=rows)
         mt(tmp_path, "export", path, "--out", tmp_path / "x.npy")
         assert (tmp_path / "x.rows.csv").read_text().splitlines()[:2] == [
-            "id,label_edema,label_mass", "bild-é0.png,0,1"
-        ]  # fmt: skip
+            "id,label_edema,label_mass",
+            "bild-é0.png,0,1",
+        ]
 
     def test_several_files_go_into_a_folder(self, cache: Path, tmp_path: Path) -> None:
         result = mt(cache, "export", "--out", tmp_path / "out", "--json")

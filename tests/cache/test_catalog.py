@@ -75,10 +75,14 @@ def test_a_newer_file_supersedes_one_with_the_same_names(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "other",
     [
-        {"backbone": "swav"}, {"split": "test"}, {"dataset": "pcam"}, {"location": "/elsewhere/moles"},
-        {"limit": 10}, {"random_weights": True},
+        {"backbone": "swav"},
+        {"split": "test"},
+        {"dataset": "pcam"},
+        {"location": "/elsewhere/moles"},
+        {"limit": 10},
+        {"random_weights": True},
     ],
-)  # fmt: skip
+)
 def test_a_newer_file_of_something_else_supersedes_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
     put(tmp_path, fingerprint="a" * 64, age=100)
     put(tmp_path, fingerprint="b" * 64, **other)

@@ -139,9 +139,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     assert index.sha256(images[0]) == hashlib.sha256(b"another image 0").hexdigest()
 
 
-def test_what_an_older_release_remembers_is_trusted_once(
-    tmp_path: Path, images: list[Path], opened: list[str]
-) -> None:
+def test_what_an_older_release_remembers_is_trusted_once(tmp_path: Path, images: list[Path], opened: list[str]) -> None:
     ContentIndex(tmp_path / "index.sqlite")
     stat = images[0].stat()
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database, database:

@@ -129,9 +129,7 @@ def test_swapped_blocks_are_found(complete: Path) -> None:
     """A block's checksum holds its number: two whole blocks, changed over with their checksums, are not right."""
     layout = _layout(complete)
     content = bytearray(complete.read_bytes())
-    for base, size in (
-        (layout.embeddings, 4 * layout.row_bytes), (layout.status, 4), (layout.blocks, DIGEST)
-    ):  # fmt: skip
+    for base, size in ((layout.embeddings, 4 * layout.row_bytes), (layout.status, 4), (layout.blocks, DIGEST)):
         first, second = slice(base, base + size), slice(base + size, base + 2 * size)
         content[first], content[second] = content[second], content[first]
     _overwrite(complete, bytes(content))

@@ -105,8 +105,11 @@ with open_wide(Path(sys.argv[1])) as writer:
 def test_a_file_size_limit_is_named(path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", LIMITED, str(path)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     message, created = ran.stdout.splitlines()
     assert message.startswith("dino-ffffffffffff.h5 needs 3.")

@@ -19,8 +19,11 @@ def test_a_killed_run_leaves_nothing_unreadable_and_resumes_to_the_same_bytes(
 ) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "tests.cache.kill_driver", str(tmp_path), mode],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     kills = int(ran.stdout)
     assert kills >= 20

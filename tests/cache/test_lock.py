@@ -85,9 +85,11 @@ class TestLock:
 def _holder(path: Path) -> subprocess.Popen[bytes]:
     """Start a process that holds the writer of a path until its input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"11\n"
     return process

@@ -80,9 +80,14 @@ def test_the_same_rows_make_the_same_bytes(complete: Path, reference: bytes) -> 
 def test_columns_keep_numbers_text_and_gaps(path: Path) -> None:
     n = samples.N
     columns = {
-        "slide": [f"s{row}" for row in range(n)], "count": list(range(n)), "age": [None, *[40] * (n - 1)],
-        "sex": [None, *["f"] * (n - 1)], "a/b": [1.5] * n, ".": [2] * n, "": [3] * n,
-    }  # fmt: skip
+        "slide": [f"s{row}" for row in range(n)],
+        "count": list(range(n)),
+        "age": [None, *[40] * (n - 1)],
+        "sex": [None, *["f"] * (n - 1)],
+        "a/b": [1.5] * n,
+        ".": [2] * n,
+        "": [3] * n,
+    }
     rows = LabelledRows(None, samples.rows().y, ids=samples.rows().ids, columns=columns)
     samples.write(path, rows=rows)
     read = open_features(path).columns

@@ -36,10 +36,19 @@ def tiff(*pages: np.ndarray, bits: int, photometric: int = 1, order: str = "<", 
     out = bytearray((b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8))
     for number, page in enumerate(pages):
         data = page.astype(page.dtype.newbyteorder(order)).tobytes() if bits in (8, 16, 32) else packed(page, bits)
-        out += _directory(page, data, len(out), order, last=number == len(pages) - 1, fields={
-            258: (3, bits), 259: (3, 1), 262: (3, photometric),
-            **{int(name.removeprefix("tag_")): (3, value) for name, value in tags.items()},
-        })  # fmt: skip
+        out += _directory(
+            page,
+            data,
+            len(out),
+            order,
+            last=number == len(pages) - 1,
+            fields={
+                258: (3, bits),
+                259: (3, 1),
+                262: (3, photometric),
+                **{int(name.removeprefix("tag_")): (3, value) for name, value in tags.items()},
+            },
+        )
     return bytes(out)
 
 
@@ -73,9 +82,11 @@ def sound_folder(root: Path) -> Path:
     for number in range(12):
         grey = rng.integers(0, 256, (6, 8), dtype=np.uint8)
         kinds = {
-            "png": png(grey), "tif": tiff(grey, bits=8, photometric=number % 2),
-            "pgm": b"P5\n8 6\n255\n" + grey.tobytes(), "ppm": b"P6\n8 2\n255\n" + grey.tobytes(),
-        }  # fmt: skip
+            "png": png(grey),
+            "tif": tiff(grey, bits=8, photometric=number % 2),
+            "pgm": b"P5\n8 6\n255\n" + grey.tobytes(),
+            "ppm": b"P6\n8 2\n255\n" + grey.tobytes(),
+        }
         suffix = list(kinds)[number % 4]
         path = root / f"class{number % 2}" / f"patient{number // 2}_{number}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,15 +52,22 @@ def test_a_sound_dataset(data: Path) -> None:
     status, lines = facts("pcam", "--data-dir", str(data))
     assert status == 0
     assert lines[2] == {
-        "dataset": "pcam", "split": "test", "rows": 12, "groups": 3, "classes": {"normal": 8, "tumour": 4},
+        "dataset": "pcam",
+        "split": "test",
+        "rows": 12,
+        "groups": 3,
+        "classes": {"normal": 8, "tumour": 4},
         "unlabelled": 0,
-    }  # fmt: skip
+    }
 
 
-@pytest.mark.parametrize(("labels", "said"), [
-    (["", "0", "1"], "1   33.3%  (no label)"),
-    (["", "", ""], "no image of the test split has a label: they can be predicted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["", "0", "1"], "1   33.3%  (no label)"),
+        (["", "", ""], "no image of the test split has a label: they can be predicted"),
+    ],
+)
 def test_rows_without_a_label_are_counted_and_conflict_with_none(data: Path, labels: list[str], said: str) -> None:
     for number, name in enumerate(("a", "b", "0", "1", "2")):
         layouts.write_image(data / f"{name}.png", 1 if name == "0" else number)

@@ -70,8 +70,9 @@ def test_what_reads_features_has_every_option_of_a_dataset(command: str) -> None
 def test_options_go_into_the_brackets_of_names(tmp_path: Path) -> None:
     asked = {"seed": 3, "label_columns": ("a", "b")}
     assert narrowed(["folder:x", "pcam[]"], asked, None) == (
-        "folder:x[seed=3, label_columns=a+b]", "pcam[seed=3, label_columns=a+b]"
-    )  # fmt: skip
+        "folder:x[seed=3, label_columns=a+b]",
+        "pcam[seed=3, label_columns=a+b]",
+    )
     with pytest.raises(InputError, match="says seed=4, and --seed 3"):
         narrowed(["folder:x[seed=4]"], asked, None)
     put(tmp_path, settings={"seed": 3})

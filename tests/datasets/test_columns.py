@@ -42,11 +42,16 @@ SIX = ("p1", "p2", "p3", "p4", "p5", "p6")
 @pytest.mark.parametrize(
     ("image", "label", "patient"),
     [
-        ("image", "label", "patient"), ("Filename", "Diagnosis", "patient_id"), ("PATH", "class", "PatientID"),
-        ("file name", "TARGET", "Patient ID"), ("image", "label", "subject"), ("image", "label", "case_id"),
-        ("image", "label", "slide_id"), ("image", "label", "MRN"),
+        ("image", "label", "patient"),
+        ("Filename", "Diagnosis", "patient_id"),
+        ("PATH", "class", "PatientID"),
+        ("file name", "TARGET", "Patient ID"),
+        ("image", "label", "subject"),
+        ("image", "label", "case_id"),
+        ("image", "label", "slide_id"),
+        ("image", "label", "MRN"),
     ],
-)  # fmt: skip
+)
 def test_columns_have_the_names_that_people_use(tmp_path: Path, image: str, label: str, patient: str) -> None:
     dataset = load(write(tmp_path, f"{image},{label},{patient}", rows(*SIX)))
     assert grouped(dataset) == set(SIX)
@@ -77,13 +82,16 @@ def test_names_that_only_begin_like_a_patient_do_not(tmp_path: Path, name: str) 
     assert load(write(tmp_path, f"image,label,{name}", rows(*SIX))).grouping is None
 
 
-@pytest.mark.parametrize(("written", "classes"), [
-    (("0", "0.0", "1"), ("0", "1")),
-    (("-1.0", "-1", "1", "+1"), ("-1", "1")),
-    (("0.5", "0.50", "0,5", "0.25"), ("0.25", "0.5")),
-    (("01", "1", "2"), ("01", "1", "2")),
-    (("a", "a.0"), ("a", "a.0")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (("0", "0.0", "1"), ("0", "1")),
+        (("-1.0", "-1", "1", "+1"), ("-1", "1")),
+        (("0.5", "0.50", "0,5", "0.25"), ("0.25", "0.5")),
+        (("01", "1", "2"), ("01", "1", "2")),
+        (("a", "a.0"), ("a", "a.0")),
+    ],
+)
 def test_one_number_is_one_class_however_it_is_written(
     tmp_path: Path, written: tuple[str, ...], classes: tuple[str, ...]
 ) -> None:
@@ -152,9 +160,14 @@ def test_features_of_no_dataset_are_never_proposed(tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("auroc", "roc_auc"), ("AUC", "roc_auc"), ("acc", "accuracy"), ("qwk", "quadratic_kappa"),
-     ("kappa", "quadratic_kappa")],
-)  # fmt: skip
+    [
+        ("auroc", "roc_auc"),
+        ("AUC", "roc_auc"),
+        ("acc", "accuracy"),
+        ("qwk", "quadratic_kappa"),
+        ("kappa", "quadratic_kappa"),
+    ],
+)
 def test_metrics_are_known_by_their_other_names(typed: str, meant: str) -> None:
     with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
         metrics.get(typed)

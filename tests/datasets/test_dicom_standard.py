@@ -102,9 +102,12 @@ def test_a_sound_window_behind_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("voi", ["2", "BONE", "bone"])
 def test_a_chosen_window(tmp_path: Path, voi: str) -> None:
     path = write_dicom(
-        tmp_path / "a.dcm", STORED, WindowCenter=[1000, 2000], WindowWidth=[500, 900],
+        tmp_path / "a.dcm",
+        STORED,
+        WindowCenter=[1000, 2000],
+        WindowWidth=[500, 900],
         WindowCenterWidthExplanation=["SOFT", "BONE"],
-    )  # fmt: skip
+    )
     one = grey(write_dicom(tmp_path / "b.dcm", STORED, WindowCenter=2000, WindowWidth=900))
     assert np.array_equal(np.asarray(decode(path, Decoding(voi=voi)))[..., 0], one)
     with pytest.raises(ImageError, match="no window '3' in the DICOM file; it has 1 SOFT, 2 BONE"):
@@ -164,8 +167,18 @@ def test_padding_of_signed_values_written_unsigned(tmp_path: Path) -> None:
     assert grey(path)[0, 1] == 0
 
 
-EMPTY = ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "VOILUTFunction",
-         "PixelPaddingRangeLimit", "NumberOfFrames", "VOILUTSequence", "ModalityLUTSequence")  # fmt: skip
+EMPTY = (
+    "WindowCenter",
+    "WindowWidth",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "PixelPaddingValue",
+    "VOILUTFunction",
+    "PixelPaddingRangeLimit",
+    "NumberOfFrames",
+    "VOILUTSequence",
+    "ModalityLUTSequence",
+)
 
 
 @pytest.mark.parametrize("tag", EMPTY)

@@ -67,9 +67,11 @@ def test_id_lists_are_hashed_as_anyone_can() -> None:
 @pytest.mark.parametrize("name", ["aptos2019", "pneumonia", "nih-cxr14", "folder"])
 def test_drawn_splits_are_pinned(data: Path, index: ContentIndex, name: str) -> None:
     {
-        "aptos2019": layouts.write_aptos, "pneumonia": layouts.write_pneumonia, "nih-cxr14": layouts.write_nih,
+        "aptos2019": layouts.write_aptos,
+        "pneumonia": layouts.write_pneumonia,
+        "nih-cxr14": layouts.write_nih,
         "folder": layouts.write_folder,
-    }[name](data / name)  # fmt: skip
+    }[name](data / name)
     dataset = load_dataset(f"folder:{data / name}" if name == "folder" else name, data, index=index)
     (record,) = dataset.drawn.values()
     for split, expected in record["ids_sha256"].items():
@@ -85,9 +87,11 @@ def test_unlabelled_rows_are_trained_on_and_change_no_draw(grouped: bool) -> Non
     alone, _ = draw_splits(ids, labels, fractions=fractions, groups=groups)
     more = [f"{row:03d}x" for row in range(20)]
     both, record = draw_splits(
-        [*more, *ids], np.concatenate([np.full(20, MISSING), labels]), fractions=fractions,
+        [*more, *ids],
+        np.concatenate([np.full(20, MISSING), labels]),
+        fractions=fractions,
         groups=None if groups is None else [*["new"] * 20, *groups],
-    )  # fmt: skip
+    )
     assert both["train"].tolist() == [*range(20), *(alone["train"] + 20)]
     assert both["test"].tolist() == (alone["test"] + 20).tolist()
     assert record["rows"] == {name: len(rows) for name, rows in both.items()}

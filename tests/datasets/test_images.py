@@ -101,9 +101,15 @@ def test_exif_rotation_is_applied_once(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     lossless = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
     upright = {
-        1: scene, 2: scene[:, ::-1], 3: scene[::-1, ::-1], 4: scene[::-1], 5: scene.swapaxes(0, 1),
-        6: np.rot90(scene, -1), 7: np.rot90(scene, 2).swapaxes(0, 1), 8: np.rot90(scene, 1),
-    }[orientation]  # fmt: skip
+        1: scene,
+        2: scene[:, ::-1],
+        3: scene[::-1, ::-1],
+        4: scene[::-1],
+        5: scene.swapaxes(0, 1),
+        6: np.rot90(scene, -1),
+        7: np.rot90(scene, 2).swapaxes(0, 1),
+        8: np.rot90(scene, 1),
+    }[orientation]
     found = np.asarray(decode(encoded(Image.fromarray(scene), kind, exif=exif.tobytes(), **lossless)))
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).max() <= (4 if kind == "JPEG" else 0)

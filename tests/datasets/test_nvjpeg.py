@@ -21,9 +21,11 @@ from tests.datasets.test_jpeg import encoded, exif, picture
 __all__ = ["card"]  # a fixture
 
 PLAIN = [
-    encoded(picture()), encoded(picture(), progressive=True), encoded(picture().convert("L")),
+    encoded(picture()),
+    encoded(picture(), progressive=True),
+    encoded(picture().convert("L")),
     encoded(picture(40, 60), subsampling="4:2:2", restart_marker_rows=1),
-]  # fmt: skip
+]
 
 
 def png() -> bytes:
@@ -33,9 +35,13 @@ def png() -> bytes:
 
 
 OTHERS = {
-    "turned": encoded(picture(), exif=exif(6)), "cmyk": encoded(picture().convert("CMYK")),
-    "cut": encoded(picture())[:-900], "garbage": encoded(picture()) + b"garbage", "png": png(), "nothing": b"",
-}  # fmt: skip
+    "turned": encoded(picture(), exif=exif(6)),
+    "cmyk": encoded(picture().convert("CMYK")),
+    "cut": encoded(picture())[:-900],
+    "garbage": encoded(picture()) + b"garbage",
+    "png": png(),
+    "nothing": b"",
+}
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("pretend")])

@@ -162,7 +162,18 @@ def test_the_first_of_several_sheets_is_said(data: Path) -> None:
     assert "t.xlsx holds 2 sheets: 'Sheet' was read" in load(data / "t.xlsx").warnings
 
 
-CHEXPERT = ["1.0,-1.0,,0.0", "0.0,,1.0,0.0", "-1.0,1.0,0.0,", "1,0,1,1", "nan,nan,,NaN", "0,1,0,1", "1,1,0,0", "0,0,1,1", "1,0,0,1", "0,1,1,0"]  # fmt: skip # noqa: E501
+CHEXPERT = [
+    "1.0,-1.0,,0.0",
+    "0.0,,1.0,0.0",
+    "-1.0,1.0,0.0,",
+    "1,0,1,1",
+    "nan,nan,,NaN",
+    "0,1,0,1",
+    "1,1,0,0",
+    "0,0,1,1",
+    "1,0,0,1",
+    "0,1,1,0",
+]
 
 
 def chexpert(folder: Path) -> Path:
@@ -228,13 +239,16 @@ def test_a_row_without_a_label_stays_unlabelled_and_is_counted(data: Path, missi
     assert labels_by_id(load(data / "t.csv", blank="0"))["bild_7.png"] == 0
 
 
-@pytest.mark.parametrize(("header", "cells", "words", "task", "last"), [
-    ("label", ["a", "b", "c"], {}, "multiclass", MISSING),
-    ("label", ["0", "3", "1"], {"task": "ordinal"}, "ordinal", MISSING),
-    ("oedema", ["0", "1", "0"], {}, "binary", MISSING),
-    ("oedema", ["0", "1", "1"], {"blank": "0"}, "binary", 0),
-    ("a,b,c", ["1,0,0", "0,1,0", "0,0,1"], {"task": "multiclass", "blank": "ignore"}, "multiclass", MISSING),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "cells", "words", "task", "last"),
+    [
+        ("label", ["a", "b", "c"], {}, "multiclass", MISSING),
+        ("label", ["0", "3", "1"], {"task": "ordinal"}, "ordinal", MISSING),
+        ("oedema", ["0", "1", "0"], {}, "binary", MISSING),
+        ("oedema", ["0", "1", "1"], {"blank": "0"}, "binary", 0),
+        ("a,b,c", ["1,0,0", "0,1,0", "0,0,1"], {"task": "multiclass", "blank": "ignore"}, "multiclass", MISSING),
+    ],
+)
 def test_every_task_of_one_label_has_unlabelled_rows(
     data: Path, header: str, cells: list[str], words: dict[str, Any], task: str, last: int
 ) -> None:

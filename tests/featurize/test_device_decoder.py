@@ -64,9 +64,7 @@ def test_pictures_are_decoded_and_resized_on_the_device_in_batches(
     nvjpeg.require(pretend)
     card.batches.clear()
     feed = Feed(pretend, geometries_of(RECIPES), batch_size=70)
-    (batch,) = read_batches(
-        split, [np.arange(70)], batch_size=70, recipes=RECIPES, workers=3, device=pretend
-    )  # fmt: skip
+    (batch,) = read_batches(split, [np.arange(70)], batch_size=70, recipes=RECIPES, workers=3, device=pretend)
     assert max(card.batches) > 50  # of 64 rows, those that are JPEG and whole
     bad = {row for row in range(70) if "/11.jpg" in split.images.paths[row]}  # type: ignore[attr-defined]
     assert set(np.flatnonzero(batch.status != 1)) == set(np.flatnonzero(batch.status == batch.status[min(bad)])) == bad
@@ -81,10 +79,28 @@ def featurized(photos: Path, cache: Path, *words: str, device: str = "pretend") 
     """Featurize the train split, by default on the pretend device, and return its file."""
     done = CliRunner().invoke(
         group,
-        ["featurize", "--model", "timm:test_resnet", "--weights", "random", "--image-size", "32", "--split", "train",
-         "--dataset", f"folder:{photos}", "--cache-dir", str(cache), "--on-error", "skip", "--device", device, *words],
+        [
+            "featurize",
+            "--model",
+            "timm:test_resnet",
+            "--weights",
+            "random",
+            "--image-size",
+            "32",
+            "--split",
+            "train",
+            "--dataset",
+            f"folder:{photos}",
+            "--cache-dir",
+            str(cache),
+            "--on-error",
+            "skip",
+            "--device",
+            device,
+            *words,
+        ],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert done.exit_code == 0, done.output
     return Path(done.stdout.splitlines()[-1].strip())
 

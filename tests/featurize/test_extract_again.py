@@ -98,10 +98,16 @@ def test_an_unfinished_file_names_the_command_that_finishes_it(weights: str, pho
     with pytest.raises(KeyboardInterrupt):
         extract(
             FeaturizeRequest(
-                [dataset], [TINY], splits=["train"], limit=30, cache_dir=cache, weights=[weights], image_size=32,
+                [dataset],
+                [TINY],
+                splits=["train"],
+                limit=30,
+                cache_dir=cache,
+                weights=[weights],
+                image_size=32,
                 compute=half,
             )
-        )  # fmt: skip
+        )
     (partial,) = cache.rglob("*.partial")
     with pytest.raises(CacheError) as found:
         open_features(partial.with_suffix(".h5"))
@@ -128,9 +134,22 @@ def test_a_second_run_fails_at_once_or_waits_as_asked(
     done = featurize(photos, tmp_path / "cache", splits=["test"])[0].path
     done.unlink()
     command = [
-        "featurize", "--model", TINY, "--weights", "random", "--image-size", "32", "--dataset", f"folder:{photos}",
-        "--split", "test", "--device", "cpu", "--cache-dir", str(tmp_path / "cache"),
-    ]  # fmt: skip
+        "featurize",
+        "--model",
+        TINY,
+        "--weights",
+        "random",
+        "--image-size",
+        "32",
+        "--dataset",
+        f"folder:{photos}",
+        "--split",
+        "test",
+        "--device",
+        "cpu",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     argv = [sys.executable, "-c", HOLD, str(done)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -150,9 +169,7 @@ def test_a_second_run_fails_at_once_or_waits_as_asked(
     assert open_features(done).n_rows == 14
 
 
-def test_resuming_with_other_versions_is_refused(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_with_other_versions_is_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, _ = counted(photos, interrupt_at=40)
     with pytest.raises(KeyboardInterrupt):
         featurize(dataset, tmp_path / "cache", splits=["train"])
@@ -183,9 +200,22 @@ def test_changed_content_is_another_file(photos: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(photos: Path, tmp_path: Path) -> None:
     command = [
-        "featurize", "--model", TINY, "--weights", "random", "--image-size", "32", "--batch-size", "4",
-        "--dataset", f"folder:{photos}", "--split", "train", "--cache-dir", str(tmp_path / "cache"),
-    ]  # fmt: skip
+        "featurize",
+        "--model",
+        TINY,
+        "--weights",
+        "random",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "4",
+        "--dataset",
+        f"folder:{photos}",
+        "--split",
+        "train",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     press = """
 import os, signal, sys
 import mt.featurize.run as run

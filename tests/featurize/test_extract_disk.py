@@ -38,9 +38,18 @@ def test_a_full_disk_shows_before_anything_is_computed(photos: Path, small_disk:
 
     def run() -> subprocess.CompletedProcess[str]:
         command = [
-            "featurize", "--model", TINY, "--weights", "random", "--image-size", "32", "--dataset", "synthetic@600",
-            "--cache-dir", str(small_disk),
-        ]  # fmt: skip
+            "featurize",
+            "--model",
+            TINY,
+            "--weights",
+            "random",
+            "--image-size",
+            "32",
+            "--dataset",
+            "synthetic@600",
+            "--cache-dir",
+            str(small_disk),
+        ]
         return subprocess.run([sys.executable, "-m", "mt", *command], capture_output=True, text=True, check=False)
 
     stopped = run()

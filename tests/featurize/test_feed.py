@@ -63,9 +63,7 @@ def test_pictures_of_a_rare_size_are_resized_by_pillow() -> None:
         rows.add(place, np.full((*size, 3), place, np.uint8))
     rows.resize_rare_sizes(geometries_of(RECIPES))
     assert list(rows.by_size) == [(8, 9)]
-    assert {key: places for key, (places, _) in rows.resized.items()} == {
-        key: [5] for key in geometries_of(RECIPES)
-    }
+    assert {key: places for key, (places, _) in rows.resized.items()} == {key: [5] for key in geometries_of(RECIPES)}
 
 
 def test_pictures_travel_in_parcels_that_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,7 @@ from tests.featurize.conftest import TINY
 from tests.featurize.extracting import CPU
 
 
-def test_two_datasets_load_each_backbone_once(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_datasets_load_each_backbone_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
 
     def counted(name: str, *args: Any, **options: Any) -> load.Backbone:
@@ -28,9 +26,14 @@ def test_two_datasets_load_each_backbone_once(
 
     monkeypatch.setattr(loaded, "load_backbone", counted)
     request = FeaturizeRequest(
-        [f"folder:{photos / split}" for split in ("train", "test")], [TINY], cache_dir=tmp_path / "cache",
-        weights=["random"], image_size=32, limit=4, compute=CPU,
-    )  # fmt: skip
+        [f"folder:{photos / split}" for split in ("train", "test")],
+        [TINY],
+        cache_dir=tmp_path / "cache",
+        weights=["random"],
+        image_size=32,
+        limit=4,
+        compute=CPU,
+    )
     results = extract(request, index=ContentIndex(tmp_path / "index.sqlite"))
     assert {result.dataset for result in results} == {"folder:train", "folder:test"}
     assert all(result.computed for result in results)

@@ -26,10 +26,16 @@ def pixels_of(height: int, width: int, seed: int, *, extremes: bool) -> np.ndarr
 
 @settings(max_examples=60, deadline=None)
 @given(
-    height=sides, width=sides, resize=st.integers(1, 300), crop=st.integers(1, 300), squash=st.booleans(),
-    kernel=st.sampled_from(KERNELS), extremes=st.booleans(), seed=st.integers(0, 9),
+    height=sides,
+    width=sides,
+    resize=st.integers(1, 300),
+    crop=st.integers(1, 300),
+    squash=st.booleans(),
+    kernel=st.sampled_from(KERNELS),
+    extremes=st.booleans(),
+    seed=st.integers(0, 9),
     dtype=st.sampled_from([torch.float64, torch.float32]),
-)  # fmt: skip
+)
 def test_any_size_gives_pillows_pixels(height, width, resize, crop, squash, kernel, extremes, seed, dtype):
     long, short = max(height, width), min(height, width)
     if not squash and long * resize // short * resize > 1 << 22:

@@ -95,9 +95,17 @@ def _bytes(result: Result) -> tuple[bytes, bytes, list[str], list[int]]:
     return features.embeddings.tobytes(), features.status.tobytes(), features.ids, features.labels.tolist()
 
 
-@pytest.mark.parametrize("changed", [
-    _another_seed, _with_groups, _renamed, _copied_elsewhere, _one_inside_another, _with_more,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changed",
+    [
+        _another_seed,
+        _with_groups,
+        _renamed,
+        _copied_elsewhere,
+        _one_inside_another,
+        _with_more,
+    ],
+)
 def test_known_images_are_not_computed_and_the_features_are_those_of_a_fresh_run(
     changed: Callable[[Path], Dataset], pool: Path, tmp_path: Path, through: list[int]
 ) -> None:
@@ -122,9 +130,12 @@ def test_automatic_batch_sizes_leave_the_bits_of_a_fresh_run(
     for result in featurize(dataset, tmp_path / "cache", [TINY, OTHER], compute=AUTO):
         size = open_features(result.path).manifest["compute"]["batch_size"]
         (fresh,) = featurize(
-            dataset, tmp_path / f"fresh-{size}", [result.model], compute=replace(CPU, batch_size=size),
+            dataset,
+            tmp_path / f"fresh-{size}",
+            [result.model],
+            compute=replace(CPU, batch_size=size),
             splits=[result.split],
-        )  # fmt: skip
+        )
         assert result.copied
         assert _bytes(result) == _bytes(fresh)
 
@@ -178,11 +189,18 @@ def test_one_source_is_said_without_a_count(photos: Path, tmp_path: Path, capsys
     assert f"49 of 49 embeddings copied from {first.path}\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", [
-    {"settings": DatasetSettings(intensity="minmax")}, {"compute": replace(CPU, batch_size=5)},
-    {"compute": replace(CPU, dtype="float16")}, {"compute": replace(CPU, precision="bfloat16")},
-    {"compute": replace(CPU, overwrite=True)}, {"models": [OTHER]},
-], ids=["decoding", "batch size", "stored type", "precision", "overwrite", "backbone"])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"settings": DatasetSettings(intensity="minmax")},
+        {"compute": replace(CPU, batch_size=5)},
+        {"compute": replace(CPU, dtype="float16")},
+        {"compute": replace(CPU, precision="bfloat16")},
+        {"compute": replace(CPU, overwrite=True)},
+        {"models": [OTHER]},
+    ],
+    ids=["decoding", "batch size", "stored type", "precision", "overwrite", "backbone"],
+)
 def test_nothing_is_copied_that_a_fresh_run_computes_otherwise(
     other: dict[str, Any], pool: Path, tmp_path: Path
 ) -> None:

@@ -74,8 +74,9 @@ def test_the_command_takes_views_with_embedding_rules(photos: Path, tmp_path: Pa
     ran = CliRunner().invoke(group, words, catch_exceptions=False)
     assert ran.exit_code == 0
     assert [word for word in ran.stdout.replace(": ", " ").split() if word.startswith("timm:")] == [
-        "timm:test_vit:cls:flips", "timm:test_vit:mean:flips",
-    ]  # fmt: skip
+        "timm:test_vit:cls:flips",
+        "timm:test_vit:mean:flips",
+    ]
 
 
 def test_other_views_are_answered_with_those_there_are(photos: Path, tmp_path: Path) -> None:

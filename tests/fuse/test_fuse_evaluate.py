@@ -61,9 +61,14 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
     rows = {(score.method, score.model) for score in study.scores}
     both = "m1 + m2"
     assert rows == {
-        ("probe", "m1"), ("probe", "m2"), ("best-single", both), ("average", both), ("concat", both),
-        ("blend", both), ("dvme", both),
-    }  # fmt: skip
+        ("probe", "m1"),
+        ("probe", "m2"),
+        ("best-single", both),
+        ("average", both),
+        ("concat", both),
+        ("blend", both),
+        ("dvme", both),
+    }
     with ScoreStore(study.store) as store:
         for seed in (0, 1):
             fits = [store.fit(score.fit) for score in study.scores if score.seed == seed]
@@ -145,9 +150,12 @@ def test_average_and_best_single_follow_ids_where_files_hold_them_in_other_order
             for split, n in (("train", 210), ("test", 60)):
                 write_features(tmp_path / name, model=model, split=split, n=n, shuffled=shuffled and model == "m2")
         request = FuseRequest(
-            tmp_path / name, fractions=[0.5], seeds=1, methods=["average", "dvme"],
+            tmp_path / name,
+            fractions=[0.5],
+            seeds=1,
+            methods=["average", "dvme"],
             save=tmp_path / f"saved {name}" if saved else None,
-        )  # fmt: skip
+        )
         study = run_fuse(request)
         with ScoreStore(study.store) as store:
             made[name] = {score.method: store.fit(score.fit) for score in study.scores}
@@ -213,9 +221,17 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
 @pytest.mark.parametrize("trained", [0, 1])
 def test_attention_is_shown_only_where_a_network_was_trained(trained, capsys):
     row = {
-        "attention": "toy", "method": "dvme", "fraction": 0.5, "shots": None, "models": ["m1", "m2"],
-        "overall": [0.5, 0.5], "classes": {"class 0": [0.5, 0.5]}, "draws": 2, "trained": trained, "recipes": ["start"],
-    }  # fmt: skip
+        "attention": "toy",
+        "method": "dvme",
+        "fraction": 0.5,
+        "shots": None,
+        "models": ["m1", "m2"],
+        "overall": [0.5, 0.5],
+        "classes": {"class 0": [0.5, 0.5]},
+        "draws": 2,
+        "trained": trained,
+        "recipes": ["start"],
+    }
     print_attention(row)
     shown = capsys.readouterr().out
     assert f"toy, dvme, 50 %: network trained in {trained} of 2 draws, the logistic start" in shown
@@ -262,10 +278,15 @@ def test_files_are_joined_by_id(tmp_path):
     order = np.random.default_rng(0).permutation(210)
 
     shuffled = SimpleNamespace(
-        backbone="m2", split="train", dataset="toy", ids=[second.ids[row] for row in order],
-        labels=second.labels[order], embeddings=second.embeddings[order], task="binary",
+        backbone="m2",
+        split="train",
+        dataset="toy",
+        ids=[second.ids[row] for row in order],
+        labels=second.labels[order],
+        embeddings=second.embeddings[order],
+        task="binary",
         class_names=second.class_names,
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(_rows_like(pair.train[0].open(), shuffled), joined.train[1])
     shuffled.class_names = second.class_names[::-1]
     with pytest.raises(InputError, match=r"have other classes: \('class 0', 'class 1'\) and \('class 1', 'class 0'\)"):
@@ -362,10 +383,14 @@ def test_a_folder_stands_for_its_dvme(saved, capsys):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"rule": "concat"}, "rule concat with 2 probes"), ({"rule": "sum"}, "rule sum"),
-     ({"probes": []}, "with 0 probes"),
-     ({"format_version": 9}, "Install a newer mt"), ({"backbones": None}, "does not fit together")],
-)  # fmt: skip
+    [
+        ({"rule": "concat"}, "rule concat with 2 probes"),
+        ({"rule": "sum"}, "rule sum"),
+        ({"probes": []}, "with 0 probes"),
+        ({"format_version": 9}, "Install a newer mt"),
+        ({"backbones": None}, "does not fit together"),
+    ],
+)
 def test_a_rival_that_says_something_else_is_refused(saved, change, words):
     (file,) = saved[2].parent.glob("*-average-*.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | change))

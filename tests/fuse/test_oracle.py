@@ -72,9 +72,13 @@ def test_it_takes_no_part_in_marks_and_comparisons(tmp_path: Path) -> None:
     # Fewer is better, then the oracle is the least.
     filled(tmp_path / "loss.sqlite", models=SINGLES, seeds=2, budgets=[0.1], metrics=["log_loss"])
     other = filled(
-        tmp_path / "loss.sqlite", models={TOGETHER: 0.7}, method="best-single", seeds=2, budgets=[0.1],
+        tmp_path / "loss.sqlite",
+        models={TOGETHER: 0.7},
+        method="best-single",
+        seeds=2,
+        budgets=[0.1],
         metrics=["log_loss"],
-    )  # fmt: skip
+    )
     ((table,),) = (score_tables(other.scores(), other),)
     (row,) = oracle_rows(with_oracle(table, other))
     losses = [[s.value for s in other.scores() if s.model == model and s.method == "probe"] for model in SINGLES]
@@ -105,11 +109,16 @@ def test_a_scaled_best_single_model_has_an_oracle_of_scaled_models(cache: Path) 
 DRAWN = {"unit": "row", "n_units": 30, "n_rows": 30, "n_groups": None, "rows": [15, 15], "groups": None}
 
 
-@pytest.mark.parametrize("outcome", [
-    {"protocol": "default, temperature"}, {"protocol": "blend"},
-    {"realised": {**DRAWN, "forced": [], "missing": [], "draw": "random"}},
-    {"realised": {**DRAWN, "forced": [], "missing": [], "listed": "a1b2"}},
-], ids=["scaled", "another protocol", "random draws", "listed draws"])  # fmt: skip
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"protocol": "default, temperature"},
+        {"protocol": "blend"},
+        {"realised": {**DRAWN, "forced": [], "missing": [], "draw": "random"}},
+        {"realised": {**DRAWN, "forced": [], "missing": [], "listed": "a1b2"}},
+    ],
+    ids=["scaled", "another protocol", "random draws", "listed draws"],
+)
 def test_single_models_of_another_recipe_do_not_stand_in(tmp_path: Path, outcome: dict[str, Any]) -> None:
     path = tmp_path / "scores.sqlite"
     filled(path, models={"simclr": 0.8}, seeds=2, budgets=[0.1])

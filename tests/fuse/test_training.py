@@ -38,7 +38,7 @@ def _problem(
     outputs: int = 1,
     groups: np.ndarray | None = None,
     dims: Sequence[int] = (6, 5),
-) -> DVMEProblem:  # fmt: skip
+) -> DVMEProblem:
     rng = np.random.default_rng(0)
     X = [torch.from_numpy(rng.normal(size=(n, dim)).astype(np.float32)) for dim in dims]
     scores = (X[0][:, :outputs] + X[1][:, :outputs]).numpy()
@@ -124,8 +124,11 @@ def test_stopping_rows_are_not_trained_on():
 def test_company_changes_no_recipe_and_no_fold(task, dims):
     problem = _problem(task=task, outputs=1 if task == "binary" else 3, dims=dims)
     fold = _folds(problem)
-    recipes = [Recipe("gentle", epochs=4, patience=1), Recipe("bold", epochs=3, input_dropout=0.1, decay=0.5),
-               Recipe("random", start="random", epochs=4)]  # fmt: skip
+    recipes = [
+        Recipe("gentle", epochs=4, patience=1),
+        Recipe("bold", epochs=3, input_dropout=0.1, decay=0.5),
+        Recipe("random", start="random", epochs=4),
+    ]
     together = DVMEFitter(problem).candidates(recipes, fold)
     for recipe, beside in zip(recipes, together, strict=True):
         (alone,) = DVMEFitter(problem).candidates([recipe], fold)

@@ -21,19 +21,27 @@ def slides(tmp_path: Path) -> dict[str, np.ndarray]:
     tiles = {f"S{number}": sample.matrix(3 + number, seed=number, dtype="float16") for number in range(SLIDES)}
     for name, rows in tiles.items():
         sample.slide(tmp_path / "features_uni" / f"{name}.h5", rows)
-    sample.write_table(tmp_path / "slides.csv", {
-        "wsi": [f"{name}.svs" for name in tiles], "case_id": [f"P{number // 2}" for number in range(SLIDES)],
-        "label": ["a", "b"] * 4, "split": ["train"] * 6 + ["test"] * 2,
-    })  # fmt: skip
+    sample.write_table(
+        tmp_path / "slides.csv",
+        {
+            "wsi": [f"{name}.svs" for name in tiles],
+            "case_id": [f"P{number // 2}" for number in range(SLIDES)],
+            "label": ["a", "b"] * 4,
+            "split": ["train"] * 6 + ["test"] * 2,
+        },
+    )
     return tiles
 
 
-@pytest.mark.parametrize(("rule", "of"), [
-    ("mean", lambda X: X.mean(axis=0)),
-    ("max", lambda X: X.max(axis=0)),
-    ("mean+std", lambda X: np.r_[X.mean(axis=0), X.std(axis=0)]),
-    ("mean+max", lambda X: np.r_[X.mean(axis=0), X.max(axis=0)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "of"),
+    [
+        ("mean", lambda X: X.mean(axis=0)),
+        ("max", lambda X: X.max(axis=0)),
+        ("mean+std", lambda X: np.r_[X.mean(axis=0), X.std(axis=0)]),
+        ("mean+max", lambda X: np.r_[X.mean(axis=0), X.max(axis=0)]),
+    ],
+)
 def test_tridents_slides_become_rows(tmp_path: Path, slides, rule, of) -> None:  # type: ignore[no-untyped-def]
     sample.imported(tmp_path / "c", tmp_path / "features_uni", labels=[tmp_path / "slides.csv"], pool=rule)
     train = sample.opened(tmp_path / "c")
@@ -110,10 +118,14 @@ def test_a_case_is_of_one_label_group_and_split(tmp_path: Path) -> None:
 
 def test_the_table_of_labels_may_name_the_case_of_each_row(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", sample.matrix())
-    table = sample.write_table(tmp_path / "rows.csv", {
-        "study": [f"study {row // 6}" for row in range(sample.N)], "label": [row // 6 % 2 for row in range(sample.N)],
-        "split": ["train"] * sample.N,
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "rows.csv",
+        {
+            "study": [f"study {row // 6}" for row in range(sample.N)],
+            "label": [row // 6 % 2 for row in range(sample.N)],
+            "split": ["train"] * sample.N,
+        },
+    )
     sample.imported(tmp_path / "c", tmp_path / "x.npy", labels=[table], bag="study", pool="max")
     assert np.array_equal(sample.opened(tmp_path / "c").embeddings, sample.matrix().reshape(4, 6, -1).max(axis=1))
 
@@ -156,9 +168,14 @@ def test_pooling_holds_a_part_of_one_slide(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for number in range(8):
         np.save(tmp_path / "x" / f"{number}.npy", rows)
-    table = sample.write_table(tmp_path / "labels.csv", {
-        "id": range(8), "label": [0, 1] * 4, "split": ["train"] * 8,
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "labels.csv",
+        {
+            "id": range(8),
+            "label": [0, 1] * 4,
+            "split": ["train"] * 8,
+        },
+    )
     sample.imported(tmp_path / "warm", tmp_path / "x", labels=[table], pool="mean")
     tracemalloc.start()
     sample.imported(tmp_path / "c", tmp_path / "x", labels=[table], pool="mean+std")

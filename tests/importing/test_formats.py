@@ -118,26 +118,27 @@ def test_bfloat16_and_float64_become_float32(tmp_path: Path) -> None:
 
 def test_dtype_can_be_chosen(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", sample.matrix())
-    sample.imported(
-        tmp_path, tmp_path / "x.npy", labels=[sample.label_table(tmp_path / "labels.csv")], dtype="float16"
-    )
+    sample.imported(tmp_path, tmp_path / "x.npy", labels=[sample.label_table(tmp_path / "labels.csv")], dtype="float16")
     assert sample.opened(tmp_path).embeddings.dtype == np.float16
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("x.npy", b"\x93NUMPY\x01\x00", "not a whole .npy file"),
-    ("x.npz", b"PK\x03\x04 cut", "not a whole .npz file"),
-    ("x.pt", b"PK\x03\x04 cut", "not a whole .pt file"),
-    ("x.safetensors", b"\x08", "not a whole .safetensors file"),
-    ("x.h5", b"\x89HDF\r\n\x1a\n", "not a whole HDF5 file"),
-    ("x.parquet", b"PAR1 cut", "not a whole parquet file"),
-    ("x.csv", b"id,f0,f1\n", "no rows below its header"),
-    ("x.csv", b"id,f0,f1\na,1\n", "line 2: 2 values, expected 3"),
-    ("x.csv", b"id,f0,f1\ncase 0,1,one\n", "line 2: 'one' is not a number"),
-    ("x.csv", b"id,label\na,1\n", "no columns of embeddings"),
-    ("x.csv", b"id,f0,f2\na,1,2\n", "lacks the column f1"),
-    ("x.txt", b"1", "no format that mt imports"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.npy", b"\x93NUMPY\x01\x00", "not a whole .npy file"),
+        ("x.npz", b"PK\x03\x04 cut", "not a whole .npz file"),
+        ("x.pt", b"PK\x03\x04 cut", "not a whole .pt file"),
+        ("x.safetensors", b"\x08", "not a whole .safetensors file"),
+        ("x.h5", b"\x89HDF\r\n\x1a\n", "not a whole HDF5 file"),
+        ("x.parquet", b"PAR1 cut", "not a whole parquet file"),
+        ("x.csv", b"id,f0,f1\n", "no rows below its header"),
+        ("x.csv", b"id,f0,f1\na,1\n", "line 2: 2 values, expected 3"),
+        ("x.csv", b"id,f0,f1\ncase 0,1,one\n", "line 2: 'one' is not a number"),
+        ("x.csv", b"id,label\na,1\n", "no columns of embeddings"),
+        ("x.csv", b"id,f0,f2\na,1,2\n", "lacks the column f1"),
+        ("x.txt", b"1", "no format that mt imports"),
+    ],
+)
 def test_a_broken_file_is_one_clear_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     labels = sample.label_table(tmp_path / "labels.csv")
@@ -147,12 +148,15 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, name: str, content: byt
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
-@pytest.mark.parametrize(("array", "message"), [
-    (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\), expected"),
-    (np.zeros((0, 3)), r"shape \(0, 3\)"),
-    (np.array([["a"]]), "expected embeddings of float16"),
-    (np.zeros((3, 2), dtype=complex), "expected embeddings of float16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\), expected"),
+        (np.zeros((0, 3)), r"shape \(0, 3\)"),
+        (np.array([["a"]]), "expected embeddings of float16"),
+        (np.zeros((3, 2), dtype=complex), "expected embeddings of float16"),
+    ],
+)
 def test_what_is_no_matrix_is_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(InputError, match=message):

@@ -68,9 +68,7 @@ def external(folder: Path) -> None:
     outside(folder)
     with h5py.File(folder / "in" / "a.h5", "w") as file:
         size = sample.N * sample.DIM * 4
-        file.create_dataset(
-            "features", (sample.N, sample.DIM), "f4", external=[(str(folder / "secret.bin"), 0, size)]
-        )
+        file.create_dataset("features", (sample.N, sample.DIM), "f4", external=[(str(folder / "secret.bin"), 0, size)])
 
 
 def virtual(folder: Path) -> None:

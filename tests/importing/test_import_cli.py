@@ -24,13 +24,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     names = [f"case {number}" for number in range(160)]
     y = rng.integers(0, 2, 160)
-    table = sample.write_table(root / "labels.csv", {
-        "id": names, "label": y, "split": ["train"] * 100 + ["test"] * 60, "sex": ["f", "m"] * 80,
-    })  # fmt: skip
+    table = sample.write_table(
+        root / "labels.csv",
+        {
+            "id": names,
+            "label": y,
+            "split": ["train"] * 100 + ["test"] * 60,
+            "sex": ["f", "m"] * 80,
+        },
+    )
     for model in ("uni", "virchow"):
         np.savez(root / f"{model}.npz", x=rng.standard_normal((160, 5)) + y[:, None], ids=names)
-        done = mt("cache", "import", root / f"{model}.npz", "--dataset", "moles", "--model", model, "--labels", table,
-                  "--cache-dir", root / "cache", "--json")  # fmt: skip
+        done = mt(
+            "cache",
+            "import",
+            root / f"{model}.npz",
+            "--dataset",
+            "moles",
+            "--model",
+            model,
+            "--labels",
+            table,
+            "--cache-dir",
+            root / "cache",
+            "--json",
+        )
         assert done.exit_code == 0, done.exception
         assert [json.loads(line)["rows"] for line in done.stdout.splitlines()] == [100, 60]
     return root / "cache"
@@ -71,8 +89,13 @@ def test_they_are_probed_fused_and_reported(cache: Path, tmp_path: Path) -> None
 def test_instances_are_probed_in_bags_and_reported(tmp_path: Path) -> None:
     y, page = np.arange(40) % 2, tmp_path / "report.html"
     rows = np.random.default_rng(0).standard_normal((400, 5)) + y.repeat(10)[:, None]
-    np.savez(tmp_path / "tiles.npz", x=rows, bag=[f"S{row // 10}" for row in range(400)], label=y.repeat(10),
-             split=["train"] * 240 + ["test"] * 160)  # fmt: skip
+    np.savez(
+        tmp_path / "tiles.npz",
+        x=rows,
+        bag=[f"S{row // 10}" for row in range(400)],
+        label=y.repeat(10),
+        split=["train"] * 240 + ["test"] * 160,
+    )
     where = ("--cache-dir", tmp_path / "cache")
     done = mt("cache", "import", tmp_path / "tiles.npz", "--dataset", "lung", "--model", "uni", "--bag", "bag", *where)
     assert done.exit_code == 0, done.exception
@@ -93,12 +116,15 @@ def test_predict_says_that_there_is_no_backbone(cache: Path, tmp_path: Path) -> 
     assert len(known.stdout.splitlines()) == 61
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ((), "FILE is missing"),
-    (("x.npy",), "--dataset is missing"),
-    (("x.npy", "--dataset", "d"), "--model is missing"),
-    (("x.npy", "--dataset", "d", "--model", "m"), "No file x.npy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "FILE is missing"),
+        (("x.npy",), "--dataset is missing"),
+        (("x.npy", "--dataset", "d"), "--model is missing"),
+        (("x.npy", "--dataset", "d", "--model", "m"), "No file x.npy"),
+    ],
+)
 def test_what_is_missing_is_named(words: tuple[str, ...], message: str) -> None:
     assert message in str(mt("cache", "import", *words).exception)
 
@@ -106,6 +132,17 @@ def test_what_is_missing_is_named(words: tuple[str, ...], message: str) -> None:
 def test_the_same_import_again_is_the_same_file(cache: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.h5")}
     root = cache.parent
-    mt("cache", "import", root / "uni.npz", "--dataset", "moles", "--model", "uni", "--labels", root / "labels.csv",
-       "--cache-dir", cache)  # fmt: skip
+    mt(
+        "cache",
+        "import",
+        root / "uni.npz",
+        "--dataset",
+        "moles",
+        "--model",
+        "uni",
+        "--labels",
+        root / "labels.csv",
+        "--cache-dir",
+        cache,
+    )
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.h5")} == before

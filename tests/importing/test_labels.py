@@ -24,9 +24,11 @@ def test_prism_benchs_input_is_one_command(tmp_path: Path) -> None:
         np.save(tmp_path / f"x{split}.npy", sample.matrix(n))
         np.save(tmp_path / f"y{split}.npy", np.arange(n) % 3)
     sample.imported(
-        tmp_path / "cache", f"train={tmp_path}/xtrain.npy", f"test={tmp_path}/xtest.npy",
+        tmp_path / "cache",
+        f"train={tmp_path}/xtrain.npy",
+        f"test={tmp_path}/xtest.npy",
         labels=[f"train={tmp_path}/ytrain.npy", f"test={tmp_path}/ytest.npy"],
-    )  # fmt: skip
+    )
     train, test = (sample.opened(tmp_path / "cache", split) for split in ("train", "test"))
     assert (train.task, train.class_names) == ("multiclass", ("0", "1", "2"))
     assert train.labels.tolist() == [row % 3 for row in range(20)]
@@ -35,13 +37,16 @@ def test_prism_benchs_input_is_one_command(tmp_path: Path) -> None:
     assert train.fingerprints["dataset"] == test.fingerprints["dataset"]
 
 
-@pytest.mark.parametrize(("array", "task"), [
-    (np.arange(24) % 2.0, "binary"),
-    (np.arange(24) % 2 == 0, "binary"),
-    ((np.arange(24) % 2)[:, None], "binary"),
-    (np.array(["a", "b"] * 12), "binary"),
-    (np.random.default_rng(0).integers(0, 2, (24, 3)), "multilabel"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("array", "task"),
+    [
+        (np.arange(24) % 2.0, "binary"),
+        (np.arange(24) % 2 == 0, "binary"),
+        ((np.arange(24) % 2)[:, None], "binary"),
+        (np.array(["a", "b"] * 12), "binary"),
+        (np.random.default_rng(0).integers(0, 2, (24, 3)), "multilabel"),
+    ],
+)
 def test_labels_may_be_an_array(tmp_path: Path, array: np.ndarray, task: str) -> None:
     np.save(tmp_path / "x.npy", sample.matrix())
     np.save(tmp_path / "y.npy", array)
@@ -51,11 +56,16 @@ def test_labels_may_be_an_array(tmp_path: Path, array: np.ndarray, task: str) ->
 
 def test_a_table_is_joined_by_id(tmp_path: Path, embeddings: Path) -> None:
     order = np.random.default_rng(1).permutation(sample.N)
-    table = sample.write_table(tmp_path / "labels.csv", {
-        "slide_id": [sample.ids()[row] for row in order], "diagnosis": [sample.labels()[row] for row in order],
-        "split": [sample.splits()[row] for row in order], "case_id": [f"patient {row // 4}" for row in order],
-        "sex": ["f" if row % 2 else "m" for row in order],
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "labels.csv",
+        {
+            "slide_id": [sample.ids()[row] for row in order],
+            "diagnosis": [sample.labels()[row] for row in order],
+            "split": [sample.splits()[row] for row in order],
+            "case_id": [f"patient {row // 4}" for row in order],
+            "sex": ["f" if row % 2 else "m" for row in order],
+        },
+    )
     sample.imported(tmp_path / "cache", embeddings, labels=[table])
     train = sample.opened(tmp_path / "cache")
     rows = [int(name.split()[1]) for name in train.ids]
@@ -73,9 +83,14 @@ def test_names_may_differ_by_folder_and_suffix(tmp_path: Path, embeddings: Path)
 
 
 def test_without_splits_a_test_split_is_drawn(tmp_path: Path, embeddings: Path) -> None:
-    table = sample.write_table(tmp_path / "labels.csv", {
-        "id": sample.ids(), "label": sample.labels(), "group": [f"g{row // 2}" for row in range(sample.N)],
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "labels.csv",
+        {
+            "id": sample.ids(),
+            "label": sample.labels(),
+            "group": [f"g{row // 2}" for row in range(sample.N)],
+        },
+    )
     sample.imported(tmp_path / "cache", embeddings, labels=[table])
     train, test = (sample.opened(tmp_path / "cache", split) for split in ("train", "test"))
     assert len(train.ids) + len(test.ids) == sample.N
@@ -94,26 +109,43 @@ def test_missing_labels_are_kept_and_masked(tmp_path: Path, embeddings: Path) ->
     again = sample.opened(tmp_path / "cache", models=["uni2"])
     assert again.labels.tolist() == train.labels.tolist()
     assert again.fingerprints["dataset"] == train.fingerprints["dataset"]
-    several = sample.write_table(tmp_path / "two.csv", {
-        "id": sample.ids(), "split": sample.splits(), "oedema": [-1, *[0, 1] * 11, 0], "effusion": [1, 0] * 12,
-    })  # fmt: skip
+    several = sample.write_table(
+        tmp_path / "two.csv",
+        {
+            "id": sample.ids(),
+            "split": sample.splits(),
+            "oedema": [-1, *[0, 1] * 11, 0],
+            "effusion": [1, 0] * 12,
+        },
+    )
     sample.imported(
         tmp_path / "cache", embeddings, labels=[several], dataset="two", rules=LabelRules(uncertain="ignore")
     )
     assert sample.opened(tmp_path / "cache", datasets=["two"]).labels[0].tolist() == [MISSING, 1]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda names: names[:-2], r"2 ids have embeddings and no labels \(case 22, case 23\)"),
-    (lambda names: [*names, "a", "b"], r"2 have labels and no embeddings \(a, b\)"),
-    (lambda names: [*names[1:], "a"], r"1 ids have embeddings and no labels \(case 0\) and 1 have labels and no"),
-    (lambda names: [f"x{name}" for name in names], "No id of the embeddings .* Name its column of ids: --id-column"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names: names[:-2], r"2 ids have embeddings and no labels \(case 22, case 23\)"),
+        (lambda names: [*names, "a", "b"], r"2 have labels and no embeddings \(a, b\)"),
+        (lambda names: [*names[1:], "a"], r"1 ids have embeddings and no labels \(case 0\) and 1 have labels and no"),
+        (
+            lambda names: [f"x{name}" for name in names],
+            "No id of the embeddings .* Name its column of ids: --id-column",
+        ),
+    ],
+)
 def test_ids_that_differ_are_counted_and_named(tmp_path: Path, embeddings: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     names = change(sample.ids())
-    table = sample.write_table(tmp_path / "labels.csv", {
-        "id": names, "label": (sample.labels() * 2)[: len(names)], "split": (sample.splits() * 2)[: len(names)],
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "labels.csv",
+        {
+            "id": names,
+            "label": (sample.labels() * 2)[: len(names)],
+            "split": (sample.splits() * 2)[: len(names)],
+        },
+    )
     with pytest.raises(InputError, match=message) as error:
         sample.imported(tmp_path / "cache", embeddings, labels=[table])
     assert "\n" not in str(error.value)
@@ -215,10 +247,13 @@ class TestKnownDataset:
             rows = [int(name.split()[1]) for name in two.ids]
             assert np.array_equal(two.embeddings, other[rows])
 
-    @pytest.mark.parametrize(("first", "message"), [
-        (True, r"its cases have groups and these have none; .*--group-column"),
-        (False, r"its cases have no groups and these have; .*--group-column none"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("first", "message"),
+        [
+            (True, r"its cases have groups and these have none; .*--group-column"),
+            (False, r"its cases have no groups and these have; .*--group-column none"),
+        ],
+    )
     def test_all_splits_have_groups_or_none_has(self, tmp_path: Path, first: bool, message: str) -> None:
         def part(split: str, grouped: bool) -> None:
             names = [f"{split} {row}" for row in range(8)]
@@ -237,11 +272,14 @@ class TestKnownDataset:
         sample.imported(cache, tmp_path / "x.npz", labels=[table], model="virchow")
         assert sample.opened(cache, models=["virchow"]).class_names == ("benign", "tumour")
 
-    @pytest.mark.parametrize(("column", "values", "message"), [
-        ("label", ["tumour"] * 2 + sample.labels()[2:], "1 labels of 'train' differ: case 1"),
-        ("label", ["mole", *sample.labels()[1:]], "these labels are multiclass|classes .* are not among"),
-        ("split", ["test", *sample.splits()[1:]], "1 cases are in 'train' there and not here: case 0"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("column", "values", "message"),
+        [
+            ("label", ["tumour"] * 2 + sample.labels()[2:], "1 labels of 'train' differ: case 1"),
+            ("label", ["mole", *sample.labels()[1:]], "these labels are multiclass|classes .* are not among"),
+            ("split", ["test", *sample.splits()[1:]], "1 cases are in 'train' there and not here: case 0"),
+        ],
+    )
     def test_other_content_is_refused(
         self, tmp_path: Path, cache: Path, column: str, values: list[str], message: str
     ) -> None:

@@ -43,9 +43,14 @@ def test_a_round_trip_gives_the_same_scores(tmp_path: Path, form: str, task: str
 
 def test_names_that_an_export_made_inert_come_back(tmp_path: Path) -> None:
     names = ["=1+1", "@x", "-1.5", "'quoted", "+a"]
-    table = sample.write_table(tmp_path / "labels.csv", {
-        "id": names, "label": list("ababa"), "split": ["train"] * 5,
-    })  # fmt: skip
+    table = sample.write_table(
+        tmp_path / "labels.csv",
+        {
+            "id": names,
+            "label": list("ababa"),
+            "split": ["train"] * 5,
+        },
+    )
     np.savez(tmp_path / "x.npz", x=sample.matrix(5), ids=names)
     sample.imported(tmp_path / "one", tmp_path / "x.npz", labels=[table])
     for form in ("csv", "npy"):

@@ -64,8 +64,12 @@ def test_the_cache_gives_the_same_bits(study, folder):
 @pytest.mark.parametrize("folder", ["fused", "probed"])
 def test_images_give_the_same_within_rounding(study, folder):
     root, kept, ids = study
-    files = [root / "images" / "test" / Path(name).relative_to("test") if name.startswith("test")
-             else root / "images" / "test" / name for name in ids]  # fmt: skip
+    files = [
+        root / "images" / "test" / Path(name).relative_to("test")
+        if name.startswith("test")
+        else root / "images" / "test" / name
+        for name in ids
+    ]
     found = predict_images(PredictRequest(root / folder, files))
     np.testing.assert_allclose(found.probabilities[:, 1], kept[folder], atol=1e-5)
     alone = predict_images(PredictRequest(root / folder, files[3:4]))
@@ -102,9 +106,7 @@ def test_each_backbone_is_loaded_once(study, tmp_path, monkeypatch):
 def test_a_probe_on_limited_features_names_its_backbone_and_predicts(study, tmp_path):
     root, _, _ = study
     dataset = f"folder:{root / 'images'}"
-    extract(
-        FeaturizeRequest([dataset], MODELS[:1], cache_dir=tmp_path, weights=["random"], image_size=32, limit=4)
-    )
+    extract(FeaturizeRequest([dataset], MODELS[:1], cache_dir=tmp_path, weights=["random"], image_size=32, limit=4))
     probed(tmp_path, fractions=[1.0], save=tmp_path / "probed", everything=True)
     found = predict_dataset(PredictRequest(tmp_path / "probed", dataset=dataset, cache_dir=tmp_path))
     assert len(found.ids) == 10

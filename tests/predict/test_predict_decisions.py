@@ -41,8 +41,9 @@ def test_the_saved_model_predicts_what_was_scored(tmp_path: Path, task: str) -> 
     np.testing.assert_array_equal(p, load_probe(file).predict_proba(open_features(X).embeddings))
     assert len(model.thresholds) == (1 if task == "binary" else 2)
     assert [line.split(" (")[0] for line in stated(model)] == [
-        "Probabilities are scaled", "Predicted at thresholds chosen out of fold",
-    ]  # fmt: skip
+        "Probabilities are scaled",
+        "Predicted at thresholds chosen out of fold",
+    ]
 
 
 def test_the_predicted_class_is_that_of_the_threshold() -> None:

@@ -27,10 +27,14 @@ def test_dark_16_bit_images_by_the_intensity_of_the_fit(tmp_path: Path) -> None:
             path.write_bytes(plain.tiff(values, bits=16))
     extract(
         FeaturizeRequest(
-            [f"folder:{root}"], [TINY], cache_dir=tmp_path / "cache", weights=["random"], image_size=32,
+            [f"folder:{root}"],
+            [TINY],
+            cache_dir=tmp_path / "cache",
+            weights=["random"],
+            image_size=32,
             settings=DatasetSettings(intensity="window:600,1200"),
         )
-    )  # fmt: skip
+    )
     probed(tmp_path / "cache", models=[TINY], fractions=[1.0], save=tmp_path / "saved", everything=True)
     cached = predict_dataset(PredictRequest(tmp_path / "saved", dataset="folder:dark", cache_dir=tmp_path / "cache"))
     fresh = PredictRequest(tmp_path / "saved", dataset=f"folder:{root}", cache_dir=tmp_path / "fresh")

@@ -81,13 +81,27 @@ def write_features(
     fingerprints["split"] = digest([fingerprints["dataset"], split])
     fingerprints["file"] = digest([fingerprints["backbone"], fingerprints["split"]])
     facts = {
-        "format": "mt-features", "format_version": 1, "dataset": dataset, "location": None, "split": split,
-        "backbone": model, "task": task, "class_names": [f"class {k}" for k in range(n_classes)],
-        "metric": HEADLINE[task], "budget_unit": "row", "grouping": "patient" if grouped else None, "licence": "none",
-        "fingerprints": fingerprints, "inputs": {"backbone": {"name": model}, "dataset": {"name": dataset}},
-        "limit": None, "random_weights": False, "compute": {"device": "cpu"},
-        "command": f"mt featurize --model {model} --dataset {dataset}", "warnings": [], **manifest,
-    }  # fmt: skip
+        "format": "mt-features",
+        "format_version": 1,
+        "dataset": dataset,
+        "location": None,
+        "split": split,
+        "backbone": model,
+        "task": task,
+        "class_names": [f"class {k}" for k in range(n_classes)],
+        "metric": HEADLINE[task],
+        "budget_unit": "row",
+        "grouping": "patient" if grouped else None,
+        "licence": "none",
+        "fingerprints": fingerprints,
+        "inputs": {"backbone": {"name": model}, "dataset": {"name": dataset}},
+        "limit": None,
+        "random_weights": False,
+        "compute": {"device": "cpu"},
+        "command": f"mt featurize --model {model} --dataset {dataset}",
+        "warnings": [],
+        **manifest,
+    }
     groups = [f"{split}-patient-{row // 4}" for row in range(len(labels))] if grouped else None
     rows = LabelledRows(
         embeddings, labels, groups, ids or [f"{split}-{row}" for row in range(len(labels))], columns or {}

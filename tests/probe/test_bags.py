@@ -29,9 +29,15 @@ def views(cache: Path, *, model: str = "m1", scattered: bool = False, **more: An
         order = rng.permutation(CASES * VIEWS) if scattered else np.arange(CASES * VIEWS)
         study = np.array([f"{split} study {case}" for case in range(CASES)]).repeat(VIEWS)
         write_features(
-            cache, "views", model, split, labels=y.repeat(VIEWS)[order], embeddings=X.reshape(-1, 6)[order],
-            columns={"study": study[order].tolist(), "view": [str(row % 4) for row in range(CASES * VIEWS)]}, **more,
-        )  # fmt: skip
+            cache,
+            "views",
+            model,
+            split,
+            labels=y.repeat(VIEWS)[order],
+            embeddings=X.reshape(-1, 6)[order],
+            columns={"study": study[order].tolist(), "view": [str(row % 4) for row in range(CASES * VIEWS)]},
+            **more,
+        )
         write_features(cache, "pooled", model, split, labels=y, embeddings=X.astype("f8").mean(axis=1).astype("f4"))
 
 
@@ -64,8 +70,12 @@ def test_scattered_rows_are_put_together(tmp_path: Path, rule: str) -> None:
     cases = BaggedFeatures(file, Bagging("study", rule))
     for name, row, label in zip(cases.ids, cases.embeddings, cases.labels, strict=True):
         own = [at for at, study in enumerate(file.columns["study"]) if study == name]
-        np.testing.assert_allclose(row[:6], file.embeddings[own].max(axis=0) if rule == "max"
-                                   else file.embeddings[own].mean(axis=0), rtol=1e-5, atol=1e-6)  # fmt: skip
+        np.testing.assert_allclose(
+            row[:6],
+            file.embeddings[own].max(axis=0) if rule == "max" else file.embeddings[own].mean(axis=0),
+            rtol=1e-5,
+            atol=1e-6,
+        )
         assert set(file.labels[own]) == {label}
     assert cases.dim == cases.embeddings.shape[1] == (12 if "+" in rule else 6)
     assert "view" not in cases.columns
@@ -85,17 +95,24 @@ def test_a_case_has_one_label_and_one_group(tmp_path: Path) -> None:
         probed(tmp_path, bag="group", **QUICK)
     for split in ("train", "test"):
         write_features(
-            tmp_path, "two", split=split, grouped=True, labels=np.arange(15).repeat(8) % 2,
+            tmp_path,
+            "two",
+            split=split,
+            grouped=True,
+            labels=np.arange(15).repeat(8) % 2,
             columns={"study": [f"s{row // 8}" for row in range(120)]},
-        )  # fmt: skip
+        )
     with pytest.raises(InputError, match=r"15 of 15 cases of 'two' .* more than one group: s0, s1, s2, \.\.\."):
         probed(tmp_path, datasets=["two"], bag="study", **QUICK)
 
 
-@pytest.mark.parametrize(("bag", "message"), [
-    ("series", r"--bag series: 'views' has no such column. Found: study, view."),
-    ("group", r"--bag group: 'views' has no such column. Found: study, view."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bag", "message"),
+    [
+        ("series", r"--bag series: 'views' has no such column. Found: study, view."),
+        ("group", r"--bag group: 'views' has no such column. Found: study, view."),
+    ],
+)
 def test_an_unknown_column_names_the_known(tmp_path: Path, bag: str, message: str) -> None:
     views(tmp_path)
     with pytest.raises(InputError, match=message):

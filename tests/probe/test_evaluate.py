@@ -88,9 +88,14 @@ def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_features(tmp_path, split="val")
     asked = [
-        {}, {"protocol": "default"}, {"protocol": "patho-bench"}, {"fractions": [0.6]}, {"fractions": [], "shots": [4]},
-        {"solver": "sklearn"}, {"protocol": "ssl-transfer", "select": "val"},
-    ]  # fmt: skip
+        {},
+        {"protocol": "default"},
+        {"protocol": "patho-bench"},
+        {"fractions": [0.6]},
+        {"fractions": [], "shots": [4]},
+        {"solver": "sklearn"},
+        {"protocol": "ssl-transfer", "select": "val"},
+    ]
     fits = [score.fit for more in asked for score in probed(tmp_path, **{**QUICK, **more}).scores]
     assert len(set(fits)) == len(fits) == 14
 
@@ -268,8 +273,9 @@ def test_a_draw_of_every_row_is_fitted_once_whatever_is_stored(tmp_path: Path, m
         assert every.n_fitted == 12
     found = probed(tmp_path, **asked, scores=tmp_path / "older.sqlite")
     assert (found.n_fitted, [score.identity for score in found.scores]) == (
-        0, [score.identity for score in study.scores]
-    )  # fmt: skip
+        0,
+        [score.identity for score in study.scores],
+    )
 
 
 def test_the_draw_file_of_a_draw_of_every_row_lists_it_once(tmp_path: Path) -> None:

@@ -94,8 +94,11 @@ def test_few_test_groups_are_flagged(tmp_path: Path) -> None:
 def test_numbers_from_any_source_are_cut_at_quartiles(age: Callable[[int], Any]) -> None:
     cases = LabelledRows[None](None, np.zeros(40), columns={"age": [age(n) for n in range(40)]})
     assert [(name, len(rows)) for name, rows in subgroups(cases, "AGE")] == [
-        ("0 to < 9.75", 10), ("9.75 to < 19.5", 10), ("19.5 to < 29.25", 10), ("29.25 to 39", 10),
-    ]  # fmt: skip
+        ("0 to < 9.75", 10),
+        ("9.75 to < 19.5", 10),
+        ("19.5 to < 29.25", 10),
+        ("29.25 to 39", 10),
+    ]
 
 
 @pytest.mark.parametrize("name", ["patient", "Patient ID", "patient_id", "PatientID", "case_id", "MRN", "subject"])

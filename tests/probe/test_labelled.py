@@ -24,12 +24,18 @@ def with_unlabelled(cache: Path, split: str, *, task: str, n: int = N, model: st
     X, y = embeddings_and_labels("toy", model, split, dim=8, signal=0.7, **shape)
     rows = np.arange(0, n, 4)
     write_features(
-        cache, split=split, model=model, embeddings=np.insert(X, rows, 1e3, axis=0),
+        cache,
+        split=split,
+        model=model,
+        embeddings=np.insert(X, rows, 1e3, axis=0),
         labels=np.insert(y, rows, MISSING, axis=0),
-        ids=np.insert(np.array([f"{split}-{row}" for row in range(n)], dtype=object), rows, [
-            f"unlabelled-{split}-{row}" for row in rows
-        ]).tolist(), **shape,
-    )  # fmt: skip
+        ids=np.insert(
+            np.array([f"{split}-{row}" for row in range(n)], dtype=object),
+            rows,
+            [f"unlabelled-{split}-{row}" for row in rows],
+        ).tolist(),
+        **shape,
+    )
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])

@@ -178,8 +178,9 @@ def test_the_interval_of_one_label_is_that_of_its_known_cases(name: str) -> None
     groups = np.arange(len(y)) // 2
     np.testing.assert_allclose(
         interval(name, y[:, :1], p, groups=groups),
-        interval(name, y[rows, :1], p[rows], groups=groups[rows]), rtol=1e-9,
-    )  # fmt: skip
+        interval(name, y[rows, :1], p[rows], groups=groups[rows]),
+        rtol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("name", ["mean_auc", "mean_ap"])
@@ -239,9 +240,17 @@ def cache(tmp_path: Path) -> Path:
             if split == "test":
                 labels[:, 3] = MISSING
             write_features(
-                tmp_path, "toy", model, split, n=n, task="multilabel", n_classes=4, signal=1.0, labels=labels,
+                tmp_path,
+                "toy",
+                model,
+                split,
+                n=n,
+                task="multilabel",
+                n_classes=4,
+                signal=1.0,
+                labels=labels,
                 grouped=True,
-            )  # fmt: skip
+            )
     return tmp_path
 
 

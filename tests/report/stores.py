@@ -67,9 +67,11 @@ def filled(
 def _pair(dataset: str, model: str, task: str) -> Pair:
     def entry(split: str) -> Any:
         fingerprints = {
-            "backbone": f"backbone-{model}", "dataset": f"dataset-{dataset}", "split": f"{split}-{dataset}",
+            "backbone": f"backbone-{model}",
+            "dataset": f"dataset-{dataset}",
+            "split": f"{split}-{dataset}",
             "file": f"file-{split}-{dataset}-{model}",
-        }  # fmt: skip
+        }
         return SimpleNamespace(split=split, fingerprints=fingerprints, n_rows=N_TRAIN, manifest={"task": task})
 
     return Pair(dataset, dataset, model, (entry("train"),), (entry("test"),))
@@ -93,11 +95,25 @@ def _probabilities(labels: Any, task: str, k: int, strength: float, rng: np.rand
 
 def outcome_of(task: str, class_names: Sequence[str], n_labels: int) -> dict[str, Any]:
     realised = {
-        "unit": "row", "n_units": n_labels, "n_rows": n_labels, "n_groups": None,
-        "rows": [n_labels // 2, n_labels - n_labels // 2], "groups": None, "forced": [], "missing": [],
-    }  # fmt: skip
+        "unit": "row",
+        "n_units": n_labels,
+        "n_rows": n_labels,
+        "n_groups": None,
+        "rows": [n_labels // 2, n_labels - n_labels // 2],
+        "groups": None,
+        "forced": [],
+        "missing": [],
+    }
     return {
-        "task": task, "class_names": list(class_names), "protocol": "default", "solver": "torch", "select": "folds",
-        "settings": {"C": 0.1}, "selection": {}, "flags": [], "n_labels": n_labels, "realised": realised,
+        "task": task,
+        "class_names": list(class_names),
+        "protocol": "default",
+        "solver": "torch",
+        "select": "folds",
+        "settings": {"C": 0.1},
+        "selection": {},
+        "flags": [],
+        "n_labels": n_labels,
+        "realised": realised,
         "versions": {"mt": "0.1.0", "torch": "2.6.0", "solver": 1},
-    }  # fmt: skip
+    }

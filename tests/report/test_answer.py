@@ -206,8 +206,10 @@ def test_short_names_have_a_key(tmp_path: Path) -> None:
         filled(path, models={models: 1.0}, method="concat", seeds=1, budgets=(0.1,))
     names, key = short_names(collect(filled(path, seeds=1, budgets=(0.1,))))
     assert {names[f"concat: {m}"] for m in ("a + b + c", "a + b", "a + c")} == {
-        "concat of 3", "concat of 2 A", "concat of 2 B",
-    }  # fmt: skip
+        "concat of 3",
+        "concat of 2 A",
+        "concat of 2 B",
+    }
     assert dict(key)[f"… of {names['concat: a + c'].removeprefix('concat of ')}"] == "a + c"
     assert names["dino"] == "dino"
 

@@ -72,8 +72,14 @@ def test_maps_share_the_points_that_a_page_can_hold(cache: Path, monkeypatch: py
 def test_rows_that_were_pooled_to_cases_are_no_points(tmp_path: Path) -> None:
     """The predictions are one per case: beside the rows of the file they would mark others."""
     for split, n in (("train", 120), ("test", 80)):
-        write_features(tmp_path, split=split, n=n, labels=np.arange(n) // 4 % 2, columns={
-            "slide": [f"{split} {row // 4}" for row in range(n)],
-        })  # fmt: skip
+        write_features(
+            tmp_path,
+            split=split,
+            n=n,
+            labels=np.arange(n) // 4 % 2,
+            columns={
+                "slide": [f"{split} {row // 4}" for row in range(n)],
+            },
+        )
     probed(tmp_path, **QUICK, bag="slide")
     assert drawn(tmp_path) == []

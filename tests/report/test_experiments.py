@@ -90,9 +90,12 @@ def test_both_are_listed_under_names_that_say_what_differs(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "shown", "budget"),
-    [("", SMALL, "2 shots"), (f"--experiment '{SMALL}'", SMALL, "2 shots"),
-     (f"--experiment '{LARGE}'", LARGE, "10 shots")],
-)  # fmt: skip
+    [
+        ("", SMALL, "2 shots"),
+        (f"--experiment '{SMALL}'", SMALL, "2 shots"),
+        (f"--experiment '{LARGE}'", LARGE, "10 shots"),
+    ],
+)
 def test_one_of_them_is_shown_and_the_other_is_named(here: Path, options: str, shown: str, budget: str) -> None:
     written = json.loads(run(f"mt report --json --map-points 0 --out one.html {options}"))
     assert [(row["method"], row["budget"], row["n_draws"]) for row in scores(here / "one")] == [(shown, budget, "2")]

@@ -32,8 +32,9 @@ def test_folds_have_a_name_and_a_panel_of_their_own(store: ScoreStore) -> None:
     assert {one.name for one in newest.others} == {"m1, seeded draws", "m2, seeded draws"}
     both = collect(store, names=["m1, 3-fold x 2", "m2, seeded draws"])
     assert [(panel.title, panel.names) for panel in both] == [
-        ("toy", ("m2, seeded draws",)), ("toy, 3-fold x 2", ("m1, 3-fold x 2",)),
-    ]  # fmt: skip
+        ("toy", ("m2, seeded draws",)),
+        ("toy, 3-fold x 2", ("m1, 3-fold x 2",)),
+    ]
 
 
 def test_cells_marks_and_labels_needed_are_those_of_a_test_split(store: ScoreStore) -> None:

@@ -28,11 +28,12 @@ def maps(panel: Panel) -> Section:
     x, y = rng.normal(0, 40, (2, MOST)).round(2).tolist()
     table = {
         "model": [name for name in NAMES for _ in range(MOST // len(NAMES))],
-        "x": x, "y": y,
+        "x": x,
+        "y": y,
         "class": [panel.class_names[i % 2] for i in range(MOST)],
         "case": [f"{i:08x}" for i in range(MOST)],
         "wrong": [int(i % 9 == 0) for i in range(MOST)],
-    }  # fmt: skip
+    }
     choice = Menu("backbone", "model", NAMES, NAMES[0])
     figure = Figure("map", "Embedding map", "", _chart(panel, choice, table), {"map": table}, 460, renderer="canvas")
     return Section("Embedding map", "", [figure], [choice])
@@ -43,8 +44,9 @@ def test_200_methods_and_50_000_points_are_one_page_under_15_mb(tmp_path: Path, 
     (few,) = collect(store)
     cells = [
         replace(cell, name=name, method=replace(cell.method, model=name))
-        for name in NAMES for cell in few.curve("dino")
-    ]  # fmt: skip
+        for name in NAMES
+        for cell in few.curve("dino")
+    ]
     many = replace(few, cells=tuple(cells))
     looks = looks_of(many.names)
     groups = [label_efficiency(many, looks), close_up(store, many, looks), maps(many)]

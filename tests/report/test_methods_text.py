@@ -55,8 +55,14 @@ def test_table_1_is_by_split_and_draw(tmp_path: Path) -> None:
     (path,) = (path for path in written.files if path.suffix == ".csv")
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     assert [row["of"] for row in rows] == [
-        "train", "test", "1 %, draw 0", "1 %, draw 1", "10 %, draw 0", "10 %, draw 1", "100 %, draw 0",
-    ]  # fmt: skip
+        "train",
+        "test",
+        "1 %, draw 0",
+        "1 %, draw 1",
+        "10 %, draw 0",
+        "10 %, draw 1",
+        "100 %, draw 0",
+    ]
     (panel,) = collect(store)
     fit = store.fit(panel.headline[0].scores[0].fit)
     pool, cases = store.cases(fit.pool), store.cases(fit.cases)

@@ -58,8 +58,9 @@ def test_the_table_holds_the_database(look: Any, written: tuple[ScoreStore, Path
     shown = {(row[1], row[0], row[4], row[6].lstrip("★☆ "), row[7]) for row in rows(look(path))}
     kept = {
         (p.title, c.name, str(c.budget), f"{c.mean:.3f}", "–" if c.sd is None else f"{c.sd:.3f}")
-        for p in collect(store) for c in p.cells
-    }  # fmt: skip
+        for p in collect(store)
+        for c in p.cells
+    }
     assert shown == kept
 
 

@@ -51,12 +51,16 @@ def datasets_of(output: str) -> set[str]:
 @pytest.mark.parametrize(
     ("options", "taken"),
     [
-        ("", "toy[group_regex=pt]"), ("--dataset toy", "toy[group_regex=pt]"), ("--seed 3", "toy[seed=3]"),
-        ("--dataset toy --seed 3", "toy[seed=3]"), ("--dataset 'toy[seed=3]'", "toy[seed=3]"),
-        ("--group-regex pt", "toy[group_regex=pt]"), ("--dataset 'toy[]'", "toy"),
+        ("", "toy[group_regex=pt]"),
+        ("--dataset toy", "toy[group_regex=pt]"),
+        ("--seed 3", "toy[seed=3]"),
+        ("--dataset toy --seed 3", "toy[seed=3]"),
+        ("--dataset 'toy[seed=3]'", "toy[seed=3]"),
+        ("--group-regex pt", "toy[group_regex=pt]"),
+        ("--dataset 'toy[]'", "toy"),
         ("--seed 0", "toy[group_regex=pt]"),
     ],
-)  # fmt: skip
+)
 def test_probe_and_fuse_take_the_newest_grouped_or_what_options_say(
     cache: Path, command: str, options: str, taken: str
 ) -> None:

@@ -40,9 +40,23 @@ def a_score(name: str = "score") -> Score:
     texts = {f.name: "x" for f in dataclasses.fields(Score) if f.type == "str"}
     return Score(
         **{**texts, "identity": name, "fit": name},
-        fraction=0.1, shots=None, seed=0, value=0.8, low=0.7, high=0.9, n_labels=3, n_test=2, n_units=2, by=None,
-        subgroup=None, flags=("fixed_C",), settings={"C": 1.0}, realised={"rows": [1, 2]}, fingerprints={}, versions={},
-    )  # fmt: skip
+        fraction=0.1,
+        shots=None,
+        seed=0,
+        value=0.8,
+        low=0.7,
+        high=0.9,
+        n_labels=3,
+        n_test=2,
+        n_units=2,
+        by=None,
+        subgroup=None,
+        flags=("fixed_C",),
+        settings={"C": 1.0},
+        realised={"rows": [1, 2]},
+        fingerprints={},
+        versions={},
+    )
 
 
 @pytest.fixture

@@ -98,13 +98,13 @@ def test_the_demo_fuses_at_all_its_budgets_with_all_four_methods(tmp_path: Path)
         (f"{SOUND}\n[data.digits]\nseed = 1", "data: No dataset of this study 'digits'."),
         (f"{SOUND}\n[data.pcam]\ngroup_rgx = 1", "group_rgx: No key 'group_rgx'. Did you mean 'group_regex'?"),
         (f"{SOUND}\n[data.pcam]\ntask = 'binry'", "data.pcam.task: No task 'binry'. Did you mean 'binary'?"),
-        (f"{SOUND}\n[data.pcam]\ndecoder = 'gpu'", "data.\"pcam\": --decoder gpu is not a choice: expected pillow"),
-        (f"{SOUND}\n[data.pcam]\nblank = '2'", "data.\"pcam\": --blank 2 is not a choice: expected ignore, 0."),
-        (f"{SOUND}\n[data.pcam]\nintensity = 'x'", "data.\"pcam\": --intensity x is not a rule: expected auto,"),
+        (f"{SOUND}\n[data.pcam]\ndecoder = 'gpu'", 'data."pcam": --decoder gpu is not a choice: expected pillow'),
+        (f"{SOUND}\n[data.pcam]\nblank = '2'", 'data."pcam": --blank 2 is not a choice: expected ignore, 0.'),
+        (f"{SOUND}\n[data.pcam]\nintensity = 'x'", 'data."pcam": --intensity x is not a rule: expected auto,'),
         (f"{SOUND}\n[data.pcam]\ndownload = 1", "data.pcam.download: expected true or false, found 1"),
         ("datasets = [", "expected TOML, found an error in it"),
     ],
-)  # fmt: skip
+)
 def test_an_error_names_file_key_and_what_was_expected(text: str, says: str, tmp_path: Path) -> None:
     path = written(tmp_path, text)
     with pytest.raises(InputError) as error:

@@ -13,10 +13,18 @@ GB = 1 << 30
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("4", 4 * GB), ("4GB", 4 * GB), ("4gb", 4 * GB), ("4 GiB", 4 * GB), ("4G", 4 * GB), ("0.5", GB // 2),
-        (".5GB", GB // 2), ("512MB", 512 << 20), ("1TB", 1 << 40), (" 2 ", 2 * GB),
+        ("4", 4 * GB),
+        ("4GB", 4 * GB),
+        ("4gb", 4 * GB),
+        ("4 GiB", 4 * GB),
+        ("4G", 4 * GB),
+        ("0.5", GB // 2),
+        (".5GB", GB // 2),
+        ("512MB", 512 << 20),
+        ("1TB", 1 << 40),
+        (" 2 ", 2 * GB),
     ],
-)  # fmt: skip
+)
 def test_an_amount_is_in_gb_unless_it_says_otherwise(text: str, expected: int) -> None:
     assert bytes_of(text, "--memory") == expected
 

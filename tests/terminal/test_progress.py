@@ -41,9 +41,10 @@ def test_one_unit_that_takes_long_is_said_too(capsys: pytest.CaptureFixture[str]
     lines.advance(1)
     lines.say()
     assert capsys.readouterr().err.splitlines() == [
-        "probing: 0 of 3 fits", "probing: 1 of 3 fits, 1.0/min, 2 min left",
+        "probing: 0 of 3 fits",
+        "probing: 1 of 3 fits, 1.0/min, 2 min left",
         "probing: 1 of 3 fits, 0.6/min, 3 min left",
-    ]  # fmt: skip
+    ]
     with progress.bar("a long fit", 1):
         assert "a long fit" in {thread.name for thread in threading.enumerate()}
     assert "a long fit" not in {thread.name for thread in threading.enumerate()}

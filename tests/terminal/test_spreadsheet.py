@@ -58,10 +58,15 @@ def test_an_export_is_inert_in_ids_groups_and_columns(tmp_path: Path, start: str
     (tmp_path / "out").mkdir()
     for task, classes in (("multiclass", 3), ("multilabel", 2)):
         file = write_features(
-            tmp_path / task, n=6, task=task, n_classes=classes, grouped=True,
-            class_names=[f"{name}{k}" for k in range(classes)], columns={name: [f"{name} value"] * 6},
+            tmp_path / task,
+            n=6,
+            task=task,
+            n_classes=classes,
+            grouped=True,
+            class_names=[f"{name}{k}" for k in range(classes)],
+            columns={name: [f"{name} value"] * 6},
             ids=[f"{name}{row}" for row in range(6)],
-        )  # fmt: skip
+        )
         export(open_features(file), tmp_path / "out" / f"{task}.{form}", form)
     assert running(*files_in(tmp_path / "out")) == []
 
@@ -71,9 +76,13 @@ def test_the_tables_of_a_report_are_inert_in_every_name(tmp_path: Path, start: s
     name = f"{start}{FORMULA}"
     for task, classes in (("binary", 2), ("multilabel", 3), ("multiclass", 3)):
         store = filled(
-            tmp_path / "scores.sqlite", task=task, dataset=f"{name} {task}[seed=3]",
-            class_names=[f"{name}{k}" for k in range(classes)], models={f"{name} a": 0.3, f"{name} b": 1.0}, seeds=1,
-        )  # fmt: skip
+            tmp_path / "scores.sqlite",
+            task=task,
+            dataset=f"{name} {task}[seed=3]",
+            class_names=[f"{name}{k}" for k in range(classes)],
+            models={f"{name} a": 0.3, f"{name} b": 1.0},
+            seeds=1,
+        )
     write_report(store, ReportRequest(out=tmp_path / "report" / "r.html", export=False))
     texts = files_in(tmp_path / "report")
     assert len(texts) > 3
@@ -94,8 +103,15 @@ def test_predictions_are_inert_in_ids_classes_and_problems(start: str, task: str
 def test_the_attention_of_saved_bags_is_inert(tmp_path: Path, start: str) -> None:
     name = f"{start}{FORMULA}"
     for split, n in (("train", 40), ("test", 40)):
-        write_features(tmp_path, split=split, n=n, labels=np.arange(n) // 4 % 2, columns={
-            "slide": [f"{name}{split}{row // 4}" for row in range(n)],
-        }, ids=[f"{name}{split}{row}" for row in range(n)])  # fmt: skip
+        write_features(
+            tmp_path,
+            split=split,
+            n=n,
+            labels=np.arange(n) // 4 % 2,
+            columns={
+                "slide": [f"{name}{split}{row // 4}" for row in range(n)],
+            },
+            ids=[f"{name}{split}{row}" for row in range(n)],
+        )
     probed(tmp_path, bag="slide", pool="attention", fractions=[1.0], seeds=1, save=tmp_path / "saved")
     assert running(*files_in(tmp_path / "saved")) == []

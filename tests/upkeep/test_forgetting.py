@@ -35,9 +35,12 @@ def cache(tmp_path: Path) -> Path:
     for split, start in (("train", 0), ("test", 40)):
         rows = samples.rows(40)
         rows = type(rows)(
-            None, np.arange(40) % 2, [f"patient{(start + row) // 4}" for row in range(40)],
-            [f"{split}{row}.png" for row in range(40)], {},
-        )  # fmt: skip
+            None,
+            np.arange(40) % 2,
+            [f"patient{(start + row) // 4}" for row in range(40)],
+            [f"{split}{row}.png" for row in range(40)],
+            {},
+        )
         prints = {"backbone": "b" * 64, "dataset": "d" * 64, "split": split * 10, "file": f"{split}f" * 8}
         manifest = samples.manifest(split=split, fingerprints=prints, location=str(tmp_path / "images"))
         path = folder / "folder-moles" / split / f"dino-{prints['file'][:12]}.h5"

@@ -48,8 +48,13 @@ def test_a_file_gains_hashes_and_nothing_else_changes(old: FeatureFile, photos: 
     new = open_features(old.path, verify=True)
     assert new.content is not None
     assert before == (
-        new.embeddings.tobytes(), new.status.tobytes(), new.ids, new.groups, new.labels.tolist(), new.fingerprints
-    )  # fmt: skip
+        new.embeddings.tobytes(),
+        new.status.tobytes(),
+        new.ids,
+        new.groups,
+        new.labels.tolist(),
+        new.fingerprints,
+    )
     assert {**new.manifest, "format_version": 1} == {**old.manifest, "format_version": 1, "decoding": {"revision": 1}}
     renamed = photos.rename(photos.with_name("renamed"))
     (copied,) = featurize(renamed, tmp_path / "cache", splits=["train"])
@@ -63,10 +68,14 @@ def test_a_file_that_has_them_is_left_alone(old: FeatureFile, tmp_path: Path) ->
     assert old.path.stat().st_ino == inode
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ("gone", "its images cannot be read"), ("changed", "are not those that it was made of"),
-    ("fewer", "are not those that it was made of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("gone", "its images cannot be read"),
+        ("changed", "are not those that it was made of"),
+        ("fewer", "are not those that it was made of"),
+    ],
+)
 def test_images_that_are_gone_or_changed_are_said_and_the_file_stays(
     change: str, said: str, old: FeatureFile, photos: Path, tmp_path: Path
 ) -> None:

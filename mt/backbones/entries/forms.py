@@ -55,49 +55,92 @@ def _positions(form: Form, name: str) -> tuple[int, ...]:
 
 
 _TIMM = {
-    "patch": "patch_embed.proj.weight", "positions": "pos_embed", "registers": "reg_token",
-    "scale": "blocks.0.ls1.gamma", "hidden": "blocks.{}.mlp.fc1.weight",
-}  # fmt: skip
+    "patch": "patch_embed.proj.weight",
+    "positions": "pos_embed",
+    "registers": "reg_token",
+    "scale": "blocks.0.ls1.gamma",
+    "hidden": "blocks.{}.mlp.fc1.weight",
+}
 _DINO = {
-    "patch": "embeddings.patch_embeddings.projection.weight", "positions": "embeddings.position_embeddings",
-    "registers": "", "scale": "encoder.layer.0.layer_scale1.lambda1", "hidden": "encoder.layer.{}.mlp.fc1.weight",
-}  # fmt: skip
+    "patch": "embeddings.patch_embeddings.projection.weight",
+    "positions": "embeddings.position_embeddings",
+    "registers": "",
+    "scale": "encoder.layer.0.layer_scale1.lambda1",
+    "hidden": "encoder.layer.{}.mlp.fc1.weight",
+}
 _CLIP = {
-    "patch": "conv1.weight", "positions": "positional_embedding", "registers": "", "scale": "",
+    "patch": "conv1.weight",
+    "positions": "positional_embedding",
+    "registers": "",
+    "scale": "",
     "hidden": "transformer.resblocks.{}.mlp.c_fc.weight",
-}  # fmt: skip
+}
 _SIGLIP = {
-    "patch": "embeddings.patch_embedding.weight", "positions": "embeddings.position_embedding.weight",
-    "registers": "", "scale": "", "hidden": "encoder.layers.{}.mlp.fc1.weight",
-}  # fmt: skip
+    "patch": "embeddings.patch_embedding.weight",
+    "positions": "embeddings.position_embedding.weight",
+    "registers": "",
+    "scale": "",
+    "hidden": "encoder.layers.{}.mlp.fc1.weight",
+}
 # How each library names the tensors; a network of timm's inside open_clip is its `trunk`.
 _NAMING = {
-    "timm": _TIMM, "dinov2": _DINO, "vit": _DINO, "siglip_vision_model": _SIGLIP,
-    "ViT-B-32-quickgelu": _CLIP, "ViT-B-16-quickgelu": _CLIP, "ViT-L-14-quickgelu": _CLIP,
+    "timm": _TIMM,
+    "dinov2": _DINO,
+    "vit": _DINO,
+    "siglip_vision_model": _SIGLIP,
+    "ViT-B-32-quickgelu": _CLIP,
+    "ViT-B-16-quickgelu": _CLIP,
+    "ViT-L-14-quickgelu": _CLIP,
     "trunk": {key: f"trunk.{name}" if name else "" for key, name in _TIMM.items()},
-}  # fmt: skip
+}
 
 _VIRCHOW = Form(
-    "vit_huge_patch14_224", 631_229_184, 1280, 32, 14, 257, 6832, layer_scale=True,
+    "vit_huge_patch14_224",
+    631_229_184,
+    1280,
+    32,
+    14,
+    257,
+    6832,
+    layer_scale=True,
     arguments={"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": ""},
-)  # fmt: skip
+)
 _H_OPTIMUS = Form(
-    "vit_giant_patch14_reg4_dinov2", 1_134_774_272, 1536, 40, 14, 256, 8192, registers=4, layer_scale=True,
+    "vit_giant_patch14_reg4_dinov2",
+    1_134_774_272,
+    1536,
+    40,
+    14,
+    256,
+    8192,
+    registers=4,
+    layer_scale=True,
     arguments={"img_size": 224, "global_pool": "token"},
-)  # fmt: skip
+)
 _DINOV2_B = Form("vit_base_patch14_dinov2", 86_579_712, 768, 12, 14, 1370, 3072, layer_scale=True)
 _DINOV2_L = Form("vit_large_patch14_dinov2", 304_367_616, 1024, 24, 14, 1370, 4096, layer_scale=True)
 _SIGLIP_SO400M = {
-    "hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304,
-    "image_size": 448, "patch_size": 14,
-}  # fmt: skip
+    "hidden_size": 1152,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "intermediate_size": 4304,
+    "image_size": 448,
+    "patch_size": 14,
+}
 _SIGLIP_L = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
     "image_size": 384,
-}  # fmt: skip
+}
 _MIDNIGHT = {
-    "hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True, "image_size": 518,
-}  # fmt: skip
+    "hidden_size": 1536,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 24,
+    "use_swiglu_ffn": True,
+    "image_size": 518,
+}
 
 FORMS: dict[str, Form] = {
     "dinov2-vitb14": _DINOV2_B,
@@ -117,9 +160,7 @@ FORMS: dict[str, Form] = {
     "clip-vitb32": Form("ViT-B-32-quickgelu", 87_849_216, 768, 12, 32, 50, 3072),
     "clip-vitb16": Form("ViT-B-16-quickgelu", 86_192_640, 768, 12, 16, 197, 3072),
     "clip-vitl14": Form("ViT-L-14-quickgelu", 303_966_208, 1024, 24, 14, 257, 4096),
-    "siglip2-base": Form(
-        "siglip_vision_model", 93_176_064, 768, 12, 16, 576, 3072, arguments={"image_size": 384}
-    ),
+    "siglip2-base": Form("siglip_vision_model", 93_176_064, 768, 12, 16, 576, 3072, arguments={"image_size": 384}),
     "siglip2-large": Form("siglip_vision_model", 316_283_904, 1024, 24, 16, 576, 4096, arguments=_SIGLIP_L),
     "siglip2-so400m": Form(
         "siglip_vision_model", 428_225_600, 1152, 27, 14, 729, 4304, arguments={**_SIGLIP_SO400M, "image_size": 384}
@@ -128,24 +169,54 @@ FORMS: dict[str, Form] = {
     "uni2-h": Form("vit_giant_patch14_224", 681_394_176, 1536, 24, 14, 256, 8192, registers=8, layer_scale=True),
     "virchow": _VIRCHOW,
     "virchow2": replace(
-        _VIRCHOW, parameters=631_239_424, positions=261, registers=4,
+        _VIRCHOW,
+        parameters=631_239_424,
+        positions=261,
+        registers=4,
         arguments={**(_VIRCHOW.arguments or {}), "reg_tokens": 4},
     ),
     "h-optimus-0": _H_OPTIMUS,
     "h-optimus-1": _H_OPTIMUS,
     "h0-mini": Form(
-        "vit_base_patch14_reg4_dinov2", 85_739_520, 768, 12, 14, 256, 4096, registers=4, layer_scale=True,
+        "vit_base_patch14_reg4_dinov2",
+        85_739_520,
+        768,
+        12,
+        14,
+        256,
+        4096,
+        registers=4,
+        layer_scale=True,
         arguments={"img_size": 224, "global_pool": "token", "mlp_ratio": 5.33334},
     ),
     "gigapath": Form(
-        "vit_giant_patch14_dinov2", 1_134_953_984, 1536, 40, 16, 197, 8192, layer_scale=True,
+        "vit_giant_patch14_dinov2",
+        1_134_953_984,
+        1536,
+        40,
+        16,
+        197,
+        8192,
+        layer_scale=True,
         arguments={
-            "img_size": 224, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24, "mlp_ratio": 5.33334,
+            "img_size": 224,
+            "patch_size": 16,
+            "embed_dim": 1536,
+            "depth": 40,
+            "num_heads": 24,
+            "mlp_ratio": 5.33334,
         },
     ),
     "phikon": Form("vit", 85_798_656, 768, 12, 16, 197, None),
     "phikon-v2": Form(
-        "dinov2", 303_228_928, 1024, 24, 14, None, 4096, layer_scale=True,
+        "dinov2",
+        303_228_928,
+        1024,
+        24,
+        14,
+        None,
+        4096,
+        layer_scale=True,
         arguments={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 224},
     ),
     "midnight": Form("dinov2", 1_136_480_768, 1536, 40, 14, None, None, layer_scale=True, arguments=_MIDNIGHT),
@@ -159,7 +230,7 @@ FORMS: dict[str, Form] = {
     "rad-dino": Form("dinov2", 86_580_480, 768, 12, 14, 1370, 3072, layer_scale=True, arguments={"image_size": 518}),
     "medsiglip": Form("siglip_vision_model", 428_565_440, 1152, 27, 14, 1024, 4304, arguments=_SIGLIP_SO400M),
     "biomedclip": Form("trunk", 86_191_872, 768, 12, 16, 197, 3072),
-}  # fmt: skip
+}
 
 # Parameters of our own networks, by what an entry calls its network.
 OWN: dict[str, int] = {

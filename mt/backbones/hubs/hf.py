@@ -33,8 +33,11 @@ from mt.errors import InputError, WeightsError
 _CONFIGS = ("config.json",)
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _CLASS_TOKENS = ("cls_token", "class_embedding")
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm")
 _POOLER = "pooler."
@@ -83,9 +86,15 @@ def _loaded(
     with torch.inference_mode():
         dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
     return FrozenNetwork(
-        embedded, preprocess, dim, sha256_of(network.state_dict()), file, f"{HF}{config.model_type}",
-        folder.origin(), folder.watched,
-    )  # fmt: skip
+        embedded,
+        preprocess,
+        dim,
+        sha256_of(network.state_dict()),
+        file,
+        f"{HF}{config.model_type}",
+        folder.origin(),
+        folder.watched,
+    )
 
 
 class TransformersNetwork(TokenNetwork):
@@ -144,9 +153,10 @@ def _config(folder: PublishedFiles, spec: BackboneSpec) -> Any:
     if "model_type" not in plain:
         timm = f"timm:local-dir:{place}" if folder.repository is None else f"timm:hf-hub:{place}"
         raise WeightsError(
-            f"'{spec.name}' is in timm's form: --model {timm}" if "architecture" in plain
+            f"'{spec.name}' is in timm's form: --model {timm}"
+            if "architecture" in plain
             else f"{path} is no configuration of transformers: it has no model_type."
-        )  # fmt: skip
+        )
     try:
         return _transformers().AutoConfig.from_pretrained(
             folder.path, local_files_only=True, trust_remote_code=bool(folder.code)
@@ -159,9 +169,13 @@ def _pretrained(folder: PublishedFiles, spec: BackboneSpec, config: Any) -> nn.M
     """Return the network with its weights; a pooler that the files do not hold is removed, not made up."""
     try:
         model, found = _transformers().AutoModel.from_pretrained(
-            folder.path, config=config, local_files_only=True, trust_remote_code=bool(folder.code),
-            output_loading_info=True, dtype=torch.float32,
-        )  # fmt: skip
+            folder.path,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=bool(folder.code),
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
     except Exception as error:  # transformers, safetensors and torch raise dozens of kinds here
         raise _unbuildable(spec, folder, config.to_dict(), error) from error
     network = _tower(model)
@@ -202,9 +216,7 @@ def _published(folder: PublishedFiles, spec: BackboneSpec) -> Preprocess:
     return preprocess_of_processor(processor, spec.name)
 
 
-def _unbuildable(
-    spec: BackboneSpec, folder: PublishedFiles, config: dict[str, Any], error: Exception
-) -> WeightsError:
+def _unbuildable(spec: BackboneSpec, folder: PublishedFiles, config: dict[str, Any], error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if not folder.code and ("auto_map" in config or "trust_remote_code" in str(error)):
         place = spec.network.removeprefix(HF).partition("@")[0]

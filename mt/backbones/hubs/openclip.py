@@ -31,15 +31,26 @@ _HUB, _FOLDER = "hf-hub:", "local-dir:"
 _CONFIG = ("open_clip_config.json",)
 # open_clip's order of preference (open_clip.factory, `_find_checkpoint_in_dir`).
 _WEIGHTS = (
-    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
-)  # fmt: skip
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
 _POSITIONS = "visual.positional_embedding"
 # What stands beside the image tower in a checkpoint of both towers.
 _TEXT = (
-    "text", "transformer", "token_embedding", "positional_embedding", "text_projection", "ln_final", "logit_scale",
-    "logit_bias", "text_decoder",
-)  # fmt: skip
+    "text",
+    "transformer",
+    "token_embedding",
+    "positional_embedding",
+    "text_projection",
+    "ln_final",
+    "logit_scale",
+    "logit_bias",
+    "text_decoder",
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,15 @@ def load_open_clip(spec: BackboneSpec, weights: str | Path | None, image_size: i
         dim = embedded.check(torch.zeros(1, 3, preprocess.crop, preprocess.crop), spec.name)
     files = tower.files
     return FrozenNetwork(
-        embedded, preprocess, dim, sha256_of(network.state_dict()), file, tower.architecture(),
-        None if files is None else files.origin(), () if files is None else files.watched,
-    )  # fmt: skip
+        embedded,
+        preprocess,
+        dim,
+        sha256_of(network.state_dict()),
+        file,
+        tower.architecture(),
+        None if files is None else files.origin(),
+        () if files is None else files.watched,
+    )
 
 
 class OpenClipNetwork(TokenNetwork):
@@ -115,9 +132,13 @@ class OpenClipNetwork(TokenNetwork):
         if intermediates is None or not (self.has_class or hasattr(getattr(self.network, "trunk", None), "blocks")):
             return None
         found = intermediates(
-            images, indices=last, normalize_intermediates=True, intermediates_only=True, output_fmt="NLC",
+            images,
+            indices=last,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
             output_extra_tokens=True,
-        )  # fmt: skip
+        )
         patches = found["image_intermediates"]
         prefixes = found.get("image_intermediates_prefix") or [patch[:, :0] for patch in patches]
         return [torch.cat(pair, dim=1) for pair in zip(prefixes, patches, strict=True)]

@@ -39,9 +39,7 @@ def with_code(files: PublishedFiles, name: str) -> PublishedFiles:
             found[file] = path
             modules += relative(path)
     code = tuple(sorted(found))
-    return replace(
-        files, files=(*files.files, *found.values()), watched=(*files.watched, *found.values()), code=code
-    )
+    return replace(files, files=(*files.files, *found.values()), watched=(*files.watched, *found.values()), code=code)
 
 
 def _classes(auto_map: dict[str, Any]) -> list[str]:

@@ -31,9 +31,15 @@ _FOLDER = "local-dir:"
 _CONFIG = ("config.json",)
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _FOLDER_FILES = (  # timm.models._hub, `_PREFERRED_FILES`
-    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
-)  # fmt: skip
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
 POSITIONS = ("pos_embed", "pos_embed_win", "position_embedding")  # what timm resamples to another image size
 
 
@@ -70,9 +76,15 @@ def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | 
     if spec.keywords:
         origin["keywords"] = dict(spec.keywords)
     return FrozenNetwork(
-        whole, preprocess, dim, sha256_of(network.state_dict()), file, _architecture(spec, recipe), origin or None,
+        whole,
+        preprocess,
+        dim,
+        sha256_of(network.state_dict()),
+        file,
+        _architecture(spec, recipe),
+        origin or None,
         _reference(recipe, file) if files is None else files.watched,
-    )  # fmt: skip
+    )
 
 
 class TimmNetwork(TokenNetwork):
@@ -128,9 +140,13 @@ def preprocess_of(spec: BackboneSpec, recipe: Mapping[str, Any]) -> Preprocess:
             "expected 3 channels, a square, bilinear or bicubic, cropped by 'center' or 'squash'. See: mt models"
         )
     return Preprocess(
-        resize=math.floor(height / recipe["crop_pct"]), crop=height, interpolation=interpolation,
-        mean=tuple(recipe["mean"]), std=tuple(recipe["std"]), squash=mode == "squash",
-    )  # fmt: skip
+        resize=math.floor(height / recipe["crop_pct"]),
+        crop=height,
+        interpolation=interpolation,
+        mean=tuple(recipe["mean"]),
+        std=tuple(recipe["std"]),
+        squash=mode == "squash",
+    )
 
 
 def _from_hub(spec: BackboneSpec, *, filled: bool) -> PublishedFiles:
@@ -211,8 +227,9 @@ def timm_keywords(spec: BackboneSpec, image_size: int | None) -> dict[str, Any]:
 
     layers = {
         key: getattr(timm.layers, value, None) or getattr(nn, value)
-        for key, value in spec.keywords if key.endswith("_layer")
-    }  # fmt: skip
+        for key, value in spec.keywords
+        if key.endswith("_layer")
+    }
     size = {} if image_size is None else {"img_size": image_size}
     return {"img_size": None} | dict(spec.keywords) | layers | size
 

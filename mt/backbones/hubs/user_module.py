@@ -53,9 +53,15 @@ def load_module(spec: BackboneSpec, weights: str | Path | None, image_size: int 
     _check_output(spec, freeze(network), preprocess, dim)
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     return FrozenNetwork(
-        network, preprocess, dim, sha256_of(network.state_dict()), None if weights == RANDOM else file,
-        f"{MODULE}{name}", {"source": source}, (path,),
-    )  # fmt: skip
+        network,
+        preprocess,
+        dim,
+        sha256_of(network.state_dict()),
+        None if weights == RANDOM else file,
+        f"{MODULE}{name}",
+        {"source": source},
+        (path,),
+    )
 
 
 def _place(spec: BackboneSpec) -> tuple[Path, str]:

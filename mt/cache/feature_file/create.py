@@ -70,18 +70,21 @@ def create(
         os.close(descriptor)
 
 
-def _lay_out(
-    descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, shape: _Shape, version: int
-) -> FileLayout:
+def _lay_out(descriptor: int, arrays: Mapping[str, np.ndarray], text: bytes, shape: _Shape, version: int) -> FileLayout:
     """Let HDF5 write all but the rows; return where it placed everything."""
     import h5py
     import numpy as np
 
     sink = _Sink(descriptor)
     with h5py.File(
-        sink, "w", userblock_size=USER_BLOCK, libver=("v108", "v108"), track_order=False,
-        alignment_threshold=1, alignment_interval=USER_BLOCK,
-    ) as file:  # fmt: skip
+        sink,
+        "w",
+        userblock_size=USER_BLOCK,
+        libver=("v108", "v108"),
+        track_order=False,
+        alignment_threshold=1,
+        alignment_interval=USER_BLOCK,
+    ) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["format_version"] = np.int64(version)
         manifest = np.array(text, dtype=h5py.string_dtype("utf-8", len(text)))
@@ -94,10 +97,18 @@ def _lay_out(
     if sink.error is not None:
         raise sink.error
     return FileLayout(
-        file_size=sink.size, n_rows=shape.n_rows, dim=shape.dim, dtype=shape.dtype, block_rows=shape.block_rows,
-        embeddings=embeddings_at, status=status_at, blocks=blocks_at,
-        manifest=manifest_at, manifest_size=len(text), manifest_sha256=hashlib.sha256(text).digest(),
-    )  # fmt: skip
+        file_size=sink.size,
+        n_rows=shape.n_rows,
+        dim=shape.dim,
+        dtype=shape.dtype,
+        block_rows=shape.block_rows,
+        embeddings=embeddings_at,
+        status=status_at,
+        blocks=blocks_at,
+        manifest=manifest_at,
+        manifest_size=len(text),
+        manifest_sha256=hashlib.sha256(text).digest(),
+    )
 
 
 def _dataset(file: Any, name: str, array: np.ndarray) -> int:

@@ -84,19 +84,33 @@ class FileLayout:
     def pack(self) -> bytes:
         """Return the user block: the fields, zeros, and the sha256 of all that as its last 32 bytes."""
         fields = _FIELDS.pack(
-            MAGIC, self.version, _DTYPE_CODES[self.dtype], self.file_size, self.n_rows, self.dim, self.block_rows,
-            self.embeddings, self.status, self.blocks, self.manifest, self.manifest_size, 0,
-            self.manifest_sha256, self.seal,
-        ).ljust(_OWN_DIGEST_AT, b"\0")  # fmt: skip
+            MAGIC,
+            self.version,
+            _DTYPE_CODES[self.dtype],
+            self.file_size,
+            self.n_rows,
+            self.dim,
+            self.block_rows,
+            self.embeddings,
+            self.status,
+            self.blocks,
+            self.manifest,
+            self.manifest_size,
+            0,
+            self.manifest_sha256,
+            self.seal,
+        ).ljust(_OWN_DIGEST_AT, b"\0")
         return fields + hashlib.sha256(fields).digest()
 
     def mutable(self) -> list[tuple[int, int]]:
         """Return the (start, stop) byte ranges that change after creation, in the order of the file."""
-        return sorted([
-            (self.embeddings, self.embeddings + self.n_rows * self.row_bytes),
-            (self.status, self.status + self.n_rows),
-            (self.blocks, self.blocks + self.n_blocks * DIGEST),
-        ])  # fmt: skip
+        return sorted(
+            [
+                (self.embeddings, self.embeddings + self.n_rows * self.row_bytes),
+                (self.status, self.status + self.n_rows),
+                (self.blocks, self.blocks + self.n_blocks * DIGEST),
+            ]
+        )
 
     def sealed(self) -> list[tuple[int, int]]:
         """Return the byte ranges that the seal covers: all but the user block and what is mutable."""
@@ -126,9 +140,20 @@ def read_layout(descriptor: int, path: Path) -> FileLayout:
     if dtype not in _DTYPES or reserved or any(block[_FIELDS.size : _OWN_DIGEST_AT]):
         raise damaged(path, "its first 512 bytes hold values that no writer writes")
     layout = FileLayout(
-        size, rows, dim, _DTYPES[dtype][0], block_rows, embeddings, status, blocks, manifest, manifest_size,
-        manifest_sha256, seal, version,
-    )  # fmt: skip
+        size,
+        rows,
+        dim,
+        _DTYPES[dtype][0],
+        block_rows,
+        embeddings,
+        status,
+        blocks,
+        manifest,
+        manifest_size,
+        manifest_sha256,
+        seal,
+        version,
+    )
     _check(layout, os.fstat(descriptor).st_size, path)
     return layout
 

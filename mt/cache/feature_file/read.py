@@ -229,9 +229,16 @@ def peek(path: Path) -> Summary:
         os.close(descriptor)
     n_ok, n_missing = status.count(Status.OK), status.count(Status.MISSING)
     return Summary(
-        manifest, layout.n_rows, n_ok, layout.n_rows - n_ok - n_missing, layout.dim, layout.dtype,
-        layout.block_rows, layout.n_blocks, done,
-    )  # fmt: skip
+        manifest,
+        layout.n_rows,
+        n_ok,
+        layout.n_rows - n_ok - n_missing,
+        layout.dim,
+        layout.dtype,
+        layout.block_rows,
+        layout.n_blocks,
+        done,
+    )
 
 
 def status_counts(path: Path) -> dict[str, int]:

@@ -38,12 +38,13 @@ def agree(
     there, layout = _read(partial)
     ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(arrays), "dim": dim, "dtype": dtype}
     theirs = {
-        "fingerprints": there.get("fingerprints"), "rows": there["rows"], "dim": layout.dim, "dtype": layout.dtype
-    }  # fmt: skip
+        "fingerprints": there.get("fingerprints"),
+        "rows": there["rows"],
+        "dim": layout.dim,
+        "dtype": layout.dtype,
+    }
     if other := list(differences(theirs, ours)):
-        raise CacheError(
-            f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite."
-        )
+        raise CacheError(f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite.")
     here = manifest.get("compute", {})
     differing = "; ".join(differences(there.get("compute", {}), here))
     if not differing:

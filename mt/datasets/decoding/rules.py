@@ -93,9 +93,12 @@ class Decoding:
         Colour profiles are ignored by every rule, so that they need no entry where nothing else was asked for.
         """
         asked = {
-            "intensity": self.intensity, "frame": self.frame, "voi": self.voi, "max_pixels": self.max_pixels,
+            "intensity": self.intensity,
+            "frame": self.frame,
+            "voi": self.voi,
+            "max_pixels": self.max_pixels,
             "decoder": self.decoder,
-        }  # fmt: skip
+        }
         changed = {name: value for name, value in asked.items() if value not in (None, "auto", "pillow")}
         return {**changed, "colour_profiles": "ignored"} if changed else {}
 

@@ -96,10 +96,12 @@ class Headers:
             return Facts("damaged", name) if not name or "Image Storage" in name else Facts("other", name)
         patient = patient_of(header)
         return Facts(
-            "image", name, int(number(header.get("NumberOfFrames")) or 1),
+            "image",
+            name,
+            int(number(header.get("NumberOfFrames")) or 1),
             None if patient is None else hmac.new(salt, patient.encode(), hashlib.sha256).hexdigest()[:32],
             {column: _value(header, column) for column in self.columns},
-        )  # fmt: skip
+        )
 
     def _salt(self) -> bytes:
         salt = self._index.recall("salt", "dicom headers")

@@ -21,10 +21,14 @@ from mt.errors import DatasetError, InputError
 from mt.types import FEW_IMAGES, TEST_BY_FOLDS, Task
 
 SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 FRACTIONS = {"train": 0.8, "test": 0.2}
 FEW_TEST_IMAGES = 100
 
@@ -59,11 +63,15 @@ def load(request: DatasetRequest) -> Dataset:
     groups = None if settings.group_regex is None else groups_by_regex(ids, settings.group_regex)
     table, warnings = with_headers(
         ImageTable(
-            ids, labels, [image.path for image in found], groups,
-            decoding=settings.decoding, grouping=None if groups is None else "patient",
+            ids,
+            labels,
+            [image.path for image in found],
+            groups,
+            decoding=settings.decoding,
+            grouping=None if groups is None else "patient",
         ),
         headers,
-    )  # fmt: skip
+    )
     if settings.frame == "all":
         table, source = by_frame(table, headers, index)
         found = [found[row] for row in source]

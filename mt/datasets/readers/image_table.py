@@ -97,11 +97,16 @@ def by_frame(table: ImageTable, headers: Headers, index: ContentIndex) -> tuple[
     ]
     groups = table.ids if table.groups is None else table.groups
     expanded = replace(
-        table, ids=ids, labels=table.labels[source], paths=[table.paths[row] for row in rows], frames=frames,
-        groups=[groups[row] for row in rows], grouping=table.grouping or "file",
+        table,
+        ids=ids,
+        labels=table.labels[source],
+        paths=[table.paths[row] for row in rows],
+        frames=frames,
+        groups=[groups[row] for row in rows],
+        grouping=table.grouping or "file",
         columns={name: [values[row] for row in rows] for name, values in table.columns.items()},
         hidden=None if table.hidden is None else table.hidden.only(rows),
-    )  # fmt: skip
+    )
     return expanded, source
 
 

@@ -17,9 +17,16 @@ _IMAGE = ("image", "filename", "filepath", "file", "path", "imagepath", "imagena
 _LABEL = ("label", "diagnosis", "class", "target")
 # What each column of patients is called among the metadata; of several the first is the group.
 _GROUP = {
-    "group": "group", "patient": "patient", "patientid": "patient", "subject": "patient", "subjectid": "patient",
-    "mrn": "patient", "case": "patient", "caseid": "patient", "slideid": "slide",
-}  # fmt: skip
+    "group": "group",
+    "patient": "patient",
+    "patientid": "patient",
+    "subject": "patient",
+    "subjectid": "patient",
+    "mrn": "patient",
+    "case": "patient",
+    "caseid": "patient",
+    "slideid": "slide",
+}
 _LOOKS_LIKE_PATIENT = re.compile(
     r"patient|subject|participant|^mrn|^pid$|^pat$|^(pat|pt|subj|person)(nr|no|num|number|id|code)$|^caseid|^casen|^slideid",
     re.ASCII,
@@ -129,9 +136,7 @@ def _image_of(text: TableText, settings: DatasetSettings, file: Path) -> str:
     if not found:
         require_columns(list(text.columns), ["image"], file)
     if len(found) > 1:
-        raise DatasetError(
-            f"{file}: {' and '.join(found)} could name the images. Choose: --image-column {found[0]}"
-        )
+        raise DatasetError(f"{file}: {' and '.join(found)} could name the images. Choose: --image-column {found[0]}")
     return found[0]
 
 

@@ -145,9 +145,13 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(
-    records: Sequence[tuple[int, list[str]]], needed: Sequence[str], path: Path, notes: tuple[str, ...], *,
+    records: Sequence[tuple[int, list[str]]],
+    needed: Sequence[str],
+    path: Path,
+    notes: tuple[str, ...],
+    *,
     decimal_commas: bool,
-) -> TableText:  # fmt: skip
+) -> TableText:
     header = _names(records[0][1]) if records else []
     refuse_twins(header, path)
     require_columns(header, needed, path)

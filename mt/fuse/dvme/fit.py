@@ -76,9 +76,16 @@ class DVMEOptions:
 
 @tf32(allowed=False)
 def fit_dvme(
-    embeddings: Sequence[Array], y: Array, *, task: str, n_classes: int, groups: Sequence[Any] | Array | None = None,
-    options: DVMEOptions | None = None, seed: int = 0, device: str = "cpu",
-) -> FittedDVME:  # fmt: skip
+    embeddings: Sequence[Array],
+    y: Array,
+    *,
+    task: str,
+    n_classes: int,
+    groups: Sequence[Any] | Array | None = None,
+    options: DVMEOptions | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> FittedDVME:
     """Fit DVME on a budget: M embeddings (n, d_m) with labels y (n,) or (n, L), their groups where known.
 
     The recipe is chosen inside the budget, then trained on all of it for the median of the folds' epochs.

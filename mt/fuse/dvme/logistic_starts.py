@@ -44,10 +44,15 @@ class LogisticStarts:
         X = torch.cat(list(problem.X), dim=1).cpu().numpy()
         self._solver = SubsetSolver(
             LogisticRequest(
-                X, problem.y, DEFAULT_CS, task=problem.task, n_classes=problem.n_classes,
-                class_weight=problem.class_weight, device=str(problem.device),
+                X,
+                problem.y,
+                DEFAULT_CS,
+                task=problem.task,
+                n_classes=problem.n_classes,
+                class_weight=problem.class_weight,
+                device=str(problem.device),
             )
-        )  # fmt: skip
+        )
 
     def whole(self, fold: Array | None) -> tuple[float, Linear]:
         """Return the C that is best on held-out rows and its fit on all rows; without folds, the fit at C = 1."""

@@ -33,9 +33,15 @@ def build(shape: NetworkShape, recipe: Recipe, start: tuple[Tensor, Tensor] | No
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the other devices' generators draw nothing here
         model = DVME(
-            shape.dims, shape.n_outputs, width=shape.width, heads=shape.heads, dropout=recipe.dropout,
-            input_dropout=recipe.input_dropout, residual=recipe.residual, uniform=recipe.uniform,
-        ).double()  # fmt: skip
+            shape.dims,
+            shape.n_outputs,
+            width=shape.width,
+            heads=shape.heads,
+            dropout=recipe.dropout,
+            input_dropout=recipe.input_dropout,
+            residual=recipe.residual,
+            uniform=recipe.uniform,
+        ).double()
         drawn = nn.Linear(sum(shape.dims), shape.n_outputs).double()
     if recipe.start == "random":
         start_from_linear(model, drawn.weight, drawn.bias)
@@ -83,10 +89,13 @@ class Networks:
         """
         form, width = self.template, self.template.width
         p = _split(self.parameters if which is None else self.parameters[which], self._layers)
-        tokens = torch.stack([
-            _linear(x.transpose(1, 2), p[f"projections.{number}.weight"], p[f"projections.{number}.bias"])
-            for number, x in enumerate(X)
-        ], dim=2)  # fmt: skip
+        tokens = torch.stack(
+            [
+                _linear(x.transpose(1, 2), p[f"projections.{number}.weight"], p[f"projections.{number}.bias"])
+                for number, x in enumerate(X)
+            ],
+            dim=2,
+        )
         networks, _, models, rows = tokens.shape
         flat = tokens.view(networks, width, models * rows)
         inside = _linear(flat, p["attention.inside.weight"], p["attention.inside.bias"])

@@ -175,7 +175,10 @@ def _account(candidates: Sequence[Candidate], known: Array, groups: Array | None
     for candidate in candidates:
         gain, error = candidate.gain_over(candidates[0], known, groups)
         account[candidate.recipe.name] = {
-            "log_loss": float(candidate.losses[known].mean()), "gain": gain, "standard_error": error,
-            "fold_epochs": candidate.fold_epochs, "epochs": candidate.epochs,
-        }  # fmt: skip
+            "log_loss": float(candidate.losses[known].mean()),
+            "gain": gain,
+            "standard_error": error,
+            "fold_epochs": candidate.fold_epochs,
+            "epochs": candidate.epochs,
+        }
     return {"metric": "log_loss", "source": "folds", "recipes": account}

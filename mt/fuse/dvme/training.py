@@ -155,9 +155,10 @@ class Training:
     def _look(self, outcomes: Sequence[Outcome], epoch: int) -> None:
         """Evaluate the networks that have to be looked at after an epoch, all together."""
         places = [
-            place for place, number in enumerate(self.running)
+            place
+            for place, number in enumerate(self.running)
             if self.trainees[number].watched or epoch == self.trainees[number].epochs or not epoch
-        ]  # fmt: skip
+        ]
         numbers = [self.running[place] for place in places]
         asked = [self.trainees[number].fold for number in numbers]
         if not asked:

@@ -15,48 +15,112 @@ from mt.fuse.request import FuseRequest
 from mt.terminal import options
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SETTINGS = {"lr": "learning_rates", "epochs": "epochs", "fixed": "fixed", "dropout": "dropout", "augment": "augment",
-             "lora": "lora", "label_smoothing": "label_smoothing", "train_batch_norm": "train_batch_norm",
-             "precision": "precision"}  # fmt: skip
+_SETTINGS = {
+    "lr": "learning_rates",
+    "epochs": "epochs",
+    "fixed": "fixed",
+    "dropout": "dropout",
+    "augment": "augment",
+    "lora": "lora",
+    "label_smoothing": "label_smoothing",
+    "train_batch_norm": "train_batch_norm",
+    "precision": "precision",
+}
 _MACHINE = ("batch_size", "accumulate", "checkpoint_grad", "checkpoint_every", "workers", "memory")
 
 
 def unfrozen(command: F) -> F:
     """Add the options of end-to-end training; those that are not given are None, False or empty."""
-    for option in reversed((
-        click.option("--unfreeze", is_flag=True, help="Train the backbones too, from images: DVME end to end, or "
-                     "with one --model the fine-tuning baseline."),
-        click.option("--unfreeze-last", type=int, metavar="K", help="Train only the last K blocks of each backbone."),
-        click.option("--lora", type=int, metavar="RANK", help="Train low-rank adapters in the attention and MLP layers "
-                     "of transformers instead of their weights."),
-        click.option("--lr", multiple=True, type=float, metavar="RATE", help="Learning rate of each backbone's last "
-                     "block; of several (repeatable), the budget chooses.  [default: by the kind of network]"),
-        click.option("--epochs", type=int, metavar="N", help="Passes over the budget.  [default: 400 / sqrt(labels)]"),
-        click.option("--fixed", is_flag=True, help="Choose nothing: the first --lr, the trained network alone."),
-        click.option("--batch-size", type=int, metavar="N", help="Images at a time on a device.  "
-                     f"[default: {Machine.batch_size}]"),
-        click.option("--accumulate", type=int, metavar="N", help="Such batches a step.  [default: 1]"),
-        click.option("--augment", metavar="NAME", help=f"auto (by kind of image), {', '.join(AUGMENTATIONS)}.  "
-                     "[default: auto]"),
-        click.option("--dropout", type=float, metavar="P", help="Of the standardised embeddings, in training.  "
-                     f"[default: {Settings.dropout:g}]"),
-        click.option("--label-smoothing", type=float, metavar="P", help="Share of each label that goes to all classes "
-                     f"alike.  [default: {Settings.label_smoothing:g}]"),
-        click.option("--train-batch-norm", is_flag=True, help="Let batch norms learn new statistics."),
-        click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the networks.  [default: auto: "
-                     "bfloat16 on a GPU that has it, else float16; float32 elsewhere]"),
-        click.option("--checkpoint-grad", is_flag=True, help="Less memory, more time: compute blocks twice."),
-        click.option("--checkpoint-every", type=int, metavar="STEPS", help="Also a checkpoint every so many steps of "
-                     f"an epoch.  [default: {Machine.checkpoint_every}]"),
-        click.option("--checkpoints", type=click.Path(file_okay=False), metavar="DIR", help="Folder of checkpoints.  "
-                     "[default: beside the score database]"),
-        click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]"),
-        click.option("--memory", type=options.MemoryAmount(), metavar="AMOUNT", help="Keep decoded images up to "
-                     f"here: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]"),
-        click.option("--weights", multiple=True, metavar="[MODEL=]FILE|random", help="Weights of the backbones, where "
-                     "they were not the published ones."),
-        options.data_dir,
-    )):  # fmt: skip
+    for option in reversed(
+        (
+            click.option(
+                "--unfreeze",
+                is_flag=True,
+                help="Train the backbones too, from images: DVME end to end, or "
+                "with one --model the fine-tuning baseline.",
+            ),
+            click.option(
+                "--unfreeze-last", type=int, metavar="K", help="Train only the last K blocks of each backbone."
+            ),
+            click.option(
+                "--lora",
+                type=int,
+                metavar="RANK",
+                help="Train low-rank adapters in the attention and MLP layers "
+                "of transformers instead of their weights.",
+            ),
+            click.option(
+                "--lr",
+                multiple=True,
+                type=float,
+                metavar="RATE",
+                help="Learning rate of each backbone's last "
+                "block; of several (repeatable), the budget chooses.  [default: by the kind of network]",
+            ),
+            click.option(
+                "--epochs", type=int, metavar="N", help="Passes over the budget.  [default: 400 / sqrt(labels)]"
+            ),
+            click.option("--fixed", is_flag=True, help="Choose nothing: the first --lr, the trained network alone."),
+            click.option(
+                "--batch-size",
+                type=int,
+                metavar="N",
+                help=f"Images at a time on a device.  [default: {Machine.batch_size}]",
+            ),
+            click.option("--accumulate", type=int, metavar="N", help="Such batches a step.  [default: 1]"),
+            click.option(
+                "--augment",
+                metavar="NAME",
+                help=f"auto (by kind of image), {', '.join(AUGMENTATIONS)}.  [default: auto]",
+            ),
+            click.option(
+                "--dropout",
+                type=float,
+                metavar="P",
+                help=f"Of the standardised embeddings, in training.  [default: {Settings.dropout:g}]",
+            ),
+            click.option(
+                "--label-smoothing",
+                type=float,
+                metavar="P",
+                help=f"Share of each label that goes to all classes alike.  [default: {Settings.label_smoothing:g}]",
+            ),
+            click.option("--train-batch-norm", is_flag=True, help="Let batch norms learn new statistics."),
+            click.option(
+                "--precision",
+                type=click.Choice(PRECISIONS),
+                help="Arithmetic of the networks.  [default: auto: "
+                "bfloat16 on a GPU that has it, else float16; float32 elsewhere]",
+            ),
+            click.option("--checkpoint-grad", is_flag=True, help="Less memory, more time: compute blocks twice."),
+            click.option(
+                "--checkpoint-every",
+                type=int,
+                metavar="STEPS",
+                help=f"Also a checkpoint every so many steps of an epoch.  [default: {Machine.checkpoint_every}]",
+            ),
+            click.option(
+                "--checkpoints",
+                type=click.Path(file_okay=False),
+                metavar="DIR",
+                help="Folder of checkpoints.  [default: beside the score database]",
+            ),
+            click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]"),
+            click.option(
+                "--memory",
+                type=options.MemoryAmount(),
+                metavar="AMOUNT",
+                help=f"Keep decoded images up to here: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]",
+            ),
+            click.option(
+                "--weights",
+                multiple=True,
+                metavar="[MODEL=]FILE|random",
+                help="Weights of the backbones, where they were not the published ones.",
+            ),
+            options.data_dir,
+        )
+    ):
         command = option(command)
     return command
 
@@ -101,6 +165,10 @@ class TrainingOptions:
         machine = {name: given[name] for name in _MACHINE if name in given}
         settings = {"precision": "auto", **settings}
         return FinetuneRequest(
-            cached, Settings(last=self.unfreeze_last, **settings), Machine(**machine),
-            data_dir=self.data_dir, weights=self.weights, checkpoints=self.checkpoints,
-        )  # fmt: skip
+            cached,
+            Settings(last=self.unfreeze_last, **settings),
+            Machine(**machine),
+            data_dir=self.data_dir,
+            weights=self.weights,
+            checkpoints=self.checkpoints,
+        )

@@ -60,9 +60,16 @@ class EndToEnd(nn.Module):
     """
 
     def __init__(
-        self, backbones: Sequence[nn.Module], scalings: Sequence[Standardize], head: DVME | LinearHead, *,
-        last: int | None = None, lora: int | None = None, train_batch_norm: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        backbones: Sequence[nn.Module],
+        scalings: Sequence[Standardize],
+        head: DVME | LinearHead,
+        *,
+        last: int | None = None,
+        lora: int | None = None,
+        train_batch_norm: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.backbones, self.scalings, self.head = nn.ModuleList(backbones), nn.ModuleList(scalings), head
         self._clip = scalings[0].clip
@@ -141,9 +148,10 @@ def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], A
 def _not_counted_again(module: nn.Module) -> Iterator[None]:
     """Keep batch norms that learn statistics from counting a batch twice: what is computed again was counted."""
     counted = [
-        (norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in module.modules()
+        (norm, norm.momentum, norm.num_batches_tracked.clone())
+        for norm in module.modules()
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and norm.num_batches_tracked is not None
-    ]  # fmt: skip
+    ]
     for norm, _, _ in counted:
         norm.momentum = 0.0  # the share of the new batch; not to track at all would save other tensors than before
     try:

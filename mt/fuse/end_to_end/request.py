@@ -109,9 +109,13 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         if not 0 <= share < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {share:g}.")
     for option, number in (
-        ("--epochs", settings.epochs), ("--unfreeze-last", settings.last), ("--lora", settings.lora),
-        ("--batch-size", machine.batch_size), ("--accumulate", machine.accumulate),
-        ("--checkpoint-every", machine.checkpoint_every), ("--workers", machine.workers),
-    ):  # fmt: skip
+        ("--epochs", settings.epochs),
+        ("--unfreeze-last", settings.last),
+        ("--lora", settings.lora),
+        ("--batch-size", machine.batch_size),
+        ("--accumulate", machine.accumulate),
+        ("--checkpoint-every", machine.checkpoint_every),
+        ("--workers", machine.workers),
+    ):
         if number is not None and number < 1:
             raise InputError(f"{option} takes a number of at least 1, got {number}.")

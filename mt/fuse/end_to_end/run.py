@@ -125,11 +125,22 @@ def _cached_methods(pair: Pair, cached: FuseRequest) -> Answers:
     dataset = pair.train[0].dataset
     if len(pair.train) > 1:
         return run_fuse(replace(cached, datasets=[dataset]))
-    return run_probe(ProbeRequest(
-        cached.cache_dir, models=cached.models, datasets=[dataset], fractions=cached.fractions, shots=cached.shots,
-        seeds=cached.seeds, metrics=cached.metrics, draw=cached.draw, draw_file=cached.draw_file, scores=cached.scores,
-        device=cached.device, everything=cached.everything,
-    ))  # fmt: skip
+    return run_probe(
+        ProbeRequest(
+            cached.cache_dir,
+            models=cached.models,
+            datasets=[dataset],
+            fractions=cached.fractions,
+            shots=cached.shots,
+            seeds=cached.seeds,
+            metrics=cached.metrics,
+            draw=cached.draw,
+            draw_file=cached.draw_file,
+            scores=cached.scores,
+            device=cached.device,
+            everything=cached.everything,
+        )
+    )
 
 
 def _answers(
@@ -140,5 +151,6 @@ def _answers(
     return Answers(
         [score for answers in (*cached, tuned) for score in answers.scores],
         n_fitted + sum(answers.n_fitted for answers in cached),
-        tuned.n_stored - n_fitted + sum(answers.n_stored for answers in cached), tuned.store,
-    )  # fmt: skip
+        tuned.n_stored - n_fitted + sum(answers.n_stored for answers in cached),
+        tuned.store,
+    )

@@ -59,15 +59,27 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     tensors = {name: value.cpu().numpy() for name, value in last.state_dict().items()}
     if first is not last:
         tensors |= {
-            f"start.{name}": value.cpu().numpy() for name, value in first.state_dict().items()
+            f"start.{name}": value.cpu().numpy()
+            for name, value in first.state_dict().items()
             if not np.array_equal(value.cpu().numpy(), tensors[name])
-        }  # fmt: skip
-    folder.write(question, fit, {**tensors, "outputs": start.outputs, "base": start.base}, {
-        "format": END_TO_END, "format_version": FORMAT_VERSION, "task": start.task, "n_classes": start.n_classes,
-        "head": _head_shape(last.head), "clip": last.clip, "share": network.share, "temperature": network.temperature,
-        "attention": fit.outcome["attention"],
-        "backbones": described(question.pair.train),
-    })  # fmt: skip
+        }
+    folder.write(
+        question,
+        fit,
+        {**tensors, "outputs": start.outputs, "base": start.base},
+        {
+            "format": END_TO_END,
+            "format_version": FORMAT_VERSION,
+            "task": start.task,
+            "n_classes": start.n_classes,
+            "head": _head_shape(last.head),
+            "clip": last.clip,
+            "share": network.share,
+            "temperature": network.temperature,
+            "attention": fit.outcome["attention"],
+            "backbones": described(question.pair.train),
+        },
+    )
 
 
 def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
@@ -87,9 +99,12 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
         start = _network(about, {**tensors, **before})[0] if before else None
         share = about.get("share", 1.0)
         network = Blended(
-            start or trained, trained, about["task"], share=share if before else 1.0,
+            start or trained,
+            trained,
+            about["task"],
+            share=share if before else 1.0,
             temperature=about.get("temperature", 1.0),
-        )  # fmt: skip
+        )
         precision = about["settings"]["recipe"]["precision"]
     return TunedModel(about, network.eval(), preprocessing, outputs, base, precision)
 
@@ -131,9 +146,14 @@ class TunedModel:
         return self._predict(dataset, "files", device)
 
     def predict_split(
-        self, name: str, split: str, *, data_dir: Path | None = None, device: str = "auto",
+        self,
+        name: str,
+        split: str,
+        *,
+        data_dir: Path | None = None,
+        device: str = "auto",
         without: Collection[str] = (),
-    ) -> Found:  # fmt: skip
+    ) -> Found:
         """Return the ids of a dataset's split, some left out, and a probability a class (or label) of each, (n, K)."""
         return self._predict(self._dataset(name, split, data_dir), split, device, without)
 
@@ -159,9 +179,17 @@ class TunedModel:
     def _predict(self, dataset: Dataset, split: str, device: str, without: Collection[str] = ()) -> Found:
         ids = [id_ for id_ in dataset.splits[split].ids if id_ not in without]
         work = Work(
-            Images(dataset, ids, self.preprocessing), AUGMENTATIONS["none"], Settings(precision=self.precision),
-            Machine(), pick_device(device), Ranks(), decoders(), self.task, len(self.class_names), seed=0,
-        )  # fmt: skip
+            Images(dataset, ids, self.preprocessing),
+            AUGMENTATIONS["none"],
+            Settings(precision=self.precision),
+            Machine(),
+            pick_device(device),
+            Ranks(),
+            decoders(),
+            self.task,
+            len(self.class_names),
+            seed=0,
+        )
         logits, _ = predict(self.network, work, np.arange(len(ids)))
         out = np.tile(self.base, (len(ids), 1))
         out[:, self.outputs] = link(logits, self.task)
@@ -173,9 +201,13 @@ def _head_shape(head: DVME | LinearHead) -> dict[str, Any]:
     if isinstance(head, LinearHead):
         return {"kind": "linear", "n_outputs": head.n_outputs}
     return {
-        "kind": "dvme", "n_outputs": head.n_outputs, "width": head.width, "heads": head.attention.heads,
-        "residual": head.residual, "uniform": head.attention.uniform,
-    }  # fmt: skip
+        "kind": "dvme",
+        "n_outputs": head.n_outputs,
+        "width": head.width,
+        "heads": head.attention.heads,
+        "residual": head.residual,
+        "uniform": head.attention.uniform,
+    }
 
 
 def _head(dims: Sequence[int], shape: Mapping[str, Any]) -> DVME | LinearHead:

@@ -35,7 +35,7 @@ from mt.probe.budgets.draw import DrawSource
 from mt.probe.methods.linear import link
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
-from mt.probe.run import row_flags, versions
+from mt.probe.run import row_flags
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer
 from mt.results.store import Fit
@@ -66,9 +66,17 @@ class Tuner:
     """
 
     def __init__(
-        self, request: FinetuneRequest, folder: Path, ranks: Ranks, device: torch.device, *, fitting: Fitting,
-        scorer: Scorer, draws: DrawSource, weights: Mapping[str, str | None],
-    ) -> None:  # fmt: skip
+        self,
+        request: FinetuneRequest,
+        folder: Path,
+        ranks: Ranks,
+        device: torch.device,
+        *,
+        fitting: Fitting,
+        scorer: Scorer,
+        draws: DrawSource,
+        weights: Mapping[str, str | None],
+    ) -> None:
         self.settings, self.machine, self.data_dir = request.settings, request.machine, request.data_dir
         self.folder, self.ranks, self.device = folder, ranks, device
         self.fitting, self.store, self.draws, self.weights = fitting, scorer.store, draws, weights
@@ -96,10 +104,12 @@ class Tuner:
         if not self.ranks.first:
             return True
         outcome = {
-            **self._facts(question, loaded, probabilities, fitted), "n_labels": len(drawn.rows),
-            "realised": drawn.realised, "attention": attention_by_class(question.pair, loaded.joined, received),
+            **self._facts(question, loaded, probabilities, fitted),
+            "n_labels": len(drawn.rows),
+            "realised": drawn.realised,
+            "attention": attention_by_class(question.pair, loaded.joined, received),
             "cost": fitted.cost,
-        }  # fmt: skip
+        }
         progress.note(
             f"  {fitted.cost['images']:,} images seen, {fitted.cost['images_choosing']:,} of them to choose, in "
             f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}"
@@ -131,10 +141,15 @@ class Tuner:
         return Work(
             images=Images(loaded.dataset, ids, recipes, memory=self.machine.memory),
             augmentation=augmentation_for(self.settings.augment, loaded.dataset.kind),
-            settings=self.settings, machine=self.machine, device=self.device, ranks=self.ranks,
-            workers=self.machine.workers or decoders(), task=loaded.joined.task,
-            n_classes=loaded.joined.first.n_classes, seed=question.seed,
-        )  # fmt: skip
+            settings=self.settings,
+            machine=self.machine,
+            device=self.device,
+            ranks=self.ranks,
+            workers=self.machine.workers or decoders(),
+            task=loaded.joined.task,
+            n_classes=loaded.joined.first.n_classes,
+            seed=question.seed,
+        )
 
     def _predict(self, fitted: TunedFit, work: Work, loaded: TunedSource) -> tuple[Array, Array]:
         """Return the test cases' probabilities, (n,) for binary, else (n, K), and the attention (n, M)."""
@@ -152,12 +167,16 @@ class Tuner:
         first = loaded.joined.first
         setting = self.fitting.on(first.train.task, first.n_classes)
         return {
-            "task": setting.task, "class_names": list(first.train.class_names), "protocol": "end-to-end",
-            "solver": self.fitting.solver_name, "select": "holdout" if fitted.selection else "fixed",
-            "settings": fitted.settings, "selection": fitted.selection,
+            "task": setting.task,
+            "class_names": list(first.train.class_names),
+            "protocol": "end-to-end",
+            "solver": self.fitting.solver_name,
+            "select": "holdout" if fitted.selection else "fixed",
+            "settings": fitted.settings,
+            "selection": fitted.selection,
             "flags": [*fitted.flags, *row_flags(first.pair, first, p)],
-            "versions": {**versions(setting), "fuse": FUSE_REVISION, "unfrozen": REVISION},
-        }  # fmt: skip
+            "versions": {**setting.versions(), "fuse": FUSE_REVISION, "unfrozen": REVISION},
+        }
 
 
 def checkpoints_of(folder: Path, identity: str) -> Checkpoints:
@@ -177,9 +196,12 @@ def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str
     """Return what enters a question's identity: everything of training and warm start that changes a number."""
     recipes = [recipe.settings() for recipe in recipes_of(recipe_names(n_models))]
     return {
-        "unfrozen": REVISION, "settings": settings.recipe(), "fuse": FUSE_REVISION, "recipes": recipes,
+        "unfrozen": REVISION,
+        "settings": settings.recipe(),
+        "fuse": FUSE_REVISION,
+        "recipes": recipes,
         "solver": fitting.identity()["solver"],
-    }  # fmt: skip
+    }
 
 
 @torch.no_grad()

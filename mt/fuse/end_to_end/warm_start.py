@@ -28,9 +28,15 @@ def recipe_names(n_models: int) -> tuple[str, ...]:
 def cached_stage(budget: Budget, task: str, n_classes: int, *, seed: int, device: str) -> FittedDVME:
     """Fit the cached stage on a budget: DVME on several models; on one, logistic regression on the same inputs."""
     return fit_dvme(
-        budget.X, budget.y, task=task, n_classes=n_classes, groups=budget.groups,
-        options=DVMEOptions(recipes_of(recipe_names(len(budget.X)))), seed=seed, device=device,
-    )  # fmt: skip
+        budget.X,
+        budget.y,
+        task=task,
+        n_classes=n_classes,
+        groups=budget.groups,
+        options=DVMEOptions(recipes_of(recipe_names(len(budget.X)))),
+        seed=seed,
+        device=device,
+    )
 
 
 def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: Settings, *, seed: int = 0) -> EndToEnd:
@@ -43,10 +49,14 @@ def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: S
     head = copy.deepcopy(fitted.model).float()
     head.input_dropout.p = settings.dropout
     return EndToEnd(
-        [copy.deepcopy(backbone) for backbone in backbones], scalings_of(fitted.inputs),
+        [copy.deepcopy(backbone) for backbone in backbones],
+        scalings_of(fitted.inputs),
         head if len(backbones) > 1 else linear_of(fitted.model, dropout=settings.dropout),
-        last=settings.last, lora=settings.lora, seed=seed, train_batch_norm=settings.train_batch_norm,
-    ).to(memory_format=torch.channels_last)  # fmt: skip
+        last=settings.last,
+        lora=settings.lora,
+        seed=seed,
+        train_batch_norm=settings.train_batch_norm,
+    ).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

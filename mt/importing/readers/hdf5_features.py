@@ -42,17 +42,16 @@ def open_hdf5(path: Path, key: str | None) -> Matrix:
                 f"{path} is a feature file of mt already. Use its cache folder: --cache-dir, or copy the file there."
             )
     with _opened(path) as datasets:
-        name = chosen_key(
-            path, {name: dataset.shape for name, dataset in datasets.items() if name != COORDS}, key
-        )
+        name = chosen_key(path, {name: dataset.shape for name, dataset in datasets.items() if name != COORDS}, key)
         dataset = datasets[name]
         n, dim = checked_shape(path, dataset.shape, dataset.dtype, name)
         dtype, three = dataset.dtype, dataset.ndim == 3
         one_case = COORDS in datasets or dataset.ndim in (1, 3)
         beside = {
-            beside_name(other): as_text(_values(found)) for other, found in datasets.items()
+            beside_name(other): as_text(_values(found))
+            for other, found in datasets.items()
             if other != name and is_beside(other, found.shape, n)
-        }  # fmt: skip
+        }
     step = rows_per_part(dim, dtype.itemsize)
 
     def parts() -> Iterator[Array]:

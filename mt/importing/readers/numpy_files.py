@@ -65,9 +65,10 @@ def open_npz(path: Path, key: str | None) -> Matrix:
     name = chosen_key(path, {name: array.shape for name, array in arrays.items()}, key)
     n, _ = checked_shape(path, arrays[name].shape, arrays[name].dtype, name)
     beside = {
-        beside_name(other): as_text(array) for other, array in arrays.items()
+        beside_name(other): as_text(array)
+        for other, array in arrays.items()
         if other != name and is_beside(other, array.shape, n)
-    }  # fmt: skip
+    }
     return matrix_of(path, arrays[name], beside, what=name)
 
 

@@ -34,11 +34,17 @@ def _reader(suffix: str) -> Callable[[Path, str | None], Matrix]:
     from mt.importing.readers import feature_tables, hdf5_features, numpy_files, tensor_files
 
     readers: dict[str, Callable[[Path, str | None], Matrix]] = {
-        ".npy": lambda path, key: numpy_files.open_npy(path), ".npz": numpy_files.open_npz,
-        ".parquet": feature_tables.open_parquet, ".csv": feature_tables.open_csv, ".tsv": feature_tables.open_csv,
-        ".pt": tensor_files.open_pt, ".pth": tensor_files.open_pt, ".safetensors": tensor_files.open_safetensors,
-        ".h5": hdf5_features.open_hdf5, ".hdf5": hdf5_features.open_hdf5,
-    }  # fmt: skip
+        ".npy": lambda path, key: numpy_files.open_npy(path),
+        ".npz": numpy_files.open_npz,
+        ".parquet": feature_tables.open_parquet,
+        ".csv": feature_tables.open_csv,
+        ".tsv": feature_tables.open_csv,
+        ".pt": tensor_files.open_pt,
+        ".pth": tensor_files.open_pt,
+        ".safetensors": tensor_files.open_safetensors,
+        ".h5": hdf5_features.open_hdf5,
+        ".hdf5": hdf5_features.open_hdf5,
+    }
     return readers[suffix]
 
 

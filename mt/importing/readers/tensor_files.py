@@ -73,13 +73,15 @@ def _of_named(path: Path, tensors: Mapping[str, Array], texts: Mapping[str, Sequ
     name = chosen_key(path, {name: array.shape for name, array in tensors.items()}, key)
     matrix = matrix_of(path, tensors[name], {}, what=name)
     beside = {
-        beside_name(other): as_text(array) for other, array in tensors.items()
+        beside_name(other): as_text(array)
+        for other, array in tensors.items()
         if other != name and is_beside(other, array.shape, matrix.n)
-    }  # fmt: skip
+    }
     beside |= {
-        beside_name(other): [str(value) for value in values] for other, values in texts.items()
+        beside_name(other): [str(value) for value in values]
+        for other, values in texts.items()
         if is_beside(other, (len(values),), matrix.n)
-    }  # fmt: skip
+    }
     return Matrix(path, matrix.n, matrix.dim, matrix.dtype, matrix.parts, beside)
 
 

@@ -44,9 +44,16 @@ class Draw:
 
 
 def draw(
-    labels: ArrayLike, *, task: str, n_classes: int, fraction: float | None = None, shots: int | None = None,
-    seed: int = 0, groups: Groups | None = None, unit: str = "row",
-) -> Draw:  # fmt: skip
+    labels: ArrayLike,
+    *,
+    task: str,
+    n_classes: int,
+    fraction: float | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    groups: Groups | None = None,
+    unit: str = "row",
+) -> Draw:
     """Return the draw of one seed: a fraction of the units, or `shots` units of every class.
 
     Units are rows, or groups with `unit="group"` (then a fraction is one of groups, and a shot a group that holds the
@@ -101,9 +108,14 @@ def folds(
 
 
 def stratified_split(
-    labels: ArrayLike, *, task: str, n_classes: int, fractions: Mapping[str, float],
-    groups: Groups | None = None, seed: int = 0,
-) -> dict[str, Ints]:  # fmt: skip
+    labels: ArrayLike,
+    *,
+    task: str,
+    n_classes: int,
+    fractions: Mapping[str, float],
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> dict[str, Ints]:
     """Return the row numbers, ascending, of each named part; no group is in two parts."""
     class_matrix(labels, task=task, n_classes=n_classes)
     part = stratified_parts(labels, groups, list(fractions.values()), seed)
@@ -196,9 +208,15 @@ def _negatives(labels: ArrayLike) -> Ints:
 
 
 def account(
-    labels: ArrayLike, matrix: Ints, rows: Ints, groups: NDArray[Any] | None, *, task: str, unit: str,
+    labels: ArrayLike,
+    matrix: Ints,
+    rows: Ints,
+    groups: NDArray[Any] | None,
+    *,
+    task: str,
+    unit: str,
     forced: list[int],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return what `rows` hold, as `Draw.realised` describes; `labels` and `matrix`, (n, n_classes), are of all rows."""
     held = matrix[rows]
     per_class = held.sum(axis=0)
@@ -250,9 +268,15 @@ class DrawSource:
     def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
         """Return the rows of one draw from a train split."""
         return draw(
-            train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction,
-            shots=budget.shots, seed=seed, groups=train.groups, unit=train.manifest["budget_unit"],
-        )  # fmt: skip
+            train.labels,
+            task=train.task,
+            n_classes=len(train.class_names),
+            fraction=budget.fraction,
+            shots=budget.shots,
+            seed=seed,
+            groups=train.groups,
+            unit=train.manifest["budget_unit"],
+        )
 
 
 # Selection: which rows of a budget are held out, and candidates' scores on them ---------------------------------------

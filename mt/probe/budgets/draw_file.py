@@ -61,9 +61,15 @@ class DrawFile(DrawSource):
     def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
         if self._read is None or self._read[0] is not train:
             draws = read_draws(
-                self.path, ids=train.ids, labels=train.labels, task=train.task, n_classes=len(train.class_names),
-                dataset=train.dataset, fingerprint=train.fingerprints["dataset"], groups=train.groups,
-            )  # fmt: skip
+                self.path,
+                ids=train.ids,
+                labels=train.labels,
+                task=train.task,
+                n_classes=len(train.class_names),
+                dataset=train.dataset,
+                fingerprint=train.fingerprints["dataset"],
+                groups=train.groups,
+            )
             listed = [replace(found, realised={**found.realised, "listed": self._content}) for found in draws]
             self._read = train, {(Budget(d.fraction, d.shots), d.seed): d for d in listed}
         return self._read[1][budget, seed]
@@ -104,9 +110,12 @@ def save_draws(path: Path, questions: Sequence[Question], source: DrawSource, st
                 draws[budget, seed] = Draw(fit.rows, budget.fraction, budget.shots, seed, realised)
     train = questions[0].pair.train[0]
     write_draws(
-        path, list(draws.values()), ids=store.cases(pool).ids, dataset=train.dataset,
+        path,
+        list(draws.values()),
+        ids=store.cases(pool).ids,
+        dataset=train.dataset,
         fingerprint=train.fingerprints["dataset"],
-    )  # fmt: skip
+    )
 
 
 def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:
@@ -132,9 +141,16 @@ def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], datase
 
 
 def read_draws(
-    path: Path, *, ids: Sequence[str], labels: ArrayLike, task: str, n_classes: int, dataset: str, fingerprint: str,
+    path: Path,
+    *,
+    ids: Sequence[str],
+    labels: ArrayLike,
+    task: str,
+    n_classes: int,
+    dataset: str,
+    fingerprint: str,
     groups: Groups | None = None,
-) -> list[Draw]:  # fmt: skip
+) -> list[Draw]:
     """Read the draws of a file against the training split that `ids`, `labels` and `groups` describe.
 
     Raises InputError when the file is not a draw file, is newer than this version, belongs to another dataset or other

@@ -21,9 +21,15 @@ RULES = ("random", "random-groups")
 
 
 def random_draw(
-    labels: ArrayLike, *, task: str, n_classes: int, fraction: float, seed: int = 0, groups: Groups | None = None,
+    labels: ArrayLike,
+    *,
+    task: str,
+    n_classes: int,
+    fraction: float,
+    seed: int = 0,
+    groups: Groups | None = None,
     unit: str = "row",
-) -> Draw:  # fmt: skip
+) -> Draw:
     """Return a prefix of a seeded random order of rows, or of groups with `unit="group"`.
 
     A fraction is rounded to whole units and takes at least one.  No label is looked at: a class may be missing, which
@@ -75,9 +81,14 @@ class RandomDraws(DrawSource):
                 "--draw random"
             )
         return random_draw(
-            train.labels, task=train.task, n_classes=len(train.class_names), fraction=budget.fraction or 1.0,
-            seed=seed, groups=train.groups, unit=unit,
-        )  # fmt: skip
+            train.labels,
+            task=train.task,
+            n_classes=len(train.class_names),
+            fraction=budget.fraction or 1.0,
+            seed=seed,
+            groups=train.groups,
+            unit=unit,
+        )
 
 
 def draw_source(rule: str, draw_file: Path | None) -> DrawSource:

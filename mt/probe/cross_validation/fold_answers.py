@@ -67,9 +67,11 @@ class CrossValidation:
         self._joined: dict[tuple[str, ...], JoinedSplits] = {}
 
     def answering(
-        self, store: ScoreStore, method: Callable[[PartStore, DrawSource], Answer],
+        self,
+        store: ScoreStore,
+        method: Callable[[PartStore, DrawSource], Answer],
         singles: Mapping[str, Sequence[Question]] | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """Return what answers questions on joined splits.
 
         method: makes what answers questions on parts.  singles: for each question on several models, the questions on
@@ -133,8 +135,9 @@ class CrossValidation:
             "flags": list(dict.fromkeys(flag for one in outcomes for flag in one["flags"])),
             "realised": realised_of([one["realised"] for one in outcomes], self.folds.facts(repeat)),
             "n_labels": round(sum(one["n_labels"] for one in outcomes) / len(outcomes)),
-            "test_fold": fold.tolist(), "folds": outcomes,
-        }  # fmt: skip
+            "test_fold": fold.tolist(),
+            "folds": outcomes,
+        }
         if all("attention" in one for one in outcomes):
             outcome["attention"] = _mean_attention([one["attention"] for one in outcomes])
         plain = LabelledRows(None, rows.y, rows.groups, rows.ids)
@@ -157,9 +160,13 @@ def realised_of(several: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) 
     everything = all(one["everything"] for one in several)
     how = {"draw": several[0]["draw"]} if "draw" in several[0] else {}
     return {
-        "unit": several[0]["unit"], **how, **counts, **classes, "everything": False,
+        "unit": several[0]["unit"],
+        **how,
+        **counts,
+        **classes,
+        "everything": False,
         "test_folds": {**facts, "everything": everything},
-    }  # fmt: skip
+    }
 
 
 def _mean_attention(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,9 +34,14 @@ class Folds:
     def facts(self, repeat: int) -> dict[str, Any]:
         """Return what identifies the folds of one repeat, in a score and in its fit's identity."""
         return {
-            "name": self.name, "k": self.k, "repeats": self.repeats, "repeat": repeat, "seed": self.seed,
-            "algorithm": ALGORITHM, "revision": REVISION,
-        }  # fmt: skip
+            "name": self.name,
+            "k": self.k,
+            "repeats": self.repeats,
+            "repeat": repeat,
+            "seed": self.seed,
+            "algorithm": ALGORITHM,
+            "revision": REVISION,
+        }
 
     def assigned(self, rows: LabelledRows[Any], repeat: int) -> Ints:
         """Return the fold of each row; rows are dealt by sorted id, so that their order in files changes nothing."""

@@ -36,8 +36,10 @@ class JoinedFeatures:
         first = files[0]
         for other in files[1:]:
             if (other.task, other.class_names, other.groups is None) != (
-                first.task, first.class_names, first.groups is None
-            ):  # fmt: skip
+                first.task,
+                first.class_names,
+                first.groups is None,
+            ):
                 raise InputError(
                     f"The {first.split} and {other.split} features of '{first.dataset}' differ in task, classes or "
                     f"groups, so they cannot be joined. Make both again: {first.manifest.get('command')} --overwrite"

@@ -46,14 +46,24 @@ class Achieved:
         """Return it as one JSON object; an infinite or undefined number is null."""
         about = self.subject
         row: dict[str, Any] = {
-            "operating_point": str(decisions.rule), "dataset": about.dataset, "test_dataset": about.test_dataset,
-            "level": about.level, "by": about.by, "subgroup": about.subgroup, "row": self.row,
-            "fraction": self.budget.fraction, "shots": self.budget.shots, "label": self.label or None,
-            "positive": self.positive, "n_test": self.n_test, "draws": len(self.chosen),
-            "draws_without_threshold": self.omitted, "reason": self.reason or None,
+            "operating_point": str(decisions.rule),
+            "dataset": about.dataset,
+            "test_dataset": about.test_dataset,
+            "level": about.level,
+            "by": about.by,
+            "subgroup": about.subgroup,
+            "row": self.row,
+            "fraction": self.budget.fraction,
+            "shots": self.budget.shots,
+            "label": self.label or None,
+            "positive": self.positive,
+            "n_test": self.n_test,
+            "draws": len(self.chosen),
+            "draws_without_threshold": self.omitted,
+            "reason": self.reason or None,
             "thresholds": [one.value for one in self.chosen],
             "out_of_fold": {name: [getattr(one, name) for one in self.chosen] for name in OUT_OF_FOLD},
-        }  # fmt: skip
+        }
         if self.point is not None:
             row |= {name: getattr(self.point, name) for name in ("tp", "fp", "fn", "tn")}
             row |= {f"{name}_at_threshold": _numbers(one) for name, one in self.point.measures.items()}
@@ -91,15 +101,23 @@ def _of_table(table: ScoreTable, decisions: Decisions, store: ScoreStore) -> Ite
             y = cases[0].y[:, k] if several else cases[0].y
             ps = [case.p[:, k] if several else case.p for case in cases]
             yield _achieved(
-                (table.subject, row, budget, label, positive), [one[k] for one in chosen], y, ps, cases[0].groups,
+                (table.subject, row, budget, label, positive),
+                [one[k] for one in chosen],
+                y,
+                ps,
+                cases[0].groups,
                 decisions.prevalence,
-            )  # fmt: skip
+            )
 
 
 def _achieved(
-    place: tuple[Subject, str, Budget, str, str], chosen: Sequence[Threshold], y: Array, ps: Sequence[Array],
-    groups: Any, prevalence: float | None,
-) -> Achieved:  # fmt: skip
+    place: tuple[Subject, str, Budget, str, str],
+    chosen: Sequence[Threshold],
+    y: Array,
+    ps: Sequence[Array],
+    groups: Any,
+    prevalence: float | None,
+) -> Achieved:
     known = y != MISSING
     kept = [draw for draw, one in enumerate(chosen) if one.value is not None]
     without = [one.reason for one in chosen if one.value is None]
@@ -111,9 +129,14 @@ def _achieved(
         shown, values = [ps[draw][known] for draw in kept], [float(chosen[draw].value or 0) for draw in kept]
         point = operating_points(y[known], shown, values, groups=cases, prevalence=prevalence)
     return Achieved(
-        *place, tuple(chosen[draw] for draw in kept), len(without), without[0] if without else "", int(known.sum()),
-        point, curve,
-    )  # fmt: skip
+        *place,
+        tuple(chosen[draw] for draw in kept),
+        len(without),
+        without[0] if without else "",
+        int(known.sum()),
+        point,
+        curve,
+    )
 
 
 def _numbers(found: Measure) -> dict[str, Any]:

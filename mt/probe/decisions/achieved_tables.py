@@ -13,9 +13,15 @@ from mt.probe.scores.calibration import Measure
 from mt.probe.tables import console, table_box
 
 _COLUMNS = {
-    "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "lr_positive": "LR+",
-    "lr_negative": "LR-", "ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}",
-}  # fmt: skip
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "lr_positive": "LR+",
+    "lr_negative": "LR-",
+    "ppv_at_prevalence": "PPV at {}",
+    "npv_at_prevalence": "NPV at {}",
+}
 
 
 def print_achieved(found: Sequence[Achieved], decisions: Decisions) -> None:

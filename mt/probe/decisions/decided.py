@@ -42,6 +42,16 @@ class Decisions:
             return None
         return cls(ThresholdRule.parse(threshold) if threshold else None, calibrate, prevalence)
 
+    def shown(self, metrics: Sequence[str]) -> Sequence[str]:
+        """Return the metrics to show: those asked for, and beside them the log loss where probabilities are scaled."""
+        if self.calibrate is None or "all" in metrics:
+            return metrics
+        return (*(metrics or ("headline",)), "log_loss")
+
+    def decider(self, store: ScoreStore) -> Decider:
+        """Return what decides on the fits of a store."""
+        return Decider(self, store)
+
     def check(self, pairs: Sequence[Pair]) -> None:
         """Refuse tasks that have no threshold, or no such scaling.  Raises InputError."""
         for pair in pairs:
@@ -62,9 +72,13 @@ class Decider:
         self._unscaled: dict[str, Question] = {}  # by the identity of the scaled question
 
     def keep_probe(
-        self, question: Question, budget: LabelledRows[Any], fitting: Fitting, fitted: Fitted,
+        self,
+        question: Question,
+        budget: LabelledRows[Any],
+        fitting: Fitting,
+        fitted: Fitted,
         refit: Callable[[LabelledRows[Any]], Fitted],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Keep the out-of-fold probabilities of a fitted probe."""
         problem = BudgetTask(fitting.task, fitting.n_classes, question.seed)
         self.out_of_fold.keep(

@@ -38,11 +38,20 @@ class Gain:
         """Return it as one JSON object."""
         about = self.subject
         return {
-            "scaling": self.row, "dataset": about.dataset, "test_dataset": about.test_dataset, "level": about.level,
-            "by": about.by, "subgroup": about.subgroup, "fraction": self.budget.fraction, "shots": self.budget.shots,
-            "slope": self.slope, "log_loss_out_of_fold": list(self.held_out), "log_loss_test": list(self.test),
-            "draws_scaled": self.scaled, "draws": self.draws,
-        }  # fmt: skip
+            "scaling": self.row,
+            "dataset": about.dataset,
+            "test_dataset": about.test_dataset,
+            "level": about.level,
+            "by": about.by,
+            "subgroup": about.subgroup,
+            "fraction": self.budget.fraction,
+            "shots": self.budget.shots,
+            "slope": self.slope,
+            "log_loss_out_of_fold": list(self.held_out),
+            "log_loss_test": list(self.test),
+            "draws_scaled": self.scaled,
+            "draws": self.draws,
+        }
 
 
 def gains(scores: Iterable[Score], store: ScoreStore) -> list[Gain]:
@@ -82,9 +91,15 @@ def _gain(about: Subject, row: str, budget: Budget, scores: Sequence[Score], sto
     slopes = [np.mean(fit.outcome.get("calibration", {}).get("slope", [1.0])) for fit in fits]
     count = sum("calibration" in fit.outcome for fit in fits)
     return Gain(
-        about, row, budget, float(np.mean(slopes)), (float(held[0]), float(held[1])), (float(test[0]), float(test[1])),
-        count, len(fits),
-    )  # fmt: skip
+        about,
+        row,
+        budget,
+        float(np.mean(slopes)),
+        (float(held[0]), float(held[1])),
+        (float(test[0]), float(test[1])),
+        count,
+        len(fits),
+    )
 
 
 def _held_out(plain: Fit, scaled: Fit, store: ScoreStore) -> tuple[float, float]:

@@ -130,9 +130,7 @@ def _on_means(
     method = fitting.protocol.method
     assert isinstance(method, Logistic)
     held = None if validation is None else validation.with_features(validation.X.pooled("mean"))
-    draws = [
-        (rows.with_features(rows.X.pooled("mean")), seed) for rows, seed in zip(budgets, seeds, strict=True)
-    ]
+    draws = [(rows.with_features(rows.X.pooled("mean")), seed) for rows, seed in zip(budgets, seeds, strict=True)]
     return fit_logistic_probes(draws, fitting, method, held)
 
 
@@ -141,9 +139,13 @@ def _C(start: Fitted) -> float:
 
 
 def _held_out(
-    budget: LabelledRows[Any], fitting: Fitting, seed: int, validation: LabelledRows[Any] | None, start: Fitted,
+    budget: LabelledRows[Any],
+    fitting: Fitting,
+    seed: int,
+    validation: LabelledRows[Any] | None,
+    start: Fitted,
     scaling: Scaling,
-) -> tuple[Array | None, Array, Array | None]:  # fmt: skip
+) -> tuple[Array | None, Array, Array | None]:
     """Return the loss of mean pooling and of each checkpoint on held-out bags, (1 + checkpoints, n).
 
     Also which bags can be scored, (n,), and their groups.  None where no bag can be held out.  Inside a fold the C,
@@ -221,9 +223,14 @@ Stage = tuple[tuple[Array, Array, Array], LinearProbe]
 
 
 def _train(
-    budget: LabelledRows[Any], linear: LinearProbe, scaling: Scaling, C: float, seed: int, checkpoints: Sequence[int],
+    budget: LabelledRows[Any],
+    linear: LinearProbe,
+    scaling: Scaling,
+    C: float,
+    seed: int,
+    checkpoints: Sequence[int],
     fitting: Fitting,
-) -> list[Stage]:  # fmt: skip
+) -> list[Stage]:
     """Return gate and classifier after each number of steps; instances, bags and starts are drawn by the seed.
 
     The loss is the logistic regression's: the mean over bags, and ||W||^2 / (2 C n).

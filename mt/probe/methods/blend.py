@@ -36,9 +36,12 @@ _LEAST = 1e-6  # shrinkage, so that a covariance of fewer rows than coordinates 
 
 
 def fit_blends(
-    draws: Draws, fitting: Fitting, method: Blend, validation: LabelledRows[Array] | None,
+    draws: Draws,
+    fitting: Fitting,
+    method: Blend,
+    validation: LabelledRows[Array] | None,
     widths: Sequence[int] | None = None,
-) -> list[Fitted]:  # fmt: skip
+) -> list[Fitted]:
     """Fit every transform of each draw, and keep the first unless another is clearly better on held-out rows.
 
     widths: of the blocks of columns, one per model, that become square roots or not together; one block by default.
@@ -50,15 +53,12 @@ def fit_blends(
         if not wanted:
             continue
         some = [draws[number] for number in wanted]
-        fitted = fit_logistic_probes(
-            some, fitting, method.logistic, validation, [columns[number] for number in wanted]
-        )  # fmt: skip
+        fitted = fit_logistic_probes(some, fitting, method.logistic, validation, [columns[number] for number in wanted])
         for number, (rows, _), one in zip(wanted, some, fitted, strict=True):
             found[number][transform] = with_lda(one, rows, fitting, method, validation)
     return [
-        _chosen(by_transform, fitting, rows, validation)
-        for by_transform, (rows, _) in zip(found, draws, strict=True)
-    ]  # fmt: skip
+        _chosen(by_transform, fitting, rows, validation) for by_transform, (rows, _) in zip(found, draws, strict=True)
+    ]
 
 
 def roots(X: Array, widths: Sequence[int] | None = None) -> npt.NDArray[np.bool_] | None:

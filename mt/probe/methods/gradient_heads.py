@@ -40,9 +40,11 @@ class AveragedProbe:
 
 
 def fit_heads(
-    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Head,
+    draws: Sequence[tuple[LabelledRows[Array], int]],
+    fitting: Fitting,
+    method: Head,
     validation: LabelledRows[Array] | None,
-) -> list[Fitted]:  # fmt: skip
+) -> list[Fitted]:
     """Fit several budgets with their seeds, one after another."""
     return [fit_head(budget, fitting, method, seed, validation) for budget, seed in draws]
 
@@ -103,7 +105,7 @@ class _Training:
 
     def _run(
         self, X: Array, y: Array, held: tuple[Array, Array] | None, device: torch.device
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:
         import torch
 
         features = torch.from_numpy(_with_ones(X)).to(device)

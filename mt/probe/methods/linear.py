@@ -151,9 +151,12 @@ def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.i
 
 
 def fit_logistic_probes(
-    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Logistic,
-    validation: LabelledRows[Array] | None, roots: Sequence[npt.NDArray[np.bool_] | None] | None = None,
-) -> list[Fitted]:  # fmt: skip
+    draws: Sequence[tuple[LabelledRows[Array], int]],
+    fitting: Fitting,
+    method: Logistic,
+    validation: LabelledRows[Array] | None,
+    roots: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+) -> list[Fitted]:
     """Fit every C at once, choose one on held-out rows of each budget, and keep its fit on the whole budget.
 
     roots: for each draw, the columns whose square roots are taken.
@@ -253,9 +256,14 @@ class ScaledBudget:
 
     @classmethod
     def of(
-        cls, rows: LabelledRows[Array], seed: int, fitting: Fitting, method: Logistic,
-        validation: LabelledRows[Array] | None, root: npt.NDArray[np.bool_] | None = None,
-    ) -> ScaledBudget:  # fmt: skip
+        cls,
+        rows: LabelledRows[Array],
+        seed: int,
+        fitting: Fitting,
+        method: Logistic,
+        validation: LabelledRows[Array] | None,
+        root: npt.NDArray[np.bool_] | None = None,
+    ) -> ScaledBudget:
         """Scale a budget and hold rows out where they are to choose C."""
         outputs, base = known_outputs(rows.y, fitting.task, fitting.n_classes)
         scaling = Scaling.learn(rows.X, fitting.protocol.scaling, root)
@@ -295,9 +303,17 @@ class ScaledBudget:
 
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
         return LogisticRequest(
-            X, y, Cs, task=self.fitting.task, n_classes=len(self.probe.outputs), class_weight=self.method.class_weight,
-            tol=self.method.tol, max_iter=self.method.max_iter, dtype=self.method.dtype, device=self.fitting.device,
-        )  # fmt: skip
+            X,
+            y,
+            Cs,
+            task=self.fitting.task,
+            n_classes=len(self.probe.outputs),
+            class_weight=self.method.class_weight,
+            tol=self.method.tol,
+            max_iter=self.method.max_iter,
+            dtype=self.method.dtype,
+            device=self.fitting.device,
+        )
 
     def fixed_Cs(self) -> tuple[float, ...]:
         return self.method.Cs if len(self.method.Cs) == 1 else (1.0,)

@@ -53,26 +53,38 @@ class NeighbourProbe:
 
 
 def fit_votes(
-    draws: Sequence[tuple[LabelledRows[Array], int]], fitting: Fitting, method: Neighbours,
+    draws: Sequence[tuple[LabelledRows[Array], int]],
+    fitting: Fitting,
+    method: Neighbours,
     validation: LabelledRows[Array] | None,
-) -> list[Fitted]:  # fmt: skip
+) -> list[Fitted]:
     """Fit several budgets with their seeds, one after another."""
     return [fit_neighbours(budget, fitting, method, seed, validation) for budget, seed in draws]
 
 
 def fit_neighbours(
-    budget: LabelledRows[Array], fitting: Fitting, method: Neighbours, seed: int,
+    budget: LabelledRows[Array],
+    fitting: Fitting,
+    method: Neighbours,
+    seed: int,
     validation: LabelledRows[Array] | None,
-) -> Fitted:  # fmt: skip
+) -> Fitted:
     """Choose k on held-out rows of the budget (or the validation split), then vote with the whole budget."""
     scaling = Scaling.learn(budget.X, fitting.protocol.scaling)
     y = np.asarray(budget.y, dtype=np.int64)
 
     def probe(rows: Array, k: int) -> NeighbourProbe:
         return NeighbourProbe(
-            fitting.task, fitting.n_classes, scaling, scaling.apply(budget.X[rows]), y[rows],
-            min(k, len(rows)), method.vote, method.temperature, fitting.device,
-        )  # fmt: skip
+            fitting.task,
+            fitting.n_classes,
+            scaling,
+            scaling.apply(budget.X[rows]),
+            y[rows],
+            min(k, len(rows)),
+            method.vote,
+            method.temperature,
+            fitting.device,
+        )
 
     def scores_on(rows: Array) -> Array:
         return agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, fitting.n_classes)

@@ -108,9 +108,12 @@ class PropagatedProbe:
 
 
 def fit_propagations(
-    draws: Draws, fitting: Fitting, method: Propagate, validation: LabelledRows[Array] | None,
+    draws: Draws,
+    fitting: Fitting,
+    method: Propagate,
+    validation: LabelledRows[Array] | None,
     pool: UnlabelledPool | None,
-) -> list[Fitted]:  # fmt: skip
+) -> list[Fitted]:
     """Fit logistic regression, propagate the budget's labels over the pool, and choose how to average the two.
 
     pool: all train rows; without it each budget is its own.
@@ -126,9 +129,14 @@ def fit_propagations(
 
 
 def _with_propagation(
-    fitted: Fitted, rows: LabelledRows[Array], budget: Array, fitting: Fitting, method: Propagate,
-    validation: LabelledRows[Array] | None, pool: UnlabelledPool,
-) -> Fitted:  # fmt: skip
+    fitted: Fitted,
+    rows: LabelledRows[Array],
+    budget: Array,
+    fitting: Fitting,
+    method: Propagate,
+    validation: LabelledRows[Array] | None,
+    pool: UnlabelledPool,
+) -> Fitted:
     """Return the mean of a logistic regression and what propagation says; budget: the rows' places in the pool."""
     linear = fitted.probe
     assert isinstance(linear, LinearProbe)
@@ -140,9 +148,15 @@ def _with_propagation(
     shares = np.zeros((len(pool.X), fitting.n_classes), dtype=np.float32)
     shares[:, linear.outputs] = graph.propagate([budget], [y], len(linear.outputs))[0]
     near = PropagatedProbe(
-        fitting.task, fitting.n_classes, pool.scaling, pool.bank, shares, min(method.neighbours, len(pool.X)), 1.0,
+        fitting.task,
+        fitting.n_classes,
+        pool.scaling,
+        pool.bank,
+        shares,
+        min(method.neighbours, len(pool.X)),
+        1.0,
         fitting.device,
-    )  # fmt: skip
+    )
     if validation is not None:
         folded = on_validation(linear, validation)
         spread = columns_of(near.probabilities(validation.X), linear)[None]

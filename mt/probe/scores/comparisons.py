@@ -171,9 +171,15 @@ class Replicates:
 
 
 def replicate_scores(
-    metric: MetricLike, y: ArrayLike, predictions: Mapping[str, Sequence[ArrayLike]], *,
-    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, folds: Sequence[Array] = (),
-) -> Replicates:  # fmt: skip
+    metric: MetricLike,
+    y: ArrayLike,
+    predictions: Mapping[str, Sequence[ArrayLike]],
+    *,
+    groups: Groups | None = None,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    folds: Sequence[Array] = (),
+) -> Replicates:
     """Score all methods on the same joint resamples; `predictions` holds one array per draw of each method.
 
     folds: where a draw has a model per test fold, the fold of each case, one array per draw.
@@ -219,9 +225,16 @@ def _dependence(folds: Sequence[Array]) -> float:
 
 
 def compare(
-    metric: MetricLike, y: ArrayLike, pa: Sequence[ArrayLike], pb: Sequence[ArrayLike], *,
-    groups: Groups | None = None, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95,
-) -> Comparison:  # fmt: skip
+    metric: MetricLike,
+    y: ArrayLike,
+    pa: Sequence[ArrayLike],
+    pb: Sequence[ArrayLike],
+    *,
+    groups: Groups | None = None,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Comparison:
     """Compare two methods; `pa` and `pb` hold one array of predictions per draw: (draws, n) or (draws, n, classes)."""
     predictions = {"a": pa, "b": pb}
     replicates = replicate_scores(metric, y, predictions, groups=groups, n_resamples=n_resamples, seed=seed)

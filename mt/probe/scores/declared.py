@@ -53,9 +53,7 @@ class Primary:
         asked = budgets(fractions, shots)
         if self.budget not in asked:
             add = f"--shots {self.budget.shots}" if self.budget.shots else f"--fraction {self.budget.fraction:g}"
-            raise InputError(
-                f"--primary {self}: the budgets are {', '.join(map(str, asked))}. Add its own: {add}"
-            )
+            raise InputError(f"--primary {self}: the budgets are {', '.join(map(str, asked))}. Add its own: {add}")
 
     def role(self, subject: Subject, budget: Budget) -> str:
         """Return whether a score is the primary one: of all test cases, in this metric at this budget."""
@@ -111,11 +109,9 @@ def declare(primary: Primary, datasets: Iterable[str], store: ScoreStore) -> Non
 def declarations(dataset: str, store: ScoreStore) -> list[Declaration]:
     """Return what was declared for a dataset, the last one last."""
     return [
-        Declaration(
-            Primary(kept["metric"], Budget(kept["fraction"], kept["shots"])), kept["when"], kept["n_before"]
-        )
+        Declaration(Primary(kept["metric"], Budget(kept["fraction"], kept["shots"])), kept["when"], kept["n_before"])
         for kept in store.recall(_key(dataset)) or ()
-    ]  # fmt: skip
+    ]
 
 
 def _key(dataset: str) -> str:

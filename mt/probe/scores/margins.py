@@ -76,9 +76,7 @@ def margin_test(replicates: Replicates, row: str, reference: str, margin: float)
     return MarginTest(replace(pair, p_holm=pair.p), margin, replicates.greater_is_better, *found, holm=found)
 
 
-def margin_tests(
-    tables: Iterable[ScoreTable], store: ScoreStore, *, reference: str, margin: float
-) -> list[MarginTest]:
+def margin_tests(tables: Iterable[ScoreTable], store: ScoreStore, *, reference: str, margin: float) -> list[MarginTest]:
     """Return every row of every table and budget against the reference, on the draws that both have.
 
     reference: the name of a row, of its model or of its method.  Raises InputError for one that is in no table.
@@ -113,10 +111,14 @@ def _against(table: ScoreTable, budget: Budget, reference: str, margin: float, s
     for row in table.rows:
         cells = shared_cells(table, budget, (row, reference), store) if row != reference else {}
         if cells:
-            key = digest({
-                "margin": margin, "rows": {name: identities(cell) for name, cell in cells.items()},
-                "resamples": RESAMPLES, "revisions": [comparing.REVISION, REVISION],
-            })  # fmt: skip
+            key = digest(
+                {
+                    "margin": margin,
+                    "rows": {name: identities(cell) for name, cell in cells.items()},
+                    "resamples": RESAMPLES,
+                    "revisions": [comparing.REVISION, REVISION],
+                }
+            )
             kept = store.recall(key)
             if kept is None:
                 replicates = replicates_of(table.subject.metric, cells, store, n_resamples=RESAMPLES)

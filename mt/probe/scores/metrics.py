@@ -156,8 +156,12 @@ def per_class(name: str, y: ArrayLike, p: ArrayLike, fold: Array | None = None) 
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
     known = [known_cases(column) for column in truth.T]
     if fold is not None:
-        each = [value_of(one.name, truth[rows, k], [probabilities[rows, k]], [fold[rows]]) if _varied(truth[rows, k])
-                else np.nan for k, rows in enumerate(known)]  # fmt: skip
+        each = [
+            value_of(one.name, truth[rows, k], [probabilities[rows, k]], [fold[rows]])
+            if _varied(truth[rows, k])
+            else np.nan
+            for k, rows in enumerate(known)
+        ]
         return np.array(each)
     shown = [(truth[rows, k], probabilities[rows, k]) for k, rows in enumerate(known)]
     return np.array([one.value(*pair) if len(pair[0]) else np.nan for pair in shown])
@@ -168,9 +172,15 @@ def _varied(column: Array) -> bool:
 
 
 def _fast(
-    name: str, tasks: tuple[str, ...], resampled: Resampled, rule: Rule, label: str, *, smaller: bool = False,
+    name: str,
+    tasks: tuple[str, ...],
+    resampled: Resampled,
+    rule: Rule,
+    label: str,
+    *,
+    smaller: bool = False,
     mean_of: str | None = None,
-) -> Metric:  # fmt: skip
+) -> Metric:
     of_ranks = resampled in (rank.roc_auc, rank.average_precision, rank.sensitivity_at_95_specificity)
     limits = (-1.0 if rule is sums.kappa_interval else 0.0, math.inf if rule is sums.log_loss_interval else 1.0)
     of_ranks |= mean_of is not None
@@ -184,37 +194,58 @@ METRICS: dict[str, Metric] = {
         _fast("roc_auc", _BINARY, rank.roc_auc, rank.auc_interval, "ROC AUC"),
         _fast("average_precision", _BINARY, rank.average_precision, rank.precision_interval, "average precision"),
         _fast(
-            "quadratic_kappa", ("ordinal",), sums.quadratic_kappa, sums.kappa_interval,
+            "quadratic_kappa",
+            ("ordinal",),
+            sums.quadratic_kappa,
+            sums.kappa_interval,
             "quadratic weighted kappa",
         ),
         _fast("accuracy", SINGLE_LABEL, sums.accuracy, sums.accuracy_interval, "accuracy"),
         _fast(
-            "balanced_accuracy", SINGLE_LABEL, sums.balanced_accuracy, sums.balanced_accuracy_interval,
+            "balanced_accuracy",
+            SINGLE_LABEL,
+            sums.balanced_accuracy,
+            sums.balanced_accuracy_interval,
             "balanced accuracy",
         ),
         _fast("f1", _BINARY, sums.f1, sums.f1_interval, "F1"),
         _fast("macro_f1", SINGLE_LABEL, sums.macro_f1, sums.macro_f1_interval, "macro F1"),
         _fast(
-            "sensitivity_at_95_specificity", _BINARY, rank.sensitivity_at_95_specificity,
-            rank.sensitivity_interval, "sensitivity at 95 % specificity (oracle: threshold from test labels)",
+            "sensitivity_at_95_specificity",
+            _BINARY,
+            rank.sensitivity_at_95_specificity,
+            rank.sensitivity_interval,
+            "sensitivity at 95 % specificity (oracle: threshold from test labels)",
         ),
         _fast(
-            "macro_auc", SEVERAL_CLASSES, rank.mean_auc, rank.mean_auc_interval, "macro one-versus-rest ROC AUC",
+            "macro_auc",
+            SEVERAL_CLASSES,
+            rank.mean_auc,
+            rank.mean_auc_interval,
+            "macro one-versus-rest ROC AUC",
             mean_of="roc_auc",
         ),
         _fast("mean_auc", _MULTILABEL, rank.mean_auc, rank.mean_auc_interval, "mean ROC AUC", mean_of="roc_auc"),
         _fast(
-            "mean_ap", _MULTILABEL, rank.mean_precision, rank.mean_precision_interval, "mean average precision",
+            "mean_ap",
+            _MULTILABEL,
+            rank.mean_precision,
+            rank.mean_precision_interval,
+            "mean average precision",
             mean_of="average_precision",
         ),
         _fast("brier", _BINARY, sums.brier, sums.brier_interval, "Brier score", smaller=True),
         _fast("log_loss", SINGLE_LABEL, sums.log_loss, sums.log_loss_interval, "log loss", smaller=True),
         _fast(
-            "ece", SINGLE_LABEL, sums.ece, sums.no_interval_of_ece, "expected calibration error (15 bins)",
+            "ece",
+            SINGLE_LABEL,
+            sums.ece,
+            sums.no_interval_of_ece,
+            "expected calibration error (15 bins)",
             smaller=True,
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -280,9 +311,14 @@ def interval(
 
 
 def over_cases(
-    metric: str, y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None, level: float = 0.95,
+    metric: str,
+    y: ArrayLike,
+    ps: Sequence[ArrayLike],
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
     folds: Sequence[Array] = (),
-) -> tuple[float, Interval]:  # fmt: skip
+) -> tuple[float, Interval]:
     """Return the mean of a metric over draws and its interval over test cases; `ps` holds each draw's predictions.
 
     folds: where a draw has a model per test fold, the fold of each case, one array per draw.

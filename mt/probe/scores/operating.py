@@ -54,9 +54,14 @@ class OperatingPoint:
 
 
 def operating_point(
-    y: ArrayLike, p: ArrayLike, threshold: float, *, groups: Groups | None = None, level: float = 0.95,
+    y: ArrayLike,
+    p: ArrayLike,
+    threshold: float,
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
     prevalence: float | None = None,
-) -> OperatingPoint:  # fmt: skip
+) -> OperatingPoint:
     """Return what calling cases positive from a threshold on achieves: y (n,) zeros and ones, p (n,) probabilities.
 
     groups: the patient of each case.  prevalence: of another population, whose PPV and NPV follow from the likelihood
@@ -66,9 +71,14 @@ def operating_point(
 
 
 def operating_points(
-    y: ArrayLike, ps: Sequence[ArrayLike], thresholds: Sequence[float], *, groups: Groups | None = None,
-    level: float = 0.95, prevalence: float | None = None,
-) -> OperatingPoint:  # fmt: skip
+    y: ArrayLike,
+    ps: Sequence[ArrayLike],
+    thresholds: Sequence[float],
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
+    prevalence: float | None = None,
+) -> OperatingPoint:
     """Return the same of several draws, each with its predictions and its threshold."""
     _check_share(prevalence, "prevalence")
     sample = _called(y, ps, thresholds, groups, level)
@@ -103,9 +113,13 @@ class DecisionCurve:
 
 
 def decision_curve(
-    y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95,
+    y: ArrayLike,
+    p: ArrayLike,
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
     thresholds: Sequence[float] | None = None,
-) -> DecisionCurve:  # fmt: skip
+) -> DecisionCurve:
     """Return TP / n - FP / n t / (1 - t) at each threshold probability t (Vickers and Elkin, Medical Decision Making
     26, 2006), 0.01 ... 0.99 by default, with pointwise intervals.
 
@@ -115,9 +129,13 @@ def decision_curve(
 
 
 def decision_curves(
-    y: ArrayLike, ps: Sequence[ArrayLike], *, groups: Groups | None = None, level: float = 0.95,
+    y: ArrayLike,
+    ps: Sequence[ArrayLike],
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
     thresholds: Sequence[float] | None = None,
-) -> DecisionCurve:  # fmt: skip
+) -> DecisionCurve:
     """Return the mean curve of several draws."""
     grid = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     if not len(grid) or grid.min() <= 0 or grid.max() >= 1:
@@ -149,8 +167,12 @@ def _check_share(share: float | None, name: str) -> None:
 
 
 def _counts(positive: Array, called: Array) -> list[int]:
-    return [int((positive & called).sum()), int((~positive & called).sum()),
-            int((positive & ~called).sum()), int((~positive & ~called).sum())]  # fmt: skip
+    return [
+        int((positive & called).sum()),
+        int((~positive & called).sum()),
+        int((positive & ~called).sum()),
+        int((~positive & ~called).sum()),
+    ]
 
 
 def _rate(sample: Sample, parts: Callable[[Array, Array], Cells], why_not: str) -> Estimate:
@@ -162,9 +184,7 @@ def _rate(sample: Sample, parts: Callable[[Array, Array], Cells], why_not: str) 
     if sample.n_units == 1:
         value = float(sample.mean(lambda p: np.divide(*(part.sum() for part in parts(sample.y == 1, p == 1)))))
         return Estimate(value, np.nan, np.nan, "", reason="all cases are of one group")
-    return share_interval(
-        lambda y, p: parts(y == 1, p == 1)[0], lambda y, p: parts(y == 1, p == 1)[1], sample
-    )
+    return share_interval(lambda y, p: parts(y == 1, p == 1)[0], lambda y, p: parts(y == 1, p == 1)[1], sample)
 
 
 def _measure(found: Estimate) -> Measure:

@@ -32,7 +32,7 @@ def with_oracle(table: ScoreTable, store: ScoreStore) -> ScoreTable:
                 other.scores[0].model: other
                 for (_, b), other in table.cells.items()
                 if b == budget and other.scores[0].method == "probe" and recipe_of(other) == recipe_of(cell)
-            }  # fmt: skip
+            }
             oracle = oracle_of(first.model, singles, store)
             if oracle is not None:
                 cells[f"{ORACLE}: {row.removeprefix(f'{_BESIDE}: ')}", budget] = oracle
@@ -72,10 +72,17 @@ def oracle_rows(table: ScoreTable) -> list[dict[str, Any]]:
     """Return the oracle's cells as JSON objects."""
     return [
         {
-            "oracle": row.removeprefix(f"{ORACLE}: "), "what": CHOSEN_BY, **vars(table.subject), **vars(budget),
-            "mean": cell.spread.mean, "sd": cell.spread.sd, "low": cell.low, "high": cell.high,
-            "n_draws": cell.spread.n_draws, "chosen": chosen(cell),
+            "oracle": row.removeprefix(f"{ORACLE}: "),
+            "what": CHOSEN_BY,
+            **vars(table.subject),
+            **vars(budget),
+            "mean": cell.spread.mean,
+            "sd": cell.spread.sd,
+            "low": cell.low,
+            "high": cell.high,
+            "n_draws": cell.spread.n_draws,
+            "chosen": chosen(cell),
         }
-        for (row, budget), cell in table.cells.items() if cell.oracle
-    ]  # fmt: skip
-
+        for (row, budget), cell in table.cells.items()
+        if cell.oracle
+    ]

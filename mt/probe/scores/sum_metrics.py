@@ -273,13 +273,12 @@ def share_interval(hits: Features, trials: Features, sample: Sample) -> Estimate
 accuracy_interval = partial(
     share_interval, lambda y, p: predicted_class(p) == y, lambda y, p: np.ones(len(y), dtype=bool)
 )
-_sensitivity_interval = partial(
-    share_interval, lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: y == 1
-)
+_sensitivity_interval = partial(share_interval, lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: y == 1)
 _jaccard_interval = partial(
     share_interval,
-    lambda y, p: (y == 1) & (predicted_class(p) == 1), lambda y, p: (y == 1) | (predicted_class(p) == 1),
-)  # fmt: skip
+    lambda y, p: (y == 1) & (predicted_class(p) == 1),
+    lambda y, p: (y == 1) | (predicted_class(p) == 1),
+)
 
 
 def f1_interval(sample: Sample) -> Estimate:

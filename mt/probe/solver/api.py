@@ -60,10 +60,20 @@ SMALL = 30_000_000
 
 
 def fit_logistic(
-    X: np.ndarray, y: np.ndarray, Cs: Sequence[float] | np.ndarray, *, task: str,
-    sample_weight: np.ndarray | None = None, class_weight: ClassWeight = None, tol: float = 1e-5, max_iter: int = 1000,
-    device: str = "auto", dtype: str = "float32", n_classes: int | None = None, memory: int | None = None,
-) -> LogisticPath:  # fmt: skip
+    X: np.ndarray,
+    y: np.ndarray,
+    Cs: Sequence[float] | np.ndarray,
+    *,
+    task: str,
+    sample_weight: np.ndarray | None = None,
+    class_weight: ClassWeight = None,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    device: str = "auto",
+    dtype: str = "float32",
+    n_classes: int | None = None,
+    memory: int | None = None,
+) -> LogisticPath:
     """Fit every C (and label) together.
 
     ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1,
@@ -77,9 +87,19 @@ def fit_logistic(
     Warns ConvergenceWarning with the numbers.
     """
     request = LogisticRequest(
-        X, y, Cs, task=task, n_classes=n_classes, sample_weight=sample_weight, class_weight=class_weight, tol=tol,
-        max_iter=max_iter, device=device, dtype=dtype, memory=memory,
-    )  # fmt: skip
+        X,
+        y,
+        Cs,
+        task=task,
+        n_classes=n_classes,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        tol=tol,
+        max_iter=max_iter,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+    )
     return solve_paths([request])[0]
 
 
@@ -218,9 +238,12 @@ class _Solutions:
         """Return fold k's solutions as coefficients on the features."""
         coef, intercept = self.basis.to_features(self.weights[k].to(self.request.device))
         return self.request.path(
-            coef, intercept, gap=self.gap[k].numpy(), n_iter=self.n_iter[k].numpy(),
+            coef,
+            intercept,
+            gap=self.gap[k].numpy(),
+            n_iter=self.n_iter[k].numpy(),
             converged=(self.gap[k] <= self.request.tol).numpy(),
-        )  # fmt: skip
+        )
 
     def out_of_fold(self, number: np.ndarray, order: np.ndarray) -> FoldedPath:
         """Return each fold's logits of the rows that it omits; the basis holds the rows in this order."""
@@ -296,8 +319,9 @@ class _Solving:
         shape = fits.count, len(Cs)
         self.found = Minima(
             torch.zeros(*shape, fits.outputs, columns, dtype=torch.float64),
-            torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
-        )  # fmt: skip
+            torch.zeros(shape, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.int64),
+        )
         self.counts = torch.stack([fits.counts(i) for i in range(fits.count)]).cpu()
         constant = torch.zeros(fits.count, dtype=torch.bool) if fits.softmax else (self.counts == 0).any(1)
         self.found.weights[constant, :, :, -1] = _base_rate(self.counts[constant])

@@ -56,13 +56,18 @@ class CheckedRequest:
         balance = check_class_weight(request.class_weight, classes)
         known = targets != MISSING
         return cls(
-            features, torch.from_numpy(np.where(known, targets, 0)).to(device),
+            features,
+            torch.from_numpy(np.where(known, targets, 0)).to(device),
             None if known.all() else torch.from_numpy(known).to(device),
-            outputs, request.task, check_penalties(request.Cs),
+            outputs,
+            request.task,
+            check_penalties(request.Cs),
             torch.from_numpy(rows_weight).to(device),
             torch.from_numpy(balance).to(device) if isinstance(balance, np.ndarray) else balance,
-            request.tol, request.max_iter, device,
-        )  # fmt: skip
+            request.tol,
+            request.max_iter,
+            device,
+        )
 
     def refuse_constant_labels(self) -> None:
         """Raise FitError when a label of a multilabel task has one class only."""
@@ -85,8 +90,14 @@ class CheckedRequest:
         return torch.from_numpy(fold[:, None] != np.arange(fold.max() + 1)).to(self.device)
 
     def path(
-        self, coef: Tensor, intercept: Tensor, *, gap: np.ndarray, n_iter: np.ndarray, converged: np.ndarray,
-    ) -> LogisticPath:  # fmt: skip
+        self,
+        coef: Tensor,
+        intercept: Tensor,
+        *,
+        gap: np.ndarray,
+        n_iter: np.ndarray,
+        converged: np.ndarray,
+    ) -> LogisticPath:
         """Return the path with float64 objectives; warns of fits that did not converge, with the numbers."""
         fits = self.fits(self.all_rows())
         if fits.softmax:
@@ -99,9 +110,15 @@ class CheckedRequest:
         objective = torch.from_numpy(self.Cs).to(loss) * loss + 0.5 * coef.square().sum((1, 2))
         self._warn(converged, gap, n_iter)
         return LogisticPath(
-            self.Cs, self.task, coef.cpu().numpy(), intercept.cpu().numpy(), converged, n_iter,
-            objective.cpu().numpy(), gap,
-        )  # fmt: skip
+            self.Cs,
+            self.task,
+            coef.cpu().numpy(),
+            intercept.cpu().numpy(),
+            converged,
+            n_iter,
+            objective.cpu().numpy(),
+            gap,
+        )
 
     def _warn(self, converged: np.ndarray, gap: np.ndarray, n_iter: np.ndarray) -> None:
         late = np.flatnonzero(~converged)
@@ -113,8 +130,9 @@ class CheckedRequest:
         warnings.warn(
             f"{len(late)} of {len(self.Cs)} fits stopped before the relative objective gap {self.tol:g} ({numbers}). "
             "Raise max_iter or tol, or scale the features.",
-            ConvergenceWarning, stacklevel=5,
-        )  # fmt: skip
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,9 @@ def _fit_cuml(X: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float, max_it
 
 # features (rows, dim), class numbers (rows,), row weights (rows,), C, max_iter  ->  the fit; binary has one output.
 FIT_ONE: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, float, int], OneFit]] = {
-    "sklearn": _fit_sklearn, "cuml": _fit_cuml,
-}  # fmt: skip
+    "sklearn": _fit_sklearn,
+    "cuml": _fit_cuml,
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,9 @@ def _fit_rows(request: CheckedRequest, members: Tensor, solver: str) -> _RowsFit
 
 def _path(request: CheckedRequest, fitted: _RowsFit) -> LogisticPath:
     return request.path(
-        torch.from_numpy(fitted.coef), torch.from_numpy(fitted.intercept),
-        gap=np.full(len(fitted.coef), np.nan), n_iter=fitted.n_iter, converged=fitted.converged,
-    )  # fmt: skip
+        torch.from_numpy(fitted.coef),
+        torch.from_numpy(fitted.intercept),
+        gap=np.full(len(fitted.coef), np.nan),
+        n_iter=fitted.n_iter,
+        converged=fitted.converged,
+    )

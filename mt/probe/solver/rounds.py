@@ -136,7 +136,7 @@ def _late(found: Minima, tol: float, max_iter: int) -> Tensor:
 
 def _continue(
     found: Minima, some: Tensor, problems: PenalisedProblems, rounds: Sequence[int], tol: float, max_iter: int
-) -> None:  # fmt: skip
+) -> None:
     """Continue some problems for these rounds, in place."""
     if len(some) == 0 or len(rounds) == 0:
         return
@@ -149,12 +149,13 @@ def _continue(
 
 def _by_diagonals(
     problems: PenalisedProblems, start: Tensor, rounds: Sequence[int], *, tol: float, max_iter: int, sharp: float
-) -> Minima:  # fmt: skip
+) -> Minima:
     """Minimise in the design's precision, in rounds, each scaled by the diagonal of the Hessian at its start."""
     found = Minima(
-        start.to(problems.design.dtype), start.new_full((len(start),), torch.inf),
+        start.to(problems.design.dtype),
+        start.new_full((len(start),), torch.inf),
         torch.zeros(len(start), dtype=torch.int64),
-    )  # fmt: skip
+    )
     active = torch.arange(len(start), device=start.device)
     for steps in rounds:
         left = max_iter - int(found.n_iter[active.cpu()].max())
@@ -170,7 +171,7 @@ def _by_diagonals(
 
 def _round(
     each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int, sharp: float
-) -> list[Minima]:  # fmt: skip
+) -> list[Minima]:
     """Minimise in the designs' precision, scaled by the diagonals of the Hessians at the start."""
     batches = []
     for part, start in zip(each, starts, strict=True):
@@ -230,7 +231,7 @@ def _variance(p: Tensor, axes: Tensor) -> Tensor:
 
 def _continue_by_hessians(
     found: Minima, late: Tensor, problems: PenalisedProblems, *, tol: float, max_iter: int
-) -> None:  # fmt: skip
+) -> None:
     """Continue problems with Hessians in the design's precision, in place, one problem of every path at a time.
 
     Each starts where its path extrapolates to, if that is better than where it is.  A path keeps its Hessian as long as
@@ -251,7 +252,7 @@ def _continue_by_hessians(
 
 def _round_by_round(
     found: Minima, some: Tensor, problems: PenalisedProblems, scalings: dict[int, Dense], *, tol: float, max_iter: int
-) -> None:  # fmt: skip
+) -> None:
     """Continue problems of different paths, in place, with their paths' scalings, recomputed after each round."""
     design = problems.design
     for _ in range(WITH_HESSIANS):

@@ -151,8 +151,9 @@ def _everything(cells: Iterable[Cell]) -> bool:
     """Say whether all labels were used, of which there is one draw."""
     return all(
         score.realised.get("everything", Budget(score.fraction, score.shots).is_everything)
-        for cell in cells for score in cell.scores
-    )  # fmt: skip
+        for cell in cells
+        for score in cell.scores
+    )
 
 
 def _gain(store: ScoreStore, panel: Panel, cells: Sequence[PanelCell]) -> FusionGain | None:
@@ -188,9 +189,10 @@ def _fusion(cells: Iterable[PanelCell]) -> PanelCell | None:
         return kind, cell.method.method not in FUSIONS, -_n_models(cell), cell.name
 
     fusions = [
-        cell for cell in cells if cell.method.method.startswith(FUSIONS) and _n_models(cell) > 1
-        and not math.isnan(cell.mean)
-    ]  # fmt: skip
+        cell
+        for cell in cells
+        if cell.method.method.startswith(FUSIONS) and _n_models(cell) > 1 and not math.isnan(cell.mean)
+    ]
     return min(fusions, key=merit, default=None)
 
 

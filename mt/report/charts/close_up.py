@@ -112,13 +112,19 @@ def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Ma
         y=alt.Y("y:Q", scale=_UNIT, axis=_QUARTERS, title=y), strokeDash=by_method(panel, looks, "dash")
     )
     band = curve.transform_filter(IN_FOCUS).mark_area(opacity=0.18, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
-    point = base.mark_point(filled=True, size=50, opacity=1).encode(
-        shape=by_method(panel, looks, "shape"),
-        tooltip=[
-            alt.Tooltip("method:N"), alt.Tooltip("x:Q", title=x, format=".3f"),
-            alt.Tooltip("y:Q", title=y, format=".3f"), alt.Tooltip("n:Q", title="cases", format=","),
-        ],
-    ).add_params(near())  # fmt: skip
+    point = (
+        base.mark_point(filled=True, size=50, opacity=1)
+        .encode(
+            shape=by_method(panel, looks, "shape"),
+            tooltip=[
+                alt.Tooltip("method:N"),
+                alt.Tooltip("x:Q", title=x, format=".3f"),
+                alt.Tooltip("y:Q", title=y, format=".3f"),
+                alt.Tooltip("n:Q", title="cases", format=","),
+            ],
+        )
+        .add_params(near())
+    )
     says = (
         "Curves: logistic regression of what happened on a spline of the predicted logit, with the 95 % band of the "
         "method under the pointer or the chosen one; none where predictions separate the classes. Points: ten bins of "
@@ -138,9 +144,11 @@ def _decisions(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Mapp
         color=by_method(panel, looks, "colour"),
     )
     y = alt.Y("y:Q", scale=scale, title="net benefit")
-    line = base.mark_line(strokeWidth=2, clip=True).encode(
-        y=y, strokeDash=by_method(panel, looks, "dash"), description="method:N", tooltip=["method:N"]
-    ).add_params(near())  # fmt: skip
+    line = (
+        base.mark_line(strokeWidth=2, clip=True)
+        .encode(y=y, strokeDash=by_method(panel, looks, "dash"), description="method:N", tooltip=["method:N"])
+        .add_params(near())
+    )
     band = base.transform_filter(IN_FOCUS).mark_area(opacity=0.18, clip=True, aria=False)
     band = band.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     every = alt.Chart(alt.NamedData(name="everybody"))
@@ -166,12 +174,13 @@ def _confusion(panel: Panel, choices: Sequence[Menu], table: Table) -> Figure:
             x=alt.X("guess:N", sort=names, title="predicted", axis=alt.Axis(labelAngle=slant, labelLimit=90)),
             y=alt.Y("truth:N", sort=names, title="true class", axis=alt.Axis(labelLimit=90)),
             tooltip=[
-                alt.Tooltip("truth:N", title="true class"), alt.Tooltip("guess:N", title="predicted"),
+                alt.Tooltip("truth:N", title="true class"),
+                alt.Tooltip("guess:N", title="predicted"),
                 alt.Tooltip("n:Q", title="cases", format=","),
                 alt.Tooltip("share:Q", title="of the true class", format=".1%"),
             ],
         )
-    )  # fmt: skip
+    )
     square = base.mark_rect().encode(color=alt.Color("share:Q", scale=SHADES, legend=None))
     count = base.mark_text(fontSize=12, aria=False).encode(
         text=alt.Text("n:Q", format=","),
@@ -192,9 +201,14 @@ def _chosen(chart: Any, choices: Sequence[Menu]) -> Any:
 
 
 def _figure(
-    panel: Panel, chart: Any, choices: Sequence[Menu], name: str, title: str, caption: str,
+    panel: Panel,
+    chart: Any,
+    choices: Sequence[Menu],
+    name: str,
+    title: str,
+    caption: str,
     tables: Mapping[str, Table],
-) -> Figure:  # fmt: skip
+) -> Figure:
     parameters = [menu(choice) for choice in choices if choice.parameter != "method"]
     spec: Spec = as_spec(chart.add_params(shown(panel), *parameters))
     return Figure(name, title, caption, spec, tables, methods=panel.names)

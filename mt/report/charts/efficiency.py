@@ -81,10 +81,17 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
         y=y, strokeDash=by_method(panel, looks, "dash"), detail="kind:N"
     )
     whisker = focus.mark_rule(strokeWidth=1.5, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q")
-    point = base.mark_point(size=60, opacity=1).encode(
-        y=y, shape=by_method(panel, looks, "shape"), description="says:N", tooltip=_tooltip(panel),
-        fill=alt.condition(_OPEN, alt.value("transparent"), by_method(panel, looks, "fill")),
-    ).add_params(near())  # fmt: skip
+    point = (
+        base.mark_point(size=60, opacity=1)
+        .encode(
+            y=y,
+            shape=by_method(panel, looks, "shape"),
+            description="says:N",
+            tooltip=_tooltip(panel),
+            fill=alt.condition(_OPEN, alt.value("transparent"), by_method(panel, looks, "fill")),
+        )
+        .add_params(near())
+    )
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)

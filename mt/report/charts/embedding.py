@@ -206,5 +206,5 @@ def _chart(panel: Panel, choice: Menu, table: Mapping[str, Sequence[Any]]) -> di
             tooltip=tooltip,
         )
         .add_params(menu(choice))
-    )  # fmt: skip
+    )
     return as_spec(chart, height=_HEIGHT)

@@ -64,10 +64,12 @@ def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[
     rows = []
     for cell in fused:
         rivals = [
-            other for other in panel.headline
-            if other.budget == cell.budget and other.method.model == cell.method.model
+            other
+            for other in panel.headline
+            if other.budget == cell.budget
+            and other.method.model == cell.method.model
             and other.method.method in BASELINES
-        ]  # fmt: skip
+        ]
         names = {rival.name: BASELINES[rival.method.method] for rival in rivals}
         for pair in comparisons([as_grid([cell, *rivals])], store) if rivals else ():
             if pair.a == cell.name:
@@ -80,11 +82,18 @@ def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, 
     low, high = sorted((sign * pair.low, sign * pair.high))
     gain = sign * pair.difference
     return {
-        "method": cell.name, "over": over, "budget": str(cell.budget), "labels": cell.n_labels, "gain": gain,
-        "low": low, "high": high,
-        "p": pair.p_holm, "family": pair.n_family, "draws": pair.n_draws,
+        "method": cell.name,
+        "over": over,
+        "budget": str(cell.budget),
+        "labels": cell.n_labels,
+        "gain": gain,
+        "low": low,
+        "high": high,
+        "p": pair.p_holm,
+        "family": pair.n_family,
+        "draws": pair.n_draws,
         "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
-    }  # fmt: skip
+    }
 
 
 def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
@@ -112,12 +121,16 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
         shape=shape,
         description="says:N",
         tooltip=[
-            alt.Tooltip("method:N"), alt.Tooltip("over:N", title="over"), alt.Tooltip("budget:N"),
-            alt.Tooltip("gain:Q", format="+.4f"), alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
-            alt.Tooltip("high:Q", title="to", format="+.4f"), alt.Tooltip("p:Q", title="p (Holm)", format=".4f"),
+            alt.Tooltip("method:N"),
+            alt.Tooltip("over:N", title="over"),
+            alt.Tooltip("budget:N"),
+            alt.Tooltip("gain:Q", format="+.4f"),
+            alt.Tooltip("low:Q", title="95 % from", format="+.4f"),
+            alt.Tooltip("high:Q", title="to", format="+.4f"),
+            alt.Tooltip("p:Q", title="p (Holm)", format=".4f"),
             alt.Tooltip("draws:Q"),
         ],
-    )  # fmt: skip
+    )
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
     pairs = max(row["family"] for row in rows)
     says = (
@@ -164,9 +177,10 @@ def _is_trained(outcome: Mapping[str, Any]) -> bool:
 def _never_trained(store: ScoreStore, fused: Sequence[PanelCell]) -> str:
     """Return which DVMEs trained a network in none of their draws, in words."""
     none = [
-        f"{cell.n_labels:,}" for cell in fused
+        f"{cell.n_labels:,}"
+        for cell in fused
         if not any(_is_trained(store.fit(score.fit).outcome) for score in cell.scores)
-    ]  # fmt: skip
+    ]
     if not none:
         return ""
     return (

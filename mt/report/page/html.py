@@ -31,10 +31,16 @@ _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
 def page(
-    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], looks: Looks,
-    provenance: Sequence[ProvenancePart], vega: str, *,
-    found: Sequence[Sequence[BudgetAnswer]] = (), missing: Sequence[str] = (), links: Mapping[str, str] | None = None,
-) -> str:  # fmt: skip
+    panels: Sequence[Panel],
+    groups: Sequence[Sequence[Section]],
+    looks: Looks,
+    provenance: Sequence[ProvenancePart],
+    vega: str,
+    *,
+    found: Sequence[Sequence[BudgetAnswer]] = (),
+    missing: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+) -> str:
     """Return the whole page.
 
     found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
@@ -51,8 +57,10 @@ def page(
     parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
     figures = {
         f"{part['id']}-{figure.name}": _figure(figure, group)
-        for part in parts for group in part["groups"] for figure in group.figures
-    }  # fmt: skip
+        for part in parts
+        for group in part["groups"]
+        for figure in group.figures
+    }
     return environment.get_template("page.html").render(
         title=TITLE,
         lead=_lead(panels),

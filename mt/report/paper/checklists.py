@@ -42,15 +42,32 @@ def _numbers(last: int, parts: dict[int, str]) -> tuple[str, ...]:
 GUIDELINES = (
     Guideline("CLAIM 2024", "tejani2024claim", "claim", _numbers(44, {})),
     Guideline(
-        "TRIPOD+AI", "collins2024tripod", "tripod",
-        _numbers(27, {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc", 23: "ab",
-                      27: "abc"}),
+        "TRIPOD+AI",
+        "collins2024tripod",
+        "tripod",
+        _numbers(
+            27,
+            {
+                3: "abc",
+                5: "ab",
+                6: "abc",
+                8: "abc",
+                9: "abc",
+                12: "abcdefg",
+                18: "abcdef",
+                20: "abc",
+                23: "ab",
+                27: "abc",
+            },
+        ),
     ),
     Guideline(
-        "STARD-AI", "sounderajah2025stard", "stard",
+        "STARD-AI",
+        "sounderajah2025stard",
+        "stard",
         _numbers(40, {15: "abcd", 16: "abc", 17: "ab", 26: "ab", 40: "ab"}),
     ),
-)  # fmt: skip
+)
 
 
 def _data(facts: DatasetFacts) -> str:
@@ -115,8 +132,12 @@ def _initial(facts: DatasetFacts) -> str:
 
 
 def _software(facts: DatasetFacts) -> str:
-    found = {(name, str(value)) for cell in facts.panel.headline for score in cell.scores
-             for name, value in score.versions.items()}  # fmt: skip
+    found = {
+        (name, str(value))
+        for cell in facts.panel.headline
+        for score in cell.scores
+        for name, value in score.versions.items()
+    }
     return ", ".join(f"{md(name)} {md(value)}" for name, value in sorted(found)) + "."
 
 

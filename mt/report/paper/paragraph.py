@@ -32,9 +32,14 @@ def sentences(facts: DatasetFacts) -> list[str]:
     """Return the methods of one dataset."""
     panel = facts.panel
     return [
-        *_cases(facts), *_features(facts), *_budgets(facts), *_classifiers(panel), *_fusions(panel), *_measures(panel),
+        *_cases(facts),
+        *_features(facts),
+        *_budgets(facts),
+        *_classifiers(panel),
+        *_fusions(panel),
+        *_measures(panel),
         _software(panel),
-    ]  # fmt: skip
+    ]
 
 
 def _cases(facts: DatasetFacts) -> list[str]:
@@ -65,9 +70,10 @@ def _features(facts: DatasetFacts) -> list[str]:
     named = [f"{md(name)} [@{key_of(name)}]" if known else md(name) for name, known in models.items()]
     found = [f"Embeddings came from {len(models)} frozen network{'s' if len(models) > 1 else ''}: {', '.join(named)}."]
     sizes = {
-        f"{md(entry.backbone)} {size} pixels" for entry in facts.entries
+        f"{md(entry.backbone)} {size} pixels"
+        for entry in facts.entries
         if (size := (entry.manifest.get("inputs", {}).get("backbone") or {}).get("image_size"))
-    }  # fmt: skip
+    }
     return [*found, f"Image sizes: {'; '.join(sorted(sizes))}."] if sizes else found
 
 
@@ -135,8 +141,11 @@ def _measures(panel: Panel) -> list[str]:
 
 def _cited(notes: Iterable[str]) -> str:
     joined = " ".join(notes)
-    keys = [key for word, key in (("Obuchowski", "obuchowski1997nonparametric"), ("Wilson", "wilson1927probable"))
-            if word in joined]  # fmt: skip
+    keys = [
+        key
+        for word, key in (("Obuchowski", "obuchowski1997nonparametric"), ("Wilson", "wilson1927probable"))
+        if word in joined
+    ]
     return f"[{'; '.join(f'@{key}' for key in keys)}]" if keys else ""
 
 

@@ -25,56 +25,97 @@ def _article(author: str, title: str, journal: str, year: int, where: str) -> Re
 
 
 REFERENCES = {
-    "truong2021transferable": Reference("inproceedings", (
-        ("author", "Truong, Tuan and Mohammadi, Sadegh and Lenga, Matthias"),
-        ("title", "How Transferable are Self-supervised Features in Medical Image Classification Tasks?"),
-        ("booktitle", "Proceedings of Machine Learning for Health"), ("series", "PMLR"), ("volume", "158"),
-        ("pages", "54--74"), ("year", "2021"),
-    )),
+    "truong2021transferable": Reference(
+        "inproceedings",
+        (
+            ("author", "Truong, Tuan and Mohammadi, Sadegh and Lenga, Matthias"),
+            ("title", "How Transferable are Self-supervised Features in Medical Image Classification Tasks?"),
+            ("booktitle", "Proceedings of Machine Learning for Health"),
+            ("series", "PMLR"),
+            ("volume", "158"),
+            ("pages", "54--74"),
+            ("year", "2021"),
+        ),
+    ),
     "obuchowski1997nonparametric": _article(
-        "Obuchowski, Nancy A.", "Nonparametric Analysis of Clustered {ROC} Curve Data", "Biometrics", 1997,
+        "Obuchowski, Nancy A.",
+        "Nonparametric Analysis of Clustered {ROC} Curve Data",
+        "Biometrics",
+        1997,
         "53(2), 567--578",
     ),
     "wilson1927probable": _article(
-        "Wilson, Edwin B.", "Probable Inference, the Law of Succession, and Statistical Inference",
-        "Journal of the American Statistical Association", 1927, "22(158), 209--212",
+        "Wilson, Edwin B.",
+        "Probable Inference, the Law of Succession, and Statistical Inference",
+        "Journal of the American Statistical Association",
+        1927,
+        "22(158), 209--212",
     ),
     "owen2007pigeonhole": _article(
-        "Owen, Art B.", "The Pigeonhole Bootstrap", "The Annals of Applied Statistics", 2007, "1(2), 386--411",
+        "Owen, Art B.",
+        "The Pigeonhole Bootstrap",
+        "The Annals of Applied Statistics",
+        2007,
+        "1(2), 386--411",
     ),
-    "hsu1996multiple": Reference("book", (
-        ("author", "Hsu, Jason C."), ("title", "Multiple Comparisons: Theory and Methods"),
-        ("publisher", "Chapman \\& Hall"), ("year", "1996"),
-    )),
-    "sechidis2011stratification": Reference("inproceedings", (
-        ("author", "Sechidis, Konstantinos and Tsoumakas, Grigorios and Vlahavas, Ioannis"),
-        ("title", "On the Stratification of Multi-label Data"), ("booktitle", "ECML PKDD"), ("year", "2011"),
-    )),
-    "paszke2019pytorch": Reference("inproceedings", (
-        ("author", "Paszke, Adam and others"),
-        ("title", "{PyTorch}: An Imperative Style, High-Performance Deep Learning Library"),
-        ("booktitle", "Advances in Neural Information Processing Systems"), ("volume", "32"), ("year", "2019"),
-    )),
+    "hsu1996multiple": Reference(
+        "book",
+        (
+            ("author", "Hsu, Jason C."),
+            ("title", "Multiple Comparisons: Theory and Methods"),
+            ("publisher", "Chapman \\& Hall"),
+            ("year", "1996"),
+        ),
+    ),
+    "sechidis2011stratification": Reference(
+        "inproceedings",
+        (
+            ("author", "Sechidis, Konstantinos and Tsoumakas, Grigorios and Vlahavas, Ioannis"),
+            ("title", "On the Stratification of Multi-label Data"),
+            ("booktitle", "ECML PKDD"),
+            ("year", "2011"),
+        ),
+    ),
+    "paszke2019pytorch": Reference(
+        "inproceedings",
+        (
+            ("author", "Paszke, Adam and others"),
+            ("title", "{PyTorch}: An Imperative Style, High-Performance Deep Learning Library"),
+            ("booktitle", "Advances in Neural Information Processing Systems"),
+            ("volume", "32"),
+            ("year", "2019"),
+        ),
+    ),
     "pedregosa2011scikit": _article(
-        "Pedregosa, Fabian and others", "Scikit-learn: Machine Learning in {Python}",
-        "Journal of Machine Learning Research", 2011, "12, 2825--2830",
+        "Pedregosa, Fabian and others",
+        "Scikit-learn: Machine Learning in {Python}",
+        "Journal of Machine Learning Research",
+        2011,
+        "12, 2825--2830",
     ),
     "tejani2024claim": _article(
         "Tejani, Ali S. and Klontzas, Michail E. and Gatti, Anthony A. and Mongan, John T. and Moy, Linda and others",
         "Checklist for Artificial Intelligence in Medical Imaging ({CLAIM}): 2024 Update",
-        "Radiology: Artificial Intelligence", 2024, "6(4), e240300, doi:10.1148/ryai.240300",
+        "Radiology: Artificial Intelligence",
+        2024,
+        "6(4), e240300, doi:10.1148/ryai.240300",
     ),
     "collins2024tripod": _article(
         "Collins, Gary S. and Moons, Karel G. M. and Dhiman, Paula and others",
         "{TRIPOD+AI} statement: updated guidance for reporting clinical prediction models that use regression or "
-        "machine learning methods", "BMJ", 2024, "385, e078378, doi:10.1136/bmj-2023-078378",
+        "machine learning methods",
+        "BMJ",
+        2024,
+        "385, e078378, doi:10.1136/bmj-2023-078378",
     ),
     "sounderajah2025stard": _article(
         "Sounderajah, Viknesh and others",
         "The {STARD-AI} reporting guideline for diagnostic accuracy studies using artificial intelligence",
-        "Nature Medicine", 2025, "31, 3283--3289, doi:10.1038/s41591-025-03953-8",
+        "Nature Medicine",
+        2025,
+        "31, 3283--3289, doi:10.1038/s41591-025-03953-8",
     ),
-}  # fmt: skip
+}
 GUIDELINES = ("tejani2024claim", "collins2024tripod", "sounderajah2025stard")
 
 

@@ -34,9 +34,14 @@ MACHINE = Machine(batch_size=4, accumulate=2, checkpoint_every=2, workers=1)
 
 def train(cache: Path, folder: Path) -> None:
     cached = FuseRequest(
-        cache, models=[RESNET, VIT], fractions=[1.0], everything=True, device="cpu", scores=folder / "scores.sqlite",
+        cache,
+        models=[RESNET, VIT],
+        fractions=[1.0],
+        everything=True,
+        device="cpu",
+        scores=folder / "scores.sqlite",
         save=folder / "model",
-    )  # fmt: skip
+    )
     run_unfrozen(FinetuneRequest(cached, SETTINGS, MACHINE, checkpoints=folder / "checkpoints"))
 
 

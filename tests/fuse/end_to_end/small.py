@@ -52,6 +52,14 @@ class Bench:
         recipes = [backbone.preprocess for backbone in self.backbones]
         images = Images(self.dataset, self.joined.first.pool.ids if ids is None else ids, recipes, memory=memory)
         return Work(
-            images, AUGMENTATIONS[augment], self.settings, self.machine, torch.device("cpu"), Ranks(), 1,
-            self.joined.task, 2, seed=0,
-        )  # fmt: skip
+            images,
+            AUGMENTATIONS[augment],
+            self.settings,
+            self.machine,
+            torch.device("cpu"),
+            Ranks(),
+            1,
+            self.joined.task,
+            2,
+            seed=0,
+        )

@@ -64,14 +64,17 @@ def test_choosing_costs_less_than_training(n):
 def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(task, better, share):
     rng = np.random.default_rng(0)
     y = torch.from_numpy(rng.integers(0, 2, (200, 2) if task == "multilabel" else 200))
-    right = {"binary": 2.0 * y[:, None] - 1 if task == "binary" else None,
-             "multiclass": torch.nn.functional.one_hot(y, 2).double() if task == "multiclass" else None,
-             "multilabel": 2.0 * y - 1}[task].double()  # fmt: skip
+    right = {
+        "binary": 2.0 * y[:, None] - 1 if task == "binary" else None,
+        "multiclass": torch.nn.functional.one_hot(y, 2).double() if task == "multiclass" else None,
+        "multilabel": 2.0 * y - 1,
+    }[task].double()
     noise = [torch.from_numpy(rng.normal(size=right.shape)) for _ in range(2)]
     good, bad = [2 * right + one for one in noise], -right + noise[0]
     start, trained = {"start": (good[0], bad), "trained": (bad, good[1]), "both": good}[better]
-    found = choose_share([HeldOut(start[:120], trained[:120], y[:120]), HeldOut(start[120:], trained[120:], y[120:])],
-                         task)  # fmt: skip
+    found = choose_share(
+        [HeldOut(start[:120], trained[:120], y[:120]), HeldOut(start[120:], trained[120:], y[120:])], task
+    )
     assert found.share == share
     assert found.loss == found.losses[f"{share:g}"] == min(found.losses.values())
     assert list(found.losses) == [f"{one:g}" for one in SHARES]
@@ -91,8 +94,11 @@ def test_a_few_cases_that_are_all_right_do_not_make_certain():
 def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(cache, tmp_path, monkeypatch):
     runs: list[tuple[float, int, int]] = []
     real = Run.finished
-    monkeypatch.setattr(Run, "finished", lambda run: (
-        runs.append((run.candidate.backbones[0], run.epochs, len(run.part.rows))), real(run))[1])  # fmt: skip
+    monkeypatch.setattr(
+        Run,
+        "finished",
+        lambda run: (runs.append((run.candidate.backbones[0], run.epochs, len(run.part.rows))), real(run))[1],
+    )
     bench = Bench(cache, RESNET)
     found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
     raced = found.selection["candidates"]
@@ -179,8 +185,9 @@ def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache, tmp_path
 
 def test_predictions_that_are_no_numbers_name_the_images(cache, tmp_path, monkeypatch):
     bench = Bench(cache, RESNET)
-    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.predict", lambda network, work, rows: (
-        np.full((len(rows), 1), np.nan), None))  # fmt: skip
+    monkeypatch.setattr(
+        "mt.fuse.end_to_end.choice.fit.predict", lambda network, work, rows: (np.full((len(rows), 1), np.nan), None)
+    )
     with pytest.raises(FitError, match=r"Predictions of held-out images are not numbers, on .*Lower the rate"):
         fitted(bench, bench.budget.y, tmp_path)
 

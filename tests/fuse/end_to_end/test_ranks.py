@@ -18,16 +18,60 @@ from mt.results.store import Fit, ScoreStore
 from mt.system.ranks import Ranks
 from tests.fuse.end_to_end.small import RESNET, VIT
 
-COMMON = ("fuse", "--unfreeze", "--model", RESNET, "--model", VIT, "--fraction", "1", "--everything", "--dropout", "0",
-          "--lr", "1e-3", "--lr", "1e-4", "--epochs", "2", "--device", "cpu", "--workers", "1")  # fmt: skip
-TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d",
-       "--rdzv-endpoint", "localhost:0")  # fmt: skip
+COMMON = (
+    "fuse",
+    "--unfreeze",
+    "--model",
+    RESNET,
+    "--model",
+    VIT,
+    "--fraction",
+    "1",
+    "--everything",
+    "--dropout",
+    "0",
+    "--lr",
+    "1e-3",
+    "--lr",
+    "1e-4",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--workers",
+    "1",
+)
+TWO = (
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--master-port",
+    "0",
+    "--rdzv-backend",
+    "c10d",
+    "--rdzv-endpoint",
+    "localhost:0",
+)
 
 
 def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> tuple[dict[str, Any], Fit, str]:
     """Run the command in processes of its own; returns the saved weights, the stored fit and what was printed."""
-    command = [sys.executable, *launcher, "-m", "mt", *COMMON, "--batch-size", str(batch), "--cache-dir", str(cache),
-               "--scores", str(folder / "scores.sqlite"), "--save", str(folder / "model")]  # fmt: skip
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "mt",
+        *COMMON,
+        "--batch-size",
+        str(batch),
+        "--cache-dir",
+        str(cache),
+        "--scores",
+        str(folder / "scores.sqlite"),
+        "--save",
+        str(folder / "model"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     (tensors,) = (folder / "model").glob("*.safetensors")

@@ -79,8 +79,15 @@ def test_adapters_train_alone_begin_as_nothing_and_are_merged(cache, tmp_path, l
 
 
 def adapted(cache, folder, model: str):
-    cached = FuseRequest(cache, models=[model], fractions=[1.0], everything=True, device="cpu", save=folder / "model",
-                         scores=folder / "scores.sqlite")  # fmt: skip
+    cached = FuseRequest(
+        cache,
+        models=[model],
+        fractions=[1.0],
+        everything=True,
+        device="cpu",
+        save=folder / "model",
+        scores=folder / "scores.sqlite",
+    )
     settings = Settings(lora=2, learning_rates=(1e-2,), epochs=2, fixed=True)
     return run_unfrozen(FinetuneRequest(cached, settings, Machine(batch_size=8, workers=1)))
 

@@ -132,9 +132,27 @@ def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, 
 
 def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(cache, tmp_path, monkeypatch):
     monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.0}))
-    command = ["--cache-dir", str(cache), "--unfreeze-last", "1", "--everything", "--device", "cpu", "--workers", "1",
-               "--epochs", "1", "--model", RESNET, "--fraction", "1", "--scores", str(tmp_path / "scores.sqlite"),
-               "--save", str(tmp_path / "model")]  # fmt: skip
+    command = [
+        "--cache-dir",
+        str(cache),
+        "--unfreeze-last",
+        "1",
+        "--everything",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--epochs",
+        "1",
+        "--model",
+        RESNET,
+        "--fraction",
+        "1",
+        "--scores",
+        str(tmp_path / "scores.sqlite"),
+        "--save",
+        str(tmp_path / "model"),
+    ]
     shown = CliRunner().invoke(fuse, command, catch_exceptions=False)
     assert "share of the trained network 0.25" in shown.stderr
     (file,) = (tmp_path / "model").glob("*.json")
@@ -208,9 +226,30 @@ def test_wrong_use_is_said_in_one_line(cache, arguments, words):
 
 
 def test_a_diverging_run_ends_with_one_line_and_status_1(cache, tmp_path, capsys):
-    command = ["fuse", "--unfreeze", "--model", RESNET, "--fraction", "1", "--everything", "--fixed", "--lr", "1e30",
-               "--cache-dir", str(cache), "--scores", str(tmp_path / "s"), "--batch-size", "8", "--workers", "1",
-               "--checkpoint-every", "1", "--device", "cpu"]  # fmt: skip
+    command = [
+        "fuse",
+        "--unfreeze",
+        "--model",
+        RESNET,
+        "--fraction",
+        "1",
+        "--everything",
+        "--fixed",
+        "--lr",
+        "1e30",
+        "--cache-dir",
+        str(cache),
+        "--scores",
+        str(tmp_path / "s"),
+        "--batch-size",
+        "8",
+        "--workers",
+        "1",
+        "--checkpoint-every",
+        "1",
+        "--device",
+        "cpu",
+    ]
     with pytest.raises(SystemExit) as stopped:
         main(command)
     assert stopped.value.code == 1

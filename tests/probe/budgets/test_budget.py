@@ -244,8 +244,11 @@ def test_a_draw_file_gives_back_the_very_same_draws(tmp_path: Path) -> None:
     for one, other in zip(back, expected, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         assert (one.fraction, one.shots, one.seed, one.realised) == (
-            other.fraction, other.shots, other.seed, other.realised,
-        )  # fmt: skip
+            other.fraction,
+            other.shots,
+            other.seed,
+            other.realised,
+        )
 
 
 def test_a_draw_file_finds_its_rows_in_another_order_of_the_split(tmp_path: Path) -> None:

@@ -99,9 +99,14 @@ def test_what_is_forgotten_is_made_again(tmp_path: Path) -> None:
 def test_subgroups_share_a_threshold_and_groups_have_their_own(tmp_path: Path, view: dict[str, Any]) -> None:
     for split, n in (("train", 120), ("test", 200)):
         write_features(
-            tmp_path, split=split, n=n, signal=0.4, labels=np.arange(n) // 4 % 2, grouped=True,
+            tmp_path,
+            split=split,
+            n=n,
+            signal=0.4,
+            labels=np.arange(n) // 4 % 2,
+            grouped=True,
             columns={"sex": list("FM" * (n // 2))},
-        )  # fmt: skip
+        )
     rows = points(probed(tmp_path, fractions=[0.5], seeds=1, threshold="youden"))
     found = points(probed(tmp_path, fractions=[0.5], seeds=1, threshold="youden", **view))
     assert all(one.point is not None for one in found)
@@ -116,9 +121,12 @@ def test_subgroups_share_a_threshold_and_groups_have_their_own(tmp_path: Path, v
 @pytest.mark.parametrize("calibrate", ["temperature", "platt"])
 def test_every_label_has_its_own_threshold(tmp_path: Path, calibrate: str) -> None:
     study = probed(
-        made(tmp_path, task="multilabel", n_classes=3), fractions=[0.5], seeds=1, threshold="youden",
+        made(tmp_path, task="multilabel", n_classes=3),
+        fractions=[0.5],
+        seeds=1,
+        threshold="youden",
         calibrate=calibrate,
-    )  # fmt: skip
+    )
     found = points(study)
     assert [one.label for one in found] == ["class 0", "class 1", "class 2"] * 2
     assert len({one.chosen[0].value for one in found}) > 3

@@ -32,8 +32,21 @@ def test_a_rule_chooses_the_best_cut(text: str, threshold: float, sensitivity: f
     assert Threshold.of(found.facts()) == found
 
 
-@pytest.mark.parametrize("wrong", ["", "best", "youden:1", "sensitivity", "sensitivity:0", "specificity:1.5", "cost:x",
-                                   "cost:-1", "cost:inf", "cost:nan"])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "best",
+        "youden:1",
+        "sensitivity",
+        "sensitivity:0",
+        "specificity:1.5",
+        "cost:x",
+        "cost:-1",
+        "cost:inf",
+        "cost:nan",
+    ],
+)
 def test_another_rule_is_refused_with_those_there_are(wrong: str) -> None:
     with pytest.raises(InputError, match="youden, sensitivity:S, specificity:S or cost:R"):
         ThresholdRule.parse(wrong)

@@ -103,9 +103,14 @@ def write_bags(cache: Path) -> np.ndarray:
     for number, split in enumerate(("train", "test")):
         X, bag_of, marked, y = bags(100, share=0.08, seed=10 + number)
         write_features(
-            cache, "slides", split=split, embeddings=X, labels=y[bag_of], bag="slide",
+            cache,
+            "slides",
+            split=split,
+            embeddings=X,
+            labels=y[bag_of],
+            bag="slide",
             columns={"slide": [f"{split}{bag}" for bag in bag_of]},
-        )  # fmt: skip
+        )
     return marked
 
 
@@ -131,9 +136,7 @@ def test_attention_is_saved_and_exported(tmp_path: Path) -> None:
 
 def test_it_beats_mean_pooling_on_rare_instances(tmp_path: Path) -> None:
     write_bags(tmp_path)
-    value = {
-        rule: probed(tmp_path, pool=rule, fractions=[1.0]).scores[0].value for rule in ("mean", "attention")
-    }  # fmt: skip
+    value = {rule: probed(tmp_path, pool=rule, fractions=[1.0]).scores[0].value for rule in ("mean", "attention")}
     assert value["attention"] > value["mean"]
 
 

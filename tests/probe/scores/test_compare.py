@@ -200,7 +200,9 @@ def test_a_set_follows_the_direction_of_the_metric_and_leaves_undefined_methods_
     found = replicate_scores("roc_auc", y, {"a": a, "b": b, "copy of a": a}, n_resamples=300)
     assert found.not_worse_than_best() == ("a", "copy of a")
     kappa = replicate_scores(
-        "quadratic_kappa", np.array([0, 0, 0, 0]), {"all 0": [np.eye(3)[[0, 0, 0, 0]]], "b": [np.eye(3)[[0, 1, 0, 2]]]},
+        "quadratic_kappa",
+        np.array([0, 0, 0, 0]),
+        {"all 0": [np.eye(3)[[0, 0, 0, 0]]], "b": [np.eye(3)[[0, 1, 0, 2]]]},
         n_resamples=50,
-    )  # fmt: skip
+    )
     assert kappa.not_worse_than_best() == ("b",)

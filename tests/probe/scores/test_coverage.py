@@ -15,8 +15,12 @@ from mt.probe.scores.metrics import METRICS
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
 def test_intervals_cover_and_are_not_much_longer_than_the_oracles(task: str, patients: int) -> None:
     setting = coverage.Setting(task, 120, 0.3, patients)
-    names = [name for given, names in coverage.settings_of(list(coverage.TASK_OF), [120], [0.3], [patients])
-             for name in names if given == setting]  # fmt: skip
+    names = [
+        name
+        for given, names in coverage.settings_of(list(coverage.TASK_OF), [120], [0.3], [patients])
+        for name in names
+        if given == setting
+    ]
     rows = list(coverage.measure(setting, names, repeats=80))
     assert [row.metric for row in rows] == names
     for row in rows:

@@ -84,9 +84,11 @@ def test_tables_and_json_mark_all_else_as_exploratory(tmp_path: Path) -> None:
     assert "Primary: roc_auc at 20 %, declared" in table
     roles = {(row["metric"], row["fraction"]): row["role"] for row in map(json.loads, said("--json").splitlines())}
     assert roles == {
-        ("roc_auc", 0.2): "primary", ("roc_auc", 0.5): "exploratory", ("accuracy", 0.2): "exploratory",
+        ("roc_auc", 0.2): "primary",
+        ("roc_auc", 0.5): "exploratory",
+        ("accuracy", 0.2): "exploratory",
         ("accuracy", 0.5): "exploratory",
-    }  # fmt: skip
+    }
 
 
 def test_the_report_says_what_was_declared_or_that_nothing_was(tmp_path: Path) -> None:

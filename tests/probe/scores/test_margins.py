@@ -73,8 +73,9 @@ def test_holm_counts_the_rows_against_the_reference(tmp_path: Path) -> None:
     store = filled(tmp_path / "s.sqlite", models={"simclr": 0.6, "swav": 0.9, "dino": 0.95}, seeds=2, budgets=[0.1])
     tests = margin_tests(score_tables(store.scores(), store), store, reference="swav", margin=0.05)
     assert [(test.pair.a, test.pair.b, test.pair.n_family) for test in tests] == [
-        ("simclr", "swav", 2), ("dino", "swav", 2)
-    ]  # fmt: skip
+        ("simclr", "swav", 2),
+        ("dino", "swav", 2),
+    ]
     for test in tests:
         assert test.holm[0] >= test.noninferior
         assert test.verdict in {"equivalent", "non-inferior", "superior", "inferior", "undecided"}

@@ -17,10 +17,15 @@ def test_every_number_is_that_of_the_two_by_two_table() -> None:
     found = operating_point(Y, P, 0.5, prevalence=0.02)
     assert (found.tp, found.fp, found.fn, found.tn) == (30, 20, 10, 40)
     expected = {
-        "sensitivity": 0.75, "specificity": 2 / 3, "ppv": 0.6, "npv": 0.8, "lr_positive": 2.25, "lr_negative": 0.375,
+        "sensitivity": 0.75,
+        "specificity": 2 / 3,
+        "ppv": 0.6,
+        "npv": 0.8,
+        "lr_positive": 2.25,
+        "lr_negative": 0.375,
         "ppv_at_prevalence": 0.75 * 0.02 / (0.75 * 0.02 + 0.98 / 3),
         "npv_at_prevalence": 0.98 * 2 / 3 / (0.98 * 2 / 3 + 0.25 * 0.02),
-    }  # fmt: skip
+    }
     for name, value in expected.items():
         one = found.measures[name]
         assert one.value == pytest.approx(value), name

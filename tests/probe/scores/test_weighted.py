@@ -49,9 +49,11 @@ def test_a_resample_scores_as_its_rows_do(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), n=st.integers(20, 900), rate=st.sampled_from([0.02, 0.3, 0.98]),
+    seed=st.integers(0, 10_000),
+    n=st.integers(20, 900),
+    rate=st.sampled_from([0.02, 0.3, 0.98]),
     levels=st.sampled_from([2, 9, 10**6]),
-)  # fmt: skip
+)
 def test_auc_by_running_sums_is_exact_for_rare_classes_and_ties(seed: int, n: int, rate: float, levels: int) -> None:
     rng = np.random.default_rng(seed)
     y = (rng.random(n) < rate).astype(int)

@@ -97,9 +97,14 @@ def test_rare_classes_reach_the_optimum(task):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n=st.integers(2, 40), d=st.integers(1, 30), classes=st.integers(2, 5), exponent=st.floats(0, 3),
-    C=st.floats(-6, 3).map(lambda power: 10**power), noise=st.integers(0, 1), seed=st.integers(0, 10_000),
-)  # fmt: skip
+    n=st.integers(2, 40),
+    d=st.integers(1, 30),
+    classes=st.integers(2, 5),
+    exponent=st.floats(0, 3),
+    C=st.floats(-6, 3).map(lambda power: 10**power),
+    noise=st.integers(0, 1),
+    seed=st.integers(0, 10_000),
+)
 def test_any_shape_reaches_the_optimum(n, d, classes, exponent, C, noise, seed):
     rng = np.random.default_rng(seed)
     X = power_law(n, d, rng, exponent)
@@ -166,8 +171,9 @@ def test_weights_are_scikit_learns(task, class_weight):
     path = fit_logistic(X, y, [0.5], task=task, sample_weight=weight, class_weight=class_weight)
     model = LogisticRegression(C=0.5, tol=1e-8, class_weight=class_weight)
     columns = y.T if task == "multilabel" else [y]
-    expected = np.concatenate([model.fit(X, column, sample_weight=weight).decision_function(X).reshape(120, -1)
-                               for column in columns], axis=1)  # fmt: skip
+    expected = np.concatenate(
+        [model.fit(X, column, sample_weight=weight).decision_function(X).reshape(120, -1) for column in columns], axis=1
+    )
     found = path.decision_function(X, 0)
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
@@ -190,10 +196,13 @@ def test_input_may_be_half_strided_mapped_or_integer(tmp_path):
     np.save(tmp_path / "features.npy", base)
     wide = np.repeat(np.repeat(base, 2, axis=0), 3, axis=1)
     forms = {
-        "half": base.astype(np.float16), "double": base.astype(np.float64), "strided": wide[::2, ::3],
-        "fortran": np.asfortranarray(base), "mapped": np.load(tmp_path / "features.npy", mmap_mode="r"),
+        "half": base.astype(np.float16),
+        "double": base.astype(np.float64),
+        "strided": wide[::2, ::3],
+        "fortran": np.asfortranarray(base),
+        "mapped": np.load(tmp_path / "features.npy", mmap_mode="r"),
         "backwards": base[::-1].copy()[::-1],
-    }  # fmt: skip
+    }
     for name, form in forms.items():
         np.testing.assert_array_equal(fit_logistic(form, y, [1.0], task="binary").coef, expected, err_msg=name)
 

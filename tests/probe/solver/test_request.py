@@ -46,7 +46,7 @@ REFUSED = {
     "zero weights": ({"sample_weight": np.zeros(6)}, "not all zero"),
     "class weight's name": ({"class_weight": "even"}, "'balanced' or a mapping, found 'even'"),
     "class weight's class": ({"class_weight": {2: 1.0}}, r"classes 0 \.\.\. 1 .* found 2: 1.0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
@@ -59,11 +59,14 @@ def test_refuses(change, message, folded):
         solve_folds([LogisticRequest(**options)], [np.arange(6) % 2]) if folded else fit_logistic(**options)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"task": "binery"}, "No task 'binery'. Did you mean 'binary'"),
-    ({"dtype": "float16"}, "No dtype 'float16'"),
-    ({"device": "warp"}, "No device 'warp' here"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "binery"}, "No task 'binery'. Did you mean 'binary'"),
+        ({"dtype": "float16"}, "No dtype 'float16'"),
+        ({"device": "warp"}, "No device 'warp' here"),
+    ],
+)
 def test_refuses_unknown_names(change, message):
     with pytest.raises(InputError, match=message):
         fit_logistic(X, Y, [1.0], **({"task": "binary"} | change))

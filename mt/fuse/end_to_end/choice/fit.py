@@ -71,9 +71,9 @@ class Fitter:
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
         self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
-        self.fifths = [] if settings.fixed else held_out(
-            budget, task=work.task, n_classes=work.n_classes, seed=work.seed
-        )  # fmt: skip
+        self.fifths = (
+            [] if settings.fixed else held_out(budget, task=work.task, n_classes=work.n_classes, seed=work.seed)
+        )
         self.schedule: Schedule = schedule_for(
             len(budget.y), settings.epochs, n_candidates=len(self.candidates), n_fifths=len(self.fifths)
         )
@@ -92,14 +92,20 @@ class Fitter:
             candidate, raced, share = self._choose()
             network = self._blended(start, candidate, share)
         settings = {
-            "recipe": recipe, "lr": list(candidate.backbones), "head_lr": candidate.head,
-            "epochs": self.schedule.whole if share.share else 0, "share": share.share,
-            "temperature": share.temperature, "C": start.choice.C,
-        }  # fmt: skip
+            "recipe": recipe,
+            "lr": list(candidate.backbones),
+            "head_lr": candidate.head,
+            "epochs": self.schedule.whole if share.share else 0,
+            "share": share.share,
+            "temperature": share.temperature,
+            "C": start.choice.C,
+        }
         selection = {
-            "metric": "log_loss", "source": f"{len(self.fifths)} of {FIFTHS} fifths of the budget",
-            "candidates": raced, "shares": share.losses,
-        }  # fmt: skip
+            "metric": "log_loss",
+            "source": f"{len(self.fifths)} of {FIFTHS} fifths of the budget",
+            "candidates": raced,
+            "shares": share.losses,
+        }
         flags = [*start.choice.flags, *(["start_kept"] if not share.share else [])]
         if share is NO_FIFTH:
             flags.append("fixed_schedule")
@@ -112,9 +118,10 @@ class Fitter:
 
     def _cost(self) -> dict[str, float]:
         return {
-            "images": sum(self.images.values()), "images_choosing": self.images["choosing"],
+            "images": sum(self.images.values()),
+            "images_choosing": self.images["choosing"],
             "seconds": round(self.seconds, 1),
-        }  # fmt: skip
+        }
 
     def _start(self, budget: Budget) -> FittedDVME:
         """Fit the cached stage on the first rank, and send it to the others."""
@@ -130,9 +137,10 @@ class Fitter:
             return first, {}, Share(1.0, 1.0, {})
         pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.fifths]
         taught = [
-            (start, rows, held) for start, rows, held in pairs
+            (start, rows, held)
+            for start, rows, held in pairs
             if start.model is not None and len(self._part(start, held).rows)
-        ]  # fmt: skip
+        ]
         if not taught:
             return first, {}, NO_FIFTH
         epochs, task = self.schedule.trial, self.work.task

@@ -19,9 +19,13 @@ def held_out(budget: Budget, *, task: str, n_classes: int, seed: int) -> list[tu
     A fifth of one class says nothing, and a rest of one class teaches nothing.
     """
     parts = stratified_split(
-        budget.y, task=task, n_classes=n_classes, fractions={str(fifth): 1 / FIFTHS for fifth in range(FIFTHS)},
-        groups=None if budget.groups is None else list(budget.groups), seed=seed,
-    )  # fmt: skip
+        budget.y,
+        task=task,
+        n_classes=n_classes,
+        fractions={str(fifth): 1 / FIFTHS for fifth in range(FIFTHS)},
+        groups=None if budget.groups is None else list(budget.groups),
+        seed=seed,
+    )
     found: list[tuple[Rows, Rows]] = []
     for held in parts.values():
         rest = np.setdiff1d(np.arange(len(budget.y)), held)

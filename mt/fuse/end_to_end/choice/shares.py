@@ -59,9 +59,9 @@ def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[flo
     """Return the log loss after temperature scaling, and the temperature (Guo et al., ICML 2017)."""
     mixed = [(mix_logits(one.start, one.trained, share, task), one.y) for one in fifths]
     n = sum(len(y) for _, y in mixed)
-    losses = torch.stack([
-        torch.stack([loss(logits / T, y, task).sum() for logits, y in mixed]).sum() / n for T in _TEMPERATURES
-    ])  # fmt: skip
+    losses = torch.stack(
+        [torch.stack([loss(logits / T, y, task).sum() for logits, y in mixed]).sum() / n for T in _TEMPERATURES]
+    )
     penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * n)
     best = int((losses + penalty).argmin())
     return float(losses[best]), float(_TEMPERATURES[best])
