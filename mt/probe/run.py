@@ -160,10 +160,8 @@ def run_probe(request: ProbeRequest) -> Answers:
         if request.primary:
             declare_primary(request, pairs, store)
         metrics = decisions.shown(request.metrics) if decisions else request.metrics
-        scorer, decider = (
-            Scorer(store, metrics, View(request.level, request.by)),
-            decisions and decisions.decider(store),
-        )
+        scorer = Scorer(store, metrics, View(request.level, request.by))
+        decider = decisions.decider(store) if decisions else None
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
         prober: Answering = Prober(fitting, store, draws, folder, decider=decider)
         if folded:
@@ -184,7 +182,7 @@ def decisions_of(
     threshold: str | None, calibrate: str | None, prevalence: float | None, pairs: Sequence[Pair]
 ) -> Decisions | None:
     """Return the thresholds and the scaling that are asked for, None without.  Raises InputError."""
-    if threshold is calibrate is prevalence is None:
+    if (threshold, calibrate, prevalence) == (None, None, None):
         return None
     from mt.probe.decisions.decided import Decisions
 
