@@ -20,6 +20,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check mt tests benchmarks
 	$(BIN)/ruff format --check mt tests benchmarks docs
 	$(BIN)/codespell mt tests benchmarks docs .github *.md *.cfg *.toml
+	$(BIN)/python tests/check_words.py
 	$(BIN)/mypy
 
 wheel: $(VENV)/.test

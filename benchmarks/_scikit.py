@@ -1,4 +1,4 @@
-"""scikit-learn's lbfgs, timed: told the optimum and stopped there, and as it is run, with its own stopping rule.
+"""scikit-learn's lbfgs, timed: given the optimum and stopped there, and as it is run, with its own stopping rule.
 
 Seconds that stand for a fit or a path that was not there in time are fewer than it takes: what is made of them is a
 lower bound.
@@ -36,8 +36,8 @@ def seconds(clock: Clock, work: Callable[[], object]) -> float:
 
 
 @dataclass
-class Told:
-    """Seconds of fits that were told the optimum, and of cold ones at the default tolerance.
+class GivenOptimum:
+    """Seconds of fits that were given the optimum, and of cold ones at the default tolerance.
 
     At the values of ``Cs`` numbered ``at``; a fit is stopped after ``limit`` seconds.
     """
@@ -64,14 +64,14 @@ class Told:
         return float(np.exp(np.interp(np.arange(len(self.Cs)), self.at, np.log(means))).sum())
 
 
-def time_told(
+def time_given(
     clock: Clock,
     X: np.ndarray,
     y: np.ndarray,
     C: float,
     start: tuple[LogisticPath, int] | None,
     best: float,
-    told: Told,
+    given: GivenOptimum,
 ) -> None:
     """Time one fit to the first iterate within WITHIN of the optimum, cold or from a solution of ours.
 
@@ -87,22 +87,22 @@ def time_told(
             if y.max() == 1:
                 model.coef_, model.intercept_ = model.coef_[:1], model.intercept_[:1]
         given = X.astype(dtype)
-        with warnings.catch_warnings(), stopping_at((1 + WITHIN) * best / (C * len(y)), clock, told.limit):
+        with warnings.catch_warnings(), stopping_at((1 + WITHIN) * best / (C * len(y)), clock, given.limit):
             warnings.simplefilter("ignore")
             spent = seconds(clock, lambda: model.fit(given, y))  # noqa: B023
         tried.append((spent, gap(X, y, model, best)))
         iterations = max(1, int(model.n_iter_.max()))
     there = [one for one in tried if one[1] <= WITHIN]
     spent, reached = min(there, default=tried[0])
-    told.seconds.append(spent)
-    told.cut += not there
-    told.gaps += [reached] if there else []
+    given.seconds.append(spent)
+    given.cut += not there
+    given.gaps += [reached] if there else []
     if start is None:
         model = LogisticRegression(C=C, max_iter=ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            told.default.append(seconds(clock, lambda: model.fit(X, y)))
-        told.default_gaps.append(gap(X, y, model, best))
+            given.default.append(seconds(clock, lambda: model.fit(X, y)))
+        given.default_gaps.append(gap(X, y, model, best))
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _one_path(
 def stopping_at(value: float, clock: Clock, limit: float) -> Iterator[None]:
     """End scikit-learn's lbfgs at the first iterate whose function value (its objective over C n) is so low.
 
-    Or at the first after so many seconds.
+    Or at the first after this time.
     """
     minimise, end = scipy.optimize.minimize, clock() + limit
 

@@ -19,7 +19,7 @@ ROUNDS = 7
 
 
 def main() -> None:
-    """Print images a second and the ratio for each size and format."""
+    """Print images per second and the ratio for each size and format."""
     print(f"  {machine()}; one thread, files in the page cache")
     geometry = Preprocess(resize=256, crop=224).geometry
     for side, count in SIDES.items():

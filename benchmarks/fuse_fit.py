@@ -70,7 +70,7 @@ class Version:
         )
 
     def seconds(self, rows: int) -> float:
-        """Return how long a fit on so many rows takes there."""
+        """Return how long a fit on this number of rows takes there."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(f"{rows}\n")
@@ -99,7 +99,7 @@ def serve(cores: int) -> None:
 
 
 def draw(rows: int, width: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return embeddings of models that see the same cases, each with noise of its own, and labels that they tell."""
+    """Return embeddings of models that see the same cases, each with noise of its own, and labels made of them."""
     rng = np.random.default_rng(0)
     y = (rng.random(rows) < 0.5).astype(np.int64)
     cases = rng.normal(size=(rows, SHARED)) + 0.3 * y[:, None]

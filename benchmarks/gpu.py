@@ -311,7 +311,7 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
 
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
     backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
-    Probing and fusing on features take minutes and are left out.
+    Probing and fusing on features take minutes and are omitted.
     """
     images = sum(sizes[0] for sizes in PAPER.values())
     trained = 0

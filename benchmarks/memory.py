@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def peak(rows: int) -> float:
-    """Return the peak resident memory, in MB, of a fresh process that featurizes so many rows."""
+    """Return the peak resident memory, in MB, of a fresh process that featurizes this number of rows."""
     with tempfile.TemporaryDirectory() as home:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MT_", "XDG_"))}
         out = subprocess.run(

@@ -57,7 +57,7 @@ def large(folder: Path) -> WrittenReport:
     catalog = Catalog(cache)
     with ScoreStore(folder / "scores.sqlite") as store:
         ask(_questions(catalog), partial(map, _Guess(store)), Scorer(store), DrawSource())
-        # Positions take minutes and are remembered; what they cost is no part of opening the page.
+        # Positions take minutes and are remembered; their cost is not part of opening the page.
         with mock.patch("mt.report.charts.embedding.project", lambda X: np.asarray(X[:, :2], dtype=np.float64)):
             return write_report(store, ReportRequest(folder / "report.html", maps=Maps(catalog), export=False))
 

@@ -2,15 +2,15 @@
 
 Every fit of either must come within 1e-4 of the float64 optimum.
 
-- Cold: scikit-learn is told the optimum and stopped at its first iterate that is there; no tolerance could serve it
+- Cold: scikit-learn is given the optimum and stopped at its first iterate that is there; no tolerance could serve it
   better (what its default gives is shown too).
 - Warm: the path as one runs it, each fit started from its own one before, all with scikit-learn's own stopping rule at
   one tolerance: the loosest in half decades that brings every fit there.
-- Warm and told: started from our solution at the C before and told the optimum.  No user has either; it is printed as
-  the lower bound of all warm starts.
+- Warm and given the optimum: started from our solution at the C before and given the optimum.  No user
+  has either; it is printed as the lower bound of all warm starts.
 
-What is told is interpolated, on a log scale, from a sample of the fits.  A fit that is not there after LIMIT seconds,
-or a path after PATH_LIMIT, counts as so many, so that its sums and the ratios are lower bounds.  `python -m
+That optimum is interpolated, on a log scale, from a sample of the fits.  A fit that is not there after LIMIT seconds, or
+a path after PATH_LIMIT, counts as that time, so that its sums and the ratios are lower bounds.  `python -m
 benchmarks.solver --full` times all to their end (hours), `--only NAME` takes one case, `--cpu` counts CPU seconds of
 one thread each, for a busy machine.
 """
@@ -27,7 +27,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks._pairs import machine
-from benchmarks._scikit import Clock, Told, WarmPath, objectives, seconds, time_told, warm_path
+from benchmarks._scikit import Clock, GivenOptimum, WarmPath, objectives, seconds, time_given, warm_path
 from benchmarks._spectra import features, labels
 from mt.probe.solver.api import fit_logistic, solve_folds, solve_refits
 from mt.probe.solver.fits import LogisticPath
@@ -67,31 +67,31 @@ CASES = {
 
 @dataclass
 class Timed:
-    """scikit-learn's fits of one or more labels: told cold and warm, and the warm paths as they are run."""
+    """scikit-learn's fits of one or more labels: cold, warm, and the warm paths as they are run."""
 
-    cold: Told
-    warm: Told
+    cold: GivenOptimum
+    warm: GivenOptimum
     paths: list[WarmPath]
 
     @classmethod
     def at(cls, at: np.ndarray, limit: float) -> Timed:
-        return cls(Told(CS, at, limit), Told(CS, at, limit), [])
+        return cls(GivenOptimum(CS, at, limit), GivenOptimum(CS, at, limit), [])
 
     def add(self, clock: Clock, X: np.ndarray, y: np.ndarray, task: str, ours: LogisticPath) -> np.ndarray:
-        """Time one label's fits; ``ours`` are the solutions that the told ones start from.
+        """Time one label's fits; ``ours`` are the solutions that the fits given the optimum start from.
 
         Returns the optimal objectives.
         """
         best = fit_logistic(X, y, CS, task=task, dtype="float64", tol=1e-7, max_iter=5000).objective
         for c in self.cold.at:
-            time_told(clock, X, y, CS[c], None, best[c], self.cold)
-            time_told(clock, X, y, CS[c], (ours, c - 1) if c else None, best[c], self.warm)
+            time_given(clock, X, y, CS[c], None, best[c], self.cold)
+            time_given(clock, X, y, CS[c], (ours, c - 1) if c else None, best[c], self.warm)
         limit = PATH_LIMIT if np.isfinite(self.cold.limit) else np.inf
         self.paths.append(warm_path(clock, X, y, CS, best, limit))
         return best
 
     def totals(self) -> np.ndarray:
-        """Return the seconds of all 13 C, a label: cold, warm, and told warm."""
+        """Return the seconds of all 13 C, a label: cold, warm, and given warm."""
         return np.array([self.cold.total(), statistics.mean(p.seconds for p in self.paths), self.warm.total()])
 
 
@@ -129,9 +129,9 @@ def compare(name: str, case: Case, clock: Clock, *, full: bool) -> None:
         outputs = slice(None) if label is None else [label]
         our_gaps += list(objectives(X, target, path.coef[:, outputs], path.intercept[:, outputs], CS) / best - 1)
     ours += [seconds(clock, lambda: fit_logistic(X, y, CS, task=case.task)) for _ in range(ROUNDS)]
-    sampled = f"{len(at) * len(chosen)} of {len(CS) * len(columns)} told fits, {len(chosen)} of {len(columns)} paths"
+    sampled = f"{len(at) * len(chosen)} of {len(CS) * len(columns)} fits, {len(chosen)} of {len(columns)} paths"
     print_ratios(name, statistics.median(ours), len(columns) * timed.totals(), case.reach, timed, sampled)
-    print(f"    gaps to the optimum: ours at most {max(our_gaps):.0e}, scikit-learn's as told {worst_gap(timed):.0e}")
+    print(f"    gaps to the optimum: ours at most {max(our_gaps):.0e}, scikit-learn's {worst_gap(timed):.0e}")
     lax = len(columns) * timed.cold.total_default()
     print(f"    scikit-learn cold at its default tol: {lax:.1f} s, gaps up to {max(timed.cold.default_gaps):.0e}")
     if case.reach_folds:
@@ -161,7 +161,7 @@ def compare_folds(
     # Fold 0's problems: in the basis of all rows, those of the fold weigh nothing.
     first = fit_logistic(X, y, CS, task=task, sample_weight=inside.astype(float))
     gaps = objectives(X[inside], y[inside], first.coef, first.intercept, CS) / best - 1
-    print(f"    gaps to the optimum: ours at most {max(gaps):.0e}, scikit-learn's as told {worst_gap(timed):.0e}")
+    print(f"    gaps to the optimum: ours at most {max(gaps):.0e}, scikit-learn's {worst_gap(timed):.0e}")
 
 
 def worst_gap(timed: Timed) -> float:
@@ -169,17 +169,17 @@ def worst_gap(timed: Timed) -> float:
 
 
 def print_ratios(what: str, ours: float, theirs: np.ndarray, reach: tuple[int, int], timed: Timed, note: str) -> None:
-    cold, warm, told = theirs
+    cold, warm, given = theirs
     cut = timed.cold.cut, timed.warm.cut
     print(f"  {what}: ours {ours:.2f} s   ({note})")
-    print(f"    cold, told the optimum   {cold:8.1f} s = {cold / ours:6.1f} x   must reach {reach[0]}")
+    print(f"    cold, given the optimum   {cold:8.1f} s = {cold / ours:6.1f} x   must reach {reach[0]}")
     print(
         f"    warm-started path        {warm:8.1f} s = {warm / ours:6.1f} x   must reach {reach[1]}   "
         + "; ".join(map(str, timed.paths))
     )
-    print(f"    warm, told the optimum   {told:8.1f} s = {told / ours:6.1f} x   lower bound")
+    print(f"    warm, given the optimum   {given:8.1f} s = {given / ours:6.1f} x   lower bound")
     if sum(cut):
-        print(f"    told fits stopped at {LIMIT:g} s: {cut[0]} cold, {cut[1]} warm")
+        print(f"    fits given the optimum stopped at {LIMIT:g} s: {cut[0]} cold, {cut[1]} warm")
 
 
 if __name__ == "__main__":

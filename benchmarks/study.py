@@ -44,7 +44,7 @@ SAMPLED = ("one", "two")  # one of each width
 
 @dataclass(frozen=True)
 class Study:
-    """A dataset's sizes: train and test rows, its task and classes (labels), images a patient."""
+    """A dataset's sizes: train and test rows, its task and classes (labels), images per patient."""
 
     name: str
     train: int
@@ -146,8 +146,8 @@ def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> 
         numbers = np.arange(n)[rows]
         groups = [f"patient-{number // study.per_group}-{split}" for number in numbers]
         path = feature_path(folder, study.name, split, backbone, prints["file"])
-        told = LabelledRows(None, y[rows], groups, [f"image-{number}" for number in numbers])
-        with FeatureWriter.open(path, told, manifest, dim=dim, block_rows=BLOCK) as writer:
+        labelled = LabelledRows(None, y[rows], groups, [f"image-{number}" for number in numbers])
+        with FeatureWriter.open(path, labelled, manifest, dim=dim, block_rows=BLOCK) as writer:
             for block in list(writer.missing):
                 part = X[rows][block * BLOCK : (block + 1) * BLOCK]
                 writer.write_block(block, part, np.ones(len(part), dtype=np.uint8))

@@ -172,7 +172,7 @@ def _fail(message: str, *, status: int = 1) -> NoReturn:
 
 
 def _plain(text: str) -> Any:
-    """Return text that rich prints as it is: brackets in a file name are no markup."""
+    """Return text that rich prints as it is: brackets in a file name are not markup."""
     from rich.text import Text
 
     return Text(text)

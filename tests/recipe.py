@@ -53,7 +53,7 @@ def images(size: int, count: int = 2) -> np.ndarray:
     """Return already normalised images, float32 (count, 3, size, size).
 
     An offset a channel, blocks of 16 pixels, and noise a pixel: noise alone would vanish in the pooled features.
-    Sizes that are no multiple of 16 are the top left of the next one that is.
+    Sizes that are not a multiple of 16 are the top left of the next one that is.
     """
     full = -(-size // 16) * 16
     name = f"input/{count}x3x{full}x{full}"

@@ -1,4 +1,4 @@
-"""`mt doctor` tells what is there, what is missing, and how to get it."""
+"""`mt doctor` says what is there, what is missing, and how to get it."""
 
 from __future__ import annotations
 

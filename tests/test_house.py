@@ -58,7 +58,7 @@ ROLES = {
     "selection",
     "images",
 }
-# What does not hold yet, by rule: each entry goes when its fault does, and a test tells when it may.
+# What does not hold yet, by rule: each entry goes when its fault does, and a test says when it may.
 OPEN: dict[str, set[str]] = {}
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import check_words
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -126,3 +128,19 @@ def test_files_and_folders_that_a_page_names_exist(page: str) -> None:
 @pytest.mark.parametrize("command", ["test", "test-fast", "lint", "docs", "demo"])
 def test_the_pages_name_commands_that_make_knows(command: str) -> None:
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("line", "phrases"),
+    [
+        ("labels a class", ["labels a class"]),
+        ("what rows a fit takes", []),
+        ("it is no image, and there is no other", ["is no "]),
+        ("handle.tell()", []),
+        ("this tells so many", ["tells", "so many"]),
+    ],
+)
+def test_banned_phrases_are_found(tmp_path: Path, line: str, phrases: list[str]) -> None:
+    (tmp_path / "page.md").write_text(f"plain\n{line}\n")
+    found = [(number, phrase) for number, phrase, _ in check_words.found(tmp_path / "page.md")]
+    assert sorted(found) == sorted((2, phrase) for phrase in phrases)

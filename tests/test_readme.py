@@ -75,7 +75,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[\w-]+\]: (\S+)$|<(https?://[^>\s]+)>", r
 
 
 def links(page: Path) -> list[str]:
-    """Return the targets of a page's links: inline, by reference, and bare; code is no link."""
+    """Return the targets of a page's links: inline, by reference, and bare; code is not a link."""
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return [next(filter(None, found)) for found in LINK.findall(text)]
 

@@ -48,7 +48,7 @@ _LEGACY_PICKLES = 5  # torch files before 1.6: magic number, protocol, system, c
 
 
 class Ignored:
-    """Stands in for an object of a checkpoint that is no tensor: takes what pickle hands over and keeps nothing."""
+    """Stands in for an object of a checkpoint that is not a tensor: takes what pickle hands over and keeps nothing."""
 
     def __new__(cls, *args: object) -> Ignored:
         return super().__new__(cls)
@@ -148,7 +148,7 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
     """Return the error for a file that torch's restricted unpickler refuses; it advises only what works on it."""
     names = unknown_objects(path)
     if not names or whole_object(path) is not None:
-        return _explained(path, "its content is no pickle of tensors")  # torch's own words advise blind unpickling
+        return _explained(path, "its content is not a pickle of tensors")  # torch's own words advise blind unpickling
     held = f"{path} was not loaded: beside tensors it holds {some(names)}, and unpickling such objects can run code."
     try:
         content = _read_pickled(path, names)
@@ -161,7 +161,7 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
 
 
 def _explained(path: Path, reason: str) -> WeightsError:
-    """Return the error for a file without a state: what it is, where that can be told, and what to do."""
+    """Return the error for a file without a state: what it is, if it can be identified, and what to do."""
     if is_torchscript(path):
         return WeightsError(
             f"{path} is a TorchScript archive: it holds a program, not a state. Save its state where it was made: "

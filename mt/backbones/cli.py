@@ -152,7 +152,7 @@ def _table(facts: list[dict[str, Any]]) -> None:
 
 
 def _short(url: str) -> str:
-    """Return a URL's host and last part, which tell one source from another in a list."""
+    """Return a URL's host and last part, which distinguish sources in a list."""
     parts = urlsplit(url)
     return f"{parts.netloc}/.../{parts.path.rstrip('/').rpartition('/')[2]}"
 

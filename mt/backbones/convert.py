@@ -1,7 +1,7 @@
 """Keep only a checkpoint's tensors, as safetensors: `mt models convert FILE [OUT]`, run knowingly, once.
 
 For files that `mt` refuses because they hold objects beside tensors.  Nothing in the file is run: every such object
-is replaced by an empty stand-in, named on stderr, and left out of the result.
+is replaced by an empty stand-in, named on stderr, and omitted from the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mt.terminal.progress import note
 def convert(file: Path, out: Path | None = None) -> Path:
     """Write the tensors of a torch checkpoint to a .safetensors file, nested names joined by dots; return its path.
 
-    Lists and dictionaries with numbers as keys (the states of optimizers) are left out.
+    Lists and dictionaries with numbers as keys (the states of optimizers) are omitted.
 
     Raises:
         WeightsError: the file is absent or damaged, or torch's restricted unpickler refuses it for what it would do.

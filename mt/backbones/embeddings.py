@@ -14,7 +14,7 @@ POOLED = "pooled"
 RULES: dict[str, str] = {
     POOLED: "what the model calls its pooled output",
     "cls": "the class token after the last block",
-    "mean": "the mean of the patch tokens, registers left out",
+    "mean": "the mean of the patch tokens, registers omitted",
     "cls+mean": "the class token and the mean patch token, concatenated",
     "cls4": "the class tokens of the last four blocks, each through the final norm, concatenated oldest first",
 }

@@ -38,7 +38,7 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str
     try:
         places: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{index} is no index of shards: expected JSON with a 'weight_map'.") from error
+        raise WeightsError(f"{index} is not an index of shards: expected JSON with a 'weight_map'.") from error
     tensors: dict[str, Any] = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name:

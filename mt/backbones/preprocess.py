@@ -94,7 +94,7 @@ class Preprocess:
     def describe(self) -> dict[str, Any]:
         """Return the recipe as JSON, for the fingerprint."""
         said = asdict(self) | {"mean": list(self.mean), "std": list(self.std), "antialias": True}
-        if not self.crop_down:  # left out: recipes from before it was there keep their fingerprints
+        if not self.crop_down:  # omitted: recipes from before it was there keep their fingerprints
             del said["crop_down"]
         return said
 

@@ -60,7 +60,7 @@ def refuse_imported(about: Mapping[str, Any]) -> None:
 def load_untrained(about: Mapping[str, Any]) -> Backbone:
     """Load a described backbone's network, whose weights come from elsewhere.
 
-    Raises InputError where architecture, embedding or preprocessing are no longer the described ones.
+    Raises InputError where architecture, embedding or preprocessing differ from the described ones.
     """
     from mt.backbones import load_backbone
 

@@ -112,7 +112,7 @@ def place(weights: Published) -> Place | None:
 
 
 def _whole(file: Path) -> None:
-    """Raise if a downloaded file is no checkpoint: a page of a web site, or one cut short where no length was sent."""
+    """Raise if a downloaded file is not a checkpoint: a web page, or one cut short if no length was sent."""
     from mt.backbones.checkpoints import check_whole
 
     check_whole(file)

@@ -28,7 +28,7 @@ from mt.system import files
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
 
-LEFT_OUT = ("superseded", "limited", "random")  # by default, and what `prune` removes
+OMITTED = ("superseded", "limited", "random")  # by default, and what `prune` removes
 SUFFIXES = (".h5", ".partial")
 _IMPORTED = " (imported"  # what follows a model's name where another program computed its embeddings
 
@@ -142,7 +142,7 @@ class Catalog:
     ) -> list[Entry]:
         """Return the entries with these names (none given: all), in the order of dataset, split, backbone.
 
-        Superseded, limited and random-weight files are left out unless `everything` is asked for.
+        Superseded, limited and random-weight files are omitted unless `everything` is asked for.
         """
         return chosen(self._all(), datasets=datasets, models=models, splits=splits, everything=everything)
 
@@ -187,7 +187,7 @@ def chosen(
         if (not datasets or _is_dataset(entry, datasets))
         and (not models or entry.backbone in models or entry.backbone.partition(_IMPORTED)[0] in models)
         and (not splits or entry.split in splits)
-        and (everything or not set(entry.flags) & set(LEFT_OUT))
+        and (everything or not set(entry.flags) & set(OMITTED))
     ]
     return sorted(found, key=lambda entry: (entry.dataset, entry.split, entry.backbone, str(entry.path)))
 
@@ -215,7 +215,7 @@ def _is_dataset(entry: Entry, names: Collection[str]) -> bool:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Return what is in a folder, hidden names left out; nothing where it is no folder or cannot be read."""
+    """Return what is in a folder, hidden names omitted; nothing where it is not a folder or cannot be read."""
     try:
         return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mt.cache.catalog import LEFT_OUT, SUFFIXES, Catalog
+from mt.cache.catalog import OMITTED, SUFFIXES, Catalog
 from mt.cache.feature_file.lock import acquire, lock_path
 from mt.errors import LockedError
 from mt.system import files
@@ -20,9 +20,9 @@ def prunable(catalog: Catalog) -> list[tuple[Path, str]]:
     can be resumed, and damaged ones, for a person should see them.
     """
     flagged = [
-        (entry.path, ", ".join(flag for flag in entry.flags if flag in LEFT_OUT))
+        (entry.path, ", ".join(flag for flag in entry.flags if flag in OMITTED))
         for entry in catalog.entries(everything=True)
-        if set(entry.flags) & set(LEFT_OUT)
+        if set(entry.flags) & set(OMITTED)
     ]
     return flagged + [(path, "leftover") for path in _leftovers(catalog.cache_dir)]
 

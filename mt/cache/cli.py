@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec
 import click
 
 from mt.cache import show
-from mt.cache.catalog import LEFT_OUT, Catalog, Entry, read_entry
+from mt.cache.catalog import OMITTED, Catalog, Entry, read_entry
 from mt.errors import DamagedError, InputError, LockedError
 from mt.system import files
 from mt.terminal import options, progress
@@ -40,7 +40,7 @@ def selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..
     Superseded, limited and random-weight files are chosen by path, or with --everything.
     """
     widened = click.option(
-        "--everything", "--all", "everything", is_flag=True, help=f"Also take {', '.join(LEFT_OUT)} files."
+        "--everything", "--all", "everything", is_flag=True, help=f"Also take {', '.join(OMITTED)} files."
     )
     return widened(whole_selection(command))
 
@@ -64,7 +64,7 @@ def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Calla
             found = entries = [_entry(Path(path)) for path in paths]
         else:
             found = catalog.entries(datasets=datasets, models=models, splits=splits, everything=True)
-            entries = [entry for entry in found if everything or not set(entry.flags) & set(LEFT_OUT)]
+            entries = [entry for entry in found if everything or not set(entry.flags) & set(OMITTED)]
         if not found and (datasets or models or splits):
             named = ", ".join([*datasets, *models, *splits])
             raise InputError(f"No feature file for {named} in {catalog.cache_dir}. See: mt cache list")
@@ -230,7 +230,7 @@ def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
 )
 @options.as_json
 def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
-    """Write features with ids and labels for other programs; skipped rows are left out.
+    """Write features with ids and labels for other programs; skipped rows are omitted.
 
     Every block is verified on the way.
     """
@@ -252,7 +252,7 @@ def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
                 line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
                 click.echo(json.dumps(line) if as_json else str(path))
             if features.n_skipped:
-                progress.note(f"{features.n_skipped} rows without an embedding left out: mt cache info '{entry.path}'")
+                progress.note(f"{features.n_skipped} rows without an embedding omitted: mt cache info '{entry.path}'")
             advance(1)
 
 

@@ -50,7 +50,7 @@ _WHOLE = 1 << 20  # bytes up to which a file is read in one call
 _SECOND = 10**9
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 StrPath = str | os.PathLike[str]
-_Name = str | bytes  # bytes where a file's name is no UTF-8, which SQLite's text must be
+_Name = str | bytes  # bytes where a file's name is not UTF-8, which SQLite's text must be
 
 
 class _FileState(NamedTuple):
@@ -225,7 +225,7 @@ def _stored_name(path: StrPath) -> _Name:
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a file's name is UTF-8; other bytes of it are surrogates in Python."""
+    """Say whether a file's name is UTF-8; other bytes of it are surrogates in Python."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -279,7 +279,7 @@ def _unreadable(path: StrPath, error: OSError) -> InputError:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open the index; a file that is no database is made anew, and a place that cannot be written is not used."""
+    """Open the index; a file that is not a database is made again, and a place that cannot be written is not used."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _open(path)

@@ -131,7 +131,7 @@ def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Pat
         named = ", ".join(str(one["file"]) for one in copied["from"])
         raise CacheError(
             f"{partial} was begun with embeddings of {named}, which are not there any more as they were. "
-            "To make it anew use --overwrite."
+            "To make it again, use --overwrite."
         )
     return known
 

@@ -1,7 +1,7 @@
 r"""Names: fingerprints of contents, file names, and the names of datasets, taken apart and put together here alone.
 
 `folder:PATH` and `table:CSV` are shown, and kept in feature files, as `folder:NAME` beside their location, so that a
-name tells nobody's home folder.  Other names hold no place: their files lie in a data folder.
+name reveals nobody's home folder.  Other names hold no place: their files lie in a data folder.
 
 Settings that are not their default follow in brackets: `folder:ihc[group_regex=pt(\d+), seed=3]`.  Of features that
 were made with several settings of one dataset a command takes one variant.
@@ -44,7 +44,7 @@ def digest(value: JSON) -> str:
 def slug(name: str) -> str:
     """Return a file name for a name: itself where that is safe, else `readable-hash8`.
 
-    Safe means: lower-case ASCII (file systems may not tell cases apart), no separator, no leading dot, and not of
+    Safe means: lower-case ASCII (file systems may not distinguish cases), no separator, no leading dot, and not of
     the form that this function itself makes, so that two names never share a slug by their spelling.
     """
     if _PLAIN.fullmatch(name) and not _HASHED.fullmatch(name) and ".." not in name:

@@ -63,7 +63,7 @@ def details(entry: Entry) -> dict[str, Any]:
 
 
 def _counts(entry: Entry) -> dict[str, Any]:
-    """Return rows a class, groups, and metadata columns."""
+    """Return rows per class, groups, and metadata columns."""
     features = entry.open()
     labels = features.labels
     names = features.class_names

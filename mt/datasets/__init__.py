@@ -167,5 +167,5 @@ def split_name(name: str) -> tuple[str, str]:
     spec = DATASETS[family]
     wrong_mark = bool(argument) and colon != (":" if ":" in spec.usage else "")
     if wrong_mark or (argument and spec.argument == "none") or (not argument and spec.argument == "required"):
-        raise InputError(f"'{name}' is no dataset: expected {spec.usage}. See: mt datasets")
+        raise InputError(f"'{name}' is not a dataset: expected {spec.usage}. See: mt datasets")
     return family, argument

@@ -155,7 +155,7 @@ def _words(dataset: Dataset, label: np.ndarray) -> str:
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return rows, groups, rows a class and rows without their one label of each split."""
+    """Return rows, groups, rows per class and rows without their one label of each split."""
     return {
         name: {
             "rows": len(split),

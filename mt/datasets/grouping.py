@@ -1,4 +1,4 @@
-"""Which rows belong together where only file names tell: `--group-regex`, and groups that cross splits."""
+"""Which rows belong together where only file names show it: `--group-regex`, and groups that cross splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mt.datasets.base import Split
 from mt.datasets.listing import some
 from mt.errors import InputError
 
-NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--group-regex tells them apart)"
+NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--group-regex distinguishes them)"
 
 
 def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
@@ -23,7 +23,7 @@ def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--group-regex '{pattern}' is no regular expression: {error}.") from error
+        raise InputError(f"--group-regex '{pattern}' is not a regular expression: {error}.") from error
     matches = [compiled.search(id_) for id_ in ids]
     unmatched = [id_ for id_, match in zip(ids, matches, strict=True) if match is None]
     if unmatched:

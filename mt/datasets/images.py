@@ -172,7 +172,7 @@ def _png(data: bytes, found: Image.Image | Samples, decoding: Decoding) -> Image
         return _from_high_bytes(found)
     bare = png.without_metadata(data)
     image, again = pillow.opened(BytesIO(bare)), pillow.opened(BytesIO(bare))
-    if image.mode == "LA":  # grey with alpha, of which Pillow cannot be told to keep the low bytes
+    if image.mode == "LA":  # grey with alpha, of which Pillow cannot be asked to keep the low bytes
         return _from_high_bytes(found)
     orientation = pillow.orientation(image)
     return png.declared(turned(png.colour(image, again), orientation), bits)

@@ -34,7 +34,7 @@ class Listing:
 def list_images(
     folder: Path, *, inside: Path, suffixes: frozenset[str] = SUFFIXES, headers: Headers | None = None
 ) -> Listing:
-    """Return the image files below `folder`, hidden files and the litter of operating systems left out.
+    """Return the image files below `folder`, hidden files and the litter of operating systems omitted.
 
     A link is followed only where it leads into `folder` itself or into `inside`, the dataset's folder, and not back
     to a folder that holds `folder`.  (`folder` may itself have been reached by a link: whoever laid out the dataset
@@ -70,7 +70,7 @@ def list_images(
 
 
 def _look_inside(listing: Listing, folder: Path, headers: Headers) -> None:
-    """Take in DICOM images without a suffix, and leave out DICOM objects that are no images."""
+    """Take in DICOM images without a suffix, and leave out DICOM objects that are not images."""
     named = [name for name in listing.images if name.lower().endswith(DICOM_SUFFIXES)]
     candidates = [name for name in (*named, *listing.ignored) if os.path.isfile(os.path.join(folder, name))]
     found = dict(zip(candidates, headers.of([os.path.join(folder, name) for name in candidates]), strict=True))

@@ -15,7 +15,7 @@ PATIENT = "patient"  # the column of the feature file that holds the hashes
 class HiddenPatients:
     """The patients of some rows, known only while they are hashed.
 
-    `keys` are what `find` finds a row's patient by: itself, or the path of a DICOM file; a row without one is told
+    `keys` are what `find` finds a row's patient by: itself, or the path of a DICOM file; a row without one is known
     apart by its id.
     """
 
@@ -55,13 +55,13 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 
 def dicom_groups(ids: Sequence[str], facts: Sequence[Facts | None]) -> tuple[list[str] | None, list[str]]:
-    """Return the number of each row's patient by DICOM headers, none where they tell none apart, and warnings."""
+    """Return the number of each row's patient by DICOM headers, none where they distinguish none, and warnings."""
     patients = [None if one is None else one.patient for one in facts]
     known = {patient for patient in patients if patient is not None}
     if not known:
         return None, []
     if len(known) == 1 and len(ids) > 1 and None not in patients:
-        return None, ["all DICOM files name one PatientID: it tells no patients apart and is not used as the group"]
+        return None, ["all DICOM files name one PatientID: it distinguishes no patients and is not used as the group"]
     without = sum(patient is None for patient in patients)
     warnings = [f"{without:,} of {len(ids):,} images name no PatientID: each is a group of its own"] if without else []
     names = [f"row:{id_}" if patient is None else patient for id_, patient in zip(ids, patients, strict=True)]

@@ -26,7 +26,7 @@ def draw_splits(
     """Return the rows of each split, ascending, and the record of how they were drawn.
 
     Rows go in by sorted id, so that the order in which a disk lists files changes nothing.  `labels` is (n,) or (n, L).
-    The record holds algorithm, fractions, seed, rows a split and the sha256 of each id list.  A row without any
+    The record holds algorithm, fractions, seed, rows per split and the sha256 of each id list.  A row without any
     label takes no part in the draw: it joins the first split, or that of its group.
     """
     by_id, without = np.argsort(np.asarray(ids)), is_unlabelled(labels)

@@ -1,4 +1,4 @@
-"""The computing part of `extract`: reserve every file of the run, then one pass over the images a split."""
+"""The computing part of `extract`: reserve every file of the run, then one pass over the images of each split."""
 
 from __future__ import annotations
 

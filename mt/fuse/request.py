@@ -23,7 +23,7 @@ class FuseRequest:
     draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
     metrics: each dataset's headline metric, if empty.  primary: "METRIC@BUDGET", as `mt probe` takes it.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
-    test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
+    test_folds: instead of a test split, test every image once by K folds of all splits; repeats: of the folds.
     files: only these feature files, where newer ones must not take their place.
     save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
     threshold, prevalence, calibrate: as in `mt.ProbeRequest`.

@@ -31,7 +31,7 @@ def rows_of(methods: Sequence[str]) -> tuple[str, ...]:
 
 
 def needs_probes(rows: Sequence[str]) -> bool:
-    """Tell whether any of these rows is made of the single models' probes."""
+    """Say whether any of these rows is made of the single models' probes."""
     return not OF_PROBES.isdisjoint(rows)
 
 

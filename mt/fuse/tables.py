@@ -76,7 +76,7 @@ def _out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
 
 
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
-    """Return what was trained end to end less each other row, and DVME less each; Holm is over all pairs of rows.
+    """Return what was trained end to end minus each other row, and DVME minus each; Holm is over all pairs.
 
     Scaled rows are compared among themselves: what scaling gains is shown apart.
     """
@@ -103,7 +103,7 @@ def _rank(row: str) -> int:
 
 
 def _turned(pair: Comparison) -> Comparison:
-    """Return the comparison as the row of higher rank less the other."""
+    """Return the comparison as the row of higher rank minus the other."""
     return pair if _rank(pair.a) >= _rank(pair.b) else pair.turned()
 
 

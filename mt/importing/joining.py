@@ -19,14 +19,14 @@ from mt.importing.request import ImportRequest
 from mt.types import Array
 
 CASE = "image"  # the column of a case table that names the cases, as `table:` calls it
-OUT = -1  # the case of rows that are left out
+OUT = -1  # the case of rows that are omitted
 
 
 @dataclass(frozen=True)
 class CaseTable:
     """The cases of an import in the order of their embeddings.
 
-    case_of: for each part the case number of each row, `OUT` for rows that are left out; one number where a whole
+    case_of: for each part the case number of each row, `OUT` for rows that are omitted; one number where a whole
     file is a case.  bags: whether rows are instances of cases.  text: what is known of the cases, by column; None
     without labels.  splits: of each case, where it is said.
     """
@@ -62,7 +62,7 @@ def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: Imp
     number = {name: case for case, name in enumerate(kept)}
     text = _table([rows[renamed[name]] for name in kept], kept, tables)
     left = len(ids) - len(kept)
-    notes = (f"{left:,} ids without labels left out",) if left else ()
+    notes = (f"{left:,} ids without labels omitted",) if left else ()
     return CaseTable(
         kept,
         _numbered(parts, names, number),
@@ -194,7 +194,7 @@ def _kept(ids: Sequence[str], renamed: dict[str, str], rows: dict[str, Row], fil
 def _table(rows: Sequence[Row], ids: Sequence[str], tables: Sequence[LabelTable]) -> TableText:
     """Return one row of text per case; rows of one case must agree in what the column says of the case.
 
-    Columns in which instances differ by nature (an instance's id, its position) are left out.
+    Columns in which instances differ by nature (an instance's id, its position) are omitted.
     """
     first = tables[0]
     for table in tables[1:]:
@@ -247,7 +247,7 @@ def _numbered(parts: Sequence[SourceFile], names: Sequence[Sequence[str]], numbe
 
 
 def rows_in_parts(parts: Sequence[SourceFile], case_of: Sequence[Array | int]) -> Iterator[tuple[Array, Array]]:
-    """Yield the case numbers and the embeddings of consecutive rows of all files, without rows that are left out."""
+    """Yield the case numbers and the embeddings of consecutive rows of all files, without rows that are omitted."""
     for part, cases in zip(parts, case_of, strict=True):
         if isinstance(cases, int) and cases == OUT:
             continue

@@ -146,13 +146,13 @@ class _Import:
                     advance(len(rows))
                 return
 
-            def told() -> Iterator[tuple[Array, Array]]:
+            def counted() -> Iterator[tuple[Array, Array]]:
                 for numbers, rows in rows_in_parts(self.parts, self.case_of):
                     yield numbers, rows
                     advance(len(rows))
 
             n = len(self.cases.ids)
-            pooled = pooling.pooled(told(), n, self.parts[0].matrix.dim, self.request.pool)
+            pooled = pooling.pooled(counted(), n, self.parts[0].matrix.dim, self.request.pool)
         yield np.arange(n), pooled
 
     def _open(self, split: str, open_files: ExitStack) -> _SplitFile:

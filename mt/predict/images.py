@@ -113,7 +113,7 @@ def _embed(backbone: Backbone, files: Sequence[Path], decoding: Decoding, device
 
 
 def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Yield the files named, and every image in the folders named, in order; what a dataset passes over is no image."""
+    """Yield the files named, and every image in the folders named, in order, without what a dataset ignores."""
     from mt.cache.content import ContentIndex
     from mt.datasets.dicom.headers import Headers
     from mt.datasets.images import SUFFIXES

@@ -40,7 +40,7 @@ class SavedModel:
     thresholds: tuple[float | None, ...] = ()
 
     def predict_proba(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
-        """Return a probability a class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
+        """Return a probability per class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
         widths = [backbone["dim"] for backbone in self.backbones]
         if [X.shape[1] for X in embeddings] != widths:
             found = [X.shape[1] for X in embeddings]

@@ -52,7 +52,7 @@ class Predictions:
         ]
 
     def write_csv(self, file: TextIO) -> None:
-        """Write id, a probability a class, and the prediction; numbers read back to the same float32.
+        """Write id, a probability per class, and the prediction; numbers read back to the same float32.
 
         A skipped case has nothing there, and its reason in the column `problem`.
         """

@@ -1,4 +1,4 @@
-"""The labelled rows of features: the one place where rows without their one label are left out.
+"""The labelled rows of features: the one place where rows without their one label are omitted.
 
 Everything that fits, draws, chooses or scores reads features through it; prediction reads all rows.
 """

@@ -150,7 +150,7 @@ def find_pairs(
     join: all splits are to be joined, so take the validation split too; without a test split, train stands for both.
 
     Raises InputError if the cache holds nothing that was asked for, or if the classes of the test dataset differ;
-    CacheError for a train split without its test split.  A test split without any label is left out with a note.
+    CacheError for a train split without its test split.  A test split without any label is omitted with a note.
     """
     every = [entry for entry in catalog.entries(everything=True) if entry.complete]
     _check_asked(catalog.cache_dir, every, models, datasets, everything=everything)
@@ -217,7 +217,7 @@ def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> li
     """Return the pairs with their rows put together to cases, if that was asked for; named by their pooling.
 
     column: None is the column that imported instances have.  pool: None is `mean` where a column is named.
-    Instances are not cases: without pooling they are left out with a note, and so is with it what has no bags.
+    Instances are not cases: without pooling they are omitted with a note, and so is with it what has no bags.
     Raises InputError where nothing is left.
     """
     wanted = column is not None or pool is not None
@@ -289,7 +289,7 @@ def _check_same_classes(train: Entry, test: Entry) -> None:
 
 
 def _names(entries: Sequence[Entry]) -> dict[Any, tuple[str, str]]:
-    """Return the dataset's and the model's name of each file; equal names are told apart by their fingerprints."""
+    """Return the dataset's and the model's name of each file; equal names are distinguished by their fingerprints."""
     contents: dict[str, set[str]] = {}
     backbones: dict[tuple[str, str], set[str]] = {}
     for entry in entries:

@@ -21,7 +21,7 @@ class ProbeRequest:
     draw_file: read the draws from this file if it exists, else write them to it.
     bag: the column whose value is the case of a row, or "group"; None for what imported instances say.
     pool: how the rows of a case become one: "mean", "max", "mean+std", "mean+max", or "attention".
-    test_folds: instead of a test split, test every image once by so many folds of all splits; repeats: of the folds.
+    test_folds: instead of a test split, test every image once by K folds of all splits; repeats: of the folds.
     select: "folds" chooses settings inside the budget, "val" on the validation split, whose labels are then counted.
     metrics: each dataset's headline metric, if empty; "all" for all of its task.
     primary: "METRIC@BUDGET", which the question is decided by; it is kept, and all else is exploratory.

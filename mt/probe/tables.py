@@ -258,7 +258,7 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
             f"{pair.p:.4f}",
             f"{pair.p_holm:.4f}",
         )
-        table.add_row(*map(Text, cells))  # names hold brackets, which are no markup
+        table.add_row(*map(Text, cells))  # names hold brackets, which are not markup
     out.print(table)
     for line in key:
         out.print(line, style="dim", markup=False)

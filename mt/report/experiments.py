@@ -20,13 +20,13 @@ from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, 
 from mt.results.store import Score
 
 _LIMITED = re.compile(r" \([\d,]+ rows\)$")
-_OF_FOLDS = ("k", "repeats", "seed", "algorithm", "revision")  # what tells test folds from others
+_OF_FOLDS = ("k", "repeats", "seed", "algorithm", "revision")  # what distinguishes test folds
 _SHORT = 8  # characters of a fingerprint in a name
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a curve is called by: backbones and recipe, without what tells one fingerprint from another."""
+    """What a curve is called by: backbones and recipe, without what distinguishes fingerprints."""
 
     model: str
     method: str
@@ -174,7 +174,7 @@ def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experim
 
 
 def data_titles(found: Iterable[Experiment]) -> dict[Data, str]:
-    """Return what to call each dataset, its settings included; several contents of one name are told apart."""
+    """Return what to call each dataset, its settings included; several contents of one name are distinguished."""
     by_title: dict[str, dict[Data, Experiment]] = {}
     for one in {one.data: one for one in found}.values():
         by_title.setdefault(one.title, {})[one.data] = one
@@ -243,7 +243,7 @@ def _named(found: Sequence[Experiment]) -> list[Experiment]:
 
 
 def _suffixes(same: Sequence[Experiment]) -> list[str]:
-    """Return what tells experiments of one method apart: ` at 32 px, grouped`; fingerprints where words do not do.
+    """Return what distinguishes experiments of one method: ` at 32 px, grouped`; fingerprints where words do not do.
 
     Revisions of our code are said of those that are not shown by default.
     """
@@ -260,9 +260,9 @@ def _suffixes(same: Sequence[Experiment]) -> list[str]:
 
 
 def _words(several: Sequence[Facts], names: Iterable[str]) -> list[str]:
-    """Return, for each, the facts that tell it from the others: always the first kinds, others as far as needed.
+    """Return, for each, the facts that distinguish it from the others: always the first kinds, others as far as needed.
 
-    A fact that some do not state tells nothing apart.
+    A fact that some do not state distinguishes nothing.
     """
     words = [""] * len(several)
     for name in names:
@@ -315,7 +315,7 @@ def _is_complete(one: Experiment, found: Sequence[Experiment]) -> bool:
 
 
 def _plain(name: str, print_: str) -> str:
-    """Return a name without what tells it from others of the same: `dino@1a2b3c4d` is `dino`, and `dino (9 rows)`."""
+    """Return a name without what distinguishes it from its like: `dino@1a2b3c4d` is `dino`, and `dino (9 rows)`."""
     name = _LIMITED.sub("", name)
     head, _, tail = name.rpartition("@")
     return head if head and len(tail) == _SHORT and print_.startswith(tail) else name

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mt.results.store import ScoreStore
 
 Facts = Mapping[str, str]
-# What tells experiments of one name apart, in the order in which it is said; the first kinds always, the others where
-# these do not do.  Those of the data also tell contents of one dataset apart.
+# What distinguishes experiments of one name, in the order in which it is said; the first kinds always, the others where
+# these do not do.  Those of the data also distinguish contents of one dataset.
 FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
 REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # what of our code changes a score

@@ -94,7 +94,7 @@ class PanelCell:
 class Panel:
     """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric.
 
-    dataset, test_dataset: with their settings.  title: tells contents of one dataset's name apart.
+    dataset, test_dataset: with their settings.  title: distinguishes contents of one dataset's name.
      others: experiments of the dataset that are not shown.
     commands: what made the feature files, by fingerprint, as far as it is known.
     oracles: of each draw the single model with the best test score: shown in tables, in no chart and no ranking.
@@ -169,8 +169,8 @@ def collect(
     """Return a panel for every dataset in the store, or for those named, with the experiments that are shown.
 
     names: of experiments, those shown by default without any.  only: these scores by identity, and all of their
-    experiments.  catalog: where the features are, whose settings tell experiments apart.
-    Scores of groups and subgroups are left out.  Raises InputError where there is nothing to show.
+    experiments.  catalog: where the features are, whose settings distinguish experiments.
+    Scores of groups and subgroups are omitted.  Raises InputError where there is nothing to show.
     """
     origins = Origins(store, catalog)
     found = _found(store, origins, datasets, only)

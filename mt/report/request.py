@@ -19,7 +19,7 @@ class ReportRequest:
     out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: all without any.
     experiments: those that are shown by default without any.  only: these scores by identity, as a study asks.
     missing: what of a study's plan is not there, in words.
-    catalog: where the features are, whose settings tell experiments apart.  maps: what embedding maps may show, none
+    catalog: where the features are, whose settings distinguish experiments.  maps: what embedding maps may show, none
     without.  most: datasets on one page; with more, each has a page of its own, and the first page leads to them.
     export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
     from the same scores.

@@ -47,7 +47,7 @@ class ScoreRow:
 
     @property
     def realised(self) -> str:
-        """What the first draw realised, in words: rows a class, groups, which classes were forced or are missing."""
+        """What the first draw realised, in words: rows per class, groups, which classes were forced or are missing."""
         realised = self.cell.scores[0].realised
         names = self.panel.class_names
         parts = [", ".join(f"{name} {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]

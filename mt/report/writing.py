@@ -112,7 +112,7 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
 
     folder, maps = request.folder, request.maps
     looks = looks_of(name for panel in panels for name in panel.names)
-    with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python go on meanwhile
+    with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python continue meanwhile
         vega = threads.submit(vega_script)
         groups, names = [], short_names(panels)[0]
         with progress.bar("mapping", len(panels), unit="datasets") as advance:

@@ -20,7 +20,7 @@ _KIND = "report:"
 class ReportPage:
     """A page that was drawn from scores.
 
-    folder: of its charts and tables.  fits: those that it shows.  command: what draws it anew.
+    folder: of its charts and tables.  fits: those that it shows.  command: what draws it again.
     """
 
     page: Path

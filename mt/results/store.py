@@ -352,7 +352,7 @@ class Database:
 
 
 def is_ours(sql: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the tables are there; raises when the file is someone else's or newer."""
+    """Say whether the tables are there; raises when the file is someone else's or newer."""
     own = not sql.in_transaction
     if own:
         sql.execute("BEGIN")  # all of it in one look: another process may be making the tables

@@ -37,7 +37,7 @@ def study(
     """Run the study that FILE describes: what is missing is done, what is stored is skipped, the report comes last.
 
     FILE is TOML: datasets, models, methods (probe, concat, average, dvme, fine-tune), fractions or shots, seeds,
-    protocols.  Interrupted, the same command goes on.
+    protocols.  Interrupted, the same command resumes.
     """
     from mt.study.dry_run import plan
     from mt.study.request import StudyRequest

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Overall:
-    """Tells whoever watches how far a study is: one bar on a terminal, a line a step elsewhere.
+    """Shows how far a study is: one bar on a terminal, one line per step elsewhere.
 
     n_steps and work: steps, and units of work in all of them.
     """
@@ -79,7 +79,7 @@ class Overall:
 
 
 class _Above(io.TextIOBase):
-    """A stderr that is no terminal: it prints above a bar, line by line, and moves the bar by what its step says."""
+    """A stderr that is not a terminal: it prints above a bar, line by line, and moves the bar by what its step says."""
 
     def __init__(self, shown: Overall, what: str, work: int) -> None:
         self._shown, self._what, self._work, self._rest = shown, what, work, ""

@@ -7,8 +7,8 @@ methods = ["probe", "dvme"]               probe, concat, average, dvme, fine-tun
 fractions = [0.01, 0.1, 1.0]              or shots = [1, 5, 25]                       [default: these fractions]
 seeds = 5                                 draws of each budget                        [default: 5]
 draw = "stratified"                       or "random", "random-groups"                [default: stratified]
-test_folds = 5                            without a test split: test every image once by so many folds  [default: none]
-repeats = 3                               times that test folds are drawn anew         [default: 1]
+test_folds = 5                            without a test split: test every image once by K folds  [default: none]
+repeats = 3                               times that test folds are drawn again         [default: 1]
 primary = "roc_auc@1%"                    declares what decides; all else is exploratory
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]

@@ -52,13 +52,13 @@ class Ranks:
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
-    def told(self, value: T | None) -> T:
+    def broadcast(self, value: T | None) -> T:
         """Return the first rank's value on every rank; the others may pass None."""
         box: list[Any] = [value]
         if self.world > 1:
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        told: T = box[0]
-        return told
+        sent: T = box[0]
+        return sent
 
     def gathered(self, tensor: Tensor) -> list[Tensor]:
         """Return a small CPU tensor of each rank, in their order."""

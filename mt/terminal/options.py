@@ -98,7 +98,7 @@ test_folds = click.option(
     help="Join all splits, and test every image once by K folds that keep patients apart.  [default: the test split]",
 )
 repeats = click.option(
-    "--repeats", default=1, show_default=True, metavar="R", help="Times that --test-folds are drawn anew."
+    "--repeats", default=1, show_default=True, metavar="R", help="Times that --test-folds are drawn again."
 )
 draw = click.option(
     "--draw",

@@ -87,7 +87,7 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
     """Return where the cache and the score database hold a person, changing nothing.
 
     Raises:
-        CacheError: a file is damaged, so that what it holds cannot be told.
+        CacheError: a file is damaged, so that it is not known what it holds.
     """
     found: dict[Path, np.ndarray] = {}
     partial = []
@@ -128,7 +128,7 @@ def forget(found: Traces, catalog: Catalog, store: ScoreStore, index: ContentInd
 
 
 def damaged(catalog: Catalog, datasets: Collection[str] = ()) -> list[Entry]:
-    """Return the files of which nobody can tell whom they hold."""
+    """Return the files whose patients are not known."""
     return [entry for entry in catalog.entries(datasets=datasets, everything=True) if "damaged" in entry.flags]
 
 

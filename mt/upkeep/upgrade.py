@@ -94,15 +94,15 @@ class Upgrade:
         if made_of is None:
             raise CacheError(f"{entry.path} does not say which images it was made of, so it gains no content hashes.")
         if stated.get("revision") != REVISION:
-            raise CacheError(f"{entry.path} was made by other readers of images. Make it anew: mt featurize")
+            raise CacheError(f"{entry.path} was made by other readers of images. Make it again: mt featurize")
         if split is None or not self._is_made_of(split, made_of):
             raise CacheError(
                 f"{entry.path}: the images in {dataset.location or dataset.name} are not those that it was made of. "
-                "Name the folder that has them with --data-dir, or make it anew: mt featurize"
+                "Name the folder that has them with --data-dir, or make it again: mt featurize"
             )
         hashes = split.row_hashes(self.index)
         if hashes is None:
-            raise CacheError(f"{entry.path}: the source of its images does not tell them apart.")
+            raise CacheError(f"{entry.path}: the source of its images does not distinguish them.")
         return arrays_of(split.rows, hashes)[CONTENT]
 
     def _is_made_of(self, split: Split, made_of: dict[str, object]) -> bool:

@@ -70,4 +70,4 @@ def test_what_is_given_out_by_hand_says_where(name: str, tmp_path: Path, monkeyp
         assert part in str(raised.value)
     ran = CliRunner().invoke(group, ["models", "check", name], catch_exceptions=False)
     assert weights.url in ran.stdout
-    assert ran.exit_code == 1, "a file that somebody must ask for is no download"
+    assert ran.exit_code == 1, "a file that somebody must ask for is not downloaded"

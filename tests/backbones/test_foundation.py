@@ -1,4 +1,4 @@
-"""Foundation models by name: each entry's network has the width that the entry says, and its gate is told."""
+"""Foundation models by name: each entry's network has the width that the entry says, and its gate is stated."""
 
 from __future__ import annotations
 

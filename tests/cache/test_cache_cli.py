@@ -240,9 +240,9 @@ class TestRemove:
 
     def test_json_tells_what_is_gone(self, cache: Path) -> None:
         paths = {str(path) for path in cache.glob("*/test/*.h5")}
-        told = lines(mt(cache, "remove", "--split", "test", "--yes", "--json"))
-        assert {line["path"] for line in told} == paths
-        assert all(line["removed"] and line["split"] == "test" for line in told)
+        printed = lines(mt(cache, "remove", "--split", "test", "--yes", "--json"))
+        assert {line["path"] for line in printed} == paths
+        assert all(line["removed"] and line["split"] == "test" for line in printed)
 
     def test_nothing_is_removed_without_being_named(self, cache: Path) -> None:
         mt(cache, "remove", "--yes", fails=InputError)
@@ -261,8 +261,8 @@ class TestRemove:
         options = {"manifest": samples.manifest(backbone="swav", fingerprints=_fingerprints("0"))}
         with samples.open_writer(path.with_suffix(".h5"), **options):
             result = mt(cache, "remove", "--model", "swav", "--yes")
-            told = lines(mt(cache, "remove", "--model", "swav", "--yes", "--json"))
-        assert [(line["model"], line["removed"]) for line in told] == [("swav", False)]
+            printed = lines(mt(cache, "remove", "--model", "swav", "--yes", "--json"))
+        assert [(line["model"], line["removed"]) for line in printed] == [("swav", False)]
         assert path.exists()
         assert "is being written by process" in result.stderr
         assert "0 files removed" in result.stderr
@@ -307,7 +307,7 @@ class TestExport:
         assert [row["id"] for row in table] == features.ids
         assert [int(row["label"]) for row in table] == features.labels.tolist()
         assert table[0].keys() == {"id", "label", "group", "age", "site/view"}
-        assert "1 rows without an embedding left out" in result.stderr
+        assert "1 rows without an embedding omitted" in result.stderr
 
     def test_csv_keeps_every_bit(self, cache: Path, source: Path, tmp_path: Path) -> None:
         mt(cache, "export", source, "--format", "csv", "--out", tmp_path / "x.csv")

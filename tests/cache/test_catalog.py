@@ -1,4 +1,4 @@
-"""The catalog: what is in a cache folder, what is left out, and what is broken."""
+"""The catalog: what is in a cache folder, what is omitted, and what is broken."""
 
 from __future__ import annotations
 

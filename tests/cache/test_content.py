@@ -192,7 +192,7 @@ def test_an_index_that_cannot_be_written_lasts_as_long_as_the_object(
 
 
 def test_a_broken_index_is_made_anew(tmp_path: Path, images: list[Path]) -> None:
-    (tmp_path / "index.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
+    (tmp_path / "index.sqlite").write_bytes(b"this is not a database, whatever its name says" * 100)
     ContentIndex(tmp_path / "index.sqlite").remember("backbone", "x", 1)
     assert ContentIndex(tmp_path / "index.sqlite").recall("backbone", "x") == 1
 

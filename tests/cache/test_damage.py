@@ -116,7 +116,7 @@ def test_checksums_that_are_gone_are_damage_and_no_work_left_to_do(complete: Pat
     content = bytearray(complete.read_bytes())
     content[layout.blocks + DIGEST : layout.blocks + 2 * DIGEST] = bytes(DIGEST)
     _overwrite(complete, bytes(content))
-    lost = r"1 of its 3 blocks have lost their checksum\. Make it anew with mt featurize --overwrite"
+    lost = r"1 of its 3 blocks have lost their checksum\. Make it again with mt featurize --overwrite"
     with pytest.raises(DamagedError, match=lost):
         open_features(complete)
     with pytest.raises(DamagedError, match=lost):
@@ -189,7 +189,7 @@ class TestOtherFiles:
     @pytest.mark.parametrize("content", [b"", b"hello", bytes(5000)])
     def test_a_file_that_is_no_hdf5(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "x.h5").write_bytes(content)
-        with pytest.raises(NotAFeatureFileError, match="is no feature file"):
+        with pytest.raises(NotAFeatureFileError, match="is not a feature file"):
             open_features(tmp_path / "x.h5")
 
     def test_a_folder(self, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def write_aptos(folder: Path, count: int = 60) -> Path:
 
 
 def pneumonia_names(version: int) -> dict[str, list[str]]:
-    """The published naming: version 2 numbers persons anew in test, version 3 has no val."""
+    """The published naming: version 2 numbers persons again in test, version 3 has no val."""
     if version == 3:
         return {
             "train/NORMAL": [f"NORMAL-{1000000 + n // 2}-000{n % 2 + 1}" for n in range(16)],
@@ -109,7 +109,7 @@ NIH_HEADER = (
 
 
 def nih_rows(patients: int = 36) -> list[tuple[str, str, int, str]]:
-    """Return (image, findings, patient, line): two or three images a patient, findings joined by `|`."""
+    """Return (image, findings, patient, line): two or three images per patient, findings joined by `|`."""
     rows = []
     for patient in range(1, patients + 1):
         for visit in range(2 + patient % 2):

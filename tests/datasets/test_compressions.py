@@ -1,4 +1,4 @@
-"""Small samples of DICOM's compressions tell which of them an installation decodes."""
+"""Small samples of DICOM's compressions show which of them an installation decodes."""
 
 from __future__ import annotations
 

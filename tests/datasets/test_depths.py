@@ -105,7 +105,7 @@ def test_colour_png_of_fewer_significant_bits() -> None:
 
 BROKEN = {
     "a profile over 1 MB": (plain.chunk(b"iCCP", b"p\0\0" + b"x" * 1_500_000), b""),
-    "a profile that is no profile": (plain.chunk(b"iCCP", b"p\0\0nonsense"), b""),
+    "bytes that are not a profile": (plain.chunk(b"iCCP", b"p\0\0nonsense"), b""),
     "a wrong checksum of text": (plain.chunk(b"tEXt", b"a\0b", crc=1), b""),
     "a wrong checksum of time": (plain.chunk(b"tIME", b"1234567", crc=1), b""),
     "a wrong checksum of EXIF": (plain.chunk(b"eXIf", b"nonsense", crc=1), b""),

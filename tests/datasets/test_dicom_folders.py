@@ -53,7 +53,7 @@ def bare(path: Path) -> Path:
 
 
 def report(path: Path) -> Path:
-    """A structured report: a DICOM object that is no image."""
+    """A structured report: a DICOM object that is not an image."""
     from pydicom.data import get_testdata_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,8 @@ def test_found_by_content(data: Path, index: ContentIndex) -> None:
     dataset = load(root, index)
     assert len(every_id(dataset)) == 24
     assert {"well/UPPER.DCM", "well/1.2.840.113", "well/x.IMA", "well/bareIM0000"} < every_id(dataset)
-    assert "1 files that are no images were ignored: well/notes.txt" in dataset.warnings
-    left_out = "2 DICOM objects that are no images were left out: sick/SR000001 (Comprehensive SR Storage), "
+    assert "1 files that are not images were ignored: well/notes.txt" in dataset.warnings
+    left_out = "2 DICOM objects that are not images were omitted: sick/SR000001 (Comprehensive SR Storage), "
     assert any(warning.startswith(left_out) for warning in dataset.warnings)
     assert np.array_equal(
         np.asarray(decode(root / "well" / "bareIM0000")), np.asarray(decode(root / "well" / "IM0000"))
@@ -191,7 +191,7 @@ def test_columns_on_request(data: Path, index: ContentIndex) -> None:
     root = hospital(data / "clinic", Manufacturer="ACME", StudyInstanceUID="1.2.3")
     assert all(not split.columns for split in load(root, index).splits.values())
     columns = load(root, index, columns=["all"]).splits["train"].columns
-    assert set(columns) == {"sex", "age", "modality", "manufacturer", "study"}  # what no file names is no column
+    assert set(columns) == {"sex", "age", "modality", "manufacturer", "study"}  # what no file names is not a column
     assert (set(columns["sex"]), set(columns["age"]), set(columns["manufacturer"])) == ({"F", "M"}, {40}, {"ACME"})
     assert set(load(root, index, columns=["modality"]).splits["train"].columns) == {"modality"}
     with pytest.raises(InputError, match="--column name is not one: expected sex, age, view"):

@@ -71,7 +71,7 @@ def test_group_regex_keeps_patients_together(data: Path) -> None:
 
 def test_bad_group_regex(data: Path) -> None:
     write_folder(data / "pets")
-    with pytest.raises(InputError, match="is no regular expression"):
+    with pytest.raises(InputError, match="is not a regular expression"):
         load(data / "pets", group_regex="(")
     with pytest.raises(InputError, match=r"does not match 20 of 20 images: cat/p0_0\.png"):
         load(data / "pets", group_regex="patient")
@@ -164,7 +164,7 @@ def test_what_is_no_image_is_passed_over_and_counted(data: Path) -> None:
     (folder / "empty").mkdir()
     dataset = load(folder)
     assert sum(sizes(dataset).values()) == 20
-    assert "2 files that are no images were ignored: cat/notes.txt, cat/scan.nii" in dataset.warnings
+    assert "2 files that are not images were ignored: cat/notes.txt, cat/scan.nii" in dataset.warnings
     assert "folders without images were ignored: empty" in dataset.warnings
 
 

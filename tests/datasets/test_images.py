@@ -146,7 +146,7 @@ def test_truncated(tmp_path: Path, kind: str, keep: float) -> None:
 
 def test_empty_absent_and_nonsense(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("this is no image")
+    (tmp_path / "text.png").write_text("this is not an image")
     (tmp_path / "folder.png").mkdir()
     assert failure(tmp_path / "empty.png").status == Status.EMPTY
     assert failure(tmp_path / "absent.png").status == Status.ABSENT

@@ -98,11 +98,11 @@ def test_a_missing_folder_says_what_was_expected_where(name: str, tmp_path: Path
 def test_names_that_are_no_dataset(tmp_path: Path) -> None:
     for name, message in (
         ("pcm", "No dataset 'pcm'. Did you mean 'pcam'"),
-        ("pcam:x", "'pcam:x' is no dataset: expected pcam"),
-        ("folder", "'folder' is no dataset: expected folder:PATH"),
-        ("folder@x", "'folder@x' is no dataset: expected folder:PATH"),
-        ("synthetic:5", r"'synthetic:5' is no dataset: expected synthetic\[@N\]"),
-        ("digits@5", "'digits@5' is no dataset: expected digits"),
+        ("pcam:x", "'pcam:x' is not a dataset: expected pcam"),
+        ("folder", "'folder' is not a dataset: expected folder:PATH"),
+        ("folder@x", "'folder@x' is not a dataset: expected folder:PATH"),
+        ("synthetic:5", r"'synthetic:5' is not a dataset: expected synthetic\[@N\]"),
+        ("digits@5", "'digits@5' is not a dataset: expected digits"),
     ):
         with pytest.raises(InputError, match=message):
             load_dataset(name, tmp_path)

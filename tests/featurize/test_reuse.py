@@ -28,7 +28,7 @@ AUTO = replace(CPU, batch_size=None)
 
 @pytest.fixture
 def through(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images in each batch that goes through a network from here on; padding is no image."""
+    """The number of images in each batch that goes through a network from here on; padding is not an image."""
     counts: list[int] = []
     real = Embedder.__call__
 

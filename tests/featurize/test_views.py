@@ -63,8 +63,8 @@ def test_predicting_uses_the_same_views(photos: Path, tmp_path: Path) -> None:
     probed(cache, models=[f"{TINY}:fivecrop"], fractions=[1.0], save=tmp_path / "saved", everything=True)
     ready = predict_dataset(PredictRequest(tmp_path / "saved", dataset="folder:photos", cache_dir=cache))
     files = [photos / "test" / name.removeprefix("test/") for name in ready.ids]
-    anew = predict_images(PredictRequest(tmp_path / "saved", files))
-    np.testing.assert_allclose(anew.probabilities, ready.probabilities, rtol=0, atol=1e-5)
+    again = predict_images(PredictRequest(tmp_path / "saved", files))
+    np.testing.assert_allclose(again.probabilities, ready.probabilities, rtol=0, atol=1e-5)
 
 
 def test_the_command_takes_views_with_embedding_rules(photos: Path, tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lists_say_imported(cache: Path) -> None:
     listed = mt("cache", "list", "--cache-dir", cache).stdout
     assert listed.count("uni (imported)") == 2
-    told = mt("cache", "info", "--cache-dir", cache, "--model", "uni", "--split", "test").stdout
-    assert "imported from:    uni.npz (sha256 " in told
+    printed = mt("cache", "info", "--cache-dir", cache, "--model", "uni", "--split", "test").stdout
+    assert "imported from:    uni.npz (sha256 " in printed
     facts = json.loads(mt("cache", "info", "--cache-dir", cache, "--model", "uni", "--split", "test", "--json").stdout)
     assert facts["manifest"]["inputs"]["backbone"]["files"][0]["name"] == "uni.npz"
     assert set(facts["fingerprints"]) == {"backbone", "dataset", "split", "source", "file"}
@@ -66,8 +66,8 @@ def test_lists_say_imported(cache: Path) -> None:
 
 def test_they_are_verified_and_have_no_images(cache: Path) -> None:
     assert mt("cache", "verify", "--cache-dir", cache).exit_code == 0
-    told = mt("cache", "upgrade", "--cache-dir", cache, "--model", "uni", "--split", "test")
-    assert "its embeddings were imported, so there are no images to hash" in told.output
+    printed = mt("cache", "upgrade", "--cache-dir", cache, "--model", "uni", "--split", "test")
+    assert "its embeddings were imported, so there are no images to hash" in printed.output
 
 
 def test_they_are_probed_fused_and_reported(cache: Path, tmp_path: Path) -> None:

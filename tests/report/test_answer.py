@@ -68,7 +68,7 @@ def test_what_is_better_for_certain_and_what_is_not(tmp_path: Path) -> None:
     assert "ccc is significantly better than each of the 2 other models." in said(panel, found)
     panel, found = answered(tmp_path / "near.sqlite", models={"aaaa": 0.1, "bb": 1.1, "ccc": 1.1})
     best, level = ("bb", "ccc") if found[0].best[0].name == "bb" else ("ccc", "bb")
-    assert f"Of 2 other models, {level} cannot be told apart from {best}." in said(panel, found)
+    assert f"Of 2 other models, {level} cannot be distinguished from {best}." in said(panel, found)
 
 
 def test_models_of_one_mean_are_both_named(tmp_path: Path) -> None:
@@ -141,7 +141,10 @@ GAINS = [
     ({"reached": Needed(123)}, "120 more labels would gain as much as fusing."),
     ({"reached": Needed(4)}, "1 more label would gain as much as fusing."),
     ({"reached": Needed(300, ">")}, "even 297 more labels would not gain as much as fusing."),
-    ({"reached": Needed(3, ">")}, "no larger budget tells how many labels would gain as much."),
+    (
+        {"reached": Needed(3, ">")},
+        "no larger budget was measured, so it is unknown how many labels would gain as much.",
+    ),
     ({"reached": Needed(3, "≤")}, "]."),
     ({"reached": None}, "]."),
 ]
@@ -161,7 +164,7 @@ def test_one_draw_tells_nothing_but_all_labels_are_one_draw(tmp_path: Path) -> N
     panel, found = answered(tmp_path / "s.sqlite", seeds=1)
     assert [bool(one.doubts) for one in found] == [True, True, False]
     assert leading(found).labels == 300
-    text = "Nothing can be told at 3 and 30 labels: there is one draw of the labels"
+    text = "Nothing can be concluded at 3 and 30 labels: there is one draw of the labels"
     assert text in said(panel, found)
     few, found = answered(tmp_path / "few.sqlite", seeds=1, budgets=(0.1,))
     assert "dino is best at 30 labels" in said(few, found)
@@ -171,7 +174,7 @@ def test_one_draw_tells_nothing_but_all_labels_are_one_draw(tmp_path: Path) -> N
 def test_few_test_cases_tell_nothing(tmp_path: Path) -> None:
     panel, found = answered(tmp_path / "s.sqlite", n_test=30)
     assert all(one.doubts for one in found)
-    assert "Nothing can be told at 3 labels: there are fewer than 20 test groups of the rarest class" in said(
+    assert "Nothing can be concluded at 3 labels: there are fewer than 20 test groups of the rarest class" in said(
         panel, found
     )
 
@@ -197,7 +200,7 @@ def test_a_score_that_is_not_defined_has_no_best(tmp_path: Path) -> None:
 def test_fusion_on_other_test_cases_is_not_compared(tmp_path: Path) -> None:
     filled(tmp_path / "s.sqlite", models={TOGETHER: 1.5}, method="dvme", n_test=90)
     panel, found = answered(tmp_path / "s.sqlite", models={"simclr": 0.6, "swav": 0.9})
-    assert "what fusing gains cannot be told" in said(panel, found)
+    assert "what fusing gains cannot be concluded" in said(panel, found)
 
 
 def test_short_names_have_a_key(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scores label by label are scikit-learn's on the kept predictions; labels that have none are said to be left out."""
+"""Scores label by label are scikit-learn's on the kept predictions; labels that have none are said to be omitted."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_label_without_both_kinds_of_cases_is_left_out(tmp_path: Path) -> None
     predicted = [replace(one, y=one.y * np.array([1, 1, 0])) for one in predictions(store, panel)]
     table = by_label(panel, predicted)
     assert table is not None
-    assert table.rows[2] == ("Hernia", "0 of 120", "left out", "left out", "left out")
-    assert "left out" not in table.rows[0]
+    assert table.rows[2] == ("Hernia", "0 of 120", "omitted", "omitted", "omitted")
+    assert "omitted" not in table.rows[0]
     hernias = [row for row in csv.DictReader(io.StringIO(table.file)) if row["label"] == "Hernia"]
     assert {(row["roc_auc"], row["average_precision"]) for row in hernias} == {("", "")}
     assert len(hernias) == 9

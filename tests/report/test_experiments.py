@@ -193,7 +193,7 @@ def without(panel: Panel, budget: Budget) -> Panel:
 
 
 def test_features_without_groups_never_replace_those_with(work: Path, tmp_path: Path, monkeypatch) -> None:
-    """The probe after them goes on with the grouped ones, so that its budgets stand on one curve."""
+    """The probe after them continues with the grouped ones, so that its budgets stand on one curve."""
     monkeypatch.chdir(work)
     monkeypatch.setenv("MT_CACHE_DIR", str(tmp_path / "cache"))
     for command in (*ASKED[:3], "mt probe --shots 10 --seeds 2"):

@@ -1,4 +1,4 @@
-"""Features of one dataset with several settings: probe, fuse and report take the same, say which, and can be told."""
+"""Features of one dataset with several settings: probe, fuse and report take the same, and say which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study that is killed, or stopped by Ctrl-C: the same command goes on, and nothing is doubled or lost."""
+"""A study that is killed, or stopped by Ctrl-C: the same command resumes, and nothing is doubled or lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ image_size = 32
 """
 pytestmark = pytest.mark.slow
 FITS = 3 * (2 + 1)
-# Runs `mt`, and sends itself a signal when a function has been called so many times.
+# Runs `mt`, and sends itself a signal when a function has been called N times.
 DRIVER = """
 import importlib, os, sys
 module, place, after, number, *arguments = sys.argv[1:]

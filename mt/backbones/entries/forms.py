@@ -3,7 +3,7 @@
 A form is what the repository's configuration says, as the code that loads these weights strictly restates it: the model
 cards and mahmoodlab/TRIDENT (`patch_encoder_models/load.py`, `strict=True`) for pathology, timm's and open_clip's own
 configurations for theirs, transformers' configurations of the networks that a card names.  The parameters that
-rendeirolab/lazyslide-models lists agree with the counts here; H0-mini's width of layers was told by that count.
+rendeirolab/lazyslide-models lists agree with the counts here; H0-mini's width of layers is derived from that count.
 Imports no torch.
 """
 
@@ -35,7 +35,7 @@ class Form:
     arguments: Mapping[str, Any] | None = None
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of tensors that tell this form from others."""
+        """Return the names and shapes of tensors that only this form has."""
         naming = _NAMING.get(self.architecture, _NAMING["timm"])
         stem = (self.width, 3, self.patch, self.patch)
         said: dict[str, tuple[int, ...] | None] = {

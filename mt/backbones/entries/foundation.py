@@ -140,7 +140,7 @@ _PATHOLOGY = (
         ),
         gated=True,
         keywords=_SWIGLU,
-        unchecked=("width of the layers: told by the published number of parameters",),
+        unchecked=("width of the layers: derived from the published number of parameters",),
     ),
     replace(
         _entry(

@@ -155,7 +155,7 @@ def _config(folder: PublishedFiles, spec: BackboneSpec) -> Any:
         raise WeightsError(
             f"'{spec.name}' is in timm's form: --model {timm}"
             if "architecture" in plain
-            else f"{path} is no configuration of transformers: it has no model_type."
+            else f"{path} is not a configuration of transformers: it has no model_type."
         )
     try:
         return _transformers().AutoConfig.from_pretrained(

@@ -158,7 +158,7 @@ def _described(spec: BackboneSpec, *, filled: bool) -> Tower:
         config = json.loads(path.read_text(encoding="utf-8"))
         return Tower(config["model_cfg"], config.get("preprocess_cfg") or {}, files, files.file(_WEIGHTS))
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no configuration of open_clip: expected JSON with a 'model_cfg'.") from error
+        raise WeightsError(f"{path} is not a configuration of open_clip: expected JSON with a 'model_cfg'.") from error
 
 
 def _listed(spec: BackboneSpec, place: str, *, filled: bool) -> Tower:

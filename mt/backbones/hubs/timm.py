@@ -115,7 +115,7 @@ class TimmNetwork(TokenNetwork):
 
 def _architecture(spec: BackboneSpec, recipe: Mapping[str, Any]) -> str | None:
     """Return what the fingerprint calls a repository's network, or a folder's, which has no name; else None."""
-    if spec.network.startswith(_HUB):  # the revision is told by the files' origin
+    if spec.network.startswith(_HUB):  # the files' origin gives the revision
         return spec.network.partition("@")[0]
     if not spec.network.startswith(_FOLDER):
         return None

@@ -24,7 +24,7 @@ class FoldedConv(nn.Module):
         self.conv = conv
         self.norm = norm
         self._stamp: Stamp = ()
-        self._folded: list[nn.Conv2d] = []  # a list, so that the copy is no submodule with parameters of its own
+        self._folded: list[nn.Conv2d] = []  # a list, so that the copy is not a submodule with parameters of its own
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training or self.conv.weight.requires_grad:

@@ -42,7 +42,7 @@ def freeze(network: nn.Module) -> nn.Module:
 def sha256_of(state: State) -> str:
     """Return the hash of the tensors' names, shapes, types and bytes: the same for .pth and .safetensors.
 
-    Counters of batch norms are left out: evaluation does not read them, and old files lack them.
+    Counters of batch norms are omitted: evaluation does not read them, and old files lack them.
     """
     hashed = hashlib.sha256()
     for name in sorted(state):

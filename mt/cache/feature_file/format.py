@@ -126,7 +126,7 @@ def read_layout(descriptor: int, path: Path) -> FileLayout:
     """
     block = files.read(descriptor, USER_BLOCK, 0)
     if len(block) < USER_BLOCK or not block.startswith(MAGIC):
-        what = "an HDF5 file, but not one of mt's" if block.startswith(_HDF5_SIGNATURE) else "no feature file"
+        what = "an HDF5 file, but not one of mt's" if block.startswith(_HDF5_SIGNATURE) else "not a feature file"
         raise NotAFeatureFileError(f"{path} is {what} (its first bytes are not {MAGIC!r}). See: mt cache list")
     if hashlib.sha256(block[:_OWN_DIGEST_AT]).digest() != block[_OWN_DIGEST_AT:]:
         raise damaged(path, "its first 512 bytes disagree with their checksum")
@@ -267,7 +267,7 @@ def wrong_blocks(
 def damaged(path: Path, how: str) -> DamagedError:
     """Return the error for a file whose bytes are not those that were written."""
     return DamagedError(
-        f"{path} is damaged: {how}. Make it anew with mt featurize --overwrite, or: mt cache remove '{path}'"
+        f"{path} is damaged: {how}. Make it again with mt featurize --overwrite, or: mt cache remove '{path}'"
     )
 
 

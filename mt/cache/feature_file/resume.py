@@ -44,7 +44,7 @@ def agree(
         "dtype": layout.dtype,
     }
     if other := list(differences(theirs, ours)):
-        raise CacheError(f"{partial} is of something else ({'; '.join(other[:3])}). To make it anew use --overwrite.")
+        raise CacheError(f"{partial} is of something else ({'; '.join(other[:3])}). To make it again, use --overwrite.")
     here = manifest.get("compute", {})
     differing = "; ".join(differences(there.get("compute", {}), here))
     if not differing:
@@ -52,7 +52,7 @@ def agree(
     if not allow_mixed:
         raise CacheError(
             f"{partial} was begun with other settings ({differing}). Resume where it began, mix knowingly with "
-            "--allow-mixed, or make it anew with --overwrite."
+            "--allow-mixed, or make it again with --overwrite."
         )
     return any(not list(differences(known, here)) for known in there.get(MIXED, []))
 

@@ -81,7 +81,7 @@ def is_unlabelled(labels: Array) -> np.ndarray:
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return one sha256 of all that a file stores of its rows but their content, which tells whether it holds these."""
+    """Return one sha256 of all that a file stores of its rows but their content, which shows whether it holds these."""
     hashed = hashlib.sha256()
     for name, array in arrays.items():
         if name == CONTENT:
@@ -108,7 +108,7 @@ def _column(name: str, values: Sequence[str | float | int | None]) -> np.ndarray
 def _texts(name: str, values: Sequence[str] | Array) -> np.ndarray:
     """Return strings as a fixed-width UTF-8 array: unlike HDF5's variable strings, the same bytes every time.
 
-    Names of files that are no valid UTF-8 keep their bytes (surrogateescape, as Python reads them).
+    Names of files that are not valid UTF-8 keep their bytes (surrogateescape, as Python reads them).
     """
     import h5py
     import numpy as np

@@ -132,7 +132,7 @@ class FeatureWriter:
         import numpy as np
 
         if self._file == self.path:
-            raise CacheError(f"{self.path} is complete and takes no more rows. To make it anew use --overwrite.")
+            raise CacheError(f"{self.path} is complete and takes no more rows. To make it again, use --overwrite.")
         start, stop = self._layout.rows(block)
         if embeddings.shape != (stop - start, self.dim) or status.shape != (stop - start,):
             raise InputError(

@@ -30,7 +30,7 @@ def is_dicom(head: bytes) -> bool:
 def _is_element(head: bytes) -> bool:
     """Return whether bytes begin with a data element of group 2 or 8, as files without a preamble do.
 
-    An implicit element is told by its length: even, and short for the first element of a group.
+    An implicit element is recognised by its length: even, and short for the first element of a group.
     """
     if len(head) < 16:
         return False

@@ -75,7 +75,7 @@ def declared(values: np.ndarray, bits: int | None) -> Samples:
     """Return 16-bit samples with the white that their file declares; `bits` is what its sBIT says.
 
     By the specification samples of fewer bits are scaled up to 16, so that white stays 65535; writers that left them
-    as they were are told by low bits that scaling up would not have made.
+    as they were are recognised by low bits that scaling up would not have made.
     """
     if bits is not None and int(values.max(initial=0)) < 2**bits and not _scaled_up(values, bits):
         return Samples(values, 0, 2**bits - 1)
@@ -85,7 +85,7 @@ def declared(values: np.ndarray, bits: int | None) -> Samples:
 def colour(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray:
     """Return (H, W, 3) of 16 bits without alpha from a PNG opened twice.
 
-    Pillow keeps one byte of the two: the first when it is told that the first is the high one, else the second.
+    Pillow keeps one byte of the two: the first when it is declared that the first is the high one, else the second.
     """
     again.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in again.tile]
     high, low = (np.asarray(one.convert("RGB"), dtype=np.uint16) for one in (image, again))

@@ -40,7 +40,7 @@ class Samples:
         return (high - low) / max(self.high - self.low, _EPSILON)
 
     def with_own_range(self) -> Samples:
-        """Return the same with its smallest value as black and its largest as white, padding left out."""
+        """Return the same with its smallest value as black and its largest as white, padding omitted."""
         low, high = self._extremes()
         return replace(self, low=low, high=high)
 
@@ -79,7 +79,7 @@ class Samples:
         return float(known.min()), float(known.max())
 
     def _known(self) -> np.ndarray:
-        """Return the values that tell a range: finite ones, padding left out unless all is padding."""
+        """Return the values that define the range: finite ones, padding omitted unless all is padding."""
         known = self.values
         if self.inside is not None and self.inside.any():
             known = known[self.inside]

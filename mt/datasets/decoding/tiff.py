@@ -69,7 +69,7 @@ class Page:
 
 
 def pages_of(file: BinaryIO) -> tuple[Any, list[Page]]:
-    """Return the open file and its pages, smaller copies and masks left out; channels that make no colour are pages.
+    """Return the open file and its pages, smaller copies and masks omitted; channels that make no colour are pages.
 
     Raises:
         Exception: whatever the library says of a file that it cannot read.
@@ -142,7 +142,7 @@ def _declared(values: np.ndarray, chosen: Page) -> Samples:
 
 
 def _channels(page: Any) -> int:
-    """Return how many channels are images of their own: those beside grey and colour that are no alpha."""
+    """Return how many channels are images of their own: those beside grey and colour that are not alpha."""
     samples = int(page.samplesperpixel)
     extra = [int(kind) for kind in page.extrasamples or ()]
     photometric = int(page.photometric)

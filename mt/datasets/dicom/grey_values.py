@@ -27,7 +27,7 @@ class GreyView:
 def grey_samples(stored: np.ndarray, header: Any, frame: int, decoding: Decoding) -> Samples:
     """Return grey values after the modality transform, with the black and white of the chosen view.
 
-    Without a view these are the smallest and the largest value that is no padding.
+    Without a view these are the smallest and the largest value that is not padding.
 
     Raises:
         ValueError: `--voi` names a view that the file does not have.
@@ -79,7 +79,7 @@ def _modality(stored: np.ndarray, tags: _Tags, header: Any) -> tuple[np.ndarray,
 
 
 def _inside(stored: np.ndarray, header: Any) -> np.ndarray | None:
-    """Return which pixels are no padding: outside PixelPaddingValue to PixelPaddingRangeLimit, both included."""
+    """Return which pixels are not padding: outside PixelPaddingValue to PixelPaddingRangeLimit, both included."""
     value = number(header.get("PixelPaddingValue"))
     if value is None:
         return None
@@ -94,7 +94,7 @@ def _inside(stored: np.ndarray, header: Any) -> np.ndarray | None:
 def _views(tags: _Tags) -> Iterator[GreyView]:
     """Yield the windows and then the tables of a frame, in the order of the file.
 
-    A LINEAR window is at least 1 wide (PS3.3 C.11.2.1.2.1), others wider than 0 (C.11.2.1.3); narrower is no window.
+    A LINEAR window is at least 1 wide (PS3.3 C.11.2.1.2.1), others wider than 0 (C.11.2.1.3); narrower is not a window.
     """
     centers, widths = _listed(tags.get("WindowCenter")), _listed(tags.get("WindowWidth"))
     names = _listed(tags.get("WindowCenterWidthExplanation"))

@@ -1,6 +1,6 @@
 """DICOM headers of many files: what is an image, how many frames, whose, and a few columns; remembered without names.
 
-A patient is remembered as a hash with a salt of the user's own: enough to tell patients apart, of no other use.
+A patient is remembered as a hash with a salt of the user's own: enough to distinguish patients, of no other use.
 """
 
 from __future__ import annotations

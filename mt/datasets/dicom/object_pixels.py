@@ -79,7 +79,7 @@ def without_image(header: Any) -> str:
         return "not a DICOM object: no class, no pixel data"
     if "Image Storage" in name:
         return f"the DICOM image ({name}) has no pixel data"
-    return f"a DICOM object that is no image ({name})"
+    return f"a DICOM object that is not an image ({name})"
 
 
 def class_name(header: Any) -> str | None:

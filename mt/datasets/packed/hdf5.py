@@ -118,7 +118,7 @@ class Hdf5Rows:
         return band
 
     def _unfiltered(self, raw: np.ndarray, filter_mask: int) -> np.ndarray:
-        """Return a chunk's elements: filters undone last to first, those that its mask marks as skipped left out."""
+        """Return a chunk's elements: filters undone last to first, those that its mask marks as skipped omitted."""
         data = raw
         for position, code in reversed(list(enumerate(self._layout_of_chunks.filters))):
             if filter_mask >> position & 1:
@@ -175,7 +175,7 @@ class _Layout:
 
 
 def _layout(dataset: h5py.Dataset) -> _Layout | None:
-    """Return where the bytes lie, none where only the library can tell."""
+    """Return where the bytes lie, none where only the library knows."""
     settings = dataset.id.get_create_plist()
     filters = tuple(settings.get_filter(position)[0] for position in range(settings.get_nfilters()))
     if set(filters) - {_GZIP, _SHUFFLE} or dataset.file.userblock_size or dataset.external or dataset.is_virtual:

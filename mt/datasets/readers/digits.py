@@ -36,7 +36,7 @@ class ImageRows:
         return list(self.images[self.rows[start:stop]])
 
     def content(self, index: ContentIndex) -> Json:
-        """Return the file's hash; which of its rows is told by the ids."""
+        """Return the file's hash; the ids say which of its rows."""
         return {"file": index.sha256(self.file)}
 
     def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:

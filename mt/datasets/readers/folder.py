@@ -52,7 +52,7 @@ def load(request: DatasetRequest) -> Dataset:
     """
     root = Path(request.argument).expanduser().absolute()
     if not root.is_dir():
-        raise DatasetError(f"{request.name}: no folder {root}. Expected one that holds a folder of images a class.")
+        raise DatasetError(f"{request.name}: no folder {root}. Expected one that holds a folder of images per class.")
     index, settings = request.index or ContentIndex(), request.settings
     headers = Headers(index, settings.columns)
     found, passed_over = _find(root, headers)
@@ -181,9 +181,9 @@ def _nothing(root: Path) -> DatasetError:
 def _passed_over(ignored: list[str], objects: list[str], empty: list[str]) -> list[str]:
     warnings = []
     if objects:
-        warnings.append(f"{len(objects):,} DICOM objects that are no images were left out: {some(sorted(objects))}")
+        warnings.append(f"{len(objects):,} DICOM objects that are not images were omitted: {some(sorted(objects))}")
     if ignored:
-        warnings.append(f"{len(ignored):,} files that are no images were ignored: {some(sorted(ignored))}")
+        warnings.append(f"{len(ignored):,} files that are not images were ignored: {some(sorted(ignored))}")
     if empty:
         warnings.append(f"folders without images were ignored: {some(list(dict.fromkeys(empty)))}")
     return warnings

@@ -146,5 +146,5 @@ def found_images(
         warnings.append(message)
     unlisted = sorted(here.keys() - set(ids))
     if unlisted:
-        warnings.append(f"{len(unlisted):,} images in {where} are listed nowhere and left out: {some(unlisted)}")
+        warnings.append(f"{len(unlisted):,} images in {where} are listed nowhere and omitted: {some(unlisted)}")
     return paths, warnings

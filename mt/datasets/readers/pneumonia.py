@@ -29,7 +29,7 @@ _PATIENT = re.compile(
 
 
 def load(request: DatasetRequest) -> Dataset:
-    """Return the official test split, and train + val drawn anew, patient-wise, from the official train and val.
+    """Return the official test split, and train + val drawn again, patient-wise, from the official train and val.
 
     The official val holds 16 images, too few to choose anything by.  Numbering restarts in the test folder, so a
     patient is known by folder and number.

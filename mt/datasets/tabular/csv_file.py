@@ -106,7 +106,7 @@ def _decoded(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
         text = _western(data)
         notes = (f"{path.name} is not in UTF-8 and was read as Windows-1252 (Latin-1)",)
     if "\0" in text:
-        raise DatasetError(f"{path} is not a CSV file: it holds bytes that are no text.")
+        raise DatasetError(f"{path} is not a CSV file: it holds bytes that are not text.")
     return text, notes
 
 

@@ -49,7 +49,7 @@ def _parquet(path: Path) -> tuple[list[Any], list[Sequence[Any]], tuple[str, ...
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is no sound parquet file: {' '.join(str(error).split())}") from error
+        raise DatasetError(f"{path} is not a sound parquet file: {' '.join(str(error).split())}") from error
     return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True)), ()
 
 
@@ -64,7 +64,7 @@ def _excel(path: Path) -> tuple[list[Any], list[Sequence[Any]], tuple[str, ...]]
         rows = list(sheet.iter_rows(values_only=True))
         names = book.sheetnames
     except Exception as error:  # whatever a broken workbook makes the library raise
-        raise DatasetError(f"{path} is no sound Excel file: {error}") from error
+        raise DatasetError(f"{path} is not a sound Excel file: {error}") from error
     notes = (f"{path.name} holds {len(names)} sheets: '{sheet.title}' was read",) if len(names) > 1 else ()
     return list(rows[0]) if rows else [], rows[1:], notes
 

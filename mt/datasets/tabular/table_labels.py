@@ -24,7 +24,7 @@ _BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
 _NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "."))
 _DECIMAL = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)([.,]\d+)?", re.ASCII)
-_MEASUREMENTS = 20  # that many different numbers, most with decimals, are no classes
+_MEASUREMENTS = 20  # that many different numbers, most with decimals, are not classes
 _Cell = Literal["blank", "uncertain"]
 
 

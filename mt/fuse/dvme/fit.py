@@ -111,7 +111,7 @@ def fit_dvme(
 
 
 def _shape(options: DVMEOptions, dims: tuple[int, ...], rows: int, n_outputs: int, task: str) -> NetworkShape:
-    """Return the network's shape; tokens are no wider than what they hold: a vote per output, and the directions."""
+    """Return the network's shape; tokens are not wider than what they hold: a vote per output, and the directions."""
     heads = options.heads
     held = max(LEAST, *(kept_directions(rows, dim) for dim in dims)) + n_outputs
     width = max(min(options.width, heads * math.ceil(held / heads)), heads * math.ceil(n_outputs / heads))

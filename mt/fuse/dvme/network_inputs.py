@@ -51,7 +51,7 @@ class NetworkInputs:
 
         In coordinates dropped features are Gaussian noise (Wang and Manning, ICML 2013): of mean 0, and of variance
         p / (1 - p) times the mean square of the row's features, the same along every axis.  The draws are the
-        same for all networks, and for as many rows as a batch ever has, so that company changes none.
+        same for all networks, and for as many rows as a batch ever has, so that batching does not change results.
         """
         if not self._drops:
             return list(inputs)

@@ -18,7 +18,7 @@ class Recipe:
     epochs: at most this many; 0 keeps the start.
     patience: epochs without a better one after which a fold stops looking.
     decay: AdamW's, but towards the start: what the data does not speak against stays (L2-SP, Li et al., ICML 2018).
-    For the other starts, that is a decay towards zero as usual.  batch: rows a step.
+    For the other starts, that is a decay towards zero as usual.  batch: rows per step.
     """
 
     name: str

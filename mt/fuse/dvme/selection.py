@@ -24,7 +24,7 @@ from mt.fuse.dvme.recipes import Recipe
 from mt.fuse.dvme.training import Outcome, Trainee, Training, start_logits, train
 from mt.types import Array
 
-MIN_ROWS = 100  # with fewer, held-out rows cannot tell a network from its logistic start: none is trained
+MIN_ROWS = 100  # with fewer, held-out rows cannot show whether a network beats its logistic start: none is trained
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Attention starts uniform (keys are zero), so that every head passes on the mean 
     sum_i (u_i + 1/M sum_j u_j) = 2 sum_j u_j,
 
 which the head halves and shifts by b.  From there, attention learns whose vote to trust for which image, and the
-other entries of the tokens, a random projection of the embedding, are what it can tell that from.  The same holds for
+other entries of the tokens, a random projection of the embedding, are what it can learn that from.  The same holds for
 the votes of a random classifier: initialised as usual instead, the layers around the attention learn to do without it.
 """
 

@@ -97,7 +97,7 @@ def unfrozen(command: F) -> F:
                 "--checkpoint-every",
                 type=int,
                 metavar="STEPS",
-                help=f"Also a checkpoint every so many steps of an epoch.  [default: {Machine.checkpoint_every}]",
+                help=f"Also a checkpoint after this many steps within an epoch.  [default: {Machine.checkpoint_every}]",
             ),
             click.option(
                 "--checkpoints",

@@ -144,7 +144,7 @@ class Run:
         return self.network
 
     def images_per_second(self) -> float:
-        """Return how many images a step of this process takes per second; the network is as before."""
+        """Return how many images this process trains on per second; the network is as before."""
         self.network.train()
         places = np.arange(len(self.part.rows))
         batch = _Part(places[: self.work.machine.batch_size], begins=True, ends=True)
@@ -159,7 +159,7 @@ class Run:
         return len(batch.places) / max(seconds, 1e-9)
 
     def not_a_number(self, what: str, rows: Array, kept: Kept) -> str:
-        """Return the line that says what is not a number on some rows, and where to go on from."""
+        """Return the line that says what is not a number on some rows, and where to resume from."""
         ids = ", ".join(self.work.images.ids[row] for row in rows)
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
@@ -206,7 +206,7 @@ class _Part:
 
 
 class Kept:
-    """Writes a run's checkpoints, with what is known of the fit around it, and goes on from them.
+    """Writes a run's checkpoints, with what is known of the fit around it, and resumes from them.
 
     facts, tensors: what the fit adds (which run of it this is, what earlier runs found), as JSON and by name.
     """

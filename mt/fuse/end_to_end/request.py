@@ -18,13 +18,13 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 class Settings:
     """One way to train; every field changes numbers.
 
-    last: train only the last so many blocks of each backbone; None trains all.
+    last: train only the last N blocks of each backbone; None trains all.
     lora: train adapters of this rank in attention and MLP layers instead of the weights themselves.
     learning_rates: candidates for the rate of the last block; empty takes those of each backbone's family
     (`trainable/families.py`), which also says how rates fall from block to block.
     epochs: passes over the budget; None takes `epochs_for` its size.
     fixed: choose nothing; the first rate, and the trained network alone.
-    batch: images a step, over all accumulated parts and ranks.  dropout: of the standardised embeddings.
+    batch: images per step, over all accumulated parts and ranks.  dropout: of the standardised embeddings.
     label_smoothing: the share of each label that goes to all classes alike (Szegedy et al., CVPR 2016).
     augment: a name of `AUGMENTATIONS`, or `auto` for what fits the dataset's kind.
     train_batch_norm: batch norms learn statistics too; by default those of pretraining stay.

@@ -60,7 +60,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
             scorer = Scorer(store, cached.metrics)
             tuner = Tuner(request, folder, ranks, device, fitting=fitting, scorer=scorer, draws=draws, weights=named)
             known = _stored(questions, scorer, folder, again=request.cached.save is not None) if ranks.first else None
-            known = ranks.told(known)
+            known = ranks.broadcast(known)
             for question in questions:
                 draws.repeats(question, known.get(question.identity, {}))  # before later questions are drawn
             todo = [question for question in questions if question.identity not in known]

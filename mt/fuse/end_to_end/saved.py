@@ -138,7 +138,7 @@ class TunedModel:
         return str(self.about["task"])
 
     def predict_files(self, files: Sequence[Path], *, device: str = "auto") -> Found:
-        """Return the paths of image files and a probability a class (or label) of each, (n, K)."""
+        """Return the paths of image files and a probability per class (or label) of each, (n, K)."""
         ids = [str(file) for file in files]
         rows = LabelledRows(None, np.zeros(len(ids), np.int64), ids=ids)
         split = Split("files", rows, ImageFiles(ids, decoding=decoding_of(self.about)))
@@ -154,7 +154,7 @@ class TunedModel:
         device: str = "auto",
         without: Collection[str] = (),
     ) -> Found:
-        """Return the ids of a dataset's split, some left out, and a probability a class (or label) of each, (n, K)."""
+        """Return the ids of a dataset's split, some omitted, and a probability per class (or label) of each, (n, K)."""
         return self._predict(self._dataset(name, split, data_dir), split, device, without)
 
     def unreadable(self, name: str, split: str, *, data_dir: Path | None = None) -> tuple[list[str], dict[str, str]]:

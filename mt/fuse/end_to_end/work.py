@@ -120,7 +120,7 @@ def _no_memory(error: Exception) -> bool:
 
 
 def memory_advice(settings: Settings, machine: Machine, device: torch.device) -> str:
-    """Return the line for a batch that does not fit: the settings that need less, those already in use left out."""
+    """Return the line for a batch that does not fit: the settings that need less, those already in use omitted."""
     half, odd = divmod(machine.batch_size, 2)
     same = f"--accumulate {2 * machine.accumulate} (the same steps)" if not odd else "--accumulate 2"
     ways = [f"--batch-size {half} {same}"] * (machine.batch_size > 1)
@@ -129,5 +129,5 @@ def memory_advice(settings: Settings, machine: Machine, device: torch.device) ->
     ways += [f"--unfreeze-last {max(1, settings.last // 2) if settings.last else 2}"] * (settings.last != 1)
     return (
         f"{device} has no memory for a step on {machine.batch_size} images. Use less: {', or '.join(ways)}. "
-        "The same steps go on from the last checkpoint."
+        "The same steps resume from the last checkpoint."
     )

@@ -44,7 +44,7 @@ def open_npy(path: Path) -> Matrix:
 def load_npy(path: Path) -> Array:
     """Return a .npy file's array, mapped; Python objects in it are never unpickled.
 
-    Raises InputError for objects, and for what is no whole .npy file.
+    Raises InputError for objects, and for what is not a whole .npy file.
     """
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -238,7 +238,7 @@ def _name(where: str, entry: dict[str, Any]) -> Name:
 
 
 def _forced(where: str, entry: dict[str, Any]) -> list[int]:
-    """Return the classes that the file says were forced: the one thing about a draw that its rows do not tell."""
+    """Return the classes that the file says were forced: the one thing about a draw that its rows do not show."""
     realised = entry.get("realised", {})
     forced = realised.get("forced", []) if isinstance(realised, dict) else None
     if not isinstance(forced, list) or not all(type(number) is int for number in forced):

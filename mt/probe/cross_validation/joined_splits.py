@@ -21,7 +21,7 @@ from mt.types import MISSING, Array, CaseFeatures, LabelledRows
 
 @dataclass(frozen=True)
 class JoinedFeatures:
-    """Rows of several splits of one model's features, as one split; rows without any label are left out."""
+    """Rows of several splits of one model's features, as one split; rows without any label are omitted."""
 
     first: CaseFeatures
     rows: LabelledRows[Array]

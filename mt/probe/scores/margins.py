@@ -1,4 +1,4 @@
-"""Non-inferiority and equivalence against a reference: "not significantly worse" is no evidence of being as good.
+"""Non-inferiority and equivalence against a reference: "not significantly worse" is not evidence of being as good.
 
 With a margin D, a row is *non-inferior* where its paired difference with the reference lies above -D, and *equivalent*
 where it lies between -D and D, in the direction in which the metric is better.  Both are read off the 95 % interval of

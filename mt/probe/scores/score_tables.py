@@ -106,7 +106,7 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
 def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     """Return a score as one JSON object, with what belongs beside it.
 
-    A mean over classes comes with the score of each (null: left out of the mean), the expected calibration error with
+    A mean over classes comes with the score of each (null: omitted from the mean), the expected calibration error with
     its debiased estimate and the mean and range of a calibrated model's.
     """
     if score.metric == "ece":

@@ -264,7 +264,7 @@ class Scorer:
             if scores is None:
                 scores = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
                 self.store.add_scores(scores)
-            # The same fit may have been asked for under other names: of a dataset, or to tell two models apart.
+            # The same fit may have been asked for under other names: of a dataset, or to distinguish two models.
             pair = question.pair
             found += [
                 replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)

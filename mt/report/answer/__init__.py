@@ -1,1 +1,1 @@
-"""The answer, first: which model is best with how many labels, what fusing gains, and what cannot be told."""
+"""The answer, first: which model is best with how many labels, what fusing gains, and what cannot be concluded."""

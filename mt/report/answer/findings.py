@@ -62,7 +62,7 @@ class BudgetAnswer:
     best: the best single models, several where their means are equal; fusions where no single model is shown.
     level: other models that are not significantly worse, by max-T.  others: how many are compared with the best.
     fused: whether a fusion was fitted at this budget.  ranks: of every row that is compared, equal means share one.
-    doubts: why nothing can be told; empty where something can.
+    doubts: why nothing can be concluded; empty where something can.
     """
 
     panel: Panel
@@ -88,13 +88,13 @@ def answers(store: ScoreStore, panel: Panel) -> list[BudgetAnswer]:
 
 
 def leading(found: Sequence[BudgetAnswer]) -> BudgetAnswer:
-    """Return the answer that a dataset's sentence is made of: the fewest labels at which something can be told.
+    """Return the answer that a dataset's sentence is made of: the fewest labels at which something can be concluded.
 
-    Where nothing can be told at any budget: the fewest labels at which models are compared, else the fewest.
+    Where nothing can be concluded at any budget: the fewest labels at which models are compared, else the fewest.
     """
-    told = [one for one in found if not one.doubts]
+    conclusive = [one for one in found if not one.doubts]
     compared = [one for one in found if one.best and one.others]
-    return next(iter([*told, *compared, *found]))
+    return next(iter([*conclusive, *compared, *found]))
 
 
 def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
@@ -133,7 +133,7 @@ def _ranks(merits: Mapping[str, float]) -> dict[str, int]:
 
 
 def _doubts(models: Sequence[PanelCell], together: Mapping[str, Cell]) -> list[str]:
-    """Return why nothing can be told of these models."""
+    """Return why nothing can be concluded of these models."""
     if not together:
         return ["the score is not defined on these test cases"]
     if len(models) == 1:

@@ -16,43 +16,44 @@ Names = Mapping[str, str]  # short names by full ones
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a dataset's numbers say: the sentence, and what can or cannot be told.  told: whether anything can."""
+    """What a dataset's numbers say: the sentence, and and what can be concluded.  conclusive: whether anything can."""
 
     dataset: str
     text: str
     verdict: str
-    told: bool
+    conclusive: bool
 
 
 def sentence(found: Sequence[BudgetAnswer], names: Names) -> Sentence:
     """Return the sentence of one dataset, made of its answers at every budget."""
     one = leading(found)
     parts = [_best(one, names), *_fusing(one, names)]
-    told = [verdict(one, names), *_untold([other for other in found if other is not one])]
-    return Sentence(one.panel.title, "; ".join(parts) + ".", " ".join(told), not one.doubts)
+    verdicts = [verdict(one, names), *_inconclusive([other for other in found if other is not one])]
+    return Sentence(one.panel.title, "; ".join(parts) + ".", " ".join(verdicts), not one.doubts)
 
 
 def verdict(one: BudgetAnswer, names: Names) -> str:
-    """Return what can be told of the best model, or why nothing can."""
+    """Return what can be concluded of the best model, or why nothing can."""
     if one.doubts:
-        return f"Nothing can be told at {_labels(one)}: {'; '.join(one.doubts)}."
+        return f"Nothing can be concluded at {_labels(one)}: {'; '.join(one.doubts)}."
     best = _listed([names[cell.name] for cell in one.best])
     if len(one.best) > 1:
         return f"{best} have the same mean."
     if not one.level:
         return f"{best} is significantly better than {_all_of(one.others)}."
     level = _listed([names[name] for name in one.level]) if len(one.level) <= 3 else f"{len(one.level)} models"
-    return f"Of {one.others} other model{_s(one.others)}, {level} cannot be told apart from {best}."
+    return f"Of {one.others} other model{_s(one.others)}, {level} cannot be distinguished from {best}."
 
 
-def _untold(others: Sequence[BudgetAnswer]) -> list[str]:
-    """Return at which other budgets nothing can be told, by what speaks against it."""
+def _inconclusive(others: Sequence[BudgetAnswer]) -> list[str]:
+    """Return at which other budgets nothing can be concluded, by what speaks against it."""
     reasons: dict[tuple[str, ...], list[str]] = {}
     for one in others:
         if one.doubts:
             reasons.setdefault(one.doubts, []).append(f"{one.labels:,}")
     return [
-        f"Nothing can be told at {_listed(where)} labels: {'; '.join(doubts)}." for doubts, where in reasons.items()
+        f"Nothing can be concluded at {_listed(where)} labels: {'; '.join(doubts)}."
+        for doubts, where in reasons.items()
     ]
 
 
@@ -78,7 +79,7 @@ def _fusing(one: BudgetAnswer, names: Names) -> list[str]:
     if not one.fused:
         return ["fusing was not tried"]
     if one.gain is None:
-        return ["what fusing gains cannot be told: it shares no draws and test cases with a single model"]
+        return ["what fusing gains cannot be concluded: it shares no draws and test cases with a single model"]
     gain = one.gain
     over = f" over {names[gain.base.name]}, which the test cases chose" if gain.by_test else ""
     shown = round(gain.value, 3)
@@ -107,12 +108,12 @@ def _as_many(gain: FusionGain) -> list[str]:
         return [f"{gain.more:,} more label{_s(gain.more)} would gain as much as fusing"]
     most = gain.reached.labels - gain.base.n_labels
     if most <= 0:
-        return ["no larger budget tells how many labels would gain as much"]
+        return ["no larger budget was measured, so it is unknown how many labels would gain as much"]
     return [f"even {most:,} more label{_s(most)} would not gain as much as fusing"]
 
 
 def more(gain: FusionGain) -> str:
-    """Return the same as a cell of a table; empty where nothing is gained or no larger budget tells."""
+    """Return the same as a cell of a table; empty where nothing is gained or no larger budget was measured."""
     if gain.value <= 0 or gain.reached is None or gain.reached.sign == "≤":
         return ""
     if gain.more is not None:
@@ -187,7 +188,7 @@ def _s(number: int) -> str:
 def short_names(panels: Sequence[Panel]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Return a short name of every row, and the key to them: `concat: a + b + c` is `concat of 3`.
 
-    Several sets of equally many models are told apart by letters: `concat of 3 A`.  Rows on one model keep their names.
+    Several sets of equally many models get letters: `concat of 3 A`.  Rows on one model keep their names.
     """
     cells = {cell.name: cell for panel in panels for cell in panel.cells}
     sets = dict.fromkeys(cell.method.model for cell in cells.values() if " + " in cell.method.model)

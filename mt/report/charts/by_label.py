@@ -18,7 +18,7 @@ from mt.report.tables import number
 from mt.terminal.spreadsheet import inert
 from mt.types import MISSING
 
-LEFT_OUT = "left out"
+OMITTED = "omitted"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def by_label(panel: Panel, predicted: Sequence[Predicted]) -> SideTable | None:
     what = "label" if panel.task == "multilabel" else "class, against the rest"
     text = (
         f"ROC AUC (average precision) of each {what} at {largest}, from the first draw of the labels. "
-        "What no test case holds, or every one, has no such score and is left out of means over labels."
+        "What no test case holds, or every one, has no such score and is omitted from means over labels."
     )
     return SideTable(
         "labels", "Label by label", text, ("label", "test cases", *methods), rows, methods=methods, file=_csv(scores)
@@ -70,11 +70,11 @@ def by_label(panel: Panel, predicted: Sequence[Predicted]) -> SideTable | None:
 
 
 def _text(score: LabelScore) -> str:
-    return LEFT_OUT if math.isnan(score.auc) else f"{number(score.auc)} ({number(score.ap)})"
+    return OMITTED if math.isnan(score.auc) else f"{number(score.auc)} ({number(score.ap)})"
 
 
 def _csv(scores: Sequence[LabelScore]) -> str:
-    """Return all scores as CSV, numbers in full, nothing where a label is left out."""
+    """Return all scores as CSV, numbers in full, nothing where a label is omitted."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["method", "budget", "label", "positives", "cases", "roc_auc", "average_precision"])

@@ -41,7 +41,7 @@ _FEW = 1000  # points, below which threads cost more than they bring
 class Maps:
     """What a map may show.
 
-    points: at most so many test cases a backbone, 0 for no maps.  show_ids: names of cases as they are, else hashed.
+    points: the most test cases per backbone, 0 for no maps.  show_ids: names of cases as they are, else hashed.
     thumbnails: also small pictures, read from the datasets' images in `data_dir`.
     """
 

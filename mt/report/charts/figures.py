@@ -135,5 +135,5 @@ def records(table: Table) -> list[dict[str, Any]]:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return rows a column at a time."""
+    """Return rows, one column at a time."""
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

@@ -1,4 +1,4 @@
-"""What fusing gains: DVME less the best single model and less the concatenation, and whom its attention follows."""
+"""What fusing gains: DVME minus the best single model, and minus the concatenation, and whom its attention follows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def fusion(store: ScoreStore, panel: Panel) -> Section | None:
 
 
 def _gains(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
-    """Return a row a difference: DVME less one baseline on the same models, draws and test cases."""
+    """Return one row per difference: DVME minus one baseline on the same models, draws and test cases."""
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
     rows = []
     for cell in fused:

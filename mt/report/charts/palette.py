@@ -1,11 +1,11 @@
-"""Colours and marks that colour-blind readers tell apart, in light and in dark."""
+"""Colours and marks that colour-blind readers distinguish, in light and in dark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Okabe and Ito, "Color Universal Design", 2008; its black is left out, since pages are dark too, and its yellow, since
+# Okabe and Ito, "Color Universal Design", 2008; its black is omitted, since pages are dark too, and its yellow, since
 # they are light too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F8F8F")
 # Vega's name of a mark, and its outline for a legend of our own.

@@ -22,7 +22,7 @@ BUDGET = 4_000_000  # bytes of all pictures of a dataset
 def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budget: int = BUDGET) -> dict[str, str]:
     """Return small JPEGs of a feature file's images as data addresses by id, until `budget` bytes are spent.
 
-    Nothing where the images are not at hand; an image that cannot be read is left out.
+    Nothing where the images are not at hand; an image that cannot be read is omitted.
     """
     from mt.datasets import DatasetSettings, load_dataset
 

@@ -15,7 +15,7 @@ _KEY = (
     "[ ]: 95 % interval, of a score over test cases, of a gain over draws and test cases. Gain of fusion: minus the "
     "best single model chosen inside the budget; *: the interval excludes 0, one comparison per row, not adjusted for "
     "the number of rows. More labels: how many the single model needs beyond its own to gain as much, read off its "
-    "curve. Rank 1 is best; =: shared. ?: nothing can be told."
+    "curve. Rank 1 is best; =: shared. ?: nothing can be concluded."
 )
 
 

@@ -214,7 +214,7 @@ def _data(value: Any) -> str:
 def _policy(scripts: Any) -> str:
     """Return the page's own rule for the browser: these scripts and no others, and no network at all.
 
-    Vega compiles its expressions, hence unsafe-eval; its tooltips and sizes need inline looks.
+    Vega compiles its expressions, so it needs unsafe-eval; its tooltips and sizes need inline looks.
     """
     digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -77,7 +77,7 @@ def _rest(every: Sequence[DatasetFacts]) -> Iterator[str]:
 
 
 def _flow(facts: DatasetFacts) -> Iterator[str]:
-    """Yield the flow of cases: images listed, left out with the reason, and used."""
+    """Yield the flow of cases: images listed, omitted with the reason, and used."""
     yield from ("### Flow of cases", "")
     rows = []
     for one in facts.flow:

@@ -3,7 +3,7 @@
     python -m tests.fuse.end_to_end.resume_driver CACHE FOLDER
 
 Every try is a process of its own (forked, since importing torch each time would take longer than training).  A try is
-killed after so many steps, or before the so-manieth change of the disk, half-way through a write.
+killed after N steps, or before the Nth change of the disk, half-way through a write.
 Prints how many tries were killed.
 """
 

@@ -83,7 +83,7 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
 def test_two_processes_are_one_with_twice_the_batch(cache, tmp_path):
     one, alone, shown = result(cache, tmp_path / "one", (), 8)
     two, together, both = result(cache, tmp_path / "two", TWO, 4)
-    assert alone.identity == together.identity  # 8 images a step either way
+    assert alone.identity == together.identity  # 8 images per step either way
     assert len(shown.splitlines()) == len(both.splitlines())  # the second process prints nothing
     np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-3)
     for what in ("candidates", "shares"):
@@ -102,7 +102,7 @@ def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself():
     tensor = torch.ones(3)
     Ranks().sum_([tensor])
     assert torch.equal(tensor, torch.ones(3))
-    assert Ranks().told("x") == "x"
+    assert Ranks().broadcast("x") == "x"
 
 
 @pytest.mark.parametrize("large", [10, 1 << 24])

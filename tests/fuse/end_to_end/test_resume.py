@@ -1,4 +1,4 @@
-"""`kill -9` while training, again and again: the run that goes on ends with the weights of an uninterrupted one."""
+"""`kill -9` while training, again and again: the run that continues ends with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: accumulation, averaged weights, precision, a loss that is no number, a full memory."""
+"""The training loop: accumulation, averaged weights, precision, a loss that is not a number, a full memory."""
 
 from __future__ import annotations
 

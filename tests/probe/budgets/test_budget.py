@@ -103,7 +103,7 @@ def test_a_draw_in_groups_takes_whole_groups_and_counts_groups() -> None:
     assert len(chosen) == found.realised["n_groups"] == found.realised["n_units"] == round(0.1 * len(set(groups)))
     assert len(found.rows) == np.isin(groups, list(chosen)).sum()
     assert found.realised["groups"] == [len(set(groups[found.rows][labels[found.rows] == k])) for k in range(4)]
-    # By rows, the same dataset counts rows, and its groups are told apart from the budget.
+    # By rows, the same dataset counts rows, and its groups are distinguished from the budget.
     by_row = draw(labels, **MULTICLASS, fraction=0.1, groups=groups.tolist(), unit="row")
     assert by_row.realised["n_units"] == by_row.realised["n_rows"] == 120
     assert by_row.realised["n_groups"] == len(set(groups[by_row.rows]))

@@ -54,7 +54,7 @@ def test_95_percent_intervals_cover_and_5_percent_tests_reject_as_often_as_they_
         covered += found.low <= 0 <= found.high
         rejected += found.p <= 0.05
     assert abs(covered / N_SIMULATIONS - 0.95) <= 0.02
-    # At most nominal, but for what chance adds to the rate of so many simulations (two standard errors).
+    # At most nominal, but for what chance adds to the rate of this number of simulations (two standard errors).
     assert rejected / N_SIMULATIONS <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / N_SIMULATIONS)
 
 

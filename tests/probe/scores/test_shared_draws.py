@@ -18,7 +18,7 @@ LONG = "simclr + swav + a network with a long name + another network with a long
 
 
 def store_of(path: Path, **draws: int) -> ScoreStore:
-    """Return a store of models with so many draws each, at 10 %."""
+    """Return a store of models with `draws` draws each, at 10 %."""
     strength = {"simclr": 0.6, "swav": 0.9, "dino": 1.4}
     for model, seeds in draws.items():
         store = filled(path, models={model: strength[model]}, budgets=(0.1,), seeds=seeds)

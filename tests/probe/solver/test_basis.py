@@ -12,7 +12,7 @@ from mt.probe.solver.basis import BLOCK, SAMPLED, TALL, build_basis, sample_rows
 
 
 def steep(n: int, d: int, decades: float) -> np.ndarray:
-    """Rotated features whose directions' standard deviations fall by so many powers of ten."""
+    """Rotated features whose directions' standard deviations fall by this many powers of ten."""
     rng = np.random.default_rng(0)
     scaled = rng.standard_normal((n, d)) * np.logspace(0, -decades, d)
     return scaled @ np.linalg.qr(rng.standard_normal((d, d)))[0] + 3
@@ -78,7 +78,7 @@ def test_of_many_rows_a_sample_tells_the_scale():
 
 
 def outside_the_sample(n: int, d: int) -> np.ndarray:
-    """Return which rows of so many the sample leaves out."""
+    """Return which of `n` rows the sample omits."""
     return ~np.isin(np.arange(n), sample_rows(n, SAMPLED * d).numpy())
 
 
@@ -114,11 +114,11 @@ def test_a_direction_that_the_sample_lacks_is_seen_by_all_rows():
 def test_few_rows_are_told_by_their_inner_products_where_none_repeats(monkeypatch, repeated):
     X = steep(120, 300, 2)
     X[:repeated] = X[-1]
-    told, of_kernel = [], basis_module._of_kernel
-    monkeypatch.setattr(basis_module, "_of_kernel", lambda *given: told.append(of_kernel(*given)) or told[-1])
+    seen, of_kernel = [], basis_module._of_kernel
+    monkeypatch.setattr(basis_module, "_of_kernel", lambda *given: seen.append(of_kernel(*given)) or seen[-1])
     order = np.random.default_rng(0).permutation(120)
     basis = build_basis(X, dtype=torch.float32, device=torch.device("cpu"), order=order)
-    assert (told[0] is None) == bool(repeated)
+    assert (seen[0] is None) == bool(repeated)
     axes, centred = basis.axes.numpy(), X - X.mean(axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(119 - repeated), atol=1e-9)
     np.testing.assert_allclose(basis.design[:, :-1].numpy(), (centred @ axes)[order], rtol=1e-5, atol=1e-6)

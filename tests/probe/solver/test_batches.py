@@ -94,7 +94,7 @@ def test_memory_decides_how_many_draws_are_solved_at_once(begun, monkeypatch):
 
 
 def test_refits_on_one_basis_are_those_of_each_alone(begun):
-    """At C = 1e5 iterations go on after the first round, in a basis that is then rotated."""
+    """At C = 1e5 iterations continue after the first round, in a basis that is then rotated."""
     X, y, fold = draw(0, n=400, dim=20)
     request = LogisticRequest(X, y, CS, task="binary")
     [folded], alone = solve_folds([request], [fold]), solve_folds([request], [fold])
@@ -126,7 +126,7 @@ def test_probes_of_several_draws_are_those_of_each_alone(name):
     draws = [(LabelledRows(X, y), seed) for seed, (X, y, _) in enumerate(map(draw, range(3)))]
     X = draw(5, n=6)[0]
     draws.append((LabelledRows(X[:3], np.array([0, 1, 1])), 3))  # too few for folds: C is fixed
-    draws.append((LabelledRows(X[:4], np.ones(4, dtype=int)), 4))  # nothing to tell apart
+    draws.append((LabelledRows(X[:4], np.ones(4, dtype=int)), 4))  # nothing to distinguish
     fitting = Fitting(PROTOCOLS[name]).on("binary", 2)
     for (budget, seed), fitted in zip(draws, fit_probes(draws, fitting), strict=True):
         alone = fit_probe(budget, fitting, seed=seed)

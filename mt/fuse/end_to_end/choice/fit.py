@@ -51,7 +51,7 @@ class TunedFit:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One run: a candidate on some rows for so many epochs, `held` the rows that it is tried on."""
+    """One run: a candidate on some rows for a number of epochs, `held` the rows that it is tried on."""
 
     candidate: CandidateRates
     start: FittedDVME
@@ -128,7 +128,7 @@ class Fitter:
         work, start = self.work, None
         if work.ranks.first:
             start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
-        return work.ranks.told(start)
+        return work.ranks.broadcast(start)
 
     def _choose(self) -> tuple[CandidateRates, dict[str, float], Share]:
         """Return the candidate that wins the race, each one's held-out loss there, and the share of its training."""
