@@ -9,8 +9,8 @@ Every fit of either must come within 1e-4 of the float64 optimum.
 - Warm and given the optimum: started from our solution at the C before and given the optimum.  No user
   has either; it is printed as the lower bound of all warm starts.
 
-That optimum is interpolated, on a log scale, from a sample of the fits.  A fit that is not there after LIMIT seconds, or
-a path after PATH_LIMIT, counts as that time, so that its sums and the ratios are lower bounds.  `python -m
+That optimum is interpolated, on a log scale, from a sample of the fits.  A fit that is not there after LIMIT seconds,
+or a path after PATH_LIMIT, counts as that time, so that its sums and the ratios are lower bounds.  `python -m
 benchmarks.solver --full` times all to their end (hours), `--only NAME` takes one case, `--cpu` counts CPU seconds of
 one thread each, for a busy machine.
 """

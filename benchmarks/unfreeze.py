@@ -3,7 +3,8 @@
     python -m benchmarks unfreeze
 
 Must reach: at least 0.9 times the bare loop's images per second, for ResNet-50 at 224 pixels in batches of 8.  Ours
-takes decoded images from memory, augments, normalises, clips and steps AdamW; the bare loop is forward, loss and backward.
+takes decoded images from memory, augments, normalises, clips and steps AdamW; the bare loop is forward, loss and
+backward.
 Both run in turns, so that other work on the machine falls on both; the ratio is of the medians.
 """
 
