@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _cases() -> tuple[np.ndarray, list[list[np.ndarray]], np.ndarray]:
-    """Labels, predictions of two methods a draw, and groups, at the size of PCam's test split."""
+    """Labels, predictions of two methods per draw, and groups, at the size of PCam's test split."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, CASES)
     logits = [[rng.normal(size=CASES) + separation * y for _ in range(DRAWS)] for separation in (1.5, 1.6)]

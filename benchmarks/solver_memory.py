@@ -19,7 +19,7 @@ GROWTH = (20_000, 160_000)
 
 
 def main() -> None:
-    """Print the peak of memory over the feature matrix, and CPU seconds a row at both sizes."""
+    """Print the peak of memory over the feature matrix, and CPU seconds per row at both sizes."""
     print(f"  {machine()}; {len(CS)} C, binary, {DIM} features, float32")
     fixed, _ = measure(100)
     peak, spent = measure(PCAM_ROWS)
@@ -28,7 +28,7 @@ def main() -> None:
     row(f"peak memory at {PCAM_ROWS:,} rows / feature matrix", (peak - fixed) / matrix, reach="<= 2.5", note=note)
     few, many = (measure(rows)[1] for rows in GROWTH)
     note = f"{few:.1f} and {many:.1f} CPU s"
-    row("time a row, 160,000 / 20,000 rows", many / few * GROWTH[0] / GROWTH[1], reach="<= 1.2", note=note)
+    row("time per row, 160,000 / 20,000 rows", many / few * GROWTH[0] / GROWTH[1], reach="<= 1.2", note=note)
 
 
 def measure(rows: int) -> tuple[int, float]:

@@ -2,7 +2,7 @@
 
 Two algorithms, both deterministic in their seed and built on NumPy's PCG64 uniforms alone:
 
-- One label a row: Sainte-Laguë's order (the Webster apportionment).  The j-th row of a class of n rows comes at time
+- One label per row: Sainte-Laguë's order (the Webster apportionment).  The j-th row of a class of n rows comes at time
   (j + 1/2) / n, so each prefix holds the classes in proportion, within about one row.
 - Several labels per row, or groups of rows: iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the
   Stratification of Multi-Label Data", ECML PKDD 2011) on the label-count vector of each unit, a unit being a row or a

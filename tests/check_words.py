@@ -16,13 +16,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".py", ".md", ".html", ".js", ".yml", ".cfg", ".toml"}
-MANY = "bytes|cases|draws|files|fits|images|labels|numbers|problems|rows|values|weights"
+MANY = (
+    "batches|bytes|cases|class(?:es)?|columns?|draws|embedders?|errors?|facts?|features|files|fits|folders?|frames?|images?|"
+    "labels?|lines?|means?|methods|numbers|objects?|ones?|operations|parts|predictions?|problems|readers|regressions?|rows?|"
+    "rules?|scores?|seconds|tables?|times?|tokens?|values?|weights"
+)
 ONE = (
-    "batch|block|case|class|column|dataset|draw|epoch|file|fit|fold|group|image|label|model|patient|pixel|row|second|"
-    "slide|split|step"
+    "backbone|batch|block|case|class|column|dataset|draw|epoch|file|fit|fold|group|image|label|line|model|patient|pixel|"
+    "row|second|slide|split|stage|step"
 )
 BANNED = {
-    rf"\b({MANY}) an? ({ONE})\b(?!'| (of|takes|makes|can|may)\b)": "per",
+    rf"\b({MANY}) an? ({ONE})\b(?!'| (of|takes|makes|can|may|needs|holds|at a time)\b)": "per",
     r"(?<!there )(?<!There )(?<!whether )\b(is|are) no (?!longer\b)": "is not a, are not",
     r"\bso many\b": "the number",
     r"(?<![.`])\b[Tt]ells?\b(?!\()": "estimate, show, distinguish",

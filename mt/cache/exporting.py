@@ -38,7 +38,7 @@ def export(features: FeatureFile, target: Path, form: str) -> list[Path]:
 
 
 def columns(features: FeatureFile) -> dict[str, list[Any]]:
-    """Return what is known of each row by column name: id, label (or one a class), group, metadata.
+    """Return what is known of each row by column name: id, label (or one per class), group, metadata.
 
     A row without a label has none.  A metadata column that has one of these names gets a `column_` before it.
     """

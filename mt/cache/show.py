@@ -25,7 +25,7 @@ NO_LABEL = "(no label)"  # beside the classes: rows that lack their one label
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> None:
-    """Print one JSON object a line."""
+    """Print one JSON object per line."""
     for one in objects:
         click.echo(json.dumps(one))
 
@@ -103,7 +103,7 @@ def table(entries: Sequence[Entry]) -> None:
 
 
 def info(entry: Entry) -> None:
-    """Print what a file says of itself, one fact a line."""
+    """Print what a file says of itself, one fact per line."""
     found = details(entry)
     manifest = entry.manifest
     lines: dict[str, Any] = {

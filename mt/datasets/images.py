@@ -223,7 +223,7 @@ def _reason(error: Exception) -> tuple[Status, str]:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A source of one image a row: a file, or one frame of it.
+    """A source of one image per row: a file, or one frame of it.
 
     `absent` are the rows whose file was known to be missing at the start; `frames` holds each row's frame, from 1,
     where the rows of a dataset are frames.

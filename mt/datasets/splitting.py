@@ -50,5 +50,5 @@ def draw_splits(
 
 
 def ids_sha256(ids: Sequence[str]) -> str:
-    """Return the sha256 of the sorted ids, one a line in UTF-8: `sort ids.txt | sha256sum` in the C locale."""
+    """Return the sha256 of the sorted ids, one per line in UTF-8: `sort ids.txt | sha256sum` in the C locale."""
     return hashlib.sha256("".join(f"{id_}\n" for id_ in sorted(ids)).encode()).hexdigest()

@@ -108,7 +108,7 @@ class Embedder:
 def embedders(
     backbones: list[Backbone], device: torch.device, *, precision: str, batch_size: int
 ) -> tuple[list[Embedder], int]:
-    """Return an embedder a backbone, and the largest batch size up to `batch_size` that every one of them holds.
+    """Return an embedder per backbone, and the largest batch size up to `batch_size` that every one of them holds.
 
     One batch of zeros goes through each, so that a batch too large shows before the first file is made.
     """

@@ -145,7 +145,7 @@ class DVMEClassifier(_Fused):
 
 
 class AverageProbe(_Fused):
-    """The mean of the probabilities of one logistic regression a model, each with the penalty its folds choose.
+    """The mean of the probabilities of one logistic regression per model, each with the penalty its folds choose.
 
     Parameters
     ----------

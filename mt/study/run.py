@@ -103,7 +103,7 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
-    """Print a study's tables, one a dataset and protocol, and last where its report is."""
+    """Print a study's tables, one per dataset and protocol, and last where its report is."""
     from mt.probe.scores.oracle import with_oracle
     from mt.probe.scores.score_tables import declared_tables, judged_tables, score_tables
     from mt.probe.tables import print_tables

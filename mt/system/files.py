@@ -41,7 +41,7 @@ def cache_dir(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 def data_dir(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that holds a folder a dataset: as given, else `MT_DATA_DIR`, else `./data`."""
+    """Return the folder that holds a folder per dataset: as given, else `MT_DATA_DIR`, else `./data`."""
     return Path(given or os.environ.get("MT_DATA_DIR") or "data").expanduser().absolute()
 
 

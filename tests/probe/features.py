@@ -37,7 +37,7 @@ def seed_of(*names: str) -> list[int]:
 def embeddings_and_labels(
     dataset: str, model: str, split: str, *, n: int, dim: int, task: str, n_classes: int, signal: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, dim) float32 embeddings around a mean a class, and labels that depend on dataset and split alone."""
+    """Return (n, dim) float32 embeddings around a mean per class, and labels that depend on dataset and split alone."""
     rng = np.random.default_rng(seed_of(dataset, split))
     means = np.random.default_rng(seed_of(model)).normal(size=(n_classes, dim))
     if task == "multilabel":

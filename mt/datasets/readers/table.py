@@ -30,7 +30,7 @@ _RESERVED = ("image", "label", "split", "group", *METADATA)
 
 
 def load(request: DatasetRequest) -> Dataset:
-    """Return the images that a table lists: columns `image` and `label`, or one 0/1 column a label.
+    """Return the images that a table lists: columns `image` and `label`, or one 0/1 column per label.
 
     They are known by common names (`filename`, `diagnosis`) and by options.  Optional columns: `split` (train, val,
     test), `group` (else `patient`, `subject`, `case_id`, ... is the group, else the PatientID of DICOM files), and

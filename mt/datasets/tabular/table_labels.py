@@ -1,4 +1,4 @@
-"""The labels of a table: a column of class names, or one column of zeros and ones a label; some may be missing."""
+"""The labels of a table: a column of class names, or one column of zeros and ones per label; some may be missing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LabelCells:
     unused: Sequence[str] = field(default=())
 
     def read(self) -> Labels:
-        """Return the labels, of one column `label` or of one column a label."""
+        """Return the labels, of one column `label` or of one column per label."""
         return label_column(self) if "label" in self.columns else label_columns(self)
 
 
@@ -107,9 +107,9 @@ def label_column(cells: LabelCells) -> Labels:
 
 
 def label_columns(cells: LabelCells) -> Labels:
-    """Return the labels of one 0/1 column a label: multilabel; a single column is binary.
+    """Return the labels of one 0/1 column per label: multilabel; a single column is binary.
 
-    With `--task multiclass` (or binary, of two columns) exactly one column a row must hold the 1.  Labels that are
+    With `--task multiclass` (or binary, of two columns) exactly one column per row must hold the 1.  Labels that are
     ignored are `MISSING`.
     """
     file, task, names = cells.file, cells.settings.task, tuple(cells.columns)

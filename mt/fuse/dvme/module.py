@@ -1,6 +1,6 @@
 """Dynamic Visual Meta-Embedding: the embeddings of several models, fused by self-attention over the models.
 
-    x_m (N, d_m)  --P_m-->  t_m (N, width)              one token a model
+    x_m (N, d_m)  --P_m-->  t_m (N, width)              one token per model
     A = softmax(q k' / sqrt(width / heads))             (N, heads, M, M): what each model takes from which
     z = t + O A v                                       the residual is ours; the paper's form has none
     h = F [z_1 ... z_M] (N, width),  logits = H h       concatenated, projected, classified

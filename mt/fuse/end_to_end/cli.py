@@ -67,7 +67,7 @@ def unfrozen(command: F) -> F:
                 metavar="N",
                 help=f"Images at a time on a device.  [default: {Machine.batch_size}]",
             ),
-            click.option("--accumulate", type=int, metavar="N", help="Such batches a step.  [default: 1]"),
+            click.option("--accumulate", type=int, metavar="N", help="Such batches per step.  [default: 1]"),
             click.option(
                 "--augment",
                 metavar="NAME",

@@ -53,7 +53,7 @@ class LinearHead(nn.Module):
 
 
 class EndToEnd(nn.Module):
-    """M images (N, 3, S_m, S_m) of the same cases, one a backbone, to logits (N, outputs).
+    """M images (N, 3, S_m, S_m) of the same cases, one per backbone, to logits (N, outputs).
 
     last: train only the last N blocks of each backbone.  lora: train adapters of this rank instead of weights.
     Batch norms keep their statistics unless `train_batch_norm`.

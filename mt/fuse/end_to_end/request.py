@@ -52,7 +52,7 @@ class Settings:
 class Machine:
     """How a run computes: changes memory and time, and numbers by rounding only.
 
-    batch_size: images at a time on one device.  accumulate: such parts a step.  workers: threads that decode.
+    batch_size: images at a time on one device.  accumulate: such parts per step.  workers: threads that decode.
     memory: bytes that decoded images may take.  checkpoint_every: steps between checkpoints inside an epoch.
     """
 

@@ -101,7 +101,7 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
     """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
     if column.casefold().replace(" ", "").replace("_", "") in _PATIENTS:
-        raise InputError(f"--by {column} would make a table per patient. One prediction a patient: --level group")
+        raise InputError(f"--by {column} would make a table per patient. One prediction per patient: --level group")
     found = {name.casefold(): name for name in cases.columns} | {name: name for name in cases.columns}
     name = found.get(column, found.get(column.casefold()))
     if name is None:
