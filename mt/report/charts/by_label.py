@@ -47,7 +47,7 @@ def label_scores(panel: Panel, predicted: Sequence[Predicted]) -> list[LabelScor
 
 
 def by_label(panel: Panel, predicted: Sequence[Predicted]) -> SideTable | None:
-    """Return the table of the largest budget, a row per label and one column per method; its file holds every budget."""
+    """Return the table of the largest budget, one row per label, one column per method; its file holds every budget."""
     scores = label_scores(panel, predicted)
     if not scores:
         return None
