@@ -55,7 +55,7 @@ def measure_expected(
 ) -> Iterator[Combined]:
     """Yield one row per metric, all on the same simulations."""
     rng = np.random.default_rng(seed)
-    simulation = _Simulation(study, separation, within, rng)
+    simulation = Simulation(study, separation, within, rng)
     y, X, _ = simulation.cases(POPULATION)
     every = [simulation.predict(X, simulation.classifier()) for _ in range(classifiers)]
     truth = {name: float(np.mean([value_of(name, y, [p]) for p in every])) for name in METRICS}
@@ -82,7 +82,9 @@ def measure_expected(
 
 
 @dataclass(frozen=True)
-class _Simulation:
+class Simulation:
+    """Cases of two classes, and classifiers that a draw of the labels may end with."""
+
     study: Study
     separation: float
     within: float

@@ -171,6 +171,10 @@ def print_scores(
         _print_json(answers, compare=compare, declared=request.primary is not None)
     else:
         _print_tables(answers, compare=compare, declared=request.primary is not None)
+    if request.by is not None:
+        from mt.probe.contrasts.printed import print_subgroups
+
+        print_subgroups(answers, as_json=as_json)
     if margin:
         from mt.probe.margin_table import print_margins
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -254,20 +255,36 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
             str(pair.budget),
             f"{names[pair.a]} - {names[pair.b]}",
             str(pair.n_draws),
-            f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]",
-            f"{pair.p:.4f}",
-            f"{pair.p_holm:.4f}",
+            *_numbers(pair),
         )
         table.add_row(*map(Text, cells))  # names hold brackets, which are not markup
     out.print(table)
     for line in key:
         out.print(line, style="dim", markup=False)
+    for flag, where in _few(pairs).items():
+        out.print(f"{flag}: {', '.join(where)}.", style="bold", markup=False)
     out.print(
         "Intervals and p: draws and test groups (cases without groups) resampled together, 10,000 times; at one draw, "
         f"test groups alone. Holm: within one dataset, budget and metric, {_families(pairs)}.",
         style="dim",
     )
     out.print()
+
+
+def _numbers(pair: Comparison) -> tuple[str, str, str]:
+    """Return a difference with its interval, and both p; where there is no interval a dash stands for these."""
+    if math.isnan(pair.p):
+        return f"{pair.difference:+z.3f}", "–", "–"
+    return f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]", f"{pair.p:.4f}", f"{pair.p_holm:.4f}"
+
+
+def _few(pairs: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Return where test cases are few, by how few they are."""
+    found: dict[str, dict[str, None]] = {}
+    for pair in pairs:
+        for flag in pair.flags:
+            found.setdefault(flag[0].upper() + flag[1:], {})[pair.subject.title if pair.subject else ""] = None
+    return {flag: list(where) for flag, where in found.items()}
 
 
 def _short_pairs(out: Console, pairs: Sequence[Comparison]) -> tuple[dict[str, str], list[str]]:

@@ -45,6 +45,7 @@ class Comparison:
     independent.
     Numbers are NaN where a score is undefined; one group alone gives no interval.
     subject, budget: where the rows of a table are compared, which table and which of its columns.
+    flags: where the test cases are few, by how much.
     """
 
     a: str
@@ -63,6 +64,7 @@ class Comparison:
     n_family: int = 0
     subject: Subject | None = None
     budget: Budget | None = None
+    flags: tuple[str, ...] = ()
 
     def turned(self) -> Comparison:
         """Return the same comparison as b minus a."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -323,6 +323,20 @@ def over_cases(
 
     folds: where a draw has a model per test fold, the fold of each case, one array per draw.
     """
+    estimate, found = linearised_over_cases(metric, y, ps, groups=groups, level=level, folds=folds)
+    return estimate.value, found
+
+
+def linearised_over_cases(
+    metric: str,
+    y: ArrayLike,
+    ps: Sequence[ArrayLike],
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
+    folds: Sequence[Array] = (),
+) -> tuple[Estimate, Interval]:
+    """Return what `over_cases` returns, with the influence value of each case, None where the metric has none."""
     labels = checked(y, ps[0])[0]
     unit = units_of(len(labels), groups)
     sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level, tuple(folds))
@@ -338,7 +352,8 @@ def over_cases(
     method = found.method
     if folds and method:
         low, high, method = _of_folds(metric, value, (low, high), folds, method)
-    return value, Interval(low, high, level, method, groups is None, sample.n_units, found.reason)
+    interval = Interval(low, high, level, method, groups is None, sample.n_units, found.reason)
+    return replace(found, value=value), interval
 
 
 def _of_folds(

@@ -19,7 +19,7 @@ from mt.probe.scores import sample
 from mt.probe.scores.calibration import ece_facts
 from mt.probe.scores.comparisons import Comparison, Replicates, holm, replicate_scores
 from mt.probe.scores.metrics import METRICS, Spread, over_cases, over_draws, per_class, with_draws
-from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, fold_of, views
+from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, fold_of, too_few, views
 from mt.results.store import Score, ScoreStore
 from mt.terminal import progress
 from mt.types import Array, ScoredRows
@@ -215,7 +215,13 @@ def _folds(cases: Sequence[ScoredRows]) -> list[Array]:
 Mark = Literal["best", "tied", ""]
 RESAMPLES = 10_000
 QUICK_RESAMPLES = 1_000  # for the marks in a table: a quick answer
-_TABLES = ("subject", "budget", "p_holm", "n_family")  # what a comparison says of its table, not kept with its numbers
+_TABLES = (
+    "subject",
+    "budget",
+    "flags",
+    "p_holm",
+    "n_family",
+)  # what a comparison says of its table, not kept with its numbers
 
 
 @dataclass(frozen=True)
@@ -378,7 +384,17 @@ def _pairs(table: ScoreTable, budget: Budget, cells: dict[str, Cell], store: Sco
     if found is None:
         found = _compared(table.subject.metric, cells, store)
         store.remember(key, found)
-    return [Comparison(**numbers, subject=table.subject, budget=budget) for numbers in found]
+    flags = few_of(cells.values())
+    if table.subject.by is not None and flags:
+        few = too_few(scored(next(iter(cells.values())).scores[:1], store)[0])
+        found = [{**numbers, **dict.fromkeys(("low", "high", "p"), np.nan)} for numbers in found] if few else found
+        flags = (f"no interval: {few}",) if few else flags
+    return [Comparison(**numbers, subject=table.subject, budget=budget, flags=flags) for numbers in found]
+
+
+def few_of(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Return the flags of these cells that say how few test cases or groups there are."""
+    return tuple(sorted({flag for cell in cells for flag in cell.flags if flag.startswith("fewer than")}))
 
 
 def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from mt.results.store import Fit, Score, ScoreStore
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
+LEAST_UNITS = 5  # of a class in a subgroup: below, differences have no interval (paired tests on 2 reject 11 %)
 REVISION = 4  # of views, intervals and flags; raised whenever their numbers change
 _UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
 # Columns that --level is for, without case, spaces and underscores.
@@ -130,12 +131,26 @@ def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
     return ["constant_label" if several else "missing_class"] if lacked else []
 
 
-def _few_flags(cases: ScoredRows) -> list[str]:
-    """Return flags where there are few test groups, or few test units of the rarest class (or label value)."""
+def fewest_units(cases: ScoredRows) -> int:
+    """Return the units (groups, else cases) that hold the rarest class, or the rarest value of a label."""
     unit = units_of(len(cases.y), cases.groups)
     columns = [cases.y] if cases.y.ndim == 1 else list(cases.y.T)
     values = [(column, k) for column in columns for k in np.unique(column) if k != MISSING]
-    fewest = min((len(np.unique(unit[column == k])) for column, k in values), default=0)
+    return min((len(np.unique(unit[column == k])) for column, k in values), default=0)
+
+
+def too_few(cases: ScoredRows) -> str:
+    """Return why subgroups of so few cases are not compared: units of a class, or of all with several classes."""
+    several = cases.p.ndim == 2
+    units = len(np.unique(units_of(len(cases.y), cases.groups))) if several else fewest_units(cases)
+    kind = "cases" if cases.groups is None else "groups"
+    return f"fewer than {LEAST_UNITS} test {kind}{'' if several else ' of the rarest class'}" * (units < LEAST_UNITS)
+
+
+def _few_flags(cases: ScoredRows) -> list[str]:
+    """Return flags where there are few test groups, or few test units of the rarest class (or label value)."""
+    unit = units_of(len(cases.y), cases.groups)
+    fewest = fewest_units(cases)
     kind = "cases" if cases.groups is None else "groups"
     flags = [f"fewer than {FEW_UNITS} test {kind} of the rarest class"] if fewest < FEW_UNITS else []
     if cases.groups is not None and len(np.unique(unit)) < FEW_GROUPS:

@@ -1,0 +1,76 @@
+"""Prints differences between sets of test cases after the scores of a run: tables, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from mt.probe.contrasts.difference import Difference
+from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
+from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.score_tables import score_tables
+from mt.probe.scores.scoring import LEAST_UNITS
+from mt.results.store import ScoreStore
+
+if TYPE_CHECKING:
+    from mt.probe.run import Answers
+
+READING = (
+    "[ ] 95 % interval over test cases and draws; patients with cases on both sides are respected. { } the same for "
+    "all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. An interval that "
+    "holds 0 does not show that subgroups are served equally well. No interval below "
+    f"{LEAST_UNITS} patients (or cases) of a class on either side."
+)
+
+
+def print_subgroups(answers: Answers, *, as_json: bool) -> None:
+    """Print the differences between the subgroups that were scored."""
+    with ScoreStore(answers.store) as store:
+        found = subgroup_differences(score_tables(answers.scores, store), store)
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(one.row()))
+    elif found:
+        _print_table(found)
+
+
+def _print_table(found: Sequence[SubgroupDifference]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from mt.probe.tables import console, table_box
+
+    out = console()
+    out.print("Differences between subgroups", style="bold")
+    table = Table(box=table_box(out))
+    names = ("dataset", "metric", "budget", "row", "difference of", "units", "difference [95 %] {all together}")
+    for name in (*names, "note"):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        about = one.subject
+        where = about.title.removesuffix(f", {about.by} = None"), METRICS[about.metric].label, str(one.budget)
+        sides = f"{about.by}: {one.a} - {one.b}"
+        units = " / ".join(map(str, one.found.units))
+        table.add_row(*map(Text, (*where, one.row_name, sides, units, numbers(one), "; ".join(one.flags))))
+    out.print(table)
+    out.print(READING, style="dim", markup=False)
+    out.print()
+
+
+def numbers(one: SubgroupDifference) -> str:
+    """Return a difference with both of its intervals: `+0.030 [-0.010, +0.080] {-0.030, +0.100}`."""
+    text = with_interval(one.found)
+    low, high = one.simultaneous
+    if low == low:
+        text += f" {{{low:+z.3f}, {high:+z.3f}}}" if one.n_family > 1 else ""
+    return text + (" *" if one.shown else "")
+
+
+def with_interval(found: Difference) -> str:
+    """Return a difference with its interval: `+0.030 [-0.010, +0.080]`."""
+    if found.value != found.value:
+        return "not defined"
+    return f"{found.value:+z.3f}" + ("" if found.low != found.low else f" [{found.low:+z.3f}, {found.high:+z.3f}]")
