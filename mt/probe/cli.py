@@ -172,7 +172,7 @@ def print_scores(
     else:
         _print_tables(answers, compare=compare, declared=request.primary is not None)
     if request.by is not None:
-        from mt.probe.contrasts.printed import print_subgroups
+        from mt.probe.contrasts.contrast_tables import print_subgroups
 
         print_subgroups(answers, as_json=as_json)
     if margin:
