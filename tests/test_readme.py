@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,11 +16,18 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield the language and the text of each fenced block of a page."""
+    for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        yield fence[1], fence[2]
+
+
 def commands(page: Path) -> list[str]:
-    """Return the `mt ...` command lines of a page's shell blocks."""
-    blocks = re.findall(r"```(?:sh|console|bash)\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").split("  #")[0].strip() for line in lines if re.match(r"(\$ )?mt ", line)]
+    """Return the `mt ...` command lines of a page's blocks: `mt` itself, or by `torchrun`."""
+    shell = [text for language, text in blocks(page) if language in ("", "sh", "bash", "console")]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
+    found = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?(mt|torchrun .*-m mt) [a-z]", line)]
+    return [line.split("  #")[0].strip() for line in found]
 
 
 LINES = sorted({line for page in PAGES for line in commands(page)})
@@ -31,7 +39,7 @@ def test_a_documented_command_parses(line: str) -> None:
 
 
 def check_parses(line: str) -> None:
-    name, *rest = line.split()[1:]
+    name, *rest = line.partition("mt ")[2].split()
     assert name in COMMANDS
     command: click.Command | None = group.get_command(click.Context(group), name)
     while isinstance(command, click.Group) and rest and rest[0] in command.commands:
