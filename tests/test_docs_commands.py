@@ -73,10 +73,10 @@ def elsewhere(cache: Path) -> None:
     """Embeddings of other programs, and bags of our own features."""
     random = np.random.default_rng(0)
     write_pair(cache, "digits", "dino")
-    for part, n in (("tr", 60), ("te", 40)):
+    for part, n in (("train", 60), ("test", 40)):
         y = np.arange(n) % 2
-        np.save(f"x{part}.npy", random.normal(y[:, None], 1, (n, 6)).astype(np.float32))
-        np.save(f"y{part}.npy", y)
+        np.save(f"x{part[:2]}.npy", random.normal(y[:, None], 1, (n, 6)).astype(np.float32))
+        np.save(f"y{part[:2]}.npy", y)
     names, n_of = [], {"train": 120, "test": 80}
     for split, n in n_of.items():
         names += [f"{split}-{row}" for row in range(n)]

@@ -12,31 +12,41 @@ import numpy as np
 from mt.errors import InputError
 from mt.probe.questions import Pair
 from mt.probe.run import Features, Opening, open_cases
+from mt.terminal import progress
 from mt.types import Array, CaseFeatures, LabelledRows
 
 _SHOWN = 3  # differences that a message names
 
 
-def join_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+def join_pairs(pairs: Sequence[Pair], *, named: bool = True) -> list[Pair]:
     """Return one pair of several models for each dataset among pairs of one model each.
 
-    Raises InputError for a dataset with one model only, or with the same backbone twice.
+    named: the datasets were asked for by name.  If they were not, one with one model only is omitted with a note,
+    provided that another can be fused.  Raises InputError for a dataset with one model only, or with the same backbone twice.
     """
 
     def dataset(pair: Pair) -> tuple[str, str]:
         return pair.dataset, pair.test_dataset
 
-    return [_join(list(models)) for _, models in groupby(sorted(pairs, key=dataset), key=dataset)]
+    models = [list(found) for _, found in groupby(sorted(pairs, key=dataset), key=dataset)]
+    alone = [found[0] for found in models if len(found) == 1]
+    if alone and (named or len(alone) == len(models)):
+        raise InputError(_one_model(alone[0]))
+    for pair in alone:
+        progress.note(f"{pair.dataset} is omitted. {_one_model(pair)}")
+    return [_join(found) for found in models if len(found) > 1]
+
+
+def _one_model(pair: Pair) -> str:
+    return (
+        f"Fusion needs at least two models on '{pair.dataset}', and only '{pair.model}' has features. "
+        f"One model is a probe: mt probe --model {pair.model}; or add one: mt featurize --model dino "
+        f"--dataset {pair.dataset}"
+    )
 
 
 def _join(pairs: list[Pair]) -> Pair:
     first = pairs[0]
-    if len(pairs) == 1:
-        raise InputError(
-            f"Fusion needs at least two models on '{first.dataset}', and only '{first.model}' has features. "
-            f"One model is a probe: mt probe --model {first.model}; or add one: mt featurize --model dino "
-            f"--dataset {first.dataset}"
-        )
     backbones = [pair.train[0].fingerprints["backbone"] for pair in pairs]
     for number, backbone in enumerate(backbones):
         if backbone in backbones[:number]:

@@ -59,7 +59,7 @@ def run_fuse(request: FuseRequest) -> Answers:
         everything=request.everything,
     )
     pairs = with_bags(pairs, None, None)
-    joined = join_pairs(pairs)
+    joined = join_pairs(pairs, named=bool(request.datasets))
     check_metrics(request.metrics, joined)
     decisions = decisions_of(request.threshold, request.calibrate, request.prevalence, joined)
     draws = folded.draws if folded else source

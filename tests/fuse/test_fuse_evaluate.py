@@ -339,6 +339,16 @@ def test_datasets_of_other_content_are_not_fused(tmp_path):
         run_fuse(FuseRequest(tmp_path, fractions=[1.0]))
 
 
+def test_a_dataset_with_one_model_is_omitted_with_a_note_unless_it_is_named(tmp_path, capsys):
+    cache = _cache(tmp_path)
+    write_pair(cache, "lonely", "m1")
+    asked = FuseRequest(cache, shots=[5], seeds=1, methods=["concat"])
+    assert {score.dataset for score in run_fuse(asked).scores} == {"toy"}
+    assert "lonely is omitted. Fusion needs at least two models on 'lonely'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="at least two models on 'lonely'"):
+        run_fuse(replace(asked, datasets=["toy", "lonely"]))
+
+
 @pytest.fixture
 def saved(tmp_path):
     cache = _cache(tmp_path / "cache")
