@@ -22,7 +22,9 @@ def join_pairs(pairs: Sequence[Pair], *, named: bool = True) -> list[Pair]:
     """Return one pair of several models for each dataset among pairs of one model each.
 
     named: the datasets were asked for by name.  If they were not, one with one model only is omitted with a note,
-    provided that another can be fused.  Raises InputError for a dataset with one model only, or with the same backbone twice.
+    provided that another can be fused.
+
+    Raises InputError for a dataset with one model only, or with the same backbone twice.
     """
 
     def dataset(pair: Pair) -> tuple[str, str]:
