@@ -175,6 +175,10 @@ def print_scores(
         from mt.probe.contrasts.contrast_tables import print_subgroups
 
         print_subgroups(answers, as_json=as_json)
+    if request.test_dataset is not None:
+        from mt.probe.contrasts.contrast_tables import print_drops
+
+        print_drops(request, answers, as_json=as_json)
     if margin:
         from mt.probe.margin_table import print_margins
 

@@ -68,11 +68,12 @@ def write_features(
     ids: list[str] | None = None,
     content: str = "",
     shuffled: bool = False,
+    hashes: list[bytes] | None = None,
     **manifest: Any,
 ) -> Path:
     """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint.
 
-    shuffled: the same rows in another order.
+    shuffled: the same rows in another order.  hashes: what each row's image is known by, 16 bytes each.
     """
     made = embeddings_and_labels(dataset, model, split, n=n, dim=dim, task=task, n_classes=n_classes, signal=signal)
     embeddings = made[0] if embeddings is None else embeddings
@@ -111,7 +112,7 @@ def write_features(
     embeddings, rows = rows.X, rows.with_features(None)
     path = feature_path(cache, dataset, split, model, fingerprints["file"])
     with FeatureWriter.open(
-        path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, existing=Existing(overwrite=True)
+        path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, existing=Existing(overwrite=True), content=hashes
     ) as writer:
         for block in list(writer.missing):
             part = slice(block * BLOCK, (block + 1) * BLOCK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,8 @@ from mt.probe.scores.scoring import LEAST_UNITS
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
+    from mt.probe.contrasts.external import Drop
+    from mt.probe.request import ProbeRequest
     from mt.probe.run import Answers
 
 READING = (
@@ -23,6 +26,12 @@ READING = (
     "all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. An interval that "
     "holds 0 does not show that subgroups are served equally well. No interval below "
     f"{LEAST_UNITS} patients (or cases) of a class on either side."
+)
+
+
+OF_DROPS = (
+    "internal - external: the same draws and recipe, tested on the test split of the training dataset and on the other "
+    "one. [ ] 95 % interval over both sets of test cases, taken as independent, and over draws."
 )
 
 
@@ -74,3 +83,61 @@ def with_interval(found: Difference) -> str:
     if found.value != found.value:
         return "not defined"
     return f"{found.value:+z.3f}" + ("" if found.low != found.low else f" [{found.low:+z.3f}, {found.high:+z.3f}]")
+
+
+def print_drops(request: ProbeRequest, answers: Answers, *, as_json: bool) -> None:
+    """Print what scores lose on the test dataset, and which images and patients both datasets hold.
+
+    The same fits are scored on the test split of their own dataset too: from the store, or by fitting once more.
+    """
+    from mt.cache.catalog import Catalog
+    from mt.errors import MtError
+    from mt.probe.contrasts.external import drops, overlaps
+    from mt.probe.run import run_probe
+    from mt.probe.scores.declared import metrics_asked
+    from mt.terminal import progress
+
+    plain = replace(request, metrics=metrics_asked(request), primary=None, by=None, save=None, threshold=None)
+    plain = replace(plain, prevalence=None)
+    external = answers if request.by is None else run_probe(plain)
+    trained = tuple(dict.fromkeys(score.dataset.partition("@")[0] for score in external.scores))
+    try:
+        internal = run_probe(replace(plain, test_dataset=None, datasets=request.datasets or trained))
+    except MtError as error:
+        progress.note(f"No comparison with an internal test: {error}")
+        return
+    progress.note(f"internal test: {internal.n_stored} scores from the store, {internal.n_fitted} fitted")
+    entries = Catalog(request.cache_dir, request.files).entries(everything=True)
+    shared = overlaps(external.scores, internal.scores, entries)
+    with ScoreStore(answers.store) as store:
+        found = drops(external.scores, internal.scores, store)
+    if as_json:
+        for row in [*(one.row() for one in found), *(one.row() for one in shared)]:
+            click.echo(json.dumps(row))
+        return
+    _print_drops(found, [one.said for one in shared if one.said])
+
+
+def _print_drops(found: Sequence[Drop], shared: Sequence[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from mt.probe.tables import console, table_box
+
+    out = console()
+    if found:
+        out.print("Internal and external test", style="bold")
+        table = Table(box=table_box(out))
+        columns = ("datasets", "metric", "budget", "row", "internal", "external", "internal - external [95 %]", "note")
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for one in found:
+            about, found_one = one.subject, one.found
+            where = f"{about.dataset} - {about.test_dataset}", METRICS[about.metric].label, str(one.budget)
+            scores = f"{found_one.a:.3f}", f"{found_one.b:.3f}", with_interval(found_one)
+            table.add_row(*map(Text, (*where, one.row_name, *scores, "; ".join(one.flags))))
+        out.print(table)
+        out.print(OF_DROPS, style="dim", markup=False)
+    for line in shared:
+        out.print(line, style="bold", markup=False)
+    out.print()

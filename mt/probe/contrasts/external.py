@@ -1,0 +1,183 @@
+"""Internal against external tests: what scores lose on another dataset, and which images and patients are in both.
+
+Both scores are of the same draws and recipe.  The two test sets are taken as independent samples, so the variances of
+their scores add; draws are shared, so the difference of each draw counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mt.cache.names import digest
+from mt.probe.contrasts.difference import REVISION, Difference, difference
+from mt.probe.questions import Budget
+from mt.probe.scores.score_tables import row_name, scored
+from mt.probe.scores.scoring import LEVEL, Subject
+from mt.probe.scores.scoring import REVISION as OF_VIEWS
+from mt.results.store import Score, ScoreStore
+from mt.types import FEW_UNITS, LabelledRows, ScoredRows
+
+if TYPE_CHECKING:
+    from mt.cache.catalog import Entry
+
+INTERNAL, EXTERNAL = "internal", "external"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A row's score on the internal test split minus its score on the external one, at one budget.
+
+    subject: of the external test.
+    """
+
+    subject: Subject
+    budget: Budget
+    row_name: str
+    found: Difference
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader should know: few cases, or the reason why there is no interval."""
+        if self.found.reason:
+            return (f"no interval: {self.found.reason}",)
+        few = min(self.found.units) < FEW_UNITS
+        kind = "cases" if self.found.independent else "groups"
+        return (f"fewer than {FEW_UNITS} test {kind} of the rarest class",) if few else ()
+
+    def row(self) -> dict[str, Any]:
+        """Return it as one flat JSON object; a number that is undefined is null."""
+        found = self.found
+        numbers = {
+            INTERNAL: found.a,
+            EXTERNAL: found.b,
+            "difference": found.value,
+            "low": found.low,
+            "high": found.high,
+        }
+        return {
+            "drop": f"{self.subject.dataset} - {self.subject.test_dataset}",
+            "row": self.row_name,
+            **{name: value for name, value in vars(self.subject).items() if name not in ("by", "subgroup")},
+            **vars(self.budget),
+            **{name: None if value != value else value for name, value in numbers.items()},
+            "n_draws": found.n_draws,
+            "units": list(found.units),
+            "independent": found.independent,
+            "flags": list(self.flags),
+        }
+
+
+def drops(external: Iterable[Score], internal: Iterable[Score], store: ScoreStore) -> list[Drop]:
+    """Return what every row loses at every budget, on the draws that both tests have."""
+    there = {_place(score): score for score in internal if score.by is None and score.test_dataset == score.dataset}
+    rows: dict[tuple[Subject, Budget, str], list[tuple[Score, Score]]] = {}
+    for score in external:
+        own = there.get(_place(score))
+        if score.by is None and score.test_dataset != score.dataset and own and _same_draw(own, score, store):
+            place = Subject.of(score), Budget(score.fraction, score.shots), row_name(score)
+            rows.setdefault(place, []).append((own, score))
+    return [Drop(*place, _kept(_distinct(pairs), store)) for place, pairs in rows.items()]
+
+
+def _place(score: Score) -> tuple[Any, ...]:
+    """Return what both scores of a fit have in common."""
+    how = row_name(score), score.protocol, score.solver, score.select, score.metric, score.level
+    return score.dataset, *how, score.fraction, score.shots, score.seed
+
+
+def _same_draw(a: Score, b: Score, store: ScoreStore) -> bool:
+    one, other = store.fit(a.fit), store.fit(b.fit)
+    return one.pool == other.pool and np.array_equal(one.rows, other.rows)
+
+
+def _distinct(pairs: list[tuple[Score, Score]]) -> list[tuple[Score, Score]]:
+    """Return one draw where all took every row."""
+    return pairs[:1] if all(score.realised.get("everything") for _, score in pairs) else pairs
+
+
+def _kept(pairs: Sequence[tuple[Score, Score]], store: ScoreStore) -> Difference:
+    """Return a difference from the store, or compute and keep it."""
+    names = [[own.identity, other.identity] for own, other in pairs]
+    key = digest({"drop": names, "confidence": LEVEL, "revisions": [REVISION, OF_VIEWS]})
+    kept = store.recall(key)
+    if kept is None:
+        sides = (scored([own for own, _ in pairs], store), scored([other for _, other in pairs], store))
+        a, b = ([_told_apart(cases, name) for cases in side] for side, name in zip(sides, "ab", strict=True))
+        kept = vars(difference(pairs[0][1].metric, a, b))
+        store.remember(key, kept)
+    return Difference(**{**kept, "units": tuple(kept["units"])})
+
+
+def _told_apart(cases: ScoredRows, dataset: str) -> ScoredRows:
+    """Return the cases with groups that no other dataset has: the same name is another patient there."""
+    groups = None if cases.groups is None else [f"{dataset} {group}" for group in cases.groups]
+    return ScoredRows(LabelledRows(None, cases.y, groups), cases.p, cases.flags, cases.fold)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Test images of one dataset that another dataset holds too, by content, and names of groups that both have.
+
+    images: None where the content of images is not known.  groups: None where no groups are known.
+    """
+
+    dataset: str
+    test_dataset: str
+    split: str
+    images: int | None
+    groups: int | None
+
+    @property
+    def said(self) -> str:
+        """In words, with what it means; empty where nothing is shared."""
+        where = f"the {self.split} split of {self.dataset}"
+        if self.images is None:
+            return (
+                f"Whether images of {self.test_dataset} are also in {where} is not known: they have no content hashes."
+            )
+        parts = [f"{self.images:,} images (the same content)"] if self.images else []
+        parts += [f"{self.groups:,} names of patients or groups"] if self.groups else []
+        if not parts:
+            return ""
+        what = "they were trained on" if self.split == "train" else "the two tests are not independent"
+        return f"The test split of {self.test_dataset} shares {' and '.join(parts)} with {where}: {what}."
+
+    def row(self) -> dict[str, Any]:
+        """Return it as one JSON object."""
+        return {"overlap": f"{self.test_dataset} in {self.dataset}", **vars(self)}
+
+
+def overlaps(external: Iterable[Score], internal: Iterable[Score], entries: Iterable[Entry]) -> list[Overlap]:
+    """Return what the external test split shares with the train and the internal test split of each dataset."""
+    files = {str(entry.fingerprints.get("file")): entry for entry in entries}
+    tests = {score.dataset: files.get(_file(score, "test")) for score in internal}
+    found: dict[tuple[str, str, str], Overlap] = {}
+    for score in external:
+        ours = {"train": files.get(_file(score, "train")), "test": tests.get(score.dataset)}
+        theirs = files.get(_file(score, "test"))
+        for split, own in ours.items():
+            place = score.dataset, score.test_dataset, split
+            if place not in found and own is not None and theirs is not None:
+                found[place] = Overlap(*place, *_shared(own, theirs))
+    return list(found.values())
+
+
+def _file(score: Score, split: str) -> str:
+    return str(score.fingerprints[split][0]["file"])
+
+
+def _shared(own: Entry, other: Entry) -> tuple[int | None, int | None]:
+    ours, theirs = own.open(), other.open()
+    known, asked = set(_contents(ours.content)), _contents(theirs.content)
+    images = sum(content in known for content in asked) if known and asked else None
+    groups = None if ours.groups is None or theirs.groups is None else len(set(ours.groups) & set(theirs.groups))
+    return images, groups
+
+
+def _contents(content: Any) -> list[bytes]:
+    """Return the known hashes of images, as bytes."""
+    return [] if content is None else [row.tobytes() for row in np.asarray(content) if row.any()]
