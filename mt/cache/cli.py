@@ -104,7 +104,7 @@ def cache() -> None:
 def list_(selected: Selection, as_json: bool) -> None:
     """List the feature files, by dataset, split and model.
 
-    Superseded, limited and random-weight files are not used unless asked for, and not listed without --everything.
+    Superseded, limited and random-weight files are listed with --everything only; other commands use them with it only.
     """
     if as_json:
         show.json_lines(map(show.facts, selected.entries))
@@ -177,7 +177,7 @@ def remove(selected: Selection, yes: bool, as_json: bool) -> None:
 
 @cache.command(epilog="Example: mt cache prune --dry-run")
 @options.cache_dir
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @options.as_json
 def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
     """Remove superseded, limited and random-weight files, and what killed runs left behind."""

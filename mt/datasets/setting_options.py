@@ -63,7 +63,7 @@ _OPTIONS = (
     click.option(
         "--separator",
         metavar="NAME",
-        help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: found out]",
+        help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: detected]",
     ),
     click.option("--image-column", metavar="NAME", help="For table:, the images.  [default: image, filename, ...]"),
     click.option(

@@ -84,7 +84,7 @@ class BatchSize(click.ParamType[int | None]):
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="How long to wait for another writer.  [default: 0]",
+    help="Seconds to wait for another writer.  [default: 0]",
 )
 @options.as_json
 def featurize(

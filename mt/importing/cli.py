@@ -49,7 +49,7 @@ from mt.types import TASKS, Task
 @click.option("--missing-group", type=click.Choice(["own"]), help="What a row without a patient is.")
 @click.option("--uncertain", type=click.Choice(["ignore", "0", "1"]), help="What -1 in a label column means.")
 @click.option("--blank", type=click.Choice(["ignore", "0"]), help="What an empty label cell means.")
-@click.option("--shared", is_flag=True, help="Leave out ids that lack embeddings or labels.")
+@click.option("--shared", is_flag=True, help="Omit ids that lack embeddings or labels.")
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),

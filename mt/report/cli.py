@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     default=2000,
     show_default=True,
     metavar="N",
-    help="Test cases on each embedding map, at most 50,000 a dataset; 0 draws none.",
+    help="Test cases on each embedding map, at most 50,000 per dataset; 0 draws none.",
 )
 @click.option(
     "--methods-text",
     is_flag=True,
     help="Write methods.md, references.bib and table 1 to the folder, as a paper needs them, and no page.",
 )
-@click.option("--show-ids", is_flag=True, help="Show the names of cases; they are hashed otherwise.")
+@click.option("--show-ids", is_flag=True, help="Show the names of cases; by default they are hashed.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
 @options.data_dir
 @options.as_json

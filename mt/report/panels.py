@@ -217,14 +217,14 @@ def _found(
         and (only is None or score.identity in only)
     ]
     if not scores and not datasets:
-        raise InputError(f"No scores in {store.path}. Make some: mt probe")
+        raise InputError(f"No scores in {store.path}. Make them: mt probe")
     found = experiments(scores, origins)
     for name in datasets:
         if not any(_is_of(one, name) for one in found):
             there = ", ".join(sorted({one.dataset for one in found})) or "none"
             raise InputError(
                 f"No scores of dataset '{name}' in {store.path}. There are: {there}. "
-                f"Make some: mt probe --dataset {shlex.quote(name)}"
+                f"Make them: mt probe --dataset {shlex.quote(name)}"
             )
     return among(one for one in found if any(_is_of(one, name) for name in datasets)) if datasets else found
 

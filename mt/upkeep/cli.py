@@ -61,7 +61,7 @@ def upgrade(context: click.Context, selected: Selection, data_dir: str | None, a
 @options.cache_dir
 @options.scores
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @options.as_json
 def forget(
     ids: tuple[str, ...],

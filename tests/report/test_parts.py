@@ -263,9 +263,9 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
 def test_asking_for_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     from mt.results.store import ScoreStore
 
-    with pytest.raises(InputError, match=r"No scores in .* Make some: mt probe"):
+    with pytest.raises(InputError, match=r"No scores in .* Make them: mt probe"):
         collect(ScoreStore(tmp_path / "none.sqlite"))
     with pytest.raises(
-        InputError, match=r"No scores of dataset 'x' .* There are: pcam\. Make some: mt probe --dataset x"
+        InputError, match=r"No scores of dataset 'x' .* There are: pcam\. Make them: mt probe --dataset x"
     ):
         collect(filled(tmp_path / "s.sqlite", seeds=1), datasets=["x"])

@@ -67,7 +67,7 @@ def unfrozen(command: F) -> F:
                 metavar="N",
                 help=f"Images at a time on a device.  [default: {Machine.batch_size}]",
             ),
-            click.option("--accumulate", type=int, metavar="N", help="Such batches per step.  [default: 1]"),
+            click.option("--accumulate", type=int, metavar="N", help="Batches per optimizer step.  [default: 1]"),
             click.option(
                 "--augment",
                 metavar="NAME",
@@ -105,12 +105,12 @@ def unfrozen(command: F) -> F:
                 metavar="DIR",
                 help="Folder of checkpoints.  [default: beside the score database]",
             ),
-            click.option("--workers", type=int, help="Threads that decode images.  [default: one a core]"),
+            click.option("--workers", type=int, help="Threads that decode images.  [default: one per core]"),
             click.option(
                 "--memory",
                 type=options.MemoryAmount(),
                 metavar="AMOUNT",
-                help=f"Keep decoded images up to here: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]",
+                help=f"Memory for decoded images: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]",
             ),
             click.option(
                 "--weights",
