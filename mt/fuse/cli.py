@@ -16,7 +16,7 @@ from mt.system.device import device_options
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
-    from mt.probe.run import Answers
+    from mt.probe.request import Answers
 
 
 @click.command(epilog="Example: mt fuse --model simclr --model swav --model dino --dataset pcam --fraction 0.01")

@@ -18,7 +18,7 @@ from mt.results.store import ScoreStore
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mt.probe.run import Answers
+    from mt.probe.request import Answers
 
 
 def print_fusion(study: Answers, *, declared: bool = False) -> None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mt.probe.budgets.draw import folds as folds
     from mt.probe.estimator import LogisticProbe as LogisticProbe
     from mt.probe.protocols import PROTOCOLS as PROTOCOLS
+    from mt.probe.request import Answers as Answers
     from mt.probe.request import ProbeRequest as ProbeRequest
-    from mt.probe.run import Answers as Answers
     from mt.probe.run import run_probe as run_probe
     from mt.probe.saved import load_probe as load_probe
     from mt.probe.scores.calibration import calibration as calibration
@@ -30,8 +30,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "budgets.draw": ["Draw", "draw", "folds"],
         "estimator": ["LogisticProbe"],
         "protocols": ["PROTOCOLS"],
-        "request": ["ProbeRequest"],
-        "run": ["Answers", "run_probe"],
+        "request": ["Answers", "ProbeRequest"],
+        "run": ["run_probe"],
         "saved": ["load_probe"],
         "scores.calibration": ["calibration"],
         "scores.metrics": ["METRICS", "Metric", "interval"],

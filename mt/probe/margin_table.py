@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from mt.probe.request import Margin
-from mt.probe.run import Answers
+from mt.probe.request import Answers, Margin
 from mt.probe.scores.margins import MarginTest, margin_tests
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import score_tables

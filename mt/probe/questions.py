@@ -17,6 +17,7 @@ from mt.cache.names import bare_name, digest, is_named, typed
 from mt.errors import CacheError, InputError
 from mt.probe.labelled import has_labels
 from mt.terminal import progress
+from mt.types import TEST_BY_FOLDS
 
 ATTENTION = "attention"  # the pooling that is fitted: mt.probe.methods.attention
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
@@ -242,6 +243,14 @@ def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> li
     if without:
         progress.note(f"Left out: {why}")
     return kept
+
+
+def suggest_folds(pairs: Sequence[Pair]) -> None:
+    """Say in one line per dataset what its features say of test folds: that it is small, and has no test split."""
+    said = [(pair.dataset, line) for pair in pairs for line in pair.train[0].manifest.get("warnings", ())]
+    for dataset, line in dict.fromkeys(said):
+        if TEST_BY_FOLDS in line:
+            progress.note(f"{dataset}: {line}")
 
 
 def _has(kept: Sequence[Pair], pair: Pair) -> bool:

@@ -1,4 +1,4 @@
-"""What `mt probe` asks; imports nothing heavy."""
+"""What `mt probe` asks and what it answers; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mt.errors import InputError
+
+if TYPE_CHECKING:
+    from mt.probe.decisions.decided import Decisions
+    from mt.results.store import Score
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,20 @@ class ProbeRequest:
                 "--calibrate": self.calibrate,
             },
         )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The scores that were asked for, in the order of the questions, and where they came from.
+
+    decisions: the thresholds and the scaling that were asked for.
+    """
+
+    scores: list[Score]
+    n_fitted: int
+    n_stored: int
+    store: Path
+    decisions: Decisions | None = None
 
 
 class Foldable(Protocol):

@@ -28,8 +28,8 @@ from mt.probe.method_settings import Propagate
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.methods.propagation import UnlabelledPool
 from mt.probe.protocols import Fitted, Fitting, get_protocol
-from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, with_bags
-from mt.probe.request import Foldable, ProbeRequest
+from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, suggest_folds, with_bags
+from mt.probe.request import Answers, Foldable, ProbeRequest
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.declared import declare_primary, metrics_asked
 from mt.probe.scores.sample import collapsed
@@ -37,7 +37,7 @@ from mt.probe.scores.scoring import Scorer, View, check_metrics
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
 from mt.terminal import progress
-from mt.types import MISSING, TEST_BY_FOLDS, Array, CaseFeatures, LabelledRows
+from mt.types import MISSING, Array, CaseFeatures, LabelledRows
 
 if TYPE_CHECKING:
     from mt.probe.cross_validation.fold_answers import CrossValidation
@@ -45,20 +45,6 @@ if TYPE_CHECKING:
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The scores that were asked for, in the order of the questions, and where they came from.
-
-    decisions: the thresholds and the scaling that were asked for.
-    """
-
-    scores: list[Score]
-    n_fitted: int
-    n_stored: int
-    store: Path
-    decisions: Decisions | None = None
 
 
 def ask(
@@ -114,13 +100,21 @@ def _answered(
             waiting = None
 
 
-def run_probe(request: ProbeRequest) -> Answers:
-    """Probe cached features: every model of every dataset, at every budget, for every seed.
+@dataclass(frozen=True)
+class Planned:
+    """What a request asks, before anything is fitted.  folded: its test folds, if they are asked for."""
 
-    Raises InputError, CacheError and FitError.
-    """
-    if request.primary:
-        request = replace(request, metrics=metrics_asked(request))
+    cache: Path
+    pairs: list[Pair]
+    questions: list[Question]
+    draws: DrawSource
+    fitting: Fitting
+    decisions: Decisions | None
+    folded: CrossValidation | None
+
+
+def plan_probe(request: ProbeRequest) -> Planned:
+    """Return what a request asks; no feature is read.  Raises InputError and CacheError."""
     drawn_to = Path(request.draw_file) if request.draw_file else None
     ours = request.draw == "stratified" and drawn_to is None
     draws = DrawSource() if ours else draw_source(request.draw, drawn_to)
@@ -141,7 +135,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     if request.pool == ATTENTION:
         check_protocol(recipe)
     if folded is None and not request.test_dataset:
-        _suggest_folds(pairs)
+        suggest_folds(pairs)
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
@@ -156,19 +150,31 @@ def run_probe(request: ProbeRequest) -> Answers:
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
-    with ScoreStore(files.scores_path(request.scores, cache)) as store:
+    return Planned(cache, pairs, questions, draws, fitting, decisions, folded)
+
+
+def run_probe(request: ProbeRequest) -> Answers:
+    """Probe cached features: every model of every dataset, at every budget, for every seed.
+
+    Raises InputError, CacheError and FitError.
+    """
+    if request.primary:
+        request = replace(request, metrics=metrics_asked(request))
+    planned = plan_probe(request)
+    questions, draws, decisions, folded = planned.questions, planned.draws, planned.decisions, planned.folded
+    with ScoreStore(files.scores_path(request.scores, planned.cache)) as store:
         if request.primary:
-            declare_primary(request, pairs, store)
+            declare_primary(request, planned.pairs, store)
         metrics = decisions.shown(request.metrics) if decisions else request.metrics
         scorer = Scorer(store, metrics, View(request.level, request.by))
         decider = decisions.decider(store) if decisions else None
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
-        prober: Answering = Prober(fitting, store, draws, folder, decider=decider)
+        prober: Answering = Prober(planned.fitting, store, draws, folder, decider=decider)
         if folded:
-            prober = folded.answering(store, partial(Prober, fitting, opened=folded.opened))
+            prober = folded.answering(store, partial(Prober, planned.fitting, opened=folded.opened))
         answers = ask_decided(questions, prober, scorer, draws, decider, again=folder is not None)
-        if drawn_to and not drawn_to.exists():
-            save_draws(drawn_to, questions, draws, store)
+        if request.draw_file and not Path(request.draw_file).exists():
+            save_draws(Path(request.draw_file), questions, draws, store)
         return answers
 
 
@@ -218,14 +224,6 @@ def ask_decided(
         n_fitted=answers.n_fitted + scaled.n_fitted,
         n_stored=answers.n_stored + scaled.n_stored,
     )
-
-
-def _suggest_folds(pairs: Sequence[Pair]) -> None:
-    """Say in one line per dataset what its features say of test folds: that it is small, and has no test split."""
-    said = [(pair.dataset, line) for pair in pairs for line in pair.train[0].manifest.get("warnings", ())]
-    for dataset, line in dict.fromkeys(said):
-        if TEST_BY_FOLDS in line:
-            progress.note(f"{dataset}: {line}")
 
 
 def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import FeaturizeRequest
     from mt.fuse.request import FuseRequest
-    from mt.probe import run
+    from mt.probe.request import Answers
     from mt.report.writing import WrittenReport
     from mt.results.store import Score
     from mt.study.study_file import StudyFile
@@ -256,7 +256,7 @@ def _fine_tuned(study: StudyFile) -> list[tuple[str, ...]]:
     return [*((model,) for model in study.models), *([study.models] if "dvme" in study.methods else [])]
 
 
-def _outcome(ran: run.Answers) -> StepOutcome:
+def _outcome(ran: Answers) -> StepOutcome:
     return StepOutcome(f"{ran.n_fitted} fitted, {ran.n_stored} stored", ran.scores)
 
 

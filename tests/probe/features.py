@@ -11,8 +11,8 @@ import numpy as np
 from mt.cache.catalog import feature_path
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import digest
-from mt.probe.request import ProbeRequest
-from mt.probe.run import Answers, run_probe
+from mt.probe.request import Answers, ProbeRequest
+from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
 from mt.types import LabelledRows
 

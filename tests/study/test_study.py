@@ -22,7 +22,7 @@ from mt.featurize.request import FeaturizeRequest
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import rows_of
-from mt.probe.run import Answers
+from mt.probe.request import Answers
 from mt.report.cli import report
 from mt.results.store import ScoreStore
 from mt.study.cli import study as command

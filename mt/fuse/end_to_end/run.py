@@ -21,8 +21,8 @@ from mt.fuse.run import draws_of, run_fuse
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
-from mt.probe.request import ProbeRequest
-from mt.probe.run import Answers, ask, run_probe
+from mt.probe.request import Answers, ProbeRequest
+from mt.probe.run import ask, run_probe
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import files

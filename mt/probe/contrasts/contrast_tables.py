@@ -18,8 +18,7 @@ from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
     from mt.probe.contrasts.external import Drop
-    from mt.probe.request import ProbeRequest
-    from mt.probe.run import Answers
+    from mt.probe.request import Answers, ProbeRequest
 
 READING = (
     "[ ] 95 % interval over test cases and draws; patients with cases on both sides are respected. { } the same for "

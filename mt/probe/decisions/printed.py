@@ -14,7 +14,7 @@ from mt.probe.scores.comparisons import Comparison
 from mt.results.store import ScoreStore
 
 if TYPE_CHECKING:
-    from mt.probe.run import Answers
+    from mt.probe.request import Answers
 
 
 def print_decisions(answers: Answers, *, as_json: bool, compared: bool = False) -> None:

@@ -12,7 +12,7 @@ from mt.errors import InputError
 from mt.probe.decisions.achieved import Achieved, achieved
 from mt.probe.decisions.gains import gains
 from mt.probe.decisions.out_of_fold import BudgetTask, OutOfFold, cross_fitted
-from mt.probe.run import Answers
+from mt.probe.request import Answers
 from mt.types import Array, LabelledRows
 from tests.probe.features import probed, store_of, write_features
 
