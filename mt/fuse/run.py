@@ -18,12 +18,11 @@ from mt.probe.budgets.draw import Asked, DrawSource
 from mt.probe.budgets.random_draws import draw_source
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Budget, Pair, Question, find_pairs, with_bags
-from mt.probe.request import Answers
+from mt.probe.request import Answers, decisions_of
 from mt.probe.run import (
     Answering,
     Prober,
     ask_decided,
-    decisions_of,
     folded_of,
 )
 from mt.probe.saved import ModelFolder

@@ -80,6 +80,11 @@ if TYPE_CHECKING:
 @options.cache_dir
 @options.scores
 @options.everything
+@click.option(
+    "--memory",
+    type=options.MemoryAmount(),
+    help="Read larger features from disk in every step: 4, 4GB, 512MB.  [default: what is free]",
+)
 @device_options
 @options.as_json
 def probe(
@@ -113,6 +118,7 @@ def probe(
     cache_dir: str | None,
     scores: str | None,
     everything: bool,
+    memory: int | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -154,6 +160,7 @@ def probe(
         threshold=threshold,
         prevalence=prevalence,
         calibrate=calibrate,
+        memory=memory,
     )
     given = margin is not None or reference is not None
     print_scores(request, as_json=as_json, compare=compare, margin=Margin.of(margin, reference) if given else None)

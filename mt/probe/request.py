@@ -12,6 +12,7 @@ from mt.errors import InputError
 
 if TYPE_CHECKING:
     from mt.probe.decisions.decided import Decisions
+    from mt.probe.questions import Pair
     from mt.results.store import Score
 
 
@@ -35,6 +36,7 @@ class ProbeRequest:
     everything: use superseded, limited and random-weight features too.
     threshold: the rule that chooses one on out-of-fold scores: "youden", "sensitivity:0.95", "specificity:0.95" or
     "cost:10".  prevalence: of another population, for its predictive values.
+    memory: bytes that features may take; larger ones are read chunk by chunk.  None: what is free.
     calibrate: also score probabilities scaled by "temperature" or "platt", fitted out of fold.
     """
 
@@ -66,6 +68,7 @@ class ProbeRequest:
     threshold: str | None = None
     prevalence: float | None = None
     calibrate: str | None = None
+    memory: int | None = None
 
     def checked_folds(self) -> int:
         """Return the number of test folds.  Raises InputError for options that do not go with them."""
@@ -157,3 +160,17 @@ class Margin:
         if not size > 0:
             raise InputError(f"--margin is above 0, in the metric's unit (0.02 in ROC AUC), got {size:g}.")
         return cls(size, reference)
+
+
+def decisions_of(
+    threshold: str | None, calibrate: str | None, prevalence: float | None, pairs: Sequence[Pair]
+) -> Decisions | None:
+    """Return the thresholds and the scaling that are asked for, None without.  Raises InputError."""
+    if (threshold, calibrate, prevalence) == (None, None, None):
+        return None
+    from mt.probe.decisions.decided import Decisions
+
+    found = Decisions.of(threshold, calibrate, prevalence)
+    if found is not None:
+        found.check(pairs)
+    return found

@@ -29,7 +29,7 @@ from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_atten
 from mt.probe.methods.propagation import UnlabelledPool
 from mt.probe.protocols import Fitted, Fitting, get_protocol
 from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, suggest_folds, with_bags
-from mt.probe.request import Answers, Foldable, ProbeRequest
+from mt.probe.request import Answers, Foldable, ProbeRequest, decisions_of
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.declared import declare_primary, metrics_asked
 from mt.probe.scores.sample import collapsed
@@ -42,6 +42,7 @@ from mt.types import MISSING, Array, CaseFeatures, LabelledRows
 if TYPE_CHECKING:
     from mt.probe.cross_validation.fold_answers import CrossValidation
     from mt.probe.decisions.decided import Decider, Decisions
+    from mt.probe.memory.streamed_features import Streaming
 
 # Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -139,7 +140,8 @@ def plan_probe(request: ProbeRequest) -> Planned:
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     check_metrics(request.metrics, pairs)
-    decisions = decisions_of(request.threshold, request.calibrate, request.prevalence, pairs)
+    decided = request.threshold, request.calibrate, request.prevalence
+    decisions = None if decided == (None, None, None) else decisions_of(*decided, pairs)
     draws = folded.draws if folded else draws
     if drawn_to:
         check_draw_file(drawn_to, pairs)
@@ -160,6 +162,7 @@ def run_probe(request: ProbeRequest) -> Answers:
     """
     if request.primary:
         request = replace(request, metrics=metrics_asked(request))
+    streaming = _streaming(request)
     planned = plan_probe(request)
     questions, draws, decisions, folded = planned.questions, planned.draws, planned.decisions, planned.folded
     with ScoreStore(files.scores_path(request.scores, planned.cache)) as store:
@@ -169,33 +172,30 @@ def run_probe(request: ProbeRequest) -> Answers:
         scorer = Scorer(store, metrics, View(request.level, request.by))
         decider = decisions.decider(store) if decisions else None
         folder = ModelFolder(Path(request.save), scorer.headline, decider) if request.save else None
-        prober: Answering = Prober(planned.fitting, store, draws, folder, decider=decider)
+        prober: Answering = Prober(planned.fitting, store, draws, folder, streaming or open_cases, decider)
         if folded:
             prober = folded.answering(store, partial(Prober, planned.fitting, opened=folded.opened))
         answers = ask_decided(questions, prober, scorer, draws, decider, again=folder is not None)
         if request.draw_file and not Path(request.draw_file).exists():
             save_draws(Path(request.draw_file), questions, draws, store)
+        if streaming:
+            streaming.note()
         return answers
+
+
+def _streaming(request: ProbeRequest) -> Streaming | None:
+    """Return what reads features chunk by chunk, where memory is limited."""
+    if request.memory is None:
+        return None
+    from mt.probe.memory.streamed_features import Streaming
+
+    return Streaming.of(request)
 
 
 def _rows_recipe(pair: Pair, fitting: Fitting) -> dict[str, Any]:
     """Return what rows a fit takes beside the budget's: cases of several, and the train rows without their labels."""
     cases = bag_recipe(pair.bagging) if pair.bagging else {}
     return {**cases, "pool": pair.fingerprints["train"]} if isinstance(fitting.protocol.method, Propagate) else cases
-
-
-def decisions_of(
-    threshold: str | None, calibrate: str | None, prevalence: float | None, pairs: Sequence[Pair]
-) -> Decisions | None:
-    """Return the thresholds and the scaling that are asked for, None without.  Raises InputError."""
-    if (threshold, calibrate, prevalence) == (None, None, None):
-        return None
-    from mt.probe.decisions.decided import Decisions
-
-    found = Decisions.of(threshold, calibrate, prevalence)
-    if found is not None:
-        found.check(pairs)
-    return found
 
 
 def ask_decided(

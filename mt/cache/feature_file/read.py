@@ -132,9 +132,13 @@ class FeatureFile:
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(n_ok, dim), read-only and mapped into memory; a copy only where rows were skipped."""
+        return self._ok(self.mapped)
+
+    @property
+    def mapped(self) -> np.ndarray:
+        """(n_rows, dim), read-only and mapped into memory: skipped rows too."""
         dtype = "<f4" if self._layout.dtype == "float32" else "<f2"
-        every = self._view(dtype, self.n_rows * self.dim, self._layout.embeddings).reshape(self.n_rows, self.dim)
-        return self._ok(every)
+        return self._view(dtype, self.n_rows * self.dim, self._layout.embeddings).reshape(self.n_rows, self.dim)
 
     @cached_property
     def ids(self) -> list[str]:

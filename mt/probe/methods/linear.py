@@ -23,15 +23,17 @@ import numpy.typing as npt
 from mt.probe.budgets.draw import best, candidate_scores, carves, teachable
 from mt.probe.method_settings import Logistic
 from mt.probe.protocols import Fitted, Fitting, FoldPredictions
+from mt.probe.solver.request import is_streamed
 from mt.types import MISSING, Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.probe.solver.fits import LogisticPath
-    from mt.probe.solver.request import LogisticRequest, Solver
+    from mt.probe.solver.request import LogisticRequest, Rows, Solver
 
 Floats = npt.NDArray[np.float64]
 CLIP = 5.0  # standardised entries are clipped at this many standard deviations
 _BLOCK = 128  # rows turned into float64 at once: they stay in a core's cache
+_STREAMED = 4096  # rows read at once
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ class ScaledBudget:
     rows that are never held out.
     """
 
-    X: Array
+    X: Rows
     y: Array
     folds: tuple[Array, ...]
     probe: LinearProbe
@@ -279,7 +281,8 @@ class ScaledBudget:
                 for fold in carves(rows, fitting, seed)
                 if teachable(y, fold, len(outputs), multilabel=fitting.multilabel).any()
             )
-        return cls(scaling.apply(rows.X, method.dtype), y, folds, probe, fitting, method, validation)
+        X: Rows = rows.X.scaled(scaling) if is_streamed(rows.X) else scaling.apply(rows.X, method.dtype)
+        return cls(X, y, folds, probe, fitting, method, validation)
 
     @property
     def solver(self) -> Solver:
@@ -313,6 +316,7 @@ class ScaledBudget:
             max_iter=self.method.max_iter,
             dtype=self.method.dtype,
             device=self.fitting.device,
+            memory=X.memory // 2 if is_streamed(X) else None,
         )
 
     def fixed_Cs(self) -> tuple[float, ...]:
@@ -320,7 +324,7 @@ class ScaledBudget:
 
     def logits(self, path: LogisticPath) -> Array:
         """Return logits (C, n, outputs) of all rows."""
-        return np.stack([self.X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
+        return _logits(self.X, path)
 
     def choose(self, logits: Sequence[Array]) -> tuple[float, dict[str, Any]]:
         """Return the C that is best on all held-out rows together, and what is kept of the choice.
@@ -371,8 +375,8 @@ class ScaledBudget:
     def validation_scores(self, path: LogisticPath) -> Array:
         """Return one score per C on the validation split, over the classes that the budget could teach."""
         assert self.validation is not None
-        X = self.probe.scaling.apply(self.validation.X, "float64")
-        logits = np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
+        X, scaling = self.validation.X, self.probe.scaling
+        logits = _logits(X.scaled(scaling) if is_streamed(X) else scaling.apply(X, "float64"), path)
         outputs, y = self.probe.outputs, self.validation.y
         if self.fitting.multilabel:
             y = y[:, outputs]
@@ -401,3 +405,14 @@ class ScaledBudget:
             flags.append("unconverged")
         probe = replace(self.probe, coef=path.coef[chosen], intercept=path.intercept[chosen])
         return Fitted(probe, {"C": float(path.Cs[chosen])}, selection or {}, tuple(flags))
+
+
+def _logits(X: Any, path: LogisticPath) -> Array:
+    """Return logits (C, n, outputs) of scaled rows; of rows that are streamed, in one pass."""
+    if not is_streamed(X):
+        return np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
+    logits = X.empty((len(path.Cs), len(X), path.coef.shape[1]))
+    for start in range(0, len(X), _STREAMED):
+        rows = slice(start, start + _STREAMED)
+        logits[:, rows] = X[rows] @ path.coef.transpose(0, 2, 1) + path.intercept[:, None]
+    return logits

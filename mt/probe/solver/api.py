@@ -8,6 +8,7 @@ The problems of one call, every request's fits at every C, are solved in batches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,14 +21,9 @@ from mt.probe.solver.basis import Basis, build_basis
 from mt.probe.solver.fits import (
     CheckedRequest,
     Continuation,
-    FitSet,
     FoldedPath,
     LogisticPath,
-    Loss,
     RefitStart,
-    Sigmoid,
-    Softmax,
-    class_mass,
 )
 from mt.probe.solver.lbfgs import HISTORY, Minima
 from mt.probe.solver.request import (
@@ -36,10 +32,12 @@ from mt.probe.solver.request import (
     LogisticRequest,
     Solver,
     check_dtype,
+    check_features,
     check_folds,
     check_penalties,
+    is_streamed,
 )
-from mt.probe.solver.rounds import PenalisedProblems, begin, finish
+from mt.probe.solver.rounds import PenalisedProblems, begin, finish, problems_of
 from mt.system.device import pick_device, tf32
 
 # Bytes that the problems solved at once may take, at least.
@@ -217,11 +215,18 @@ class _Asked:
 
 def _checked(request: LogisticRequest) -> CheckedRequest:
     check_dtype(request.dtype)
-    return CheckedRequest.of(request, pick_device(request.device, float64=True, values=np.size(request.X)))
+    return CheckedRequest.of(
+        request, pick_device(request.device, float64=True, values=math.prod(check_features(request.X).shape))
+    )
 
 
 def _basis(request: LogisticRequest, checked: CheckedRequest, order: np.ndarray | None = None) -> Basis:
-    return build_basis(checked.X, dtype=getattr(torch, request.dtype), device=checked.device, order=order)
+    how = {"dtype": getattr(torch, request.dtype), "device": checked.device}
+    if isinstance(checked.X, np.ndarray):
+        return build_basis(checked.X, order=order, **how)
+    from mt.probe.solver.streaming import stream_basis
+
+    return stream_basis(checked.X, **how)
 
 
 @dataclass(frozen=True)
@@ -248,16 +253,23 @@ class _Solutions:
     def out_of_fold(self, number: np.ndarray, order: np.ndarray) -> FoldedPath:
         """Return each fold's logits of the rows that it omits; the basis holds the rows in this order."""
         request = self.request
-        oof = np.empty((len(request.Cs), len(number), request.outputs), dtype=np.float32)
-        for k in range(len(self.weights)):
-            first, last = np.searchsorted(number[order], [k, k + 1])
-            oof[:, order[first:last]] = self.logits(k, slice(first, last))
+        shape = len(request.Cs), len(number), request.outputs
+        design = self.basis.design
+        if is_streamed(request.X) and not isinstance(design, Tensor):
+            oof = request.X.empty(shape)
+            design.fill_held_out(oof, self.weights, number)
+        else:
+            oof = np.empty(shape, dtype=np.float32)
+            for k in range(len(self.weights)):
+                first, last = np.searchsorted(number[order], [k, k + 1])
+                oof[:, order[first:last]] = self.logits(k, slice(first, last))
         coef, intercept = self.basis.to_features(self.weights.mean(0).to(request.device))
         start = RefitStart(self.basis, request.Cs, coef, intercept)
         return FoldedPath(oof, (self.gap <= request.tol).numpy(), start)
 
     def logits(self, k: int, rows: slice) -> np.ndarray:
-        """Return fold k's logits (Cs, rows, outputs) of some rows of the basis."""
+        """Return fold k's logits (Cs, rows, outputs) of some rows of a basis in memory."""
+        assert isinstance(self.basis.design, Tensor)
         chosen, weights = self.basis.design[rows], self.weights[k]
         flat = chosen @ weights.flatten(0, 1).to(chosen).T
         logits: np.ndarray = flat.reshape(len(chosen), *weights.shape[:2]).transpose(0, 1).cpu().numpy()
@@ -314,8 +326,9 @@ class _Solving:
             start = asked.start.reshape(fits.count, fits.outputs, -1)
             self.continuation.add(list(range(fits.count)), self.request.Cs[:1], start)
         Cs, design = self.request.Cs, self.basis.design
-        self.memory = asked.memory or max(MEMORY, design.nbytes // 4)
         rows, columns = design.shape
+        self.memory = asked.memory or max(MEMORY, rows * columns * design.element_size() // 4)
+        held = rows if isinstance(design, Tensor) else design.chunk_rows
         shape = fits.count, len(Cs)
         self.found = Minima(
             torch.zeros(*shape, fits.outputs, columns, dtype=torch.float64),
@@ -326,7 +339,7 @@ class _Solving:
         constant = torch.zeros(fits.count, dtype=torch.bool) if fits.softmax else (self.counts == 0).any(1)
         self.found.weights[constant, :, :, -1] = _base_rate(self.counts[constant])
         fitted = torch.nonzero(~constant)[:, 0]
-        a_problem = fits.outputs * (LOGIT_COPIES * rows + WEIGHT_COPIES * columns) * design.element_size()
+        a_problem = fits.outputs * (LOGIT_COPIES * held + WEIGHT_COPIES * columns) * design.element_size()
         self.at_once = max(1, self.memory // a_problem)
         wide = max(WIDE, SMALL // (rows * columns))
         waves = max(1, len(Cs) // -(-wide // max(1, len(fitted) * fits.outputs)))
@@ -342,7 +355,7 @@ class _Solving:
     def problems(self, at: Tensor) -> tuple[PenalisedProblems, Tensor]:
         """Return the problems of a step, and where they start."""
         number, penalties = at[0], self.request.Cs[at[1].numpy()]
-        problems, base_rates = _problems(self.basis, self.fits, number, penalties)
+        problems, base_rates = problems_of(self.basis, self.fits, number, penalties)
         return problems, self.continuation.towards(number.tolist(), penalties, base_rates)
 
     def add(self, at: Tensor, minima: Minima) -> None:
@@ -359,7 +372,7 @@ class _Solving:
             found = self.found = replace(found, weights=found.weights @ turn.cpu())
         for at in _parts(late, self.at_once):
             number, c = at
-            problems, _ = _problems(self.basis, self.fits, number, self.request.Cs[c.numpy()])
+            problems, _ = problems_of(self.basis, self.fits, number, self.request.Cs[c.numpy()])
             device = problems.design.device
             here = found.weights[number, c].to(device), found.gap[number, c].to(device), found.n_iter[number, c]
             minima = Minima(*here)
@@ -394,39 +407,3 @@ def _base_rate(counts: Tensor) -> Tensor:
     """
     smoothed = counts.double() + 1
     return (smoothed[:, 1] / smoothed[:, 0]).log()[:, None, None]
-
-
-def _problems(basis: Basis, fits: FitSet, number: Tensor, Cs: np.ndarray) -> tuple[PenalisedProblems, Tensor]:
-    """Return the problems of the fits of these numbers, each at its C, and weights that predict the base rates."""
-    distinct, position = torch.unique(number, return_inverse=True)
-    weights = torch.stack([fits.weights(int(i)) for i in distinct], dim=1)
-    totals = weights.sum(0)
-    rates = _base_rates(fits, distinct, weights, totals)
-    device, columns = weights.device, len(basis.eigenvalues)
-    position = position.to(device)
-    penalty = (1 / (torch.from_numpy(Cs).to(device) * totals[position]))[:, None].repeat(1, columns)
-    penalty[:, -1] = 0
-    curvature = (rates * (1 - rates))[position][..., None] * basis.eigenvalues + penalty[:, None, :]
-    start = torch.zeros_like(curvature)
-    start[..., -1] = (rates.log() - ((1 - rates).log() if not fits.softmax else 0))[position]
-    loss = _losses(fits, distinct, (weights / totals).to(basis.design.dtype), position)
-    return PenalisedProblems(basis, loss, penalty, curvature, number, Cs), start
-
-
-def _base_rates(fits: FitSet, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:
-    """Return the weighted rate of each output (fits, outputs); a class that is absent gets the rate ½."""
-    rates = torch.empty(len(distinct), fits.outputs, dtype=torch.float64, device=weights.device)
-    for k, i in enumerate(distinct.tolist()):
-        mass = class_mass(fits.classes(i), weights[:, k], max(2, fits.outputs)) / totals[k]
-        rates[k] = mass if fits.softmax else mass[1:]
-    return torch.where(rates > 0, rates, 0.5)
-
-
-def _losses(fits: FitSet, distinct: Tensor, weights: Tensor, position: Tensor) -> Loss:
-    """Return the losses of problems of the fits ``distinct[position]``; weights (rows, distinct fits) sum to one."""
-    if fits.softmax:
-        counts = torch.stack([fits.counts(int(i)) for i in distinct])
-        absent = torch.where(counts > 0, 0.0, -torch.inf).to(weights.dtype)
-        return Softmax(fits.targets[:, 0], weights[:, position], absent[position])
-    classes = torch.stack([fits.classes(int(i)) for i in distinct], dim=1)
-    return Sigmoid((2 * classes - 1).to(weights.dtype)[:, position, None], weights[:, position, None])

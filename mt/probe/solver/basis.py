@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mt.errors import FitError
+from mt.probe.solver.request import Rows
 
 # Bytes of float64 rows taken at once: for one matrix product, and to stay in a core's cache.
 PRODUCT_BYTES, CACHE_BYTES = 64 << 20, 8 << 20
@@ -42,6 +43,30 @@ CHUNK = 8192
 TALL = 4
 
 
+class Streamed(Protocol):
+    """A design whose rows are read chunk by chunk: mt.probe.solver.streaming."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def chunk_rows(self) -> int: ...
+    def __len__(self) -> int: ...
+    def element_size(self) -> int: ...
+    def double(self) -> Streamed: ...
+    def logits(self, weights: Tensor) -> Iterator[tuple[slice, Tensor]]: ...
+    def losses(self, fits: Any, number: Tensor) -> tuple[Any, Tensor, Tensor]: ...
+    def fill_held_out(self, oof: np.ndarray, weights: Tensor, number: np.ndarray) -> None: ...
+    def block(self, batch: Any) -> Any: ...
+    def hessian(self, loss: Any, weights: Tensor, penalty: Tensor, *, whole: bool) -> Tensor: ...
+
+
+Design: TypeAlias = Tensor | Streamed
+
+
 @dataclass
 class Basis:
     """Centred features and the eigenbasis of their covariance.
@@ -57,7 +82,7 @@ class Basis:
     axes: Tensor | None
     eigenvalues: Tensor
     eigenvectors: Tensor | None
-    design: Tensor
+    design: Design
     order: Tensor
 
     def to_features(self, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +97,7 @@ class Basis:
 
     def rotate(self) -> Tensor | None:
         """Rotate the design into its eigenbasis, in place; returns the matrix that rotates weights (..., rank + 1)."""
-        if self.eigenvectors is None:
+        if self.eigenvectors is None or not isinstance(self.design, Tensor):
             return None
         turn, self.eigenvectors = self.eigenvectors, None
         step = max(1, PRODUCT_BYTES // (len(turn) * turn.element_size()))
@@ -237,9 +262,7 @@ def _mean(features: np.ndarray, device: torch.device) -> Tensor:
     return total / len(features)
 
 
-def row_chunks(
-    features: np.ndarray, device: torch.device, at_once: int = CACHE_BYTES
-) -> Iterator[tuple[slice, Tensor]]:
+def row_chunks(features: Rows, device: torch.device, at_once: int = CACHE_BYTES) -> Iterator[tuple[slice, Tensor]]:
     """Yield (rows, those rows in float64 on the device), at most `at_once` bytes at a time."""
     step = max(1, at_once // (8 * max(1, features.shape[1])))
     for start in range(0, len(features), step):

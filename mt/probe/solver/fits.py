@@ -16,6 +16,7 @@ from torch import Tensor
 from mt.probe.solver.basis import Basis, row_chunks
 from mt.probe.solver.request import (
     LogisticRequest,
+    Rows,
     check_class_weight,
     check_features,
     check_penalties,
@@ -34,7 +35,7 @@ class CheckedRequest:
     is false there.  None where every label is known.
     """
 
-    X: np.ndarray
+    X: Rows
     targets: Tensor
     known: Tensor | None
     outputs: int
@@ -172,23 +173,28 @@ class FitSet:
         classes = self.classes(i)[self.weights(i) > 0]
         return torch.bincount(classes, minlength=self.outputs if self.softmax else 2)
 
-    def weights(self, i: int) -> Tensor:
-        """Return each row's weight in fit i (rows,), float64, not normalised."""
-        classes = self.classes(i)
+    def used(self, i: int) -> Tensor:
+        """Return the sample weights of the rows of fit i (rows,), float64; 0 for all others."""
         labels = self.targets.shape[1]
         used = self.members[:, i // labels]
         if self.known is not None:
             used = used & self.known[:, i % labels]
-        weight = torch.where(used, self.sample_weight, 0)
-        if isinstance(self.class_weight, Tensor):
-            return weight * self.class_weight[classes]
-        if self.class_weight == "balanced":
-            # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
-            total = class_mass(classes, weight, int(classes.max()) + 1)
-            present = (total > 0).sum()
-            balance = torch.where(total > 0, weight.sum() / (present * total), 0)
-            return weight * balance[classes]
-        return weight
+        return torch.where(used, self.sample_weight, 0)
+
+    def weights(self, i: int) -> Tensor:
+        """Return each row's weight in fit i (rows,), float64, not normalised."""
+        balance = self.balance(i)
+        return self.used(i) if balance is None else self.used(i) * balance[self.classes(i)]
+
+    def balance(self, i: int) -> Tensor | None:
+        """Return what fit i's class weight multiplies the rows of each class by (classes,); None without any."""
+        if self.class_weight != "balanced":
+            return self.class_weight if isinstance(self.class_weight, Tensor) else None
+        # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
+        classes, weight = self.classes(i), self.used(i)
+        total = class_mass(classes, weight, int(classes.max()) + 1)
+        present = (total > 0).sum()
+        return torch.where(total > 0, weight.sum() / (present * total), 0)
 
 
 def class_mass(classes: Tensor, weights: Tensor, n_classes: int) -> Tensor:
@@ -301,7 +307,7 @@ class Softmax:
 
 
 def data_loss(
-    features: np.ndarray, coef: Tensor, intercept: Tensor, targets: Tensor, weights: Tensor, *, softmax: bool
+    features: Rows, coef: Tensor, intercept: Tensor, targets: Tensor, weights: Tensor, *, softmax: bool
 ) -> Tensor:
     """Return ``Σ weight · loss`` (Cs,) for coefficients (Cs, outputs, dim) and intercepts (Cs, outputs).
 

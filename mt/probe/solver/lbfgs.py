@@ -7,14 +7,15 @@ weights, so a line search needs no product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mt.probe.solver.basis import Preconditioner, stacked
+from mt.probe.solver.basis import Design, Preconditioner, stacked
 from mt.probe.solver.fits import Loss
 
 # Pairs of steps and changes of gradient that a problem remembers.
@@ -50,7 +51,7 @@ class ScaledProblems:
     ``penalty`` (problems, columns) is δ, 0 for the intercept; ``start`` (problems, outputs, columns).
     """
 
-    design: Tensor
+    design: Design
     loss: Loss
     penalty: Tensor
     scaling: Preconditioner
@@ -111,6 +112,35 @@ def times(design: Tensor, weights: Tensor) -> Tensor:
     return design @ weights.T
 
 
+def logits_by_rows(design: Design, weights: Tensor, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the logits (rows, outputs) of consecutive rows: at most ``at_once`` of them, or a chunk as it is read."""
+    if not isinstance(design, Tensor):
+        yield from design.logits(weights)
+        return
+    for first in range(0, len(design), at_once):
+        rows = slice(first, first + at_once)
+        yield rows, times(design[rows], weights)
+
+
+class Block(Protocol):
+    """Rows and the problems that use them: what an iteration asks of them."""
+
+    problems: Tensor
+
+    def differentiate(self, value: Tensor, gradient: Tensor) -> None: ...
+    def aim(self, move: Tensor) -> None: ...
+    def add_slope(self, slope: Tensor, length: Tensor) -> None: ...
+    def go(self, length: Tensor) -> None: ...
+    def keep(self, kept: Tensor, problems: int) -> bool: ...
+
+
+def blocks_of(batch: ScaledProblems) -> Sequence[Block]:
+    """Return the blocks of a batch's rows; rows that are read chunk by chunk are one."""
+    if isinstance(batch.design, Tensor):
+        return RowBlock.split(batch)
+    return [batch.design.block(batch)]
+
+
 class RowBlock:
     """Consecutive rows and the problems that use them, with their logits (rows, those problems, outputs).
 
@@ -119,6 +149,7 @@ class RowBlock:
     """
 
     def __init__(self, batch: ScaledProblems, rows: slice, problems: Tensor) -> None:
+        assert isinstance(batch.design, Tensor)
         self.design, self.problems = batch.design[rows], problems
         logits = times(self.design, self._rows(batch.start))
         self._hold(batch.loss.rows(rows).select(problems), self._logits(logits, batch.start.shape[1]))
@@ -203,9 +234,9 @@ class _State:
         self.scaling = stacked([batch.scaling for batch in batches])
         self.penalty = torch.cat([batch.penalty for batch in batches])[:, None, :]
         self.weights = torch.cat([batch.start for batch in batches])
-        self.blocks = []
+        self.blocks: list[Block] = []
         for first, batch in zip(accumulate((len(batch.start) for batch in batches), initial=0), batches, strict=False):
-            for block in RowBlock.split(batch):
+            for block in blocks_of(batch):
                 block.problems = block.problems + first
                 self.blocks.append(block)
         self.history = History(self.weights)

@@ -58,7 +58,7 @@ def _checked(request: LogisticRequest, solver: str) -> CheckedRequest:
         raise InputError(f"Solver '{solver}' does not run on '{request.device}'. Take --solver torch, or --device auto")
     check_dtype(request.dtype)
     checked = CheckedRequest.of(request, torch.device("cpu"))
-    if not np.isfinite(checked.X).all():
+    if isinstance(checked.X, np.ndarray) and not np.isfinite(checked.X).all():
         raise FitError("Features must be finite, found NaN or infinity.")
     return checked
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 
 from mt.errors import FitError, MissingExtraError, unknown
 from mt.types import MISSING, TASKS
 
+if TYPE_CHECKING:
+    from mt.probe.solver.row_source import StreamedRows
+
+Rows: TypeAlias = "np.ndarray | StreamedRows"
 DTYPES = ("float32", "float64")
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 
@@ -68,7 +72,7 @@ def get_solver(name: str) -> Solver:
 class LogisticRequest:
     """Logistic regressions on the same rows, one per C.  Every field means what fit_logistic says of its argument."""
 
-    X: np.ndarray
+    X: Rows
     y: np.ndarray
     Cs: Sequence[float] | np.ndarray
     _: KW_ONLY
@@ -87,10 +91,15 @@ class LogisticRequest:
         return replace(self, Cs=[C])
 
 
-def check_features(X: np.ndarray) -> np.ndarray:
-    """Return the features as a real (rows, dim) array without copying them."""
-    array = np.asanyarray(X)
-    if array.ndim != 2 or 0 in array.shape:
+def is_streamed(X: Any) -> TypeGuard[StreamedRows]:
+    """Return whether rows are read from their file in every pass."""
+    return hasattr(X, "traffic")
+
+
+def check_features(X: Rows) -> Rows:
+    """Return the features as a real (rows, dim) array without copying them; rows that are streamed as they are."""
+    array = X if is_streamed(X) else np.asanyarray(X)
+    if len(array.shape) != 2 or 0 in array.shape:
         raise FitError(f"Features must have shape (rows, dim) with at least one of each, found {array.shape}.")
     if array.dtype.kind not in "fiub":
         raise FitError(f"Features must be real numbers, found dtype {array.dtype}.")

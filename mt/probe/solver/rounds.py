@@ -6,16 +6,16 @@ problems of a tall design continue with full Hessians along C, and what then rem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.probe.solver.basis import Basis, Dense, Diagonal, gram_of, stacked
-from mt.probe.solver.fits import Continuation, Loss
-from mt.probe.solver.lbfgs import AT_ONCE, Minima, ScaledProblems, minimise, times
+from mt.probe.solver.basis import Basis, Dense, Design, Diagonal, gram_of, stacked
+from mt.probe.solver.fits import Continuation, FitSet, Loss, Sigmoid, Softmax, class_mass
+from mt.probe.solver.lbfgs import AT_ONCE, Minima, ScaledProblems, logits_by_rows, minimise
 
 # Iterations of each round.  If classes separate, p (1 - p) falls by orders of magnitude, and with it the Hessian's
 # diagonal in the eigenbasis; so each round is scaled by the diagonal at its start.
@@ -63,7 +63,7 @@ class PenalisedProblems:
     C: np.ndarray
 
     @property
-    def design(self) -> Tensor:
+    def design(self) -> Design:
         return self.basis.design
 
     def select(self, problems: Tensor) -> PenalisedProblems:
@@ -73,6 +73,49 @@ class PenalisedProblems:
         return PenalisedProblems(
             self.basis, self.loss.select(at), self.penalty[at], self.curvature[at], self.path[cpu], self.C[cpu.numpy()]
         )
+
+
+def problems_of(basis: Basis, fits: FitSet, number: Tensor, Cs: np.ndarray) -> tuple[PenalisedProblems, Tensor]:
+    """Return the problems of the fits of these numbers, each at its C, and weights that predict the base rates."""
+    design, columns = basis.design, len(basis.eigenvalues)
+    loss, totals, rates = (
+        _losses(fits, number, design.dtype) if isinstance(design, Tensor) else design.losses(fits, number)
+    )
+    penalty = (1 / (torch.from_numpy(Cs).to(totals) * totals))[:, None].repeat(1, columns)
+    penalty[:, -1] = 0
+    curvature = (rates * (1 - rates))[..., None] * basis.eigenvalues + penalty[:, None, :]
+    start = torch.zeros_like(curvature)
+    start[..., -1] = rates.log() - ((1 - rates).log() if not fits.softmax else 0)
+    return PenalisedProblems(basis, loss, penalty, curvature, number, Cs), start
+
+
+def _base_rates(fits: FitSet, distinct: Tensor, weights: Tensor, totals: Tensor) -> Tensor:
+    """Return the weighted rate of each output (fits, outputs); a class that is absent gets the rate ½."""
+    rates = torch.empty(len(distinct), fits.outputs, dtype=torch.float64, device=weights.device)
+    for k, i in enumerate(distinct.tolist()):
+        mass = class_mass(fits.classes(i), weights[:, k], max(2, fits.outputs)) / totals[k]
+        rates[k] = mass if fits.softmax else mass[1:]
+    return torch.where(rates > 0, rates, 0.5)
+
+
+def _losses(fits: FitSet, number: Tensor, dtype: torch.dtype) -> tuple[Loss, Tensor, Tensor]:
+    """Return the losses of problems of the fits of these numbers, their total weights and their base rates."""
+    distinct, position = torch.unique(number, return_inverse=True)
+    weights = torch.stack([fits.weights(int(i)) for i in distinct], dim=1)
+    totals, position = weights.sum(0), position.to(weights.device)
+    rates = _base_rates(fits, distinct, weights, totals)
+    loss = _loss(fits, distinct, (weights / totals).to(dtype), position)
+    return loss, totals[position], rates[position]
+
+
+def _loss(fits: FitSet, distinct: Tensor, weights: Tensor, position: Tensor) -> Loss:
+    """Return the losses of problems of the fits ``distinct[position]``; weights (rows, distinct fits) sum to one."""
+    if fits.softmax:
+        counts = torch.stack([fits.counts(int(i)) for i in distinct])
+        absent = torch.where(counts > 0, 0.0, -torch.inf).to(weights.dtype)
+        return Softmax(fits.targets[:, 0], weights[:, position], absent[position])
+    classes = torch.stack([fits.classes(int(i)) for i in distinct], dim=1)
+    return Sigmoid((2 * classes - 1).to(weights.dtype)[:, position, None], weights[:, position, None])
 
 
 def begin(each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Minima]:
@@ -186,33 +229,31 @@ def _diagonal(basis: Basis, loss: Loss, penalty: Tensor, weights: Tensor, least:
     """Return the scaling by the diagonals of the problems' Hessians.
 
     No entry is smaller than ``least`` (problems, outputs, columns).  Up to COUPLED outputs are first rotated into
-    the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  If the design is not rotated, each output's mean curvature
-    over the rows is used for all of them.
+    the axes of their mean Hessian Σ w (diag(p) - p pᵀ).  If the design is not rotated or not in memory, each output's
+    mean curvature over the rows is used for all of them.
     """
     design = basis.design
     problems, outputs, columns = weights.shape
     flat = weights.reshape(-1, columns)
     step = max(MIN_ROWS, AT_ONCE // len(flat))
-    chunks = [slice(first, first + step) for first in range(0, len(design), step)]
 
-    def probabilities(rows: slice) -> tuple[Tensor, Tensor]:
-        here = loss.rows(rows)
-        p = here.probabilities(times(design[rows], flat).reshape(-1, problems, outputs))
-        return p.transpose(0, 1), here.weights.reshape(-1, problems, 1).transpose(0, 1)
+    def probabilities() -> Iterator[tuple[slice, Tensor, Tensor]]:
+        for rows, logits in logits_by_rows(design, flat, step):
+            here = loss.rows(rows)
+            p = here.probabilities(logits.reshape(-1, problems, outputs))
+            yield rows, p.transpose(0, 1), here.weights.reshape(-1, problems, 1).transpose(0, 1)
 
     axes = None
     if 1 < outputs <= COUPLED:
         mean = torch.zeros(problems, outputs, outputs, dtype=torch.float64, device=weights.device)
-        for rows in chunks:
-            p, w = probabilities(rows)
+        for _, p, w in probabilities():
             mean += torch.diag_embed((w * p).sum(1)) - (w * p).mT @ p
         axes = torch.linalg.eigh(mean).eigenvectors.to(weights.dtype)
     diagonal = torch.zeros_like(flat)
-    for rows in chunks:
-        p, w = probabilities(rows)
+    for rows, p, w in probabilities():
         spread = w * (p * (1 - p) if axes is None else _variance(p, axes))
         by_row = spread.transpose(0, 1).flatten(1)
-        if basis.eigenvectors is None:
+        if basis.eigenvectors is None and isinstance(design, Tensor):
             diagonal.addmm_(by_row.T, design[rows].square())
         else:
             diagonal += by_row.sum(0)[:, None] * basis.eigenvalues.to(diagonal)
@@ -279,19 +320,21 @@ def _better(problems: PenalisedProblems, here: Tensor, there: Tensor) -> Tensor:
     """Return for each problem the weights (problems, outputs, columns) with the lower objective."""
 
     def objective(weights: Tensor) -> Tensor:
-        logits = problems.design @ weights.to(problems.design.dtype).flatten(0, 1).T
-        data_loss = problems.loss.value(logits.reshape(len(logits), *weights.shape[:2]))
+        flat = weights.to(problems.design.dtype).flatten(0, 1)
+        data_loss = torch.zeros_like(weights[:, 0, 0])
+        for rows, logits in logits_by_rows(problems.design, flat, len(problems.design)):
+            data_loss += problems.loss.rows(rows).value(logits.reshape(len(logits), *weights.shape[:2]))
         return data_loss + 0.5 * (problems.penalty[:, None] * weights.square()).sum((1, 2))
 
     return torch.where((objective(there) < objective(here))[:, None, None], there, here)
 
 
-def _dense(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Dense:
+def _dense(design: Design, loss: Loss, penalty: Tensor, weights: Tensor) -> Dense:
     """Return the scaling of one problem by its Hessian."""
     return Dense.of(_hessian(design, loss, penalty, weights), design.shape[1])
 
 
-def _by_hessians(design: Tensor, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Minima:
+def _by_hessians(design: Design, loss: Loss, penalty: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Minima:
     """Continue one problem in rounds, each scaled by the Hessian at its start."""
     found = Minima(start, torch.full_like(penalty[:, 0], torch.inf), torch.zeros(1, dtype=torch.int64))
     while bool(found.gap > tol) and int(found.n_iter) < max_iter:
@@ -310,12 +353,14 @@ def _hessian_size(weights: Tensor) -> int:
     return weights.numel() ** 2 if weights.numel() <= WHOLE else outputs * columns**2
 
 
-def _hessian(design: Tensor, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
+def _hessian(design: Design, loss: Loss, penalty: Tensor, weights: Tensor) -> Tensor:
     """Return the Hessian of one problem: whole (1, size, size), or its blocks (outputs, columns, columns)."""
     outputs, columns = weights.shape[1:]
+    alone = outputs == 1 or weights.numel() > WHOLE
+    if not isinstance(design, Tensor):
+        return design.hessian(loss, weights[0], penalty[0], whole=not alone)
     p = loss.probabilities((design @ weights[0].T)[:, None])[:, 0]
     weight = loss.weights.reshape(-1, 1)
-    alone = outputs == 1 or weights.numel() > WHOLE
     negligible = NEGLIGIBLE if alone and design.dtype != torch.float64 else 0.0
     blocks = torch.stack([_weighted_gram(design, column, negligible) for column in (weight * p * (1 - p)).T])
     blocks += torch.diag(penalty[0])

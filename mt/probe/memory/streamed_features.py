@@ -1,0 +1,75 @@
+"""Feature files whose rows are read chunk by chunk, within a limit of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mt.cache.catalog import Entry
+from mt.cache.feature_file.rows import is_unlabelled
+from mt.errors import InputError
+from mt.probe.labelled import LabelledFeatures
+from mt.probe.questions import Bagging
+from mt.probe.request import ProbeRequest
+from mt.probe.solver.row_source import StreamedRows, Traffic
+from mt.terminal import progress
+from mt.types import CaseFeatures
+
+_TOGETHER = {
+    "--bag": "puts rows together to cases in memory",
+    "--pool": "puts rows together to cases in memory",
+    "--test-folds": "joins all splits in memory",
+}
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Opens feature files so that fits may read them chunk by chunk, holding at most ``memory`` bytes at once."""
+
+    memory: int
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @classmethod
+    def of(cls, request: ProbeRequest) -> Streaming:
+        """Return what opens files within the request's limit.  Raises InputError for options that exclude it."""
+        assert request.memory is not None
+        given = {"--bag": request.bag, "--pool": request.pool, "--test-folds": request.test_folds}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(f"{option} {_TOGETHER[option]}. Remove {option}, or remove --memory.")
+        if request.solver != "torch":
+            raise InputError(f"Solver '{request.solver}' holds all rows. Use --solver torch, or remove --memory.")
+        return cls(request.memory)
+
+    def __call__(self, entry: Entry, bagging: Bagging | None) -> CaseFeatures:
+        """Open the labelled rows of a feature file, every checksum verified."""
+        file = entry.open(verify=True)
+        used = file.is_ok
+        if entry.has_unlabelled:
+            used = used.copy()
+            used[used] = ~is_unlabelled(file.labels)
+        rows = None if used.all() else np.flatnonzero(used)
+        embeddings = StreamedRows(file.mapped, self.memory, self.traffic, rows)
+        return StreamedFeatures(file, np.flatnonzero(used[file.is_ok]), embeddings)
+
+    def note(self) -> None:
+        """Say how often features were read, and how many bytes in all."""
+        if self.traffic.passes:
+            progress.note(f"Streamed within {in_units(self.memory)}: {self.traffic}.")
+
+
+class StreamedFeatures(LabelledFeatures):
+    """The labelled rows of features, by number; their embeddings are not read before they are used."""
+
+    def __init__(self, every: CaseFeatures, rows: np.ndarray, embeddings: StreamedRows) -> None:
+        super().__init__(every, rows)
+        self.embeddings = embeddings
+
+
+def in_units(amount: float) -> str:
+    """Return an amount of bytes in the unit that suits it, as `--memory` takes it."""
+    for unit, size in (("TB", 1 << 40), ("GB", 1 << 30)):
+        if amount >= size:
+            return f"{amount / size:.3g} {unit}"
+    return f"{max(1, round(amount / (1 << 20)))} MB"

@@ -1,0 +1,151 @@
+"""Rows that are read chunk by chunk: the solutions of rows in memory, within the tolerance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mt.errors import FitError
+from mt.probe.methods.linear import Scaling
+from mt.probe.solver import streaming
+from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
+from mt.probe.solver.fits import probabilities
+from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.row_source import StreamedRows, Traffic
+from mt.types import MISSING
+
+CS = [1e-3, 0.1, 1.0, 100.0]
+ROWS, DIM, CLASSES = 700, 10, 3
+FOLD = np.arange(ROWS) % 4
+TASKS = ["binary", "multiclass", "ordinal", "multilabel"]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Read about 60 rows at once, so that every pass has a dozen chunks, the last one shorter."""
+    monkeypatch.setattr(streaming, "CHUNK_BYTES", 61 * DIM * 4)
+
+
+def features(*, spread=1.0, dtype="float16"):
+    """Return rows with one constant column, two equal ones, and spreads from 1 to `spread`."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((ROWS, DIM)) @ rng.standard_normal((DIM, DIM)) / 3 + 3
+    X[:, 2], X[:, 4] = 1.5, X[:, 5]
+    return (X * np.geomspace(1, spread, DIM)).astype(dtype)
+
+
+def labels(task, X, *, noise=1.0):
+    rng = np.random.default_rng(1)
+    Z = (X - X.mean(0, dtype="f8")) / np.maximum(X.std(0, dtype="f8"), 1e-9)
+    logits = Z @ rng.standard_normal((DIM, CLASSES)) + noise * rng.gumbel(size=(ROWS, CLASSES))
+    if task == "multilabel":
+        y = (logits > 1).astype(np.int8)
+        y[rng.random(y.shape) < 0.1] = MISSING
+        return y
+    return np.where(logits[:, 0] > 0.5, 1, 0) if task == "binary" else logits.argmax(1)
+
+
+def both(X, y, *, scaling="standardize", dtype="float32", Cs=CS, **options):
+    """Return the request on rows in memory and the same on rows that are read."""
+    learnt = Scaling.learn(X, scaling)
+    options |= {"dtype": dtype, "n_classes": None if options["task"] == "binary" else CLASSES}
+    streamed = StreamedRows(X, 1 << 20, Traffic()).scaled(learnt)
+    return [LogisticRequest(rows, y, Cs, **options) for rows in (learnt.apply(X, dtype), streamed)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"class_weight": "balanced"},
+        {"class_weight": {0: 2.0, 1: 0.5}, "dtype": "float64"},
+        {"sample_weight": np.random.default_rng(3).integers(0, 3, ROWS).astype(float)},
+    ],
+    ids=["plain", "balanced", "weights-in-double", "sample-weights"],
+)
+def test_folds_refit_and_paths_equal_those_in_memory(task, options):
+    X = features()
+    y = labels(task, X)
+    memory, streamed = both(X, y, task=task, **options)
+    (held, streamed_held), (path, streamed_path) = zip(
+        *((solve_folds([one], [FOLD])[0], solve_paths([one])[0]) for one in (memory, streamed)), strict=True
+    )
+    assert streamed_held.fold_converged.all()
+    assert streamed_path.converged.all()
+    np.testing.assert_allclose(streamed_path.objective, path.objective, rtol=2e-5)
+    for c in range(len(CS)):
+        found, expected = (probabilities(one.oof[c].astype("f8"), task) for one in (streamed_held, held))
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+    refit, streamed_refit = (
+        solve_refits([memory.at(1.0)], [held])[0],
+        solve_refits([streamed.at(1.0)], [streamed_held])[0],
+    )
+    np.testing.assert_allclose(streamed_refit.objective, refit.objective, rtol=2e-5)
+    inside = Scaling.learn(X, "standardize").apply(X, "float64")
+    np.testing.assert_allclose(streamed_refit.predict_proba(inside, 0), refit.predict_proba(inside, 0), atol=2e-3)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("scaling", ["none", "l2"])
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_features_that_are_not_standardised_keep_their_weak_directions(task, scaling, spread):
+    X = features(spread=spread, dtype="float32")
+    y = labels(task, X, noise=0.3)
+    Cs = [1e-2, 1.0, 1e3]
+    memory, streamed = (solve_paths([one])[0] for one in both(X, y, task=task, scaling=scaling, Cs=Cs))
+    assert streamed.converged.all()
+    np.testing.assert_allclose(streamed.objective, memory.objective, rtol=2e-5)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_separable_labels_at_large_C_reach_the_optimum(task):
+    X = features(dtype="float32")
+    y = labels(task, X, noise=0.0)
+    memory, streamed = (solve_paths([one])[0] for one in both(X, y, task=task, Cs=[1.0, 1e3, 1e5]))
+    assert streamed.converged.all()
+    np.testing.assert_allclose(streamed.objective, memory.objective, rtol=2e-5)
+
+
+def test_rows_that_are_chosen_are_the_rows_of_the_fit():
+    X = features()
+    y, chosen = labels("multiclass", X), np.flatnonzero(np.random.default_rng(4).random(ROWS) < 0.4)
+    source = StreamedRows(X, 1 << 20, Traffic())
+    for rows in (source[chosen], source[np.isin(np.arange(ROWS), chosen)], source[np.arange(ROWS) >= 0][chosen]):
+        [path] = solve_paths([LogisticRequest(rows, y[chosen], CS, task="multiclass")])
+        [expected] = solve_paths([LogisticRequest(X[chosen], y[chosen], CS, task="multiclass")])
+        np.testing.assert_allclose(path.objective, expected.objective, rtol=2e-5)
+
+
+def test_the_rows_are_held_in_chunks_and_every_pass_is_counted(monkeypatch):
+    X = features()
+    rows = StreamedRows(X, 1 << 20, Traffic())
+    read = []
+    monkeypatch.setattr(
+        StreamedRows, "raw", lambda self, part, raw=StreamedRows.raw: read.append(part) or raw(self, part)
+    )
+    [path] = solve_paths([LogisticRequest(rows, labels("binary", X), CS, task="binary")])
+    *fitted, objective = read  # the objective is read at most 8 MiB at once
+    assert max(part.stop - part.start for part in fitted) < ROWS / 2
+    assert objective == slice(0, ROWS)
+    assert rows.traffic.bytes == sum(len(X[part]) for part in read) * DIM * 2
+    assert path.n_iter.max() < rows.traffic.passes < 3 * path.n_iter.max() + 10
+    assert "passes" in str(rows.traffic)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_refused_with_its_column(bad):
+    X = features()
+    X[ROWS - 1, 7] = bad
+    request = LogisticRequest(StreamedRows(X, 1 << 20, Traffic()), labels("binary", features()), CS, task="binary")
+    with pytest.raises(FitError, match="column 7"):
+        solve_paths([request])
+
+
+def test_logits_that_outgrow_the_limit_lie_in_a_file():
+    rows = StreamedRows(features(), 1 << 20, Traffic())
+    small, large = rows.empty((4, 100)), rows.empty((4, 1 << 20))
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    large[:] = 1.5
+    assert float(large.sum()) == 1.5 * large.size
