@@ -1,6 +1,6 @@
 """Rows of a matrix that lies in a file and may be larger than memory: read where they are sliced.
 
-Probing passes such rows on as it passes an array on; the solver then reads them chunk by chunk, in every pass anew.
+Probing passes such rows on as it passes an array on; the solver reads them chunk by chunk, again in every pass.
 """
 
 from __future__ import annotations
