@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor
 
-from mt.backbones.preprocess import Preprocess
 from mt.datasets.decoding.nvjpeg import decode_batch
 from mt.datasets.images import ImageFiles
 from mt.featurize.feed import FEW, UPLOAD_BYTES, RawRows, Resamplers
@@ -21,10 +19,10 @@ class DeviceDecoder:
     `rest` are the same images for the rows that are left to Pillow.
     """
 
-    def __init__(self, images: ImageFiles, device: torch.device, geometries: Mapping[Hashable, Preprocess]) -> None:
-        self._images, self._device, self._geometries = images, device, geometries
+    def __init__(self, images: ImageFiles, resamplers: Resamplers) -> None:
+        self._images, self._device, self._geometries = images, resamplers.device, resamplers.geometries
         self.rest = images.by_pillow()
-        self._resamplers = Resamplers(device, geometries)
+        self._resamplers = resamplers
         self._one_batch = threading.Lock()
 
     def __call__(self, start: int, stop: int, rows: RawRows, first: int) -> list[int]:

@@ -7,6 +7,7 @@ before there is something to compute.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from mt.cache import status_counts
@@ -74,19 +75,12 @@ def _extract(
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}
     if pending:
+        from mt.featurize.engines.opening import open_engine
         from mt.featurize.run import run
 
-        needed = {name: backbones.load(name) for name in dict.fromkeys(target.model for target in pending)}
-        results = run(
-            dataset,
-            pending,
-            needed,
-            request.compute,
-            content=dataset.describe(index),
-            limit=request.limit,
-            weights=backbones.weights,
-            index=index,
-        )
+        needed = dict.fromkeys(target.model for target in pending)
+        with closing(open_engine(request, dataset, backbones, list(needed))) as engine:
+            results = run(dataset, pending, backbones, request.compute, engine=engine, limit=request.limit, index=index)
     return [results.get(target.path) or _found(dataset, target) for target in todo]
 
 

@@ -59,13 +59,13 @@ class Resamplers:
     """The resamplers of one device, by geometry and by the pictures' size; those of the latest sizes are kept."""
 
     def __init__(self, device: torch.device, geometries: Mapping[Hashable, Preprocess]) -> None:
-        self._device, self._geometries = device, geometries
+        self.device, self.geometries = device, geometries
         self._kept: OrderedDict[tuple[Hashable, int, int], Resampler] = OrderedDict()
 
     def __call__(self, key: Hashable, height: int, width: int) -> Resampler:
         name = key, height, width
         if name not in self._kept:
-            self._kept[name] = Resampler(self._geometries[key], height, width, self._device)
+            self._kept[name] = Resampler(self.geometries[key], height, width, self.device)
             while len(self._kept) > SIZES_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)

@@ -11,29 +11,27 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 
 from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.write import FeatureWriter
 from mt.cache.known_rows import KnownRows
 from mt.datasets import Split
 from mt.errors import DatasetError
-from mt.featurize.embed import Embedder
-from mt.featurize.feed import Feed
-from mt.featurize.reading import Batch, geometries_of, read_batches
+from mt.featurize.engines.base import Computed, EmbeddedRows, Engine, Pass, RowBatch
 from mt.terminal.progress import Advance
 
 
 @dataclass
 class Job:
-    """A backbone and the feature file that its embeddings go to.
+    """A model and the feature file that its embeddings go to.
 
     known: the rows whose embeddings other files hold: these are copied, and the images of the others computed.
     """
 
-    embedder: Embedder
+    model: str
     writer: FeatureWriter
     batch_size: int
+    threads: int
     known: KnownRows
 
     def batches(self) -> dict[int, np.ndarray]:
@@ -59,59 +57,30 @@ def _batches(jobs: Sequence[Job]) -> dict[int, np.ndarray]:
     return dict(sorted(found.items()))
 
 
-def run_pass(split: Split, jobs: Sequence[Job], *, workers: int, on_error: str, advance: Advance) -> None:
+def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str, advance: Advance) -> None:
     """Fill every missing block of every job, reading each image that is not known once, and write blocks as they fill.
 
-    All jobs share block and batch size, and which rows are known.  What was finished stays when the pass is cut short.
+    All jobs share block and batch size, threads, and which rows are known.  What was finished stays when the pass is
+    cut short.
 
     Raises:
         DatasetError: an image could not be read and `on_error` is `raise`.
         CacheError: embeddings that are not finite.
     """
-    batch_size = jobs[0].batch_size
-    batches = _batches(jobs)
-    wanted = [(job, job.batches().keys()) for job in jobs]
-    recipes = [job.embedder.backbone.preprocess for job in jobs]
-    device = jobs[0].embedder.device
-    feed = None if device.type == "cpu" else Feed(device, geometries_of(recipes), batch_size)
+    wanted = [(job.model, job.batches().keys()) for job in jobs]
+    work = [
+        RowBatch(number, rows, tuple(model for model, numbers in wanted if number in numbers))
+        for number, rows in _batches(jobs).items()
+    ]
+    one = Pass(split.images, work, jobs[0].batch_size, jobs[0].threads)
+    writers = {job.model: job.writer for job in jobs}
     with _BlockWriter(jobs) as sink:
-        read = read_batches(
-            split,
-            list(batches.values()),
-            batch_size=batch_size,
-            recipes=recipes,
-            workers=workers,
-            device=None if feed is None else device,
-        )
-        for number, batch in zip(batches, read, strict=True):
+        for batch in engine.computed(one):
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")
-            pixels = feed(batch.raw) if feed is not None else batch.pixels
-            for job, numbers in wanted:
-                if number in numbers:
-                    embeddings = job.embedder(pixels[job.embedder.backbone.preprocess.geometry_key])
-                    sink.put(job.writer, batch, Fetched(embeddings))
-            batch.raw.clear()
+            for model, embeddings in batch.embeddings.items():
+                sink.put(writers[model], batch, embeddings)
             advance(len(batch.status))
-
-
-class Fetched:
-    """Embeddings on their way from a device: the copy is enqueued at once, and waited for when its rows are read."""
-
-    def __init__(self, embeddings: torch.Tensor) -> None:
-        self._rows = embeddings
-        self._done: torch.cuda.Event | None = None
-        if embeddings.device.type == "cuda":
-            self._rows = torch.empty(embeddings.shape, dtype=embeddings.dtype, pin_memory=True)
-            self._rows.copy_(embeddings, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record(torch.cuda.current_stream(embeddings.device))
-
-    def rows(self, count: int) -> np.ndarray:
-        """Return the first `count` rows (count, dim), once they are here."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._rows[:count].cpu().numpy()
 
 
 class _OpenBlocks:
@@ -128,13 +97,13 @@ class _OpenBlocks:
             if self.known.mask[self._rows(block)].all():
                 self._write_if_whole(block)
 
-    def add(self, batch: Batch, embeddings: np.ndarray) -> None:
+    def add(self, batch: Computed, embeddings: np.ndarray) -> None:
         """Put the rows of a batch into their blocks, and write those that are whole now."""
-        blocks = batch.rows // self.writer.block_rows
+        blocks = batch.work.rows // self.writer.block_rows
         for block in sorted(set(blocks.tolist()) & self.missing):
             here = blocks == block
             values, status = self._block(block)
-            at = batch.rows[here] - block * self.writer.block_rows
+            at = batch.work.rows[here] - block * self.writer.block_rows
             status[at] = batch.status[here]
             values[at] = np.where((batch.status[here] == Status.OK)[:, None], embeddings[here], 0)
             self._write_if_whole(block)
@@ -162,11 +131,11 @@ class _BlockWriter:
 
     def __init__(self, jobs: Sequence[Job], depth: int = 8) -> None:
         self._blocks = {id(job.writer): _OpenBlocks(job) for job in jobs}
-        self._queue: queue.Queue[tuple[FeatureWriter, Batch, Fetched] | None] = queue.Queue(depth)
+        self._queue: queue.Queue[tuple[FeatureWriter, Computed, EmbeddedRows] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
-    def put(self, writer: FeatureWriter, batch: Batch, embeddings: Fetched) -> None:
+    def put(self, writer: FeatureWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
         """Hand over a batch; waits when the disk is slower than the network."""
         if self._error is not None:
             raise self._error
@@ -200,5 +169,5 @@ class _BlockWriter:
         for blocks in self._blocks.values():
             blocks.copy()
 
-    def _add(self, writer: FeatureWriter, batch: Batch, embeddings: Fetched) -> None:
+    def _add(self, writer: FeatureWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
         self._blocks[id(writer)].add(batch, embeddings.rows(len(batch.status)))

@@ -6,7 +6,7 @@ For the CPU each thread also resizes what it decoded; for a device the pictures 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ import numpy as np
 
 from mt.cache.feature_file.format import Status
 from mt.datasets import ImageError, Split
-from mt.datasets.base import Loaded
+from mt.datasets.base import ImageSource, Loaded
 from mt.datasets.decoding.nvjpeg import TOGETHER
 from mt.datasets.decoding.row_hashes import runs
 from mt.datasets.images import ImageFiles
 from mt.featurize.device_decoder import DeviceDecoder
-from mt.featurize.feed import RawRows, as_pixels
+from mt.featurize.feed import RawRows, Resamplers, as_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Rows that one decoding task takes: enough to amortise a read of a chunked HDF5, few enough to share a batch.
 TASK_ROWS = 8
+AHEAD = 3  # batches that are being decoded while one is computed
 
 
 @dataclass
@@ -58,25 +59,59 @@ def read_batches(
     recipes: Sequence[Preprocess],
     workers: int,
     device: torch.device | None = None,
-    ahead: int = 3,
 ) -> Iterator[Batch]:
-    """Yield the batches with these rows in order, `ahead` of them being decoded at any time.
+    """Yield the batches with these rows of a split in order.
 
     A geometry that several recipes share is resized and cropped once.  device: what is to do that, and to decode where
     the split says so; the batches then hold raw pictures.
     """
-    decode = _Decode(split, geometries_of(recipes), device)
-    window: deque[tuple[Batch, list[Future[Decoded]]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for rows in batches:
-            window.append(_submit(pool, decode, decode.batch(rows, batch_size)))
-            if len(window) > ahead:
+    read = BatchReader(geometries_of(recipes), batch_size, workers=workers, device=device)
+    return read((split.images, rows) for rows in batches)
+
+
+class BatchReader:
+    """Decodes batches of rows, `AHEAD` of them at any time.
+
+    geometries: how pictures are resized, by their key.  workers: threads.  device: what is to resize instead.
+    """
+
+    def __init__(
+        self,
+        geometries: Mapping[Hashable, Preprocess],
+        batch_size: int,
+        *,
+        workers: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self._batch_size, self._workers = batch_size, workers
+        self._geometries, self._device = geometries, device
+        self._resamplers = None if device is None else Resamplers(device, geometries)
+        self._decode: _Decode | None = None
+
+    def __call__(self, asked: Iterable[tuple[ImageSource, np.ndarray] | None]) -> Iterator[Batch]:
+        """Yield the batches with these rows of these sources, in order.
+
+        Where None stands among them no more is known yet: one batch that is being decoded is finished instead.
+        """
+        window: deque[tuple[Batch, list[Future[Decoded]]]] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+        try:
+            for one in asked:
+                if one is not None:
+                    decode = self._of(one[0])
+                    window.append(_submit(pool, decode, decode.batch(one[1], self._batch_size)))
+                if len(window) > AHEAD or (one is None and window):
+                    yield _finished(*window.popleft())
+            while window:
                 yield _finished(*window.popleft())
-        while window:
-            yield _finished(*window.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _of(self, images: ImageSource) -> _Decode:
+        """Return what decodes rows of a source; all batches of a plain run are of one."""
+        if self._decode is None or self._decode.images is not images:
+            self._decode = _Decode(images, self._geometries, self._device, self._resamplers)
+        return self._decode
 
 
 def geometries_of(recipes: Sequence[Preprocess]) -> dict[Hashable, Preprocess]:
@@ -99,16 +134,22 @@ def _finished(batch: Batch, tasks: list[Future[Decoded]]) -> Batch:
 
 
 class _Decode:
-    """Decodes rows of a split, and resizes them for every geometry unless a device is to do that.
+    """Decodes rows of a source, and resizes them for every geometry unless a device is to do that.
 
     rows: how many are decoded together.
     """
 
-    def __init__(self, split: Split, geometries: Mapping[Hashable, Preprocess], device: torch.device | None) -> None:
-        self.split, self.geometries, self.device = split, geometries, device
-        images, self._there = split.images, None
-        if device is not None and isinstance(images, ImageFiles) and images.on_device:
-            self._there = DeviceDecoder(images, device, geometries)
+    def __init__(
+        self,
+        images: ImageSource,
+        geometries: Mapping[Hashable, Preprocess],
+        device: torch.device | None,
+        resamplers: Resamplers | None,
+    ) -> None:
+        self.images, self.geometries, self.device = images, geometries, device
+        self._there = None
+        if resamplers is not None and isinstance(images, ImageFiles) and images.on_device:
+            self._there = DeviceDecoder(images, resamplers)
         self.rows = TASK_ROWS if self._there is None else TOGETHER
 
     def batch(self, rows: np.ndarray, size: int) -> Batch:
@@ -138,7 +179,7 @@ class _Decode:
         place = start
         for first, last in runs(batch.rows[start:stop].tolist(), most=self.rows):
             if self._there is None or rows is None:
-                yield from enumerate(self.split.images.load(first, last), place)
+                yield from enumerate(self.images.load(first, last), place)
             else:
                 for row in self._there(first, last, rows, place):
                     yield place + row - first, self._there.rest.load(row, row + 1)[0]

@@ -36,7 +36,7 @@ def planned(
     manifest: dict[str, Any],
     content: Sequence[bytes] | None,
     compute: Compute,
-    embedder: Embedder,
+    embedder: Embedder | None,
     *,
     rows: int,
 ) -> Reuse:
@@ -86,22 +86,28 @@ def say(known: KnownRows) -> None:
     progress.note(f"{len(known):,} of {len(known.mask):,} embeddings copied from {', '.join(names)}{more}")
 
 
-def same_bits(embedder: Embedder) -> SameBits:
+def same_bits(embedder: Embedder | None) -> SameBits:
     """Return what says whether a CPU gives each image the same bits at two batch sizes, by embedding noise at both.
 
-    Only automatic sizes are tried: others may need more memory than there is.
+    Only automatic sizes are tried: others may need more memory than there is.  embedder: None where nothing computes in
+    this process.
     """
     known: dict[Pace, bytes | None] = {}
 
     def bits(pace: Pace) -> bytes | None:
         if pace not in known:
-            known[pace] = embedder.bits(*pace)
+            known[pace] = None if embedder is None else embedder.bits(*pace)
         return known[pace]
 
     def same(one: Pace, other: Pace) -> bool:
         if one == other:
             return True
-        if embedder.device.type != "cpu" or one[1] != other[1] or max(one[0], other[0]) > AUTO_BATCH_SIZE["cpu"]:
+        if (
+            embedder is None
+            or embedder.device.type != "cpu"
+            or one[1] != other[1]
+            or max(one[0], other[0]) > AUTO_BATCH_SIZE["cpu"]
+        ):
             return False
         return bits(one) is not None and bits(one) == bits(other)
 

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mt.backbones.load import Backbone, find_spec
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
@@ -22,19 +20,14 @@ from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import data_dir_of, loadable_name
 from mt.cache.salt import id_salt
 from mt.datasets import Dataset
-from mt.datasets.decoding import nvjpeg
 from mt.featurize import reuse
-from mt.featurize.embed import (
-    AUTO_BATCH_SIZE,
-    Embedder,
-    compute_description,
-    embedders,
-    even_batches,
-)
+from mt.featurize.embed import even_batches
+from mt.featurize.engines.base import Engine
+from mt.featurize.loaded import LoadedBackbones
 from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Result, Target
 from mt.featurize.request import Compute
-from mt.system.device import computes_bfloat16_fast, decoders, pick_device
+from mt.system.device import computes_bfloat16_fast
 from mt.terminal import progress
 
 # Rows whose bytes share a checksum: what a killed run computes again at most.
@@ -49,30 +42,21 @@ BFLOAT16 = (
 def run(
     dataset: Dataset,
     targets: Sequence[Target],
-    backbones: Mapping[str, Backbone],
+    loaded: LoadedBackbones,
     compute: Compute,
     *,
-    content: Mapping[str, Any],
+    engine: Engine,
     limit: int | None,
-    weights: Mapping[str, str | None],
     index: ContentIndex,
 ) -> dict[Path, Result]:
     """Compute the files of `targets` and return one result per path; an interrupted run keeps its finished blocks.
 
-    Rows whose embeddings the cache holds are copied.  `content` is the input of the dataset's fingerprint, which the
-    files keep; `weights` what was asked for, by model; `index` remembers hashes.
+    Rows whose embeddings the cache holds are copied.  `loaded` are the backbones, `engine` computes with them, `index`
+    remembers hashes.
     """
-    device = pick_device(compute.device)
-    if dataset.settings.decoder == "device":
-        nvjpeg.require(device)  # before any file is made
-    made, most = embedders(
-        list(backbones.values()),
-        device,
-        precision=compute.precision,
-        batch_size=compute.batch_size or AUTO_BATCH_SIZE.get(device.type, AUTO_BATCH_SIZE["cuda"]),
-    )
+    content = dataset.describe(index)
     images = sum(len(dataset.splits[split]) for split in {target.split for target in targets})
-    if compute.precision == "float32" and images >= MANY and computes_bfloat16_fast(device):
+    if compute.precision == "float32" and images >= MANY and computes_bfloat16_fast(engine.device):
         progress.note(BFLOAT16)
     results: dict[Path, Result] = {}
     with ExitStack() as open_files:
@@ -80,53 +64,40 @@ def run(
             manifest(
                 dataset,
                 target,
-                backbones[target.model],
+                loaded.load(target.model),
                 content=content,
                 limit=limit,
-                how=compute_description(
-                    device,
-                    precision=compute.precision,
-                    batch_size=_batch_size(len(dataset.splits[target.split]), most, device, compute),
-                ),
-                again=command(
-                    dataset,
-                    target,
-                    compute,
-                    description=backbones[target.model].description,
-                    limit=limit,
-                    weights=weights[target.model],
-                ),
+                how=engine.describe(_batch_size(len(dataset.splits[target.split]), engine, compute)),
+                again=command(dataset, target, compute, engine.named_device(), limit=limit, loaded=loaded),
             )
             for target in targets
         ]
         hashes = {split: dataset.splits[split].row_hashes(index) for split in {target.split for target in targets}}
-        embedder_of = {embedder.backbone.name: embedder for embedder in made}
         reuses = {
             target: reuse.planned(
                 target,
                 content,
                 hashes[target.split],
                 compute,
-                embedder_of[target.model],
+                engine.embedder(target.model),
                 rows=len(dataset.splits[target.split]),
             )
             for target, content in zip(targets, manifests, strict=True)
         }
         writers = _reserve(dataset, reuses, compute, open_files)
-        jobs = {
-            target: _job(embedder_of[target.model], writer, reuses[target], target, compute)
-            for target, writer in writers.items()
-        }
+        jobs = {target: _job(writer, reuses[target], target, compute) for target, writer in writers.items()}
         passes = _shared_passes(jobs)
-        with progress.bar(dataset.name, sum(missing_rows(list(group.values())) for group in passes)) as advance:
+        total = sum(missing_rows(list(group.values())) for group in passes)
+        with progress.bar(dataset.name, total, more=engine.shown) as advance:
             for group in passes:
-                results |= _one_pass(dataset, group, compute, advance)
+                results |= _one_pass(engine, dataset, group, compute, advance)
     return results
 
 
-def _batch_size(rows: int, most: int, device: torch.device, compute: Compute) -> int:
+def _batch_size(rows: int, engine: Engine, compute: Compute) -> int:
     """Return the batch size of a split: as asked for, else on a CPU the one that pads least."""
-    return even_batches(rows, most=most) if compute.batch_size is None and device.type == "cpu" else most
+    most = engine.batch_size
+    return even_batches(rows, most=most) if compute.batch_size is None and engine.device.type == "cpu" else most
 
 
 def manifest(
@@ -170,20 +141,20 @@ def command(
     dataset: Dataset,
     target: Target,
     compute: Compute,
+    device: str | None,
     *,
-    description: Mapping[str, Any],
     limit: int | None,
-    weights: str | None,
+    loaded: LoadedBackbones,
 ) -> str:
-    """Return the command that makes, or finishes, a feature file in the default cache folder."""
+    """Return the command that makes, or finishes, a feature file in the default cache folder: on one device, named."""
+    description, weights = loaded.load(target.model).description, loaded.weights[target.model]
     name, place = loadable_name(dataset.name, dataset.location), data_dir_of(dataset.name, dataset.location)
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
     if place:
         words += ["--data-dir", place]
-    device = pick_device(compute.device)
     given = {
         "--image-size": description["image_size"],
-        "--device": None if device == pick_device("auto") else device,
+        "--device": device,
         "--precision": None if compute.precision == "float32" else compute.precision,
         "--dtype": None if compute.dtype == "float32" else compute.dtype,
         "--weights": weights if weights in (None, RANDOM) else Path(weights).expanduser().absolute(),
@@ -229,41 +200,32 @@ def _reserve(
     return writers
 
 
-def _job(embedder: Embedder, writer: FeatureWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
+def _job(writer: FeatureWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
     """Return what fills a file that was opened: as its manifest says, if an earlier run began it."""
-    batch_size = writer.resumed_manifest["compute"]["batch_size"]
+    how = writer.resumed_manifest["compute"]
     settled = reuse.settled(planned, target, writer.resumed_manifest, compute, created=writer.created)
-    embedder.chunk = max(embedder.chunk, batch_size)  # a file that is resumed may have been begun with larger batches
     reuse.say(settled.known)
-    return Job(embedder, writer, batch_size, settled.known)
+    return Job(target.model, writer, how["batch_size"], how["threads"], settled.known)
 
 
 def _shared_passes(jobs: Mapping[Target, Job]) -> list[dict[Target, Job]]:
     """Return the jobs grouped by what one pass needs in common: split, blocks, batches, threads, rows to compute."""
     shared: dict[tuple[Any, ...], dict[Target, Job]] = defaultdict(dict)
     for target, job in jobs.items():
-        threads = job.writer.resumed_manifest["compute"]["threads"]
         known = job.known.mask.tobytes()
-        shared[target.split, job.writer.block_rows, job.batch_size, threads, known][target] = job
+        shared[target.split, job.writer.block_rows, job.batch_size, job.threads, known][target] = job
     return list(shared.values())
 
 
 def _one_pass(
-    dataset: Dataset, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
+    engine: Engine, dataset: Dataset, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
 ) -> dict[Path, Result]:
     """Run one pass with the thread count that its files record, and give the finished files their names."""
     split = dataset.splits[next(iter(jobs)).split]
-    torch.set_num_threads(next(iter(jobs.values())).writer.resumed_manifest["compute"]["threads"])
     computed = {target: missing_rows([job]) for target, job in jobs.items()}
     began = time.monotonic()
     try:
-        run_pass(
-            split,
-            list(jobs.values()),
-            workers=compute.workers or decoders(),
-            on_error=compute.on_error,
-            advance=advance,
-        )
+        run_pass(engine, split, list(jobs.values()), on_error=compute.on_error, advance=advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Finished blocks are in the cache. Run the same command again to resume.") from None
     seconds = time.monotonic() - began

@@ -29,10 +29,17 @@ class Overview(Protocol):
 
 @contextmanager
 def bar(
-    label: str, total: int, *, unit: str = "images", done: int = 0, clock: Callable[[], float] = time.monotonic
+    label: str,
+    total: int,
+    *,
+    unit: str = "images",
+    done: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    more: Callable[[], str] = str,
 ) -> Iterator[Advance]:
     """Show one bar with count, rate and time left; yields a function that advances it.
 
+    more: returns what else to show of it now, such as the rate of each of several workers.
     Off a terminal one line is printed every `EVERY` seconds of `clock`, and none for what takes less.
     """
     if isinstance(sys.stderr, Overview):
@@ -40,7 +47,7 @@ def bar(
             yield advance_part
         return
     if not sys.stderr.isatty():
-        lines = _Lines(label, total, unit, done, clock)
+        lines = _Lines(label, total, unit, done, clock, more)
         with lines.watched():
             yield lines.advance
         return
@@ -54,13 +61,14 @@ def bar(
         TextColumn(unit),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[more]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=total, completed=done, rate="")
+        task = progress.add_task(label, total=total, completed=done, rate="", more="")
 
         def advance(amount: int) -> None:
             speed = progress.tasks[0].speed
-            progress.update(task, advance=amount, rate=f"{speed:.1f}/s" if speed else "")
+            progress.update(task, advance=amount, rate=f"{speed:.1f}/s" if speed else "", more=more())
 
         yield advance
 
@@ -71,8 +79,11 @@ class _Lines:
     total: 0 where it is not known.
     """
 
-    def __init__(self, label: str, total: int, unit: str, done: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, done: int, clock: Callable[[], float], more: Callable[[], str] = str
+    ) -> None:
         self._label, self._total, self._unit, self._done, self._clock = label, total, unit, done, clock
+        self._more = more
         self._began = self._said = clock()
         self._before = done
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -93,7 +104,8 @@ class _Lines:
             of = f" of {self._total:,}" if self._total else ""
             speed = f", {rate:.1f}/s" if rate >= SLOW else f", {60 * rate:.1f}/min" if rate else ""
             left = f", {(self._total - self._done) / rate / 60:.0f} min left" if rate and self._total else ""
-            note(f"{self._label}: {self._done:,}{of} {self._unit}{speed}{left}")
+            more = f"; {more}" if (more := self._more()) else ""
+            note(f"{self._label}: {self._done:,}{of} {self._unit}{speed}{left}{more}")
 
     @contextmanager
     def watched(self) -> Iterator[None]:
