@@ -77,6 +77,11 @@ if TYPE_CHECKING:
 @options.reference
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
 @click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print fits, labels, test cases, expected interval widths and detectable differences, and stop.",
+)
 @options.cache_dir
 @options.scores
 @options.everything
@@ -115,6 +120,7 @@ def probe(
     reference: str | None,
     compare: bool,
     save: str | None,
+    dry_run: bool,
     cache_dir: str | None,
     scores: str | None,
     everything: bool,
@@ -162,6 +168,11 @@ def probe(
         calibrate=calibrate,
         memory=memory,
     )
+    if dry_run:
+        from mt.probe.planning.plan_tables import print_plan
+
+        print_plan(request, as_json=as_json)
+        return
     given = margin is not None or reference is not None
     print_scores(request, as_json=as_json, compare=compare, margin=Margin.of(margin, reference) if given else None)
 

@@ -1,0 +1,182 @@
+"""How wide an interval will be, and which difference a paired comparison will find, from counts of test cases alone.
+
+The half-width is that of the rule of `mt.probe.scores` at an assumed score:
+
+- ROC AUC: logit scale, Student's t, with the variance of two normal classes of equal spread at that AUC: with
+  d = √2 Φ⁻¹(θ) and Q = E Φ(d - X)², X standard normal, (θ (1 - θ) + (m + n - 2) (Q - θ²)) / (m n) (Hanley and McNeil,
+  Radiology 143, 1982, give the form and a Q of their own).
+- Shares (accuracy, and the recall of each class in balanced accuracy, taken to be equal): Wilson.
+- Quadratic weighted kappa: Fisher's z scale with the variance of a correlation.
+- A mean over classes or labels: half-widths add in squares, with the correlation `BETWEEN` of the AUCs of classes.
+
+Cases of a patient are taken to be correlated by `WITHIN`: c of them count as c / (1 + (c - 1) WITHIN).
+
+A paired comparison at 5 % finds a difference of (t + z) √(2 (1 - ρ)) SE in 80 % of samples, where ρ is the correlation
+of the two scores over samples of test cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mt.types import Array, Groups
+
+WITHIN = 0.2  # assumed correlation of the cases of a patient
+BETWEEN = 0.3  # assumed correlation of the AUCs of classes, each against the rest; of labels none
+CORRELATIONS = (0.5, 0.8)  # assumed, of two models' scores over samples of test cases
+POWER, LEVEL = 0.8, 0.95
+PLAUSIBLE = (0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Test cases and units (patients, else cases): of each class, or of each label's zeros and ones, and of all.
+
+    cases, units: (classes, 2) for labels and for one class against the rest: with it, and without it.
+    """
+
+    cases: Array
+    units: Array
+    n_cases: int
+    n_units: int
+
+    @classmethod
+    def of(cls, y: Array, groups: Groups | None, n_classes: int) -> Counts:
+        """Count the cases of labels (n,), or (n, L) for several."""
+        unit = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        truth = y if y.ndim == 2 else (y[:, None] == np.arange(n_classes)).astype(int)
+        held = [[truth[:, k] == 1, truth[:, k] == 0] for k in range(truth.shape[1])]
+        cases = np.array([[int(part.sum()) for part in both] for both in held])
+        units = np.array([[len(np.unique(unit[part])) for part in both] for both in held])
+        return cls(cases, units, len(y), len(np.unique(unit)))
+
+    @cached_property
+    def effective(self) -> Array:
+        """The number of independent cases that those of each class are worth."""
+        return _effective(self.cases, self.units)
+
+    @property
+    def there(self) -> Array:
+        """Which classes some cases hold and others do not."""
+        return np.flatnonzero((self.cases > 0).all(axis=1))
+
+
+def _effective(cases: Array, units: Array) -> Array:
+    return np.asarray(cases / (1 + (cases / np.maximum(units, 1) - 1) * WITHIN))
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect at an assumed score: half the length of its interval, and the difference found with 80 % power.
+
+    detectable: at each of `CORRELATIONS`.
+    """
+
+    score: float
+    half_width: float
+    detectable: tuple[float, ...]
+
+
+Rule = Callable[[float, Counts], tuple[float, float]]  # half-width and standard error at an assumed score
+
+
+def expectations(metric: str, counts: Counts, *, factor: float = 1.0) -> list[Expectation]:
+    """Return what to expect at each plausible score; empty for a metric without a formula, or with one class.
+
+    factor: by which test folds multiply the variance.
+    """
+    rule = RULES.get(metric)
+    if rule is None or not len(counts.there) or counts.n_units < 2:
+        return []
+    t = _student(counts.n_units - 1)
+    found = []
+    for score in PLAUSIBLE:
+        half, error = (float(np.sqrt(factor)) * one for one in rule(score, counts))
+        each = ((t + _normal(POWER)) * np.sqrt(2 * (1 - rho)) * error for rho in CORRELATIONS)
+        found.append(Expectation(score, half, tuple(map(float, each))))
+    return found
+
+
+def auc_variance(score: float, m: float, n: float) -> float:
+    """Return the variance of an AUC of m and n independent normal scores of equal spread."""
+    from scipy.special import ndtr, ndtri
+
+    x, weights = np.polynomial.hermite_e.hermegauss(60)
+    q = float(weights @ ndtr(np.sqrt(2) * ndtri(score) - x) ** 2 / weights.sum())
+    return (score * (1 - score) + (m + n - 2) * (q - score**2)) / (m * n)
+
+
+def _auc(score: float, counts: Counts, row: int = 0) -> tuple[float, float]:
+    m, n = counts.effective[row]
+    error = float(np.sqrt(auc_variance(score, m, n)))
+    fewest = int(counts.units[row].min())
+    if fewest < 2:
+        from mt.probe.scores.rank_metrics import newcombe
+
+        low, high = newcombe(score, int(m), int(n), _normal((1 + LEVEL) / 2))
+        return (high - low) / 2, error
+    half = _student(fewest - 1) * error / (score * (1 - score))
+    middle = np.log(score / (1 - score))
+    low, high = (float(1 / (1 + np.exp(-end))) for end in (middle - half, middle + half))
+    return (high - low) / 2, error
+
+
+def _mean_auc(score: float, counts: Counts, between: float) -> tuple[float, float]:
+    half, error = np.array([_auc(score, counts, row) for row in counts.there]).T
+    return _mean(half, between), _mean(error, between)
+
+
+def _mean(each: Array, rho: float) -> float:
+    """Return the spread of a mean of several with these spreads and one correlation."""
+    return float(np.sqrt((1 - rho) * (each**2).sum() + rho * each.sum() ** 2)) / len(each)
+
+
+def _share(score: float, n: float) -> tuple[float, float]:
+    from mt.probe.scores.sample import wilson
+
+    low, high = wilson(score, n, _normal((1 + LEVEL) / 2))
+    return (high - low) / 2, float(np.sqrt(score * (1 - score) / n))
+
+
+def _accuracy(score: float, counts: Counts) -> tuple[float, float]:
+    return _share(score, float(_effective(np.array(counts.n_cases), np.array(counts.n_units))))
+
+
+def _balanced(score: float, counts: Counts) -> tuple[float, float]:
+    held = [row for row in range(len(counts.cases)) if counts.cases[row, 0]]
+    half, error = np.array([_share(score, counts.effective[row, 0]) for row in held]).T
+    return _mean(half, 0.0), _mean(error, 0.0)
+
+
+def _kappa(score: float, counts: Counts) -> tuple[float, float]:
+    n = float(_effective(np.array(counts.n_cases), np.array(counts.n_units)))
+    error = 1 / np.sqrt(max(n - 3, 1))
+    half = _student(counts.n_units - 1) * error
+    low, high = np.tanh(np.arctanh(score) - half), np.tanh(np.arctanh(score) + half)
+    return float(high - low) / 2, float(error * (1 - score**2))
+
+
+RULES: dict[str, Rule] = {
+    "roc_auc": lambda score, counts: _auc(score, counts, row=len(counts.cases) - 1),
+    "macro_auc": lambda score, counts: _mean_auc(score, counts, BETWEEN),
+    "mean_auc": lambda score, counts: _mean_auc(score, counts, 0.0),
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced,
+    "quadratic_kappa": _kappa,
+}
+
+
+def _student(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(1, freedom), (1 + LEVEL) / 2))
+
+
+def _normal(share: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(share))
