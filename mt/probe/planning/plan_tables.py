@@ -91,5 +91,5 @@ def _notes(plan: DatasetPlan) -> list[str]:
         notes.append("Each fit is one per test fold; the dependence of folds is in the widths.")
     if plan.units[plan.rarest] < FEW_UNITS:
         kind = "groups" if plan.grouped else "cases"
-        notes.append(f"Fewer than {FEW_UNITS} test {kind} of the rarest class: little can be told.")
+        notes.append(f"Fewer than {FEW_UNITS} test {kind} of the rarest class: few conclusions are possible.")
     return notes
