@@ -23,7 +23,7 @@ FOLDER_ROWS = 10_000  # images in one folder
 LINKS = 20_000  # names of one file: file systems limit them
 DIM = 8
 STEPS = ("imports", "list", "featurize", "recognise", "read", "catalog", "probe")
-# What must be reached at a million rows: seconds, and bytes of memory a row.
+# What must be reached at a million rows: seconds, and bytes of memory per row.
 GOALS = {"list": (20.0, 400), "recognise": (5.0, None)}
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
                 base = base or found["peak"]
                 each = (found["peak"] - base) / rows
                 parts = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
-                print(f"    {step:<10} {parts}; peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes a row", flush=True)
+                print(f"    {step:<10} {parts}; peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row", flush=True)
 
 
 def made(folder: Path, rows: int, *, split: bool = False) -> Path:
