@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks._pairs import machine
 
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
                 base = base or found["peak"]
                 each = (found["peak"] - base) / rows
                 parts = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
-                print(f"    {step:<10} {parts}; peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row", flush=True)
+                memory = f"peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row"
+                print(f"    {step:<10} {parts}; {memory}", flush=True)
 
 
 def made(folder: Path, rows: int, *, split: bool = False) -> Path:
@@ -72,7 +74,7 @@ def made(folder: Path, rows: int, *, split: bool = False) -> Path:
     return table
 
 
-def measured(step: str, table: Path) -> dict[str, object]:
+def measured(step: str, table: Path) -> dict[str, Any]:
     """Return the seconds of each part of a step and the peak memory of its process, in bytes."""
     home = table.parent / "home"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "XDG_"))}

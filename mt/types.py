@@ -136,5 +136,5 @@ class CaseFeatures(Protocol):
 
 
 def _taken(values: Any, rows: Array) -> Any:
-    """Return some of the values, of an array or of any other sequence."""
-    return values[rows] if hasattr(values, "dtype") else [values[row] for row in rows]
+    """Return some of the values, of an array, of texts or of any other sequence."""
+    return values[rows] if hasattr(values, "take") else [values[row] for row in rows]

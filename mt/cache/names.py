@@ -23,6 +23,7 @@ from mt.terminal import progress
 
 JSON: TypeAlias = Any  # None, bool, int, float, str, and lists and string-keyed dicts of these
 
+_PART = 1 << 13  # values whose JSON is made at a time
 READABLE = 40  # characters of a chosen name that are kept in a file name
 _PLAIN = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{READABLE - 1}}}")
 _HASHED = re.compile(r".*-[0-9a-f]{8}")
@@ -39,6 +40,17 @@ def canonical(value: JSON) -> bytes:
 def digest(value: JSON) -> str:
     """Return the sha256 of a value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def digest_of_rows(values: Any) -> str:
+    """Return the digest of a sequence or an array as a list, whose JSON is made part by part: it may be large."""
+    hashed = hashlib.sha256(b"[")
+    for start in range(0, len(values), _PART):
+        part = values[start : start + _PART]
+        text = canonical(part.tolist() if hasattr(part, "tolist") else list(part))
+        hashed.update((b"," if start else b"") + text[1:-1])
+    hashed.update(b"]")
+    return hashed.hexdigest()
 
 
 def slug(name: str) -> str:

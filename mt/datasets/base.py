@@ -11,7 +11,7 @@ from PIL import Image
 
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
-from mt.cache.names import digest, with_settings
+from mt.cache.names import digest, digest_of_rows, with_settings
 from mt.cache.salt import hashed, hashed_id
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
@@ -19,6 +19,7 @@ from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
+from mt.texts import Texts
 from mt.types import HEADLINE, MISSING, Groups, LabelledRows, Task
 
 Json: TypeAlias = Any
@@ -168,10 +169,10 @@ class Split:
         """Return what determines this split's rows, as JSON of fixed size."""
         return {
             "rows": len(self),
-            "ids": digest(self.ids),
-            "labels": digest(self.labels.tolist()),
-            "groups": None if self.groups is None else digest(self.groups),
-            "columns": {name: digest(values) for name, values in sorted(self.columns.items())},
+            "ids": digest_of_rows(self.ids),
+            "labels": digest_of_rows(self.labels),
+            "groups": None if self.groups is None else digest_of_rows(self.groups),
+            "columns": {name: digest_of_rows(values) for name, values in sorted(self.columns.items())},
             "images": self.images.content(index),
             **({"hashed_ids": True} if self.hash_ids else {}),
         }
@@ -257,7 +258,7 @@ def validated(dataset: Dataset) -> Dataset:
             raise DatasetError(f"{dataset.name}: the {name} split holds no images{where}. Expected at least one.")
     if not dataset.splits:
         raise DatasetError(f"{dataset.name}: no images found{where}.")
-    _refuse_duplicates(dataset, [id_ for split in dataset.splits.values() for id_ in split.ids])
+    _refuse_duplicates(dataset)
     present = {int(label) for split in dataset.splits.values() for label in np.unique(split.labels)}
     if dataset.task != "multilabel":
         present.discard(MISSING)
@@ -271,9 +272,12 @@ def validated(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _refuse_duplicates(dataset: Dataset, ids: Sequence[str]) -> None:
-    if len(set(ids)) == len(ids):
+def _refuse_duplicates(dataset: Dataset) -> None:
+    in_order = np.concatenate([Texts.of(split.ids).encoded for split in dataset.splits.values()])
+    in_order.sort(kind="stable")
+    if not (in_order[1:] == in_order[:-1]).any():
         return
+    ids = (id_ for split in dataset.splits.values() for id_ in split.ids)
     seen: set[str] = set()
     repeated = [id_ for id_ in ids if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value]
     raise DatasetError(

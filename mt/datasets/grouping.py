@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from mt.datasets.base import Split
 from mt.datasets.listing import some
 from mt.errors import InputError
+from mt.texts import Texts
 
 NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--group-regex distinguishes them)"
 
@@ -43,9 +45,9 @@ def groups_by_regex(ids: Sequence[str], pattern: str) -> list[str]:
 
 def crossing_groups(splits: Mapping[str, Split]) -> dict[str, list[str]]:
     """Return the groups that are in more than one split, and in which."""
-    members = {name: set(split.groups) for name, split in splits.items() if split.groups is not None}
-    count = Counter(group for groups in members.values() for group in groups)
-    return {
-        group: [name for name, groups in members.items() if group in groups]
-        for group in sorted(group for group, splits_held in count.items() if splits_held > 1)
+    members = {
+        name: np.unique(Texts.of(split.groups).encoded) for name, split in splits.items() if split.groups is not None
     }
+    found, count = np.unique(np.concatenate([*members.values(), np.empty(0, "S1")]), return_counts=True)
+    crossing = Texts(found[count > 1])
+    return {group: [name for name, groups in members.items() if group in Texts(groups)] for group in sorted(crossing)}

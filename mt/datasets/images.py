@@ -53,7 +53,7 @@ SUFFIXES = frozenset((*_PHOTOGRAPHS, *DICOM_SUFFIXES))
 
 def is_photograph(path: str) -> bool:
     """Return whether a file's name says that it is an image of another kind than DICOM."""
-    return os.path.splitext(path)[1].lower() in _PHOTOGRAPHS
+    return path.lower().endswith(_PHOTOGRAPHS)
 
 
 @dataclass(frozen=True)

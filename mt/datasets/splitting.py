@@ -10,6 +10,7 @@ import numpy as np
 
 from mt.cache.feature_file.rows import is_unlabelled
 from mt.stratification import stratified_parts
+from mt.texts import Texts, sortable
 
 # Enters fingerprints, so that it keeps the name that the function had in the first release.
 ALGORITHM = "mt.cache.stratify.stratified_parts, revision 1"
@@ -29,9 +30,9 @@ def draw_splits(
     The record holds algorithm, fractions, seed, rows per split and the sha256 of each id list.  A row without any
     label takes no part in the draw: it joins the first split, or that of its group.
     """
-    by_id, without = np.argsort(np.asarray(ids)), is_unlabelled(labels)
+    by_id, without = np.argsort(sortable(ids)), is_unlabelled(labels)
     by_id = by_id[~without[by_id]]
-    kept_together = None if groups is None else [groups[int(row)] for row in by_id]
+    kept_together = None if groups is None else _taken(groups, by_id)
     parts = np.zeros(len(ids), dtype=np.int64)
     parts[by_id] = stratified_parts(labels[by_id], kept_together, list(fractions.values()), seed)
     if groups is not None and len(by_id) < len(ids):
@@ -44,11 +45,18 @@ def draw_splits(
         "fractions": dict(fractions),
         "seed": seed,
         "rows": {name: len(chosen) for name, chosen in rows.items()},
-        "ids_sha256": {name: ids_sha256([ids[int(row)] for row in chosen]) for name, chosen in rows.items()},
+        "ids_sha256": {name: ids_sha256(_taken(ids, chosen)) for name, chosen in rows.items()},
     }
     return rows, record
 
 
 def ids_sha256(ids: Sequence[str]) -> str:
     """Return the sha256 of the sorted ids, one per line in UTF-8: `sort ids.txt | sha256sum` in the C locale."""
-    return hashlib.sha256("".join(f"{id_}\n" for id_ in sorted(ids)).encode()).hexdigest()
+    hashed = hashlib.sha256()
+    for id_ in sorted(ids) if not isinstance(ids, Texts) else Texts(np.sort(ids.encoded, kind="stable")):
+        hashed.update(f"{id_}\n".encode())
+    return hashed.hexdigest()
+
+
+def _taken(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
+    return values[rows] if isinstance(values, Texts) else [values[int(row)] for row in rows]

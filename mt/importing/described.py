@@ -60,11 +60,12 @@ def describe(table: CaseTable, request: ImportRequest) -> Cases:
     text, ids = roles.text, list(table.ids)
     groups = None
     if roles.group is not None:
-        groups = own_groups(text.columns[roles.group], ids, text.lines, table.file, own=rules.missing_group == "own")
+        own = rules.missing_group == "own"
+        groups = list(own_groups(text.columns[roles.group], ids, text.lines, table.file, own=own))
     splits, drawn = _splits(ids, labels.values, groups, table.splits, request)
     if "train" in splits:
         labels.refuse_untrained(table.file, splits["train"])
-    columns = {name: text.columns[name] for name in METADATA if name in text.columns and name != roles.group}
+    columns = {name: list(text.columns[name]) for name in METADATA if name in text.columns and name != roles.group}
     warnings = (*table.notes, *labels.warnings, *((_NO_GROUPING,) if groups is None else ()))
     return Cases(
         ids,

@@ -53,7 +53,7 @@ class LabelTable:
     key: str | None
 
     @property
-    def names(self) -> list[str] | None:
+    def names(self) -> Sequence[str] | None:
         return None if self.key is None else self.text.columns[self.key]
 
     def __len__(self) -> int:

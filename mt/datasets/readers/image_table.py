@@ -19,6 +19,7 @@ from mt.datasets.listing import some
 from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
+from mt.texts import Prefixed, Texts
 from mt.types import LabelledRows
 
 
@@ -68,9 +69,11 @@ def with_headers(table: ImageTable, headers: Headers) -> tuple[ImageTable, list[
     return replace(table, groups=groups, grouping="patient", hidden=hidden), warnings
 
 
-def _dicom_facts(table: ImageTable, headers: Headers) -> list[Facts | None]:
+def _dicom_facts(table: ImageTable, headers: Headers) -> Sequence[Facts | None]:
     """Return what the headers say of each row: nothing of a photograph, of an absent or of a damaged file."""
     candidates = [path for path in table.paths if path is not None and not is_photograph(path)]
+    if not candidates:
+        return (None,) * len(table.paths)
     found = dict(zip(candidates, headers.of(candidates), strict=True))
     facts = [found.get(path or "") for path in table.paths]
     return [one if one is not None and one.kind == "image" else None for one in facts]
@@ -112,18 +115,25 @@ def by_frame(table: ImageTable, headers: Headers, index: ContentIndex) -> tuple[
 
 def splits_of(table: ImageTable, rows: Mapping[str, np.ndarray]) -> dict[str, Split]:
     """Return the splits that hold the given rows of the table."""
-    return {name: _split(name, table, chosen.tolist()) for name, chosen in rows.items()}
+    return {name: _split(name, table, chosen) for name, chosen in rows.items()}
 
 
-def _split(name: str, table: ImageTable, rows: list[int]) -> Split:
-    ids = [table.ids[row] for row in rows]
-    paths = [table.paths[row] for row in rows]
-    absent = frozenset(row for row, path in enumerate(paths) if path is None)
-    frames = None if table.frames is None else [table.frames[row] for row in rows]
-    files = [path or id_ for path, id_ in zip(paths, ids, strict=True)]
-    labelled = LabelledRows(None, table.labels, table.groups, table.ids, table.columns).take(np.array(rows, np.int64))
+def _split(name: str, table: ImageTable, rows: np.ndarray) -> Split:
+    labelled = LabelledRows(None, table.labels, table.groups, table.ids, table.columns).take(rows)
+    files, absent = _files(table, rows, labelled.ids)
+    frames = None if table.frames is None else [table.frames[row] for row in rows.tolist()]
     images = ImageFiles(files, absent, table.decoding, frames, table.notes)
-    return Split(name, labelled, images, None if table.hidden is None else table.hidden.only(rows))
+    return Split(name, labelled, images, None if table.hidden is None else table.hidden.only(rows.tolist()))
+
+
+def _files(table: ImageTable, rows: np.ndarray, ids: Sequence[str]) -> tuple[Sequence[str], frozenset[int]]:
+    """Return the paths of some rows, and the places of those whose file is not there, whose path is their id."""
+    if isinstance(table.paths, Prefixed):
+        rest = ids if isinstance(ids, Texts) and table.paths.rest is table.ids else table.paths.rest[rows]
+        return Prefixed(table.paths.beginning, rest), frozenset()
+    paths = [table.paths[row] for row in rows.tolist()]
+    files = [path or id_ for path, id_ in zip(paths, ids, strict=True)]
+    return files, frozenset(place for place, path in enumerate(paths) if path is None)
 
 
 def found_images(
@@ -135,16 +145,27 @@ def found_images(
         DatasetError: listed images are absent, unless the request says to skip what cannot be used; or all are.
     """
     paths = [here.get(id_) for id_ in ids]
-    absent = [id_ + ending for id_, path in zip(ids, paths, strict=True) if path is None]
-    warnings = []
-    if absent:
-        message = f"{len(absent):,} of {len(ids):,} listed images do not exist in {where}: {some(absent)}"
-        if request.on_error == "raise" or len(absent) == len(ids):
-            raise DatasetError(
-                f"{request.name}: {message}. Complete the download, or leave them out with --on-error skip."
-            )
-        warnings.append(message)
+    warnings = absent_warnings(request, ids, paths, where=where, ending=ending)
     unlisted = sorted(here.keys() - set(ids))
     if unlisted:
         warnings.append(f"{len(unlisted):,} images in {where} are listed nowhere and omitted: {some(unlisted)}")
     return paths, warnings
+
+
+def absent_warnings(
+    request: DatasetRequest, ids: Sequence[str], paths: Sequence[str | None], *, where: Path, ending: str = ""
+) -> list[str]:
+    """Return a warning about listed images that are absent, without a path.
+
+    Raises:
+        DatasetError: there are some, unless the request says to skip what cannot be used; or all are.
+    """
+    if isinstance(paths, Prefixed):
+        return []
+    absent = [id_ + ending for id_, path in zip(ids, paths, strict=True) if path is None]
+    if not absent:
+        return []
+    message = f"{len(absent):,} of {len(ids):,} listed images do not exist in {where}: {some(absent)}"
+    if request.on_error == "raise" or len(absent) == len(ids):
+        raise DatasetError(f"{request.name}: {message}. Complete the download, or leave them out with --on-error skip.")
+    return [message]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mt.datasets.grouping import groups_by_regex
 from mt.datasets.listing import contained, some
 from mt.datasets.patients import numbered, patients_of_values
 from mt.datasets.readers.folder import FRACTIONS, SPLIT_NAMES, warnings_about
-from mt.datasets.readers.image_table import ImageTable, by_frame, found_images, splits_of, with_headers
+from mt.datasets.readers.image_table import ImageTable, absent_warnings, by_frame, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.splitting import draw_splits
@@ -25,6 +26,7 @@ from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
 from mt.datasets.tabular.table_labels import labels_of
 from mt.errors import DatasetError, InputError
+from mt.texts import Prefixed, Texts, distinct
 
 _RESERVED = ("image", "label", "split", "group", *METADATA)
 
@@ -41,8 +43,9 @@ def load(request: DatasetRequest) -> Dataset:
     index, settings = request.index or ContentIndex(), request.settings
     columns = columns_by_role(read_table(file, separator=settings.separator), settings, file, _RESERVED)
     text = columns.text
-    empty = [str(line) for line, image in zip(text.lines, text.columns["image"], strict=True) if not image]
-    if empty:
+    images = text.columns["image"]
+    if "" in images:
+        empty = [str(line) for line, image in zip(text.lines, images, strict=True) if not image]
         raise DatasetError(f"{file}: no image named in line {some(empty)}.")
     labels = labels_of(columns, file, settings, _RESERVED)
     table, absent = _image_table(request, file, replace(columns, text=text), labels.values)
@@ -52,7 +55,7 @@ def load(request: DatasetRequest) -> Dataset:
     if settings.frame == "all":
         table, source = by_frame(table, headers, index)
         labels = replace(labels, values=table.labels)
-        names = None if names is None else [names[row] for row in source]
+        names = None if names is None else Texts.of(names)[source]
     _refuse_unknown_splits(file, text)
     rows, drawn = _split_rows(names, table, settings.seed)
     if "train" in rows:
@@ -79,9 +82,10 @@ def _image_table(
 ) -> tuple[ImageTable, list[str]]:
     """Return the rows with their files, groups and metadata, and warnings about files that are not there."""
     settings, text = request.settings, columns.text
-    images = [_slashed(image, file.parent) for image in text.columns["image"]]
-    ids = _ids(images)
-    paths, warnings = found_images(request, ids, _existing(file, images, ids), where=file.parent)
+    images = _slashed(Texts.of(text.columns["image"]), file.parent)
+    ids, shared = _ids(images)
+    paths = _paths(file, images, ids, shared)
+    warnings = absent_warnings(request, ids, paths, where=file.parent)
     groups, grouping = _groups(settings, file, columns, ids)
     metadata = {name: text.columns[name] for name in METADATA if name in text.columns}
     hidden = None
@@ -95,43 +99,79 @@ def _image_table(
     return table, warnings
 
 
-def _slashed(image: str, folder: Path) -> str:
-    """Return a path with the slashes of this system: those of Windows turned, unless a file has them in its name."""
-    if "\\" in image and not os.path.lexists(folder / image):
-        return image.replace("\\", "/")
-    return image
+def _slashed(images: Texts, folder: Path) -> Texts:
+    """Return paths with the slashes of this system: those of Windows turned, unless a file has them in its name."""
+    if b"\\" not in images.encoded.tobytes():
+        return images
+    return images.mapped(lambda image: image if os.path.lexists(folder / image) else image.replace("\\", "/"))
 
 
-def _ids(images: Sequence[str]) -> list[str]:
-    """Return the paths as written, but without the folder that absolute ones share: content, not places, is hashed."""
-    absolute = [image for image in images if os.path.isabs(image)]
-    if not absolute:
-        return [os.path.normpath(image) for image in images]
-    shared = os.path.commonpath([os.path.dirname(image) for image in absolute])
-    return [os.path.relpath(image, shared) if os.path.isabs(image) else os.path.normpath(image) for image in images]
+def _ids(images: Texts) -> tuple[Texts, str]:
+    """Return the paths as written, but without the folder that absolute ones share; and that folder, with its slash.
+
+    Content, not places, is hashed.
+    """
+    absolute = np.char.startswith(images.encoded, b"/")
+    if not absolute.any():
+        return images.mapped(os.path.normpath), ""
+    folders = {os.path.dirname(image) for image in images[absolute]}
+    shared = os.path.normpath(os.path.commonpath(folders)).rstrip("/") + "/"
+
+    def id_of(image: str) -> str:
+        plain = os.path.normpath(image)
+        if not os.path.isabs(plain):
+            return plain
+        return plain[len(shared) :] if plain.startswith(shared) else os.path.relpath(plain, shared)
+
+    return images.mapped(id_of), shared
 
 
-def _existing(file: Path, images: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
-    """Return the path of each image that exists, by id; folders are listed once each.
+def _paths(file: Path, images: Texts, ids: Texts, shared: str) -> Sequence[str | None]:
+    """Return the path of each image, None where it does not exist; folders are listed once each.
 
     Raises:
         DatasetError: a relative path or a link that leads out of the CSV's folder.
     """
-    here: dict[str, str] = {}
-    listings: dict[str, dict[str, bool]] = {}
-    for image, id_ in zip(images, ids, strict=True):
-        path = os.path.normpath(os.path.join(file.parent, image))
-        folder, name = os.path.split(path)
-        if folder not in listings:
-            if not os.path.isabs(image) and not contained(folder, inside=file.parent):
-                raise DatasetError(f"{file}: '{image}' leads out of {file.parent}. Write an absolute path to mean it.")
-            listings[folder] = _links(folder)
-        linked = listings[folder].get(name)
-        if linked and not os.path.isabs(image) and not contained(path, inside=file.parent):
-            raise DatasetError(f"{file}: '{image}' is a link that leads out of {file.parent}. Copy the image there.")
-        if linked is not None:
-            here[id_] = path
-    return here
+    absolute = np.char.startswith(images.encoded, b"/") if shared else np.zeros(len(images), dtype=bool)
+    home = os.fspath(file.parent)
+    if (absolute.any() and not absolute.all()) or np.char.startswith(ids.encoded, b"..").any():
+        paths = Prefixed("", images.mapped(lambda image: os.path.normpath(os.path.join(home, image))))
+    else:
+        paths = Prefixed(shared or home.rstrip("/") + "/", ids)
+    names, folders, of_folder = _by_folder(paths)
+    is_there = np.zeros(len(images), dtype=bool)
+    for folder, rows in zip(folders, of_folder, strict=True):
+        relative = rows[~absolute[rows]]
+        if len(relative) and not contained(folder, inside=file.parent):
+            image = images[int(relative[0])]
+            raise DatasetError(f"{file}: '{image}' leads out of {file.parent}. Write an absolute path to mean it.")
+        listed = _links(folder)
+        is_there[rows] = [name in listed for name in names[rows]]
+        for row in relative.tolist() if any(listed.values()) else ():
+            if listed.get(names[row]) and not contained(paths[row], inside=file.parent):
+                image = images[row]
+                raise DatasetError(
+                    f"{file}: '{image}' is a link that leads out of {file.parent}. Copy the image there."
+                )
+    if is_there.all():
+        return paths
+    return [path if exists else None for path, exists in zip(paths, is_there.tolist(), strict=True)]
+
+
+def _by_folder(paths: Prefixed) -> tuple[Texts, list[str], list[np.ndarray]]:
+    """Return the name of each file in its folder, the folders, and the rows of each."""
+    number: dict[str, int] = {}
+    code = array("q")
+
+    def named() -> Iterator[str]:
+        for path in paths:
+            folder, _, name = path.rpartition("/")
+            code.append(number.setdefault(folder or "/", len(number)))
+            yield name
+
+    names, folder_of = Texts.of(named()), np.array(code)
+    order = np.argsort(folder_of, kind="stable")
+    return names, list(number), np.split(order, np.cumsum(np.bincount(folder_of))[:-1])
 
 
 def _links(folder: str) -> dict[str, bool]:
@@ -144,8 +184,8 @@ def _links(folder: str) -> dict[str, bool]:
 
 
 def _groups(
-    settings: DatasetSettings, file: Path, columns: TableColumns, ids: list[str]
-) -> tuple[list[str] | None, str | None]:
+    settings: DatasetSettings, file: Path, columns: TableColumns, ids: Texts
+) -> tuple[Sequence[str] | None, str | None]:
     """Return the groups and what they are: `--group-regex` on the path, else the table's column, else none."""
     if settings.group_regex is not None:
         return groups_by_regex(ids, settings.group_regex), "patient"
@@ -156,18 +196,22 @@ def _groups(
 
 
 def _refuse_unknown_splits(file: Path, text: TableText) -> None:
-    for line, value in zip(text.lines, text.columns.get("split", ()), strict=False):
+    values, code = distinct(text.columns.get("split", ()))
+    for number, value in enumerate(values):
         if value.casefold() not in SPLIT_NAMES:
+            line = text.lines[int(np.argmax(code == number))]
             raise DatasetError(f"{file}, line {line}: unknown split '{value}', expected train, val or test.")
 
 
 def _split_rows(
-    values: list[str] | None, table: ImageTable, seed: int
+    column: Sequence[str] | None, table: ImageTable, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Return the rows of each split: as the column says; drawn where there is none, or where it only says train."""
-    named = np.array([SPLIT_NAMES[value.casefold()] for value in values or ()])
+    values, code = distinct(column or ())
+    named = [SPLIT_NAMES[value.casefold()] for value in values]
     if set(named) <= {"train"}:
         rows, record = draw_splits(table.ids, table.labels, fractions=FRACTIONS, groups=table.groups, seed=seed)
         return {name: chosen for name, chosen in rows.items() if len(chosen)}, {"splits": record}
     laid_out = dict.fromkeys(SPLIT_NAMES.values())
-    return {name: np.flatnonzero(named == name) for name in laid_out if (named == name).any()}, {}
+    parts = {name: np.array([one == name for one in named])[code] for name in laid_out}
+    return {name: np.flatnonzero(there) for name, there in parts.items() if there.any()}, {}

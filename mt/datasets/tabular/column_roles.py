@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mt.datasets.listing import some
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.tabular.csv_file import TableText, require_columns
 from mt.errors import DatasetError, InputError
+from mt.texts import Texts, distinct
 
 # Names without case, spaces and underscores.
 _IMAGE = ("image", "filename", "filepath", "file", "path", "imagepath", "imagename", "imagefile", "img")
@@ -32,6 +35,7 @@ _LOOKS_LIKE_PATIENT = re.compile(
     re.ASCII,
 )
 _BITS = frozenset(("0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"))
+_FIRST = 1000  # values that show what most columns hold
 NO_COLUMN = "none"
 MISSING_GROUPS = frozenset(("", "na", "n/a", "nan", "none", "null", "<na>", "."))
 
@@ -69,20 +73,26 @@ def columns_by_role(text: TableText, settings: DatasetSettings, file: Path, rese
     return TableColumns(text, labels, group, grouping)
 
 
-def own_groups(values: Sequence[str], ids: Sequence[str], lines: Sequence[int], file: Path, *, own: bool) -> list[str]:
+def own_groups(
+    values: Sequence[str], ids: Sequence[str], lines: Sequence[int], file: Path, *, own: bool
+) -> Sequence[str]:
     """Return the patients of the rows; a row without one is its own where that is asked for.
 
     Raises:
         DatasetError: rows without a patient otherwise.
     """
-    missing = [row for row, value in enumerate(values) if value.casefold() in MISSING_GROUPS]
+    names, code = distinct(values)
+    missing = np.flatnonzero(np.array([name.casefold() in MISSING_GROUPS for name in names], dtype=bool)[code]).tolist()
     if missing and not own:
         where = some([str(lines[row]) for row in missing])
         raise DatasetError(
             f"{file}: {len(missing):,} of {len(values):,} rows name no patient or group, line {where}. "
             "Fill them in, or make each a patient of its own: --missing-group own"
         )
-    return [f"row:{ids[row]}" if value.casefold() in MISSING_GROUPS else value for row, value in enumerate(values)]
+    if not missing:
+        return values
+    named = (f"row:{ids[row]}" if value.casefold() in MISSING_GROUPS else value for row, value in enumerate(values))
+    return Texts.of(named)
 
 
 def plain_name(name: str) -> str:
@@ -99,7 +109,7 @@ def _in_lower_case(text: TableText, reserved: Sequence[str]) -> TableText:
 def _without_group_names(text: TableText, settings: DatasetSettings) -> TableText:
     """Return the table with its columns of patients called as the metadata is: the first of each kind."""
     taken = set(text.columns)
-    renamed: dict[str, list[str]] = {}
+    renamed: dict[str, Sequence[str]] = {}
     asked = settings.group_column and plain_name(settings.group_column)
     for name, values in text.columns.items():
         kind = _GROUP.get(plain_name(name))
@@ -152,7 +162,12 @@ def _label_of(text: TableText, file: Path, reserved: Sequence[str]) -> str | Non
 
 
 def _are_bits(values: Sequence[str]) -> bool:
-    return all(value.casefold() in _BITS or value.casefold() in MISSING_GROUPS for value in values)
+    first = values[:_FIRST]
+    return all(_is_bit(value) for value in first) and all(_is_bit(value) for value in distinct(values)[0])
+
+
+def _is_bit(value: str) -> bool:
+    return value.casefold() in _BITS or value.casefold() in MISSING_GROUPS
 
 
 def _group_of(text: TableText, settings: DatasetSettings, file: Path) -> str | None:

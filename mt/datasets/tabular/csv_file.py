@@ -5,14 +5,21 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mt.datasets.settings import SEPARATORS
 from mt.errors import DatasetError, InputError
+from mt.texts import Texts
 
+_PART = 1 << 20  # bytes that are decoded at a time
+_RECORDS = 1 << 13  # lines that are Python strings at a time
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SNIFFED = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+", re.ASCII)
@@ -25,14 +32,9 @@ _EXCELS_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 class TableText:
     """The columns of a table, every value a string without outer spaces, and the line of each row in its file."""
 
-    columns: dict[str, list[str]]
-    lines: list[int]
+    columns: Mapping[str, Sequence[str]]
+    lines: Sequence[int]
     notes: tuple[str, ...] = ()
-
-    def kept(self, rows: Sequence[int]) -> TableText:
-        """Return some of the rows."""
-        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
-        return TableText(columns, [self.lines[row] for row in rows], self.notes)
 
 
 def read_csv(path: Path, needed: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -41,7 +43,7 @@ def read_csv(path: Path, needed: Sequence[str] = ()) -> dict[str, list[str]]:
     Raises:
         DatasetError: as `read_text_table`.
     """
-    return read_text_table(path, needed).columns
+    return {name: list(values) for name, values in read_text_table(path, needed).columns.items()}
 
 
 def read_text_table(path: Path, needed: Sequence[str] = (), *, separator: str | None = None) -> TableText:
@@ -61,18 +63,13 @@ def read_text_table(path: Path, needed: Sequence[str] = (), *, separator: str | 
         raise DatasetError(f"No file {path}. Expected a table{wanted}.") from error
     except OSError as error:
         raise DatasetError(f"{path} is not a CSV file: {error.strerror}.") from error
-    text, notes = _decoded(data, path)
-    excels = _EXCELS_LINE.match(text)
-    if excels is not None:
-        separator = separator or excels[1]
+    encoding, notes = _encoding(data, path)
+    text = _TableFile(data, encoding)
     try:
-        mark = _separator(text, needed, separator, path)
-        records = list(_records(text, mark))
+        mark = _separator(text, needed, separator or text.excels_mark, path)
+        return _columns(text.records(mark), needed, path, notes, decimal_commas=mark != ",")
     except csv.Error as error:
         raise DatasetError(f"{path} is not a CSV file: {error}.") from error
-    if excels is not None:
-        records = records[1:]
-    return _columns(records, needed, path, notes, decimal_commas=mark != ",")
 
 
 def refuse_twins(header: Sequence[str], path: Path) -> None:
@@ -92,37 +89,84 @@ def require_columns(header: Sequence[str], needed: Sequence[str], path: Path) ->
             raise DatasetError(f"{path} lacks the column '{name}'. Found: {found}.")
 
 
-def _decoded(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the text of a file and a note where its encoding was a guess."""
+@dataclass(frozen=True)
+class _TableFile:
+    """The bytes of a table and their encoding: read line by line, so that they are in memory once."""
+
+    data: bytes
+    encoding: str
+
+    @property
+    def excels_mark(self) -> str | None:
+        """The separator that a first line for Excel names, which is no row."""
+        found = _EXCELS_LINE.match(next(self._lines(), ""))
+        return None if found is None else found[1]
+
+    def records(self, separator: str) -> Iterator[tuple[int, list[str]]]:
+        """Yield the lines that hold something, each with the number of its first line in the file."""
+        try:
+            reader = csv.reader(self._lines(), delimiter=separator, skipinitialspace=separator != "\t")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"--separator '{separator}' cannot be one: {error}.") from error
+        start, skipped = 1, self.excels_mark is not None
+        for record in reader:
+            if skipped:
+                skipped = False
+            elif any(map(str.strip, record)):
+                yield start, record
+            start = reader.line_num + 1
+
+    def _lines(self) -> Iterator[str]:
+        return io.TextIOWrapper(io.BytesIO(self.data), encoding=self.encoding, newline="")
+
+
+def _encoding(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the encoding of a file and a note where it was a guess.
+
+    Raises:
+        DatasetError: no text.
+    """
     encoding = next((name for mark, name in _BOMS.items() if data.startswith(mark)), None)
     if encoding is None and b"\0" in data[:200]:  # UTF-16 without a mark: every other byte of ASCII is zero
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    notes: tuple[str, ...] = ()
     try:
-        text = data.decode(encoding or "utf-8")
-        notes: tuple[str, ...] = ()
+        holds_nul = _holds_nul(data, encoding or "utf-8")
     except UnicodeDecodeError as error:
         if encoding is not None:
             raise DatasetError(f"{path} is not a CSV file in {encoding.upper()}: {error.reason}.") from error
-        text = _western(data)
+        encoding, holds_nul = _western(data), b"\0" in data
         notes = (f"{path.name} is not in UTF-8 and was read as Windows-1252 (Latin-1)",)
-    if "\0" in text:
+    if holds_nul:
         raise DatasetError(f"{path} is not a CSV file: it holds bytes that are not text.")
-    return text, notes
+    return encoding or "utf-8", notes
+
+
+def _holds_nul(data: bytes, encoding: str) -> bool:
+    """Say whether a text holds a NUL character, decoding it part by part: the whole would be a second copy."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    view = memoryview(data)
+    parts = (decoder.decode(view[at : at + _PART], at + _PART >= len(data)) for at in range(0, len(data), _PART))
+    found = False
+    for part in parts:  # to the end, which a decoder must reach
+        found = found or "\0" in part
+    return found
 
 
 def _western(data: bytes) -> str:
     try:
-        return data.decode("cp1252")
+        _holds_nul(data, "cp1252")
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return "latin-1"
+    return "cp1252"
 
 
-def _separator(text: str, needed: Sequence[str], asked: str | None, path: Path) -> str:
+def _separator(text: _TableFile, needed: Sequence[str], asked: str | None, path: Path) -> str:
     """Return the separator that gives the header the needed columns, and of those the most columns."""
     if asked is not None:
         return SEPARATORS.get(asked, asked)
     preferred = ("\t", *_SNIFFED) if path.suffix.lower() == ".tsv" else _SNIFFED
-    headers = {mark: next((line for _, line in _records(text, mark)), []) for mark in preferred}
+    headers = {mark: next((line for _, line in text.records(mark)), []) for mark in preferred}
     fitting = [mark for mark in headers if all(name in _names(headers[mark]) for name in needed)]
     return max(fitting or preferred, key=lambda mark: len(headers[mark]))
 
@@ -131,46 +175,42 @@ def _names(header: Sequence[str]) -> list[str]:
     return [name.strip() for name in header]
 
 
-def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines that hold something, each with the number of its first line in the file."""
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--separator '{separator}' cannot be one: {error}.") from error
-    start = 1
-    for record in reader:
-        if any(cell.strip() for cell in record):
-            yield start, record
-        start = reader.line_num + 1
-
-
 def _columns(
-    records: Sequence[tuple[int, list[str]]],
+    records: Iterator[tuple[int, list[str]]],
     needed: Sequence[str],
     path: Path,
     notes: tuple[str, ...],
     *,
     decimal_commas: bool,
 ) -> TableText:
-    header = _names(records[0][1]) if records else []
+    header = _names(next(records, (1, []))[1])
     refuse_twins(header, path)
     require_columns(header, needed, path)
-    for line, record in records[1:]:
-        if len(record) != len(header) and (len(record) < len(header) or any(record[len(header) :])):
-            raise DatasetError(f"{path}, line {line}: {len(record)} values, expected {len(header)} as in the header.")
-    if len(records) < 2:
+    parts: list[list[np.ndarray]] = [[] for _ in header]
+    lines = array("q")
+    while part := list(itertools.islice(records, _RECORDS)):
+        for line, record in part:
+            if len(record) != len(header) and (len(record) < len(header) or any(record[len(header) :])):
+                raise DatasetError(
+                    f"{path}, line {line}: {len(record)} values, expected {len(header)} as in the header."
+                )
+        lines.extend(line for line, _ in part)
+        for place, found in enumerate(parts):
+            found.append(Texts.of([record[place].strip() for _, record in part]).encoded)
+    if not lines:
         raise DatasetError(f"{path} has no rows below its header.")
-    values = zip(*(record[: len(header)] for _, record in records[1:]), strict=True)
-    columns = {name: [value.strip() for value in column] for name, column in zip(header, values, strict=True)}
+    columns = {}
+    for name in header:
+        columns[name] = Texts(np.concatenate(parts.pop(0)))
     if decimal_commas:
         columns = {name: with_points(column) for name, column in columns.items()}
-    return TableText(columns, [line for line, _ in records[1:]], notes)
+    return TableText(columns, lines, notes)
 
 
-def with_points(values: list[str]) -> list[str]:
+def with_points(values: Texts) -> Texts:
     """Return numbers with decimal points, where all values are numbers and some have decimal commas."""
     if any(_DECIMAL_COMMA.fullmatch(value) for value in values) and all(
         not value or _DECIMAL_COMMA.fullmatch(value) or _WHOLE.fullmatch(value) for value in values
     ):
-        return [value.replace(",", ".") for value in values]
+        return values.mapped(lambda value: value.replace(",", "."))
     return values

@@ -9,6 +9,7 @@ from typing import Any
 
 from mt.datasets.tabular.csv_file import TableText, read_text_table, refuse_twins, require_columns
 from mt.errors import DatasetError, MissingExtraError
+from mt.texts import Texts
 
 _INSTALL = "pip install 'medical-transfer[tables]'"
 _PARQUET, _ZIP, _OLD_EXCEL = b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -37,7 +38,7 @@ def read_table(path: Path, needed: Sequence[str] = (), *, separator: str | None 
     filled = [(line, row) for line, row in enumerate(rows, start=2) if any(cell not in (None, "") for cell in row)]
     if not filled:
         raise DatasetError(f"{path} has no rows below its header.")
-    columns = {name: _texts([row[place] for _, row in filled]) for place, name in enumerate(names)}
+    columns = {name: Texts.of(_texts([row[place] for _, row in filled])) for place, name in enumerate(names)}
     return TableText(columns, [line for line, _ in filled], notes)
 
 

@@ -15,6 +15,7 @@ from mt.datasets.listing import natural, some
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.tabular.column_roles import TableColumns
 from mt.errors import DatasetError, InputError
+from mt.texts import distinct
 from mt.types import MISSING, Task
 
 # Between the labels of one image where `--task multilabel` reads a single column.
@@ -87,21 +88,23 @@ def label_column(cells: LabelCells) -> Labels:
     Ordinal labels are whole numbers, and all grades between the smallest and the largest are declared.  A row without
     a label is `MISSING`.
     """
-    file, task, values = cells.file, cells.settings.task, list(cells.columns["label"])
+    file, task, column = cells.file, cells.settings.task, cells.columns["label"]
     warnings = (f"columns not used: {some(cells.unused, 8)}",) if cells.unused else ()
     if task == "multilabel":
-        return _separated(values, warnings)
-    values, known = _present(cells, values)
-    _refuse_regression(file, values)
-    values = _spelled_once(values)
-    names = _grades(cells, values, known) if task == "ordinal" else sorted(set(values), key=natural)
-    if task == "ordinal":
-        values = [_whole(value) for value in values]
+        return _separated(column, warnings)
+    written, code = distinct(column)
+    values = _present(cells, written, code)
+    there = [value for value in values if value is not None]
+    _refuse_regression(file, there)
+    spelled = _spelled_once(there)
+    names = _grades(cells, values, code) if task == "ordinal" else sorted(set(spelled.values()), key=natural)
     if task == "binary" and len(names) != 2:
         raise InputError(f"--task binary needs two classes, '{file}' has {len(names)}: {some(names)}.")
     number = {name: label for label, name in enumerate(names)}
-    labels = np.full(len(cells.lines), MISSING, dtype=np.int64)
-    labels[known] = [number[value] for value in values]
+    if task == "ordinal":
+        spelled = {value: _whole(name) for value, name in spelled.items()}
+    label_of = [MISSING if value is None else number[spelled[value]] for value in values]
+    labels = np.array(label_of, dtype=np.int64)[code]
     task = task or ("binary" if len(names) == 2 else "multiclass")
     return Labels(labels, tuple(names), task, (*warnings, *unlabelled(labels)))
 
@@ -137,13 +140,13 @@ def label_columns(cells: LabelCells) -> Labels:
     return Labels(labels, names, task, unlabelled(labels))
 
 
-def _spelled_once(values: Sequence[str]) -> list[str]:
-    """Return class names with one spelling per number, the shortest: `0` and `0.0` are one class, `01` is a code."""
+def _spelled_once(values: Sequence[str]) -> dict[str, str]:
+    """Return one spelling of each number, the shortest: `0` and `0.0` are one class, `01` is a code."""
     spelled: dict[float, str] = {}
     for name in sorted(set(values), key=lambda name: (len(name), "," in name, name)):
         if _NUMBER.fullmatch(name):
             spelled.setdefault(_as_number(name), name)
-    return [spelled[_as_number(value)] if _NUMBER.fullmatch(value) else value for value in values]
+    return {value: spelled[_as_number(value)] if _NUMBER.fullmatch(value) else value for value in values}
 
 
 def _as_number(text: str) -> float:
@@ -167,29 +170,36 @@ def unlabelled(labels: np.ndarray) -> tuple[str, ...]:
     return (f"{count:,} of {len(labels):,} rows have no label: kept, outside every budget and score",) if count else ()
 
 
-def _present(cells: LabelCells, values: list[str]) -> tuple[list[str], np.ndarray]:
-    """Return the class names that are there, and their rows."""
+def _present(cells: LabelCells, written: Sequence[str], code: np.ndarray) -> list[str | None]:
+    """Return the class name that each distinct text stands for, None for no label.
+
+    written: the texts in the order of their first row; code: which of them each row has.
+    """
     file, settings = cells.file, cells.settings
-    kinds = [_kind(value) for value in values]
-    present = {_whole(value) for value, kind in zip(values, kinds, strict=True) if kind != "blank"}
+    kinds = [_kind(value) for value in written]
+    present = {_whole(value) for value, kind in zip(written, kinds, strict=True) if kind != "blank"}
     if present == {"-1", "0", "1"} and settings.uncertain is None and settings.task is None:
-        line = next(line for line, kind in zip(cells.lines, kinds, strict=True) if kind == "uncertain")
+        line = _first_line(cells, code == kinds.index("uncertain"))
         raise DatasetError(
             f"{file}: column 'label' holds -1 (line {line}) beside 0 and 1. Choose what it means: --uncertain ignore, "
             "0 or 1, or --task multiclass where it is a class."
         )
     meaning: dict[_Cell, str | None] = {"blank": settings.blank, "uncertain": settings.uncertain}
     read: list[str | None] = []
-    for value, kind in zip(values, kinds, strict=True):
+    for value, kind in zip(written, kinds, strict=True):
         asked = meaning.get(kind) if kind is not None else None
         if asked is None:
             read.append(None if kind == "blank" else value)
         else:
-            read.append(None if asked == "ignore" else _as_written(asked, values))
-    known = np.array([row for row, value in enumerate(read) if value is not None], dtype=np.int64)
-    if not len(known):
-        raise DatasetError(f"{file}: none of its {len(values):,} rows has a label. Expected at least two classes.")
-    return [value for value in read if value is not None], known
+            read.append(None if asked == "ignore" else _as_written(asked, written))
+    if all(value is None for value in read):
+        raise DatasetError(f"{file}: none of its {len(code):,} rows has a label. Expected at least two classes.")
+    return read
+
+
+def _first_line(cells: LabelCells, rows: np.ndarray) -> int:
+    """Return the line of the first of some rows."""
+    return cells.lines[int(np.argmax(rows))]
 
 
 def _as_written(number: str, values: Sequence[str]) -> str:
@@ -203,23 +213,26 @@ def _kind(value: str) -> _Cell | None:
     return "uncertain" if _whole(value) == "-1" else None
 
 
-def _separated(values: Sequence[str], warnings: tuple[str, ...]) -> Labels:
-    found = [[name.strip() for name in value.split(SEPARATOR) if name.strip()] for value in values]
+def _separated(column: Sequence[str], warnings: tuple[str, ...]) -> Labels:
+    written, code = distinct(column)
+    found = [[name.strip() for name in value.split(SEPARATOR) if name.strip()] for value in written]
     names = sorted({name for row in found for name in row}, key=natural)
-    column = {name: number for number, name in enumerate(names)}
-    bits = np.zeros((len(values), len(names)), dtype=np.int8)
+    place = {name: number for number, name in enumerate(names)}
+    bits = np.zeros((len(written), len(names)), dtype=np.int8)
     for row, labels in enumerate(found):
-        bits[row, [column[name] for name in labels]] = 1
-    return Labels(bits, tuple(names), "multilabel", warnings)
+        bits[row, [place[name] for name in labels]] = 1
+    return Labels(bits[code], tuple(names), "multilabel", warnings)
 
 
-def _grades(cells: LabelCells, values: Sequence[str], known: np.ndarray) -> list[str]:
-    for row, value in zip(known.tolist(), values, strict=True):
+def _grades(cells: LabelCells, values: Sequence[str | None], code: np.ndarray) -> list[str]:
+    there = [value for value in values if value is not None]
+    for value in there:
         if not _whole(value).isdecimal():
+            line = _first_line(cells, code == values.index(value))
             raise DatasetError(
-                f"{cells.file}, line {cells.lines[row]}: unknown label '{value}', expected a whole number (ordinal)."
+                f"{cells.file}, line {line}: unknown label '{value}', expected a whole number (ordinal)."
             )
-    grades = sorted({int(_whole(value)) for value in values})
+    grades = sorted({int(_whole(value)) for value in there})
     return [str(grade) for grade in range(grades[0], grades[-1] + 1)]
 
 
@@ -234,15 +247,19 @@ def _bits(cells: LabelCells) -> np.ndarray:
     meaning: dict[_Cell, str | None] = {"blank": blank, "uncertain": cells.settings.uncertain}
     bits = np.zeros((len(cells.lines), len(cells.columns)), dtype=np.int8)
     asked: dict[_Cell, list[tuple[int, str]]] = {}
-    for place, (name, values) in enumerate(cells.columns.items()):
-        for row, value in enumerate(values):
+    for place, (name, column) in enumerate(cells.columns.items()):
+        written, code = distinct(column)
+        stands_for = np.zeros(len(written), dtype=np.int8)
+        for number, value in enumerate(written):
             kind = _kind(value)
             if kind is None:
-                bits[row, place] = _bit(cells, row, name, value)
+                stands_for[number] = _bit(cells, code == number, name, value)
             elif meaning[kind] is None:
-                asked.setdefault(kind, []).append((cells.lines[row], name))
+                rows = np.flatnonzero(code == number).tolist()
+                asked.setdefault(kind, []).extend((cells.lines[row], name) for row in rows)
             else:
-                bits[row, place] = MISSING if meaning[kind] == "ignore" else int(meaning[kind] or 0)
+                stands_for[number] = MISSING if meaning[kind] == "ignore" else int(meaning[kind] or 0)
+        bits[:, place] = stands_for[code]
     if asked:
         raise DatasetError(f"{cells.file}: {' '.join(_question(kind, places) for kind, places in asked.items())}")
     return bits
@@ -257,12 +274,12 @@ def _question(kind: _Cell, places: list[tuple[int, str]]) -> str:
     return f"{len(places):,} {what}, first in line {line}, column '{column}'. Choose what they mean: {choices}."
 
 
-def _bit(cells: LabelCells, row: int, name: str, value: str) -> int:
+def _bit(cells: LabelCells, rows: np.ndarray, name: str, value: str) -> int:
     known = _BIT.get(_whole(value).casefold())
     if known is None:
         raise DatasetError(
-            f"{cells.file}, line {cells.lines[row]}: unknown label '{value}' in column '{name}', expected 0 or 1 "
-            "(or one column named 'label' with class names)."
+            f"{cells.file}, line {_first_line(cells, rows)}: unknown label '{value}' in column '{name}', expected 0 or "
+            "1 (or one column named 'label' with class names)."
         )
     return known
 
