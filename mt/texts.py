@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 class Texts(Sequence[str]):
     """A sequence of strings, kept as UTF-8 of one width: what a feature file stores, and what numpy sorts.
 
-    encoded: (n,) bytes, padded with zeros; names of files that are no UTF-8 keep their bytes (surrogateescape).  No
+    encoded: (n,) bytes, padded with zeros; names of files that are not UTF-8 keep their bytes (surrogateescape).  No
     text holds a NUL character.
     """
 

@@ -98,7 +98,7 @@ class _TableFile:
 
     @property
     def excels_mark(self) -> str | None:
-        """The separator that a first line for Excel names, which is no row."""
+        """The separator that a first line for Excel names, which is not a row."""
         found = _EXCELS_LINE.match(next(self._lines(), ""))
         return None if found is None else found[1]
 
