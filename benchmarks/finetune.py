@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._image_sets import GROUP_REGEX, IMAGE_SETS, ImageSet
+from benchmarks._class_sets import EVERY_SET
+from benchmarks._finetune_table import Row, print_rows, print_tables
+from benchmarks._image_sets import GROUP_REGEX, ImageSet
 from benchmarks._pairs import machine
 from mt.backbones.recorded import described, load_described
 from mt.cache.catalog import Catalog
 from mt.datasets import DatasetSettings
+from mt.errors import InputError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.aligned import AlignedFeatures
 from mt.fuse.dvme.optimizer import schedule
@@ -41,30 +44,15 @@ from mt.fuse.end_to_end.choice.schedule import epochs_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.end_to_end.run import run_unfrozen
+from mt.fuse.end_to_end.tuner import REVISION
 from mt.fuse.request import FuseRequest
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Budget, find_pairs
-from mt.results.store import ScoreStore
+from mt.results.store import Score, ScoreStore
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1")
 METHODS = ("script", "fine-tune", "dvme")
 BATCH, RATE, HEAD_RATE, SMOOTHING = 32, 1e-3, 3e-3, 0.1
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one draw."""
-
-    set: str
-    labels: int
-    seed: int
-    method: str
-    accuracy: float
-    log_loss: float
-    images: float = 0.0
-    seconds: float = 0.0
-    share: float | None = None
-    attention: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +82,11 @@ class Place:
         return AlignedFeatures.load(pair)
 
     def budget(self) -> Budget:
-        n = len(self.aligned(MODELS[0]).first.pool.ids)
-        return Budget(fraction=min(1.0, self.labels / n))
+        return Budget(fraction=min(1.0, self.labels / self.pool()))
+
+    def pool(self) -> int:
+        """Return how many labels the set has."""
+        return len(self.aligned(MODELS[0]).first.pool.ids)
 
     def train(self, models: Sequence[str]) -> None:
         """Fit what `mt fuse --unfreeze` fits, at its defaults; the store keeps it."""
@@ -113,13 +104,19 @@ class Place:
         )
         run_unfrozen(FinetuneRequest(cached))
 
+    def rows(self) -> list[Row]:
+        """Return what has been measured, by this revision of end-to-end training; nothing on a set without features."""
+        with suppress(InputError):
+            return [*self.stored(), *scripted(self)] if self.labels <= self.pool() else []
+        return []
+
     def stored(self) -> Iterator[Row]:
         """Yield the rows that the store holds."""
         fraction, found = self.budget().fraction, dict[tuple[str, int], dict[str, Any]]()
         own = self.aligned(MODELS[0]).first.pair.dataset
         with ScoreStore(self.folder / "scores.sqlite") as store:
             for score in store.scores():
-                if score.dataset == own and score.fraction == fraction:
+                if score.dataset == own and score.fraction == fraction and _current(score):
                     several = " + " in score.model
                     name = score.method if several else f"{score.method} {score.model[-5:]}"
                     values = found.setdefault((name, score.seed), {})
@@ -138,7 +135,7 @@ def main() -> None:
     """Measure what is asked for, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("finetune-benchmark"))
-    parser.add_argument("--set", nargs="*", choices=IMAGE_SETS, default=list(IMAGE_SETS))
+    parser.add_argument("--set", nargs="*", choices=EVERY_SET, default=list(EVERY_SET))
     parser.add_argument("--labels", nargs="*", type=int, default=[100, 300, 1_000])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
@@ -146,23 +143,31 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
-    places = [
-        Place(asked.folder, IMAGE_SETS[name], labels, asked.seeds)
-        for labels in asked.labels
-        for name in asked.set
-        if labels in IMAGE_SETS[name].labels
-    ]
-    for place in places if not asked.table else ():
-        place.featurize()
-        for model in asked.model:
-            if "fine-tune" in asked.method:
-                place.train([model])
-            if "script" in asked.method:
-                run_script(place, model)
-        if "dvme" in asked.method:
-            place.train(MODELS)
-    for place in places:
-        print_table(place)
+    measured = []
+    for place in (Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set):
+        if not asked.table:
+            measure(place, asked.method, asked.model)
+        measured += place.rows()
+        print_rows(measured, place.of.name, place.labels)
+    print_tables(measured)
+
+
+def measure(place: Place, methods: Sequence[str], models: Sequence[str]) -> None:
+    """Compute what is asked for and not there; nothing where the set has fewer labels."""
+    place.featurize()
+    if place.labels > place.pool():
+        return
+    for model in models:
+        if "fine-tune" in methods:
+            place.train([model])
+        if "script" in methods:
+            run_script(place, model)
+    if "dvme" in methods:
+        place.train(MODELS)
+
+
+def _current(score: Score) -> bool:
+    return bool(score.versions.get("unfrozen", REVISION) == REVISION)
 
 
 def run_script(place: Place, model: str) -> None:
@@ -227,35 +232,6 @@ def train(network: nn.Sequential, x: Tensor, y: Tensor, *, epochs: int, rng: np.
             nn.functional.cross_entropy(network(x[places]), y[places], label_smoothing=SMOOTHING).backward()
             optimizer.step()
             factor.step()
-
-
-def print_table(place: Place) -> None:
-    """Print every method's accuracy and log loss, its paired difference to the script, and what a fit costs."""
-    rows = [*(place.stored() if (place.folder / "scores.sqlite").exists() else ()), *scripted(place)]
-    by_method: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, {})[row.seed] = row
-    print(f"\n{place.of.name}, {place.labels} labels, {place.of.size} pixels")
-    for method, found in sorted(by_method.items()):
-        values = [row.accuracy for row in found.values()]
-        losses, images, seconds = (
-            statistics.mean(getattr(row, name) for row in found.values()) for name in ("log_loss", "images", "seconds")
-        )
-        against = by_method.get(f"script {method[-5:]}", {}) if method.startswith("fine-tune") else {}
-        paired = [found[seed].accuracy - against[seed].accuracy for seed in found if seed in against]
-        note = f"  minus the script {_mean(paired)}" if paired else ""
-        shares = [row.share for row in found.values() if row.share is not None]
-        note += f"  shares {', '.join(f'{share:g}' for share in shares)}" if shares else ""
-        received = [row.attention for row in found.values() if row.attention]
-        note += f"  attention {np.round(np.mean(received, axis=0), 3).tolist()}" if received else ""
-        cost = f"{images:>7,.0f} images {seconds:>5.0f} s"
-        print(f"  {method:<22} {_mean(values)}  log loss {losses:.3f}  {cost}{note}")
-
-
-def _mean(values: Sequence[float]) -> str:
-    """Return the mean and its standard error over seeds."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):+.3f} +- {error:.3f} ({len(values)})"
 
 
 if __name__ == "__main__":
