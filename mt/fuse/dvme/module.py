@@ -79,6 +79,11 @@ class DVME(nn.Module):
         """Return the paper's own form: no residual, no dropout, random start."""
         return cls(dims, n_outputs, width=width, heads=heads, input_dropout=0.0, residual=False)
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        return self.head
+
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Return the logits (N, n_outputs) of M embeddings (N, d_m)."""
         return self.with_attention(embeddings)[0]

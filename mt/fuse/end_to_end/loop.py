@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +99,16 @@ class Run:
         y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
         with self.work.computing():
             with self.work.autocast():
-                logits = self.network(self.work.inputs(pixels, moves))
-            share = smooth_loss(logits.float(), y, self.work.task, self.work.settings.label_smoothing).sum() / n
+                logits = self.network.every_logits(self.work.inputs(pixels, moves))
+            share = self._loss(logits, y) / n
             torch.autograd.backward(self.scaler.scale(share))
         return share.detach()
+
+    def _loss(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Return the summed loss of all models together, plus the mean of their own."""
+        task, smoothing = self.work.task, self.work.settings.label_smoothing
+        together, *own = (smooth_loss(part.float(), y, task, smoothing).sum() for part in logits)
+        return together + torch.stack(own).mean() if own else together
 
     def _finish_step(self, total: Tensor, batch: Array, kept: Kept) -> None:
         here = f"at epoch {self.epoch + 1}, step {self.step + 1}"
@@ -137,10 +143,14 @@ class Run:
 
     @torch.no_grad()
     def finished(self) -> EndToEnd:
-        """Return the network with its averaged weights, adapters merged.  The run cannot be resumed after this."""
+        """Return the network with its averaged weights, adapters merged, as it predicts.
+
+        The run cannot be resumed after this.
+        """
         for mean, parameter in zip(self.averaged, self.parameters, strict=True):
             parameter.copy_(mean)
         merge(self.network)
+        self.network.end()
         return self.network
 
     def images_per_second(self) -> float:

@@ -46,10 +46,20 @@ class LinearHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, n_outputs)
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        return self.linear
+
     def with_attention(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits, and the attention (N, 1, 1, 1) that the only model receives."""
         (x,) = embeddings
-        return self.linear(self.dropout(x)), torch.ones(len(x), 1, 1, 1, device=x.device)
+        return self(x), torch.ones(len(x), 1, 1, 1, device=x.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.linear(self.dropout(x))
+        return logits
 
 
 class EndToEnd(nn.Module):
@@ -72,6 +82,7 @@ class EndToEnd(nn.Module):
     ) -> None:
         super().__init__()
         self.backbones, self.scalings, self.head = nn.ModuleList(backbones), nn.ModuleList(scalings), head
+        self.own = nn.ModuleList()
         self._clip = scalings[0].clip
         self.requires_grad_(True)
         for backbone in backbones:
@@ -96,6 +107,28 @@ class EndToEnd(nn.Module):
     def n_models(self) -> int:
         return len(self.backbones)
 
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Prepare for training: the last layer's weights are zero, and each of several models has a head of its own.
+
+        A last layer fitted on few labels is certain of every one of them, and leaves little loss to learn from.
+        Heads of their own make every backbone learn what it can: through the common head alone, the one that learns
+        fastest explains the labels, and the others stop (Wang, Tran and Feiszli, CVPR 2020).
+        """
+        output = self.head.output
+        output.weight.zero_()
+        if isinstance(self.head, DVME):
+            dropout = self.head.input_dropout.p
+            own = [LinearHead(dim, self.n_outputs, dropout=dropout).to(output.weight.device) for dim in self.head.dims]
+            for head in own:
+                head.output.weight.zero_()
+                head.output.bias.copy_(output.bias)
+            self.own = nn.ModuleList(own)
+
+    def end(self) -> None:
+        """Leave only what predicts."""
+        self.own = nn.ModuleList()
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for module in self._still:
@@ -106,11 +139,20 @@ class EndToEnd(nn.Module):
         """Return the logits (N, outputs)."""
         return self.with_attention(images)[0]
 
+    def every_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Return the logits (N, outputs) of all models together, then in training of each model's own head."""
+        embeddings = self._embeddings(images)
+        own = [head(x) for head, x in zip(self.own, embeddings, strict=False)]
+        return [self.head.with_attention(embeddings)[0], *own]
+
     def with_attention(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits and the attention (N, heads, M, M)."""
-        parts = zip(self.backbones, self.scalings, images, strict=True)
-        found: tuple[Tensor, Tensor] = self.head.with_attention([scale(net(x)) for net, scale, x in parts])
+        found: tuple[Tensor, Tensor] = self.head.with_attention(self._embeddings(images))
         return found
+
+    def _embeddings(self, images: Sequence[Tensor]) -> list[Tensor]:
+        parts = zip(self.backbones, self.scalings, images, strict=True)
+        return [scale(net(x)) for net, scale, x in parts]
 
 
 def _freeze(backbone: nn.Module, *, last: int | None, lora: int | None, seed: int) -> None:

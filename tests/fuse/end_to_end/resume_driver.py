@@ -24,7 +24,7 @@ from mt.fuse.end_to_end.run import run_unfrozen
 from mt.fuse.request import FuseRequest
 from mt.system import files
 from tests.cache.operations import Killer
-from tests.fuse.end_to_end.small import RESNET, VIT
+from tests.fuse.end_to_end.small import RESNET, VIT, always_trained
 
 # Two trials race on the first fifth, the winner is tried on three more, then trained on all: 20 steps, then 10.
 KILLS = (("steps", 3), ("changes", 50), ("steps", 7), ("changes", 40), ("steps", 9))
@@ -78,6 +78,7 @@ def _kill_after_steps(k: int) -> None:
 
 
 def main(cache: Path, folder: Path) -> None:
+    always_trained()
     killed(cache, folder / "whole", "nothing", 0)
     print(sum(killed(cache, folder / "killed", what, k) for what, k in (*KILLS, ("nothing", 0))))
 

@@ -127,3 +127,32 @@ def test_images_and_weights_are_channels_last(cache):
     moves = work.augmentation.draw(0, 0, [0, 1])
     (images,) = work.inputs(work.images.pixels(np.arange(2)), moves)
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_begins_from_a_last_layer_at_zero_and_every_backbone_learns_for_itself(cache):
+    bench = Bench(cache, RESNET, VIT)
+    _, network = start(bench)
+    before = set(network.state_dict())
+    work = bench.work()
+    images = work.inputs(work.images.pixels(np.arange(8)), None)
+    network.begin()
+    together, *own = network.train().every_logits(images)
+    assert len(own) == 2
+    for logits in (together, *own):
+        torch.testing.assert_close(logits, network.head.output.bias.detach().expand_as(logits))
+    for head in network.own:
+        torch.nn.init.ones_(head.output.weight)
+    torch.stack([logits.square().sum() for logits in network.every_logits(images)[1:]]).sum().backward()
+    assert all(any(p.grad is not None for p in backbone.parameters()) for backbone in network.backbones)
+    assert network.head.output.weight.grad is None  # their losses are not that of all together
+    network.end()
+    assert set(network.state_dict()) == before
+
+
+@pytest.mark.parametrize("model", [RESNET, VIT])
+def test_one_model_has_no_head_beside_its_own(cache, model):
+    bench = Bench(cache, model)
+    _, network = start(bench)
+    network.begin()
+    work = bench.work()
+    assert len(network.every_logits(work.inputs(work.images.pixels(np.arange(8)), None))) == 1

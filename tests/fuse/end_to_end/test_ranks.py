@@ -61,7 +61,7 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
         sys.executable,
         *launcher,
         "-m",
-        "mt",
+        "tests.fuse.end_to_end.trained_cli",
         *COMMON,
         "--batch-size",
         str(batch),

@@ -181,7 +181,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
                 Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
     cache, images = tmp_path / "cache", tmp_path / "images"
     extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
-    run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
+    run(cache, "--model", RESNET, "--fraction", "1", "--epochs", "20", "--save", str(tmp_path / "model"))
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
     shutil.copytree(images, tmp_path / "new")

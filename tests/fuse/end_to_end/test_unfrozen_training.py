@@ -167,7 +167,7 @@ def test_a_full_memory_says_what_needs_less(cache, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("mt.fuse.end_to_end.network.EndToEnd.forward", full)
+    monkeypatch.setattr("mt.fuse.end_to_end.network.EndToEnd.every_logits", full)
     with pytest.raises(MtError, match=r"--batch-size 4 --accumulate 2 \(the same steps\), or --checkpoint-grad"):
         trained(Bench(cache, RESNET), tmp_path)
     monkeypatch.undo()

@@ -183,9 +183,9 @@ class Fitter:
         number = self._runs
         self._count(trial)
         work = self.work
-        run = Run(
-            self._network(trial.start), work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs
-        )
+        network = self._network(trial.start)
+        network.begin()
+        run = Run(network, work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
         if self.found and self.found.facts["run"] == number:
             self.kept.restore(run, self.found)
         self.kept.tensors = _tensors(self.done)

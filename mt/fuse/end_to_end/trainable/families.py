@@ -33,7 +33,7 @@ class Family:
 CONVOLUTIONAL = Family("convolutional", (1e-3, 3e-4), 1.0)
 TRANSFORMER = Family("transformer", (1e-4, 3e-5), 0.75)
 ADAPTERS = Family("adapters", (1e-3, 3e-4), 1.0)  # LoRA: only small matrices move (Hu et al., ICLR 2022, appendix D)
-HEAD_RATE = 1e-3  # the first candidate's; of later ones in proportion
+HEAD_RATE = 3e-3  # the first candidate's; of later ones in proportion
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def parameter_groups(network: EndToEnd, candidate: CandidateRates, *, weight_dec
 
     Biases, norms and other vectors do not decay (Loshchilov and Hutter's weight decay is for matrices).
     """
-    rated = [(candidate.head, list(network.head.parameters()))]
+    rated = [(candidate.head, [*network.head.parameters(), *network.own.parameters()])]
     for backbone, rate, decay in zip(network.backbones, candidate.backbones, candidate.layer_decays, strict=True):
         parts = blocks(backbone)
         rated += [(rate * decay ** (len(parts) - 1 - depth), part.parameters) for depth, part in enumerate(parts)]
