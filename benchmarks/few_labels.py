@@ -102,6 +102,7 @@ def fusion(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterator[
     train, test = (
         np.concatenate([getattr(one, split).embeddings for one in each], axis=1) for split in ("train", "test")
     )
+    widths = tuple(one.train.dim for one in each)
     for n in LABELS["fusion"]:
         for seed in range(DRAWS):
             place = name, n, seed, "recommended"
@@ -109,8 +110,8 @@ def fusion(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterator[
                 continue
             rows = np.sort(rows_of(first, n, seed))  # the file's order, as `drawn` has it
             budget, found = first.drawn(rows).with_features(train[rows]), []
-            for method, protocol in (("concat", "default"), ("blend of all", "blend")):
-                fitting = Fitting(PROTOCOLS[protocol]).on(first.train.task, first.n_classes)
+            for method, protocol in (("concat", "default"), ("blend of all", "blend-four")):
+                fitting = Fitting(PROTOCOLS[protocol], widths=widths).on(first.train.task, first.n_classes)
                 (fitted,) = fit_probes([(budget, seed)], fitting)
                 assert fitted.folded is not None  # every set has one label per row
                 held_out = float(np.nanmean(fitted.folded.losses()))

@@ -46,9 +46,11 @@ class CombinedProbes:
         return found[0] if self.rule == "best-single" else mean_of(found)
 
 
-def fitting_of(method: str, fitting: Fitting) -> Fitting:
-    """Return how the probe on all embeddings is fitted: `blend` has a protocol of its own."""
-    return replace(fitting, protocol=get_protocol("blend")) if method == "blend" else fitting
+def fitting_of(method: str, fitting: Fitting, embeddings: Sequence[Array] = ()) -> Fitting:
+    """Return how the probe on all embeddings (n, d_m) is fitted: `blend` has a protocol of its own."""
+    if method != "blend":
+        return fitting
+    return replace(fitting, protocol=get_protocol("blend-four"), widths=tuple(X.shape[1] for X in embeddings))
 
 
 def mean_of(probabilities: Sequence[Array]) -> Array:

@@ -33,7 +33,7 @@ def fused_out_of_fold(question: Question, budget: Joined, fitting: Fitting, plac
         known = [p for p in found if p is not None]
         return mean_of(known) if len(known) == len(found) else None
     if question.method in ("concat", "blend"):
-        own = fitting_of(question.method, fitting)
+        own = fitting_of(question.method, fitting, budget.X)
         return _of_probe(question, budget.with_features(np.concatenate(budget.X, axis=1)), own)
 
     def refit(rows: Joined) -> Predict:

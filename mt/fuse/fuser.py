@@ -193,7 +193,7 @@ class Fuser:
 
     def _concat(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:
         """Return the probe on the concatenation of all embeddings, by the method's protocol."""
-        budget, fitting = joined.drawn(rows), fitting_of(question.method, self.fitting)
+        budget, fitting = joined.drawn(rows), fitting_of(question.method, self.fitting, joined.train)
         fitting = fitting.on(joined.task, joined.first.n_classes)
         fitted = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=question.seed)
         selection = dict(fitted.selection)

@@ -77,6 +77,23 @@ class Blend:
 
 
 @dataclass(frozen=True)
+class BlendFour:
+    """Logistic regression and shrinkage LDA, each on the features and on their square roots: the four together.
+
+    least, shrinkages, temperatures: as of `Blend`.
+    final_temperatures: candidates for what divides the logarithms of the four together.
+    """
+
+    kind: ClassVar[str] = "BlendFour"
+    fitter: ClassVar[str] = "mt.probe.methods.blend_four:fit_four_blends"
+    logistic: Logistic
+    least: int = 3
+    shrinkages: tuple[float | None, ...] = (0.9, None, 0.99)
+    temperatures: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+    final_temperatures: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
+
+
+@dataclass(frozen=True)
 class Propagate:
     """Label propagation over all train rows, most of them without a label, averaged with logistic regression.
 
@@ -93,7 +110,7 @@ class Propagate:
     temperatures: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-Method = Logistic | Head | Neighbours | Blend | Propagate
+Method = Logistic | Head | Neighbours | Blend | BlendFour | Propagate
 
 
 @dataclass(frozen=True)

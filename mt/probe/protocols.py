@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 from mt.cache.names import digest
 from mt.errors import InputError, unknown
-from mt.probe.method_settings import Blend, Head, Logistic, Method, Neighbours, Propagate, Validation
+from mt.probe.method_settings import Blend, BlendFour, Head, Logistic, Method, Neighbours, Propagate, Validation
 from mt.probe.solver.request import Solver, check_solver, get_solver
 from mt.types import SINGLE_LABEL, TASKS, Array
 
@@ -59,7 +59,7 @@ class Protocol:
         """The logistic regression that the method is, or is made of; None if it has none."""
         if isinstance(self.method, Logistic):
             return self.method
-        return self.method.logistic if isinstance(self.method, (Blend, Propagate)) else None
+        return self.method.logistic if isinstance(self.method, (Blend, BlendFour, Propagate)) else None
 
     def check_select(self, select: str) -> None:
         """Refuse a validation split if the protocol chooses nothing: its labels would be counted but not used."""
@@ -126,6 +126,18 @@ PROTOCOLS: dict[str, Protocol] = {
                 f"{_FOLDS}; square roots of features without a negative value, unless the features as they are have a "
                 "lower log loss by more than a standard error"
             ),
+            deviations=("two classes, classes in order and several labels: logistic regression alone (no_lda)",),
+        ),
+        Protocol(
+            name="blend-four",
+            title="Logistic regression and shrinkage LDA, each on the features and on their square roots",
+            source="mt, docs/protocols.md; Ledoit and Wolf, Journal of Multivariate Analysis 88 (2004)",
+            method=BlendFour(Logistic(Cs=DEFAULT_CS)),
+            validation=_REPEATED,
+            scaling="standardize",
+            selection_metric="log_loss",
+            tasks=TASKS,
+            validation_source=f"{_FOLDS}; LDA's settings and the temperature by the log loss of the same held-out rows",
             deviations=("two classes, classes in order and several labels: logistic regression alone (no_lda)",),
         ),
         Protocol(
@@ -334,6 +346,7 @@ class Fitting:
     """How probes are fitted: by which protocol, by which solver if it is a logistic regression, on which device.
 
     A run has one for all of its datasets; `on` says for which task, before anything is fitted.
+    widths: of each model's columns, where the features of several models lie side by side.
     """
 
     protocol: Protocol
@@ -341,6 +354,7 @@ class Fitting:
     device: str = "cpu"
     task: str = ""
     n_classes: int = 0
+    widths: tuple[int, ...] = ()
 
     def on(self, task: str, n_classes: int) -> Fitting:
         """Return how to fit labels of this task."""

@@ -16,6 +16,7 @@ from mt.cache.names import slug
 from mt.errors import InputError
 from mt.probe.methods.attention import AttentionProbe
 from mt.probe.methods.blend import MeanProbe
+from mt.probe.methods.blend_four import ProductProbe
 from mt.probe.methods.gradient_heads import AveragedProbe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
@@ -180,6 +181,9 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(every) for name, array in t.items()}
         kept = {"kind": "mean", "weights": list(probe.weights), "parts": [about for _, about in every]}
         return tensors, {**kept, "task": every[0][1]["task"], "n_classes": every[0][1]["n_classes"]}
+    if isinstance(probe, ProductProbe):
+        tensors, about = taken_apart(MeanProbe(probe.probes, probe.weights))
+        return {**tensors, "outputs": probe.outputs}, {**about, "kind": "product", "temperature": probe.temperature}
     if isinstance(probe, AttentionProbe):
         linear, shape = taken_apart(probe.linear)
         seen = {"instance_mean": probe.scaling.mean, "instance_scale": probe.scaling.scale}
@@ -200,6 +204,8 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
         tensors["root"] = probe.scaling.root.astype(np.uint8)
     clip = probe.scaling.clip if probe.scaling.clip < np.inf else None
     shared = {"task": probe.task, "n_classes": probe.n_classes, "unit_length": probe.scaling.unit, "clip": clip}
+    if probe.scaling.widths:
+        shared["widths"] = list(probe.scaling.widths)
     return tensors, {**rebuild, **shared}
 
 
@@ -211,9 +217,11 @@ def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
         for number in range(about["averaged"]):
             runs.append(put_together(_part(tensors, number), one))
         return AveragedProbe(tuple(run for run in runs if isinstance(run, LinearProbe)))
-    if about["kind"] == "mean":
-        parts = [put_together(_part(tensors, number), part) for number, part in enumerate(about["parts"])]
-        return MeanProbe(tuple(parts), tuple(about["weights"]))
+    if about["kind"] in ("mean", "product"):
+        parts = tuple(put_together(_part(tensors, number), part) for number, part in enumerate(about["parts"]))
+        if about["kind"] == "mean":
+            return MeanProbe(parts, tuple(about["weights"]))
+        return ProductProbe(parts, tuple(about["weights"]), tensors["outputs"], about["temperature"])
     if about["kind"] == "attention":
         linear = put_together(tensors, {**about, "kind": "linear"})
         assert isinstance(linear, LinearProbe)
@@ -221,7 +229,8 @@ def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
         return AttentionProbe(linear, scaling, (tensors["V"], tensors["U"], tensors["w"]) if "V" in tensors else None)
     clip = np.inf if about["clip"] is None else about["clip"]
     root = tensors["root"].astype(bool) if "root" in tensors else None
-    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip, root=root)
+    widths = tuple(about.get("widths", ()))
+    scaling = Scaling(tensors["mean"], tensors["scale"], unit=about["unit_length"], clip=clip, root=root, widths=widths)
     task, n_classes = about["task"], about["n_classes"]
     if about["kind"] == "linear":
         weights = (tensors[name] for name in ("coef", "intercept", "outputs", "base"))

@@ -190,7 +190,8 @@ def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(tmp_path,
         fits = {score.method: store.fit(score.fit) for score in study.scores}
     fit = fits["blend"]
     budget = joined.drawn(fit.rows)
-    fitting = Fitting(get_protocol("blend")).on(task, n_classes)
+    widths = tuple(X.shape[1] for X in budget.X)
+    fitting = Fitting(get_protocol("blend-four"), widths=widths).on(task, n_classes)
     alone = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=0)
     np.testing.assert_array_equal(fit.probabilities, alone.probe.probabilities(joined.concatenated_test))
     assert ("no_lda" in fit.outcome["flags"]) == (task == "binary")

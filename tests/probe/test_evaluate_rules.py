@@ -15,7 +15,7 @@ from mt.errors import FitError, InputError
 from mt.probe import run
 from mt.probe.budgets import draw as draws
 from mt.probe.budgets.draw import draw, folds
-from mt.probe.method_settings import Blend, Propagate
+from mt.probe.method_settings import Blend, BlendFour, Propagate
 from mt.probe.methods import linear, neighbours
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.protocols import PROTOCOLS, Fitted, Fitting
@@ -240,7 +240,8 @@ def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
     protocol = brief(name)
     one = {"Cs": (0.1,), "ks": (3,), "learning_rates": (1e-3,), "weight_decays": (0.0,)}
     one |= {"transforms": ("none",), "shrinkages": (0.9,), "temperatures": (4.0,), "weights": (0.5,)}
-    if isinstance(protocol.method, (Blend, Propagate)):
+    one |= {"final_temperatures": (1.0,)}
+    if isinstance(protocol.method, (Blend, BlendFour, Propagate)):
         one["logistic"] = dataclasses.replace(protocol.method.logistic, Cs=(0.1,))
     known = {field.name for field in dataclasses.fields(protocol.method)}
     method = dataclasses.replace(protocol.method, **{key: value for key, value in one.items() if key in known})

@@ -20,6 +20,7 @@ from tests.probe.features import probed, write_pair
 FINGERPRINTS = {
     "default": "d66b100493376184e4f0d42f64802679b89fc82f2041c3cfb8671d9ccaa02901",
     "blend": "4e6aaacf64d40ac4d14ced40318a8543f556fe77b4b85a8e5d46df329e6b1f3a",
+    "blend-four": "47ef2baad0ff5009df797b8e8db73f11f8146263767174c6da7133e2d14a5b7d",
     "propagate": "6daeb1cd7fa077f66ad778dbc6e0eea9b5d4f1514a832fe0e75f222d7c46abc7",
     "dinov2-logreg": "26ebfcb888192d8b2cc5cfce86f03610cbc48625ee49d044d9bea92a24fefe16",
     "ssl-transfer": "f378919b1e24ce791d373dc0dcdc4862d4b3012308737b03ca4710812e4a99db",

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.probe.method_settings import Blend
+from mt.probe.method_settings import Blend, BlendFour
 from mt.probe.methods.linear import Floats, LinearProbe, Scaling, fit_logistic_probes
 from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Probe
 from mt.types import MISSING, Array, LabelledRows
@@ -80,10 +80,33 @@ def with_lda(
     folded = on_validation(linear, validation) if validation is not None and several else fitted.folded
     if not several or folded is None:
         return replace(fitted, flags=(*fitted.flags, "no_lda"))
-    from scipy.special import softmax
-
     dim = rows.X.shape[1]
     scaling = Scaling(np.zeros(dim), np.ones(dim), unit=True, root=linear.scaling.root)
+    lda, alone, settings = lda_beside(folded, linear, scaling, rows, method, validation)
+    settings = {**fitted.settings, **settings}
+    fitted = replace(fitted, probe=MeanProbe((linear, lda), (0.5, 0.5)), settings=settings)
+    if validation is not None:
+        return fitted
+    both = replace(folded, p=(folded.p + alone) / 2)
+    kept = both.kept(linear.outputs, fitting.n_classes, binary=False)
+    return replace(fitted, held_out=kept, folded=both)
+
+
+def lda_beside(
+    folded: FoldPredictions,
+    linear: LinearProbe,
+    scaling: Scaling,
+    rows: LabelledRows[Array],
+    method: Blend | BlendFour,
+    validation: LabelledRows[Array] | None,
+) -> tuple[LinearProbe, Floats, dict[str, Any]]:
+    """Return LDA on scaled rows, its probabilities of held-out rows (repeats, n, outputs), and its settings.
+
+    Shrinkage and temperature have the lowest log loss of the mean with `folded`, on the same rows.
+    linear: a logistic regression, whose task and classes LDA takes.
+    """
+    from scipy.special import softmax
+
     span, n_outputs = Span.of(scaling.apply(rows.X)), len(linear.outputs)
     y = np.searchsorted(linear.outputs, rows.y)
 
@@ -97,22 +120,17 @@ def with_lda(
         coef, intercept = lda_at(shrinkage)
         return np.asarray(scaling.apply(validation.X, "float64") @ coef.T + intercept)[None]
 
-    blended = {
-        (shrinkage, T): replace(folded, p=(folded.p + softmax(logits / T, axis=-1)) / 2)
+    found = {
+        (shrinkage, T): softmax(logits / T, axis=-1)
         for shrinkage in method.shrinkages
         for logits in [logits_at(shrinkage)]
         for T in method.temperatures
     }
-    scores = {chosen: float(np.nanmean(one.losses())) for chosen, one in blended.items()}
+    scores = {chosen: float(np.nanmean(folded.losses((folded.p + p) / 2))) for chosen, p in found.items()}
     shrinkage, T = best = min(scores, key=scores.__getitem__)
     coef, intercept = lda_at(shrinkage)
     lda = replace(linear, scaling=scaling, coef=coef / T, intercept=intercept / T)
-    settings = {**fitted.settings, "shrinkage": shrinkage, "temperature": T}
-    fitted = replace(fitted, probe=MeanProbe((linear, lda), (0.5, 0.5)), settings=settings)
-    if validation is not None:
-        return fitted
-    kept = blended[best].kept(linear.outputs, fitting.n_classes, binary=False)
-    return replace(fitted, held_out=kept, folded=blended[best])
+    return lda, found[best], {"shrinkage": shrinkage, "temperature": T}
 
 
 def _held_out_logits(folded: FoldPredictions, span: Span, shrinkage: float | None) -> Floats:

@@ -40,6 +40,7 @@ _STREAMED = 4096  # rows read at once
 class Scaling:
     """Features become (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`.
 
+    widths: of blocks of columns, each of which is divided by its own length instead.
     root (dim,): columns that become their square roots before all else, values below zero counting as zero.
     """
 
@@ -48,6 +49,7 @@ class Scaling:
     unit: bool = False
     clip: float = np.inf
     root: npt.NDArray[np.bool_] | None = None
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def learn(cls, X: Array, kind: str, root: npt.NDArray[np.bool_] | None = None) -> Scaling:
@@ -75,7 +77,8 @@ class Scaling:
             if self.clip < np.inf:
                 np.clip(rows, -self.clip, self.clip, out=rows)
             if self.unit:
-                rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+                for part in np.split(rows, np.cumsum(self.widths)[:-1], axis=1) if self.widths else (rows,):
+                    part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
             out[start : start + _BLOCK] = rows
         return out
 

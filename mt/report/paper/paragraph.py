@@ -16,7 +16,7 @@ _FUSIONS = {
     "dvme": "DVME, self-attention over the projected embeddings [@truong2021transferable]",
     "concat": "logistic regression on the concatenated embeddings",
     "average": "the mean of the single models' probabilities",
-    "blend": "the mean of logistic regression and shrinkage discriminant analysis on the concatenated embeddings",
+    "blend": "logistic regression and shrinkage discriminant analysis together, on the concatenated embeddings",
     "best-single": "the single model that was best inside the budget",
 }
 _SOFTWARE = {"torch": "paszke2019pytorch", "sklearn": "pedregosa2011scikit", "scikit-learn": "pedregosa2011scikit"}

@@ -1,0 +1,142 @@
+"""Logistic regression and shrinkage LDA, each on the features and on their square roots: the four together.
+
+    p = (l1 + l2) / 2  * (d1 + d2) / 2,  to the power 1 / (2 T), normalised
+
+l1, l2 are the probabilities of logistic regression on the features and on their square roots, d1, d2 those of LDA.
+Where features of several models lie side by side, LDA reads each model's own features at unit length and the square
+roots of all at unit length; so the two differ in more than the root, and their mean gains from it.  Shrinkage and
+temperature of each LDA have the lowest log loss of its mean with (l1 + l2) / 2 on held-out rows, the last temperature T
+that of p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.probe.method_settings import BlendFour
+from mt.probe.methods.blend import Draws, MeanProbe, columns_of, lda_beside, on_validation, roots
+from mt.probe.methods.linear import Floats, LinearProbe, Scaling, fit_logistic_probes
+from mt.probe.protocols import Fitted, Fitting, Probe
+from mt.types import Array, LabelledRows
+
+_FLOOR = 1e-5  # probabilities are at least this before their logarithms are taken
+
+
+@dataclass(frozen=True)
+class ProductProbe:
+    """The normalised product of the probabilities of several probes, each to the power weight / temperature.
+
+    outputs (m,): the classes that the probes know; all others get 0.
+    """
+
+    probes: tuple[Probe, ...]
+    weights: tuple[float, ...]
+    outputs: npt.NDArray[np.int64]
+    temperature: float
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
+        found = [probe.probabilities(X).astype(np.float64) for probe in self.probes]
+        out = np.zeros_like(found[0])
+        out[:, self.outputs] = product([p[:, self.outputs] for p in found], self.weights, self.temperature)
+        return out.astype(np.float32)
+
+
+def product(parts: Sequence[Array], weights: Sequence[float], temperature: float) -> Floats:
+    """Return the normalised product of probabilities (..., outputs), each to the power weight / temperature."""
+    from scipy.special import softmax
+
+    logs = sum(weight * np.log(np.maximum(p, _FLOOR)) for weight, p in zip(weights, parts, strict=True))
+    return np.asarray(softmax(logs / temperature, axis=-1))
+
+
+def fit_four_blends(
+    draws: Draws, fitting: Fitting, method: BlendFour, validation: LabelledRows[Array] | None
+) -> list[Fitted]:
+    """Fit the four parts on each draw, and choose how they go together on held-out rows."""
+    columns = [roots(rows.X, fitting.widths or None) for rows, _ in draws]
+    plain = fit_logistic_probes(draws, fitting, method.logistic, validation)
+    rooted = iter(
+        fit_logistic_probes(
+            [draw for draw, root in zip(draws, columns, strict=True) if root is not None],
+            fitting,
+            method.logistic,
+            validation,
+            [root for root in columns if root is not None],
+        )
+    )
+    return [
+        _together([one] if root is None else [one, next(rooted)], rows, fitting, method, validation)
+        for one, root, (rows, _) in zip(plain, columns, draws, strict=True)
+    ]
+
+
+def _together(
+    parts: list[Fitted],
+    rows: LabelledRows[Array],
+    fitting: Fitting,
+    method: BlendFour,
+    validation: LabelledRows[Array] | None,
+) -> Fitted:
+    """Return all parts of one draw together; parts: logistic regression on the features, and on the roots if any."""
+    first = parts[0]
+    linear = [part.probe for part in parts if isinstance(part.probe, LinearProbe)]
+    outputs = linear[0].outputs
+    if not len(outputs):
+        return first
+    both = _mean_of_logistic(parts, fitting)
+    several = fitting.task == "multiclass" and len(outputs) >= method.least
+    folded = both.folded
+    if validation is not None and several:
+        folded = on_validation(linear[0], validation)
+        folded = replace(folded, p=columns_of(both.probe.probabilities(validation.X), linear[0])[None])
+    if not several or folded is None:
+        return replace(both, flags=(*both.flags, "no_lda"))
+    ldas = [
+        lda_beside(folded, linear[0], scaling, rows, method, validation) for scaling in _scalings(rows, linear, fitting)
+    ]
+    mean = np.mean([p for _, p, _ in ldas], axis=0)
+    joined = {T: replace(folded, p=product([folded.p, mean], (0.5, 0.5), T)) for T in method.final_temperatures}
+    scores = {T: float(np.nanmean(one.losses())) for T, one in joined.items()}
+    T = min(scores, key=scores.__getitem__)
+    probes = both.probe, MeanProbe(tuple(lda for lda, _, _ in ldas), (1 / len(ldas),) * len(ldas))
+    both = replace(
+        both,
+        probe=ProductProbe(probes, (0.5, 0.5), outputs, T),
+        settings={**both.settings, "lda": [settings for _, _, settings in ldas], "temperature": T},
+        selection={**both.selection, "temperatures": [[T, score] for T, score in scores.items()]},
+    )
+    if validation is not None:
+        return both
+    return replace(both, held_out=joined[T].kept(outputs, fitting.n_classes, binary=False), folded=joined[T])
+
+
+def _mean_of_logistic(parts: Sequence[Fitted], fitting: Fitting) -> Fitted:
+    """Return the mean of logistic regression on the features and on their roots, with the scores of both choices."""
+    share = (1 / len(parts),) * len(parts)
+    folds = [part.folded for part in parts if part.folded is not None]
+    held = [part.held_out for part in parts if part.held_out is not None]
+    folded = replace(folds[0], p=np.mean([one.p for one in folds], axis=0)) if len(folds) == len(parts) else None
+    selection: dict[str, Any] = dict(parts[0].selection)
+    if len(parts) > 1 and selection:
+        selection["roots"] = dict(parts[1].selection)
+    return Fitted(
+        MeanProbe(tuple(part.probe for part in parts), share),
+        {name: part.settings["C"] for name, part in zip(("C", "C_of_roots"), parts, strict=False)},
+        selection,
+        tuple(dict.fromkeys(flag for part in parts for flag in part.flags)),
+        np.mean(held, axis=0) if len(held) == len(parts) else None,
+        folded,
+    )
+
+
+def _scalings(rows: LabelledRows[Array], linear: Sequence[LinearProbe], fitting: Fitting) -> list[Scaling]:
+    """Return what the two LDAs read: each model's features at unit length, and the roots of all at unit length."""
+    dim = rows.X.shape[1]
+    unit = Scaling(np.zeros(dim), np.ones(dim), unit=True)
+    found = [replace(unit, widths=fitting.widths), replace(unit, root=linear[-1].scaling.root)]
+    return found if len(linear) > 1 or len(fitting.widths) > 1 else found[:1]
