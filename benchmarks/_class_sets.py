@@ -24,7 +24,7 @@ def mnist() -> Labelled:
     for label in range(10):
         rows = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))[:300]
         for place, row in enumerate(rows.tolist()):
-            pixels = np.repeat(np.uint8(images[row].reshape(28, 28))[..., None], 3, axis=2)
+            pixels = np.repeat(images[row].reshape(28, 28, 1).astype(np.uint8), 3, axis=2)
             yield "train" if place < 200 else "test", str(label), f"m{row}", pixels
 
 
@@ -49,7 +49,7 @@ def stains() -> Labelled:
 
     picture = data.immunohistochemistry()
     separated = color.rgb2hed(picture)
-    grey = np.repeat(np.uint8(255 * color.rgb2gray(picture))[..., None], 3, axis=2)
+    grey = np.repeat((255 * color.rgb2gray(picture)[..., None]).astype(np.uint8), 3, axis=2)
     patches = list(_patches(grey, patch=32, stride=12))
     brown, blue = (
         np.array([found[8:-8, 8:-8].mean() for _, _, found in _patches(separated[..., c], patch=32, stride=12)])
@@ -89,7 +89,7 @@ def nuclei() -> Labelled:
     """Patches of a fluorescence picture (stardist): inside a nucleus, at its border, or outside, by its own mask."""
     folder = _brought("stardist") / "data" / "images"
     grey, mask = (np.asarray(Image.open(folder / f"{name}2d.tif")) for name in ("img", "mask"))
-    picture = np.repeat(np.uint8(np.minimum(grey, 255))[..., None], 3, axis=2)
+    picture = np.repeat(np.minimum(grey, 255).astype(np.uint8)[..., None], 3, axis=2)
     found: dict[str, list[tuple[str, int, Pixels]]] = {"inside": [], "border": [], "outside": []}
     parts = _patches((mask > 0).astype(np.uint8), patch=16, stride=8)
     for patch, (_, _, part) in zip(_patches(picture, patch=16, stride=8), parts, strict=True):

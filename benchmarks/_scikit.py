@@ -86,10 +86,10 @@ def time_given(
             model.coef_, model.intercept_ = path.coef[c].copy(), path.intercept[c].copy()
             if y.max() == 1:
                 model.coef_, model.intercept_ = model.coef_[:1], model.intercept_[:1]
-        given = X.astype(dtype)
+        rows = X.astype(dtype)
         with warnings.catch_warnings(), stopping_at((1 + WITHIN) * best / (C * len(y)), clock, given.limit):
             warnings.simplefilter("ignore")
-            spent = seconds(clock, lambda: model.fit(given, y))  # noqa: B023
+            spent = seconds(clock, lambda: model.fit(rows, y))  # noqa: B023
         tried.append((spent, gap(X, y, model, best)))
         iterations = max(1, int(model.n_iter_.max()))
     there = [one for one in tried if one[1] <= WITHIN]
@@ -144,12 +144,14 @@ def _one_path(
     clock: Clock, X: np.ndarray, y: np.ndarray, Cs: np.ndarray, best: np.ndarray, limit: float, tol: float, dtype: type
 ) -> WarmPath:
     model = LogisticRegression(tol=tol, max_iter=ITERATIONS, warm_start=True)
-    given, spent, worst, iterations = X.astype(dtype), 0.0, 0.0, []
+    rows: np.ndarray = X.astype(dtype)
+    spent, worst = 0.0, 0.0
+    iterations: list[int] = []
     for C, lowest in zip(Cs, best, strict=True):
         model.set_params(C=C)
         with warnings.catch_warnings(), stopping_at(-np.inf, clock, limit - spent):
             warnings.simplefilter("ignore")
-            spent += seconds(clock, lambda: model.fit(given, y))
+            spent += seconds(clock, lambda: model.fit(rows, y))
         worst = max(worst, gap(X, y, model, lowest))
         iterations.append(int(model.n_iter_.max()))
         if spent >= limit:

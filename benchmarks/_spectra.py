@@ -27,7 +27,7 @@ def scores(factors: np.ndarray, outputs: int, *, seed: int = 1, strength: float 
     rng = np.random.default_rng(seed)
     dim = factors.shape[1]
     directions = rng.standard_normal((dim, outputs)) * np.arange(1, dim + 1.0)[:, None] ** -0.5
-    return strength * (factors @ (directions / np.linalg.norm(directions, axis=0)))
+    return np.asarray(strength * (factors @ (directions / np.linalg.norm(directions, axis=0))))
 
 
 def labels(factors: np.ndarray, task: str, outputs: int = 1, *, seed: int = 1) -> np.ndarray:
@@ -35,8 +35,8 @@ def labels(factors: np.ndarray, task: str, outputs: int = 1, *, seed: int = 1) -
     rng = np.random.default_rng(seed + 1)
     logits = scores(factors, outputs, seed=seed)
     if task == "multiclass":
-        return (logits + rng.gumbel(size=logits.shape)).argmax(1)
+        return np.asarray((logits + rng.gumbel(size=logits.shape)).argmax(1))
     if task == "multilabel":
         logits = logits + np.log(np.linspace(0.02, 0.2, outputs)) - 1
-    drawn = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
-    return drawn.astype(np.int64) if task == "multilabel" else drawn[:, 0].astype(np.int64)
+    drawn = np.asarray(rng.random(logits.shape) < 1 / (1 + np.exp(-logits)), dtype=np.int64)
+    return drawn if task == "multilabel" else drawn[:, 0]

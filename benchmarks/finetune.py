@@ -210,7 +210,7 @@ def plain_script(place: Place, model: str, seed: int) -> Row:
     train(network, x, y, epochs=epochs, rng=np.random.default_rng(seed))
     with torch.no_grad():
         test = images(cases.ids)
-        logits = torch.cat([network.eval()(part) for part in test.split(128)])
+        logits = torch.cat([network.eval()(part) for part in torch.split(test, 128)])
     truth = torch.from_numpy(cases.y).long()
     accuracy = float((logits.argmax(dim=1) == truth).float().mean())
     log_loss = float(nn.functional.cross_entropy(logits, truth))
@@ -230,7 +230,8 @@ def train(network: nn.Sequential, x: Tensor, y: Tensor, *, epochs: int, rng: np.
     for _ in range(epochs):
         for places in np.array_split(rng.permutation(len(y)), per_epoch):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(x[places]), y[places], label_smoothing=SMOOTHING).backward()
+            loss = nn.functional.cross_entropy(network(x[places]), y[places], label_smoothing=SMOOTHING)
+            torch.autograd.backward(loss)
             optimizer.step()
             factor.step()
 

@@ -348,7 +348,7 @@ def solver(bench: Bench) -> None:
 def write_photographs(folder: Path, side: int, count: int, suffix: str) -> list[Path]:
     """Write smooth pictures with some noise in two classes; few contents, each under many names."""
     rng = np.random.default_rng(0)
-    files = []
+    files: list[Path] = []
     for number in range(count + 4):
         split = "train" if number < count else "test"
         path = folder / split / ("cat", "dog")[number % 2] / f"{number:05}{suffix}"
@@ -357,7 +357,7 @@ def write_photographs(folder: Path, side: int, count: int, suffix: str) -> list[
             coarse = Image.fromarray(rng.integers(0, 255, (max(2, side // 32),) * 2 + (3,), dtype=np.uint8))
             smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=float)
             noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(path, **({"quality": 90} if suffix == ".jpg" else {}))
+            Image.fromarray(noisy).save(path, None, **({"quality": 90} if suffix == ".jpg" else {}))
         else:
             path.write_bytes(files[number % 16].read_bytes())
         if split == "train":

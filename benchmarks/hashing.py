@@ -92,4 +92,4 @@ def _rate(name: str, paths: Sequence[str], run: Callable[[], object], bare: floa
 
 
 if __name__ == "__main__":
-    main(int((sys.argv[1:] or [FILES])[0]), *sys.argv[2:3])
+    main(int(sys.argv[1]) if sys.argv[1:] else FILES, *sys.argv[2:3])

@@ -121,7 +121,7 @@ def _pair(y: Array, a: float, b: float, shared: float, rng: np.random.Generator)
 
     common = np.sqrt(shared) * rng.normal(size=len(y))
     one, other = (common + np.sqrt(1 - shared) * rng.normal(size=len(y)) for _ in range(2))
-    return tuple(noise + np.sqrt(2) * ndtri(auc) * y for noise, auc in ((one, a), (other, b)))  # type: ignore[return-value]
+    return tuple(noise + np.sqrt(2) * ndtri(auc) * y for noise, auc in ((one, a), (other, b)))
 
 
 def _aucs(y: Array, pair: tuple[Array, Array]) -> list[float]:

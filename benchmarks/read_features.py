@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,17 @@ def main() -> None:
         ):
             use_plain = np.sum if use is np.sum else np.asarray  # fromfile's own array is a copy already
             _, other, ratio = paired(
-                lambda verify=verify, use=use: use(open_features(path, verify=verify).embeddings),
-                lambda use_plain=use_plain: use_plain(np.fromfile(plain, np.float32)),
-                rounds=ROUNDS,
+                partial(read, path, use, verify=verify), partial(read_plain, plain, use_plain), rounds=ROUNDS
             )
             row(f"{what} / the same with numpy.fromfile (rate)", ratio, reach=reach, note=f"{1.07 / other:.1f} GB/s")
+
+
+def read(path: Path, use: Callable[[np.ndarray], object], *, verify: bool) -> None:
+    use(open_features(path, verify=verify).embeddings)
+
+
+def read_plain(path: Path, use: Callable[[np.ndarray], object]) -> None:
+    use(np.fromfile(path, np.float32))
 
 
 def write(path: Path) -> Path:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 from benchmarks._pairs import machine, paired, row
 
@@ -21,7 +22,7 @@ def main() -> None:
             again += ["--image-size", "32"]
             run(again, home)
             mine, torch, ratio = paired(
-                lambda command=again: run(command, home),
+                partial(run, again, home),
                 lambda: run([sys.executable, "-c", "import torch"], home),
                 rounds=ROUNDS,
             )

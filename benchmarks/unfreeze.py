@@ -19,7 +19,7 @@ import torch
 from benchmarks._pairs import machine, row, seconds
 from mt.backbones import load_backbone
 from mt.datasets import load_dataset
-from mt.fuse.dvme.training import loss
+from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.images import Images

@@ -40,7 +40,12 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def look(chromium: Any) -> Iterator[Any]:
     """Return a function that opens a file; the test fails if the page printed, threw or asked for anything else."""
-    pages, wrong = [], []
+    pages: list[Any] = []
+    wrong: list[str] = []
+
+    def dismiss(dialog: Any) -> None:
+        wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open_page(path: Path, *, width: int = 1280, dark: bool = False) -> Any:
         page = chromium.new_page()
@@ -48,7 +53,7 @@ def look(chromium: Any) -> Iterator[Any]:
         page.emulate_media(color_scheme="dark" if dark else "light")
         page.on("console", lambda message: wrong.append(f"console {message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", dismiss)
         page.on("request", lambda request: _note(request.url, path, wrong))
         pages.append(page)
         page.goto(path.as_uri())

@@ -8,7 +8,7 @@ device type, modules move with `.to`, autograd and autocast work.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,9 @@ FACTORIES = (
     "triu_indices",
     "_efficientzerotensor",
 )
+# Parts of torch that its own types leave out.
+_C: Any = torch._C
+_library: Any = torch.library.Library
 # What autocast computes in the lower precision, and what it computes in float32, of what our networks use.
 LOWERED = ("linear", "conv2d", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
 RAISED = ("layer_norm", "softmax.int", "log_softmax.int", "cross_entropy_loss", "mse_loss", "exp", "log", "cumsum")
@@ -59,7 +62,7 @@ class PretendTensor(Tensor):
 
     @staticmethod
     def __new__(cls, on_cpu: Tensor) -> PretendTensor:
-        wrapper: PretendTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: PretendTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             on_cpu.size(),
             strides=on_cpu.stride(),
@@ -71,14 +74,14 @@ class PretendTensor(Tensor):
         wrapper.on_cpu = on_cpu
         return wrapper
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = _C._disabled_torch_function_impl
 
     @classmethod
-    def __torch_dispatch__(
-        cls, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    def __torch_dispatch__(  # type: ignore[override]  # torch types it as a function, not as a class method
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
         with torch.inference_mode(False), torch.no_grad():  # a wrapper counts versions, which inference leaves out
-            return _computed(function, args, kwargs or {})
+            return _computed(func, args, kwargs or {})
 
     def tolist(self) -> Any:
         return self.on_cpu.tolist()
@@ -133,7 +136,7 @@ def install() -> torch.device | None:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         return None
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=DeviceModule())
-    library = torch.library.Library("aten", "IMPL")
+    library = _library("aten", "IMPL")
     for name in FACTORIES:
         library.impl(name, _factory(name), "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
@@ -141,7 +144,7 @@ def install() -> torch.device | None:
         library.impl(name, _autocast(name, lowered=True), "AutocastPrivateUse1")
     for name in RAISED:
         library.impl(name, _autocast(name, lowered=False), "AutocastPrivateUse1")
-    others = torch.library.Library("_", "IMPL")
+    others = _library("_", "IMPL")
     others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     _LIBRARIES.extend((library, others))
     return torch.device(NAME)
@@ -171,7 +174,7 @@ def _autocast(name: str, *, lowered: bool) -> Callable[..., Any]:
     """Return what autocast does with one operation: cast its floating-point tensors, then run it without autocast."""
     packet, _, overload = name.partition(".")
     function = getattr(getattr(torch.ops.aten, packet), overload or "default")
-    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    keys = _C.DispatchKeySet(_C.DispatchKey.AutocastPrivateUse1)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         dtype = torch.get_autocast_dtype(NAME) if lowered else torch.float32
@@ -180,7 +183,7 @@ def _autocast(name: str, *, lowered: bool) -> Callable[..., Any]:
             floating = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
             return value.to(dtype) if floating else value
 
-        with torch._C._ExcludeDispatchKeyGuard(keys):
+        with _C._ExcludeDispatchKeyGuard(keys):
             return function(*tree_map(cast, args), **tree_map(cast, kwargs))
 
     return run

@@ -50,7 +50,7 @@ def environment(folder: Path, *, with_pip: bool) -> Path:
     """Return the Python of a new environment that borrows every dependency."""
     venv.create(folder, with_pip=with_pip)
     python = folder / "bin" / "python"
-    command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.check_output(command, text=True).strip())
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
@@ -70,7 +70,7 @@ def run_elsewhere(python: Path, folder: Path) -> None:
     where = subprocess.check_output([python, "-c", "import mt; print(mt.__file__)"], text=True, cwd=folder, env=clean)
     if not Path(where.strip()).is_relative_to(python.parent.parent):
         raise SystemExit(f"mt was imported from {where.strip()}, not from its environment")
-    demo = [python.parent / "mt", "demo"]
+    demo = [str(python.parent / "mt"), "demo"]
     shown = subprocess.check_output(demo, cwd=folder, env=clean | {"HOME": str(home)}, text=True)
     print(shown, end="")
     report = folder.resolve() / "mt-demo.html"

@@ -36,11 +36,11 @@ def tensor(namespace: str, key: str, shape: Sequence[int]) -> np.ndarray:
         value = 0.5 * z
     else:
         value = {
-            "running_var": lambda: 1 + 0.1 * np.abs(z),
-            "running_mean": lambda: 0.1 * z,
-            "bias": lambda: 0.1 * z,
-            "gamma": lambda: 0.5 + 0.1 * z,
-        }[kind]()
+            "running_var": 1 + 0.1 * np.abs(z),
+            "running_mean": 0.1 * z,
+            "bias": 0.1 * z,
+            "gamma": 0.5 + 0.1 * z,
+        }[kind]
     return np.asarray(value).astype(np.float32)
 
 
@@ -61,7 +61,8 @@ def images(size: int, count: int = 2) -> np.ndarray:
     blocks = blocks.repeat(16, axis=2).repeat(16, axis=3)
     offset = standard_uniform(f"{name}/offset", (count, 3, 1, 1))
     pixels = standard_uniform(f"{name}/pixels", (count, 3, full, full))
-    return (0.5 * offset + blocks + 0.5 * pixels).astype(np.float32)[:, :, :size, :size]
+    mixed: np.ndarray = (0.5 * offset + blocks + 0.5 * pixels).astype(np.float32)
+    return mixed[:, :, :size, :size]
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:

@@ -82,7 +82,9 @@ def test_the_example_dataset_loads(example: Any, tmp_path: Path) -> None:
     dataset = load_dataset("ours", tmp_path)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 14, "test": 6}
     assert dataset.splits["test"].labels.sum() == 3
-    assert dataset.splits["test"].images.load(0, 1)[0].size == (8, 8)
+    (image,) = dataset.splits["test"].images.load(0, 1)
+    assert isinstance(image, Image.Image)
+    assert image.size == (8, 8)
 
 
 def test_the_example_metric_has_scores_and_intervals(example: Any) -> None:

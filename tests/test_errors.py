@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from mt.errors import nearest
@@ -29,5 +31,7 @@ from mt.probe.scores.metrics import METRICS
         ("zzz", PROTOCOLS, None),
     ],
 )
-def test_synonyms_parts_in_another_order_and_close_spellings_are_proposed(typed, known, meant):
+def test_synonyms_parts_in_another_order_and_close_spellings_are_proposed(
+    typed: str, known: Iterable[str], meant: str | None
+) -> None:
     assert nearest(typed, list(known)) == meant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def test_numbers_are_the_cpus(pretend: torch.device) -> None:
         lambda d: torch.randperm(5, device=d),
     ],
 )
-def test_factories_make_their_tensors_there(pretend: torch.device, make) -> None:
+def test_factories_make_their_tensors_there(
+    pretend: torch.device, make: Callable[[torch.device], torch.Tensor]
+) -> None:
     assert make(pretend).device.type == "pretend"
 
 
@@ -57,7 +60,7 @@ def test_a_network_moves_trains_and_comes_back(pretend: torch.device) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(3):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x.to(device)), y.to(device)).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(model(x.to(device)), y.to(device)))
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
     assert all(parameter.device.type == "pretend" for parameter in twin.parameters())

@@ -85,7 +85,7 @@ def test_prefixes_of_an_iterative_order_are_closer_to_the_labels_than_chance(gro
     labels, groups = _grouped_multilabel(np.random.default_rng(5))
     counts, _ = unit_counts(label_matrix(labels), groups if grouped else None)
     totals = counts.sum(axis=0)
-    error = {"iterative": [], "random": []}
+    error: dict[str, list[float]] = {"iterative": [], "random": []}
     for seed in range(12):
         orders = {
             "iterative": iterative_order(counts, seed),

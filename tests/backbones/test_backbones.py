@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.backbones.load import REGISTRY, load_backbone
+from mt.backbones.load import REGISTRY, Backbone, load_backbone
 from mt.backbones.registry import find_spec
 from mt.errors import InputError
 from tests import recipe
@@ -52,9 +52,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Written()
 
 
-def embed(backbone, images: np.ndarray) -> np.ndarray:
+def embed(backbone: Backbone, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return backbone.model(torch.from_numpy(images)).numpy()
+        embeddings: np.ndarray = backbone.model(torch.from_numpy(images)).numpy()
+    return embeddings
 
 
 @pytest.mark.parametrize(("name", "golden"), GOLDEN)
@@ -138,7 +139,7 @@ def test_weights_written_after_the_first_forward_count() -> None:
     images = recipe.images(32)
     before = embed(backbone, images)
     with torch.no_grad():
-        backbone.model.conv1.norm.running_mean += 1
+        backbone.model.get_buffer("conv1.norm.running_mean").add_(1)
     assert np.abs(embed(backbone, images) - before).max() > 1e-3
 
 
@@ -149,6 +150,7 @@ def test_every_backbone_has_a_published_form_that_is_tested() -> None:
 @pytest.mark.parametrize("name", ["dino", "dino-vits8", "dino-vitb16", "dinov2-vits14"])
 def test_image_sizes_are_multiples_of_the_patch(name: str) -> None:
     patch = REGISTRY[name].patch
+    assert patch is not None
     with pytest.raises(InputError, match=f"multiple of it, got 225. Use --image-size {225 // patch * patch} or"):
         load_backbone(name, "random", image_size=225)
 

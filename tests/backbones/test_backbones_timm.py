@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from mt.backbones.checkpoints import read_checkpoint, select
 from mt.backbones.load import REGISTRY, load_backbone, resolve_backbone
 from mt.cache.content import ContentIndex
 from mt.errors import InputError, WeightsError
+from tests.backbones.entries import weights_of
 from tests.featurize.conftest import TINY
 
 LITE = [name for name in REGISTRY if name.startswith("efficientnet-lite")]
@@ -27,12 +29,12 @@ MONASTERY, PALACE, DAISY, HONEYCOMB = 663, 698, 985, 599
 FLOWER = {"efficientnet-lite0": DAISY, "efficientnet-lite1": DAISY, "efficientnet-lite2": HONEYCOMB}
 
 
-def classifier(name: str) -> torch.nn.Module:
+def classifier(name: str) -> Any:
     """Return timm's network with its classifier, filled as the backbone is, the classifier kept."""
-    spec = REGISTRY[name]
-    network = timm.create_model(spec.network)
-    file = weights.find(spec.weights)
-    layouts = [replace(layout, drop=()) for layout in spec.weights.layouts]
+    network = timm.create_model(REGISTRY[name].network)
+    file = weights.find(weights_of(name))
+    assert file is not None
+    layouts = [replace(layout, drop=()) for layout in weights_of(name).layouts]
     network.load_state_dict(select(read_checkpoint(file), layouts, network.state_dict(), file))
     return network.eval()
 
@@ -60,7 +62,9 @@ def test_timms_own_names_are_taken_too(tmp_path: Path) -> None:
 
 def test_any_timm_network_is_a_backbone_with_its_own_recipe() -> None:
     backbone = load_backbone(TINY, "random")
-    recipe = timm.get_pretrained_cfg(TINY.removeprefix("timm:")).to_dict()
+    published = timm.get_pretrained_cfg(TINY.removeprefix("timm:"))
+    assert published is not None
+    recipe = published.to_dict()  # type: ignore[no-untyped-call]
     assert backbone.preprocess.crop == recipe["input_size"][1]
     assert backbone.preprocess.mean == tuple(recipe["mean"])
     assert backbone.preprocess.resize == int(recipe["input_size"][1] / recipe["crop_pct"])
@@ -70,7 +74,7 @@ def test_any_timm_network_is_a_backbone_with_its_own_recipe() -> None:
 
 def test_timms_weights_come_from_a_file(tmp_path: Path) -> None:
     name = TINY.removeprefix("timm:")
-    network = timm.create_model(name).eval()
+    network: Any = timm.create_model(name).eval()
     file = tmp_path / "trained.pth"
     torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, file)
     backbone = load_backbone(TINY, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -26,7 +27,7 @@ BEFORE = {
 }
 
 
-def hub_folder(folder: Path, **config: object) -> Path:
+def hub_folder(folder: Path, **config: Any) -> Path:
     """Write a small transformer with registers in the form in which timm's publishers put models on the hub."""
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=0, **config)
@@ -64,7 +65,7 @@ def test_timms_tokens_become_embeddings_by_each_rule(tmp_path: Path, pool: str) 
     """With four registers: patches begin at the sixth token, as Virchow2's authors cut them."""
     folder = hub_folder(tmp_path / "model", reg_tokens=4, global_pool=pool)
     name = f"timm:local-dir:{folder}"
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    network: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     with torch.inference_mode():
         tokens = network.forward_features(IMAGES)
         layers = network.get_intermediate_layers(IMAGES, n=4, return_prefix_tokens=True, norm=True)

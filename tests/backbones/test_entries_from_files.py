@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mt.backbones.load import load_backbone
 from mt.backbones.networks.vit import VisionTransformer, VitConfig
 from mt.cli import group
 from mt.errors import WeightsError
+from tests.backbones.entries import weights_of
 
 TINY = VitConfig(patch=16, width=32, heads=2, side=14, depth=2, offset=0.0)
 
@@ -26,7 +28,7 @@ TINY = VitConfig(patch=16, width=32, heads=2, side=14, depth=2, offset=0.0)
 def test_retfounds_latent_feature(side: int) -> None:
     """MAE's pooling: the mean patch token without the class token, then a norm that was never trained."""
     torch.manual_seed(0)
-    official = timm.create_model(
+    official: Any = timm.create_model(
         "vit_tiny_patch16_224", num_classes=0, embed_dim=32, depth=2, num_heads=2, img_size=side
     ).eval()
     ours = VisionTransformer(TINY, "normed mean").eval()
@@ -63,7 +65,7 @@ def test_radimagenet_computes_what_its_example_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, spec in FOUNDATION.items() if spec.weights is not None])
 def test_what_is_given_out_by_hand_says_where(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT_WEIGHTS_DIR", str(tmp_path))
-    weights = FOUNDATION[name].weights
+    weights = weights_of(name)
     with pytest.raises(WeightsError, match="is given out at") as raised:
         load_backbone(name)
     for part in (weights.url, str(tmp_path / weights.file_name), "--weights FILE"):

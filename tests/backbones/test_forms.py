@@ -17,6 +17,7 @@ from mt.backbones.entries.spec import HF, OPEN_CLIP, loader_of
 from mt.backbones.hubs.timm import timm_keywords
 from mt.backbones.networks.build import build
 from mt.backbones.registry import REGISTRY
+from tests.backbones.entries import weights_of
 
 TOKENS = {"pooled": 1, "cls": 1, "mean": 1, "cls+mean": 2, "cls4": 4}
 # Millions of parameters that rendeirolab/lazyslide-models lists beside each model (`param_size`), of both towers for
@@ -122,7 +123,7 @@ def test_published_files_hold_the_tensors_of_our_network(name: str) -> None:
             published = dict(timm.create_model("vit_large_patch16_224", num_classes=0).state_dict())
             published |= {"mask_token": torch.empty(1, 1, 512), "decoder_pred.bias": torch.empty(768)}
     network = build(spec.network, spec.embedding).state_dict()
-    layout = spec.weights.layouts[0]
+    layout = weights_of(name).layouts[0]
     kept = {
         layout.rename(key.removeprefix(layout.prefix)): tuple(one.shape)
         for key, one in published.items()

@@ -23,7 +23,11 @@ TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers"
 VIT = {"image_size": 32, "layers": 4, "width": 16, "head_width": 8, "patch_size": 8}
 TRUNK = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 32}
 CONVOLUTIONS = {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear", "image_size": 32}
-TOWERS = {"vit": VIT, "timm": {**TRUNK, "timm_pool": "token"}, "convolutions": {**CONVOLUTIONS, "timm_pool": "avg"}}
+TOWERS: dict[str, dict[str, Any]] = {
+    "vit": VIT,
+    "timm": {**TRUNK, "timm_pool": "token"},
+    "convolutions": {**CONVOLUTIONS, "timm_pool": "avg"},
+}
 RECIPE = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bicubic", "resize_mode": "shortest"}
 
 

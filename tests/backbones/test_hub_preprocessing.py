@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 
 from mt.backbones.load import load_backbone
 from mt.datasets.images import decode
@@ -76,8 +77,8 @@ def timm_door(folder: Path, recipe: dict[str, Any]) -> tuple[str, Transform]:
     }
     config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": said, "model_args": {"img_size": SIDE}}
     (folder / "config.json").write_text(json.dumps(config))
-    data = timm.data.resolve_data_config(pretrained_cfg=said)
-    return f"timm:local-dir:{folder}", timm.data.create_transform(**data, is_training=False)
+    data = resolve_data_config(pretrained_cfg=said)  # type: ignore[no-untyped-call]
+    return f"timm:local-dir:{folder}", create_transform(**data, is_training=False)
 
 
 def open_clip_door(folder: Path, recipe: dict[str, Any]) -> tuple[str, Transform]:

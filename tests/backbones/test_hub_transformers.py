@@ -271,7 +271,7 @@ def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
     assert resolve_backbone(f"hf:{folder}", index=index) is None
 
 
-PROCESSORS = [
+PROCESSORS: list[tuple[str, dict[str, Any]]] = [
     ("BitImageProcessor", {"size": {"shortest_edge": 37}, "crop_size": {"height": 32, "width": 32}}),
     ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
     ("ViTImageProcessor", {"size": {"height": 33, "width": 33}, "resample": 3}),

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from mt.backbones.load import REGISTRY
 from mt.cli import group
 from mt.errors import InputError, WeightsError
+from tests.backbones.entries import preprocess_of, weights_of
 
 
 def listed(*arguments: str) -> str:
@@ -25,7 +26,7 @@ def listed(*arguments: str) -> str:
 def test_every_backbone_is_listed_with_width_input_weights_and_licence() -> None:
     lines = {line.split()[0]: line for line in listed().splitlines()}
     for name, spec in REGISTRY.items():
-        for part in (str(spec.dim), str(spec.preprocess.crop), spec.licence):
+        for part in (str(spec.dim), str(preprocess_of(name).crop), spec.licence):
             assert part in lines[name]
     assert "non-commercial" in lines["swav"]
     assert "non-commercial" not in lines["dino"]
@@ -40,7 +41,7 @@ def test_whether_weights_are_here_is_looked_up(tmp_path: Path, monkeypatch: pyte
 
     assert places()["dino"] is None
     assert places()["efficientnet-lite0"] == "package"
-    (tmp_path / REGISTRY["dino"].weights.file_name).touch()
+    (tmp_path / weights_of("dino").file_name).touch()
     assert places()["dino"] == places()["dino:cls1"] == "folder"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mt.backbones.load import REGISTRY
 from mt.backbones.preprocess import Preprocess
 from mt.datasets.images import decode
 from mt.errors import InputError
+from tests.backbones.entries import preprocess_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = ((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
@@ -93,7 +95,7 @@ def test_the_official_transform_agrees(name: str, kind: str, files: dict[str, tu
     path, meant = files[kind]
     geometry, normalize = official(name)
     expected = np.asarray(geometry(meant))
-    recipe = REGISTRY[name].preprocess
+    recipe = preprocess_of(name)
     pixels = recipe.geometry(decode(path))
     assert pixels.shape == expected.shape
     assert pixels.dtype == np.uint8
@@ -105,7 +107,7 @@ def test_the_official_transform_agrees(name: str, kind: str, files: dict[str, tu
 @pytest.mark.parametrize("name", REGISTRY)
 def test_another_image_size_keeps_the_official_proportion(name: str) -> None:
     resize, crop, *_ = OFFICIAL[name if name in OFFICIAL else "dino"]
-    recipe = REGISTRY[name].preprocess.at_size(112)
+    recipe = preprocess_of(name).at_size(112)
     assert (recipe.crop, recipe.resize) == (112, round(112 * resize / crop))
     assert recipe.at_size(None) == recipe
     assert recipe.geometry(texture(97, 131, 0)).shape == (112, 112, 3)
@@ -113,7 +115,7 @@ def test_another_image_size_keeps_the_official_proportion(name: str) -> None:
 
 @pytest.mark.parametrize("size", [(96, 96), (224, 224), (256, 256), (1, 1), (1, 90), (3, 2), (257, 256)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_arrays_and_every_size_are_taken(size: tuple[int, int], interpolation: str) -> None:
+def test_arrays_and_every_size_are_taken(size: tuple[int, int], interpolation: Literal["bilinear", "bicubic"]) -> None:
     """Arrays, as PCam's and MedMNIST's, are the image of the same pixels; sizes down to 1x1."""
     recipe = Preprocess(256, 224, interpolation)
     array = texture(*size, 3)
@@ -152,7 +154,7 @@ def test_pixels_that_fit_are_not_touched() -> None:
 
 
 def test_normalised_batches_are_channels_last_and_equal_to_single_images() -> None:
-    recipe = REGISTRY["swav"].preprocess.at_size(32)
+    recipe = preprocess_of("swav").at_size(32)
     arrays = [texture(40, 50, seed) for seed in range(3)]
     batch = recipe.normalize(torch.from_numpy(np.stack([recipe.geometry(array) for array in arrays])))
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -162,12 +164,12 @@ def test_normalised_batches_are_channels_last_and_equal_to_single_images() -> No
 
 
 def test_recipes_with_one_geometry_share_it() -> None:
-    shared = {REGISTRY[name].preprocess.geometry_key for name in ("supervised", "swav", "simclr", "mocov2")}
+    shared = {preprocess_of(name).geometry_key for name in ("supervised", "swav", "simclr", "mocov2")}
     assert len(shared) == 1
-    assert len({REGISTRY[name].preprocess.geometry_key for name in ("supervised", "supervised-v2", "dino")}) == 3
+    assert len({preprocess_of(name).geometry_key for name in ("supervised", "supervised-v2", "dino")}) == 3
 
 
 @pytest.mark.parametrize("size", [0, -224])
 def test_sizes_below_one_pixel_are_refused(size: int) -> None:
     with pytest.raises(InputError, match="--image-size takes a number of pixels"):
-        REGISTRY["dino"].preprocess.at_size(size)
+        preprocess_of("dino").at_size(size)

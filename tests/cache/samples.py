@@ -16,7 +16,10 @@ SKIPPED = 5
 
 def rows(n: int = N) -> LabelledRows[None]:
     ids = [f"bild-é{row}.png" for row in range(n)]
-    columns = {"age": [20.5 + row for row in range(n)], "site/view": ["PA", "AP"] * (n // 2) + ["PA"] * (n % 2)}
+    columns: dict[str, list[Any]] = {
+        "age": [20.5 + row for row in range(n)],
+        "site/view": ["PA", "AP"] * (n // 2) + ["PA"] * (n % 2),
+    }
     return LabelledRows(None, np.arange(n) % 2, [f"patient{row // 2}" for row in range(n)], ids, columns)
 
 
@@ -55,7 +58,7 @@ def statuses(n: int = N) -> np.ndarray:
 def open_writer(path: Path, **options: Any) -> FeatureWriter:
     """Open a writer; what is about an existing file goes into its `Existing`."""
     existing = Existing(**{name: options.pop(name) for name in ("overwrite", "allow_mixed", "wait") if name in options})
-    given = {"rows": rows(), "manifest": manifest(), "dim": DIM, "block_rows": BLOCK} | options
+    given: dict[str, Any] = {"rows": rows(), "manifest": manifest(), "dim": DIM, "block_rows": BLOCK} | options
     return FeatureWriter.open(path, given.pop("rows"), given.pop("manifest"), existing=existing, **given)
 
 

@@ -269,7 +269,8 @@ class TestRemove:
 
 
 def _fingerprints(letter: str) -> dict[str, str]:
-    return samples.manifest()["fingerprints"] | {"file": letter * 64}
+    fingerprints: dict[str, str] = samples.manifest()["fingerprints"]
+    return fingerprints | {"file": letter * 64}
 
 
 class TestPrune:

@@ -150,8 +150,9 @@ def test_a_user_block_that_lies_is_refused_without_reading_outside_the_file(
     victim: tuple[Path, bytes, FileLayout], numbers: list[int]
 ) -> None:
     path, content, layout = victim
-    size, rows, dim, block_rows, *offsets = numbers
-    lying = FileLayout(size, rows, dim, "float32", block_rows, *offsets, layout.manifest_sha256, layout.seal)
+    names = ["file_size", "n_rows", "dim", "block_rows", "embeddings", "status", "blocks", "manifest", "manifest_size"]
+    lies: dict[str, Any] = dict(zip(names, numbers, strict=True))
+    lying = replace(layout, dtype="float32", **lies)
     _overwrite(path, lying.pack() + content[USER_BLOCK:])
     with pytest.raises(CacheError):
         open_features(path)
@@ -171,7 +172,7 @@ def test_a_user_block_that_lies_is_refused_without_reading_outside_the_file(
     ],
 )
 def test_each_lie_of_a_user_block_is_told(
-    victim: tuple[Path, bytes, FileLayout], lie: dict[str, int], message: str
+    victim: tuple[Path, bytes, FileLayout], lie: dict[str, Any], message: str
 ) -> None:
     path, content, layout = victim
     _overwrite(path, replace(layout, **lie).pack() + content[USER_BLOCK:])

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -79,7 +80,7 @@ def test_the_same_rows_make_the_same_bytes(complete: Path, reference: bytes) -> 
 
 def test_columns_keep_numbers_text_and_gaps(path: Path) -> None:
     n = samples.N
-    columns = {
+    columns: dict[str, list[Any]] = {
         "slide": [f"s{row}" for row in range(n)],
         "count": list(range(n)),
         "age": [None, *[40] * (n - 1)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def packed(values: np.ndarray, bits: int) -> bytes:
     return b"".join(np.packbits(row).tobytes() for row in rows)
 
 
-def tiff(*pages: np.ndarray, bits: int, photometric: int = 1, order: str = "<", **tags: Any) -> bytes:
+def tiff(*pages: np.ndarray, bits: int, photometric: int = 1, order: Literal["<", ">"] = "<", **tags: Any) -> bytes:
     """A TIFF of (H, W) or (H, W, C) pages in one uncompressed strip each; `tags` are `tag_NUMBER=value`."""
     out = bytearray((b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8))
     for number, page in enumerate(pages):

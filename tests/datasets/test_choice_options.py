@@ -12,7 +12,7 @@ from PIL import Image
 from mt.cache.names import is_named
 from mt.cli import COMMANDS, group
 from mt.datasets import DatasetSettings, load_dataset
-from mt.datasets.settings import narrowed, option_of
+from mt.datasets.settings import SettingWords, narrowed, option_of
 from mt.errors import InputError
 from tests.cache.test_catalog import put
 
@@ -28,7 +28,7 @@ def images(root: Path) -> Path:
 
 def test_a_name_with_settings_loads_what_options_load(tmp_path: Path) -> None:
     root = images(tmp_path / "ihc")
-    words = {"group_regex": r"(pt\d), ", "seed": 3, "task": "binary"}
+    words: SettingWords = {"group_regex": r"(pt\d), ", "seed": 3, "task": "binary"}
     loaded = load_dataset(f"folder:{root}", **words)
     named = load_dataset(f"folder:{root}[" + ", ".join(f"{k}={v}" for k, v in words.items()) + "]")
     assert (named.shown, named.settings) == (loaded.shown, loaded.settings)

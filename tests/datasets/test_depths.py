@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def shown(values: np.ndarray, low: float, high: float) -> np.ndarray:
 @pytest.mark.parametrize("bits", [9, 10, 11, 12, 13, 14, 15, 16])
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_grey_tiff_of_any_depth_and_polarity(bits: int, photometric: int, order: str) -> None:
+def test_grey_tiff_of_any_depth_and_polarity(bits: int, photometric: int, order: Literal["<", ">"]) -> None:
     top = 2**bits - 1
     expected = shown(ramp(top), 0, top)
     found = grey(plain.tiff(ramp(top), bits=bits, photometric=photometric, order=order))
@@ -128,7 +129,7 @@ def test_large_text_and_real_profiles() -> None:
         text.add_text(f"Comment{number}", "a" * 30_000_000, zip=True)
     for options in ({"pnginfo": text}, {"icc_profile": os.urandom(1_500_000)}):
         buffer = io.BytesIO()
-        Image.fromarray(RGB).save(buffer, "PNG", **options)  # type: ignore[arg-type]
+        Image.fromarray(RGB).save(buffer, "PNG", **options)
         assert np.array_equal(np.asarray(decode(buffer.getvalue())), RGB)
 
 
@@ -278,7 +279,7 @@ def test_choices_enter_the_fingerprint(data: Path, index: ContentIndex) -> None:
     name = f"folder:{plain.sound_folder(data / 'sound')}"
     plainly = load_dataset(name).fingerprint(index)
     choices = ({"intensity": "minmax"}, {"frame": "first"}, {"max_pixels": 99}, {"voi": "2"}, {"intensity": "full"})
-    found = {load_dataset(name, **words).fingerprint(index) for words in choices}  # type: ignore[arg-type]
+    found = {load_dataset(name, **words).fingerprint(index) for words in choices}
     assert len(found | {plainly}) == 6
     assert load_dataset(name, intensity="auto").fingerprint(index) == plainly
 

@@ -206,7 +206,7 @@ def test_tables_of_dicom_files(data: Path, index: ContentIndex) -> None:
     root = hospital(data / "clinic")
     lines = [f"{('well', 'sick')[n % 2]}/IM{n:04d},{n % 2},{n % 3}" for n in range(20)]
     (root / "t.csv").write_text("\n".join(["image,label,site", *lines]))
-    dataset = load_dataset(f"table:{root / 't.csv'}", index=index, columns=["sex"])
+    dataset = load_dataset(f"table:{root / 't.csv'}", index=index, columns=("sex",))
     assert dataset.grouping == "patient"
     assert set(dataset.splits["train"].columns) == {"sex", "site"}
     assert len({group for split in dataset.splits.values() for group in split.groups or ()}) == 10

@@ -41,12 +41,12 @@ def one_frame_files() -> list[Path]:
 def expected(path: Path) -> np.ndarray:
     """pydicom's pixels, modality and VOI transforms, then black and white as docs/datasets.md says."""
     header = pydicom.dcmread(path)
-    pixels = header.pixel_array
+    pixels = np.asarray(header.pixel_array)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, header)[..., :3]
         return pixels / np.iinfo(pixels.dtype).max * 255
     if pixels.ndim == 3:
-        return pixels / (2.0**header.BitsStored - 1) * 255
+        return pixels / (2.0 ** int(header.BitsStored) - 1) * 255
     values = apply_modality_lut(pixels, header).astype(np.float64)
     if header.get("WindowWidth") not in (None, ""):
         bits = 2.0**header.BitsStored

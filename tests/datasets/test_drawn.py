@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +67,13 @@ def test_id_lists_are_hashed_as_anyone_can() -> None:
 
 @pytest.mark.parametrize("name", ["aptos2019", "pneumonia", "nih-cxr14", "folder"])
 def test_drawn_splits_are_pinned(data: Path, index: ContentIndex, name: str) -> None:
-    {
+    write: dict[str, Callable[[Path], object]] = {
         "aptos2019": layouts.write_aptos,
         "pneumonia": layouts.write_pneumonia,
         "nih-cxr14": layouts.write_nih,
         "folder": layouts.write_folder,
-    }[name](data / name)
+    }
+    write[name](data / name)
     dataset = load_dataset(f"folder:{data / name}" if name == "folder" else name, data, index=index)
     (record,) = dataset.drawn.values()
     for split, expected in record["ids_sha256"].items():

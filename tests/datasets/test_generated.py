@@ -66,10 +66,10 @@ def test_synthetic_sizes() -> None:
 
 def test_synthetic_is_drawn_row_by_row_from_its_seed(index: ContentIndex) -> None:
     images = load_dataset("synthetic@20").splits["train"].images
-    together = np.stack(images.load(0, 20))  # type: ignore[arg-type]
+    together = np.stack([np.asarray(image) for image in images.load(0, 20)])
     assert together.shape == (20, 96, 96, 3)
     assert together.dtype == np.uint8
-    assert np.array_equal(together[7], images.load(7, 8)[0])
+    assert np.array_equal(together[7], np.asarray(images.load(7, 8)[0]))
     assert len({image.tobytes() for image in together}) == 20
     assert len(images.load(18, 40)) == 2
     fingerprints = {

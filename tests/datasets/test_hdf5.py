@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mt.datasets.packed import hdf5
 from mt.datasets.packed.hdf5 import Hdf5Rows
 from mt.errors import DatasetError
+from tests.noting import noted
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (53, 6, 5, 3), dtype=np.uint8)
 STORAGE: dict[str, dict[str, Any]] = {
@@ -72,8 +73,8 @@ def test_chunks_never_written_are_zeros(tmp_path: Path) -> None:
 def test_each_chunk_is_decompressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = stored(tmp_path / "a.h5", chunks=(8, 6, 5, 3), compression="gzip")
     seen: list[int] = []
-    original = Hdf5Rows._decompressed
-    monkeypatch.setattr(Hdf5Rows, "_decompressed", lambda self, number: seen.append(number) or original(self, number))
+    watched = noted(Hdf5Rows._decompressed, lambda self, number: seen.append(number))
+    monkeypatch.setattr(Hdf5Rows, "_decompressed", watched)
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda start: rows.read(start, start + 1), range(53)))
     assert np.array_equal(np.concatenate(parts), IMAGES)

@@ -81,7 +81,7 @@ def test_medmnist_bad_files(data: Path) -> None:
         ({"train_images": zero}, r"expected uint8"),
     ):
         arrays = {key: value for key, value in {**good, **change}.items() if value is not None}
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(path, **arrays)
         with pytest.raises(DatasetError, match=message):
             load_dataset("medmnist:breastmnist", data)
     path.write_bytes(b"PK no archive")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def groups_of(dataset: Dataset, split: str) -> set[str]:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("storage", [{}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}, {"compression": "gzip"}])
-def test_pcam(data: Path, index: ContentIndex, packed: bool, storage: dict[str, object]) -> None:
+def test_pcam(data: Path, index: ContentIndex, packed: bool, storage: dict[str, Any]) -> None:
     layouts.write_pcam(data / "pcam", packed=packed, **storage)
     dataset = load_dataset("pcam", data, index=index)
     assert (dataset.task, dataset.metric) == ("binary", "roc_auc")

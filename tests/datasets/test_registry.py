@@ -12,8 +12,9 @@ import pytest
 
 from mt.cache.content import ContentIndex
 from mt.datasets import DATASETS, Dataset, load_dataset
-from mt.datasets.base import HEADLINE, METADATA
+from mt.datasets.base import METADATA
 from mt.errors import DatasetError, InputError
+from mt.types import HEADLINE
 from tests.datasets import layouts
 
 IMAGES = ("pcam", "aptos2019", "pneumonia", "nih-cxr14", "medmnist", "folder", "table", "digits", "synthetic")

@@ -140,7 +140,7 @@ def test_sheets_that_cannot_be_read(data: Path, monkeypatch: pytest.MonkeyPatch)
     (data / "bad.parquet").write_bytes(b"PAR1" + b"\0" * 99)
     for name, message in (
         ("old.xls", "Excel's old format"),
-        ("bad.xlsx", "no sound Excel"),
+        ("bad.xlsx", "not a sound Excel"),
         ("bad.parquet", "no sound parquet"),
     ):
         with pytest.raises(DatasetError, match=message):
@@ -292,7 +292,7 @@ def test_decimal_commas_in_label_columns(data: Path) -> None:
 def test_options_of_tables_say_where_they_apply(data: Path) -> None:
     for words in ({"uncertain": "0"}, {"blank": "0"}, {"separator": "tab"}, {"hash_groups": True}):
         with pytest.raises(InputError, match=r"does not apply to 'folder' .* It applies to table:"):
-            load_dataset(f"folder:{data}", **words)  # type: ignore[arg-type]
+            load_dataset(f"folder:{data}", **words)
     with pytest.raises(InputError, match=r"--intensity does not apply to 'digits' .* folder: and table:"):
         load_dataset("digits", intensity="minmax")
     with pytest.raises(InputError, match="--uncertain 2 is not a choice: expected ignore, 0, 1"):

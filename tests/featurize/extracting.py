@@ -7,8 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from mt import FeaturizeRequest, extract, load_dataset
 from mt.datasets import Dataset
+from mt.datasets.base import ImageError, Split
 from mt.featurize.plan import Result
 from mt.featurize.request import Compute
 from tests.featurize.conftest import TINY
@@ -17,9 +21,9 @@ CPU = Compute(device="cpu", batch_size=4)
 
 
 def featurize(
-    dataset: Dataset | str, cache: Path, models: Sequence[str] = (TINY,), compute: Compute = CPU, **options: Any
+    dataset: Dataset | str | Path, cache: Path, models: Sequence[str] = (TINY,), compute: Compute = CPU, **options: Any
 ) -> list[Result]:
-    """Extract with random weights at 32 pixels."""
+    """Extract with random weights at 32 pixels; a path is a folder of images."""
     if isinstance(dataset, Path):
         dataset = f"folder:{dataset}"
     index = options.pop("index", None)
@@ -27,6 +31,14 @@ def featurize(
         [dataset], models, cache_dir=cache, weights=["random"], image_size=32, compute=compute, **options
     )
     return extract(asked, index=index)
+
+
+def pictures(split: Split) -> list[Image.Image | np.ndarray]:
+    """Return all images of a split, which can be read."""
+    images = split.images.load(0, len(split))
+    readable = [image for image in images if not isinstance(image, ImageError)]
+    assert len(readable) == len(images)
+    return readable
 
 
 class Counting:
@@ -46,13 +58,15 @@ class Counting:
         return self.source.content(index)
 
     def row_hashes(self, index: Any, places: Any) -> list[bytes]:
-        return self.source.row_hashes(index, places)
+        hashes: list[bytes] = self.source.row_hashes(index, places)
+        return hashes
 
     def load(self, start: int, stop: int) -> list[Any]:
         self.read += range(start, stop)
         if self.interrupt_at is not None and start <= self.interrupt_at < stop:
             raise KeyboardInterrupt
-        return self.source.load(start, stop)
+        images: list[Any] = self.source.load(start, stop)
+        return images
 
 
 def counted(photos: Path, *, interrupt_at: int | None = None, **options: Any) -> tuple[Dataset, Counting]:

@@ -54,8 +54,8 @@ class ByPlace(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         n = len(images)
-        more = {"nothing": 0, "size": n > 8, "place": torch.arange(n)[:, None] > 5}[self.depends]
-        return images.mean((2, 3)) + more
+        more: dict[str, torch.Tensor | int] = {"nothing": 0, "size": n > 8, "place": torch.arange(n)[:, None] > 5}
+        return images.mean((2, 3)) + more[self.depends]
 
 
 @pytest.mark.parametrize(("depends", "same"), [("nothing", True), ("size", False), ("place", False)])

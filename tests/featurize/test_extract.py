@@ -20,7 +20,7 @@ from mt.featurize import run as run_module
 from mt.featurize.embed import Embedder
 from mt.featurize.plan import weights_by_model
 from tests.featurize.conftest import OTHER, TINY
-from tests.featurize.extracting import CPU, counted, featurize
+from tests.featurize.extracting import CPU, counted, featurize, pictures
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -32,8 +32,7 @@ def test_embeddings_are_those_of_a_plain_loop(photos: Path, tmp_path: Path) -> N
         split = load_dataset(f"folder:{photos}").splits[result.split]
         features = open_features(result.path, verify=True)
         with torch.inference_mode():
-            images = split.images.load(0, len(split))
-            plain = [backbone.model(backbone.preprocess(image)[None])[0].numpy() for image in images]
+            plain = [backbone.model(backbone.preprocess(image)[None])[0].numpy() for image in pictures(split)]
         np.testing.assert_allclose(features.embeddings, np.stack(plain), atol=1e-5)
         assert list(features.ids) == split.ids
         np.testing.assert_array_equal(features.labels, split.labels)
@@ -98,7 +97,8 @@ class Greedy(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.network(images)
+        embeddings: torch.Tensor = self.network(images)
+        return embeddings
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
@@ -183,7 +183,15 @@ def test_weights_name_their_model() -> None:
 @pytest.mark.parametrize(
     ("fast", "precision", "said"), [(True, "float32", 1), (False, "float32", 0), (True, "bfloat16", 0)]
 )
-def test_a_long_run_says_once_that_bfloat16_is_faster(photos, tmp_path, monkeypatch, capsys, fast, precision, said):
+def test_a_long_run_says_once_that_bfloat16_is_faster(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fast: bool,
+    precision: str,
+    said: int,
+) -> None:
     monkeypatch.setattr(run_module, "MANY", 10)
     monkeypatch.setattr(run_module, "computes_bfloat16_fast", lambda device: fast)
     featurize(photos, tmp_path / "cache", compute=replace(CPU, precision=precision))

@@ -21,6 +21,7 @@ from mt.errors import CacheError, LockedError
 from mt.featurize.embed import Embedder
 from tests.featurize.conftest import TINY
 from tests.featurize.extracting import CPU, counted, featurize
+from tests.noting import noted
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -78,8 +79,9 @@ def test_a_resume_uses_the_recorded_batch_size(
     dataset, _ = counted(photos, interrupt_at=40)
     with pytest.raises(KeyboardInterrupt):
         featurize(dataset, tmp_path / "cut", splits=["train"], compute=compute)
-    real, seen = Embedder._computed, set()
-    monkeypatch.setattr(Embedder, "_computed", lambda self, pixels: (seen.add(len(pixels)), real(self, pixels))[1])
+    seen: set[int] = set()
+    watched = noted(Embedder._computed, lambda self, pixels: seen.add(len(pixels)))
+    monkeypatch.setattr(Embedder, "_computed", watched)
     other = replace(CPU, batch_size=resumed_with)
     resumed = featurize(photos, tmp_path / "cut", splits=["train"], compute=other)[0]
     assert resumed.path.read_bytes() == whole.path.read_bytes()
@@ -115,7 +117,8 @@ def test_an_unfinished_file_names_the_command_that_finishes_it(weights: str, pho
     ran = CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
     assert ran.exit_code == 0
     features = open_features(partial.with_suffix(".h5"))
-    assert (features.n_rows, features.embeddings.dtype) == (30, "float16")
+    assert features.n_rows == 30
+    assert features.embeddings.dtype == "float16"
 
 
 HOLD = """

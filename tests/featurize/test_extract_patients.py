@@ -35,7 +35,7 @@ def test_patients_are_stored_as_numbers_and_hashes(tmp_path: Path, monkeypatch: 
 
 def test_settings_load_the_dataset_again(tmp_path: Path) -> None:
     root = hospital(tmp_path / "clinic", patients=4)
-    (result, _) = featurize(load_dataset(f"folder:{root}", intensity="minmax", columns=["sex"]), tmp_path / "cache")
+    (result, _) = featurize(load_dataset(f"folder:{root}", intensity="minmax", columns=("sex",)), tmp_path / "cache")
     found = open_features(result.path)
     assert found.manifest["settings"] == {"intensity": "minmax", "columns": ["sex"]}
     assert "--intensity minmax --column sex" in found.manifest["command"]

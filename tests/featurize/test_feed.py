@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,16 @@ from mt.backbones.preprocess import Preprocess
 from mt.datasets import Split, load_dataset
 from mt.featurize.feed import Feed, RawRows
 from mt.featurize.reading import geometries_of, read_batches
+from tests.noting import noted
 
 RECIPES = (Preprocess(36, 32), Preprocess(40, 32, "bicubic"), Preprocess(32, 32, "bicubic", squash=True))
-KINDS = {"a.png": {}, "b.jpg": {"quality": 90}, "c.tif": {}, "d.jpg": {"quality": 70, "progressive": True}, "e.bmp": {}}
+KINDS: dict[str, dict[str, Any]] = {
+    "a.png": {},
+    "b.jpg": {"quality": 90},
+    "c.tif": {},
+    "d.jpg": {"quality": 70, "progressive": True},
+    "e.bmp": {},
+}
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def mixed(tmp_path: Path) -> Split:
 def test_a_folder_of_mixed_sizes_and_kinds_gives_the_pixels_of_pillow(
     mixed: Split, where: str, pretend: torch.device
 ) -> None:
-    options = {"batch_size": 16, "recipes": RECIPES, "workers": 2}
+    options: dict[str, Any] = {"batch_size": 16, "recipes": RECIPES, "workers": 2}
     batches = np.array_split(np.arange(len(mixed)), range(16, len(mixed), 16))
     feed = Feed(torch.device(where), geometries_of(RECIPES), batch_size=16)
     found = list(read_batches(mixed, batches, device=torch.device(where), **options))
@@ -70,8 +78,7 @@ def test_pictures_travel_in_parcels_that_are_bounded(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("mt.featurize.feed.UPLOAD_BYTES", 4 * 40 * 50 * 3)
     sent: list[int] = []
     feed = Feed(torch.device("cpu"), geometries_of(RECIPES), batch_size=16)
-    moved = feed._moved
-    monkeypatch.setattr(feed, "_moved", lambda pictures: sent.append(len(pictures)) or moved(pictures))
+    monkeypatch.setattr(feed, "_moved", noted(feed._moved, lambda pictures: sent.append(len(pictures))))
     rng = np.random.default_rng(0)
     parts = [RawRows() for _ in range(4)]
     for place in range(16):

@@ -19,7 +19,7 @@ from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.request import PredictRequest
 from tests.featurize.conftest import TINY
-from tests.featurize.extracting import counted, featurize
+from tests.featurize.extracting import counted, featurize, pictures
 from tests.probe.features import probed
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
@@ -31,7 +31,7 @@ def test_a_file_holds_the_average_and_stands_beside_the_plain_one(photos: Path, 
     averaged = featurize(photos, tmp_path / "cache", splits=["test"], views=views)[0]
     assert averaged.model == f"{TINY}:{views}"
     backbone = load_backbone(averaged.model, "random", image_size=32)
-    images = load_dataset(f"folder:{photos}").splits["test"].images.load(0, 14)
+    images = pictures(load_dataset(f"folder:{photos}").splits["test"])
     with torch.inference_mode():
         expected = [backbone.model(backbone.preprocess(image)[None])[0].numpy() for image in images]
     found = open_features(averaged.path, verify=True).embeddings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def _inputs(rows: int = 6, dims: tuple[int, ...] = DIMS) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("form", [DVME, DVME.plain])
 @pytest.mark.parametrize("dims", [(7,), (7, 5), DIMS])
-def test_shapes_and_attention_sum_to_one(form, dims):
+def test_shapes_and_attention_sum_to_one(form: type[DVME] | Callable[..., DVME], dims: tuple[int, ...]) -> None:
     model = form(dims, 4, width=32, heads=4)
     logits, attention = model.with_attention(_inputs(dims=dims))
     assert logits.shape == (6, 4)
@@ -27,7 +29,7 @@ def test_shapes_and_attention_sum_to_one(form, dims):
 
 
 @pytest.mark.parametrize("form", [DVME, DVME.plain])
-def test_every_parameter_receives_a_gradient(form):
+def test_every_parameter_receives_a_gradient(form: type[DVME] | Callable[..., DVME]) -> None:
     torch.manual_seed(0)
     model = form(DIMS, 3, width=32, heads=4)
     model(_inputs()).square().sum().backward()
@@ -39,7 +41,7 @@ def test_every_parameter_receives_a_gradient(form):
 
 
 @pytest.mark.parametrize("form", [DVME, DVME.plain])
-def test_permuting_models_with_their_weights_changes_nothing(form):
+def test_permuting_models_with_their_weights_changes_nothing(form: type[DVME] | Callable[..., DVME]) -> None:
     torch.manual_seed(0)
     order, width = [2, 0, 1], 32
     model = form(DIMS, 3, width=width, heads=4).eval()
@@ -49,7 +51,7 @@ def test_permuting_models_with_their_weights_changes_nothing(form):
     with torch.no_grad():
         for place, i in enumerate(order):
             twin.projections[place].load_state_dict(model.projections[i].state_dict())
-        blocks = model.fusion.weight.split(width, dim=1)
+        blocks = torch.split(model.fusion.weight, width, dim=1)
         twin.fusion.weight.copy_(torch.cat([blocks[i] for i in order], dim=1))
         twin.fusion.bias.copy_(model.fusion.bias)
     inputs = _inputs()
@@ -59,7 +61,7 @@ def test_permuting_models_with_their_weights_changes_nothing(form):
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("outputs", [1, 4, 20, 32])
 @pytest.mark.parametrize("dims", [(7,), DIMS])
-def test_logistic_start_is_the_linear_classifier(residual, outputs, dims):
+def test_logistic_start_is_the_linear_classifier(residual: bool, outputs: int, dims: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     coef, intercept = torch.randn(outputs, sum(dims), dtype=torch.float64), torch.randn(outputs).double()
     coef[0] = 0
@@ -69,17 +71,19 @@ def test_logistic_start_is_the_linear_classifier(residual, outputs, dims):
     torch.testing.assert_close(model(inputs), torch.cat(inputs, 1) @ coef.T + intercept, rtol=1e-12, atol=1e-12)
 
 
-def test_logistic_start_lets_attention_learn():
+def test_logistic_start_lets_attention_learn() -> None:
     torch.manual_seed(0)
     model = DVME(DIMS, 2, width=32, heads=4, input_dropout=0)
     start_from_linear(model, torch.randn(2, sum(DIMS)), torch.zeros(2))
     logits, attention = model.with_attention(_inputs())
     torch.testing.assert_close(attention, torch.full_like(attention, 1 / 3))
-    logits.square().sum().backward()
-    assert model.attention.key.weight.grad.abs().sum() > 0
+    torch.autograd.backward(logits.square().sum())
+    gradient = model.attention.key.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
-def test_uniform_attention_is_an_ablation():
+def test_uniform_attention_is_an_ablation() -> None:
     model = DVME(DIMS, 2, width=32, heads=4, uniform=True)
     _, attention = model.with_attention(_inputs())
     torch.testing.assert_close(attention, torch.full_like(attention, 1 / 3))
@@ -87,7 +91,7 @@ def test_uniform_attention_is_an_ablation():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", [DVME, DVME.plain])
-def test_low_precision_stays_close(form, dtype):
+def test_low_precision_stays_close(form: type[DVME] | Callable[..., DVME], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = form(DIMS, 3, width=32, heads=4).eval()
     expected = model(_inputs())
@@ -96,7 +100,7 @@ def test_low_precision_stays_close(form, dtype):
     torch.testing.assert_close(low.float(), expected, rtol=0.05, atol=0.05)
 
 
-def test_input_dropout_acts_in_training_only():
+def test_input_dropout_acts_in_training_only() -> None:
     model = DVME(DIMS, 3, width=32, heads=4, input_dropout=0.5)
     inputs = _inputs()
     assert not torch.equal(model(inputs), model(inputs))
@@ -116,6 +120,6 @@ def test_input_dropout_acts_in_training_only():
         ),
     ],
 )
-def test_wrong_use_is_said_in_one_line(make, words):
+def test_wrong_use_is_said_in_one_line(make: Callable[[], object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from mt.fuse.tables import print_attention
 from mt.predict.load import load_model
 from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import find_pairs
+from mt.probe.request import Answers
 from mt.probe.run import fit_probe
 from mt.results.store import ScoreStore
 from tests.probe.features import probed, write_features, write_pair
@@ -43,19 +44,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuser, "DVMEOptions", partial(DVMEOptions, width=32))
 
 
-def _cache(folder: Path, models: tuple[str, ...] = ("m1", "m2"), **facts: object) -> Path:
+def _cache(folder: Path, models: tuple[str, ...] = ("m1", "m2"), **facts: Any) -> Path:
     for number, model in enumerate(models):
         for split, n in (("train", 210), ("test", 60)):
-            write_features(folder, model=model, split=split, n=n, dim=6 + number, **facts)  # type: ignore[arg-type]
+            write_features(folder, model=model, split=split, n=n, dim=6 + number, **facts)
     return folder
 
 
-def _pair(cache: Path, **asked: object):
-    return join_pairs(find_pairs(Catalog(cache), **asked))[0]  # type: ignore[arg-type]
+def _pair(cache: Path, **asked: Any) -> Any:
+    return join_pairs(find_pairs(Catalog(cache), **asked))[0]
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
-def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
+def test_a_study_holds_every_method_on_the_same_draws(tmp_path: Path, task: str) -> None:
     cache = _cache(tmp_path, task=task, n_classes=2 if task == "binary" else 3, grouped=True)
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     rows = {(score.method, score.model) for score in study.scores}
@@ -86,28 +87,28 @@ def test_a_study_holds_every_method_on_the_same_draws(tmp_path, task):
         (["blend"], {"blend"}),
     ],
 )
-def test_only_the_methods_asked_for_are_fitted(tmp_path, methods, rows):
+def test_only_the_methods_asked_for_are_fitted(tmp_path: Path, methods: tuple[str, ...], rows: Any) -> None:
     study = run_fuse(FuseRequest(_cache(tmp_path), methods=methods, fractions=[0.5], seeds=1))
     assert {score.method for score in study.scores} == rows
     with ScoreStore(study.store) as store:
         assert {score.method for score in store.scores()} == rows
 
 
-def test_options_of_dvme_are_refused_without_it(tmp_path):
+def test_options_of_dvme_are_refused_without_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--ablations is DVME's, .* --method dvme"):
         run_fuse(FuseRequest(tmp_path, methods=["concat"], ablations=True))
     with pytest.raises(InputError, match=r"No method 'concta'\. Did you mean 'concat'"):
         run_fuse(FuseRequest(tmp_path, methods=["concta"]))
 
 
-def test_without_dvme_the_command_prints_no_empty_table(tmp_path):
+def test_without_dvme_the_command_prints_no_empty_table(tmp_path: Path) -> None:
     arguments = ["--cache-dir", str(_cache(tmp_path)), "--method", "concat", "--fraction", "0.5", "--seeds", "1"]
     shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
     assert "concat: m1 + m2" in shown
     assert "Paired differences" not in shown
 
 
-def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
+def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     alone = probed(cache, fractions=[0.5], seeds=2)
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
@@ -118,7 +119,7 @@ def test_probes_are_those_of_mt_probe_and_nothing_is_fitted_twice(tmp_path):
     assert [score.value for score in again.scores] == [score.value for score in study.scores]
 
 
-def test_a_draw_of_every_row_is_fused_once(tmp_path):
+def test_a_draw_of_every_row_is_fused_once(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     study = run_fuse(FuseRequest(cache, shots=[5000], seeds=3, methods=["average", "concat"]))
     rows = [(score.method, score.model, score.seed) for score in study.scores]
@@ -128,7 +129,7 @@ def test_a_draw_of_every_row_is_fused_once(tmp_path):
     assert (again.n_fitted, again.n_stored) == (0, study.n_fitted)
 
 
-def test_average_and_best_single_are_made_of_the_probes(tmp_path):
+def test_average_and_best_single_are_made_of_the_probes(tmp_path: Path) -> None:
     study = run_fuse(FuseRequest(_cache(tmp_path), fractions=[0.5], seeds=1))
     with ScoreStore(study.store) as store:
         fits = {(score.method, score.model): store.fit(score.fit) for score in study.scores}
@@ -142,7 +143,7 @@ def test_average_and_best_single_are_made_of_the_probes(tmp_path):
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_average_and_best_single_follow_ids_where_files_hold_them_in_other_orders(tmp_path, saved):
+def test_average_and_best_single_follow_ids_where_files_hold_them_in_other_orders(tmp_path: Path, saved: bool) -> None:
     """An imported file may hold the rows in another order: each row's probabilities, and each draw, are by id."""
     made: dict[str, dict[str, Any]] = {}
     for name, shuffled in (("ordered", False), ("shuffled", True)):
@@ -166,7 +167,9 @@ def test_average_and_best_single_follow_ids_where_files_hold_them_in_other_order
         np.testing.assert_allclose(one.probabilities, two.probabilities, atol=1e-6)
 
 
-def test_a_draw_of_every_row_keeps_its_probes_whatever_their_order(tmp_path, monkeypatch):
+def test_a_draw_of_every_row_keeps_its_probes_whatever_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for model in ("m1", "m2"):
         for split, n in (("train", 210), ("test", 60)):
             write_features(tmp_path, model=model, split=split, n=n, shuffled=model == "m2")
@@ -182,7 +185,9 @@ def test_a_draw_of_every_row_keeps_its_probes_whatever_their_order(tmp_path, mon
 
 
 @pytest.mark.parametrize(("task", "n_classes"), [("multiclass", 3), ("binary", 2)])
-def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(tmp_path, task, n_classes):
+def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(
+    tmp_path: Path, task: str, n_classes: int
+) -> None:
     cache = _cache(tmp_path, task=task, n_classes=n_classes)
     study = run_fuse(FuseRequest(cache, methods=["blend", "concat"], fractions=[0.5], seeds=1))
     joined = AlignedFeatures.load(_pair(cache))
@@ -198,11 +203,11 @@ def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(tmp_path,
     losses = {method: fit.outcome["selection"]["log_loss"] for method, fit in fits.items()}
     arguments = ["--cache-dir", str(cache), "--fraction", "0.5", "--seeds", "1", "--method", "blend"]
     shown = CliRunner().invoke(fuse, [*arguments, "--method", "concat"], catch_exceptions=False).stdout
-    assert f"lowest out-of-fold log loss): {min(losses, key=losses.get)} in 1 of 1 draws" in shown
+    assert f"lowest out-of-fold log loss): {min(losses, key=lambda one: losses[one])} in 1 of 1 draws" in shown
     assert "recommended" not in CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
 
 
-def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
+def test_attention_and_the_choice_are_stored_and_printed(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=2))
     with ScoreStore(study.store) as store:
@@ -220,7 +225,7 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path):
 
 
 @pytest.mark.parametrize("trained", [0, 1])
-def test_attention_is_shown_only_where_a_network_was_trained(trained, capsys):
+def test_attention_is_shown_only_where_a_network_was_trained(trained: int, capsys: pytest.CaptureFixture[str]) -> None:
     row = {
         "attention": "toy",
         "method": "dvme",
@@ -239,13 +244,14 @@ def test_attention_is_shown_only_where_a_network_was_trained(trained, capsys):
     assert ("attention received by each model" in shown) == ("class 0" in shown) == bool(trained)
 
 
-def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():
+def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class() -> None:
     received = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
-    pair = SimpleNamespace(model="m1 + m2")
+    pair: Any = SimpleNamespace(model="m1 + m2")
 
-    def by_class(labels, names):
+    def by_class(labels: np.ndarray, names: list[str]) -> dict[str, Any]:
         first = SimpleNamespace(cases=SimpleNamespace(y=labels), train=SimpleNamespace(class_names=names))
-        return attention_by_class(pair, SimpleNamespace(first=first), received)
+        features: Any = SimpleNamespace(first=first)
+        return attention_by_class(pair, features, received)
 
     found = by_class(np.array([0, 0, 2]), ["a", "b", "c"])
     assert found == {"models": ["m1", "m2"], "overall": [0.6, 0.4], "classes": {"a": [0.8, 0.2], "c": [0.2, 0.8]}}
@@ -253,7 +259,7 @@ def test_attention_is_the_mean_over_all_cases_and_over_those_of_each_class():
     assert several["classes"] == {"x": [0.55, 0.45], "y": [0.2, 0.8]}
 
 
-def test_ablations_add_their_rows(tmp_path):
+def test_ablations_add_their_rows(tmp_path: Path) -> None:
     cache = _cache(tmp_path, ("m1", "m2", "m3"))
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=1, ablations=True))
     every = "m1 + m2 + m3"
@@ -271,7 +277,7 @@ def test_ablations_add_their_rows(tmp_path):
     assert left_out == {score.identity for score in again.scores if score.method == "dvme"}
 
 
-def test_files_are_joined_by_id(tmp_path):
+def test_files_are_joined_by_id(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     pair = _pair(cache)
     joined = AlignedFeatures.load(pair)
@@ -294,7 +300,7 @@ def test_files_are_joined_by_id(tmp_path):
         _rows_like(pair.train[0].open(), shuffled)
 
 
-def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp_path):
+def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     labels = _pair(cache).train[1].open().labels.copy()
     labels[[3, 7]] = 1 - labels[[3, 7]]
@@ -318,20 +324,20 @@ def test_other_labels_and_other_cases_are_refused_with_the_first_differences(tmp
         ({"metrics": ["accuracies"]}, "accurac"),
     ],
 )
-def test_bad_input_is_said_in_one_line(tmp_path, asked, words):
+def test_bad_input_is_said_in_one_line(tmp_path: Path, asked: dict[str, Any], words: str) -> None:
     with pytest.raises(MtError, match=words) as caught:
         run_fuse(FuseRequest(_cache(tmp_path), **asked))
     assert "\n" not in str(caught.value)
 
 
-def test_a_draw_file_of_other_budgets_is_refused(tmp_path):
+def test_a_draw_file_of_other_budgets_is_refused(tmp_path: Path) -> None:
     cache, listed = _cache(tmp_path), tmp_path / "draws.csv"
     probed(cache, fractions=[0.5], seeds=1, draw_file=listed)
     with pytest.raises(MtError, match=r"lists draws of 50 %; asked for were 20 %"):
         run_fuse(FuseRequest(cache, fractions=[0.2], draw_file=listed))
 
 
-def test_datasets_of_other_content_are_not_fused(tmp_path):
+def test_datasets_of_other_content_are_not_fused(tmp_path: Path) -> None:
     write_features(tmp_path, model="m1", split="train")
     write_features(tmp_path, model="m1", split="test")
     write_features(tmp_path, model="m2", split="train", content="other")
@@ -340,7 +346,9 @@ def test_datasets_of_other_content_are_not_fused(tmp_path):
         run_fuse(FuseRequest(tmp_path, fractions=[1.0]))
 
 
-def test_a_dataset_with_one_model_is_omitted_with_a_note_unless_it_is_named(tmp_path, capsys):
+def test_a_dataset_with_one_model_is_omitted_with_a_note_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache = _cache(tmp_path)
     write_pair(cache, "lonely", "m1")
     asked = FuseRequest(cache, shots=[5], seeds=1, methods=["concat"])
@@ -350,17 +358,23 @@ def test_a_dataset_with_one_model_is_omitted_with_a_note_unless_it_is_named(tmp_
         run_fuse(replace(asked, datasets=["toy", "lonely"]))
 
 
+class Saved(NamedTuple):
+    cache: Path
+    study: Answers
+    file: Path
+
+
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path) -> Saved:
     cache = _cache(tmp_path / "cache")
     study = run_fuse(FuseRequest(cache, fractions=[0.5], seeds=1, save=tmp_path / "models"))
     (file,) = (tmp_path / "models").glob("*-dvme-*.json")
-    return cache, study, file
+    return Saved(cache, study, file)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_every_method_is_saved_and_predicts_the_scored_bits(tmp_path, task, grouped):
+def test_every_method_is_saved_and_predicts_the_scored_bits(tmp_path: Path, task: str, grouped: bool) -> None:
     cache, folder = tmp_path / "cache", tmp_path / "models"
     for model, dim in (("m1", 6), ("m2", 9), ("m3", 4)):
         write_pair(cache, model=model, dim=dim, task=task, n_classes=3 - (task == "binary"), grouped=grouped)
@@ -373,17 +387,17 @@ def test_every_method_is_saved_and_predicts_the_scored_bits(tmp_path, task, grou
         assert {score.fit for score in plain.scores if score.method != "probe"} < set(fits)
         for fit, score in fits.items():
             (file,) = folder.glob(f"*-{score.method}-50pct-seed{score.seed}-{fit[:8]}.json")
-            model = load_model(file)
-            names = [backbone["name"] for backbone in model.backbones]
+            loaded = load_model(file)
+            names = [backbone["name"] for backbone in loaded.backbones]
             test = [X for name, X in zip(("m1", "m2", "m3"), features.test, strict=True) if name in names]
-            p = model.predict_proba(test)
+            p = loaded.predict_proba(test)
             np.testing.assert_array_equal(p[:, 1] if task == "binary" else p, store.fit(fit).probabilities)
             assert len(names) == (1 if score.method == "best-single" else 3)
     assert {score.method for score in fits.values()} == {"best-single", "average", "concat", "blend", "dvme"}
     assert len(list(folder.glob("*.json"))) == len(fits) == 10
 
 
-def test_a_folder_stands_for_its_dvme(saved, capsys):
+def test_a_folder_stands_for_its_dvme(saved: Saved, capsys: pytest.CaptureFixture[str]) -> None:
     _, _, file = saved
     assert load_model(file.parent).about["method"] == "dvme"
     assert f"{file.name}: the dvme of 5 models in" in capsys.readouterr().err
@@ -402,14 +416,14 @@ def test_a_folder_stands_for_its_dvme(saved, capsys):
         ({"backbones": None}, "does not fit together"),
     ],
 )
-def test_a_rival_that_says_something_else_is_refused(saved, change, words):
+def test_a_rival_that_says_something_else_is_refused(saved: Saved, change: dict[str, Any], words: str) -> None:
     (file,) = saved[2].parent.glob("*-average-*.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(InputError, match=words):
         load_model(file)
 
 
-def test_a_saved_model_predicts_the_same_bits(saved):
+def test_a_saved_model_predicts_the_same_bits(saved: Saved) -> None:
     cache, study, file = saved
     model = load_model(file.parent)
     p = model.predict_proba(AlignedFeatures.load(_pair(cache)).test)
@@ -421,7 +435,7 @@ def test_a_saved_model_predicts_the_same_bits(saved):
         model.predict_proba([np.zeros((2, 3))])
 
 
-def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved):
+def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved: Saved) -> None:
     _, _, file = saved
     numbers = file.with_suffix(".safetensors")
     content = numbers.read_bytes()
@@ -441,7 +455,7 @@ def test_files_that_do_not_fit_together_and_newer_ones_are_refused(saved):
         load_model(file.parent)
 
 
-def test_a_json_that_says_something_else_is_refused_in_one_line(saved):
+def test_a_json_that_says_something_else_is_refused_in_one_line(saved: Saved) -> None:
     _, _, file = saved
     about = json.loads(file.read_text())
     for change, words in (
@@ -462,7 +476,7 @@ def test_a_json_that_says_something_else_is_refused_in_one_line(saved):
             assert "\n" not in str(caught.value)
 
 
-def test_the_json_says_all_that_using_and_judging_it_takes(saved):
+def test_the_json_says_all_that_using_and_judging_it_takes(saved: Saved) -> None:
     _, study, file = saved
     about = json.loads(file.read_text())
     assert file.name.startswith("toy-m1-m2-")
@@ -477,7 +491,7 @@ def test_the_json_says_all_that_using_and_judging_it_takes(saved):
     assert {"task", "class_names", "fraction", "seed", "settings", "selection", "attention", "versions"} <= set(about)
 
 
-def test_loading_unpickles_nothing(saved, monkeypatch):
+def test_loading_unpickles_nothing(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, file = saved
 
     def refuse(*_: object, **__: object) -> None:
@@ -489,7 +503,7 @@ def test_loading_unpickles_nothing(saved, monkeypatch):
     assert load_model(file).task == "binary"
 
 
-def test_a_saved_probe_loads_the_same_way(tmp_path):
+def test_a_saved_probe_loads_the_same_way(tmp_path: Path) -> None:
     cache = _cache(tmp_path / "cache")
     probed(cache, models=["m1"], fractions=[0.5], seeds=1, save=tmp_path / "models")
     model = load_model(tmp_path / "models")

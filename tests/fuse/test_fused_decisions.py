@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,11 +68,14 @@ def test_the_average_has_the_mean_of_the_models_out_of_fold_scores(tmp_path: Pat
         single = [of["m1"], of["m2"]]
         assert single[0] is not None
         assert single[1] is not None
-        np.testing.assert_allclose(of["average: m1 + m2"], (single[0] + single[1]) / 2, atol=1e-6)
+        average = of["average: m1 + m2"]
+        assert average is not None
+        np.testing.assert_allclose(average, (single[0] + single[1]) / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("option", ["threshold", "calibrate"])
 def test_end_to_end_training_refuses_what_needs_folds(option: str) -> None:
-    cached = FuseRequest(**{option: "youden"})
+    asked: dict[str, Any] = {option: "youden"}
+    cached = FuseRequest(**asked)
     with pytest.raises(InputError, match=f"--{option} needs out-of-fold scores"):
         FinetuneRequest(cached, Settings(), Machine()).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,20 @@ from mt.fuse.dvme.problem import DVMEProblem, Linear, NetworkShape, loss
 from mt.fuse.dvme.recipes import RECIPES, Recipe, recipes_of
 from mt.fuse.dvme.selection import MIN_ROWS, Candidate, DVMEFitter, clearly_best
 from mt.fuse.dvme.training import Trainee, Training, predict, shuffled
+from mt.probe.method_settings import Logistic
 from mt.probe.methods.linear import CLIP
 from mt.probe.protocols import DEFAULT_CS, PROTOCOLS
 from mt.probe.solver.api import fit_logistic
 from mt.probe.solver.basis import build_basis
+from mt.system.device import pick_device
 from mt.types import MISSING
 from tests.fuse.gated import gated
+from tests.noting import noted
+from tests.probe.brief import method_of
 
-SMALL = {"width": 32, "heads": 4}
+SMALL: dict[str, Any] = {"width": 32, "heads": 4}
+# Per model its embeddings of the budget, labels, the same of the test cases, and whom to trust on each of these.
+GateSet = tuple[list[np.ndarray], np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]
 
 
 def _problem(
@@ -72,14 +79,14 @@ def _trained(problem: DVMEProblem, recipe: Recipe, start: Linear) -> DVME:
 
 
 @pytest.fixture(scope="module")
-def gate_set():
+def gate_set() -> GateSet:
     embeddings, y, gate = gated(1400)
     fit, test = slice(0, 400), slice(400, None)
     return [X[fit] for X in embeddings], y[fit], [X[test] for X in embeddings], y[test], gate[test]
 
 
 @pytest.mark.parametrize("names", [("start", "bold"), ("random-bold",)])
-def test_dvme_beats_concatenation_where_a_gate_says_whom_to_trust(gate_set, names):
+def test_dvme_beats_concatenation_where_a_gate_says_whom_to_trust(gate_set: GateSet, names: tuple[str, ...]) -> None:
     X, y, X_test, y_test, gate = gate_set
     concatenation = fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(recipes_of(["start"]), width=64))
     fitted = fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(recipes_of(names), width=64))
@@ -94,7 +101,7 @@ def test_dvme_beats_concatenation_where_a_gate_says_whom_to_trust(gate_set, name
 @pytest.mark.parametrize("dims", [(6, 5), (200, 150)], ids=["features", "coordinates"])
 @pytest.mark.parametrize("recipe", ["gentle", "random"])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_labels_held_out_change_no_fold_prediction(recipe, grouped, dims):
+def test_labels_held_out_change_no_fold_prediction(recipe: str, grouped: bool, dims: tuple[int, ...]) -> None:
     groups = np.array([f"p{i // 2}" for i in range(60)]) if grouped else None
     problem = _problem(groups=groups, dims=dims)
     fold = _folds(problem)
@@ -110,7 +117,7 @@ def test_labels_held_out_change_no_fold_prediction(recipe, grouped, dims):
     assert np.abs(before.logits - after.logits).max() > 0.1  # other folds learn from these labels
 
 
-def test_stopping_rows_are_not_trained_on():
+def test_stopping_rows_are_not_trained_on() -> None:
     problem = _problem()
     fold = _folds(problem)
     for number, one in enumerate(LogisticStarts(problem).of_folds(fold)):
@@ -121,7 +128,7 @@ def test_stopping_rows_are_not_trained_on():
 
 @pytest.mark.parametrize("dims", [(6, 5), (200, 150)], ids=["features", "coordinates"])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_company_changes_no_recipe_and_no_fold(task, dims):
+def test_company_changes_no_recipe_and_no_fold(task: str, dims: tuple[int, ...]) -> None:
     problem = _problem(task=task, outputs=1 if task == "binary" else 3, dims=dims)
     fold = _folds(problem)
     recipes = [
@@ -146,7 +153,7 @@ def test_company_changes_no_recipe_and_no_fold(task, dims):
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_no_number(threads):
+def test_threads_change_no_number(threads: int) -> None:
     problem = _problem(task="multiclass", outputs=3, dims=(200, 150))
     fold, recipes = _folds(problem), [RECIPES["gentle"], RECIPES["bold"], Recipe("random", start="random", epochs=2)]
     alone, beside = (DVMEFitter(problem, threads=n).candidates(recipes, fold) for n in (1, threads))
@@ -155,7 +162,7 @@ def test_threads_change_no_number(threads):
         np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_dropped_of_tokens_is_the_same_for_all_networks_and_for_a_seed():
+def test_what_is_dropped_of_tokens_is_the_same_for_all_networks_and_for_a_seed() -> None:
     problem = _problem()
     recipe = Recipe("one", epochs=2, dropout=0.5)
     _, start = LogisticStarts(problem).whole(_folds(problem))
@@ -166,13 +173,13 @@ def test_what_is_dropped_of_tokens_is_the_same_for_all_networks_and_for_a_seed()
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-def test_the_attention_of_networks_side_by_side_has_the_gradient_that_it_writes_out():
+def test_the_attention_of_networks_side_by_side_has_the_gradient_that_it_writes_out() -> None:
     parts = torch.randn(2, 3, 2, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(attend, parts.requires_grad_())
 
 
 @pytest.mark.parametrize("form", [{}, {"residual": False}, {"uniform": True}])
-def test_networks_side_by_side_compute_what_the_module_computes(form):
+def test_networks_side_by_side_compute_what_the_module_computes(form: dict[str, Any]) -> None:
     shape = NetworkShape((6, 5), 3, "multiclass", **SMALL)
     models = [build(shape, Recipe("one", start="plain", **form), None, seed) for seed in range(3)]
     X = [torch.randn(3, 7, dim, generator=torch.Generator().manual_seed(dim)) for dim in shape.dims]
@@ -182,7 +189,7 @@ def test_networks_side_by_side_compute_what_the_module_computes(form):
         torch.testing.assert_close(found[number].double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_few_rows_are_seen_in_few_directions_and_the_start_stays_exact():
+def test_few_rows_are_seen_in_few_directions_and_the_start_stays_exact() -> None:
     problem = _problem(task="multiclass", outputs=3, dims=(200, 150))
     directions = Directions.of(problem.X, seed=0)
     assert [None if axes is None else axes.shape[1] for axes in directions.axes] == [60, 60]
@@ -204,7 +211,7 @@ def test_few_rows_are_seen_in_few_directions_and_the_start_stays_exact():
     assert kept_directions(126, 1280) == 64
 
 
-def test_the_choice_is_recorded_with_its_alternatives():
+def test_the_choice_is_recorded_with_its_alternatives() -> None:
     choice, _ = DVMEFitter(_problem(MIN_ROWS)).fit([RECIPES["start"], Recipe("short", epochs=2)])
     kept = choice.scores["recipes"]
     assert set(kept) == {"start", "short"}
@@ -216,7 +223,7 @@ def _candidate(name: str, losses: np.ndarray) -> Candidate:
     return Candidate(RECIPES[name], [1], np.zeros((len(losses), 1)), losses)
 
 
-def test_the_start_is_kept_unless_another_is_clearly_better():
+def test_the_start_is_kept_unless_another_is_clearly_better() -> None:
     noise = np.random.default_rng(0).normal(size=100)
     noise -= noise.mean()
     start, known = _candidate("start", np.ones(100)), np.ones(100, bool)
@@ -225,7 +232,7 @@ def test_the_start_is_kept_unless_another_is_clearly_better():
     assert clearly_best([start, slightly, clearly], known, None) is clearly
 
 
-def test_rows_of_a_group_count_once():
+def test_rows_of_a_group_count_once() -> None:
     noise = np.random.default_rng(0).normal(size=100)
     once = _candidate("bold", noise).gain_over(_candidate("start", np.ones(100)), np.ones(100, bool), None)
     start, doubled = _candidate("start", np.ones(200)), _candidate("bold", np.repeat(noise, 2))
@@ -233,16 +240,14 @@ def test_rows_of_a_group_count_once():
     np.testing.assert_allclose(twice, once)
 
 
-def test_the_refit_takes_the_median_epoch_of_the_folds():
+def test_the_refit_takes_the_median_epoch_of_the_folds() -> None:
     assert Candidate(RECIPES["bold"], [1, 9, 4, 3, 20], np.zeros((1, 1)), np.zeros(1)).epochs == 4
 
 
-def test_dvme_fits_without_tf32_whatever_the_process_has_set(monkeypatch):
-    seen, fit, before = [], DVMEFitter.fit, torch.get_float32_matmul_precision()
-
-    def watched(self, recipes):
-        seen.append(torch.backends.cuda.matmul.allow_tf32)
-        return fit(self, recipes)
+def test_dvme_fits_without_tf32_whatever_the_process_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    seen: list[bool] = []
+    watched = noted(DVMEFitter.fit, lambda *_: seen.append(torch.backends.cuda.matmul.allow_tf32))
 
     monkeypatch.setattr(DVMEFitter, "fit", watched)
     torch.set_float32_matmul_precision("high")
@@ -255,7 +260,7 @@ def test_dvme_fits_without_tf32_whatever_the_process_has_set(monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
-def test_every_task_fits_and_gives_probabilities(task):
+def test_every_task_fits_and_gives_probabilities(task: str) -> None:
     rng = np.random.default_rng(1)
     X = [rng.normal(size=(60, dim)).astype(np.float32) for dim in (6, 4)]
     classes = 2 if task == "binary" else 3
@@ -269,7 +274,7 @@ def test_every_task_fits_and_gives_probabilities(task):
         np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_loss_of_a_row_is_the_mean_over_its_known_labels():
+def test_the_loss_of_a_row_is_the_mean_over_its_known_labels() -> None:
     logits, weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0, 3.0, 4.0])
     y = torch.tensor([[1, 0, 1, 0], [1, MISSING, 0, MISSING], [MISSING] * 4])
     found = loss(logits, y, "multilabel", weights)
@@ -282,7 +287,7 @@ def test_the_loss_of_a_row_is_the_mean_over_its_known_labels():
     torch.testing.assert_close(found[1:], torch.cat([alone, torch.zeros(1)]))
 
 
-def test_missing_classes_never_abort():
+def test_missing_classes_never_abort() -> None:
     rng = np.random.default_rng(1)
     X = [rng.normal(size=(20, 4)).astype(np.float32)]
     small = DVMEOptions(**SMALL)
@@ -296,18 +301,18 @@ def test_missing_classes_never_abort():
     np.testing.assert_allclose(p[:, 1], 1 / 22, rtol=1e-5)
 
 
-def test_a_budget_too_small_for_folds_keeps_the_start():
+def test_a_budget_too_small_for_folds_keeps_the_start() -> None:
     X = [np.eye(3, 4, dtype=np.float32)]
     choice = fit_dvme(X, np.array([0, 1, 2]), task="multiclass", n_classes=3, options=DVMEOptions(**SMALL)).choice
     assert (choice.recipe.name, choice.epochs, choice.C, choice.flags) == ("start", 0, 1.0, ("fixed_C",))
 
 
-def test_with_few_rows_nothing_is_trained():
+def test_with_few_rows_nothing_is_trained() -> None:
     choice, _ = DVMEFitter(_problem(MIN_ROWS - 1)).fit([RECIPES["start"], RECIPES["bold"]])
     assert (choice.recipe.name, choice.flags) == ("start", ("too_few_to_train",))
 
 
-def test_a_class_that_a_fold_lacks_keeps_a_small_chance():
+def test_a_class_that_a_fold_lacks_keeps_a_small_chance() -> None:
     problem = _problem(task="multiclass", outputs=3)
     fold = np.where(problem.y == 2, 0, 1 + np.arange(len(problem)) % 2)
     first = LogisticStarts(problem).of_folds(fold)[0].start
@@ -316,7 +321,7 @@ def test_a_class_that_a_fold_lacks_keeps_a_small_chance():
     assert (first.coef[2] == 0).all()
 
 
-def test_the_start_is_concatenation_with_logistic_regression():
+def test_the_start_is_concatenation_with_logistic_regression() -> None:
     problem = _problem(task="multiclass", outputs=3)
     concatenated = torch.cat(list(problem.X), dim=1).numpy()
     C, start = LogisticStarts(problem).whole(_folds(problem))
@@ -329,26 +334,28 @@ def test_the_start_is_concatenation_with_logistic_regression():
     np.testing.assert_allclose(received.numpy(), 0.5)
 
 
-def test_the_penalties_are_those_of_the_protocol():
-    assert PROTOCOLS["default"].method.Cs == DEFAULT_CS
+def test_the_penalties_are_those_of_the_protocol() -> None:
+    method = method_of(PROTOCOLS["default"], Logistic)
+    assert method.Cs == DEFAULT_CS
     X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     y = (X[:, 0] > 0).astype(int)
     start = DVMEOptions([RECIPES["start"]], **SMALL)
-    assert fit_dvme([X], y, task="binary", n_classes=2, options=start).choice.C in PROTOCOLS["default"].method.Cs
+    assert fit_dvme([X], y, task="binary", n_classes=2, options=start).choice.C in method.Cs
 
 
-def test_the_solver_runs_on_the_device_of_the_fit(monkeypatch):
-    asked = []
-    monkeypatch.setattr("mt.probe.solver.api.pick_device", lambda name, **_: asked.append(name) or torch.device("cpu"))
+def test_the_solver_runs_on_the_device_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    watched = noted(pick_device, lambda name, **_: asked.append(name))
+    monkeypatch.setattr("mt.probe.solver.api.pick_device", watched)
     X, y = [np.random.default_rng(0).normal(size=(40, 4))], np.arange(40) % 2
     fit_dvme(X, y, task="binary", n_classes=2, options=DVMEOptions(**SMALL), device="cpu")
     assert set(asked) == {"cpu"}
 
 
-def test_few_rows_are_fitted_with_one_thread_and_the_others_come_back(monkeypatch):
-    seen, before = [], torch.get_num_threads()
-    real = DVMEFitter.fit
-    monkeypatch.setattr(DVMEFitter, "fit", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+def test_few_rows_are_fitted_with_one_thread_and_the_others_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    monkeypatch.setattr(DVMEFitter, "fit", noted(DVMEFitter.fit, lambda *_: seen.append(torch.get_num_threads())))
     torch.set_num_threads(2)
     try:
         X, y = [np.random.default_rng(0).normal(size=(40, 4))], np.arange(40) % 2
@@ -359,27 +366,22 @@ def test_few_rows_are_fitted_with_one_thread_and_the_others_come_back(monkeypatc
         torch.set_num_threads(before)
 
 
-def test_the_basis_is_built_once(monkeypatch):
-    built = []
-
-    def counted(*arguments, **options):
-        built.append(1)
-        return build_basis(*arguments, **options)
-
-    monkeypatch.setattr("mt.probe.solver.api.build_basis", counted)
+def test_the_basis_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    monkeypatch.setattr("mt.probe.solver.api.build_basis", noted(build_basis, lambda *_, **__: built.append(1)))
     DVMEFitter(_problem(MIN_ROWS)).fit([RECIPES["start"], Recipe("short", epochs=2)])
     assert len(built) == 1
 
 
-def test_the_same_seed_gives_the_same_bits():
+def test_the_same_seed_gives_the_same_bits() -> None:
     rng = np.random.default_rng(1)
     X, y = [rng.normal(size=(40, 6)).astype(np.float32)], rng.integers(0, 2, 40)
     options = DVMEOptions([Recipe("short", epochs=2)], **SMALL)
-    runs = [fit_dvme(X, y, task="binary", n_classes=2, options=options).probabilities(X) for _ in range(2)]
-    np.testing.assert_array_equal(*runs)
+    first, again = (fit_dvme(X, y, task="binary", n_classes=2, options=options).probabilities(X) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
 
 
-def test_training_moves_away_from_a_bad_start_and_decay_pulls_back():
+def test_training_moves_away_from_a_bad_start_and_decay_pulls_back() -> None:
     problem = _problem()
     nothing = Linear(np.zeros((1, 11)), np.zeros(1))
     y = torch.from_numpy(problem.y)
@@ -396,7 +398,7 @@ def test_training_moves_away_from_a_bad_start_and_decay_pulls_back():
     assert distance(100.0) < distance(0.0)
 
 
-def test_inputs_are_scaled_on_the_budget_and_clipped():
+def test_inputs_are_scaled_on_the_budget_and_clipped() -> None:
     X = np.random.default_rng(0).normal(5, [1, 3, 0.01, 0], size=(500, 4))  # the last one silent on the budget
     inputs = Inputs.learn([X])
     (Z,) = inputs.apply([X])
@@ -406,13 +408,13 @@ def test_inputs_are_scaled_on_the_budget_and_clipped():
     assert far.min() == far.max() == CLIP
 
 
-def test_batches_of_a_pass_hold_every_row_once():
+def test_batches_of_a_pass_hold_every_row_once() -> None:
     batches = shuffled(100, 32, seed=0)
     rows = np.concatenate([next(batches) for _ in range(3)])
     assert sorted(rows) == list(range(100))
 
 
-def test_class_weights_raise_the_rare_class():
+def test_class_weights_raise_the_rare_class() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(200) < 0.1).astype(int)
     X = [(rng.normal(size=(200, 3)) + y[:, None]).astype(np.float32)]
@@ -425,7 +427,7 @@ def test_class_weights_raise_the_rare_class():
     assert mean[1] > mean[0] + 0.1
 
 
-def test_wrong_names_are_said_in_one_line():
+def test_wrong_names_are_said_in_one_line() -> None:
     with pytest.raises(InputError, match=r"No recipe 'bald'\. Did you mean 'bold'"):
         recipes_of(["bald"])
     with pytest.raises(InputError, match="No device 'cuda:9'"):

@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root / "labels.csv",
         {
             "id": names,
-            "label": y,
+            "label": list(y),
             "split": ["train"] * 100 + ["test"] * 60,
             "sex": ["f", "m"] * 80,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mt.cache.catalog import Catalog
 from mt.cache.exporting import export
 from mt.cache.feature_file.read import open_features
+from mt.importing.request import LabelRules
 from tests.importing import elsewhere as sample
 from tests.probe.features import QUICK, probed, write_features
 
@@ -21,13 +23,18 @@ def test_a_round_trip_gives_the_same_scores(tmp_path: Path, form: str, task: str
         pytest.importorskip("pyarrow")
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     columns = {"sex": ["f", "m"] * 60}
-    kind = {"task": task, "n_classes": 2 if task == "binary" else 3, "grouped": True, "columns": columns}
+    kind: dict[str, Any] = {
+        "task": task,
+        "n_classes": 2 if task == "binary" else 3,
+        "grouped": True,
+        "columns": columns,
+    }
     exported = []
     for split in ("train", "test"):
         file = write_features(theirs, split=split, **kind)
         export(open_features(file), tmp_path / f"{split}.{form}", form)
         exported.append(f"{split}={tmp_path / split}.{form}")
-    task_said = sample.LabelRules(task="ordinal") if task == "ordinal" else None
+    task_said = LabelRules(task="ordinal") if task == "ordinal" else None
     sample.imported(ours, *exported, dataset="toy", model="m1", rules=task_said)
     for split in ("train", "test"):
         (one,), (two,) = (Catalog(cache).entries(splits=[split]) for cache in (theirs, ours))

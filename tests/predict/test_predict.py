@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +28,15 @@ from mt.predict.images import predict_images
 from mt.predict.predicted import Predictions
 from mt.predict.request import PredictRequest
 from mt.results.store import ScoreStore
+from tests.noting import noted
 from tests.probe.features import probed
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1")
+Study = tuple[Path, dict[str, np.ndarray], Sequence[str]]  # its folder, test probabilities by model, test ids
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A folder of tiny images through two networks with random weights, fused at all labels, saved."""
     root = tmp_path_factory.mktemp("predict")
     rng = np.random.default_rng(0)
@@ -54,7 +57,7 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.parametrize("folder", ["fused", "probed"])
-def test_the_cache_gives_the_same_bits(study, folder):
+def test_the_cache_gives_the_same_bits(study: Study, folder: str) -> None:
     root, kept, ids = study
     found = predict_dataset(PredictRequest(root / folder, dataset="folder:images", cache_dir=root / "cache"))
     assert found.ids == list(ids)
@@ -62,7 +65,7 @@ def test_the_cache_gives_the_same_bits(study, folder):
 
 
 @pytest.mark.parametrize("folder", ["fused", "probed"])
-def test_images_give_the_same_within_rounding(study, folder):
+def test_images_give_the_same_within_rounding(study: Study, folder: str) -> None:
     root, kept, ids = study
     files = [
         root / "images" / "test" / Path(name).relative_to("test")
@@ -76,7 +79,9 @@ def test_images_give_the_same_within_rounding(study, folder):
     np.testing.assert_allclose(alone.probabilities, found.probabilities[3:4], atol=1e-6)
 
 
-def test_a_test_split_without_labels_is_featurized_and_predicted(study, tmp_path, monkeypatch):
+def test_a_test_split_without_labels_is_featurized_and_predicted(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, kept, ids = study
     lines = [f"train/{name}/{i}.png,train,{name}" for name in ("bright", "dark") for i in range(12)]
     table = root / "images" / "public.csv"
@@ -86,24 +91,24 @@ def test_a_test_split_without_labels_is_featurized_and_predicted(study, tmp_path
     np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
 
 
-def test_what_is_not_cached_is_featurized(study, tmp_path):
+def test_what_is_not_cached_is_featurized(study: Study, tmp_path: Path) -> None:
     root, kept, _ = study
     found = predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))
     np.testing.assert_allclose(found.probabilities[:, 1], kept["fused"], atol=1e-5)
     assert list(tmp_path.rglob("*.h5"))
 
 
-def test_each_backbone_is_loaded_once(study, tmp_path, monkeypatch):
+def test_each_backbone_is_loaded_once(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, _, _ = study
     loaded: list[str] = []
-    real = load_backbone
+    watched = noted(load_backbone, lambda model, *_, **__: loaded.append(model))
     for name in ("mt.featurize.loaded.load_backbone", "mt.backbones.load_backbone"):
-        monkeypatch.setattr(name, lambda model, *a, **o: loaded.append(model) or real(model, *a, **o))
+        monkeypatch.setattr(name, watched)
     predict_dataset(PredictRequest(root / "fused", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path))
     assert sorted(loaded) == sorted(MODELS)
 
 
-def test_a_probe_on_limited_features_names_its_backbone_and_predicts(study, tmp_path):
+def test_a_probe_on_limited_features_names_its_backbone_and_predicts(study: Study, tmp_path: Path) -> None:
     root, _, _ = study
     dataset = f"folder:{root / 'images'}"
     extract(FeaturizeRequest([dataset], MODELS[:1], cache_dir=tmp_path, weights=["random"], image_size=32, limit=4))
@@ -114,7 +119,7 @@ def test_a_probe_on_limited_features_names_its_backbone_and_predicts(study, tmp_
     assert len(predict_images(PredictRequest(tmp_path / "probed", image)).ids) == 1
 
 
-def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
+def test_the_command_writes_csv_that_reads_back_exactly(study: Study, tmp_path: Path) -> None:
     root, kept, ids = study
     arguments = [str(root / "fused"), "--dataset", "folder:images", "--cache-dir", str(root / "cache")]
     shown = CliRunner().invoke(predict, arguments, catch_exceptions=False).stdout
@@ -128,7 +133,7 @@ def test_the_command_writes_csv_that_reads_back_exactly(study, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["fused", "probed"])
-def test_other_backbones_are_refused(study, tmp_path, folder):
+def test_other_backbones_are_refused(study: Study, tmp_path: Path, folder: str) -> None:
     root, _, _ = study
     (source,) = (root / folder).glob("*-dvme-*.json" if folder == "fused" else "*.json")
     shutil.copytree(root / folder, tmp_path / "model")
@@ -146,7 +151,7 @@ def test_other_backbones_are_refused(study, tmp_path, folder):
     assert not list(tmp_path.rglob("*.h5"))  # refused before anything is featurized
 
 
-def test_a_folder_is_its_images_without_what_systems_leave_behind(study, tmp_path):
+def test_a_folder_is_its_images_without_what_systems_leave_behind(study: Study, tmp_path: Path) -> None:
     root, _, _ = study
     (tmp_path / "more.png").mkdir()
     shutil.copy(root / "images" / "test" / "dark" / "0.png", tmp_path / "more.png" / "b.PNG")
@@ -160,7 +165,7 @@ def test_a_folder_is_its_images_without_what_systems_leave_behind(study, tmp_pat
         predict_images(PredictRequest(root / "probed", [tmp_path]))
 
 
-def test_output_is_renamed_into_place_and_its_folder_must_be_there(study, tmp_path):
+def test_output_is_renamed_into_place_and_its_folder_must_be_there(study: Study, tmp_path: Path) -> None:
     root, _, _ = study
     arguments = [str(root / "probed"), "--dataset", "folder:images", "--cache-dir", str(root / "cache"), "--out"]
     with pytest.raises(InputError, match="mkdir -p"):
@@ -171,13 +176,13 @@ def test_output_is_renamed_into_place_and_its_folder_must_be_there(study, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_labels_of_a_multilabel_task_are_joined():
+def test_labels_of_a_multilabel_task_are_joined() -> None:
     p = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3]], dtype=np.float32)
     assert Predictions(["a", "b"], p, ("x", "y", "z"), "multilabel").predicted == ["x;y", ""]
     assert Predictions(["a", "b"], p, ("x", "y", "z"), "multiclass").predicted == ["x", "z"]
 
 
-def test_wrong_use_is_said_in_one_line(study, tmp_path):
+def test_wrong_use_is_said_in_one_line(study: Study, tmp_path: Path) -> None:
     root, _, _ = study
     with pytest.raises(InputError, match="Not both"):
         CliRunner().invoke(predict, [str(root / "fused")], catch_exceptions=False)
@@ -189,7 +194,7 @@ def test_wrong_use_is_said_in_one_line(study, tmp_path):
         predict_images(PredictRequest(tmp_path, [tmp_path]))
 
 
-def test_public_names():
+def test_public_names() -> None:
     fusion = ["AverageProbe", "ConcatProbe", "DVME", "DVMEClassifier", "FuseRequest", "fit_dvme", "run_fuse"]
     assert mt.fuse.__all__ == fusion
     assert mt.predict.__all__ == ["PredictRequest", "load_model", "predict_dataset", "predict_images"]
@@ -197,7 +202,9 @@ def test_public_names():
         assert getattr(mt.fuse, name).__name__ == name
 
 
-def test_unreadable_images_are_found_before_the_networks_run(study, tmp_path, monkeypatch):
+def test_unreadable_images_are_found_before_the_networks_run(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, *_ = study
     shutil.copytree(root / "images" / "test" / "dark", tmp_path / "new")
     (tmp_path / "new" / "1.png").write_bytes(b"no image")
@@ -215,14 +222,16 @@ def test_unreadable_images_are_found_before_the_networks_run(study, tmp_path, mo
     assert rows[2]["prediction"] in ("bright", "dark")
 
 
-def broken_copy(root, folder):
+def broken_copy(root: Path, folder: Path) -> str:
     """Copy the test images as a dataset, one of them unreadable."""
     shutil.copytree(root / "images", folder)
     (folder / "test" / "dark" / "1.png").write_bytes(b"no image")
     return f"folder:{folder}"
 
 
-def test_a_datasets_unreadable_images_have_an_empty_row_and_a_reason(study, tmp_path, capsys):
+def test_a_datasets_unreadable_images_have_an_empty_row_and_a_reason(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, *_ = study
     name = broken_copy(root, tmp_path / "images")
     asked = PredictRequest(root / "probed", dataset=name, cache_dir=tmp_path / "cache")
@@ -245,7 +254,7 @@ def test_a_datasets_unreadable_images_have_an_empty_row_and_a_reason(study, tmp_
     assert "1 images have no features and no row here. To list them: --on-error skip" in capsys.readouterr().err
 
 
-def test_cells_cannot_run_in_a_spreadsheet():
+def test_cells_cannot_run_in_a_spreadsheet() -> None:
     found = Predictions(["=cmd()", "-1", "@x.png"], np.array([[1, 0]] * 3, np.float32), ("+a", "b"), "binary")
     out = io.StringIO()
     found.write_csv(out)

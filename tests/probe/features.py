@@ -109,10 +109,16 @@ def write_features(
     )
     if shuffled:
         rows = rows.take(np.random.default_rng(1).permutation(len(labels)))
-    embeddings, rows = rows.X, rows.with_features(None)
+    embeddings = rows.X
     path = feature_path(cache, dataset, split, model, fingerprints["file"])
     with FeatureWriter.open(
-        path, rows, facts, dim=embeddings.shape[1], block_rows=BLOCK, existing=Existing(overwrite=True), content=hashes
+        path,
+        rows.with_features(None),
+        facts,
+        dim=embeddings.shape[1],
+        block_rows=BLOCK,
+        existing=Existing(overwrite=True),
+        content=hashes,
     ) as writer:
         for block in list(writer.missing):
             part = slice(block * BLOCK, (block + 1) * BLOCK)

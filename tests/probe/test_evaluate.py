@@ -22,6 +22,8 @@ from mt.probe.scores.score_tables import score_tables
 from mt.probe.solver.request import SOLVERS
 from mt.results.store import Fit
 from mt.types import HEADLINE, TASKS
+from tests.noting import noted
+from tests.probe.brief import changed
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
@@ -74,11 +76,9 @@ def test_predictions_from_the_same_features_are_equal_bit_for_bit(tmp_path: Path
 def test_features_are_read_once_however_many_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for model in ("m1", "m2"):
         write_pair(tmp_path, model=model)
-    opened = []
-    original = catalog.Entry.open
-    monkeypatch.setattr(
-        catalog.Entry, "open", lambda self, **options: opened.append((self.path, options)) or original(self, **options)
-    )
+    opened: list[tuple[Path, dict[str, Any]]] = []
+    watched = noted(catalog.Entry.open, lambda self, **options: opened.append((self.path, options)))
+    monkeypatch.setattr(catalog.Entry, "open", watched)
     assert probed(tmp_path, protocol="clip", fractions=[0.2, 0.5, 1.0], seeds=3).n_fitted == 14
     assert len(opened) == len({path for path, _ in opened}) == 4
     assert all(options == {"verify": True} for _, options in opened)
@@ -87,7 +87,7 @@ def test_features_are_read_once_however_many_draws(tmp_path: Path, monkeypatch: 
 def test_whatever_changes_a_number_changes_the_identity(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_features(tmp_path, split="val")
-    asked = [
+    asked: list[dict[str, Any]] = [
         {},
         {"protocol": "default"},
         {"protocol": "patho-bench"},
@@ -142,9 +142,8 @@ def test_predictions_that_collapse_are_flagged(tmp_path: Path) -> None:
 
 def test_an_unconverged_fit_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mt.probe import run
-    from mt.probe.protocols import PROTOCOLS
 
-    hasty = replace(PROTOCOLS["clip"], method=replace(PROTOCOLS["clip"].method, max_iter=1, tol=1e-12))
+    hasty = changed("clip", max_iter=1, tol=1e-12)
     monkeypatch.setattr(run, "get_protocol", lambda name: hasty)
     write_pair(tmp_path)
     assert "unconverged" in probed(tmp_path, fractions=[1.0], solver="sklearn").scores[0].flags
@@ -224,9 +223,8 @@ def test_a_draw_file_is_read_once_a_pair_of_feature_files(tmp_path: Path, monkey
         write_pair(tmp_path, model=model)
     file = tmp_path / "draws.json"
     probed(tmp_path, **QUICK, draw_file=file)
-    calls = []
-    original = draw_file.read_draws
-    monkeypatch.setattr(draw_file, "read_draws", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls: list[int] = []
+    monkeypatch.setattr(draw_file, "read_draws", noted(draw_file.read_draws, lambda *_, **__: calls.append(1)))
     assert probed(tmp_path, protocol="clip", draw_file=file).n_fitted == 4
     assert len(calls) == 2
 
@@ -305,7 +303,7 @@ def test_groups_in_train_and_test_are_flagged(tmp_path: Path, monkeypatch: pytes
     write_pair(tmp_path, grouped=True)
     flag = "groups shared with the test split"
     assert flag not in probed(tmp_path, **QUICK).scores[0].flags
-    pool = run.Features.pool
+    pool: Any = run.Features.pool  # a cached_property, which types show as its function
     everywhere = property(lambda self: replace(pool.func(self), groups=["test-patient-3"] * 120))
     monkeypatch.setattr(run.Features, "pool", everywhere)
     assert flag in probed(tmp_path, **QUICK, scores=tmp_path / "other.sqlite").scores[0].flags

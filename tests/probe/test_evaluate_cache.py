@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_train_split_without_its_test_names_the_command(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("other", [{"content": "changed"}, {"model": "m2"}])
-def test_a_test_split_of_other_content_or_backbone_is_no_partner(tmp_path: Path, other: dict[str, str]) -> None:
+def test_a_test_split_of_other_content_or_backbone_is_no_partner(tmp_path: Path, other: dict[str, Any]) -> None:
     write_features(tmp_path)
     write_features(tmp_path, split="test", **other)
     with pytest.raises(CacheError, match="no finished 'test' features"):
@@ -87,7 +88,7 @@ def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatc
 
     cache = tmp_path / "cache"
     write_pair(cache)
-    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr("mt.system.files.os.access", lambda path, mode: False)
     monkeypatch.setattr(files, "user_dir", lambda: tmp_path / "mine")
     assert probed(cache, **QUICK).store == tmp_path / "mine" / "scores.sqlite"
     assert not list(cache.glob("*.sqlite*"))

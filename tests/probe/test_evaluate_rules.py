@@ -25,7 +25,8 @@ from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest, get_solver
 from mt.results.store import Fit, ScoreStore
 from mt.types import TASKS, LabelledRows
-from tests.probe.brief import brief
+from tests.noting import recorded
+from tests.probe.brief import brief, changed
 from tests.probe.features import embeddings_and_labels, probed, write_features, write_pair
 
 N_CLASSES = {"binary": 2, "multiclass": 3, "ordinal": 4, "multilabel": 3}
@@ -87,7 +88,7 @@ def test_labels_and_features_outside_the_draw_never_influence_a_prediction(
 # By how much a fit's logits may change with labels that it does not see, the solver, and its options.  A fit that is
 # solved alone does not change by a bit.  Fits that are solved together share matrix products, whose rounding depends on
 # which fits still iterate: a fit in single precision then ends elsewhere within its stopping tolerance.
-SOLVED = {
+SOLVED: dict[str, tuple[float, str, dict[str, Any]]] = {
     "sklearn": (0.0, "sklearn", {}),
     "torch, one at a time": (0.0, "torch", {"memory": 1}),
     "torch, one at a time, float64": (0.0, "torch", {"memory": 1, "dtype": "float64"}),
@@ -108,7 +109,7 @@ def test_permuting_held_out_labels_leaves_a_folds_predictions_unchanged(task: st
     assert (permuted != y).any()
     X = Scaling.learn(X, "standardize").apply(X)
     atol, solver, options = SOLVED[solved]
-    asked: Any = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu", "max_iter": 10_000} | options
+    asked: dict[str, Any] = {"task": task, "n_classes": N_CLASSES[task], "device": "cpu", "max_iter": 10_000} | options
     before, after = (
         solve_folds([LogisticRequest(X, labels, [0.1, 10.0], **asked)], [fold], get_solver(solver))[0].oof
         for labels in (y, permuted)
@@ -217,8 +218,7 @@ def test_held_out_labels_choose_among_fits_that_never_saw_them(name: str, monkey
     fold = np.where(np.arange(len(y)) % 5 == 0, 0, -1)
     monkeypatch.setattr(linear, "carves", lambda *_: [fold])
     seen: list[np.ndarray] = []
-    original = linear.ScaledBudget.logits
-    monkeypatch.setattr(linear.ScaledBudget, "logits", lambda *a: seen.append(original(*a)) or seen[-1])
+    monkeypatch.setattr(linear.ScaledBudget, "logits", recorded(linear.ScaledBudget.logits, seen))
     permuted = np.where(fold == 0, (y + 1) % 3, y)
     for labels in (y, permuted):
         fit_probe(LabelledRows(X, labels), fitting_of(name, "multiclass"), seed=0)
@@ -238,16 +238,16 @@ def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
     """With one candidate the validation split, its labels and its scale, changes no prediction."""
     X, y = data_of("multiclass")
     protocol = brief(name)
-    one = {"Cs": (0.1,), "ks": (3,), "learning_rates": (1e-3,), "weight_decays": (0.0,)}
+    one: dict[str, Any] = {"Cs": (0.1,), "ks": (3,), "learning_rates": (1e-3,), "weight_decays": (0.0,)}
     one |= {"transforms": ("none",), "shrinkages": (0.9,), "temperatures": (4.0,), "weights": (0.5,)}
     one |= {"final_temperatures": (1.0,)}
     if isinstance(protocol.method, (Blend, BlendFour, Propagate)):
         one["logistic"] = dataclasses.replace(protocol.method.logistic, Cs=(0.1,))
     known = {field.name for field in dataclasses.fields(protocol.method)}
-    method = dataclasses.replace(protocol.method, **{key: value for key, value in one.items() if key in known})
     if "epochs" in known:
-        method = dataclasses.replace(method, epochs=1, steps=None)
-    fitting = Fitting(dataclasses.replace(protocol, method=method)).on("multiclass", 3)
+        one |= {"epochs": 1, "steps": None}
+    alone = changed(name, **{key: value for key, value in one.items() if key in known})
+    fitting = Fitting(alone).on("multiclass", 3)
     vals = [LabelledRows(X[:20], y[:20]), LabelledRows(X[:20] * 100 + 7, (y[:20] + 1) % 3)]
     fits = [fit_probe(LabelledRows(X, y), fitting, seed=0, validation=val) for val in vals]
     one_way, other = (fitted.probe.probabilities(X) for fitted in fits)
@@ -276,7 +276,7 @@ def test_a_draw_with_one_class_predicts_it(name: str) -> None:
     X, y = data_of("multiclass")
     kept = np.flatnonzero(y == 2)[:5]
     p = one_class(X, y, kept, name).probe.probabilities(X)
-    assert np.array_equal(p, np.tile(np.float32([0, 0, 1]), (len(X), 1)))
+    assert np.array_equal(p, np.tile(np.array([0, 0, 1], np.float32), (len(X), 1)))
 
 
 def one_class(X: np.ndarray, y: np.ndarray, rows: np.ndarray, name: str) -> Fitted:
@@ -333,7 +333,7 @@ def test_groups_of_a_draw_stay_in_one_fold() -> None:
 def test_only_the_warning_that_a_flag_stands_for_is_muted(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data_of("binary")
     fitting = fitting_of("clip")
-    hasty = dataclasses.replace(fitting.protocol, method=dataclasses.replace(fitting.protocol.method, max_iter=1))
+    hasty = changed("clip", max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit_probe(LabelledRows(X, y), dataclasses.replace(fitting, protocol=hasty), seed=0).flags == (

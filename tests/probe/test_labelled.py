@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ N = 120
 
 def with_unlabelled(cache: Path, split: str, *, task: str, n: int = N, model: str = "m1") -> None:
     """Write the features of `write_features` with more rows, which have no label and other values, between its rows."""
-    shape = {"n": n, "task": task, "n_classes": 3 if task != "binary" else 2}
+    shape: dict[str, Any] = {"n": n, "task": task, "n_classes": 3 if task != "binary" else 2}
     X, y = embeddings_and_labels("toy", model, split, dim=8, signal=0.7, **shape)
     rows = np.arange(0, n, 4)
     write_features(
@@ -45,7 +46,7 @@ def test_unlabelled_rows_change_no_draw_and_no_score(tmp_path: Path, task: str, 
         pytest.skip("thresholds are of binary tasks")
     if task == "multilabel":
         how = {**how, "protocol": "default"}  # the quick one is not defined for several labels
-    shape = {"task": task, "n_classes": 3 if task != "binary" else 2}
+    shape: dict[str, Any] = {"task": task, "n_classes": 3 if task != "binary" else 2}
     write_features(tmp_path / "a", n=N, **shape)
     write_features(tmp_path / "a", split="test", n=80, **shape)
     with_unlabelled(tmp_path / "b", "train", task=task)
@@ -63,7 +64,7 @@ def test_fusing_leaves_them_out_too(tmp_path: Path) -> None:
         write_pair(tmp_path / "a", model=model)
         with_unlabelled(tmp_path / "b", "train", task="binary", model=model)
         with_unlabelled(tmp_path / "b", "test", task="binary", model=model, n=80)
-    asked = {"fractions": [0.5], "seeds": 1, "methods": ("concat", "average")}
+    asked: dict[str, Any] = {"fractions": [0.5], "seeds": 1, "methods": ("concat", "average")}
     one, two = (run_fuse(FuseRequest(tmp_path / name, **asked)) for name in "ab")
     assert [score.value for score in one.scores] == [score.value for score in two.scores]
 

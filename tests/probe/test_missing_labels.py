@@ -22,7 +22,7 @@ from mt.probe.scores.metrics import interval, per_class, score
 from mt.probe.scores.sample import left_out
 from mt.probe.scores.scoring import _few_flags, by_group
 from mt.probe.solver.api import fit_logistic, solve_folds, solve_paths
-from mt.probe.solver.request import LogisticRequest, get_solver
+from mt.probe.solver.request import ClassWeight, LogisticRequest, get_solver
 from mt.types import MISSING, Array, LabelledRows, ScoredRows
 from tests.probe.features import embeddings_and_labels, probed, store_of, write_features
 
@@ -42,7 +42,7 @@ def masked(n: int = 150, seed: int = 0) -> tuple[Array, Array, Array]:
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("solver", ["torch", "sklearn"])
-def test_a_label_is_fitted_as_on_the_rows_that_know_it(solver: str, class_weight: str | None) -> None:
+def test_a_label_is_fitted_as_on_the_rows_that_know_it(solver: str, class_weight: ClassWeight) -> None:
     X, _, y = masked()
     request = LogisticRequest(X, y, CS, task="multilabel", class_weight=class_weight, tol=1e-12, dtype="float64")
     [path] = solve_paths([request], get_solver(solver))

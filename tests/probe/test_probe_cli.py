@@ -222,7 +222,9 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(cache: Path) -> N
         started.send_signal(SIGINT)
         out, err = started.communicate()
     assert (started.returncode, out) == (130, "")
-    kept = int(re.search(r"(\d+) of 600 fits are kept\. Run the same command again", " ".join(err.split()))[1])
+    said = re.search(r"(\d+) of 600 fits are kept\. Run the same command again", " ".join(err.split()))
+    assert said is not None
+    kept = int(said[1])
     assert "Traceback" not in err
     scored = {score.fit for score in store.scores()}
     assert len(store.has_fits(scored)) == len(scored)

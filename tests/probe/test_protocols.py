@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mt.probe.protocols import PROTOCOLS, get_protocol
 from mt.probe.scores.metrics import METRICS
 from mt.probe.tables import describe
 from mt.types import TASKS
+from tests.probe.brief import method_of
 from tests.probe.features import probed, write_pair
 
 # What every protocol's fingerprint was at protocol revision 3: a change here orphans all stored scores.
@@ -68,7 +70,7 @@ def test_settings_enter_the_hash_and_prose_does_not(name: str) -> None:
     protocol = PROTOCOLS[name]
     reworded = dataclasses.replace(protocol, title="other", deviations=("other",), source="other")
     assert reworded.fingerprint == protocol.fingerprint
-    other = "none" if protocol.scaling != "none" else "standardize"
+    other: Literal["none", "standardize"] = "none" if protocol.scaling != "none" else "standardize"
     assert dataclasses.replace(protocol, scaling=other).fingerprint != protocol.fingerprint
     assert len({p.fingerprint for p in PROTOCOLS.values()}) == len(NAMES)
     assert describe(protocol)["hash"] == protocol.fingerprint
@@ -98,7 +100,7 @@ def test_what_was_read_in_the_origins() -> None:
     assert (hold_outs["dinov2-logreg"].fraction, hold_outs["dinov2-logreg"].seed) == (0.1, 0)
     assert (hold_outs["ssl-transfer"].fraction, hold_outs["ssl-transfer"].seed) == (0.2, 0)
     assert [name for name, p in PROTOCOLS.items() if p.validation.ties == "larger"] == ["ssl-transfer"]
-    assert PROTOCOLS["patho-bench"].method.class_weight == "balanced"
+    assert method_of(PROTOCOLS["patho-bench"], Logistic).class_weight == "balanced"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "multilabel" not in PROTOCOLS[name].tasks])

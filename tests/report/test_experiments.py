@@ -156,9 +156,13 @@ def test_labels_needed_are_read_on_shared_draws(tmp_path: Path) -> None:
     panel = few_draws(tmp_path / "s.sqlite")
     needed = labels_needed(panel, "dino", "swav")
     assert needed is not None
-    assert (needed.draws, labels_needed(panel, "simclr", "swav").draws) == (1, 0)
+    other = labels_needed(panel, "simclr", "swav")
+    assert other is not None
+    assert (needed.draws, other.draws) == (1, 0)
     (alone,) = collect(filled(tmp_path / "alone.sqlite", seeds=1))
-    assert needed.labels == labels_needed(alone, "dino", "swav").labels
+    lone = labels_needed(alone, "dino", "swav")
+    assert lone is not None
+    assert needed.labels == lone.labels
     assert str(needed).endswith("(1 draw)")
 
 
@@ -192,7 +196,9 @@ def without(panel: Panel, budget: Budget) -> Panel:
     return replace(panel, cells=tuple(cell for cell in panel.cells if cell.budget != budget))
 
 
-def test_features_without_groups_never_replace_those_with(work: Path, tmp_path: Path, monkeypatch) -> None:
+def test_features_without_groups_never_replace_those_with(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The probe after them continues with the grouped ones, so that its budgets stand on one curve."""
     monkeypatch.chdir(work)
     monkeypatch.setenv("MT_CACHE_DIR", str(tmp_path / "cache"))

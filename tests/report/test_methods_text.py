@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from mt.cli import group
 from mt.probe.protocols import PROTOCOLS
 from mt.report import ReportRequest, collect
-from mt.report.paper.checklists import GUIDELINES, answered, unanswered
+from mt.report.paper.checklists import GUIDELINES, Guideline, answered, unanswered
 from mt.report.paper.facts import dataset_facts
 from mt.report.paper.methods_text import methods, write_methods
 from mt.report.paper.paragraph import md
@@ -84,7 +84,7 @@ def test_missing_labels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("guideline", GUIDELINES, ids=lambda one: one.name)
-def test_items_are_answered_once_or_named_as_left_out(tmp_path: Path, guideline) -> None:
+def test_items_are_answered_once_or_named_as_left_out(tmp_path: Path, guideline: Guideline) -> None:
     store = filled(tmp_path / "s.sqlite", seeds=1)
     (panel,) = collect(store)
     facts = dataset_facts(store, panel)

@@ -168,7 +168,7 @@ MARKS = "#p0-labels svg .mark-symbol path"
 def gap(page: Any, budgets: tuple[float, ...], shown: int) -> float:
     """Return the least distance in pixels between the marks of methods at one budget."""
     centres = "all => all.map(m => { const b = m.getBoundingClientRect(); return b.x + b.width / 2; })"
-    places = sorted(page.eval_on_selector_all(MARKS, centres))
+    places: list[float] = sorted(page.eval_on_selector_all(MARKS, centres))
     assert len(places) == shown * len(budgets)
     parts = [places[i : i + shown] for i in range(0, len(places), shown)]
     return min(b - a for part in parts for a, b in itertools.pairwise(part))

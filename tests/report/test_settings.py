@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,15 +17,15 @@ from mt.errors import InputError
 from tests.probe.features import write_pair
 
 QUICK = "--protocol clip --fraction 0.5 --seeds 1"
-GROUPED = {"settings": {"group_regex": "pt"}, "content": "grouped", "grouped": True}
-SEED_3 = {"settings": {"seed": 3}, "content": "seed 3"}
+GROUPED: dict[str, Any] = {"settings": {"group_regex": "pt"}, "content": "grouped", "grouped": True}
+SEED_3: dict[str, Any] = {"settings": {"seed": 3}, "content": "seed 3"}
 
 
 def run(command: str) -> Result:
     return CliRunner().invoke(group, shlex.split(command)[1:], catch_exceptions=False)
 
 
-def made(cache: Path, number: int, **options: object) -> None:
+def made(cache: Path, number: int, **options: Any) -> None:
     """Write features of two models; a higher number is newer."""
     before = {entry.path for entry in Catalog(cache).entries(everything=True)}
     for model in ("m1", "m2"):

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -254,6 +255,6 @@ class Raced:
 def test_a_database_that_is_being_made_is_no_stranger(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     raced = Raced(sqlite3.connect(path, isolation_level=None), path)
-    assert database.is_ours(raced, path) == raced.made
+    assert database.is_ours(cast(sqlite3.Connection, raced), path) == raced.made
     ScoreStore(path).add_cases(LabelledRows(None, np.zeros(1), ids=["a"]))
     assert database.is_ours(sqlite3.connect(path, isolation_level=None), path)

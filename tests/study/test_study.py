@@ -29,6 +29,7 @@ from mt.study.cli import study as command
 from mt.study.request import StudyRequest
 from mt.study.run import load, steps
 from mt.study.study_file import SHIPPED, DatasetTable, Draws, load_study, shipped
+from tests.noting import noted
 
 SOUND = "datasets = ['pcam']\nmodels = ['dino']"
 SMALL = """
@@ -145,10 +146,9 @@ def test_a_study_loads_each_backbone_once(tmp_path: Path, monkeypatch: pytest.Mo
             place = tmp_path / name / ("sick" if number % 2 else "well") / f"{number}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (30 * number, 0, len(name) + number)).save(place)
-    loaded, real = [], load_backbone
-    monkeypatch.setattr(
-        "mt.featurize.loaded.load_backbone", lambda model, *a, **o: loaded.append(model) or real(model, *a, **o)
-    )
+    loaded: list[str] = []
+    watched = noted(load_backbone, lambda model, *_, **__: loaded.append(model))
+    monkeypatch.setattr("mt.featurize.loaded.load_backbone", watched)
     text = "datasets = ['folder:one', 'folder:two']\nmodels = ['efficientnet-lite0']\n[featurize]\nimage_size = 32"
     request = StudyRequest.of(load_study(written(tmp_path, text)), cache_dir=str(tmp_path / "cache"), device="cpu")
     done = [step.run().said for step in steps(request) if step.what.startswith("featurize")]

@@ -21,7 +21,8 @@ def test_the_bars_of_a_step_move_the_bar_of_the_study(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "xterm")
     shown = Overall(2, 10)
     with shown.watched():
-        (task,) = shown._bar.tasks if shown._bar else ()
+        assert shown._bar is not None
+        (task,) = shown._bar.tasks
         with shown.running("featurize pcam", 4):
             with progress.bar("hashing", 50, unit="files") as advance:
                 advance(25)

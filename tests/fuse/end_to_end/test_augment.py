@@ -24,7 +24,7 @@ def _seen(kind: str, image: np.ndarray, n: int = 200) -> torch.Tensor:
     return torch.cat(found)
 
 
-def test_patches_are_flipped_and_turned_by_right_angles_and_no_pixel_changes():
+def test_patches_are_flipped_and_turned_by_right_angles_and_no_pixel_changes() -> None:
     image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     turned = [np.rot90(image, k) for k in range(4)]
     eight = [NORMAL.normalize(torch.from_numpy(np.stack([view, view[:, ::-1]]))) for view in turned]
@@ -33,7 +33,7 @@ def test_patches_are_flipped_and_turned_by_right_angles_and_no_pixel_changes():
 
 
 @pytest.mark.parametrize("kind", ["xray", "scan", "oct", "something new"])
-def test_what_has_a_left_and_a_right_is_moved_mildly_and_never_flipped(kind):
+def test_what_has_a_left_and_a_right_is_moved_mildly_and_never_flipped(kind: str) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:8, :8] = 255  # the heart's side
     seen = _seen(kind, image).mean(dim=1)
@@ -42,7 +42,7 @@ def test_what_has_a_left_and_a_right_is_moved_mildly_and_never_flipped(kind):
     assert len(torch.unique(seen, dim=0)) == len(seen)
 
 
-def test_photographs_are_flipped_sideways_but_not_upside_down():
+def test_photographs_are_flipped_sideways_but_not_upside_down() -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:8, :8] = 255
     seen = _seen("photo", image).mean(dim=1)
@@ -52,7 +52,7 @@ def test_photographs_are_flipped_sideways_but_not_upside_down():
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_moves_depend_on_seed_epoch_and_sample_alone(name):
+def test_moves_depend_on_seed_epoch_and_sample_alone(name: str) -> None:
     augmentation = AUGMENTATIONS[name]
     one = augmentation.draw(3, 5, [10, 11, 12]).drawn
     np.testing.assert_array_equal(one[1:2], augmentation.draw(3, 5, [11]).drawn)
@@ -60,12 +60,12 @@ def test_moves_depend_on_seed_epoch_and_sample_alone(name):
         assert not np.allclose(one[1], other.drawn[0])
 
 
-def test_none_changes_nothing():
+def test_none_changes_nothing() -> None:
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(AUGMENTATIONS["none"].draw(0, 0, [0, 1]).warp(images), images)
 
 
-def test_kinds_name_known_augmentations_and_an_unknown_one_is_said():
+def test_kinds_name_known_augmentations_and_an_unknown_one_is_said() -> None:
     assert set(BY_KIND.values()) <= set(AUGMENTATIONS)
     assert augmentation_for("none", "patch") is AUGMENTATIONS["none"]
     with pytest.raises(InputError, match="--augment takes one of auto, none, mild"):

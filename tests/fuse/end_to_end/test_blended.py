@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tests.fuse.end_to_end.small import RESNET, VIT, Bench
 
 @pytest.mark.parametrize(("task", "outputs"), [("binary", 1), ("multiclass", 3), ("ordinal", 4), ("multilabel", 2)])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_probabilities_are_mixed(task, outputs, share):
+def test_probabilities_are_mixed(task: str, outputs: int, share: float) -> None:
     rng = np.random.default_rng(0)
     start, trained = (torch.from_numpy(rng.normal(scale=5, size=(6, outputs))) for _ in range(2))
     found = link(mix_logits(start, trained, share, task).numpy(), task)
@@ -23,12 +25,12 @@ def test_probabilities_are_mixed(task, outputs, share):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_certain_logits_mix_without_infinities():
+def test_certain_logits_mix_without_infinities() -> None:
     far = torch.tensor([[1e4], [-1e4]], dtype=torch.float64)
     assert torch.isfinite(mix_logits(far, -far, 0.5, "binary")).all()
 
 
-def test_logits_are_scaled_and_attention_mixed_and_a_part_of_nothing_is_left_out(cache):
+def test_logits_are_scaled_and_attention_mixed_and_a_part_of_nothing_is_left_out(cache: Path) -> None:
     bench = Bench(cache, RESNET, VIT)
     fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
     start, other = (network_from(fitted, bench.networks, bench.settings) for _ in range(2))

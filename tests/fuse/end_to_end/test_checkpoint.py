@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,12 +25,14 @@ def _value(files: Checkpoints) -> float:
     found = files.read()
     assert found is not None
     assert (found.tensors["weight"] == found.facts["place"]).all()
-    return found.facts["place"]
+    place: float = found.facts["place"]
+    return place
 
 
-def test_reads_back_what_was_written_and_keeps_two(tmp_path):
+def test_reads_back_what_was_written_and_keeps_two(tmp_path: Path) -> None:
     files = Checkpoints(tmp_path / "run")
-    assert files.read() is files.last is None
+    assert files.read() is None
+    assert files.last is None
     for value in range(4):
         files.write(_checkpoint(value))
         assert _value(files) == value
@@ -39,30 +42,32 @@ def test_reads_back_what_was_written_and_keeps_two(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
     files = Checkpoints(tmp_path)
     files.write(_checkpoint(1))
     files.write(_checkpoint(2))
-    content = bytearray(files.last.read_bytes())
+    last = files.last
+    assert last is not None
+    content = bytearray(last.read_bytes())
     content[-1] ^= 1
     if damage == "gone":
-        files.last.unlink()
+        last.unlink()
     else:
-        files.last.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-9]))
+        last.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-9]))
     assert _value(files) == 1
     files.write(_checkpoint(3))
     assert _value(files) == 3
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_killed_before_any_change_of_the_disk_the_last_good_one_is_there(tmp_path, torn):
+def test_killed_before_any_change_of_the_disk_the_last_good_one_is_there(tmp_path: Path, torn: bool) -> None:
     for k in range(1, 60):
         files = Checkpoints(tmp_path / str(k))
         files.write(_checkpoint(1))
         files.write(_checkpoint(2))
         child = os.fork()
         if child == 0:
-            disk.os = Killer(k, torn=torn)
+            vars(disk)["os"] = Killer(k, torn=torn)
             files.write(_checkpoint(3))
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -76,7 +81,7 @@ def test_killed_before_any_change_of_the_disk_the_last_good_one_is_there(tmp_pat
     assert _value(files) == 3
 
 
-def test_nothing_is_unpickled(tmp_path, monkeypatch):
+def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Checkpoints(tmp_path)
     files.write(_checkpoint(1))
 
@@ -89,18 +94,18 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"format": "mt-checkpoint", "format_version": 99})])
-def test_other_files_are_said_in_one_line(tmp_path, content):
+def test_other_files_are_said_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "kept.json").write_text(content)
     with pytest.raises(InputError, match=r"Remove .* to begin again"):
         Checkpoints(tmp_path).read()
 
 
-def test_two_runs_of_one_fit_do_not_share_a_folder(tmp_path):
+def test_two_runs_of_one_fit_do_not_share_a_folder(tmp_path: Path) -> None:
     with Checkpoints(tmp_path / "run").alone(), pytest.raises(LockedError), Checkpoints(tmp_path / "run").alone():
         pass
 
 
-def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_path):
+def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_path: Path) -> None:
     files = Checkpoints(tmp_path / "run")
     files.remove_left()  # nothing there
     files.write(_checkpoint(1))
@@ -111,7 +116,7 @@ def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_p
     assert not files.folder.exists()
 
 
-def test_random_numbers_go_on():
+def test_random_numbers_go_on() -> None:
     cpu = torch.device("cpu")
     with torch.random.fork_rng(devices=[]):
         state, expected = random_state(cpu), torch.rand(5)

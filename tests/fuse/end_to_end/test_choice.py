@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,26 +17,29 @@ from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
 from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
 from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.work import predict
+from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.work import Work, predict
 from mt.types import LabelledRows
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+from tests.noting import noted, recorded
 
 
-def fitter(bench: Bench, y: np.ndarray, folder, **changes: object) -> Fitter:
-    settings = replace(bench.settings, **{"learning_rates": (1e-3, 1e-4), "epochs": 2, **changes})
+def fitter(bench: Bench, y: np.ndarray, folder: Path, **changes: Any) -> Fitter:
+    asked: dict[str, Any] = {"learning_rates": (1e-3, 1e-4), "epochs": 2} | changes
+    settings = replace(bench.settings, **asked)
     work = replace(bench.work(), settings=settings)
     return Fitter(replace(bench.budget, y=y), bench.networks, work, Kept(Checkpoints(folder), work))
 
 
-def fitted(bench: Bench, y: np.ndarray, folder, **changes: object) -> TunedFit:
+def fitted(bench: Bench, y: np.ndarray, folder: Path, **changes: Any) -> TunedFit:
     return fitter(bench, y, folder, **changes).fit()
 
 
 @pytest.mark.parametrize("n", [40, 200])
-def test_fifths_are_stratified_split_no_group_and_hold_out_enough(n):
+def test_fifths_are_stratified_split_no_group_and_hold_out_enough(n: int) -> None:
     groups = np.arange(n) // 4
     y = (groups % 4 == 0).astype(np.int64)
-    budget = LabelledRows((np.zeros((n, 2)),), y, groups)
+    budget: LabelledRows[tuple[np.ndarray, ...]] = LabelledRows((np.zeros((n, 2)),), y, groups)
     found = held_out(budget, task="binary", n_classes=2, seed=0)
     assert len(found) in {40: (3, 4), 200: (1,)}[n]
     for fit, held in found:
@@ -48,12 +53,12 @@ def test_fifths_are_stratified_split_no_group_and_hold_out_enough(n):
 
 
 @pytest.mark.parametrize(("n", "epochs"), [(4, 100), (100, 40), (1_000, 13), (1_000_000, 3)])
-def test_steps_hardly_depend_on_the_budget(n, epochs):
+def test_steps_hardly_depend_on_the_budget(n: int, epochs: int) -> None:
     assert epochs_for(n) == epochs
 
 
 @pytest.mark.parametrize("n", [75, 100, 300, 1_000, 10_000])
-def test_choosing_costs_less_than_training(n):
+def test_choosing_costs_less_than_training(n: int) -> None:
     n_fifths = 1 if n >= 5 * ENOUGH else 2
     choosing, training = schedule_for(n, None, n_candidates=2, n_fifths=n_fifths).images(n)
     assert 0.5 * training < choosing < training
@@ -61,14 +66,15 @@ def test_choosing_costs_less_than_training(n):
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize(("better", "share"), [("start", 0.0), ("trained", 1.0), ("both", 0.5)])
-def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(task, better, share):
+def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(
+    task: str, better: str, share: float
+) -> None:
     rng = np.random.default_rng(0)
     y = torch.from_numpy(rng.integers(0, 2, (200, 2) if task == "multilabel" else 200))
-    right = {
-        "binary": 2.0 * y[:, None] - 1 if task == "binary" else None,
-        "multiclass": torch.nn.functional.one_hot(y, 2).double() if task == "multiclass" else None,
-        "multilabel": 2.0 * y - 1,
-    }[task].double()
+    if task == "multiclass":
+        right = torch.nn.functional.one_hot(y, 2).double()
+    else:
+        right = 2.0 * (y[:, None] if task == "binary" else y).double() - 1
     noise = [torch.from_numpy(rng.normal(size=right.shape)) for _ in range(2)]
     good, bad = [2 * right + one for one in noise], -right + noise[0]
     start, trained = {"start": (good[0], bad), "trained": (bad, good[1]), "both": good}[better]
@@ -81,7 +87,7 @@ def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(tas
     assert (found.temperature == 1) == (share == 0)
 
 
-def test_a_few_cases_that_are_all_right_do_not_make_certain():
+def test_a_few_cases_that_are_all_right_do_not_make_certain() -> None:
     y = torch.tensor([0, 1] * 5)
     sure = (2.0 * y - 1).double()[:, None]
     few = choose_share([HeldOut(-sure, sure, y)], "binary")
@@ -91,14 +97,15 @@ def test_a_few_cases_that_are_all_right_do_not_make_certain():
     assert choose_share([HeldOut(overconfident, overconfident * 0.99, y)], "binary").temperature > 1
 
 
-def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(cache, tmp_path, monkeypatch):
+def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs: list[tuple[float, int, int]] = []
-    real = Run.finished
-    monkeypatch.setattr(
-        Run,
-        "finished",
-        lambda run: (runs.append((run.candidate.backbones[0], run.epochs, len(run.part.rows))), real(run))[1],
-    )
+
+    def note(run: Run) -> None:
+        runs.append((run.candidate.backbones[0], run.epochs, len(run.part.rows)))
+
+    monkeypatch.setattr(Run, "finished", noted(Run.finished, note))
     bench = Bench(cache, RESNET)
     found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
     raced = found.selection["candidates"]
@@ -112,7 +119,9 @@ def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(cache, t
     assert found.cost["seconds"] > 0
 
 
-def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypatch):
+def test_held_out_labels_change_nothing_but_the_choice(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(cache, RESNET)
     pairs = held_out(bench.budget, task="binary", n_classes=2, seed=0)[:1]
     turned = bench.budget.y.copy()
@@ -129,14 +138,16 @@ def test_held_out_labels_change_nothing_but_the_choice(cache, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("models", [(RESNET,), (RESNET, VIT)])
-def test_a_training_that_fails_costs_no_accuracy(cache, tmp_path, monkeypatch, models):
+def test_a_training_that_fails_costs_no_accuracy(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: tuple[str, ...]
+) -> None:
     """Trained networks that are wrong on every held-out image leave the start as it was."""
     bench = Bench(cache, *models)
-    finished: list[object] = []
-    real = Run.finished
-    monkeypatch.setattr(Run, "finished", lambda run: finished.append(real(run)) or finished[-1])
+    finished: list[EndToEnd] = []
 
-    def wrong(network, work, rows):
+    monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
+
+    def wrong(network: EndToEnd, work: Work, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, attention = predict(network, work, rows)
         if any(network is one for one in finished):
             logits = -10.0 * (2 * bench.budget.y[rows, None] - 1)
@@ -153,14 +164,16 @@ def test_a_training_that_fails_costs_no_accuracy(cache, tmp_path, monkeypatch, m
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), expected, atol=1e-4)
 
 
-def test_fixed_chooses_nothing(cache, tmp_path):
+def test_fixed_chooses_nothing(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET)
     found = fitted(bench, bench.budget.y, tmp_path, fixed=True)
     assert (found.settings["lr"], found.settings["epochs"], found.settings["share"]) == ([1e-3], 2, 1.0)
     assert (found.selection, found.cost["images_choosing"], found.cost["images"]) == ({}, 0, 80)
 
 
-def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half_of_both(cache, tmp_path):
+def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half_of_both(
+    cache: Path, tmp_path: Path
+) -> None:
     bench = Bench(cache, RESNET, VIT)
     none = fitted(bench, np.zeros(40, np.int64), tmp_path / "0", epochs=1)
     assert (none.network, none.flags, none.settings["epochs"]) == (None, ("one_class",), 0)
@@ -172,7 +185,7 @@ def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half
     assert (found.settings["epochs"], found.settings["share"], found.selection) == (1, 0.5, {})
 
 
-def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache, tmp_path):
+def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET)
     twenty = bench.budget.take(np.arange(20))
     one = fitter(bench, bench.budget.y, tmp_path, epochs=1)
@@ -183,7 +196,9 @@ def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache, tmp_path
     assert found.settings["share"] == 0.5
 
 
-def test_predictions_that_are_no_numbers_name_the_images(cache, tmp_path, monkeypatch):
+def test_predictions_that_are_no_numbers_name_the_images(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(cache, RESNET)
     monkeypatch.setattr(
         "mt.fuse.end_to_end.choice.fit.predict", lambda network, work, rows: (np.full((len(rows), 1), np.nan), None)
@@ -192,7 +207,7 @@ def test_predictions_that_are_no_numbers_name_the_images(cache, tmp_path, monkey
         fitted(bench, bench.budget.y, tmp_path)
 
 
-def test_how_long_it_takes_is_said_before(cache, tmp_path, capsys):
+def test_how_long_it_takes_is_said_before(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench = Bench(cache, RESNET)
     found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "labels: about" in line]

@@ -80,7 +80,7 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
         return load_file(tensors), store.fit(about["fit"]), done.stdout
 
 
-def test_two_processes_are_one_with_twice_the_batch(cache, tmp_path):
+def test_two_processes_are_one_with_twice_the_batch(cache: Path, tmp_path: Path) -> None:
     one, alone, shown = result(cache, tmp_path / "one", (), 8)
     two, together, both = result(cache, tmp_path / "two", TWO, 4)
     assert alone.identity == together.identity  # 8 images per step either way
@@ -95,7 +95,7 @@ def test_two_processes_are_one_with_twice_the_batch(cache, tmp_path):
     assert differences.quantile(0.99) < 1e-4
 
 
-def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself():
+def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself() -> None:
     batch = np.arange(7)
     shares = [Ranks(rank, 3).share(batch) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == list(batch)
@@ -106,7 +106,7 @@ def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself():
 
 
 @pytest.mark.parametrize("large", [10, 1 << 24])
-def test_buckets_hold_every_tensor_once(large):
+def test_buckets_hold_every_tensor_once(large: int) -> None:
     from mt.system.ranks import _buckets
 
     tensors = [torch.empty(size, device="meta") for size in (3, large, 5, large, 1)]

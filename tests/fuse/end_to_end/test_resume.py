@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.fuse.end_to_end.resume_driver import KILLS
 from tests.fuse.end_to_end.small import RESNET, Bench
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(cache, tmp_path):
+def test_killed_and_resumed_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuse.end_to_end.resume_driver", str(cache), str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -38,7 +39,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(cache, tmp_path):
     assert fits[0].outcome["selection"] == fits[1].outcome["selection"]
 
 
-def test_another_number_of_processes_is_refused(cache, tmp_path):
+def test_another_number_of_processes_is_refused(cache: Path, tmp_path: Path) -> None:
     kept = Kept(Checkpoints(tmp_path), Bench(cache, RESNET).work())
     kept.files.write(Checkpoint({}, {"world": 2}))
     with pytest.raises(InputError, match="begun by 2 processes, and there are 1"):

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.load import load_model
 from mt.predict.request import PredictRequest
-from mt.results.store import ScoreStore
+from mt.results.store import Fit, Score, ScoreStore
 from tests.fuse.end_to_end.small import DATASET, RESNET, VIT
 
 QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-4", "--fixed")
@@ -35,8 +36,18 @@ def run(cache: Path, *arguments: str) -> str:
     return CliRunner().invoke(fuse, command, catch_exceptions=False).stdout
 
 
+class Study(NamedTuple):
+    """What ran with one model and with two: its folder, what was shown and scored of each, and the common options."""
+
+    folder: Path
+    shown: dict[str, str]
+    fits: dict[tuple[str, int], Fit]
+    scores: list[Score]
+    common: tuple[str, ...]
+
+
 @pytest.fixture(scope="module")
-def study(cache, tmp_path_factory):
+def study(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """One model and two, two draws of half the labels, saved."""
     folder = tmp_path_factory.mktemp("study")
     common = ("--fraction", "0.5", "--seeds", "2", "--scores", str(folder / "scores.sqlite"), "--batch-size", "8")
@@ -45,10 +56,10 @@ def study(cache, tmp_path_factory):
     with ScoreStore(folder / "scores.sqlite") as store:
         fits = {(score.method, score.seed): store.fit(score.fit) for score in store.scores()}
         scores = store.scores()
-    return folder, {"one": one, "two": two}, fits, scores, common
+    return Study(folder, {"one": one, "two": two}, fits, scores, common)
 
 
-def test_one_model_is_reported_as_fine_tuning_and_several_as_unfrozen_dvme(study):
+def test_one_model_is_reported_as_fine_tuning_and_several_as_unfrozen_dvme(study: Study) -> None:
     _, shown, _, scores, _ = study
     assert f"fine-tune: {RESNET}" in shown["one"]
     assert f"fine-tune: {RESNET} - {RESNET}" in shown["one"]  # paired with its probe
@@ -59,7 +70,7 @@ def test_one_model_is_reported_as_fine_tuning_and_several_as_unfrozen_dvme(study
     assert {"fine-tune", "dvme, unfrozen", "dvme", "probe"} <= {score.method for score in scores}
 
 
-def test_every_method_saw_the_same_draws_and_test_cases(study):
+def test_every_method_saw_the_same_draws_and_test_cases(study: Study) -> None:
     _, _, fits, _, _ = study
     for seed in (0, 1):
         drawn = [fit for (_, number), fit in fits.items() if number == seed]
@@ -67,7 +78,7 @@ def test_every_method_saw_the_same_draws_and_test_cases(study):
         assert all(np.array_equal(fit.rows, drawn[0].rows) for fit in drawn)
 
 
-def test_what_was_trained_is_answered_from_the_store(cache, study):
+def test_what_was_trained_is_answered_from_the_store(cache: Path, study: Study) -> None:
     folder, _, _, scores, common = study
     again = run(cache, "--model", RESNET, *common, "--json")
     values = {row["identity"]: row["value"] for row in map(json.loads, again.splitlines()) if "identity" in row}
@@ -77,7 +88,7 @@ def test_what_was_trained_is_answered_from_the_store(cache, study):
     assert not list((folder / "checkpoints").glob("*/*"))
 
 
-def test_what_a_run_left_that_was_killed_after_its_fit_was_stored_is_removed(cache, study):
+def test_what_a_run_left_that_was_killed_after_its_fit_was_stored_is_removed(cache: Path, study: Study) -> None:
     folder, _, fits, _, common = study
     left = Checkpoints(folder / "checkpoints" / fits["fine-tune", 0].identity[:16])
     left.write(Checkpoint({}, {}))
@@ -89,7 +100,9 @@ def test_what_a_run_left_that_was_killed_after_its_fit_was_stored_is_removed(cac
     others.remove()
 
 
-def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_preprocessing_changed(study, tmp_path):
+def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_preprocessing_changed(
+    study: Study, tmp_path: Path
+) -> None:
     folder, _, _, scores, _ = study
     (file,) = (folder / "two").glob("*-seed0-*.json")
     about = json.loads(file.read_text())
@@ -114,7 +127,7 @@ def test_a_saved_network_says_scores_and_precision_and_is_refused_where_its_prep
 
 
 @pytest.mark.parametrize(("which", "method"), [("one", "fine-tune"), ("two", "dvme, unfrozen")])
-def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, which, method):
+def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study: Study, which: str, method: str) -> None:
     folder, _, fits, _, _ = study
     (about,) = (path for path in (folder / which).glob("*.json") if json.loads(path.read_text())["seed"] == 1)
     found = predict_dataset(PredictRequest(about, dataset=DATASET))
@@ -130,7 +143,9 @@ def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study, 
         load_tuned(copy)
 
 
-def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(cache, tmp_path, monkeypatch):
+def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.0}))
     command = [
         "--cache-dir",
@@ -170,7 +185,7 @@ def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(ca
     assert fit.outcome["cost"]["images"] > fit.outcome["cost"]["images_choosing"] > 0
 
 
-def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
+def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split, n in (("train", 12), ("test", 4)):
         for number, name in enumerate(("bright", "dark")):
@@ -219,13 +234,15 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path):
         (("--model", RESNET), r"One model is a probe: .* to fine-tune it: --unfreeze"),
     ],
 )
-def test_wrong_use_is_said_in_one_line(cache, arguments, words):
+def test_wrong_use_is_said_in_one_line(cache: Path, arguments: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         CliRunner().invoke(fuse, ["--cache-dir", str(cache), "--everything", *arguments], catch_exceptions=False)
     assert "\n" not in str(caught.value)
 
 
-def test_a_diverging_run_ends_with_one_line_and_status_1(cache, tmp_path, capsys):
+def test_a_diverging_run_ends_with_one_line_and_status_1(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [
         "fuse",
         "--unfreeze",

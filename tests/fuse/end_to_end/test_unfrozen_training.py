@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, batches, memory_advice, predict, smooth_loss
+from tests.featurize.extracting import pictures
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+from tests.noting import noted
 
 
-def trained(bench: Bench, folder, *, lr: float = 1e-3, epochs: int = 2, **changes: object) -> Run:
+def trained(bench: Bench, folder: Path, *, lr: float = 1e-3, epochs: int = 2, **changes: object) -> Run:
     settings = replace(bench.settings, **changes)  # type: ignore[arg-type]
     work = replace(bench.work(), settings=settings)
     network = network_from(cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.networks, settings)
@@ -29,7 +33,7 @@ def trained(bench: Bench, folder, *, lr: float = 1e-3, epochs: int = 2, **change
     return run
 
 
-def test_training_lowers_the_loss_and_moves_backbones(cache, tmp_path):
+def test_training_lowers_the_loss_and_moves_backbones(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET)
     run = trained(bench, tmp_path, epochs=30)
     before = network_from(cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.networks, bench.settings)
@@ -41,14 +45,16 @@ def test_training_lowers_the_loss_and_moves_backbones(cache, tmp_path):
         for network in (before, run.network)
     ]
     assert losses[1] < 0.9 * losses[0]
-    stem = [network.backbones[0].conv1[0].weight for network in (before, run.network)]
-    assert not torch.equal(*stem)
+    old, new = (network.backbones[0].get_parameter("conv1.0.weight") for network in (before, run.network))
+    assert not torch.equal(old, new)
 
 
-def test_the_weights_at_the_end_are_the_mean_of_the_last_steps(cache, tmp_path, monkeypatch):
+def test_the_weights_at_the_end_are_the_mean_of_the_last_steps(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[torch.Tensor] = []
-    real = Run._average
-    monkeypatch.setattr(Run, "_average", lambda run: (seen.append(run.parameters[0].detach().clone()), real(run)))
+    watched = noted(Run._average, lambda self: seen.append(self.parameters[0].detach().clone()))
+    monkeypatch.setattr(Run, "_average", watched)
     run = trained(Bench(cache, RESNET), tmp_path, epochs=2)  # ten steps, of which the last two are averaged
     torch.testing.assert_close(run.parameters[0].data, (seen[-1] + seen[-2]) / 2)
     assert not torch.equal(run.parameters[0].data, seen[-1])
@@ -62,7 +68,7 @@ def test_the_weights_at_the_end_are_the_mean_of_the_last_steps(cache, tmp_path, 
         ("multilabel", [[0.3, 1.0], [2.0, -0.5]], [[1, 0], [-1, 1]]),
     ],
 )
-def test_smoothed_labels_are_those_of_torch(task, logits, y):
+def test_smoothed_labels_are_those_of_torch(task: str, logits: list[Any], y: list[Any]) -> None:
     z, labels = torch.tensor(logits), torch.tensor(y)
     found = smooth_loss(z, labels, task, 0.2)
     if task == "multilabel":
@@ -75,10 +81,11 @@ def test_smoothed_labels_are_those_of_torch(task, logits, y):
     assert not torch.allclose(found, smooth_loss(z, labels, task, 0.0))
 
 
-def test_tf32_is_off_while_networks_train_and_predict(cache, tmp_path):
-    bench, seen = Bench(cache, RESNET), []
+def test_tf32_is_off_while_networks_train_and_predict(cache: Path, tmp_path: Path) -> None:
+    bench = Bench(cache, RESNET)
+    seen: list[bool] = []
     assert torch.backends.cudnn.allow_tf32, "torch's own setting, which a run must not rely on"
-    last = bench.networks[0].layer4
+    last = bench.networks[0].get_submodule("layer4")
     for hook in (last.register_forward_hook, last.register_full_backward_hook):
         hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     run = trained(bench, tmp_path, epochs=1)
@@ -88,18 +95,18 @@ def test_tf32_is_off_while_networks_train_and_predict(cache, tmp_path):
     assert torch.backends.cudnn.allow_tf32
 
 
-def test_accumulated_parts_make_the_same_steps(cache, tmp_path):
+def test_accumulated_parts_make_the_same_steps(cache: Path, tmp_path: Path) -> None:
     whole = trained(Bench(cache, RESNET, VIT, batch_size=8), tmp_path)
     parts = trained(Bench(cache, RESNET, VIT, batch_size=3), tmp_path)  # 8 = 3 + 3 + 2
     assert parts.step == whole.step == 10
     rows = np.arange(40)
     found = [predict(run.network, run.work, rows)[0] for run in (whole, parts)]
-    np.testing.assert_allclose(*found, atol=1e-3)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
     apart = trained(Bench(cache, RESNET, VIT), tmp_path, batch=4)
     assert np.abs(predict(apart.network, apart.work, rows)[0] - found[0]).max() > 1e-2
 
 
-def test_every_epoch_sees_every_sample_once_in_a_new_order():
+def test_every_epoch_sees_every_sample_once_in_a_new_order() -> None:
     first, second = (np.concatenate(batches(50, 16, seed=1, epoch=epoch)) for epoch in (0, 1))
     np.testing.assert_array_equal(np.sort(first), np.arange(50))
     assert not np.array_equal(first, second)
@@ -107,13 +114,13 @@ def test_every_epoch_sees_every_sample_once_in_a_new_order():
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_trains(cache, tmp_path, precision):
+def test_low_precision_trains(cache: Path, tmp_path: Path, precision: str) -> None:
     run = trained(Bench(cache, RESNET, VIT), tmp_path, precision=precision)
     assert all(parameter.dtype == torch.float32 for parameter in run.parameters)
     assert np.isfinite(predict(run.network, run.work, np.arange(40))[0]).all()
 
 
-def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(cache, tmp_path):
+def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET, checkpoint_every=1)
     with pytest.raises(FitError, match="not a number at epoch 1, step ") as caught:
         trained(bench, tmp_path, lr=1e30)
@@ -127,7 +134,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(c
     assert f"on the images {', '.join(ids[row] for row in batch)}." in str(caught.value)
 
 
-def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(cache, tmp_path):
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET, checkpoint_every=1)
     work = bench.work()
     start = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
@@ -140,7 +147,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(cache,
     assert all(torch.isfinite(parameter).all() for parameter in run.parameters)
 
 
-def test_a_run_in_float16_goes_on_with_its_scaler(cache, tmp_path):
+def test_a_run_in_float16_goes_on_with_its_scaler(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET, settings=Settings(batch=8, dropout=0.3, precision="float16"), checkpoint_every=2)
     start, work = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.work()
 
@@ -163,7 +170,7 @@ def test_a_run_in_float16_goes_on_with_its_scaler(cache, tmp_path):
         assert torch.equal(one, other)
 
 
-def test_a_full_memory_says_what_needs_less(cache, tmp_path, monkeypatch):
+def test_a_full_memory_says_what_needs_less(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -178,12 +185,12 @@ def test_a_full_memory_says_what_needs_less(cache, tmp_path, monkeypatch):
     assert "Use less: --precision bfloat16, or --unfreeze-last 2. " in inuse
 
 
-def test_images_are_kept_up_to_the_memory_given_and_are_those_of_the_ids(cache):
+def test_images_are_kept_up_to_the_memory_given_and_are_those_of_the_ids(cache: Path) -> None:
     bench = Bench(cache, RESNET)
     ids = list(bench.joined.first.pool.ids)
     recipes = [bench.backbones[0].preprocess] * 2
     kept, fresh = (Images(bench.dataset, ids[::-1], recipes, memory=memory) for memory in (1 << 20, 0))
-    expected = recipes[0].geometry(bench.dataset.splits["train"].images.load(39, 40)[0])
+    expected = recipes[0].geometry(pictures(bench.dataset.splits["train"])[39])
     for images in (kept, fresh, kept):
         one, other = images.pixels(np.array([0, 5]))
         np.testing.assert_array_equal(one[0], expected)

@@ -18,8 +18,8 @@ from mt.errors import InputError
 from mt.probe.budgets.draw import draw, folds, stratified_split
 from mt.probe.budgets.draw_file import list_draws, read_draws, write_draws
 
-MULTICLASS = {"task": "multiclass", "n_classes": 4}
-MULTILABEL = {"task": "multilabel", "n_classes": 4}
+MULTICLASS: dict[str, Any] = {"task": "multiclass", "n_classes": 4}
+MULTILABEL: dict[str, Any] = {"task": "multilabel", "n_classes": 4}
 
 
 def _labels(task: str, n: int = 1200, seed: int = 0) -> np.ndarray:
@@ -38,7 +38,7 @@ SETTINGS = [(kind, unit) for kind in (MULTICLASS, MULTILABEL) for unit in ("row"
 
 @pytest.mark.parametrize(("kind", "unit"), SETTINGS)
 @pytest.mark.parametrize("budgets", [{"fraction": [0.01, 0.05, 0.1, 0.5, 1.0]}, {"shots": [1, 2, 5, 20]}])
-def test_small_draws_lie_inside_larger_ones(kind: dict[str, Any], unit: str, budgets: dict[str, list[float]]) -> None:
+def test_small_draws_lie_inside_larger_ones(kind: dict[str, Any], unit: str, budgets: dict[str, list[Any]]) -> None:
     labels, groups = _labels(kind["task"]), _groups()
     [(name, sizes)] = budgets.items()
     for seed in range(3):

@@ -192,5 +192,8 @@ def test_a_mean_needs_all_of_its_parts(tmp_path: Path) -> None:
         own = held.of(fit)
         held.keep_mean("both", [fit, fit])
         held.keep_mean("one", [fit, "unknown"])
-        np.testing.assert_allclose(held.of("both"), own)
+        both = held.of("both")
+        assert own is not None
+        assert both is not None
+        np.testing.assert_allclose(both, own)
         assert held.of("one") is None

@@ -25,8 +25,8 @@ def overconfident(n: int, classes: int, times: float) -> tuple[Array, Array]:
 def test_of_two_classes_it_finds_how_much_too_large_the_logits_are(kind: str) -> None:
     y, p = overconfident(20_000, 2, 3.0)
     found = fit_scaling(kind, y, p[:, 1], "binary")
-    assert found.slope == (pytest.approx(1 / 3, abs=0.02),)
-    assert found.intercept == (pytest.approx(0, abs=0.05),)
+    assert found.slope == pytest.approx((1 / 3,), abs=0.02)
+    assert found.intercept == pytest.approx((0,), abs=0.05)
     both = found.apply(p, "binary")
     np.testing.assert_allclose(both[:, 1], found.apply(p[:, 1], "binary"), atol=1e-6)
 
@@ -35,14 +35,14 @@ def test_platt_also_moves_the_mean() -> None:
     y, p = overconfident(20_000, 2, 1.0)
     odds = np.exp(1.0) * p[:, 1] / p[:, 0]
     found = fit_scaling("platt", y, odds / (1 + odds), "binary")
-    assert found.intercept == (pytest.approx(-1, abs=0.06),)
-    assert found.slope == (pytest.approx(1, abs=0.05),)
+    assert found.intercept == pytest.approx((-1,), abs=0.06)
+    assert found.slope == pytest.approx((1,), abs=0.05)
 
 
 def test_of_several_classes_there_is_one_temperature() -> None:
     y, p = overconfident(20_000, 4, 2.0)
     found = fit_scaling("temperature", y, p, "multiclass")
-    assert found.slope == (pytest.approx(1 / 2, abs=0.02),)
+    assert found.slope == pytest.approx((1 / 2,), abs=0.02)
     after = found.apply(p, "multiclass")
     np.testing.assert_allclose(after.sum(axis=1), 1, atol=1e-6)
     assert (after.argmax(axis=1) == p.argmax(axis=1)).all()

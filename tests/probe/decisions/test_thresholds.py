@@ -28,7 +28,8 @@ P = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
 )
 def test_a_rule_chooses_the_best_cut(text: str, threshold: float, sensitivity: float, specificity: float) -> None:
     found = choose(ThresholdRule.parse(text), Y, P)
-    assert found == Threshold(pytest.approx(threshold), sensitivity, specificity)
+    assert found.value == pytest.approx(threshold)
+    assert found == Threshold(found.value, sensitivity, specificity)
     assert Threshold.of(found.facts()) == found
 
 
@@ -85,7 +86,7 @@ def test_no_other_threshold_does_better_out_of_fold(cases: list[tuple[bool, floa
     def rates(t: float) -> tuple[float, float]:
         return float((p[y == 1] >= t).mean()), float((p[y == 0] < t).mean())
 
-    assert rates(found.value) == (pytest.approx(found.sensitivity), pytest.approx(found.specificity))
+    assert rates(found.value) == pytest.approx((found.sensitivity, found.specificity))
 
     def worth(sensitivity: float, specificity: float) -> float:
         if rule.kind == "youden":

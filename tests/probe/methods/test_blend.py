@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mt.probe.methods.linear import LinearProbe, Scaling
 from mt.probe.protocols import PROTOCOLS, Fitted, Fitting
 from mt.probe.run import fit_probe, fit_probes
 from mt.types import LabelledRows
+from tests.probe.brief import changed
 
 PROTOCOL = PROTOCOLS["blend"]
 
@@ -27,8 +29,8 @@ def data(n: int = 60, *, dim: int = 12, n_classes: int = 3, seed: int = 0) -> tu
     return (means[y] * rng.gamma(2.0, size=(n, dim))).astype(np.float32), y
 
 
-def fitted(X: np.ndarray, y: np.ndarray, task: str = "multiclass", n_classes: int = 3, **changes: object) -> Fitted:
-    protocol = replace(PROTOCOL, method=replace(PROTOCOL.method, **changes))  # type: ignore[type-var]
+def fitted(X: np.ndarray, y: np.ndarray, task: str = "multiclass", n_classes: int = 3, **settings: Any) -> Fitted:
+    protocol = changed(PROTOCOL.name, **settings)
     return fit_probe(LabelledRows(X, y), Fitting(protocol).on(task, n_classes), seed=0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from mt.probe.protocols import PROTOCOLS, Fitting
 from mt.probe.run import fit_probe
 from mt.probe.scores.metrics import score
 from mt.types import LabelledRows
-from tests.probe.brief import brief
+from tests.noting import noted
+from tests.probe.brief import brief, changed, method_of
 
 
 def data(n: int = 70, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -37,22 +39,23 @@ def trained_by_torch(method: Head, rate: float, decay: float, X: np.ndarray, y: 
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     more = {"momentum": method.momentum} if method.optimizer == "sgd" else {}
     optimizer = kinds[method.optimizer](layer.parameters(), lr=rate, weight_decay=decay, **more)
-    assert method.epochs
+    epochs = method.epochs
+    assert epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda e: (1 + math.cos(math.pi * e / method.epochs)) / 2 if method.cosine else 1.0
+        optimizer, lambda e: (1 + math.cos(math.pi * e / epochs)) / 2 if method.cosine else 1.0
     )
     features, classes = torch.from_numpy(X), torch.from_numpy(y)
-    for _ in range(method.epochs):
-        for rows in torch.from_numpy(rng.permutation(len(X))).split(method.batch):
+    for _ in range(epochs):
+        for rows in torch.split(torch.from_numpy(rng.permutation(len(X))), method.batch):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(layer(features[rows]), classes[rows]).backward()
+            torch.autograd.backward(torch.nn.functional.cross_entropy(layer(features[rows]), classes[rows]))
             optimizer.step()
         schedule.step()
     return torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach().numpy()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_steps_are_those_of_torch_with_all_settings_side_by_side(optimizer: str) -> None:
+def test_steps_are_those_of_torch_with_all_settings_side_by_side(optimizer: Literal["adam", "adamw", "sgd"]) -> None:
     X, y = data()
     method = Head(optimizer, (1e-1, 1e-2), 16, epochs=6, weight_decays=(0.0, 0.1), momentum=0.9, cosine=True)
     settings = [(rate, decay) for rate in method.learning_rates for decay in method.weight_decays]
@@ -97,11 +100,11 @@ def test_each_setting_keeps_its_best_epoch_until_its_patience_is_over() -> None:
     assert going == [True, True, True, True, False]
 
 
-def training_of(protocol: str, **method: object) -> _Training:
-    recipe = PROTOCOLS[protocol]
-    recipe = replace(recipe, method=replace(recipe.method, **method))
-    settings = list(itertools.product(recipe.method.learning_rates, recipe.method.weight_decays))
-    return _Training(recipe.method, settings, np.arange(3), Fitting(recipe).on("multiclass", 3), seed=0)
+def training_of(protocol: str, **settings: Any) -> _Training:
+    recipe = changed(protocol, **settings)
+    method = method_of(recipe, Head)
+    grid = list(itertools.product(method.learning_rates, method.weight_decays))
+    return _Training(method, grid, np.arange(3), Fitting(recipe).on("multiclass", 3), seed=0)
 
 
 def test_of_equally_good_settings_the_one_that_was_so_good_first_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +113,8 @@ def test_of_equally_good_settings_the_one_that_was_so_good_first_is_kept(monkeyp
     epochs = np.array([[0, 7, 3, 3]])
     weights = np.zeros((1, 4, 3, 7))
     monkeypatch.setattr(_Training, "run", lambda *_: (weights, scores, epochs))
-    method = replace(PROTOCOLS["thunder"].method, learning_rates=(4.0, 3.0, 2.0, 1.0), weight_decays=(0.0,))
-    fitting = Fitting(replace(PROTOCOLS["thunder"], method=method)).on("multiclass", 3)
+    recipe = changed("thunder", learning_rates=(4.0, 3.0, 2.0, 1.0), weight_decays=(0.0,))
+    fitting = Fitting(recipe).on("multiclass", 3)
     assert fit_probe(LabelledRows(X, y), fitting, seed=0).settings["learning_rate"] == 2.0
 
 
@@ -124,9 +127,8 @@ def test_dino_starts_from_small_normal_weights_without_bias() -> None:
 
 def test_steps_are_at_most_those_that_were_published(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data(100)
-    steps = []
-    original = _Optimizer.step
-    monkeypatch.setattr(_Optimizer, "step", lambda *args: steps.append(1) or original(*args))
+    steps: list[int] = []
+    monkeypatch.setattr(_Optimizer, "step", noted(_Optimizer.step, lambda *_: steps.append(1)))
     training_of("eva", batch=32, steps=11, runs=1).run(X, y, None)
     assert len(steps) == 8  # two whole epochs of four
 
@@ -172,8 +174,6 @@ def test_without_rows_to_hold_out_the_last_epoch_is_kept_and_flagged() -> None:
 @pytest.mark.parametrize("name", ["eva", "thunder", "dino-linear"])
 def test_a_head_learns(name: str) -> None:
     X, y = data(300)
-    protocol = PROTOCOLS[name]
-    method = replace(protocol.method, learning_rates=(0.02,), epochs=30)
-    fitting = Fitting(replace(protocol, method=method)).on("multiclass", 3)
+    fitting = Fitting(changed(name, learning_rates=(0.02,), epochs=30)).on("multiclass", 3)
     p = fit_probe(LabelledRows(X, y), fitting, seed=0).probe.probabilities(X)
     assert score("accuracy", y, p) > 0.7

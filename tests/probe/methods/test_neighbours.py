@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mt.probe.method_settings import Neighbours
 from mt.probe.methods import neighbours
 from mt.probe.methods.linear import Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
 from mt.probe.protocols import PROTOCOLS, Fitting
 from mt.probe.run import fit_probe
 from mt.types import LabelledRows
+from tests.probe.brief import method_of
 
 
 def data(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +53,7 @@ def test_binary_returns_the_share_of_class_one() -> None:
     X, y = data()
     p = probe_on(X, (y > 0).astype(np.int64), 5, "majority", "binary").probabilities(X)
     assert p.shape == (60,)
-    assert set(np.unique(p)) <= set(np.float32([0, 0.2, 0.4, 0.6, 0.8, 1.0]))
+    assert set(np.unique(p)) <= set(np.array([0, 0.2, 0.4, 0.6, 0.8, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("name", ["dino-knn", "thunder-knn"])
@@ -59,7 +61,7 @@ def test_k_is_chosen_out_of_fold_and_cut_to_the_rows_there_are(name: str) -> Non
     X, y = data()
     fitted = fit_probe(LabelledRows(X, y), Fitting(PROTOCOLS[name]).on("multiclass", 3), seed=0)
     scores = fitted.selection["scores"]
-    ks = PROTOCOLS[name].method.ks
+    ks = method_of(PROTOCOLS[name], Neighbours).ks
     by_fold = np.array(fitted.selection["folds"])
     assert by_fold.shape == (5, len(ks))
     if PROTOCOLS[name].selection_metric == "accuracy":  # folds of 12 rows each: their mean is what chose

@@ -92,11 +92,11 @@ def test_held_out_labels_change_no_held_out_prediction() -> None:
     fold = one.folded.fold[0]
     other = one.folded.y.copy()
     other[fold == 0] = 1 - other[fold == 0]
-    found = [
+    own, others = (
         propagation._out_of_fold(replace(one.folded, y=labels), graph, np.arange(40))[0, fold == 0]
         for labels in (one.folded.y, other)
-    ]
-    np.testing.assert_allclose(*found, atol=1e-5)
+    )
+    np.testing.assert_allclose(own, others, atol=1e-5)
 
 
 def test_weight_zero_is_the_logistic_regression() -> None:

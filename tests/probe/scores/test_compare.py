@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -15,7 +17,7 @@ N_SIMULATIONS = 500
 
 def _squared(errors: np.ndarray) -> np.ndarray:
     """Predictions whose Brier score, for labels 0, is the mean of `errors`: any distribution of scores can be had."""
-    return np.sqrt(np.maximum(0, errors + 20))
+    return np.asarray(np.sqrt(np.maximum(0, errors + 20)))
 
 
 def _method(
@@ -24,7 +26,7 @@ def _method(
     """One method's squared errors, mean 20: normal effects of cases (half of them the group's), draws, and both."""
 
     def effect() -> np.ndarray:
-        return (rng.normal(size=groups.max() + 1)[groups] + rng.normal(size=len(groups))) / np.sqrt(2)
+        return np.asarray((rng.normal(size=groups.max() + 1)[groups] + rng.normal(size=len(groups))) / np.sqrt(2))
 
     shared = cases * effect()
     return [_squared(shared + draws * rng.normal() + together * effect()) for _ in range(n_draws)]
@@ -48,7 +50,7 @@ def test_95_percent_intervals_cover_and_5_percent_tests_reject_as_often_as_they_
     labels = np.zeros(len(groups), dtype=int)
     covered = rejected = 0
     for seed in range(N_SIMULATIONS):
-        effects = {"n_draws": n_draws, "cases": cases, "draws": draws, "together": together}
+        effects: dict[str, Any] = {"n_draws": n_draws, "cases": cases, "draws": draws, "together": together}
         a, b = (_method(rng, groups, **effects) for _ in range(2))
         found = compare("brier", labels, a, b, groups=groups if size > 1 else None, n_resamples=300, seed=seed)
         covered += found.low <= 0 <= found.high
@@ -60,7 +62,7 @@ def test_95_percent_intervals_cover_and_5_percent_tests_reject_as_often_as_they_
 
 def _noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
     """What a draw adds to the scores of cases, half of it a group's."""
-    return 0.4 * rng.normal(size=groups.max() + 1)[groups] + 0.4 * rng.normal(size=len(groups))
+    return np.asarray(0.4 * rng.normal(size=groups.max() + 1)[groups] + 0.4 * rng.normal(size=len(groups)))
 
 
 def test_differences_of_auc_on_clustered_cases_cover_the_truth_and_reject_as_often_as_they_say() -> None:
@@ -70,8 +72,8 @@ def test_differences_of_auc_on_clustered_cases_cover_the_truth_and_reject_as_oft
     for seed in range(n_simulations):
         y = (rng.random(300) < np.clip(0.4 + 0.2 * rng.normal(size=60), 0.05, 0.95)[groups]).astype(int)
         shared = y + rng.normal(size=60)[groups] + rng.normal(size=300)
-        a, b = (shared + 0.5 * rng.normal(size=60)[groups] for _ in range(2))
-        a, b = ([mean + _noise(rng, groups) for _ in range(3)] for mean in (a, b))
+        means = [shared + 0.5 * rng.normal(size=60)[groups] for _ in range(2)]
+        a, b = ([mean + _noise(rng, groups) for _ in range(3)] for mean in means)
         found = compare("roc_auc", y, a, b, groups=groups, n_resamples=300, seed=seed)
         covered += found.low <= 0 <= found.high
         rejected += found.p <= 0.05
@@ -92,7 +94,8 @@ def _scores(seed: int = 0, n: int = 400, n_draws: int = 3) -> tuple[np.ndarray, 
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, n)
     base = rng.normal(size=n) + y
-    return y, *([base + s * rng.normal(size=n) for _ in range(n_draws)] for s in (0.3, 1.0))
+    near, far = ([base + s * rng.normal(size=n) for _ in range(n_draws)] for s in (0.3, 1.0))
+    return y, near, far
 
 
 def test_the_estimand_is_the_mean_difference_over_draws() -> None:

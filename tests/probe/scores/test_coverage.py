@@ -8,6 +8,7 @@ import pytest
 from benchmarks import coverage
 from benchmarks._expected import METRICS as EXPECTED
 from benchmarks._expected import Study, measure_expected
+from benchmarks._thresholds import NAMES as AT_THRESHOLD
 from mt.probe.scores.metrics import METRICS
 
 
@@ -40,7 +41,7 @@ def test_with_very_few_positives_intervals_still_cover(patients: int) -> None:
 @pytest.mark.parametrize("patients", [0, 50])
 def test_what_a_threshold_achieves_has_intervals_that_cover(patients: int) -> None:
     rows = list(coverage.measure_thresholds(coverage.Setting("binary", 120, 0.3, patients), repeats=100))
-    assert {row.metric.split(" ")[0] for row in rows} == set(coverage.AT_THRESHOLD)
+    assert {row.metric.split(" ")[0] for row in rows} == set(AT_THRESHOLD)
     for row in rows:
         assert row.coverage + 2 * row.error >= coverage.LEAST, row
         assert row.holds, row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from mt.errors import InputError
@@ -107,7 +108,7 @@ def test_resamples_depend_on_the_seed_and_not_on_the_number_of_threads(monkeypat
     def values(seed: int) -> list[float]:
         statistic = weighted("roc_auc", y, p, np.arange(3000))
         found = sample.replicate([statistic], y, np.arange(3000), n_resamples=100, seed=seed)[0]
-        return found[:, 0].tolist()
+        return [float(value) for value in found[:, 0]]
 
     monkeypatch.setattr(sample, "_CHUNK_NUMBERS", 20 * 3000)
     first = values(1)
@@ -309,7 +310,7 @@ def test_a_level_is_a_share(level: float) -> None:
         ("mean_auc", [0, 1], [0.1, 0.9]),
     ],
 )
-def test_predictions_of_another_task_are_refused(name: str, y: list[int], p: object) -> None:
+def test_predictions_of_another_task_are_refused(name: str, y: list[int], p: ArrayLike) -> None:
     with pytest.raises(InputError, match="is a metric of"):
         interval(name, y, p)
 

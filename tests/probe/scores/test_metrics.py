@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from numpy.typing import ArrayLike
 
 from mt.errors import InputError
 from mt.probe.scores import sum_metrics
@@ -192,13 +193,13 @@ def test_importing_the_metrics_imports_no_heavy_library() -> None:
         (["a", "b", "a"], "class numbers 0 to 1, found"),
     ],
 )
-def test_labels_that_are_no_class_numbers_are_refused(labels: list[object], message: str) -> None:
+def test_labels_that_are_no_class_numbers_are_refused(labels: ArrayLike, message: str) -> None:
     with pytest.raises(InputError, match=message):
         score("roc_auc", labels, [0.1, 0.5, 0.9])
 
 
 @pytest.mark.parametrize("labels", [[True, False, True], [1.0, 0.0, 1.0], np.array([1, 0, 1], dtype=np.int8)])
-def test_labels_of_any_number_type_are_accepted(labels: object) -> None:
+def test_labels_of_any_number_type_are_accepted(labels: ArrayLike) -> None:
     assert score("roc_auc", labels, [0.9, 0.1, 0.8]) == 1
 
 

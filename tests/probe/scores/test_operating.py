@@ -34,7 +34,7 @@ def test_every_number_is_that_of_the_two_by_two_table() -> None:
 
 def test_wilson_is_the_interval_of_a_rate() -> None:
     one = operating_point(Y, P, 0.5).measures["sensitivity"]
-    assert (one.low, one.high) == (pytest.approx(0.5981, abs=1e-4), pytest.approx(0.8581, abs=1e-4))
+    assert (one.low, one.high) == pytest.approx((0.5981, 0.8581), abs=1e-4)
 
 
 def test_a_case_at_the_threshold_is_called_positive() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mt.probe.scores import comparisons as comparing
 from mt.probe.scores import score_tables as kept
-from mt.probe.scores.comparisons import compare, holm
+from mt.probe.scores.comparisons import Comparison, compare, holm
 from mt.probe.scores.score_tables import comparisons, competing, marks, score_tables
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 
@@ -30,11 +32,18 @@ def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> Non
     assert [(pair.a, pair.b) for pair in comparisons([grid], store)] == [("m1", "m2")]
 
 
+def _question(pair: Comparison) -> tuple[str, float | None, str | None]:
+    """Return the metric, fraction and subgroup of a comparison of stored scores."""
+    assert pair.subject is not None
+    assert pair.budget is not None
+    return pair.subject.metric, pair.budget.fraction, pair.subject.subgroup
+
+
 def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "RESAMPLES", 200)
-    sex = {"columns": {"sex": ["F", "M"] * 40}}
+    sex: dict[str, Any] = {"columns": {"sex": ["F", "M"] * 40}}
     for model, signal in (("m1", 0.7), ("m2", 0.2), ("m3", 0.4)):
         write_features(tmp_path, model=model, signal=signal)
         write_features(tmp_path, model=model, split="test", n=80, signal=signal, **sex)
@@ -43,8 +52,8 @@ def test_the_family_of_holm_holds_every_subgroup_of_a_dataset_budget_and_metric(
     assert len(found) == 2 * 2 * 2 * 3
     for metric in ("roc_auc", "brier"):
         for fraction in (0.2, 0.5):
-            family = [pair for pair in found if (pair.subject.metric, pair.budget.fraction) == (metric, fraction)]
-            assert {pair.subject.subgroup for pair in family} == {"F", "M"}
+            family = [pair for pair in found if _question(pair)[:2] == (metric, fraction)]
+            assert {_question(pair)[2] for pair in family} == {"F", "M"}
             np.testing.assert_allclose([pair.p_holm for pair in family], holm([pair.p for pair in family]))
 
 
@@ -72,7 +81,7 @@ def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monke
 
     monkeypatch.setattr(kept, "replicate_scores", refuse)
     assert (comparisons([table], store), marks(table, budget, store)) == before
-    monkeypatch.setattr(kept.comparing, "REVISION", kept.comparing.REVISION + 1)
+    monkeypatch.setattr(comparing, "REVISION", comparing.REVISION + 1)
     for ask in (lambda: comparisons([table], store), lambda: marks(table, budget, store)):
         with pytest.raises(AssertionError, match="computed again"):
             ask()

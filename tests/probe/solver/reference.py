@@ -9,7 +9,9 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 
-def objective(coef: np.ndarray, intercept: np.ndarray, X: np.ndarray, y: np.ndarray, C: float, weight=1.0) -> float:
+def objective(
+    coef: np.ndarray, intercept: np.ndarray, X: np.ndarray, y: np.ndarray, C: float, weight: np.ndarray | float = 1.0
+) -> float:
     """scikit-learn's objective; one output is a binary problem."""
     logits = np.asarray(X, dtype=np.float64) @ coef.T + intercept
     if logits.shape[1] == 1:
@@ -19,24 +21,24 @@ def objective(coef: np.ndarray, intercept: np.ndarray, X: np.ndarray, y: np.ndar
     return float(C * (weight * losses).sum() + 0.5 * (coef**2).sum())
 
 
-def optimum(X: np.ndarray, y: np.ndarray, C: float, *, classes: int = 2, weight=1.0) -> float:
+def optimum(X: np.ndarray, y: np.ndarray, C: float, *, classes: int = 2, weight: np.ndarray | float = 1.0) -> float:
     """Return the least objective: a binary problem for two classes, else multinomial."""
     X = np.asarray(X, dtype=np.float64)
     left, singular, _ = np.linalg.svd(X - X.mean(0), full_matrices=False)
     design = np.column_stack([left * singular, np.ones(len(X))])
     outputs = 1 if classes == 2 else classes
-    weight = np.broadcast_to(weight, len(y)).astype(np.float64)
+    weights = np.broadcast_to(weight, len(y)).astype(np.float64)
     solution = np.zeros((outputs, design.shape[1]))
-    value = objective(solution[:, :-1], solution[:, -1], design[:, :-1], y, C, weight)
+    value = objective(solution[:, :-1], solution[:, -1], design[:, :-1], y, C, weights)
     for _ in range(300):
-        gradient, hessian = _derivatives(solution, design, y, C, weight)
+        gradient, hessian = _derivatives(solution, design, y, C, weights)
         size = 1 / np.sqrt(np.diag(hessian))
         scaled = hessian * size[:, None] * size
         step = -size * np.linalg.lstsq(scaled, size * gradient, rcond=1e-15)[0]
         decrement, length = -gradient @ step, 1.0
         while length > 1e-12:
             trial = solution + length * step.reshape(solution.shape)
-            reached = objective(trial[:, :-1], trial[:, -1], design[:, :-1], y, C, weight)
+            reached = objective(trial[:, :-1], trial[:, -1], design[:, :-1], y, C, weights)
             if reached <= value - 1e-4 * length * decrement:
                 break
             length /= 2
@@ -46,7 +48,9 @@ def optimum(X: np.ndarray, y: np.ndarray, C: float, *, classes: int = 2, weight=
     return value
 
 
-def _derivatives(solution, design, y, C, weight):
+def _derivatives(
+    solution: np.ndarray, design: np.ndarray, y: np.ndarray, C: float, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the gradient and the Hessian, flat; the softmax's free constant of the intercepts is held by a unit."""
     outputs, columns = solution.shape
     penalised = np.ones((outputs, columns))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,32 +13,35 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from mt.probe.solver.api import fit_logistic
+from mt.probe.solver.request import ClassWeight
 from tests.probe.solver.reference import objective, optimum
 
 CS = (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e3, 1e4, 1e5)
 ALLOWED = np.where(np.array(CS) <= 1e3, 1e-5, 1e-4)
 
 
-def power_law(n, d, rng, exponent=1.0):
+def power_law(n: int, d: int, rng: np.random.Generator, exponent: float = 1.0) -> np.ndarray:
     """Rotated features with eigenvalues falling as a power law, and a mean offset."""
     spectrum = np.arange(1, d + 1.0) ** (-exponent / 2)
     rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    return (rng.standard_normal((n, d)) * spectrum * np.sqrt(d / (spectrum**2).sum())) @ rotation + rng.normal(0, 1, d)
+    scaled = rng.standard_normal((n, d)) * spectrum * np.sqrt(d / (spectrum**2).sum())
+    return np.asarray(scaled @ rotation + rng.normal(0, 1, d))
 
 
-def badly_scaled(n, d, rng):
+def badly_scaled(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_normal((n, d)) * np.logspace(-4, 4, d)
 
 
-def rotated(n, d, rng):
-    return (rng.standard_normal((n, d)) * np.logspace(-3, 3, d)) @ np.linalg.qr(rng.standard_normal((d, d)))[0]
+def rotated(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
+    scaled = rng.standard_normal((n, d)) * np.logspace(-3, 3, d)
+    return np.asarray(scaled @ np.linalg.qr(rng.standard_normal((d, d)))[0])
 
 
-def far_from_zero(n, d, rng):
+def far_from_zero(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     return power_law(n, d, rng) + 100
 
 
-def constant_and_duplicated(n, d, rng):
+def constant_and_duplicated(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     X = power_law(n, d, rng)
     X[:, 1], X[:, 2] = 7, X[:, 0]
     X[n // 2 :] = X[: n - n // 2]
@@ -46,19 +51,19 @@ def constant_and_duplicated(n, d, rng):
 FEATURES = (power_law, badly_scaled, rotated, far_from_zero, constant_and_duplicated)
 
 
-def labels(X, classes, rng, *, noise):
+def labels(X: np.ndarray, classes: int, rng: np.random.Generator, *, noise: float) -> np.ndarray:
     """Class numbers that a linear rule on the standardised features gives, with Gumbel noise or separable."""
     deviation = X.std(0)
     standard = (X - X.mean(0)) / np.where(deviation > 0, deviation, 1)
     logits = standard @ rng.standard_normal((X.shape[1], classes))
     logits *= 2 / logits.std()
-    return (logits + noise * rng.gumbel(size=logits.shape)).argmax(1)
+    return np.asarray((logits + noise * rng.gumbel(size=logits.shape)).argmax(1))
 
 
 @pytest.mark.parametrize("noise", [1, 0], ids=["overlapping", "separable"])
 @pytest.mark.parametrize("shape", [(200, 30), (40, 90)], ids=["n>dim", "dim>n"])
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.__name__)
-def test_binary_reaches_the_optimum(features, shape, noise):
+def test_binary_reaches_the_optimum(features: Callable[..., np.ndarray], shape: tuple[int, int], noise: float) -> None:
     rng = np.random.default_rng(7)
     X = features(*shape, rng).astype(np.float32)
     y = labels(X.astype(np.float64), 2, rng, noise=noise)
@@ -72,7 +77,9 @@ def test_binary_reaches_the_optimum(features, shape, noise):
 @pytest.mark.parametrize("noise", [1, 0], ids=["overlapping", "separable"])
 @pytest.mark.parametrize("shape", [(90, 12), (25, 40)], ids=["n>dim", "dim>n"])
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.__name__)
-def test_multinomial_reaches_the_optimum(features, shape, noise):
+def test_multinomial_reaches_the_optimum(
+    features: Callable[..., np.ndarray], shape: tuple[int, int], noise: float
+) -> None:
     rng = np.random.default_rng(8)
     X = features(*shape, rng).astype(np.float32)
     y = labels(X.astype(np.float64), 4, rng, noise=noise)
@@ -85,7 +92,7 @@ def test_multinomial_reaches_the_optimum(features, shape, noise):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_rare_classes_reach_the_optimum(task):
+def test_rare_classes_reach_the_optimum(task: str) -> None:
     rng = np.random.default_rng(9)
     X = power_law(150, 20, rng)
     y = np.zeros(150, dtype=int)
@@ -105,7 +112,9 @@ def test_rare_classes_reach_the_optimum(task):
     noise=st.integers(0, 1),
     seed=st.integers(0, 10_000),
 )
-def test_any_shape_reaches_the_optimum(n, d, classes, exponent, C, noise, seed):
+def test_any_shape_reaches_the_optimum(
+    n: int, d: int, classes: int, exponent: float, C: float, noise: float, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     X = power_law(n, d, rng, exponent)
     y = labels(X, classes, rng, noise=noise)
@@ -118,7 +127,7 @@ def test_any_shape_reaches_the_optimum(n, d, classes, exponent, C, noise, seed):
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
 @pytest.mark.parametrize("classes", [2, 3, 30, 1000])
-def test_one_row_a_class(classes):
+def test_one_row_a_class(classes: int) -> None:
     rng = np.random.default_rng(classes)
     X, y = rng.standard_normal((classes, 6)), np.arange(classes)
     Cs = [1e-3, 1.0, 10.0]
@@ -131,7 +140,7 @@ def test_one_row_a_class(classes):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
-def test_probabilities_agree_with_scikit_learn(task):
+def test_probabilities_agree_with_scikit_learn(task: str) -> None:
     rng = np.random.default_rng(10)
     X = power_law(300, 15, rng).astype(np.float32)
     y = labels(X.astype(np.float64), 2 if task == "binary" else 4, rng, noise=1)
@@ -149,7 +158,7 @@ def test_probabilities_agree_with_scikit_learn(task):
         np.testing.assert_allclose(path.predict_proba(X, c), expected, atol=1e-3)
 
 
-def test_objective_is_scikit_learns_and_of_the_coefficients_returned():
+def test_objective_is_scikit_learns_and_of_the_coefficients_returned() -> None:
     rng = np.random.default_rng(11)
     X, weight = power_law(60, 8, rng), rng.random(60)
     y = labels(X, 3, rng, noise=1)
@@ -162,7 +171,7 @@ def test_objective_is_scikit_learns_and_of_the_coefficients_returned():
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 0.3, 1: 3.0}], ids=["none", "balanced", "mapping"])
-def test_weights_are_scikit_learns(task, class_weight):
+def test_weights_are_scikit_learns(task: str, class_weight: ClassWeight) -> None:
     rng = np.random.default_rng(12)
     X, weight = power_law(120, 6, rng), rng.integers(0, 3, 120).astype(float)
     y = labels(X, 2 if task == "binary" else 3, rng, noise=1)
@@ -178,7 +187,7 @@ def test_weights_are_scikit_learns(task, class_weight):
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
-def test_one_label_alone_and_among_others_agree():
+def test_one_label_alone_and_among_others_agree() -> None:
     rng = np.random.default_rng(13)
     X = power_law(100, 10, rng)
     Y = rng.integers(0, 2, (100, 5))
@@ -188,7 +197,7 @@ def test_one_label_alone_and_among_others_agree():
         np.testing.assert_allclose(together.coef[:, label], alone.coef[:, 0], atol=1e-3)
 
 
-def test_input_may_be_half_strided_mapped_or_integer(tmp_path):
+def test_input_may_be_half_strided_mapped_or_integer(tmp_path: Path) -> None:
     rng = np.random.default_rng(14)
     base = rng.integers(-8, 8, (90, 12)).astype(np.float32) / 4
     y = labels(base, 2, rng, noise=1)
@@ -207,7 +216,7 @@ def test_input_may_be_half_strided_mapped_or_integer(tmp_path):
         np.testing.assert_array_equal(fit_logistic(form, y, [1.0], task="binary").coef, expected, err_msg=name)
 
 
-def test_the_same_call_gives_the_same_bits():
+def test_the_same_call_gives_the_same_bits() -> None:
     rng = np.random.default_rng(15)
     X = power_law(120, 30, rng)
     y = labels(X, 3, rng, noise=1)
@@ -217,7 +226,7 @@ def test_the_same_call_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])
-def test_a_small_memory_budget_solves_the_same_problems_in_batches(task):
+def test_a_small_memory_budget_solves_the_same_problems_in_batches(task: str) -> None:
     rng = np.random.default_rng(16)
     X = power_law(120, 10, rng)
     y = rng.integers(0, 2, (120, 3)) if task == "multilabel" else labels(X, 3, rng, noise=1)
@@ -229,7 +238,7 @@ def test_a_small_memory_budget_solves_the_same_problems_in_batches(task):
         np.testing.assert_allclose(batched.predict_proba(X, c), whole.predict_proba(X, c), atol=1e-3)
 
 
-def test_declared_classes_without_rows_have_probability_zero():
+def test_declared_classes_without_rows_have_probability_zero() -> None:
     rng = np.random.default_rng(17)
     X = power_law(50, 5, rng)
     y = np.where(labels(X, 2, rng, noise=1) == 1, 3, 1)
@@ -241,14 +250,14 @@ def test_declared_classes_without_rows_have_probability_zero():
     assert np.isfinite(path.coef).all()
 
 
-def test_features_without_information_predict_the_base_rate():
+def test_features_without_information_predict_the_base_rate() -> None:
     y = np.array([0] * 30 + [1] * 10)
     path = fit_logistic(np.full((40, 3), 2.5), y, [1.0], task="binary")
     np.testing.assert_allclose(path.predict_proba(np.ones((2, 3)), 0), 0.25, atol=1e-6)
     assert not path.coef.any()
 
 
-def test_an_unconverged_fit_warns_with_the_numbers():
+def test_an_unconverged_fit_warns_with_the_numbers() -> None:
     from sklearn.exceptions import ConvergenceWarning
 
     rng = np.random.default_rng(18)

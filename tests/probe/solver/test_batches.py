@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,34 +16,31 @@ from mt.probe.run import fit_probe, fit_probes
 from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
 from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.rounds import begin
 from mt.types import LabelledRows
+from tests.noting import noted
 from tests.probe.features import probed, store_of, write_pair
 
 CS = np.logspace(-3, 3, 7)
 
 
 @pytest.fixture
-def begun(monkeypatch):
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many draws each call of the solver's first round got."""
-    begin, sizes = api.begin, []
-
-    def watched(each, starts, **options):
-        sizes.append(len(each))
-        return begin(each, starts, **options)
-
-    monkeypatch.setattr(api, "begin", watched)
+    sizes: list[int] = []
+    monkeypatch.setattr(api, "begin", noted(begin, lambda each, *_, **__: sizes.append(len(each))))
     return sizes
 
 
 @pytest.fixture
-def two_threads():
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
-def draw(seed, *, n=60, dim=90, task="binary"):
+def draw(seed: int, *, n: int = 60, dim: int = 90, task: str = "binary") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     X = (rng.standard_normal((n, dim)) * np.logspace(0, -2, dim) + 1).astype(np.float32)
     score = (X - 1) @ rng.standard_normal((dim, 3)) + rng.gumbel(size=(n, 3))
@@ -49,14 +48,14 @@ def draw(seed, *, n=60, dim=90, task="binary"):
     return X, y.astype(int), rng.integers(0, 3, n)
 
 
-def same_path(one, other):
+def same_path(one: Any, other: Any) -> None:
     for name in ("coef", "intercept", "objective", "gap", "n_iter", "converged"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("dim", [8, 90])
-def test_draws_solved_together_get_their_own_numbers(begun, task, dim):
+def test_draws_solved_together_get_their_own_numbers(begun: list[int], task: str, dim: int) -> None:
     draws = [draw(seed, dim=dim, task=task) for seed in range(4)]
     requests, folds = [LogisticRequest(X, y, CS, task=task) for X, y, _ in draws], [fold for _, _, fold in draws]
     together = solve_folds(requests, folds)
@@ -72,7 +71,7 @@ def test_draws_solved_together_get_their_own_numbers(begun, task, dim):
         same_path(path, solve_paths([request])[0])
 
 
-def test_draws_of_other_shapes_are_solved_apart(begun):
+def test_draws_of_other_shapes_are_solved_apart(begun: list[int]) -> None:
     draws = [draw(0), draw(1), draw(2, n=50), draw(3, task="multiclass")]
     tasks = ["binary", "binary", "binary", "multiclass"]
     requests = [LogisticRequest(X, y, CS, task=task) for (X, y, _), task in zip(draws, tasks, strict=True)]
@@ -82,7 +81,7 @@ def test_draws_of_other_shapes_are_solved_apart(begun):
         same_path(path, solve_paths([request])[0])
 
 
-def test_memory_decides_how_many_draws_are_solved_at_once(begun, monkeypatch):
+def test_memory_decides_how_many_draws_are_solved_at_once(begun: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     a_draw = len(CS) * 4 * (api.LOGIT_COPIES * 60 + api.WEIGHT_COPIES * 60)
     draws = [draw(seed) for seed in range(4)]
     solve_paths([LogisticRequest(X, y, CS, task="binary", memory=2 * a_draw) for X, y, _ in draws])
@@ -93,7 +92,7 @@ def test_memory_decides_how_many_draws_are_solved_at_once(begun, monkeypatch):
     assert begun == [3, 1]
 
 
-def test_refits_on_one_basis_are_those_of_each_alone(begun):
+def test_refits_on_one_basis_are_those_of_each_alone(begun: list[int]) -> None:
     """At C = 1e5 iterations continue after the first round, in a basis that is then rotated."""
     X, y, fold = draw(0, n=400, dim=20)
     request = LogisticRequest(X, y, CS, task="binary")
@@ -105,7 +104,9 @@ def test_refits_on_one_basis_are_those_of_each_alone(begun):
 
 
 @pytest.mark.parametrize(("classes", "together"), [(10, 2), (40, 2), (90, 1)])
-def test_many_coefficients_get_their_own_numbers_too(begun, two_threads, classes, together):
+def test_many_coefficients_get_their_own_numbers_too(
+    begun: list[int], two_threads: None, classes: int, together: int
+) -> None:
     """Beyond 32,768 numbers torch adds up those of a single problem on several threads."""
     dim, n = 400, 300
     draws = []
@@ -122,7 +123,7 @@ def test_many_coefficients_get_their_own_numbers_too(begun, two_threads, classes
 
 
 @pytest.mark.parametrize("name", ["default", "clip", "ssl-transfer"])
-def test_probes_of_several_draws_are_those_of_each_alone(name):
+def test_probes_of_several_draws_are_those_of_each_alone(name: str) -> None:
     draws = [(LabelledRows(X, y), seed) for seed, (X, y, _) in enumerate(map(draw, range(3)))]
     X = draw(5, n=6)[0]
     draws.append((LabelledRows(X[:3], np.array([0, 1, 1])), 3))  # too few for folds: C is fixed
@@ -134,7 +135,7 @@ def test_probes_of_several_draws_are_those_of_each_alone(name):
         np.testing.assert_array_equal(fitted.probe.probabilities(X), alone.probe.probabilities(X))
 
 
-def test_a_run_fits_small_draws_together(tmp_path: Path, begun, monkeypatch):
+def test_a_run_fits_small_draws_together(tmp_path: Path, begun: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path)
     together = probed(tmp_path, fractions=[0.5], seeds=3, scores=tmp_path / "together")
     assert set(begun) == {3}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from mt.probe.solver.api import fit_logistic, solve_folds, solve_refits
-from mt.probe.solver.fits import probabilities
-from mt.probe.solver.request import LogisticRequest
+from mt.probe.solver.fits import FoldedPath, LogisticPath, probabilities
+from mt.probe.solver.request import ClassWeight, LogisticRequest
 
 CS = [1e-3, 0.1, 10.0]
 RNG = np.random.default_rng(0)
@@ -16,25 +19,25 @@ X = (RNG.standard_normal((150, 12)) * np.logspace(0, -1, 12)).astype(np.float32)
 FOLD = np.arange(150) % 5
 
 
-def folded_path(X, y, fold, Cs=CS, **options):
+def folded_path(X: np.ndarray, y: np.ndarray, fold: np.ndarray, Cs: Sequence[float] = CS, **options: Any) -> FoldedPath:
     return solve_folds([LogisticRequest(X, y, Cs, **options)], [fold])[0]
 
 
-def refit(folded, X, y, C, task):
+def refit(folded: FoldedPath, X: np.ndarray, y: np.ndarray, C: float, task: str) -> LogisticPath:
     return solve_refits([LogisticRequest(X, y, [C], task=task)], [folded])[0]
 
 
-def labels(task):
+def labels(task: str) -> np.ndarray:
     rng = np.random.default_rng(1)
     logits = (X - 1) @ rng.standard_normal((12, 3)) * 2 + rng.gumbel(size=(150, 3))
     if task == "multilabel":
         return (logits > 0).astype(np.int8)
-    return logits.argmax(1) % (2 if task == "binary" else 3)
+    return np.asarray(logits.argmax(1) % (2 if task == "binary" else 3))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_each_fold_is_fitted_on_its_own_rows(task, class_weight):
+def test_each_fold_is_fitted_on_its_own_rows(task: str, class_weight: ClassWeight) -> None:
     y, weight = labels(task), np.random.default_rng(2).random(150)
     folded = folded_path(X, y, FOLD, task=task, sample_weight=weight, class_weight=class_weight)
     outputs = {"binary": 1, "multiclass": 3, "multilabel": 3}[task]
@@ -52,7 +55,7 @@ def test_each_fold_is_fitted_on_its_own_rows(task, class_weight):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_the_refit_is_fit_logistic(task):
+def test_the_refit_is_fit_logistic(task: str) -> None:
     y = labels(task)
     folded, alone = folded_path(X, y, FOLD, task=task), fit_logistic(X, y, CS, task=task)
     for c, C in enumerate(CS):
@@ -63,7 +66,7 @@ def test_the_refit_is_fit_logistic(task):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_a_fold_does_not_see_the_labels_it_predicts(task):
+def test_a_fold_does_not_see_the_labels_it_predicts(task: str) -> None:
     y = labels(task)
     before = folded_path(X, y, FOLD, task=task).oof
     permuted = y.copy()
@@ -75,7 +78,7 @@ def test_a_fold_does_not_see_the_labels_it_predicts(task):
     assert np.abs(after[:, FOLD != 2] - before[:, FOLD != 2]).max() > 1e-2
 
 
-def test_folds_may_be_wider_than_their_rows():
+def test_folds_may_be_wider_than_their_rows() -> None:
     rng = np.random.default_rng(3)
     wide = rng.standard_normal((30, 80))
     y, fold = np.arange(30) % 2, np.arange(30) // 2 % 3
@@ -84,7 +87,7 @@ def test_folds_may_be_wider_than_their_rows():
     np.testing.assert_allclose(folded.oof[0, fold == 1], alone.decision_function(wide[fold == 1], 0), atol=5e-3)
 
 
-def test_a_label_with_one_class_in_a_folds_rows_predicts_its_smoothed_base_rate():
+def test_a_label_with_one_class_in_a_folds_rows_predicts_its_smoothed_base_rate() -> None:
     y = np.column_stack([labels("binary"), np.zeros(150, dtype=int), np.zeros(150, dtype=int)])
     y[FOLD == 1, 1] = 1
     folded = folded_path(X, y, FOLD, task="multilabel")
@@ -95,7 +98,7 @@ def test_a_label_with_one_class_in_a_folds_rows_predicts_its_smoothed_base_rate(
     assert refit(folded, X, y, CS[2], "multilabel").converged.all()
 
 
-def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
+def test_a_class_missing_from_a_folds_rows_has_probability_zero_there() -> None:
     y = labels("multiclass")
     y[:2] = 4
     fold = FOLD.copy()
@@ -107,7 +110,7 @@ def test_a_class_missing_from_a_folds_rows_has_probability_zero_there():
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
 
 
-def test_a_small_memory_budget_solves_the_same_folds():
+def test_a_small_memory_budget_solves_the_same_folds() -> None:
     y = labels("multiclass")
     whole = folded_path(X, y, FOLD, task="multiclass").oof
     batched = folded_path(X, y, FOLD, task="multiclass", memory=1).oof

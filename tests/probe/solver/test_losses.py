@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def softmax(weights: torch.Tensor) -> tuple[Loss, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", [sigmoid, softmax])
-def test_nothing_is_subnormal(kind):
+def test_nothing_is_subnormal(kind: Callable[[torch.Tensor], tuple[Loss, torch.Tensor]]) -> None:
     loss, logits = kind(torch.full((ROWS, 1), 1 / ROWS))
     tiny = torch.finfo(torch.float32).tiny
     for name in ("residual", "probabilities"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ X = np.random.default_rng(0).standard_normal((6, 3))
 Y = np.array([0, 1, 0, 1, 0, 1])
 
 
-def holed(value):
+def holed(value: float) -> np.ndarray:
     spoiled = X.copy()
     spoiled[4, 1] = value
     return spoiled
@@ -51,10 +53,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("folded", [False, True], ids=["whole", "folds"])
-def test_refuses(change, message, folded):
+def test_refuses(change: dict[str, Any], message: str, folded: bool) -> None:
     if folded and "column" in message and "one class" in message:
         pytest.skip("inside folds a constant label predicts its base rate")
-    options = {"X": X, "y": Y, "Cs": [1.0], "task": "binary"} | change
+    options: dict[str, Any] = {"X": X, "y": Y, "Cs": [1.0], "task": "binary"} | change
     with pytest.raises(FitError, match=message):
         solve_folds([LogisticRequest(**options)], [np.arange(6) % 2]) if folded else fit_logistic(**options)
 
@@ -67,12 +69,12 @@ def test_refuses(change, message, folded):
         ({"device": "warp"}, "No device 'warp' here"),
     ],
 )
-def test_refuses_unknown_names(change, message):
+def test_refuses_unknown_names(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_logistic(X, Y, [1.0], **({"task": "binary"} | change))
 
 
 @pytest.mark.parametrize("fold", [np.zeros(6, dtype=int), np.array([0, 2] * 3), np.arange(5), np.arange(6) / 2])
-def test_refuses_folds_that_are_none(fold):
+def test_refuses_folds_that_are_none(fold: np.ndarray) -> None:
     with pytest.raises(FitError, match=r"[Ff]old"):
         solve_folds([LogisticRequest(X, Y, [1.0], task="binary")], [fold])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from mt.probe.solver import lbfgs, rounds
 from mt.probe.solver.api import fit_logistic, solve_folds
 from mt.probe.solver.fits import Continuation
 from mt.probe.solver.request import LogisticRequest
+from tests.noting import noted
 
 CS = [1.0, 1e2, 1e4]
 
@@ -22,11 +25,11 @@ def rare_labels(n: int = 2_600, d: int = 600, positives: int = 60) -> tuple[np.n
     return X, (logits >= np.sort(logits)[-positives]).astype(int)
 
 
-def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
+def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = rare_labels()
     taken, go_on = [], rounds._continue_by_hessians
 
-    def watched(fit, some, *args, **options):
+    def watched(fit: Any, some: Any, *args: Any, **options: Any) -> None:
         taken.append(len(some))
         go_on(fit, some, *args, **options)
         assert (fit.gap[some] <= options["tol"]).all()
@@ -43,24 +46,21 @@ def test_problems_that_stay_hard_go_on_by_their_hessians(monkeypatch):
     assert found.n_iter.max() < 0.75 * by_diagonals.n_iter.max()
 
 
-def test_a_hessian_serves_its_path_for_as_long_as_it_does(monkeypatch):
+def test_a_hessian_serves_its_path_for_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = rare_labels()
     Cs = np.logspace(2, 4, 6)
-    late, hessians, go_on, hessian = [], [], rounds._continue_by_hessians, rounds._hessian
-
-    def watched(fit, some, *args, **options):
-        late.extend(some)
-        go_on(fit, some, *args, **options)
-
+    late: list[int] = []
+    hessians: list[int] = []
+    watched = noted(rounds._continue_by_hessians, lambda fit, some, *_, **__: late.extend(some))
     monkeypatch.setattr(rounds, "_continue_by_hessians", watched)
-    monkeypatch.setattr(rounds, "_hessian", lambda *a: hessians.append(1) or hessian(*a))
+    monkeypatch.setattr(rounds, "_hessian", noted(rounds._hessian, lambda *_: hessians.append(1)))
     monkeypatch.setattr(rounds, "BEFORE_HESSIANS", 1)
     assert fit_logistic(X, y, Cs, task="binary").converged.all()
     assert 0 < len(hessians) <= len(late) - 2
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, task):
+def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     rng = np.random.default_rng(3)
     X = rng.standard_normal((700, 40)).astype(np.float32)
     logits = X @ rng.standard_normal((40, 3)) + rng.gumbel(size=(700, 3))
@@ -68,7 +68,7 @@ def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, t
     fold = rng.integers(0, 5, 700)
     rows, split = [], lbfgs.RowBlock.split
 
-    def watched(batch):
+    def watched(batch: lbfgs.ScaledProblems) -> list[lbfgs.RowBlock]:
         blocks = split(batch)
         rows.append(sum(len(block.design) * len(block.problems) for block in blocks) / (700 * len(batch.start)))
         return blocks
@@ -84,7 +84,7 @@ def test_rows_that_a_fold_leaves_out_are_left_out_of_its_products(monkeypatch, t
     np.testing.assert_allclose(blocks, whole, rtol=0.01, atol=0.01 * np.abs(whole).max())
 
 
-def test_coupled_outputs_take_fewer_iterations_on_the_axes_of_their_hessian(monkeypatch):
+def test_coupled_outputs_take_fewer_iterations_on_the_axes_of_their_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     X = rng.standard_normal((1_500, 80)) / np.arange(1, 81) ** 0.5
     y = (X @ rng.standard_normal((80, 5)) + [3, 1, 0, 0, -1] + rng.gumbel(size=(1_500, 5))).argmax(1)
@@ -96,7 +96,7 @@ def test_coupled_outputs_take_fewer_iterations_on_the_axes_of_their_hessian(monk
 
 
 @pytest.mark.parametrize("negligible", [0.0, 1e-3])
-def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
+def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible: float) -> None:
     rng = np.random.default_rng(1)
     Z = torch.from_numpy(rng.standard_normal((500, 420)))
     weight = torch.from_numpy(np.where(np.arange(500) < 100, 0.5 + rng.random(500), 1e-9))
@@ -107,7 +107,7 @@ def test_a_hessian_leaves_out_what_weighs_next_to_nothing(negligible):
     np.testing.assert_array_equal(found, found.T)
 
 
-def test_a_path_goes_on_straight_in_log_C_and_one_step_at_most():
+def test_a_path_goes_on_straight_in_log_C_and_one_step_at_most() -> None:
     paths, otherwise = Continuation(), torch.tensor([[[7.0, 7.0]]])
 
     def towards(path: int, C: float) -> list[list[float]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from mt.probe.solver.fits import probabilities
 from mt.probe.solver.request import LogisticRequest
 from mt.probe.solver.row_source import StreamedRows, Traffic
 from mt.types import MISSING
+from tests.noting import noted
 
 CS = [1e-3, 0.1, 1.0, 100.0]
 ROWS, DIM, CLASSES = 700, 10, 3
@@ -21,12 +25,12 @@ TASKS = ["binary", "multiclass", "ordinal", "multilabel"]
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read about 60 rows at once, so that every pass has a dozen chunks, the last one shorter."""
     monkeypatch.setattr(streaming, "CHUNK_BYTES", 61 * DIM * 4)
 
 
-def features(*, spread=1.0, dtype="float16"):
+def features(*, spread: float = 1.0, dtype: str = "float16") -> np.ndarray:
     """Return rows with one constant column, two equal ones, and spreads from 1 to `spread`."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((ROWS, DIM)) @ rng.standard_normal((DIM, DIM)) / 3 + 3
@@ -34,18 +38,26 @@ def features(*, spread=1.0, dtype="float16"):
     return (X * np.geomspace(1, spread, DIM)).astype(dtype)
 
 
-def labels(task, X, *, noise=1.0):
+def labels(task: str, X: np.ndarray, *, noise: float = 1.0) -> np.ndarray:
     rng = np.random.default_rng(1)
     Z = (X - X.mean(0, dtype="f8")) / np.maximum(X.std(0, dtype="f8"), 1e-9)
     logits = Z @ rng.standard_normal((DIM, CLASSES)) + noise * rng.gumbel(size=(ROWS, CLASSES))
     if task == "multilabel":
         y = (logits > 1).astype(np.int8)
         y[rng.random(y.shape) < 0.1] = MISSING
-        return y
-    return np.where(logits[:, 0] > 0.5, 1, 0) if task == "binary" else logits.argmax(1)
+        return np.asarray(y)
+    return np.asarray(np.where(logits[:, 0] > 0.5, 1, 0) if task == "binary" else logits.argmax(1))
 
 
-def both(X, y, *, scaling="standardize", dtype="float32", Cs=CS, **options):
+def both(
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    scaling: str = "standardize",
+    dtype: str = "float32",
+    Cs: Sequence[float] = CS,
+    **options: Any,
+) -> list[LogisticRequest]:
     """Return the request on rows in memory and the same on rows that are read."""
     learnt = Scaling.learn(X, scaling)
     options |= {"dtype": dtype, "n_classes": None if options["task"] == "binary" else CLASSES}
@@ -64,7 +76,7 @@ def both(X, y, *, scaling="standardize", dtype="float32", Cs=CS, **options):
     ],
     ids=["plain", "balanced", "weights-in-double", "sample-weights"],
 )
-def test_folds_refit_and_paths_equal_those_in_memory(task, options):
+def test_folds_refit_and_paths_equal_those_in_memory(task: str, options: dict[str, Any]) -> None:
     X = features()
     y = labels(task, X)
     memory, streamed = both(X, y, task=task, **options)
@@ -89,7 +101,7 @@ def test_folds_refit_and_paths_equal_those_in_memory(task, options):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("scaling", ["none", "l2"])
 @pytest.mark.parametrize("spread", [1.0, 1e4])
-def test_features_that_are_not_standardised_keep_their_weak_directions(task, scaling, spread):
+def test_features_that_are_not_standardised_keep_their_weak_directions(task: str, scaling: str, spread: float) -> None:
     X = features(spread=spread, dtype="float32")
     y = labels(task, X, noise=0.3)
     Cs = [1e-2, 1.0, 1e3]
@@ -99,7 +111,7 @@ def test_features_that_are_not_standardised_keep_their_weak_directions(task, sca
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_separable_labels_at_large_C_reach_the_optimum(task):
+def test_separable_labels_at_large_C_reach_the_optimum(task: str) -> None:
     X = features(dtype="float32")
     y = labels(task, X, noise=0.0)
     memory, streamed = (solve_paths([one])[0] for one in both(X, y, task=task, Cs=[1.0, 1e3, 1e5]))
@@ -107,7 +119,7 @@ def test_separable_labels_at_large_C_reach_the_optimum(task):
     np.testing.assert_allclose(streamed.objective, memory.objective, rtol=2e-5)
 
 
-def test_rows_that_are_chosen_are_the_rows_of_the_fit():
+def test_rows_that_are_chosen_are_the_rows_of_the_fit() -> None:
     X = features()
     y, chosen = labels("multiclass", X), np.flatnonzero(np.random.default_rng(4).random(ROWS) < 0.4)
     source = StreamedRows(X, 1 << 20, Traffic())
@@ -117,13 +129,11 @@ def test_rows_that_are_chosen_are_the_rows_of_the_fit():
         np.testing.assert_allclose(path.objective, expected.objective, rtol=2e-5)
 
 
-def test_the_rows_are_held_in_chunks_and_every_pass_is_counted(monkeypatch):
+def test_the_rows_are_held_in_chunks_and_every_pass_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     X = features()
     rows = StreamedRows(X, 1 << 20, Traffic())
-    read = []
-    monkeypatch.setattr(
-        StreamedRows, "raw", lambda self, part, raw=StreamedRows.raw: read.append(part) or raw(self, part)
-    )
+    read: list[slice] = []
+    monkeypatch.setattr(StreamedRows, "raw", noted(StreamedRows.raw, lambda self, rows: read.append(rows)))
     [path] = solve_paths([LogisticRequest(rows, labels("binary", X), CS, task="binary")])
     *fitted, objective = read  # the objective is read at most 8 MiB at once
     assert max(part.stop - part.start for part in fitted) < ROWS / 2
@@ -134,7 +144,7 @@ def test_the_rows_are_held_in_chunks_and_every_pass_is_counted(monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_value_that_is_not_finite_is_refused_with_its_column(bad):
+def test_a_value_that_is_not_finite_is_refused_with_its_column(bad: float) -> None:
     X = features()
     X[ROWS - 1, 7] = bad
     request = LogisticRequest(StreamedRows(X, 1 << 20, Traffic()), labels("binary", features()), CS, task="binary")
@@ -142,7 +152,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_column(bad):
         solve_paths([request])
 
 
-def test_logits_that_outgrow_the_limit_lie_in_a_file():
+def test_logits_that_outgrow_the_limit_lie_in_a_file() -> None:
     rows = StreamedRows(features(), 1 << 20, Traffic())
     small, large = rows.empty((4, 100)), rows.empty((4, 1 << 20))
     assert not isinstance(small, np.memmap)

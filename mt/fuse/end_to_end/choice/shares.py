@@ -11,7 +11,7 @@ from torch import Tensor
 from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.blended import mix_logits
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Temperatures from 1/4 to 4.  Few cases that are all right would ask for the lowest, so log T has a normal prior of
 # standard deviation 1/2: it weighs as half a case whose loss is (2 log T)^2.
 _TEMPERATURES = torch.logspace(-2, 2, 81, base=2, dtype=torch.float64)
