@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.cache.feature_file.format import UNLABELLED
+from mt.cache.feature_file.format import FINAL, SHARD, UNLABELLED
 from mt.cache.feature_file.read import peek
 from mt.cache.names import (
     JSON,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
 
 OMITTED = ("superseded", "limited", "random")  # by default, and what `prune` removes
-SUFFIXES = (".h5", ".partial")
+SUFFIXES = (FINAL, SHARD, ".partial")
 _IMPORTED = " (imported"  # what follows a model's name where another program computed its embeddings
 
 
@@ -53,8 +53,8 @@ class Entry:
     """One file of a cache folder, without its rows.
 
     flags: superseded (a newer file answers the same names), limited (`--limit`), random (random weights),
-    incomplete, damaged.  A damaged entry's names are those of its folders.  dataset: with its settings where they are
-    not their default.
+    incomplete, damaged; `shard 3/8` for a part of a file, which is never complete.  A damaged entry's names are those of
+    its folders.  dataset: with its settings where they are not their default.
     """
 
     path: Path
@@ -98,6 +98,7 @@ def read_entry(path: Path) -> Entry:
         flags = (
             *(["limited"] if manifest.get("limit") is not None else []),
             *(["random"] if manifest.get("random_weights") else []),
+            *([f"shard {shard['number']}/{shard['of']}"] if (shard := manifest.get("shard")) else []),
             *([] if summary.complete else ["incomplete"]),
         )
         dataset = with_settings(str(manifest["dataset"]), manifest.get("settings", {}))
@@ -112,7 +113,7 @@ def read_entry(path: Path) -> Entry:
             summary.n_blocks,
             summary.dim,
             size,
-            summary.complete,
+            summary.complete and not shard,
             flags,
             modified,
             manifest,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mt.cache.catalog import OMITTED, SUFFIXES, Catalog
+from mt.cache.feature_file.format import FINAL, SHARD, is_shard
 from mt.cache.feature_file.lock import acquire, lock_path
 from mt.errors import LockedError
 from mt.system import files
@@ -52,14 +53,18 @@ def remove_file(path: Path, cache_dir: Path) -> int:
 
 
 def _final(path: Path) -> Path:
-    """Return the feature file that a partial file, a temporary one or a lock belongs to."""
-    return path.with_suffix("") if path.suffix == ".lock" else path.with_suffix(".h5")
+    """Return the feature file, or the shard, that a partial file, a temporary one or a lock belongs to."""
+    if path.suffix == ".lock":
+        return path.with_suffix("")
+    return path.with_suffix(SHARD if is_shard(path) else FINAL)
 
 
 def _leftovers(cache_dir: Path) -> Iterator[Path]:
     """Yield temporary files, and locks without a file, that no process holds."""
     for folder in sorted(one for one in cache_dir.glob("*/*") if one.is_dir()):
-        names = {name for name in os.listdir(folder) if name.endswith((*SUFFIXES, ".tmp", ".h5.lock"))}
+        names = {
+            name for name in os.listdir(folder) if name.endswith((*SUFFIXES, ".tmp", f"{FINAL}.lock", f"{SHARD}.lock"))
+        }
         for name in sorted(names):
             final = _final(folder / name)
             alone = name.endswith(".lock") and not {final.name, final.with_suffix(".partial").name} & names

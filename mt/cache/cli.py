@@ -194,6 +194,34 @@ def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
         show.json_lines({"path": str(path), "reason": reason, "removed": path in gone} for path, reason in found)
 
 
+@cache.command(epilog="Example: mt cache merge --dataset pcam --model dino")
+@whole_selection
+@click.option("--allow-mixed", is_flag=True, help="Join shards of different devices or versions; the file records it.")
+@options.as_json
+@click.pass_context
+def merge(context: click.Context, selected: Selection, allow_mixed: bool, as_json: bool) -> None:
+    """Join the shards of mt featurize --shard into the file that one run would have made, and remove them.
+
+    Where a shard is missing or incomplete, its command is printed, and the exit status is 1.
+    """
+    from mt.cache.merging import merge as join
+    from mt.cache.merging import shard_sets
+
+    found = shard_sets(entry.path for entry in selected.entries if "damaged" not in entry.flags)
+    if not found:
+        progress.note(f"No shards in {selected.catalog.cache_dir}. Make them: mt featurize --shard 1/8")
+    lacking = {one.whole: one.lacking() for one in found}
+    with progress.bar("merging", sum(entry.n_blocks for entry in selected.entries), unit="blocks") as advance:
+        for one in found:
+            for line in lacking[one.whole]:
+                progress.note(f"{one.whole.name}: {line}")
+            if not lacking[one.whole]:
+                path = join(one, allow_mixed=allow_mixed, advance=advance)
+                facts = {"path": str(path), "shards": one.of}
+                click.echo(json.dumps(facts) if as_json else f"{path}  ({one.of} shards)")
+    context.exit(1 if any(lacking.values()) else 0)
+
+
 def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
     """Remove files but those that are being written, say how much that frees, and return those that are gone."""
     from mt.cache.cleaning import remove_file

@@ -86,6 +86,11 @@ class BatchSize(click.ParamType[int | None]):
     metavar="SECONDS",
     help="Seconds to wait for another writer.  [default: 0]",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Compute part I of N only, for arrays of jobs; join the parts with mt cache merge.",
+)
 @options.as_json
 def featurize(
     models: tuple[str, ...],
@@ -111,6 +116,7 @@ def featurize(
     rehash: bool,
     allow_mixed: bool,
     wait: float,
+    shard: str | None,
     as_json: bool,
 ) -> None:
     """Embed a dataset's images with frozen backbones, once.
@@ -119,6 +125,7 @@ def featurize(
     interrupted run.
     """
     from mt.cache.content import ContentIndex
+    from mt.cache.feature_file.shards import Shard
     from mt.featurize.extraction import extractions
     from mt.featurize.request import Compute, FeaturizeRequest
 
@@ -149,6 +156,7 @@ def featurize(
         embeddings=embeddings,
         views=views,
         trust_remote_code=trust_remote_code,
+        shard=Shard.parse(shard) if shard else None,
         compute=compute,
     )
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
@@ -173,4 +181,6 @@ def as_line(result: Result, *, as_json: bool) -> str:
     else:
         how = f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
     head = f"{result.dataset} {result.split}  {result.model}"
+    if not result.rows:
+        return f"{head}: this shard has no rows"
     return f"{head}: {result.rows} rows{skipped}, {how}\n  {result.path}"

@@ -71,6 +71,7 @@ def _extract(
         [backbones.identity(m) for m in backbones.models],
         cache_dir=files.cache_dir(request.cache_dir),
         index=index,
+        shard=request.shard,
     )
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}
@@ -85,7 +86,10 @@ def _extract(
 
 
 def _found(dataset: Dataset, target: plan.Target) -> Result:
-    """Return the result for a file that was complete before the run."""
-    rows = len(dataset.splits[target.split])
-    skipped = rows - status_counts(target.path).get("ok", 0)
+    """Return the result for a file that was complete before the run, or for a shard without rows."""
+    if not target.path.exists():
+        return Result(dataset.shown, target.split, target.model, target.path, 0, 0, computed=0, seconds=0.0)
+    counts = status_counts(target.path)
+    rows = sum(counts.values())
+    skipped = rows - counts.get("ok", 0)
     return Result(dataset.shown, target.split, target.model, target.path, rows, skipped, computed=0, seconds=0.0)

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from mt.cache.feature_file.format import Status
-from mt.cache.feature_file.write import FeatureWriter
+from mt.cache.feature_file.shards import BlockWriter
 from mt.cache.known_rows import KnownRows
 from mt.datasets import Split
 from mt.errors import DatasetError
@@ -29,7 +29,7 @@ class Job:
     """
 
     model: str
-    writer: FeatureWriter
+    writer: BlockWriter
     batch_size: int
     threads: int
     known: KnownRows
@@ -74,7 +74,7 @@ def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str
     ]
     one = Pass(split.images, work, jobs[0].batch_size, jobs[0].threads)
     writers = {job.model: job.writer for job in jobs}
-    with _BlockWriter(jobs) as sink:
+    with _WritingThread(jobs) as sink:
         for batch in engine.computed(one):
             if batch.errors and on_error == "raise":
                 raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")
@@ -126,16 +126,16 @@ class _OpenBlocks:
             del self._open[block]
 
 
-class _BlockWriter:
+class _WritingThread:
     """A thread that fetches embeddings from the device and writes whole blocks, while the next batch computes."""
 
     def __init__(self, jobs: Sequence[Job], depth: int = 8) -> None:
         self._blocks = {id(job.writer): _OpenBlocks(job) for job in jobs}
-        self._queue: queue.Queue[tuple[FeatureWriter, Computed, EmbeddedRows] | None] = queue.Queue(depth)
+        self._queue: queue.Queue[tuple[BlockWriter, Computed, EmbeddedRows] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
-    def put(self, writer: FeatureWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
+    def put(self, writer: BlockWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
         """Hand over a batch; waits when the disk is slower than the network."""
         if self._error is not None:
             raise self._error
@@ -169,5 +169,5 @@ class _BlockWriter:
         for blocks in self._blocks.values():
             blocks.copy()
 
-    def _add(self, writer: FeatureWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
+    def _add(self, writer: BlockWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
         self._blocks[id(writer)].add(batch, embeddings.rows(len(batch.status)))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from mt.cache import is_complete
 from mt.cache.catalog import feature_path
 from mt.cache.content import ContentIndex
+from mt.cache.feature_file.shards import Shard
 from mt.cache.names import digest
 from mt.datasets import Dataset
 from mt.errors import InputError, unknown
@@ -62,7 +63,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Target:
-    """One feature file of the run: the embeddings of one split by one backbone."""
+    """One feature file of the run: the embeddings of one split by one backbone, or a shard of them.
+
+    path: the file, or the shard's.  complete: the file is, or the shard.
+    """
 
     split: str
     model: str
@@ -70,6 +74,7 @@ class Target:
     path: Path
     fingerprints: Mapping[str, str] = field(hash=False)
     complete: bool = False
+    shard: Shard | None = None
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -91,9 +96,15 @@ def chosen_splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
 
 
 def targets(
-    dataset: Dataset, splits: Sequence[str], identities: Sequence[Identity], *, cache_dir: Path, index: ContentIndex
+    dataset: Dataset,
+    splits: Sequence[str],
+    identities: Sequence[Identity],
+    *,
+    cache_dir: Path,
+    index: ContentIndex,
+    shard: Shard | None = None,
 ) -> list[Target]:
-    """Return the feature files that these splits and backbones make, and which of them are complete."""
+    """Return the feature files, or shards of them, that these splits and backbones make; some may be complete."""
     content = dataset.fingerprint(index)
     planned = []
     for split in splits:
@@ -101,8 +112,11 @@ def targets(
         for identity in identities:
             parts = {"backbone": identity.fingerprint, "dataset": content, "split": rows}
             file = digest(parts)
-            path = feature_path(cache_dir, dataset.name, split, identity.name, file)
-            planned.append(Target(split, identity.name, identity.dim, path, {**parts, "file": file}, is_complete(path)))
+            path = whole = feature_path(cache_dir, dataset.name, split, identity.name, file)
+            if shard and not is_complete(whole):
+                path = shard.path(whole)
+            prints = {**parts, "file": file}
+            planned.append(Target(split, identity.name, identity.dim, path, prints, is_complete(path), shard))
     return planned
 
 

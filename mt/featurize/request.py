@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mt.cache.feature_file.shards import Shard
 from mt.datasets import Dataset, DatasetSettings
 from mt.datasets.registry import OnError
 from mt.errors import InputError
@@ -56,6 +57,7 @@ class FeaturizeRequest:
     limit: at most this many rows per split.  embeddings: embedding rules; each model is used with each of them.
     trust_remote_code: repositories of `hf:` models whose own code may be run.
     views: which views of an image the embeddings are averaged over: flips, fivecrop or d4; the image alone if None.
+    shard: compute one part of each file only, into a file of its own; `mt cache merge` joins them.
     """
 
     datasets: Sequence[Dataset | str]
@@ -71,6 +73,7 @@ class FeaturizeRequest:
     embeddings: Sequence[str] = ()
     views: str | None = None
     trust_remote_code: Sequence[str] = ()
+    shard: Shard | None = None
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:

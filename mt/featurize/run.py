@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mt.backbones.load import Backbone, find_spec
 from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
 from mt.cache.content import ContentIndex
+from mt.cache.feature_file.shards import BlockWriter, ShardWriter
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import data_dir_of, loadable_name
 from mt.cache.salt import id_salt
@@ -172,26 +175,28 @@ def _reserve(
     reuses: Mapping[Target, reuse.Reuse],
     compute: Compute,
     open_files: ExitStack,
-) -> dict[Target, FeatureWriter]:
+) -> dict[Target, BlockWriter]:
     """Open every file of the run with all its space, or none: a full disk shows before an hour of compute does."""
-    writers: dict[Target, FeatureWriter] = {}
+    writers: dict[Target, BlockWriter] = {}
     try:
         for target, planned in reuses.items():
             split = dataset.splits[target.split]
             batch_size = planned.manifest["compute"]["batch_size"]
             rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
-            writers[target] = open_files.enter_context(
-                FeatureWriter.open(
-                    target.path,
-                    rows,
-                    planned.manifest,
-                    dim=target.dim,
-                    dtype=compute.dtype,
-                    block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
-                    content=planned.content,
-                    existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
-                )
+            opened: Callable[..., BlockWriter | None] = partial(FeatureWriter.open, target.path)
+            if target.shard:
+                opened = partial(ShardWriter.open, target.path, target.shard)
+            writer = opened(
+                rows,
+                planned.manifest,
+                dim=target.dim,
+                dtype=compute.dtype,
+                block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
+                content=planned.content,
+                existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
             )
+            if writer:
+                writers[target] = open_files.enter_context(writer)
     except BaseException:  # an interrupt, too
         for writer in writers.values():
             if writer.created:
@@ -200,11 +205,12 @@ def _reserve(
     return writers
 
 
-def _job(writer: FeatureWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
+def _job(writer: BlockWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
     """Return what fills a file that was opened: as its manifest says, if an earlier run began it."""
     how = writer.resumed_manifest["compute"]
     settled = reuse.settled(planned, target, writer.resumed_manifest, compute, created=writer.created)
-    reuse.say(settled.known)
+    if not target.shard:
+        reuse.say(settled.known)
     return Job(target.model, writer, how["batch_size"], how["threads"], settled.known)
 
 
@@ -234,7 +240,9 @@ def _one_pass(
 
 def _finish(dataset: Dataset, target: Target, job: Job, computed: int, seconds: float) -> Result:
     """Give a complete file its final name and say what is in it."""
-    path, rows = job.writer.finish(), job.writer.n_rows
-    skipped = rows - status_counts(path).get("ok", 0)
-    copied = len(job.known)
+    path = job.writer.finish()
+    counts = status_counts(path)
+    rows = sum(counts.values())
+    skipped = rows - counts.get("ok", 0)
+    copied = int(np.count_nonzero(job.known.mask[job.writer.rows]))
     return Result(dataset.shown, target.split, target.model, path, rows, skipped, computed, seconds, copied)

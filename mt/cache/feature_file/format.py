@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ UNLABELLED = 3  # the version of files in which a row lacks its one label, which
 READ = (1, VERSION, UNLABELLED)  # versions that this mt reads; 1 has no content hashes
 USER_BLOCK = 512
 FINAL = ".h5"  # the suffix of complete files
+SHARD = ".shard"  # and of complete parts of one
 DIGEST = 32  # bytes of a sha256
 _OWN_DIGEST_AT = USER_BLOCK - DIGEST
 _FIELDS = struct.Struct("<8s2I10Q32s32s")
@@ -235,7 +237,7 @@ def count_done(descriptor: int, layout: FileLayout, path: Path) -> int:
     Raises DamagedError where one of a file under a final name has none: such a file was complete when it got the name.
     """
     done = len(present(read_digests(descriptor, layout)))
-    if path.suffix == FINAL and done < layout.n_blocks:
+    if path.suffix in (FINAL, SHARD) and done < layout.n_blocks:
         raise damaged(path, f"{layout.n_blocks - done} of its {layout.n_blocks} blocks have lost their checksum")
     return done
 
@@ -269,6 +271,16 @@ def damaged(path: Path, how: str) -> DamagedError:
     return DamagedError(
         f"{path} is damaged: {how}. Make it again with mt featurize --overwrite, or: mt cache remove '{path}'"
     )
+
+
+def is_shard(path: Path) -> bool:
+    """Say whether a path is that of a shard, complete or not: `NAME.3of8.shard`, `NAME.3of8.partial`."""
+    return re.search(r"\.\d+of\d+$", path.stem) is not None
+
+
+def whole_path(path: Path) -> Path:
+    """Return the feature file that a shard, complete or not, is a part of."""
+    return path.with_name(re.sub(r"\.\d+of\d+$", "", path.stem) + FINAL)
 
 
 def open_for_reading(path: Path) -> int:

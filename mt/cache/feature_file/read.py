@@ -279,7 +279,7 @@ def incomplete(path: Path, manifest: dict[str, JSON], layout: FileLayout, done: 
 
 
 def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
-    command = manifest.get("command") or "mt featurize"
+    command = manifest.get("shard", manifest).get("command") or "mt featurize"
     cache = path.absolute().parent.parent.parent
     if cache != files.cache_dir():
         command += f" --cache-dir {shlex.quote(str(cache))}"

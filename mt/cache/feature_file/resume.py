@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ADOPTED = {"batch_size", "threads"}  # a resumed run takes these from the file
 MIXED = "mixed_compute"
+_WARNING = "Rows were computed on different devices or versions (--allow-mixed)."
 
 
 def agree(
@@ -60,11 +61,15 @@ def agree(
 def with_other_compute(partial: Path, temporary: Path, arrays: Mapping[str, np.ndarray], compute: JSON) -> None:
     """Record in the manifest that further rows are computed otherwise: a new sealed file with the same blocks."""
     manifest, _ = _read(partial)
-    warning = "Rows were computed on different devices or versions (--allow-mixed)."
     manifest[MIXED] = [*manifest.get(MIXED, []), compute]
-    manifest["warnings"] = [*(text for text in manifest.get("warnings", []) if text != warning), warning]
+    manifest["warnings"] = with_warning(manifest.get("warnings", []))
     resealed(partial, temporary, arrays, manifest)
     files.rename(temporary, partial)
+
+
+def with_warning(warnings: Sequence[str]) -> list[str]:
+    """Return a manifest's warnings with the one, last, that its rows are mixed."""
+    return [*(text for text in warnings if text != _WARNING), _WARNING]
 
 
 def _read(partial: Path) -> tuple[dict[str, JSON], format.FileLayout]:

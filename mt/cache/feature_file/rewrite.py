@@ -1,9 +1,9 @@
-"""Copies of a feature file that another one replaces: with more known of its rows, or with fewer rows."""
+"""Copies of a feature file that another one replaces: of more known of its rows, of fewer rows, or of its parts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,41 @@ def without_rows(features: FeatureFile, keep: np.ndarray, temporary: Path, manif
                 files.write(target, status, new.status + first)
                 files.write(target, format.block_digest(block, status, values), new.blocks + block * format.DIGEST)
             files.sync(target)
+
+
+def joined(
+    parts: Sequence[Path],
+    arrays: Mapping[str, np.ndarray],
+    manifest: dict[str, JSON],
+    temporary: Path,
+    advance: Callable[[int], object] = int,
+) -> None:
+    """Write a synced file of the rows of several, which hold its blocks in order; each block is verified as it is read.
+
+    arrays: what is known of all rows.  advance: called with 1 for every block.
+    Raises DamagedError where bytes disagree with their checksum, NoSpaceError.
+    """
+    with _opened(parts[0]) as source:
+        first = format.read_layout(source, parts[0])
+    create(temporary, arrays, manifest, dim=first.dim, dtype=first.dtype, block_rows=first.block_rows)
+    with _opened(temporary, writable=True) as target:
+        new, block = format.read_layout(target, temporary), 0
+        for path in parts:
+            with _opened(path) as source:
+                old = format.read_layout(source, path)
+                for number, digest in enumerate(format.read_digests(source, old)):
+                    start, stop = old.rows(number)
+                    status = files.read(source, stop - start, old.status + start)
+                    values = files.read(source, (stop - start) * old.row_bytes, old.embeddings + start * old.row_bytes)
+                    if format.block_digest(number, status, values) != digest:
+                        raise format.damaged(path, f"its block {number} disagrees with its checksum")
+                    at, _ = new.rows(block)
+                    files.write(target, values, new.embeddings + at * new.row_bytes)
+                    files.write(target, status, new.status + at)
+                    files.write(target, format.block_digest(block, status, values), new.blocks + block * format.DIGEST)
+                    block += 1
+                    advance(1)
+        files.sync(target)
 
 
 def _parts(layout: format.FileLayout) -> list[tuple[int, int]]:

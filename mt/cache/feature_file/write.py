@@ -123,6 +123,11 @@ class FeatureWriter:
         except OSError as error:
             raise files.explained(error, path) from error
 
+    @property
+    def rows(self) -> slice:
+        """The rows of the split that the file holds: all."""
+        return slice(0, self.n_rows)
+
     def write_block(self, block: int, embeddings: np.ndarray, status: np.ndarray) -> None:
         """Write one whole block and, once it is on the disk, its checksum.
 

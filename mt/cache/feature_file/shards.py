@@ -1,0 +1,157 @@
+"""Shards: a feature file computed in parts, `--shard I/N`, each part in a file of its own until they are merged.
+
+A shard holds consecutive blocks of the whole file: `NAME.IofN.shard`, a feature file of these rows alone.  Readers do
+not take it for a feature file.  Its manifest is the whole file's, and under `shard` says which part it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import numpy as np
+
+from mt.cache.feature_file.format import SHARD
+from mt.cache.feature_file.rows import arrays_of, hash_of
+from mt.cache.feature_file.write import Existing, FeatureWriter, partial_path
+from mt.cache.names import JSON
+from mt.errors import InputError
+from mt.types import LabelledRows
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+KEY = "shard"  # in the manifest of a shard
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number`, counted from 1, of `of` parts."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `I/N`.  Raises InputError."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if not found:
+            raise InputError(f"--shard takes I/N, part I of N: --shard 1/8; got '{text}'.")
+        number, of = int(found[1]), int(found[2])
+        if not 1 <= number <= of:
+            raise InputError(
+                f"--shard {text}: parts are numbered from 1 to {of}. In a Slurm array that begins at 0: "
+                f"--shard $((SLURM_ARRAY_TASK_ID + 1))/{max(of, 1)}"
+            )
+        return cls(number, of)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def blocks(self, n_blocks: int) -> range:
+        """Return the blocks of this part: none where there are more parts than blocks."""
+        return range((self.number - 1) * n_blocks // self.of, self.number * n_blocks // self.of)
+
+    def path(self, whole: Path) -> Path:
+        """Return the shard's file, beside the feature file that it is a part of."""
+        return whole.with_name(f"{whole.stem}.{self.number}of{self.of}{SHARD}")
+
+
+class ShardWriter:
+    """A writer of one shard that takes the block numbers of the whole file, as `FeatureWriter` does.
+
+    path: the shard's file.  n_rows, block_rows: of the whole file.  rows: those of them that this shard holds.
+    missing: the blocks of this shard that are still to be written.
+    """
+
+    def __init__(self, writer: FeatureWriter, rows: slice, n_rows: int) -> None:
+        self._writer, self._first = writer, rows.start // writer.block_rows
+        self.rows = rows
+        self.path, self.created = writer.path, writer.created
+        self.n_rows, self.block_rows = n_rows, writer.block_rows
+        self.resumed_manifest = writer.resumed_manifest
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        shard: Shard,
+        rows: LabelledRows[None],
+        manifest: dict[str, JSON],
+        *,
+        dim: int,
+        dtype: str,
+        block_rows: int,
+        content: Sequence[bytes] | None = None,
+        existing: Existing | None = None,
+    ) -> Self | None:
+        """Create the shard's file with the space of its rows reserved, or resume it; None where it has no rows.
+
+        rows, manifest, content: of the whole file.  Raises as `FeatureWriter.open` does.
+        """
+        existing = existing or Existing()
+        if not existing.overwrite:
+            block_rows = _block_rows(path) or block_rows
+        n_blocks = -(-len(rows) // block_rows)
+        blocks = shard.blocks(n_blocks)
+        if not blocks:
+            return None
+        part = slice(blocks.start * block_rows, min(blocks.stop * block_rows, len(rows)))
+        about = {
+            "number": shard.number,
+            "of": shard.of,
+            "n_rows": len(rows),
+            "rows": hash_of(arrays_of(rows, content)),
+            "command": f"{manifest['command']} --shard {shard}",
+        }
+        writer = FeatureWriter.open(
+            path,
+            rows.take(np.arange(part.start, part.stop)),
+            {**manifest, KEY: about},
+            dim=dim,
+            dtype=dtype,
+            block_rows=block_rows,
+            content=None if content is None else content[part],
+            existing=existing,
+        )
+        return cls(writer, part, len(rows))
+
+    @property
+    def missing(self) -> list[int]:
+        return [self._first + block for block in self._writer.missing]
+
+    def write_block(self, block: int, embeddings: np.ndarray, status: np.ndarray) -> None:
+        """Write one whole block, by its number in the whole file."""
+        self._writer.write_block(block - self._first, embeddings, status)
+
+    def finish(self) -> Path:
+        """Give the complete shard its final name, and return that name."""
+        return self._writer.finish()
+
+    def discard(self) -> None:
+        """Remove the file if this call created it, and let go of it."""
+        self._writer.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+BlockWriter: TypeAlias = FeatureWriter | ShardWriter
+
+
+def _block_rows(path: Path) -> int | None:
+    """Return the rows per block of a shard that an earlier run began; None where there is none."""
+    from mt.cache.feature_file.read import peek
+
+    for there in (path, partial_path(path)):
+        if there.exists():
+            return peek(there).block_rows
+    return None
