@@ -53,8 +53,8 @@ class Entry:
     """One file of a cache folder, without its rows.
 
     flags: superseded (a newer file answers the same names), limited (`--limit`), random (random weights),
-    incomplete, damaged; `shard 3/8` for a part of a file, which is never complete.  A damaged entry's names are those of
-    its folders.  dataset: with its settings where they are not their default.
+    incomplete, damaged; `shard 3/8` for a part of a file, which is never complete.  A damaged entry's names are those
+    of its folders.  dataset: with its settings where they are not their default.
     """
 
     path: Path

@@ -6,18 +6,21 @@ before there is something to compute.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from mt.cache import status_counts
 from mt.cache.content import ContentIndex
+from mt.cache.feature_file.format import SHARD
 from mt.datasets import Dataset, load_dataset
 from mt.featurize import plan
 from mt.featurize.loaded import LoadedBackbones
 from mt.featurize.plan import Result
 from mt.featurize.request import FeaturizeRequest
 from mt.system import files
+from mt.terminal import progress
 
 
 def extract(
@@ -73,6 +76,8 @@ def _extract(
         index=index,
         shard=request.shard,
     )
+    for target in todo:
+        _say_shards(target)
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
     results: dict[Path, Result] = {}
     if pending:
@@ -83,6 +88,16 @@ def _extract(
         with closing(open_engine(request, dataset, backbones, list(needed))) as engine:
             results = run(dataset, pending, backbones, request.compute, engine=engine, limit=request.limit, index=index)
     return [results.get(target.path) or _found(dataset, target) for target in todo]
+
+
+def _say_shards(target: plan.Target) -> None:
+    """Say in one line that shards of a file are there, where the whole file is to be computed."""
+    if not (target.shard or target.complete):
+        shards = list(target.path.parent.glob(f"{glob.escape(target.path.stem)}.*of*{SHARD}"))
+        if shards:
+            progress.note(
+                f"Shards of {target.path.name} are there ({len(shards)}), and are not used. To join them: mt cache merge"
+            )
 
 
 def _found(dataset: Dataset, target: plan.Target) -> Result:

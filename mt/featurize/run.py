@@ -196,7 +196,8 @@ def _reserve(
                 existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
             )
             if writer:
-                writers[target] = open_files.enter_context(writer)
+                writers[target] = writer
+                open_files.callback(writer.close)
     except BaseException:  # an interrupt, too
         for writer in writers.values():
             if writer.created:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from mt.cache.feature_file.write import Existing, FeatureWriter, partial_path
 from mt.cache.names import JSON
 from mt.errors import InputError
 from mt.types import LabelledRows
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 KEY = "shard"  # in the manifest of a shard
 
@@ -135,12 +132,8 @@ class ShardWriter:
         """Remove the file if this call created it, and let go of it."""
         self._writer.discard()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file and its lock; what is written stays and can be resumed."""
         self._writer.close()
 
 

@@ -1,0 +1,129 @@
+"""`mt featurize --shard I/N`: parts computed apart, by any processes, are the file of one run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mt import open_features
+from mt.cache import Catalog
+from mt.cache.feature_file.shards import Shard
+from mt.cache.merging import merge, shard_sets
+from tests.featurize.conftest import OTHER, TINY
+from tests.featurize.extracting import CPU, counted, featurize
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    """Return the bytes of every complete feature file, by its place in the cache."""
+    return {str(path.relative_to(cache)): path.read_bytes() for path in cache.rglob("*.h5")}
+
+
+def merged(cache: Path) -> dict[str, bytes]:
+    for found in shard_sets(Catalog(cache).paths()):
+        assert not found.lacking()
+        merge(found)
+    return contents(cache)
+
+
+@pytest.mark.parametrize("of", [2, 3, 20])
+def test_shards_of_all_models_and_splits_are_merged_to_the_same_bytes(photos: Path, tmp_path: Path, of: int) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    featurize(photos, plain, [TINY, OTHER])
+    for number in range(1, of + 1):
+        results = featurize(photos, parts, [TINY, OTHER], shard=Shard(number, of))
+        assert all(result.computed == result.rows for result in results)
+    assert merged(parts) == contents(plain)
+    again = featurize(photos, parts, [TINY, OTHER], shard=Shard(1, of))
+    assert all(result.cached for result in again), "the whole file answers for its shard"
+
+
+def test_a_shard_reads_its_own_images_only_and_holds_its_own_space(photos: Path, tmp_path: Path) -> None:
+    dataset, source = counted(photos)
+    (result, _) = featurize(dataset, tmp_path / "cache", shard=Shard(2, 3))
+    assert sorted(set(source.read)) == list(range(16, 32))
+    assert (result.rows, result.computed) == (16, 16)
+
+
+def test_an_interrupted_shard_resumes(photos: Path, tmp_path: Path) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    featurize(photos, plain)
+    dataset, _ = counted(photos, interrupt_at=40)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(dataset, parts, shard=Shard(2, 2))
+    found = next(one for one in shard_sets(Catalog(parts).paths()) if one.whole.parent.name == "train")
+    first, second = found.lacking()
+    assert first.startswith("shard 1/2 is not there. Make it: mt featurize ")
+    assert re.match(r"shard 2/2 has \d+ of 26 rows\. Finish it: mt featurize ", second)
+    for number in (2, 1):
+        featurize(photos, parts, shard=Shard(number, 2))
+    assert merged(parts) == contents(plain)
+
+
+def test_a_whole_run_says_that_it_does_not_use_shards(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurize(photos, tmp_path / "cache", splits=["test"], shard=Shard(1, 2))
+    (whole,) = featurize(photos, tmp_path / "cache", splits=["test"])
+    said = capsys.readouterr().err
+    assert f"Shards of {whole.path.name} are there (1), and are not used. To join them: mt cache merge" in said
+    assert whole.computed == 14
+
+
+def test_skipped_rows_and_copied_rows(photos: Path, tmp_path: Path) -> None:
+    skipping = replace(CPU, on_error="skip")
+    (photos / "train" / "benign" / "020.png").write_bytes(b"\x89PNG broken")
+    begun = tmp_path / "begun"
+    featurize(photos, begun, compute=skipping)
+    rng = np.random.default_rng(5)
+    for number in range(50, 60):
+        pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / "train" / "benign" / f"{number:03}.png")
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    for cache in (plain, parts):
+        shutil.copytree(begun, cache)
+    before = contents(begun)
+    featurize(photos, plain, compute=skipping)
+    results = [
+        one for number in (1, 2, 3) for one in featurize(photos, parts, compute=skipping, shard=Shard(number, 3))
+    ]
+    assert merged(parts) == contents(plain) != before
+    trained = [one for one in results if one.split == "train"]
+    assert sum(one.rows for one in trained) == 60
+    assert sum(one.copied for one in trained) == 49
+    (new,) = [
+        path
+        for path in parts.rglob("*.h5")
+        if path.parent.name == "train" and str(path.relative_to(parts)) not in before
+    ]
+    assert open_features(new, verify=True).n_skipped == 1
+
+
+def test_real_processes_side_by_side_and_one_killed(photos: Path, tmp_path: Path) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    words = [sys.executable, "-m", "mt", "featurize", "--model", TINY, "--dataset", f"folder:{photos}"]
+    words += ["--weights", "random", "--image-size", "32", "--device", "cpu", "--batch-size", "4"]
+    subprocess.run([*words, "--cache-dir", str(plain)], check=True, capture_output=True)
+    jobs = [
+        subprocess.Popen([*words, "--cache-dir", str(parts), "--shard", f"{number}/2"], stdout=subprocess.DEVNULL)
+        for number in (1, 2)
+    ]
+    deadline = time.monotonic() + 60
+    while not list(parts.rglob("*2of2*")) and jobs[1].poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    jobs[1].send_signal(signal.SIGKILL)
+    assert jobs[0].wait() == 0
+    jobs[1].wait()
+    subprocess.run([*words, "--cache-dir", str(parts), "--shard", "2/2"], check=True, capture_output=True)
+    assert merged(parts) == contents(plain)
