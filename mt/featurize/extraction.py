@@ -96,7 +96,7 @@ def _say_shards(target: plan.Target) -> None:
         shards = list(target.path.parent.glob(f"{glob.escape(target.path.stem)}.*of*{SHARD}"))
         if shards:
             progress.note(
-                f"Shards of {target.path.name} are there ({len(shards)}), and are not used. To join them: mt cache merge"
+                f"Shards of {target.path.name} are there ({len(shards)}) and not used. To join them: mt cache merge"
             )
 
 
