@@ -204,7 +204,7 @@ def _killed(path: Path, k: int) -> bool:
     """Merge in a process that is killed before its k-th change of the disk; say whether it was."""
     child = os.fork()
     if child == 0:
-        files.os = Killer(k, torn=True)  # type: ignore[attr-defined]
+        setattr(files, "os", Killer(k, torn=True))  # noqa: B010
         merged(path)
         os._exit(0)
     _, status = os.waitpid(child, 0)
