@@ -18,7 +18,7 @@ from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.shards import BlockWriter, ShardWriter
+from mt.cache.feature_file.shards import BlockWriter
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import data_dir_of, loadable_name
 from mt.cache.salt import id_salt
@@ -185,7 +185,7 @@ def _reserve(
             rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
             opened: Callable[..., BlockWriter | None] = partial(FeatureWriter.open, target.path)
             if target.shard:
-                opened = partial(ShardWriter.open, target.path, target.shard)
+                opened = partial(target.shard.open, target.path)
             writer = opened(
                 rows,
                 planned.manifest,

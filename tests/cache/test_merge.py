@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mt.cache import Catalog, Existing, is_complete, open_features
 from mt.cache.cleaning import prunable
-from mt.cache.feature_file.shards import Shard, ShardWriter
+from mt.cache.feature_file.shards import Shard
 from mt.cache.merging import merge, shard_sets
 from mt.cli import group
 from mt.errors import CacheError, DamagedError, IncompleteError, InputError
@@ -38,9 +38,8 @@ def write_shard(
 ) -> Path | None:
     """Write a shard of the sample file, or some of its blocks, and return its path; None where it has no rows."""
     shard = Shard(number, of)
-    writer = ShardWriter.open(
+    writer = shard.open(
         shard.path(whole),
-        shard,
         rows or samples.rows(),
         samples.manifest(**changes),
         dim=samples.DIM,

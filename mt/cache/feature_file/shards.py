@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -56,6 +56,49 @@ class Shard:
         """Return the shard's file, beside the feature file that it is a part of."""
         return whole.with_name(f"{whole.stem}.{self.number}of{self.of}{SHARD}")
 
+    def open(
+        self,
+        path: Path,
+        rows: LabelledRows[None],
+        manifest: dict[str, JSON],
+        *,
+        dim: int,
+        dtype: str,
+        block_rows: int,
+        content: Sequence[bytes] | None = None,
+        existing: Existing | None = None,
+    ) -> ShardWriter | None:
+        """Create this part's file `path` with the space of its rows reserved, or resume it; None where it has no rows.
+
+        rows, manifest, content: of the whole file.  Raises as `FeatureWriter.open` does.
+        """
+        existing = existing or Existing()
+        if not existing.overwrite:
+            block_rows = _block_rows(path) or block_rows
+        n_blocks = -(-len(rows) // block_rows)
+        blocks = self.blocks(n_blocks)
+        if not blocks:
+            return None
+        part = slice(blocks.start * block_rows, min(blocks.stop * block_rows, len(rows)))
+        about = {
+            "number": self.number,
+            "of": self.of,
+            "n_rows": len(rows),
+            "rows": hash_of(arrays_of(rows, content)),
+            "command": f"{manifest['command']} --shard {self}",
+        }
+        writer = FeatureWriter.open(
+            path,
+            rows.take(np.arange(part.start, part.stop)),
+            {**manifest, KEY: about},
+            dim=dim,
+            dtype=dtype,
+            block_rows=block_rows,
+            content=None if content is None else content[part],
+            existing=existing,
+        )
+        return ShardWriter(writer, part, len(rows))
+
 
 class ShardWriter:
     """A writer of one shard that takes the block numbers of the whole file, as `FeatureWriter` does.
@@ -70,51 +113,6 @@ class ShardWriter:
         self.path, self.created = writer.path, writer.created
         self.n_rows, self.block_rows = n_rows, writer.block_rows
         self.resumed_manifest = writer.resumed_manifest
-
-    @classmethod
-    def open(
-        cls,
-        path: Path,
-        shard: Shard,
-        rows: LabelledRows[None],
-        manifest: dict[str, JSON],
-        *,
-        dim: int,
-        dtype: str,
-        block_rows: int,
-        content: Sequence[bytes] | None = None,
-        existing: Existing | None = None,
-    ) -> Self | None:
-        """Create the shard's file with the space of its rows reserved, or resume it; None where it has no rows.
-
-        rows, manifest, content: of the whole file.  Raises as `FeatureWriter.open` does.
-        """
-        existing = existing or Existing()
-        if not existing.overwrite:
-            block_rows = _block_rows(path) or block_rows
-        n_blocks = -(-len(rows) // block_rows)
-        blocks = shard.blocks(n_blocks)
-        if not blocks:
-            return None
-        part = slice(blocks.start * block_rows, min(blocks.stop * block_rows, len(rows)))
-        about = {
-            "number": shard.number,
-            "of": shard.of,
-            "n_rows": len(rows),
-            "rows": hash_of(arrays_of(rows, content)),
-            "command": f"{manifest['command']} --shard {shard}",
-        }
-        writer = FeatureWriter.open(
-            path,
-            rows.take(np.arange(part.start, part.stop)),
-            {**manifest, KEY: about},
-            dim=dim,
-            dtype=dtype,
-            block_rows=block_rows,
-            content=None if content is None else content[part],
-            existing=existing,
-        )
-        return cls(writer, part, len(rows))
 
     @property
     def missing(self) -> list[int]:
