@@ -34,8 +34,13 @@ def compute_description(device: torch.device, *, precision: str, batch_size: int
         "precision": precision,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
-        "versions": {package: metadata.version(package) for package in _VERSIONED},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that can change an embedding's last bits."""
+    return {package: metadata.version(package) for package in _VERSIONED}
 
 
 def even_batches(rows: int, *, most: int) -> int:

@@ -37,14 +37,14 @@ class LoadedBackbones:
         return known or self.load(model)
 
     def load(self, model: str) -> Backbone:
-        """Return the backbone, on the request's device."""
+        """Return the backbone on the request's device; on the CPU where workers compute with their own."""
         if model not in self._loaded:
             from mt.system.device import pick_device
 
             self._loaded[model] = load_backbone(
                 model,
                 self.weights[model],
-                pick_device(self._compute.device),
+                pick_device("cpu" if self._compute.by_workers else self._compute.device),
                 self._image_size,
                 precision=self._compute.precision,
                 index=self._index,

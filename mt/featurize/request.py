@@ -10,6 +10,7 @@ from mt.cache.feature_file.shards import Shard
 from mt.datasets import Dataset, DatasetSettings
 from mt.datasets.registry import OnError
 from mt.errors import InputError
+from mt.system.device import device_names
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 DTYPES = ("float32", "float16")
@@ -32,6 +33,11 @@ class Compute:
     overwrite: bool = False
     allow_mixed: bool = False
     wait: float = 0.0
+
+    @property
+    def by_workers(self) -> bool:
+        """Whether workers compute, each in a process of its own."""
+        return len(device_names(self.device)) > 1
 
     def check(self) -> None:
         """Raise InputError for settings that no device has."""

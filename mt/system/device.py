@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # columns.  Less fits a core's caches, while a GPU spends most of such a fit on launching kernels.  The border is by
 # size; it has not been measured on a GPU.
 WORTH_A_GPU = 1 << 22
+GPU_MEMORY = "MT_GPU_MEMORY"  # bytes that a worker process may take of its device: --gpu-memory of whoever starts it
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
     """
     import torch
 
+    if "," in name or name == "cuda:all":
+        raise InputError(f"--device {name} names several devices, and one is used here. Use --device cuda:0.")
     if name == "auto":
         small = values is not None and values < WORTH_A_GPU
         return torch.device("cpu" if small else _best(float64=float64))
@@ -48,6 +51,36 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
     if float64 and device.type == "mps":
         raise InputError(f"Device '{name}' does not compute in float64, which is needed here. Use --device cpu.")
     return device
+
+
+def device_names(name: str) -> list[str]:
+    """Return the devices that `--device` names: `cuda:0,1`, `cuda:all` and `cpu,cpu` are several, all of one kind.
+
+    Raises:
+        InputError: devices of several kinds, or a list with a gap.
+    """
+    if name == "cuda:all":
+        import torch
+
+        return (
+            [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+            if torch.cuda.device_count() > 1
+            else ["cuda"]
+        )
+    parts = [part.strip() for part in name.split(",")]
+    kind = parts[0].partition(":")[0]
+    named = [f"{kind}:{part}" if part.isdigit() and number else part for number, part in enumerate(parts)]
+    if not all(parts) or len({one.partition(":")[0] for one in named}) > 1:
+        raise InputError(f"--device takes devices of one kind, such as cuda:0,1 or cuda:all; got '{name}'.")
+    return named
+
+
+def first_device(name: str, what: str) -> str:
+    """Return the first of several devices for work that uses one, and say so: `what` names the work."""
+    first, *others = device_names(name)
+    if others:
+        progress.note(f"Note: {what} computes on one device, {first}; mt featurize uses several.")
+    return first
 
 
 def has_cuda() -> bool:
@@ -165,7 +198,10 @@ def device_options(command: F) -> F:
             help="Take at most this much of the GPU's memory: 20, 20GB, 512MB.  [default: all of it]",
         ),
         click.option(
-            "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1, mps."
+            "--device",
+            default="auto",
+            show_default=True,
+            help="Where to compute: auto, cpu, cuda, cuda:1, mps; mt featurize also on several: cuda:0,1, cuda:all.",
         ),
     ):
         capped = option(capped)
@@ -176,10 +212,14 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
     """Let this process take at most `amount` bytes of a CUDA device's memory; return a line where that has no effect.
 
     The cap is on what torch allocates.  CUDA's own context, some hundred MB, comes on top.  Work that needs more ends
-    as on a card of that size: a batch is halved, and what cannot be halved is refused in one line.
+    as on a card of that size: a batch is halved, and what cannot be halved is refused in one line.  Where several
+    devices are named, each worker process caps its own.
     """
     import torch
 
+    if len(device_names(device)) > 1:
+        os.environ[GPU_MEMORY] = str(amount)
+        return None
     where = pick_device(device)
     if where.type != "cuda":
         return f"Note: --gpu-memory has no effect: this run computes on {where}."
@@ -188,3 +228,9 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
     total = torch.cuda.get_device_properties(where).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, amount / total), where)
     return None
+
+
+def cap_from_environment(device: torch.device) -> None:
+    """Cap a worker process as the process that started it was asked to."""
+    if (amount := os.environ.get(GPU_MEMORY)) and device.type == "cuda":
+        cap_gpu_memory(int(amount), str(device))

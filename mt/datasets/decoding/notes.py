@@ -37,6 +37,13 @@ class Notes:
                 self._warnings.update(texts)
                 self._warned += 1
 
+    def merge(self, other: Notes) -> None:
+        """Add what another process counted."""
+        with self._lock:
+            self._counts.update(other._counts)
+            self._warnings.update(other._warnings)
+            self._warned += other._warned
+
     def lines(self) -> list[str]:
         """Return one line a kind of note, and one for all warnings of libraries."""
         with self._lock:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from mt.backbones.weights import RANDOM
+from mt.datasets.decoding import nvjpeg
+from mt.datasets.images import ImageFiles
+from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder, versions
 from mt.featurize.engines.base import Engine
-from mt.system.device import decoders, pick_device
+from mt.featurize.engines.crew import Crew
+from mt.featurize.engines.many import ManyWorkers
+from mt.featurize.engines.one_device import OneDevice
+from mt.featurize.engines.processes import ProcessCrew
+from mt.featurize.engines.worker import WorkerSetup
+from mt.system.device import decoders, device_names, pick_device
 
 if TYPE_CHECKING:
     from mt.datasets import Dataset
     from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import FeaturizeRequest
 
+SAMPLES = 3  # files per split that every worker must be able to read before it starts
+
 
 def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones, models: Sequence[str]) -> Engine:
-    """Return what computes these models of the request for a dataset, ready to compute."""
-    from mt.datasets.decoding import nvjpeg
-    from mt.featurize.engines.one_device import OneDevice
+    """Return what computes these models of the request for a dataset, ready to compute.
 
+    Raises:
+        InputError: a device that is not there.
+        MtError: a worker that cannot do its work.
+    """
     compute = request.compute
-    device = pick_device(compute.device)
+    devices = device_names(compute.device)
+    if compute.by_workers:
+        each = max(1, decoders() // len(devices))
+        crew = ProcessCrew(_setup(request, dataset, loaded, models, workers=compute.workers or each), devices)
+        return many_workers(crew, torch.device(devices[0].partition(":")[0]), request, loaded, models)
+    device = pick_device(devices[0])
     if dataset.settings.decoder == "device":
         nvjpeg.require(device)  # before any file is made
     return OneDevice(
@@ -30,3 +52,48 @@ def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackb
         batch_size=compute.batch_size,
         workers=compute.workers or decoders(),
     )
+
+
+def many_workers(
+    crew: Crew, device: torch.device, request: FeaturizeRequest, loaded: LoadedBackbones, models: Sequence[str]
+) -> ManyWorkers:
+    """Return the engine of a crew.  On the CPU this process can try which batch sizes give the same bits, too."""
+    backbones = [loaded.load(model) for model in models]
+    embedders = {
+        backbone.name: Embedder(
+            backbone, device, precision=request.compute.precision, batch_size=AUTO_BATCH_SIZE["cpu"]
+        )
+        for backbone in backbones
+        if device.type == "cpu"
+    }
+    return ManyWorkers(crew, embedders, {backbone.name: backbone.dim for backbone in backbones}, device)
+
+
+def _setup(
+    request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones, models: Sequence[str], *, workers: int
+) -> WorkerSetup:
+    return WorkerSetup(
+        {model: (_absolute(loaded.weights[model]), loaded.load(model).fingerprint) for model in models},
+        request.image_size,
+        tuple(request.trust_remote_code),
+        request.compute.precision,
+        request.compute.batch_size,
+        workers,
+        os.getcwd(),
+        tuple(path for split in dataset.splits.values() for path in _samples(split.images)),
+        versions(),
+        dataset.settings.decoder == "device",
+    )
+
+
+def _absolute(weights: str | None) -> str | None:
+    return weights if weights in (None, RANDOM) else str(Path(weights).expanduser().absolute())
+
+
+def _samples(images: object) -> list[str]:
+    """Return some files that this process reads: the first, one in the middle, the last."""
+    if not isinstance(images, ImageFiles):
+        return []
+    places = {0, len(images) // 2, len(images) - 1} - images.absent
+    found = [os.path.abspath(images.paths[place]) for place in sorted(places)]
+    return [path for path in found if os.access(path, os.R_OK)][:SAMPLES]

@@ -1,0 +1,93 @@
+"""A process per device: the file of a plain run, byte for byte, whatever happens to the processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.errors import DatasetError, InputError, MtError
+from mt.featurize.embed import Embedder
+from mt.featurize.engines import worker
+from mt.featurize.plan import Result
+from tests.featurize.conftest import TINY
+from tests.featurize.engines import sources
+from tests.featurize.extracting import CPU, featurize
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+TWO = replace(CPU, device="cpu,cpu")
+
+
+@pytest.fixture
+def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process embed nothing: what is embedded, workers embed."""
+
+    def refused(self: Embedder, pixels: Any) -> None:
+        raise AssertionError("embedded in the process that writes")
+
+    monkeypatch.setattr(Embedder, "__call__", refused)
+
+
+def same(some: list[Result], others: list[Result]) -> bool:
+    pairs = list(zip(some, others, strict=True))
+    return all(a.path.name == b.path.name and a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
+
+
+def test_two_processes_make_the_file_of_one(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (photos / "train" / "tumour" / "007.png").write_bytes(b"")
+    skip = {"on_error": "skip", "dtype": "float16"}
+    plain = featurize(photos, tmp_path / "plain", compute=replace(CPU, **skip))
+    request.getfixturevalue("nothing_here")
+    workers = featurize(photos, tmp_path / "workers", compute=replace(TWO, **skip))
+    assert [result.skipped for result in workers] == [1, 0]
+    assert same(workers, plain)
+
+
+def test_a_process_that_is_killed_costs_its_units_time_alone(photos: Path, tmp_path: Path) -> None:
+    plain = featurize(photos, tmp_path / "plain", splits=["train"])
+    dataset = sources.elsewhere(photos, sources.dies_once, tmp_path / "died")
+    workers = featurize(dataset, tmp_path / "workers", splits=["train"], compute=TWO)
+    assert (tmp_path / "died").exists()
+    assert same(workers, plain)
+
+
+def test_images_that_kill_every_process_are_named_and_what_was_done_stays(photos: Path, tmp_path: Path) -> None:
+    dataset = sources.elsewhere(photos, sources.dies, tmp_path / "died")
+    with pytest.raises(MtError, match=r"SIGKILL.*memory"):
+        featurize(dataset, tmp_path / "cache", splits=["train"], compute=TWO)
+    plain = featurize(photos, tmp_path / "plain", splits=["train"])
+    assert same(featurize(photos, tmp_path / "cache", splits=["train"]), plain)
+
+
+@pytest.mark.parametrize(
+    ("deed", "error", "said"),
+    [
+        (sources.sees_nothing, DatasetError, r"Worker cpu \([12]\) cannot read image.*folder that all machines share"),
+        (sources.fails, MtError, r"Worker cpu \([12]\): ValueError: no such colour"),
+    ],
+)
+def test_a_worker_that_fails_is_named_in_one_line(photos: Path, tmp_path: Path, deed: Any, error: Any, said: str):
+    dataset = sources.elsewhere(photos, deed, tmp_path / "flag")
+    with pytest.raises(error, match=said) as caught:
+        featurize(dataset, tmp_path / "cache", splits=["train"], compute=replace(TWO, on_error="skip"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_checks_what_it_loads(photos: Path, tmp_path: Path) -> None:
+    setup = worker.WorkerSetup(
+        {TINY: ("random", "another fingerprint")}, 32, (), "float32", 4, 1, str(tmp_path), (), {}
+    )
+    with pytest.raises(MtError, match=f"weights of '{TINY}' here are not those"):
+        worker.started(setup, "cpu")
+    with pytest.raises(MtError, match=r"has other versions: torch .* \(the run has 0\.1\)"):
+        worker.started(replace(setup, versions={"torch": "0.1"}), "cpu")
+    with pytest.raises(DatasetError, match=r"cannot read .*gone\.png .*folder that all machines share"):
+        worker.started(replace(setup, samples=(str(tmp_path / "gone.png"),)), "cpu")
+
+
+@pytest.mark.parametrize("names", ["cpu,cuda:0", "cpu,", "cuda:0,cpu"])
+def test_devices_are_of_one_kind(photos: Path, tmp_path: Path, names: str) -> None:
+    with pytest.raises(InputError, match="devices of one kind"):
+        featurize(photos, tmp_path / "cache", compute=replace(CPU, device=names))
