@@ -53,6 +53,7 @@ def test_a_process_that_is_killed_costs_its_units_time_alone(photos: Path, tmp_p
     assert same(workers, plain)
 
 
+@pytest.mark.slow
 def test_images_that_kill_every_process_are_named_and_what_was_done_stays(photos: Path, tmp_path: Path) -> None:
     dataset = sources.elsewhere(photos, sources.dies, tmp_path / "died")
     with pytest.raises(MtError, match=r"SIGKILL.*memory"):
