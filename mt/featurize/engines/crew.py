@@ -23,7 +23,7 @@ class Member:
     name: str
     facts: WorkerFacts | None = None
     held: dict[tuple[int, int], float] = field(default_factory=dict)
-    told: int = -1  # the pass whose terms it knows
+    terms_known: int = -1  # the pass whose terms it knows
     _answered: deque[tuple[float, int]] = field(default_factory=deque)
 
     def ready(self, facts: WorkerFacts) -> None:
@@ -74,7 +74,7 @@ class Crew(Protocol):
         ...
 
     def wait(self, seconds: float) -> list[Answered | Lost]:
-        """Return what happened, after at most so many seconds; workers that ended are replaced where that is possible.
+        """Return what happened, within `seconds`; workers that ended are replaced where that is possible.
 
         Raises:
             MtError: a worker cannot do its work, or there is none and will be none.

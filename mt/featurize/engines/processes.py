@@ -58,9 +58,9 @@ class ProcessCrew:
         assert isinstance(member, ProcessMember)
         assert member.link is not None
         with suppress(OSError):  # where the worker ended, reading from it says so
-            if member.told != terms.number:
+            if member.terms_known != terms.number:
                 member.link.send(("pass", terms))
-                member.told = terms.number
+                member.terms_known = terms.number
             member.link.send(("unit", unit))
 
     def wait(self, seconds: float) -> list[Answered | Lost]:
@@ -92,7 +92,7 @@ class ProcessCrew:
                 stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
             )
-        member.link, member.told = here, -1
+        member.link, member.terms_known = here, -1
         member.starts += 1
         here.send((self._setup, member.device))
 

@@ -19,7 +19,7 @@ from mt.datasets import Dataset, ImageError
 class Elsewhere:
     """A source that does something before it loads rows in another process than the one that made it.
 
-    deed: what is done, with `flag`: a file that tells workers what others did.
+    deed: what is done, with `flag`: a file that workers share.
     """
 
     source: Any
