@@ -36,7 +36,7 @@ class Elsewhere:
     def content(self, index: Any) -> Any:
         return self.source.content(index)
 
-    def row_hashes(self, index: Any, places: Any) -> list[bytes]:
+    def row_hashes(self, index: Any, places: Any) -> Any:
         return self.source.row_hashes(index, places)
 
     def load(self, start: int, stop: int) -> list[Any]:

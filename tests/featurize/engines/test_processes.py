@@ -37,10 +37,9 @@ def same(some: list[Result], others: list[Result]) -> bool:
 
 def test_two_processes_make_the_file_of_one(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (photos / "train" / "tumour" / "007.png").write_bytes(b"")
-    skip = {"on_error": "skip", "dtype": "float16"}
-    plain = featurize(photos, tmp_path / "plain", compute=replace(CPU, **skip))
+    plain = featurize(photos, tmp_path / "plain", compute=replace(CPU, on_error="skip", dtype="float16"))
     request.getfixturevalue("nothing_here")
-    workers = featurize(photos, tmp_path / "workers", compute=replace(TWO, **skip))
+    workers = featurize(photos, tmp_path / "workers", compute=replace(TWO, on_error="skip", dtype="float16"))
     assert [result.skipped for result in workers] == [1, 0]
     assert same(workers, plain)
 
@@ -69,7 +68,9 @@ def test_images_that_kill_every_process_are_named_and_what_was_done_stays(photos
         (sources.fails, MtError, r"Worker cpu \([12]\): ValueError: no such colour"),
     ],
 )
-def test_a_worker_that_fails_is_named_in_one_line(photos: Path, tmp_path: Path, deed: Any, error: Any, said: str):
+def test_a_worker_that_fails_is_named_in_one_line(
+    photos: Path, tmp_path: Path, deed: Any, error: Any, said: str
+) -> None:
     dataset = sources.elsewhere(photos, deed, tmp_path / "flag")
     with pytest.raises(error, match=said) as caught:
         featurize(dataset, tmp_path / "cache", splits=["train"], compute=replace(TWO, on_error="skip"))
