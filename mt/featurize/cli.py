@@ -11,12 +11,14 @@ import click
 
 from mt.datasets.setting_options import dataset_settings
 from mt.system.device import device_options
+from mt.system.files import megabytes
 from mt.terminal import options, progress
 
 if TYPE_CHECKING:
+    from mt.datasets import Dataset
     from mt.datasets.registry import OnError
     from mt.datasets.settings import DatasetSettings
-    from mt.featurize.plan import Result
+    from mt.featurize.plan import Result, Target
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -91,6 +93,7 @@ class BatchSize(click.ParamType[int | None]):
     metavar="I/N",
     help="Compute part I of N only, for arrays of jobs; join the parts with mt cache merge.",
 )
+@click.option("--dry-run", is_flag=True, help="Hash the images, print what would be computed, and stop.")
 @options.as_json
 def featurize(
     models: tuple[str, ...],
@@ -117,6 +120,7 @@ def featurize(
     allow_mixed: bool,
     wait: float,
     shard: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Embed a dataset's images with frozen backbones, once.
@@ -126,7 +130,7 @@ def featurize(
     """
     from mt.cache.content import ContentIndex
     from mt.cache.feature_file.shards import Shard
-    from mt.featurize.extraction import extractions
+    from mt.featurize.extraction import extractions, planned
     from mt.featurize.request import Compute, FeaturizeRequest
 
     options.required(models, "--model", see="mt models")
@@ -159,11 +163,28 @@ def featurize(
         shard=Shard.parse(shard) if shard else None,
         compute=compute,
     )
+    if dry_run:
+        for dataset, target in planned(request, index=ContentIndex(rehash=rehash)):
+            click.echo(as_plan(dataset, target, dtype, as_json=as_json))
+        return
     for dataset, results in extractions(request, index=ContentIndex(rehash=rehash)):
         for warning in (*dataset.warnings, *dataset.notes.lines()):
             progress.note(f"Warning: {warning}")
         for result in results:
             click.echo(as_line(result, as_json=as_json))
+
+
+def as_plan(dataset: Dataset, target: Target, dtype: str, *, as_json: bool) -> str:
+    """Return one line per feature file that would be made: its rows, its size, and whether it is there."""
+    rows = len(dataset.splits[target.split])
+    size = rows * target.dim * (4 if dtype == "float32" else 2)
+    if as_json:
+        facts = {"dataset": dataset.shown, "split": target.split, "model": target.model, "path": str(target.path)}
+        return json.dumps(facts | {"rows": rows, "dim": target.dim, "bytes": size, "cached": target.complete})
+    part = f", shard {target.shard} of them" if target.shard else ""
+    state = "in the cache" if target.complete else "to compute"
+    head = f"{dataset.shown} {target.split}  {target.model}"
+    return f"{head}: {rows} rows x {target.dim} ({megabytes(size)}){part}, {state}\n  {target.path}"
 
 
 def as_line(result: Result, *, as_json: bool) -> str:

@@ -51,6 +51,20 @@ def extractions(
         yield dataset, _extract(request, dataset, backbones, index)
 
 
+def planned(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> Iterator[tuple[Dataset, plan.Target]]:
+    """Yield each feature file, or shard, that the request is about with its dataset, computing nothing.
+
+    Images are hashed, and the hashes remembered: jobs that share the user's folder then hash none.  Raises as `extract`
+    does.
+    """
+    request.compute.check()
+    index = index or ContentIndex()
+    backbones = LoadedBackbones(request, index)
+    for one in request.datasets:
+        dataset = plan.limited(_dataset(request, one, index), request.limit)
+        yield from ((dataset, target) for target in _targets(request, dataset, backbones, index))
+
+
 def _dataset(request: FeaturizeRequest, dataset: Dataset | str, index: ContentIndex) -> Dataset:
     if isinstance(dataset, Dataset):
         return dataset
@@ -68,14 +82,7 @@ def _extract(
     request: FeaturizeRequest, dataset: Dataset, backbones: LoadedBackbones, index: ContentIndex
 ) -> list[Result]:
     dataset = plan.limited(dataset, request.limit)
-    todo = plan.targets(
-        dataset,
-        plan.chosen_splits(dataset, request.splits),
-        [backbones.identity(m) for m in backbones.models],
-        cache_dir=files.cache_dir(request.cache_dir),
-        index=index,
-        shard=request.shard,
-    )
+    todo = _targets(request, dataset, backbones, index)
     for target in todo:
         _say_shards(target)
     pending = [target for target in todo if request.compute.overwrite or not target.complete]
@@ -88,6 +95,19 @@ def _extract(
         with closing(open_engine(request, dataset, backbones, list(needed))) as engine:
             results = run(dataset, pending, backbones, request.compute, engine=engine, limit=request.limit, index=index)
     return [results.get(target.path) or _found(dataset, target) for target in todo]
+
+
+def _targets(
+    request: FeaturizeRequest, dataset: Dataset, backbones: LoadedBackbones, index: ContentIndex
+) -> list[plan.Target]:
+    return plan.targets(
+        dataset,
+        plan.chosen_splits(dataset, request.splits),
+        [backbones.identity(m) for m in backbones.models],
+        cache_dir=files.cache_dir(request.cache_dir),
+        index=index,
+        shard=request.shard,
+    )
 
 
 def _say_shards(target: plan.Target) -> None:

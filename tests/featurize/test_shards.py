@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from mt import open_features
 from mt.cache import Catalog
 from mt.cache.feature_file.shards import Shard
 from mt.cache.merging import merge, shard_sets
+from mt.cli import group
 from tests.featurize.conftest import OTHER, TINY
 from tests.featurize.extracting import CPU, counted, featurize
 
@@ -127,3 +131,23 @@ def test_real_processes_side_by_side_and_one_killed(photos: Path, tmp_path: Path
     jobs[1].wait()
     subprocess.run([*words, "--cache-dir", str(parts), "--shard", "2/2"], check=True, capture_output=True)
     assert merged(parts) == contents(plain)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_dry_run_hashes_and_computes_nothing(photos: Path, tmp_path: Path, home: Path, as_json: bool) -> None:
+    words = ["featurize", "--model", TINY, "--dataset", f"folder:{photos}", "--weights", "random", "--image-size", "32"]
+    words += ["--split", "test", "--cache-dir", str(tmp_path / "cache"), *(["--json"] if as_json else [])]
+    for shard, state in (("1/2", "to compute"), (None, "to compute"), (None, "in the cache")):
+        asked = [*words, *(["--shard", shard] if shard else [])]
+        ran = CliRunner().invoke(group, [*asked, "--dry-run"], catch_exceptions=False)
+        assert ran.exit_code == 0
+        if as_json:
+            fact = json.loads(ran.stdout)
+            assert (fact["rows"], fact["cached"]) == (14, state == "in the cache")
+        else:
+            assert f"14 rows x 96 (5.4 kB){', shard 1/2 of them' if shard else ''}, {state}" in ran.stdout
+        if state == "to compute" and not shard:
+            assert not list(tmp_path.rglob("*.h5"))
+            CliRunner().invoke(group, words, catch_exceptions=False)
+    index = sqlite3.connect(next(home.rglob("index.sqlite")))
+    assert index.execute("select count(*) from files").fetchone()[0] >= 14
