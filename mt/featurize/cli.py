@@ -94,6 +94,17 @@ class BatchSize(click.ParamType[int | None]):
     help="Compute part I of N only, for arrays of jobs; join the parts with mt cache merge.",
 )
 @click.option("--dry-run", is_flag=True, help="Hash the images, print what would be computed, and stop.")
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray[:HOST:PORT]",
+    help="Compute here, or on a Ray cluster: the one at HOST:PORT, or this machine's.",
+)
+@click.option("--ray-gpus", type=float, metavar="N", help="GPUs per Ray worker, 0.5 for half.  [default: 1 if any]")
+@click.option(
+    "--ray-cpus", type=int, metavar="N", help="Cores per Ray worker.  [default: torch's threads; a GPU's share]"
+)
 @options.as_json
 def featurize(
     models: tuple[str, ...],
@@ -121,6 +132,9 @@ def featurize(
     wait: float,
     shard: str | None,
     dry_run: bool,
+    engine: str,
+    ray_gpus: float | None,
+    ray_cpus: int | None,
     as_json: bool,
 ) -> None:
     """Embed a dataset's images with frozen backbones, once.
@@ -145,6 +159,9 @@ def featurize(
         overwrite=overwrite,
         allow_mixed=allow_mixed,
         wait=wait,
+        engine=engine,
+        ray_gpus=ray_gpus,
+        ray_cpus=ray_cpus,
     )
     request = FeaturizeRequest(
         datasets,

@@ -22,6 +22,7 @@ class Compute:
 
     on_error: raise at an unreadable image, or skip it.  overwrite: compute complete files again.  allow_mixed: resume
     a file that another device or other versions began.  wait: seconds to wait for another writer.
+    engine: `local`, or `ray` or `ray:ADDRESS`, whose workers take ray_gpus and ray_cpus each.
     """
 
     device: str = "auto"
@@ -33,11 +34,14 @@ class Compute:
     overwrite: bool = False
     allow_mixed: bool = False
     wait: float = 0.0
+    engine: str = "local"
+    ray_gpus: float | None = None
+    ray_cpus: int | None = None
 
     @property
     def by_workers(self) -> bool:
         """Whether workers compute, each in a process of its own."""
-        return len(device_names(self.device)) > 1
+        return self.engine != "local" or len(device_names(self.device)) > 1
 
     def check(self) -> None:
         """Raise InputError for settings that no device has."""
@@ -47,9 +51,31 @@ class Compute:
         ):
             if value not in known:
                 raise InputError(f"{option} takes one of {', '.join(known)}; got '{value}'.")
-        for option, number in (("--batch-size", self.batch_size), ("--workers", self.workers)):
+        for option, number in (
+            ("--batch-size", self.batch_size),
+            ("--workers", self.workers),
+            ("--ray-cpus", self.ray_cpus),
+        ):
             if number is not None and number < 1:
                 raise InputError(f"{option} takes a number of at least 1, got {number}.")
+        _check_engine(self)
+
+
+def _check_engine(compute: Compute) -> None:
+    """Raise InputError for an engine that is none, and for settings that it does not have."""
+    kind = compute.engine.partition(":")[0]
+    if compute.engine != "local" and kind != "ray":
+        raise InputError(f"No engine '{compute.engine}'. Use --engine local, ray or ray:HOST:PORT.")
+    if compute.ray_gpus is not None and compute.ray_gpus < 0:
+        raise InputError(f"--ray-gpus takes a number of at least 0, got {compute.ray_gpus:g}.")
+    if kind != "ray":
+        for option, value in (("--ray-gpus", compute.ray_gpus), ("--ray-cpus", compute.ray_cpus)):
+            if value is not None:
+                raise InputError(f"{option} requires --engine ray.")
+    elif compute.ray_gpus is not None and compute.device == ("cpu" if compute.ray_gpus else "cuda"):
+        raise InputError(f"--ray-gpus {compute.ray_gpus:g} and --device {compute.device} exclude each other.")
+    elif compute.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--engine ray takes --device auto, cpu or cuda; got '{compute.device}'. Size: --ray-gpus.")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,12 @@ def pictures(split: Split) -> list[Image.Image | np.ndarray]:
     return readable
 
 
+def same(some: list[Result], others: list[Result]) -> bool:
+    """Return whether two runs made the same files, byte for byte."""
+    pairs = list(zip(some, others, strict=True))
+    return all(a.path.name == b.path.name and a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
+
+
 class Counting:
     """An image source that counts how often each row is read, and can break at one."""
 

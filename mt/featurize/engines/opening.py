@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import FeaturizeRequest
 
+FOR_WORKERS = ("MT_", "HF_", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that workers elsewhere get, too
 SAMPLES = 3  # files per split that every worker must be able to read before it starts
 
 
@@ -37,6 +39,8 @@ def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackb
         MtError: a worker that cannot do its work.
     """
     compute = request.compute
+    if compute.engine != "local":
+        return _on_ray(request, dataset, loaded, models)
     devices = device_names(compute.device)
     if compute.by_workers:
         each = max(1, decoders() // len(devices))
@@ -52,6 +56,21 @@ def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackb
         batch_size=compute.batch_size,
         workers=compute.workers or decoders(),
     )
+
+
+def _on_ray(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones, models: Sequence[str]) -> ManyWorkers:
+    from mt.featurize.engines.ray_crew import RayCrew, size_of_workers
+    from mt.featurize.engines.ray_link import joined
+
+    compute = request.compute
+    with ExitStack() as link:
+        ray = link.enter_context(joined(compute.engine))
+        size = size_of_workers(
+            ray, compute.device, cpus=compute.ray_cpus, gpus=compute.ray_gpus, threads=torch.get_num_threads()
+        )
+        setup = _setup(request, dataset, loaded, models, workers=compute.workers or size.cpus)
+        crew = RayCrew(ray, setup, size, link.pop_all())
+    return many_workers(crew, torch.device("cuda" if size.gpus else "cpu"), request, loaded, models)
 
 
 def many_workers(
@@ -83,6 +102,7 @@ def _setup(
         tuple(path for split in dataset.splits.values() for path in _samples(split.images)),
         versions(),
         dataset.settings.decoder == "device",
+        {name: value for name, value in os.environ.items() if name.startswith(FOR_WORKERS)},
     )
 
 

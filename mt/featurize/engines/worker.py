@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class WorkerSetup:
 
     models: weights and fingerprint by name.  workers: threads that decode.  folder: what relative paths are relative
     to.  samples: files that it must be able to read.  versions: of the packages that an embedding depends on.
-    on_device: whether the device decodes JPEG files.
+    on_device: whether the device decodes JPEG files.  environment: variables that say where weights are.
     """
 
     models: Mapping[str, tuple[str | None, str]]
@@ -54,6 +54,7 @@ class WorkerSetup:
     samples: tuple[str, ...]
     versions: Mapping[str, str]
     on_device: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def started(setup: WorkerSetup, device: str) -> tuple[OneDevice, WorkerFacts]:
         MtError: other versions, files or weights that cannot be read here, or weights that are not the same.
     """
     agree(setup.versions, versions())
+    os.environ.update(setup.environment)
     if os.path.isdir(setup.folder):
         os.chdir(setup.folder)
     for path in setup.samples:
@@ -117,7 +119,7 @@ def started(setup: WorkerSetup, device: str) -> tuple[OneDevice, WorkerFacts]:
         except OSError as error:
             raise DatasetError(f"cannot read {path} ({error.strerror}), which the run reads. {SHARED}") from error
     where = pick_device(device)
-    if where.type == "cuda":
+    if where.index is not None and where.type == "cuda":
         torch.cuda.set_device(where)
     cap_from_environment(where)
     if setup.on_device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,12 +53,6 @@ def first(flag: Path) -> bool:
     return True
 
 
-def dies_once(flag: Path, images: list[Any]) -> list[Any]:
-    if first(flag):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return images
-
-
 def dies(flag: Path, images: list[Any]) -> list[Any]:
     os.kill(os.getpid(), signal.SIGKILL)
     return images
@@ -72,11 +66,12 @@ def fails(flag: Path, images: list[Any]) -> list[Any]:
     raise ValueError("no such\ncolour")
 
 
-def stops_once(flag: Path, images: list[Any]) -> list[Any]:
-    """Let one worker wait until the file `flag`.go is there."""
+def dies_then_hangs(flag: Path, images: list[Any]) -> list[Any]:
+    """Let the first worker that loads end, and the second one never come back."""
     if first(flag):
-        while not flag.with_suffix(".go").exists():
-            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if first(flag.with_suffix(".hung")):
+        threading.Event().wait()
     return images
 
 

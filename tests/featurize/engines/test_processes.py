@@ -11,10 +11,9 @@ import pytest
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize.embed import Embedder
 from mt.featurize.engines import worker
-from mt.featurize.plan import Result
 from tests.featurize.conftest import TINY
 from tests.featurize.engines import sources
-from tests.featurize.extracting import CPU, featurize
+from tests.featurize.extracting import CPU, featurize, same
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 TWO = replace(CPU, device="cpu,cpu")
@@ -30,11 +29,6 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Embedder, "__call__", refused)
 
 
-def same(some: list[Result], others: list[Result]) -> bool:
-    pairs = list(zip(some, others, strict=True))
-    return all(a.path.name == b.path.name and a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
-
-
 def test_two_processes_make_the_file_of_one(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (photos / "train" / "tumour" / "007.png").write_bytes(b"")
     plain = featurize(photos, tmp_path / "plain", compute=replace(CPU, on_error="skip", dtype="float16"))
@@ -44,11 +38,11 @@ def test_two_processes_make_the_file_of_one(photos: Path, tmp_path: Path, reques
     assert same(workers, plain)
 
 
-def test_a_process_that_is_killed_costs_its_units_time_alone(photos: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_and_one_that_hangs_cost_their_units_time_alone(photos: Path, tmp_path: Path) -> None:
     plain = featurize(photos, tmp_path / "plain", splits=["train"])
-    dataset = sources.elsewhere(photos, sources.dies_once, tmp_path / "died")
+    dataset = sources.elsewhere(photos, sources.dies_then_hangs, tmp_path / "died")
     workers = featurize(dataset, tmp_path / "workers", splits=["train"], compute=TWO)
-    assert (tmp_path / "died").exists()
+    assert (tmp_path / "died.hung").exists()
     assert same(workers, plain)
 
 

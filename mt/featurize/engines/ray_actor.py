@@ -1,0 +1,76 @@
+"""A worker as a Ray actor.  Ray is not imported here: the actor's class is made of this one where the cluster is."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from mt.featurize.engines.worker import Answer, PassTerms, Unit, UnitStream, WorkerFacts, WorkerSetup, in_words, started
+
+AT_ONCE = 8  # calls that an actor answers at a time: units that it holds, so that it decodes ahead
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a worker cannot do its work, in one line, and where it is."""
+
+    host: str
+    text: str
+
+
+class ActorWorker:
+    """Computes units; what goes wrong is returned, since an exception would bring its traceback."""
+
+    def __init__(self, setup: WorkerSetup, device: str) -> None:
+        self._problem: Problem | None = None
+        self._facts: WorkerFacts | None = None
+        self._waiting: dict[int, Future[Answer | Problem]] = {}
+        self._lock = threading.Lock()
+        self._terms: PassTerms | None = None
+        try:
+            engine, self._facts = started(setup, device)
+        except BaseException as error:
+            self._problem = Problem(socket.gethostname(), in_words(error))
+            return
+        self._stream = UnitStream(engine, self._answered)
+        threading.Thread(target=self._compute, name="compute", daemon=True).start()
+
+    def facts(self) -> WorkerFacts | Problem | None:
+        """Return what the worker is, or why it is none."""
+        return self._facts or self._problem
+
+    def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Problem:
+        """Return a unit's results.  terms: a reference to those of its pass, which are fetched once."""
+        with self._lock:
+            if self._terms is None or self._terms.number != number_of_pass:
+                self._terms = _fetched(terms[0])
+            if self._problem is not None:
+                return self._problem
+            waiting = self._waiting[unit.number] = Future()
+            self._stream.put(self._terms, unit)
+        return waiting.result()
+
+    def _answered(self, answer: Answer) -> None:
+        with self._lock:
+            waiting = self._waiting.pop(answer.unit)
+        waiting.set_result(answer)
+
+    def _compute(self) -> None:
+        try:
+            self._stream.run()
+        except BaseException as error:
+            with self._lock:
+                self._problem = Problem(socket.gethostname(), in_words(error))
+                for waiting in self._waiting.values():
+                    waiting.set_result(self._problem)
+
+
+def _fetched(reference: Any) -> PassTerms:
+    import ray
+
+    terms: PassTerms = ray.get(reference)
+    return terms
