@@ -15,7 +15,7 @@ AT_ONCE = 8  # calls that an actor answers at a time: units that it holds, so th
 
 
 @dataclass(frozen=True)
-class Problem:
+class Refusal:
     """Why a worker cannot do its work, in one line, and where it is."""
 
     host: str
@@ -26,24 +26,24 @@ class ActorWorker:
     """Computes units; what goes wrong is returned, since an exception would bring its traceback."""
 
     def __init__(self, setup: WorkerSetup, device: str) -> None:
-        self._problem: Problem | None = None
+        self._problem: Refusal | None = None
         self._facts: WorkerFacts | None = None
-        self._waiting: dict[int, Future[Answer | Problem]] = {}
+        self._waiting: dict[int, Future[Answer | Refusal]] = {}
         self._lock = threading.Lock()
         self._terms: PassTerms | None = None
         try:
             engine, self._facts = started(setup, device)
         except BaseException as error:
-            self._problem = Problem(socket.gethostname(), in_words(error))
+            self._problem = Refusal(socket.gethostname(), in_words(error))
             return
         self._stream = UnitStream(engine, self._answered)
         threading.Thread(target=self._compute, name="compute", daemon=True).start()
 
-    def facts(self) -> WorkerFacts | Problem | None:
+    def facts(self) -> WorkerFacts | Refusal | None:
         """Return what the worker is, or why it is none."""
         return self._facts or self._problem
 
-    def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Problem:
+    def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Refusal:
         """Return a unit's results.  terms: a reference to those of its pass, which are fetched once."""
         with self._lock:
             if self._terms is None or self._terms.number != number_of_pass:
@@ -64,7 +64,7 @@ class ActorWorker:
             self._stream.run()
         except BaseException as error:
             with self._lock:
-                self._problem = Problem(socket.gethostname(), in_words(error))
+                self._problem = Refusal(socket.gethostname(), in_words(error))
                 for waiting in self._waiting.values():
                     waiting.set_result(self._problem)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mt.errors import InputError, MtError
 from mt.featurize.engines.crew import Answered, Lost, Member
-from mt.featurize.engines.ray_actor import AT_ONCE, ActorWorker, Problem
+from mt.featurize.engines.ray_actor import AT_ONCE, ActorWorker, Refusal
 from mt.featurize.engines.worker import Answer, PassTerms, Unit, WorkerFacts, WorkerSetup
 from mt.terminal import progress
 
@@ -134,7 +134,7 @@ class RayCrew:
             value = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             return self._ended(member, error)
-        if isinstance(value, Problem):
+        if isinstance(value, Refusal):
             raise MtError(f"Worker {member.name or value.host}: {value.text}")
         if isinstance(value, Answer):
             return Answered(member, value)
