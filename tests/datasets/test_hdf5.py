@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,3 +131,9 @@ def test_a_chunk_that_does_not_decompress(tmp_path: Path) -> None:
         file["x"].id.write_direct_chunk((8, 0, 0, 0), b"garbage")
     with pytest.raises(DatasetError, match="a chunk does not decompress"):
         Hdf5Rows(path, "x").read(9, 10)
+
+
+def test_another_process_opens_the_file_itself(tmp_path: Path) -> None:
+    rows = stored(tmp_path / "x.h5", chunks=(8, 6, 5, 3), compression="gzip")
+    rows.read(0, 10)
+    np.testing.assert_array_equal(copy.deepcopy(rows).read(3, 20), IMAGES[3:20])

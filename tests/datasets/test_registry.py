@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -133,3 +134,12 @@ print(*sorted({{"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_images_travel_to_another_process(name: str, data: Path, index: ContentIndex) -> None:
+    split = next(iter(loaded(name, data, index).splits.values()))
+    split.images.load(0, 2)
+    there = copy.deepcopy(split.images)  # as pickle does
+    for ours, theirs in zip(split.images.load(0, 3), there.load(0, 3), strict=True):
+        np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))

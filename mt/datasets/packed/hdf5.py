@@ -53,6 +53,10 @@ class Hdf5Rows:
         self._descriptor: tuple[int, int] | None = None
         self._cache: OrderedDict[int, Future[np.ndarray]] = OrderedDict()
 
+    def __reduce__(self) -> tuple[type[Hdf5Rows], tuple[Path, str]]:
+        """Let another process open the file itself."""
+        return Hdf5Rows, (self.path, self.key)
+
     def __len__(self) -> int:
         return self.shape[0]
 

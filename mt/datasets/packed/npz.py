@@ -55,6 +55,10 @@ class NpzRows:
         self._rows: np.ndarray | None = None
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[NpzRows], tuple[Path, str]]:
+        """Let another process open the archive itself."""
+        return NpzRows, (self.path, self.key)
+
     def __len__(self) -> int:
         return int(self.shape[0])
 

@@ -43,12 +43,15 @@ class ActorWorker:
         """Return what the worker is, or why it is none."""
         return self._facts or self._problem
 
-    def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Refusal:
+    def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Refusal | None:
         """Return a unit's results.  terms: a reference to those of its pass, which are fetched once."""
         with self._lock:
-            if self._terms is None or self._terms.number != number_of_pass:
-                self._terms = _fetched(terms[0])
-            if self._problem is not None:
+            if self._problem is None and (self._terms is None or self._terms.number != number_of_pass):
+                try:
+                    self._terms = _fetched(terms[0])
+                except Exception as error:  # a source that opens its file when it arrives
+                    self._problem = Refusal(socket.gethostname(), in_words(error.__cause__ or error))
+            if self._problem is not None or self._terms is None:
                 return self._problem
             waiting = self._waiting[unit.number] = Future()
             self._stream.put(self._terms, unit)

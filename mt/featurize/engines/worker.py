@@ -172,18 +172,20 @@ class UnitStream:
         self._begun: deque[tuple[PassTerms, Unit]] = deque()
         self._open = 0  # batches that were read from the inbox and not computed yet
         self._closed = False
+        self._error: BaseException | None = None
 
     def put(self, terms: PassTerms, unit: Unit) -> None:
         """Hand over a unit."""
         self._inbox.put((terms, unit))
 
-    def close(self) -> None:
-        """Let `run` return once it has computed what it was given."""
+    def fail(self, error: BaseException) -> None:
+        """Let `run` raise an error that came up in another thread."""
+        self._error = error
         self._inbox.put(None)
 
     def run(self) -> None:
-        """Compute units until closed.  Raises what computing raises."""
-        with _Answering(self._answer) as sink:
+        """Compute units as long as the process lives.  Raises what computing raises."""
+        with _Answering(self._answer, self.fail) as sink:
             while not self._closed:
                 self._next = self._next or self._received()
                 if self._next is None:
@@ -195,6 +197,8 @@ class UnitStream:
                     sink.put(*self._begun[0], computed)
                     if computed.work is self._begun[0][1].batches[-1]:
                         self._begun.popleft()
+        if self._error is not None:
+            raise self._error
 
     def _received(self, *, wait: bool = True) -> tuple[PassTerms, Unit] | None:
         """Return the next unit; None where there is none yet, or no more."""
@@ -228,8 +232,8 @@ class UnitStream:
 class _Answering:
     """A thread that waits for embeddings on their way from the device, and answers when a unit is whole."""
 
-    def __init__(self, answer: Callable[[Answer], None]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[Answer], None], fail: Callable[[BaseException], None]) -> None:
+        self._answer, self._fail = answer, fail
         self._queue: queue.Queue[tuple[PassTerms, Unit, Computed] | None] = queue.Queue(_ANSWERS)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="answer", daemon=True)
@@ -263,3 +267,4 @@ class _Answering:
                     found = []
             except BaseException as error:
                 self._error = error
+                self._fail(error)

@@ -49,8 +49,11 @@ def _receive(link: Connection[Any, Any], stream: Any) -> None:
     while True:
         try:
             kind, value = link.recv()
-        except (EOFError, OSError):
+        except (EOFError, ConnectionResetError):
             os._exit(0)
+        except BaseException as error:  # a source that opens its file when it arrives
+            stream.fail(error)
+            return
         if kind == "pass":
             terms = value
         else:

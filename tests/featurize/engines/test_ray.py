@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from mt import doctor
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize.embed import Embedder
-from mt.featurize.engines import opening
+from mt.featurize.engines import opening, ray_check
 from mt.featurize.engines.crew import Answered
 from mt.featurize.request import Compute
 from tests.featurize.engines import sources
@@ -152,3 +155,20 @@ def test_workers_that_no_node_holds_are_refused(photos: Path, tmp_path: Path, on
         featurize(photos, tmp_path / "cache", compute=replace(on_ray, ray_cpus=9))
     with pytest.raises(InputError, match=r"No node of the Ray cluster has a GPU.*--device cpu"):
         featurize(photos, tmp_path / "cache", compute=replace(on_ray, device="auto", ray_gpus=1.0))
+
+
+def test_the_doctor_looks_at_every_node(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--engine", f"ray:{cluster.address}", "--cache-dir", str(tmp_path), "--json"]
+    nodes = [one for one in findings(arguments) if one["what"].startswith("node ")]
+    assert [one["what"] for one in nodes] == [f"node {HOST}"] * 3
+    assert {one["state"] for one in nodes} == {"ok"}
+    assert "reads " in nodes[0]["found"]
+    monkeypatch.setattr(ray_check, "installed", lambda: {"torch": "0.1"})
+    other = [one for one in findings(arguments) if one["what"].startswith("node ")]
+    assert {one["state"] for one in other} == {"bad"}
+    assert "(here 0.1)" in other[0]["found"]
+
+
+def findings(arguments: list[str]) -> list[dict[str, str]]:
+    ran = CliRunner().invoke(doctor.doctor, arguments)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
