@@ -94,13 +94,7 @@ class BatchSize(click.ParamType[int | None]):
     help="Compute part I of N only, for arrays of jobs; join the parts with mt cache merge.",
 )
 @click.option("--dry-run", is_flag=True, help="Hash the images, print what would be computed, and stop.")
-@click.option(
-    "--engine",
-    default="local",
-    show_default=True,
-    metavar="local|ray[:HOST:PORT]",
-    help="Compute here, or on a Ray cluster: the one at HOST:PORT, or this machine's.",
-)
+@options.engine
 @click.option("--ray-gpus", type=float, metavar="N", help="GPUs per Ray worker, 0.5 for half.  [default: 1 if any]")
 @click.option(
     "--ray-cpus", type=int, metavar="N", help="Cores per Ray worker.  [default: torch's threads; a GPU's share]"

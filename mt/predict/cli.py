@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @options.data_dir
 @options.cache_dir
 @device_options
+@options.engine
 def predict(
     model: str,
     paths: tuple[str, ...],
@@ -51,6 +52,7 @@ def predict(
     data_dir: str | None,
     cache_dir: str | None,
     device: str,
+    engine: str,
 ) -> None:
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
@@ -66,6 +68,7 @@ def predict(
         data_dir=data_dir,
         weights=weights,
         device=device,
+        engine=engine,
         on_error=on_error,
         trust_remote_code=trust_remote_code,
     )

@@ -17,6 +17,7 @@ from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
 from mt.system import files
+from mt.system.device import first_device
 from mt.terminal import progress
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def predict_dataset(request: PredictRequest) -> Predictions:
                 "Leave such images out: --on-error skip"
             )
         _, p = tuned.predict_split(
-            request.dataset, request.split, data_dir=request.data_folder, device=request.device, without=problems
+            request.dataset,
+            request.split,
+            data_dir=request.data_folder,
+            device=first_device(request.device, "A network trained end to end"),
+            without=problems,
         )
         if tuned.about.get("dataset_settings", {}).get("hash_ids"):
             salt = id_salt(files.cache_dir(request.cache_dir))
@@ -111,7 +116,12 @@ def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> 
         cache_dir=cache,
         weights=weights_of(about, request.weights),
         image_size=description.get("image_size"),
-        compute=Compute(request.device, description.get("precision", "float32"), on_error=request.on_error),
+        compute=Compute(
+            request.device,
+            description.get("precision", "float32"),
+            on_error=request.on_error,
+            engine=request.engine,
+        ),
         trust_remote_code=[one for one in request.trust_remote_code if one == find_spec(about["name"]).code_place],
     )
     index = ContentIndex()

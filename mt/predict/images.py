@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from mt.datasets.settings import decoding_of
 from mt.errors import DatasetError, InputError, MtError
 from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
-from mt.system.device import decoders
+from mt.system.device import decoders, first_device
 from mt.terminal import progress
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def predict_images(request: PredictRequest) -> Predictions:
 
     Raises InputError, WeightsError, and DatasetError for an unreadable image.
     """
+    request = replace(request, device=first_device(request.device, "mt predict on image files"))
     if is_end_to_end(request.model):
         from mt.fuse.end_to_end.saved import load_tuned
 

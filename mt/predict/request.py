@@ -20,6 +20,7 @@ class PredictRequest:
     trust_remote_code: repositories of the backbones whose own code may be run.
     on_error: raise at an unreadable image, or skip it.
     cache_dir, data_dir: where a dataset's features and its published files are.
+    device, engine: several devices, or a Ray cluster, featurize a dataset; image files use the first device.
     """
 
     model: str | os.PathLike[str]
@@ -32,10 +33,13 @@ class PredictRequest:
     device: str = "auto"
     on_error: Literal["raise", "skip"] = "raise"
     trust_remote_code: Sequence[str] = ()
+    engine: str = "local"
 
     def __post_init__(self) -> None:
         if bool(self.images) == bool(self.dataset):
             raise InputError("Name either image files or folders, or a dataset: --dataset NAME. Not both.")
+        if self.images and self.engine != "local":
+            raise InputError(f"--engine {self.engine} featurizes a dataset: name one with --dataset NAME.")
 
     @property
     def data_folder(self) -> Path | None:

@@ -11,7 +11,7 @@ import click
 
 from mt.errors import InputError, MtError
 from mt.system import files
-from mt.system.device import device_options
+from mt.system.device import device_options, first_device
 from mt.terminal import options
 
 
@@ -23,6 +23,7 @@ from mt.terminal import options
 @options.cache_dir
 @options.scores
 @device_options
+@options.engine
 @options.as_json
 def study(
     file: str | None,
@@ -32,6 +33,7 @@ def study(
     cache_dir: str | None,
     scores: str | None,
     device: str,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Run the study that FILE describes: what is missing is done, what is stored is skipped, the report comes last.
@@ -49,7 +51,10 @@ def study(
         return
     if file is None:
         raise InputError("FILE is missing: expected a study file. Write the paper's to start from: mt study --paper")
-    request = StudyRequest.of(load_study(Path(file)), cache_dir=cache_dir, scores=scores, device=device, out=out)
+    first_device(device, "Fitting")
+    request = StudyRequest.of(
+        load_study(Path(file)), cache_dir=cache_dir, scores=scores, device=device, out=out, engine=engine
+    )
     if dry_run:
         for line in plan(request):
             stored = f"  ({line.stored})" if line.stored else ""

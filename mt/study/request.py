@@ -7,17 +7,22 @@ from pathlib import Path
 
 from mt.study.study_file import StudyFile
 from mt.system import files
+from mt.system.device import device_names
 
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """A study to run.  out: the report's page, where the study's own place for it is not wanted."""
+    """A study to run.  out: the report's page, where the study's own place for it is not wanted.
+
+    device: one, or several that featurize.  engine: what featurizes.
+    """
 
     study: StudyFile
     cache: Path
     scores: Path
     device: str = "auto"
     out: Path | None = None
+    engine: str = "local"
 
     @classmethod
     def of(
@@ -28,10 +33,17 @@ class StudyRequest:
         scores: str | None = None,
         device: str = "auto",
         out: str | None = None,
+        engine: str = "local",
     ) -> StudyRequest:
         """Return the request, with the folders as every command finds them."""
         cache = files.cache_dir(cache_dir)
-        return cls(study, cache, files.scores_path(scores, cache), device, Path(out).absolute() if out else None)
+        page = Path(out).absolute() if out else None
+        return cls(study, cache, files.scores_path(scores, cache), device, page, engine)
+
+    @property
+    def fitting_device(self) -> str:
+        """Where probes and fusions are fitted: the first of several devices."""
+        return device_names(self.device)[0]
 
     @property
     def page(self) -> Path:

@@ -167,7 +167,7 @@ class _DatasetSteps:
                     protocol=protocol,
                     primary=study.primary,
                     scores=request.scores,
-                    device=request.device,
+                    device=request.fitting_device,
                     files=self.files,
                     test_folds=study.test_folds,
                     repeats=study.repeats,
@@ -191,7 +191,7 @@ class _DatasetSteps:
             datasets=[self.dataset],
             methods=methods,
             scores=request.scores,
-            device=request.device,
+            device=request.fitting_device,
             files=self.files,
             **request.study.fused.model_dump(),
             primary=_fused_primary(request.study),
@@ -230,7 +230,7 @@ def _featurizing(request: StudyRequest, datasets: Sequence[Dataset]) -> Featuriz
         request.study.models,
         cache_dir=request.cache,
         image_size=asked.image_size,
-        compute=Compute(device=request.device, precision=asked.precision),
+        compute=Compute(device=request.device, precision=asked.precision, engine=request.engine),
     )
 
 

@@ -76,6 +76,13 @@ datasets = click.option(
     "--dataset", "datasets", multiple=True, metavar="NAME", help="A dataset (repeatable). See: mt datasets"
 )
 
+engine = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray[:HOST:PORT]",
+    help="Featurize here, or on a Ray cluster: the one at HOST:PORT, or this machine's.",
+)
 
 fractions = click.option(
     "--fraction",

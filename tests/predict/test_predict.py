@@ -98,6 +98,22 @@ def test_what_is_not_cached_is_featurized(study: Study, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.h5"))
 
 
+def test_several_devices_featurize_a_dataset_and_the_first_reads_images(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, kept, _ = study
+    asked: list[FeaturizeRequest] = []
+    monkeypatch.setattr("mt.featurize.extract", noted(extract, lambda request, **_: asked.append(request)))
+    dataset = PredictRequest(root / "probed", dataset=f"folder:{root / 'images'}", cache_dir=tmp_path, device="cpu,cpu")
+    np.testing.assert_allclose(predict_dataset(dataset).probabilities[:, 1], kept["probed"], atol=1e-5)
+    assert [one.compute.device for one in asked] == ["cpu,cpu"]
+    image = sorted((root / "images" / "test").rglob("*.png"))[:1]
+    assert len(predict_images(PredictRequest(root / "probed", image, device="cpu,cpu")).ids) == 1
+    assert "mt predict on image files computes on one device, cpu" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"--engine ray featurizes a dataset.*--dataset"):
+        PredictRequest(root / "probed", image, engine="ray")
+
+
 def test_each_backbone_is_loaded_once(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, _, _ = study
     loaded: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,32 @@ def test_a_study_loads_each_backbone_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(done) == 2
     assert all("0 made now" not in said for said in done)
     assert loaded == ["efficientnet-lite0"]
+
+
+def test_several_devices_or_a_cluster_featurize_and_one_device_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def extracted(request: FeaturizeRequest, **_: Any) -> list[Any]:
+        asked.append(request.compute)
+        return []
+
+    def answered(request: Any) -> Answers:
+        asked.append(request)
+        return Answers([], 0, 0, tmp_path)
+
+    monkeypatch.setattr("mt.featurize.extraction.extract", extracted)
+    monkeypatch.setattr("mt.probe.run.run_probe", answered)
+    text = "datasets = ['digits']\nmodels = ['efficientnet-lite0']\nmethods = ['probe']"
+    of = partial(StudyRequest.of, load_study(written(tmp_path, text)), cache_dir=str(tmp_path / "cache"))
+    for request in (of(device="cpu,cpu"), of(engine="ray:gpu-01:6379")):
+        for step in steps(request):
+            step.run()
+    several, fitted, ray, _ = asked
+    assert (several.device, several.engine) == ("cpu,cpu", "local")
+    assert fitted.device == "cpu"
+    assert (ray.device, ray.engine) == ("auto", "ray:gpu-01:6379")
 
 
 def test_a_datasets_own_settings_reach_it(tmp_path: Path) -> None:

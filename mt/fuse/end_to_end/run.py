@@ -26,7 +26,7 @@ from mt.probe.run import ask, run_probe
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import files
-from mt.system.device import pick_device
+from mt.system.device import device_names, pick_device
 from mt.system.ranks import Ranks, joined
 from mt.terminal import progress
 
@@ -47,6 +47,11 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     named = weights_by_model([pair.train[0].backbone for pair in pairs], request.weights)
     tuned = [_joined(list(group)) for _, group in groupby(pairs, key=lambda pair: pair.dataset)]
     check_metrics(cached.metrics, tuned)
+    if len(device_names(cached.device)) > 1:
+        raise InputError(
+            f"--device {cached.device}: several devices train one network under torchrun: "
+            f"torchrun --nproc-per-node {len(device_names(cached.device))} -m mt fuse --unfreeze ..."
+        )
     with joined(pick_device(cached.device, float64=True)) as (ranks, device):
         path = files.scores_path(cached.scores, cache)
         features_on = "auto" if cached.device == "auto" else str(device)  # each fit's size decides

@@ -273,3 +273,8 @@ def test_a_diverging_run_ends_with_one_line_and_status_1(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("Error: The loss is not a number at epoch 1")
     assert str(tmp_path / "checkpoints") in last
+
+
+def test_several_devices_train_under_torchrun(cache: Path) -> None:
+    with pytest.raises(InputError, match="torchrun --nproc-per-node 2 -m mt fuse --unfreeze"):
+        run(cache, "--model", RESNET, "--device", "cpu,cpu")
