@@ -89,7 +89,7 @@ def test_adapters_train_alone_begin_as_nothing_and_are_merged(cache: Path, tmp_p
     assert all(name.startswith("head.") or name.endswith(".weight") for name in changed)
 
 
-def adapted(cache: Path, folder: Path, model: str) -> Any:
+def adapted(cache: Path, folder: Path, model: str, *, fixed: bool = True) -> Any:
     cached = FuseRequest(
         cache,
         models=[model],
@@ -99,15 +99,20 @@ def adapted(cache: Path, folder: Path, model: str) -> Any:
         save=folder / "model",
         scores=folder / "scores.sqlite",
     )
-    settings = Settings(lora=2, learning_rates=(1e-2,), epochs=2, fixed=True)
+    settings = Settings(lora=2, learning_rates=(1e-2,), epochs=2, fixed=fixed)
     return run_unfrozen(FinetuneRequest(cached, settings, Machine(batch_size=8, workers=1)))
 
 
-def test_adapted_networks_are_saved_and_predict(cache: Path, tmp_path: Path) -> None:
-    adapted(cache, tmp_path, VIT)
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_adapted_networks_are_saved_and_predict(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.shares.SHARES", (share,))
+    adapted(cache, tmp_path, VIT, fixed=share == 1)
     with ScoreStore(tmp_path / "scores.sqlite") as store:
         (score,) = [one for one in store.scores() if one.method == "fine-tune, LoRA 2"]
         fit = store.fit(score.fit)
+    assert fit.outcome["settings"]["share"] == share
     _, found = load_tuned(tmp_path / "model").predict_split(DATASET, "test", device="cpu")
     np.testing.assert_allclose(found[:, 1], fit.probabilities, atol=1e-6)
 

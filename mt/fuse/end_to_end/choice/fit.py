@@ -26,6 +26,7 @@ from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.trainable.families import CandidateRates, candidates
+from mt.fuse.end_to_end.trainable.lora import merge
 from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, Work, predict
 from mt.terminal import progress
@@ -160,6 +161,8 @@ class Fitter:
         if share.share:
             trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
         before = self._network(start) if share.share < 1 else None
+        if before is not None:
+            merge(before)
         return Blended(before, trained, self.work.task, share=share.share, temperature=share.temperature)
 
     def _try(self, trial: _Trial) -> HeldOut:
