@@ -22,8 +22,9 @@ def demo(cache_dir: str | None, out: str | None, as_json: bool) -> None:
     weights from the package index; linear probes on 1 %, 10 % and 100 % of the labels show what few labels buy, their
     fusion with DVME what several models add.
     """
+    from mt.study.finished import print_finished
     from mt.study.request import StudyRequest
-    from mt.study.run import print_finished, run_study
+    from mt.study.run import run_study
     from mt.study.study_file import parse_study, shipped
 
     began = time.monotonic()

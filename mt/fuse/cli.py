@@ -186,13 +186,14 @@ def _print_tables(study: Answers, *, declared: bool) -> None:
 
 def _print_json(study: Answers, *, declared: bool) -> None:
     from mt.fuse.tables import attentions, differences, oracles
-    from mt.probe.scores.declared import role_of
+    from mt.probe.scores.declared import role_of, role_of_pair
     from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
 
     with ScoreStore(study.store) as store:
         for score in study.scores:
             click.echo(json.dumps(json_row(score, store) | (role_of(score, store) if declared else {})))
-        pairs = [pair.row() for pair in differences(study, store)]
+        found = differences(study, store)
+        pairs = [pair.row() | (role_of_pair(pair, store) if declared else {}) for pair in found]
         for row in (*oracles(study, store), *pairs, *attentions(study, store)):
             click.echo(json.dumps(row))

@@ -17,6 +17,7 @@ from mt.terminal import options, progress
 
 if TYPE_CHECKING:
     from mt.probe.request import Answers
+    from mt.probe.scores.comparisons import Comparison
     from mt.results.store import Score, ScoreStore
 
 
@@ -232,7 +233,13 @@ def _print_json(answers: Answers, *, compare: bool, declared: bool) -> None:
         for score in answers.scores:
             click.echo(json.dumps(json_row(score, store) | (_role(score, store) if declared else {})))
         for pair in comparisons(score_tables(answers.scores, store), store) if compare else ():
-            click.echo(json.dumps(pair.row()))
+            click.echo(json.dumps(pair.row() | (_role_of_pair(pair, store) if declared else {})))
+
+
+def _role_of_pair(pair: Comparison, store: ScoreStore) -> dict[str, str]:
+    from mt.probe.scores.declared import role_of_pair
+
+    return role_of_pair(pair, store)
 
 
 def _role(score: Score, store: ScoreStore) -> dict[str, str]:

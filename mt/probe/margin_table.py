@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from mt.probe.request import Answers, Margin
+from mt.probe.scores.declared import role_of_pair
 from mt.probe.scores.margins import MarginTest, margin_tests
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import score_tables
@@ -25,9 +26,10 @@ def print_margins(answers: Answers, margin: Margin, *, as_json: bool) -> None:
     with ScoreStore(answers.store) as store:
         tables = score_tables(answers.scores, store)
         tests = margin_tests(tables, store, reference=margin.reference, margin=margin.size)
+        roles = [role_of_pair(test.pair, store) for test in tests]
     if as_json:
-        for test in tests:
-            print(json.dumps(test.row()))
+        for test, role in zip(tests, roles, strict=True):
+            print(json.dumps(test.row() | role))
     else:
         _print_table(tests, margin)
 

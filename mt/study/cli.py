@@ -43,7 +43,7 @@ def study(
     """
     from mt.study.dry_run import plan
     from mt.study.request import StudyRequest
-    from mt.study.run import print_finished, run_study
+    from mt.study.run import run_study
     from mt.study.study_file import load_study
 
     if paper:
@@ -64,6 +64,8 @@ def study(
     if as_json:
         click.echo(json.dumps(ran.facts()))
     else:
+        from mt.study.finished import print_finished
+
         print_finished(ran, request)
     if ran.missing:
         raise MtError(

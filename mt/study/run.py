@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mt.cache.names import JSON
 from mt.errors import MtError
@@ -102,20 +102,6 @@ def run_study(request: StudyRequest) -> FinishedStudy:
             return FinishedStudy(found, _report(request, found, tuple(missing.values())), tuple(missing.values()))
 
 
-def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
-    """Print a study's tables, one per dataset and protocol, and last where its report is."""
-    from mt.probe.scores.oracle import with_oracle
-    from mt.probe.scores.score_tables import declared_tables, judged_tables, score_tables
-    from mt.probe.tables import print_tables
-    from mt.results.store import ScoreStore
-
-    with ScoreStore(request.scores) as store:
-        for protocol in dict.fromkeys(score.protocol for score in ran.scores):
-            tables = score_tables([score for score in ran.scores if score.protocol == protocol], store)
-            print_tables(declared_tables(judged_tables([with_oracle(table, store) for table in tables], store), store))
-    print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
-
-
 class _DatasetSteps:
     """The steps of one dataset; the first makes the feature files that the others use, and no other files.
 
@@ -166,6 +152,7 @@ class _DatasetSteps:
                     **study.draws.model_dump(),
                     protocol=protocol,
                     primary=study.primary,
+                    **_decisions(study),
                     scores=request.scores,
                     device=request.fitting_device,
                     files=self.files,
@@ -195,6 +182,7 @@ class _DatasetSteps:
             files=self.files,
             **request.study.fused.model_dump(),
             primary=_fused_primary(request.study),
+            **_decisions(request.study),
             test_folds=request.study.test_folds,
             repeats=request.study.repeats,
         )
@@ -205,11 +193,20 @@ class _DatasetSteps:
 
         ran, data_dir = [], self.request.study.settings_of(self.dataset).data_dir
         for models in _fine_tuned(self.request.study):
-            cached = self._fusing(models, ["dvme"] if len(models) > 1 else [])
+            # A threshold and scaling need out-of-fold scores, which training end to end does not give.
+            cached = replace(self._fusing(models, ["dvme"] if len(models) > 1 else []), **_UNDECIDED)
             ran.append(run_unfrozen(FinetuneRequest(cached, data_dir=data_dir)))
         done = [one for one in ran if one is not None]
         fitted, stored = (sum(getattr(one, name) for one in done) for name in ("n_fitted", "n_stored"))
         return StepOutcome(f"{fitted} fitted, {stored} stored", [score for one in done for score in one.scores])
+
+
+_UNDECIDED: dict[str, Any] = dict.fromkeys(("threshold", "prevalence", "calibrate"))
+
+
+def _decisions(study: StudyFile) -> dict[str, Any]:
+    """Return the options of a request that choose thresholds and scale probabilities."""
+    return {name: getattr(study, name) for name in _UNDECIDED}
 
 
 def _fused_primary(study: StudyFile) -> str | None:

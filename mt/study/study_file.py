@@ -10,6 +10,11 @@ draw = "stratified"                       or "random", "random-groups"          
 test_folds = 5                            without a test split: test every image once by K folds  [default: none]
 repeats = 3                               times that test folds are drawn again         [default: 1]
 primary = "roc_auc@1%"                    declares what decides; all else is exploratory
+margin = 0.02                             tests non-inferiority and equivalence against `reference`
+reference = "dino"                        a model or a method of the study
+threshold = "youden"                      chosen on out-of-fold scores; a rule as `mt probe --threshold` takes it
+prevalence = 0.02                         with a threshold: also PPV and NPV where so many cases are positive
+calibrate = "temperature"                 or "platt": also score scaled probabilities
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
 [featurize]                               image_size, data_dir, precision
@@ -43,11 +48,13 @@ from mt.cache.names import mapped_place
 from mt.datasets.settings import DatasetSettings
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
+from mt.fuse.rivals import rows_of
 from mt.study.complaints import complaint
 from mt.types import TASKS
 
 METHODS = ("probe", *FUSING, "fine-tune")
 DRAWS = ("stratified", "random", "random-groups")
+SCALINGS = ("temperature", "platt")
 SHIPPED = ("paper", "demo")
 DEFAULT_FRACTIONS = (0.01, 0.1, 1.0)
 
@@ -90,6 +97,12 @@ def _primary(text: str) -> None:
     Primary.parsed(text)
 
 
+def _threshold(text: str) -> None:
+    from mt.probe.decisions.thresholds import ThresholdRule
+
+    ThresholdRule.parse(text)
+
+
 def _one_of(kind: str, known: tuple[str, ...], name: str) -> None:
     if name not in known:
         raise unknown(kind, name, known, see="mt study --help")
@@ -123,6 +136,8 @@ MethodName = Annotated[StrictStr, _checked(partial(_one_of, "method", METHODS))]
 ProtocolName = Annotated[StrictStr, _checked(_protocol)]
 TaskName = Annotated[StrictStr, _checked(partial(_one_of, "task", TASKS))]
 PrimaryName = Annotated[StrictStr, _checked(_primary)]
+ThresholdName = Annotated[StrictStr, _checked(_threshold)]
+ScalingName = Annotated[StrictStr, _checked(partial(_one_of, "scaling", SCALINGS))]
 FilePath = Annotated[StrictStr, AfterValidator(_path), Field(description="a path in quotes")]
 DrawRule = Annotated[
     StrictStr, _checked(partial(_one_of, "draw", DRAWS)), Field(description=f"one of {', '.join(DRAWS)}")
@@ -130,6 +145,8 @@ DrawRule = Annotated[
 Fraction = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
 ONCE = AfterValidator(_once)
+ABOVE_0 = Field(description="a number above 0, in the metric's unit")
+SHARE = Field(description="a number between 0 and 1 (0.02 is 2 %)")
 # Descriptions are what a complaint says was expected.
 Fractions = Annotated[tuple[Fraction, ...], ONCE, Field(description="numbers above 0 and at most 1 (0.01 is 1 %)")]
 Shots = Annotated[tuple[Count, ...], ONCE, Field(description="whole numbers of at least 1")]
@@ -217,6 +234,11 @@ class StudyFile(TomlTable):
     test_folds: Annotated[StrictInt | None, Field(ge=2, description="a whole number of at least 2")] = None
     repeats: Annotated[Count, Field(description="a whole number of at least 1")] = 1
     primary: Annotated[PrimaryName | None, Field(description='"METRIC@BUDGET"')] = None
+    margin: Annotated[Annotated[float, BeforeValidator(_number), Field(gt=0)] | None, ABOVE_0] = None
+    reference: Annotated[StrictStr | None, Field(description="a model or a method in quotes")] = None
+    threshold: Annotated[ThresholdName | None, Field(description="a rule in quotes, as --threshold takes it")] = None
+    prevalence: Annotated[Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None, SHARE] = None
+    calibrate: Annotated[ScalingName | None, Field(description=f"one of {', '.join(SCALINGS)}")] = None
     protocols: Annotated[tuple[ProtocolName, ...], ONCE, Field(min_length=1, description="names of protocols")] = (
         "default",
     )
@@ -289,6 +311,7 @@ def parse_study(text: str, path: Path) -> StudyFile:
         raise InputError(f"{path}: models: expected {needed}, found {list(study.models)!r}.")
     if study.test_folds is None and study.repeats > 1:
         raise InputError(f"{path}: repeats: {study.repeats} repeats of test folds need them: test_folds = 5.")
+    _check_decisions(study, path)
     if study.test_folds and "fine-tune" in study.methods:
         raise InputError(f"{path}: test_folds: fine-tune trains from images, once per draw. Remove one of the two.")
     for name in study.data:
@@ -297,6 +320,20 @@ def parse_study(text: str, path: Path) -> StudyFile:
             raise InputError(f"{path}: data: {said}")
         _check_settings(study.data[name], f'{path}: data."{name}"')
     return study
+
+
+def _check_decisions(study: StudyFile, path: Path) -> None:
+    """Refuse a margin without its reference, and decisions that have nothing to decide on.  Raises InputError."""
+    if (study.margin is None) != (study.reference is None):
+        lacks = "reference" if study.reference is None else "margin"
+        raise InputError(f"{path}: margin and reference go together, and {lacks} is missing.")
+    if study.reference is not None and study.reference not in (known := (*study.models, *rows_of(study.fusing))):
+        raise InputError(f"{path}: reference: {unknown('row', study.reference, known, see='models and methods')}")
+    if study.prevalence is not None and study.threshold is None:
+        raise InputError(f'{path}: prevalence: PPV and NPV need a threshold. Add: threshold = "youden".')
+    for key in ("threshold", "calibrate") if study.test_folds else ():
+        if getattr(study, key) is not None:
+            raise InputError(f"{path}: {key}: with test_folds a score pools several fits. Remove one of the two.")
 
 
 def _check_settings(table: DatasetTable, where: str) -> None:

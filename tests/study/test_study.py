@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import partial
+
+
+import re
 from pathlib import Path
 from typing import Any
 
@@ -383,3 +386,33 @@ def test_test_folds_that_cannot_be_are_refused(keys: str, says: str, tmp_path: P
     text = f'datasets = ["digits"]\nmodels = ["dino"]\n{keys}\n'
     with pytest.raises(InputError, match=says):
         load_study(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("margin = 0.02", "margin and reference go together, and reference is missing."),
+        ("reference = 'dino'", "margin and reference go together, and margin is missing."),
+        ("margin = 0\nreference = 'dino'", "margin: expected a number above 0, in the metric's unit, found 0"),
+        ("margin = 0.02\nreference = 'dinno'", "reference: No row 'dinno'. Did you mean 'dino'?"),
+        ("threshold = 'middle'", "threshold: "),
+        ("prevalence = 0.02", "prevalence: PPV and NPV need a threshold."),
+        ("threshold = 'youden'\nprevalence = 2", "prevalence: expected a number between 0 and 1"),
+        ("calibrate = 'plat'", "calibrate: No scaling 'plat'. Did you mean 'platt'?"),
+        ("threshold = 'youden'\ntest_folds = 5", "threshold: with test_folds a score pools several fits."),
+    ],
+)
+def test_margins_and_decisions_of_a_study_are_checked_before_anything_runs(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        load_study(written(tmp_path, f"{SOUND}\n{text}"))
+
+
+def test_a_study_shows_what_its_margin_and_thresholds_decide(tmp_path: Path) -> None:
+    asked = 'margin = 0.1\nreference = "efficientnet-lite0"\nthreshold = "youden"\ncalibrate = "platt"\n'
+    head, mark, tail = SMALL.partition("[featurize]")
+    shown = run(str(written(tmp_path, head + asked + mark + tail)), cache=tmp_path / "cache").output
+    assert "Against efficientnet-lite0, margin 0.1" in shown
+    assert "Gain of scaling" in shown
+    assert "youden" in shown

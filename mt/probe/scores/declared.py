@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mt.errors import InputError
 from mt.probe.questions import Budget, Pair, budgets
 from mt.probe.scores import metrics
 from mt.probe.scores.scoring import Subject
 from mt.results.store import Score, ScoreStore
+
+if TYPE_CHECKING:
+    from mt.probe.scores.comparisons import Comparison
 
 PRIMARY, EXPLORATORY = "primary", "exploratory"
 _BUDGET = re.compile(r"(?P<shots>\d+) ?shots|(?P<percent>[\d.]+) ?%|(?P<fraction>[\d.]+)")
@@ -92,6 +95,12 @@ def role_of(score: Score, store: ScoreStore) -> dict[str, str]:
     if found is None:
         return {}
     return {"role": found.primary.role(Subject.of(score), Budget(score.fraction, score.shots))}
+
+
+def role_of_pair(pair: Comparison, store: ScoreStore) -> dict[str, str]:
+    """Return the role of a comparison as JSON; empty where nothing was declared for its dataset."""
+    found = declared(pair.subject.dataset, store) if pair.subject and pair.budget else None
+    return {"role": found.primary.role(pair.subject, pair.budget)} if found and pair.subject and pair.budget else {}
 
 
 def declare(primary: Primary, datasets: Iterable[str], store: ScoreStore) -> None:
