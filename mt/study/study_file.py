@@ -13,7 +13,7 @@ primary = "roc_auc@1%"                    declares what decides; all else is exp
 margin = 0.02                             tests non-inferiority and equivalence against `reference`
 reference = "dino"                        a model or a method of the study
 threshold = "youden"                      chosen on out-of-fold scores; a rule as `mt probe --threshold` takes it
-prevalence = 0.02                         with a threshold: also PPV and NPV where so many cases are positive
+prevalence = 0.02                         with a threshold: also PPV and NPV at this prevalence
 calibrate = "temperature"                 or "platt": also score scaled probabilities
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
