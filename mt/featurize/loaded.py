@@ -39,12 +39,12 @@ class LoadedBackbones:
     def load(self, model: str) -> Backbone:
         """Return the backbone on the request's device; on the CPU where workers compute with their own."""
         if model not in self._loaded:
-            from mt.system.device import pick_device
+            from mt.system.device import device_names, pick_device
 
             self._loaded[model] = load_backbone(
                 model,
                 self.weights[model],
-                pick_device("cpu" if self._compute.by_workers else self._compute.device),
+                pick_device("cpu" if self._compute.by_workers else device_names(self._compute.device)[0]),
                 self._image_size,
                 precision=self._compute.precision,
                 index=self._index,

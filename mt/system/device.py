@@ -220,7 +220,7 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
     if len(device_names(device)) > 1:
         os.environ[GPU_MEMORY] = str(amount)
         return None
-    where = pick_device(device)
+    where = pick_device(device_names(device)[0])
     if where.type != "cuda":
         return f"Note: --gpu-memory has no effect: this run computes on {where}."
     if str(where) == "cuda":  # each process of a torchrun has a card of its own

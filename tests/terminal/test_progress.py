@@ -55,3 +55,11 @@ def test_a_total_that_is_not_known_is_left_out(capsys: pytest.CaptureFixture[str
     with progress.bar("weights", 0, unit="bytes", clock=lambda: next(clock)) as advance:
         advance(4000)
     assert capsys.readouterr().err == "weights: 4,000 bytes, 100.0/s\n"
+
+
+def test_what_else_is_known_of_the_work_stands_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = ticking(0, 40)
+    workers = "cuda:0 90.0/s, cuda:1 10.0/s"
+    with progress.bar("pcam", 8000, clock=lambda: next(clock), more=lambda: workers) as advance:
+        advance(4000)
+    assert capsys.readouterr().err == f"pcam: 4,000 of 8,000 images, 100.0/s, 1 min left; {workers}\n"

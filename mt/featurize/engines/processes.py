@@ -46,7 +46,7 @@ class ProcessCrew:
                 self._start(member)
             while any(member.facts is None for member in self._all):
                 self.wait(60)
-            _refuse_other_devices(self._all)
+            refuse_other_devices(self._all)
         except BaseException:
             self.close()
             raise
@@ -91,6 +91,7 @@ class ProcessCrew:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
+                start_new_session=True,  # Ctrl-C interrupts the process that writes, and that one ends its workers
             )
         member.link, member.terms_known = here, -1
         member.starts += 1
@@ -130,7 +131,7 @@ class ProcessCrew:
         return lost
 
 
-def _refuse_other_devices(members: Sequence[Member]) -> None:
+def refuse_other_devices(members: Sequence[Member]) -> None:
     """Raise MtError unless all devices are of one model: their numbers differ in the last bits."""
     names = {str(member.facts.compute["device_name"]): member.name for member in members if member.facts is not None}
     if len(names) > 1:

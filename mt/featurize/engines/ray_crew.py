@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from mt.errors import InputError, MtError
@@ -154,9 +154,9 @@ class RayCrew:
             self._all.remove(member)
             self._ray.kill(member.actor)
             return
-        hosts = Counter(one.facts.host for one in self._all if one.facts is not None)
-        there = hosts[facts.host]
-        member.name = f"{facts.host} ({there + 1})" if there else facts.host
+        taken = {one.name for one in self._all}
+        names = (f"{facts.host} ({number})" if number > 1 else facts.host for number in count(1))
+        member.name = next(name for name in names if name not in taken)
         self._failed_starts = 0
         member.ready(facts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -17,7 +16,6 @@ CODE = (
 
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes it, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     sys.stdout = sys.stderr
     link: Connection[Any, Any] = Connection(descriptor)
     try:

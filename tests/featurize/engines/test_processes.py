@@ -10,7 +10,10 @@ import pytest
 
 from mt.errors import DatasetError, InputError, MtError
 from mt.featurize.embed import Embedder
-from mt.featurize.engines import worker
+from mt.featurize.engines import processes, worker
+from mt.featurize.engines.crew import Member
+from mt.featurize.request import Compute
+from mt.system.device import device_names
 from tests.featurize.conftest import TINY
 from tests.featurize.engines import sources
 from tests.featurize.extracting import CPU, featurize, same
@@ -87,3 +90,30 @@ def test_a_worker_checks_what_it_loads(photos: Path, tmp_path: Path) -> None:
 def test_devices_are_of_one_kind(photos: Path, tmp_path: Path, names: str) -> None:
     with pytest.raises(InputError, match="devices of one kind"):
         featurize(photos, tmp_path / "cache", compute=replace(CPU, device=names))
+
+
+@pytest.mark.parametrize(
+    ("asked", "cards", "names"),
+    [
+        ("cuda:all", 3, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda:all", 1, ["cuda"]),
+        ("cuda:1,3", 4, ["cuda:1", "cuda:3"]),
+        ("cuda:0,cuda:2", 4, ["cuda:0", "cuda:2"]),
+        ("cpu,cpu", 0, ["cpu", "cpu"]),
+        ("mps", 0, ["mps"]),
+    ],
+)
+def test_device_names(asked: str, cards: int, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    assert device_names(asked) == names
+    assert Compute(device=asked).by_workers == (len(names) > 1)
+
+
+def test_devices_of_two_models_are_refused() -> None:
+    members = [
+        Member(f"cuda:{number}", worker.WorkerFacts("here", f"cuda:{number}", {"device_name": name}, 4))
+        for number, name in enumerate(("H100", "A100"))
+    ]
+    with pytest.raises(MtError, match=r"cuda:0 is H100, cuda:1 is A100\. .*--device"):
+        processes.refuse_other_devices(members)
+    processes.refuse_other_devices(members[:1])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mt.errors import InputError, MissingExtraError
+from mt.featurize.engines.ray_crew import WorkerSize, size_of_workers
 from mt.featurize.engines.ray_link import joined
 from mt.featurize.request import Compute
 
@@ -48,3 +50,28 @@ def test_an_address_that_does_not_answer_is_named(address: str, said: str) -> No
 def test_settings_that_no_engine_has_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         Compute(**settings).check()
+
+
+NODES = [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 8.0}, {"CPU": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "asked", "size", "workers"),
+    [
+        (NODES, "auto", {}, WorkerSize(4, 1.0), 16),
+        (NODES, "cuda", {"gpus": 0.5}, WorkerSize(2, 0.5), 32),
+        (NODES, "auto", {"gpus": 2.0, "cpus": 16}, WorkerSize(16, 2.0), 6),
+        (NODES, "cpu", {}, WorkerSize(6, 0.0), 15),
+        (NODES, "auto", {"gpus": 0.0, "cpus": 4}, WorkerSize(4, 0.0), 25),
+        (NODES[2:], "auto", {}, WorkerSize(4, 0.0), 1),
+    ],
+)
+def test_a_worker_takes_a_gpu_and_its_share_of_the_cores_or_as_many_cores_as_threads(
+    nodes: list[dict[str, float]], device: str, asked: dict[str, Any], size: WorkerSize, workers: int
+) -> None:
+    cluster = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "NodeManagerHostname": "gpu-01", "Resources": one} for one in nodes]
+    )
+    found = size_of_workers(cluster, device, cpus=asked.get("cpus"), gpus=asked.get("gpus"), threads=6)
+    assert found == size
+    assert sum(size.fits(one) for one in nodes) == workers
