@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mt.errors import FitError
-from mt.probe.solver.basis import STRONG, Basis, add_gram
+from mt.probe.solver.basis import SAMPLED, STRONG, Basis, add_gram, sample_rows
 from mt.probe.solver.fits import FitSet, Loss, Sigmoid, Softmax, class_mass
 from mt.probe.solver.lbfgs import THIN, ScaledProblems
 from mt.probe.solver.row_source import StreamedRows
@@ -346,6 +346,8 @@ class StreamedLoss:
         if fits.softmax:
             return Softmax(fits.targets[rows, 0], share[:, self.position], self.absent.to(self.dtype)[self.position])
         signs = (2 * classes - 1).to(self.dtype)
+        if labels == 1:
+            return Sigmoid(signs[:, :1, None], share[:, self.position, None])
         return Sigmoid(signs[:, self.position, None], share[:, self.position, None])
 
     def select(self, problems: Tensor) -> StreamedLoss:
@@ -360,26 +362,26 @@ class StreamedLoss:
 
 
 def stream_basis(source: StreamedRows, *, dtype: torch.dtype, device: torch.device) -> Basis:
-    """Centre the rows and find their eigenbasis, all in double precision: one pass, two if a direction is weak.
+    """Centre the rows and find an orthonormal basis close to their eigenbasis, from Gram matrices in double precision.
 
-    The Gram matrix is that of the rows minus the mean of the first ones, corrected for the true mean.
+    One pass, with the Gram matrix of a sample of the rows; two more if a direction is weak, for that of all of them and
+    for the spread along the weak directions.
     """
     rows, dim = source.shape
     at_once = max(1, CHUNK_BYTES // (8 * dim))
     near = Reader(source, torch.float64, None).read(slice(0, at_once)).mean(0).to(device)
-    gram = torch.zeros(dim, dim, dtype=torch.float64, device=device)
-    total = torch.zeros_like(near)
-    for _, chunk in Reader(source, torch.float64, near).chunks(at_once):
-        total += chunk.sum(0)
-        add_gram(gram, chunk, chunk)
+    few = min(rows, SAMPLED * dim)
+    total, gram = _moments(source, near, sample_rows(rows, few).to(device), dtype)
     if not torch.isfinite(total).all():
         column = int(torch.nonzero(~torch.isfinite(total))[0])
         raise FitError(f"Features must be finite, found NaN or infinity in column {column}.")
-    mean, off = near + total / rows, total / rows
-    gram -= rows * torch.outer(off, off)
     squares, axes = torch.linalg.eigh(gram, UPLO="U")
-    weak = int((squares < STRONG * squares.sum()).sum())
+    mean, weak, taken = near + total / rows, int((squares < STRONG * squares.sum()).sum()), few
     if weak:
+        if few < rows:
+            _, gram = _moments(source, mean, torch.arange(rows, device=device), torch.float64)
+            squares, axes = torch.linalg.eigh(gram, UPLO="U")
+            weak, taken = int((squares < STRONG * squares.sum()).sum()), rows
         squares[:weak] = 0
         for _, chunk in Reader(source, torch.float64, mean).chunks(at_once):
             squares[:weak] += (chunk @ axes[:, :weak]).square().sum(0)
@@ -387,7 +389,23 @@ def stream_basis(source: StreamedRows, *, dtype: torch.dtype, device: torch.devi
     floor = squares.max().clamp(min=0) * (torch.finfo(torch.float64).eps * max(rows, dim)) ** 2
     kept = torch.nonzero(squares > floor)
     first = int(kept[0]) if len(kept) else dim
-    eigenvalues = torch.cat([squares[first:] / rows, mean.new_ones(1)])
+    eigenvalues = torch.cat([squares[first:] / taken, mean.new_ones(1)])
     weak = max(0, weak - first) if dtype != torch.float64 else 0
     design = StreamedDesign(source, mean, axes[:, first:], weak, dtype)
     return Basis(mean, axes[:, first:], eigenvalues, None, design, torch.arange(rows, device=device))
+
+
+def _moments(source: StreamedRows, near: Tensor, sample: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the sum of rows - near (dim,), and the centred Gram matrix of those of the sample: one pass.
+
+    Rows are read in ``dtype``; all else is float64.  The Gram matrix is corrected for the true mean of the sample.
+    """
+    total, drawn = torch.zeros_like(near), torch.zeros_like(near)
+    gram = torch.zeros(len(near), len(near), dtype=torch.float64, device=near.device)
+    for rows, chunk in Reader(source, dtype, near).chunks(max(1, CHUNK_BYTES // (8 * len(near)))):
+        total += chunk.sum(0, dtype=torch.float64)
+        first, last = torch.searchsorted(sample, torch.tensor([rows.start, rows.stop], device=sample.device)).tolist()
+        some = chunk[sample[first:last] - rows.start].double()
+        drawn += some.sum(0)
+        add_gram(gram, some, some)
+    return total, gram - torch.outer(drawn, drawn) / len(sample)

@@ -1,0 +1,89 @@
+"""Probing features that are read from their file in every pass, against the same features in memory.
+
+Both fit protocol `default` (13 C, up to 5 folds, the refit) on one mapped file of float16 in the page cache, in one
+process, one after the other; the rate is rows per second of the process's own time.
+
+    python -m benchmarks.solver_stream                 # 200,000 x 512, binary
+    python -m benchmarks.solver_stream 50000 512 multiclass
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks._pairs import machine, row
+from benchmarks._spectra import features, labels
+from mt.probe.protocols import Fitted, Fitting, get_protocol
+from mt.probe.run import fit_probe
+from mt.probe.solver.row_source import StreamedRows, Traffic
+from mt.types import LabelledRows
+
+T = TypeVar("T")
+GOAL = ">= 0.6"
+MEMORY = 64 << 20
+CLASSES = 10
+
+
+def main(rows: int = 200_000, dim: int = 512, task: str = "binary") -> None:
+    """Print the ratio of the rates, and how far apart the two fits are."""
+    print(f"  {machine()}; {rows:,} x {dim}, float16, {task}, protocol default")
+    fitting = Fitting(get_protocol("default")).on(task, 2 if task == "binary" else CLASSES)
+    with tempfile.TemporaryDirectory() as folder:
+        X, y = write(Path(folder) / "rows", rows, dim, task)
+        few = X[:600].astype(np.float16)
+        for warm in (few, StreamedRows(few, MEMORY, Traffic())):
+            fit(warm, y[:600], fitting)
+        traffic = Traffic()
+        streamed, slow = timed(lambda: fit(StreamedRows(X, MEMORY, traffic), y, fitting))
+        print(f"  streamed: {slow:.1f} CPU s, {traffic}; peak {peak():.2f} GiB")
+        held, quick = timed(lambda: fit(X, y, fitting))
+        print(f"  in memory: {quick:.1f} CPU s; peak {peak():.2f} GiB")
+        apart = np.abs(streamed.probe.probabilities(X[:4096]) - held.probe.probabilities(X[:4096])).max()
+    same = "the same C" if streamed.settings == held.settings else f"{streamed.settings}, {held.settings}"
+    row("rate, streamed / in memory", quick / slow, reach=GOAL, note=f"{same}; probabilities {apart:.0e} apart")
+
+
+def write(path: Path, rows: int, dim: int, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Write rows of a power-law spectrum, a block at a time; return them, mapped, with their labels."""
+    block = min(rows, 8_192)
+    X, factors = features(block, dim)
+    y = labels(factors, task, CLASSES if task == "multiclass" else 1)
+    rng = np.random.default_rng(0)
+    whole = np.memmap(path, dtype=np.float16, mode="w+", shape=(rows, dim))
+    target = np.empty(rows, dtype=np.int64)
+    for start in range(0, rows, block):
+        taken = slice(start, min(start + block, rows))
+        size = taken.stop - start
+        # New rows of the same spectrum: random mixtures of two rows that share a label.
+        first, second = np.arange(size), rng.permutation(size)
+        second = np.where(y[first] == y[second], second, first)
+        whole[taken], target[taken] = (X[first] + X[second]) / 2, y[first]
+    whole.flush()
+    return np.memmap(path, dtype=np.float16, mode="r", shape=(rows, dim)), target
+
+
+def fit(X: np.ndarray | StreamedRows, y: np.ndarray, fitting: Fitting) -> Fitted:
+    return fit_probe(LabelledRows(X, y), fitting, seed=0)
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.process_time()
+    done = work()
+    return done, time.process_time() - began
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
+
+
+if __name__ == "__main__":
+    sizes, tasks = sys.argv[1:3], sys.argv[3:4]
+    main(*map(int, sizes), *tasks)
