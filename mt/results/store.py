@@ -1,7 +1,8 @@
 """The score database: every fit's predictions and every score made from them, in one SQLite file.
 
-It lies beside the feature files and is shared by processes, on network file systems too: rollback journal, a busy
-timeout, one short transaction a fit, and unique keys with INSERT OR IGNORE, so that no row is lost or doubled.
+It lies beside the feature files and is shared by processes: rollback journal, a busy timeout, one short transaction a
+fit, and unique keys with INSERT OR IGNORE, so that no row is lost or doubled.  On a network file system, and wherever
+locks fail, each process appends to a file of its own and all are read together: mt.results.writers.
 What it holds makes reports and comparisons possible without a feature file, and without fitting anything.
 
     cases       digest -> the ids, labels, groups and columns of a set of rows (once, however many fits use it)
@@ -29,6 +30,8 @@ import numpy.typing as npt
 
 from mt.cache.names import digest
 from mt.errors import CacheError, LockedError, NoSpaceError
+from mt.results.writers import FOLDER, Row, United, locks_fail, remove
+from mt.system import files
 from mt.types import LabelledRows
 
 FORMAT_VERSION = 1
@@ -130,10 +133,9 @@ class ScoreStore:
         """Keep the ids, labels, groups and columns of a split once; returns their digest."""
         content = content_of(rows)
         key = digest(content)
-        with self._database.writing() as sql:
-            if not sql.execute("SELECT 1 FROM cases WHERE digest = ?", [key]).fetchone():
-                blob = zlib.compress(json.dumps(content).encode(), 6)
-                sql.execute("INSERT OR IGNORE INTO cases VALUES (?, ?)", [key, blob])
+        if not self._database.rows("SELECT 1 FROM cases WHERE digest = ?", [key]):
+            blob = zlib.compress(json.dumps(content).encode(), 6)
+            self._database.add([Row("cases", [key, blob])])
         return key
 
     def cases(self, key: str) -> LabelledRows[None]:
@@ -155,12 +157,12 @@ class ScoreStore:
             probabilities.shape[1] if probabilities.ndim == 2 else None,
             json.dumps(fit.outcome),
         ]
-        with self._database.writing() as sql:
-            added = sql.execute("INSERT OR IGNORE INTO fits VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
-        return bool(added)
+        return self._database.add([Row("fits", row)]) == 1
 
     def has_fits(self, identities: Iterable[str]) -> set[str]:
-        """Return those of the identities that are kept."""
+        """Return those of the identities that are kept, by other processes too."""
+        if self._database.united:
+            self._database.united.refresh()
         rows = self._in("SELECT identity FROM fits WHERE identity IN ({})", list(identities))
         return {identity for (identity,) in rows}
 
@@ -186,10 +188,7 @@ class ScoreStore:
 
     def add_scores(self, scores: Sequence[Score]) -> None:
         """Keep scores in one transaction; one that is already there stays as it is."""
-        marks = ", ".join("?" * len(_FIELDS))
-        with self._database.writing() as sql:
-            for score in scores:
-                sql.execute(f"INSERT OR IGNORE INTO scores ({_COLUMNS}) VALUES ({marks})", _values(score))
+        self._database.add([Row("scores", _values(score)) for score in scores])
 
     def scores(self) -> list[Score]:
         """Return all kept scores, in the order they were made."""
@@ -219,21 +218,7 @@ class ScoreStore:
 
         What was derived from scores goes as a whole: it is made again where it is asked for; declarations stay.
         """
-        if not self.path.exists():
-            return
-        with self._database.writing() as sql:
-            sql.execute("PRAGMA secure_delete = ON")
-            for fit in fits:
-                sql.execute("DELETE FROM scores WHERE fit = ?", [fit])
-                sql.execute("DELETE FROM fits WHERE identity = ?", [fit])
-            for key in cases:
-                sql.execute(
-                    "DELETE FROM cases WHERE digest = ?1 AND NOT EXISTS "
-                    "(SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)",
-                    [key],
-                )
-            if fits or cases:
-                sql.execute("DELETE FROM answers WHERE key NOT LIKE 'report:%' AND key NOT LIKE 'declared: %'")
+        self._database.forget(fits, cases)
 
     def recall(self, key: str) -> Any:
         """Return the answer kept under a key, or None."""
@@ -242,8 +227,7 @@ class ScoreStore:
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a JSON value that is a pure function of what its key digests."""
-        with self._database.writing() as sql:
-            sql.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", [key, json.dumps(value)])
+        self._database.add([Row("answers", [key, json.dumps(value)], replace=True)])
 
     def recalled(self, kind: str) -> list[Any]:
         """Return the answers whose key begins with this kind."""
@@ -304,40 +288,92 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 class Database:
     """The database at `path`; made with its tables on the first write, so asking an absent one finds nothing.
 
+    united: the database with the files of many writers, instead of it alone, where locks cannot be relied on.
     Raises CacheError where the file is someone else's, newer, or cannot be written; LockedError and NoSpaceError.
     """
 
     def __init__(self, path: Path, tables: str) -> None:
         self.path, self.tables = path, tables
         self.connection: sqlite3.Connection | None = None
+        self._united: United | None = None
+        self._alone = False
 
     def close(self) -> None:
+        for opened in (self.connection, self._united):
+            if opened is not None:
+                opened.close()
+        self.connection = self._united = None
+
+    @property
+    def united(self) -> United | None:
+        """The rows of many writers: where there are such files, and on network file systems."""
+        if self._united is None and not self._alone:
+            self._alone = not (
+                self.path.with_name(self.path.name + FOLDER).is_dir() or files.is_shared(self.path.parent)
+            )
+            if not self._alone:
+                self._unite()
+        return self._united
+
+    def _unite(self) -> United:
+        """Write to a file of this process's own from now on."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+        with _translated(self.path):
+            self._united = United(self.path, _statements(self.tables), _FIELDS, insert)
+        return self._united
 
     def rows(self, query: str, values: list[str]) -> list[Any]:
         """Return the rows that a query finds."""
-        if self.connection is None and not self.path.exists():
+        if self.united is None and self.connection is None and not self.path.exists():
             return []
         with _translated(self.path):
-            return self.connect().execute(query, values).fetchall()
+            try:
+                return (
+                    self.united.rows(query, values) if self.united else self.connect().execute(query, values).fetchall()
+                )
+            except sqlite3.OperationalError as error:
+                if self._united or not locks_fail(error):
+                    raise
+                return self._unite().rows(query, values)
+
+    def add(self, rows: Sequence[Row]) -> int:
+        """Keep rows in one transaction; returns how many are new.  Where locks fail, in this process's own file."""
+        with _translated(self.path):
+            if self.united:
+                return self.united.add(rows)
+            try:
+                with self.writing() as sql:
+                    return sum(insert(sql, row, _FIELDS) for row in rows)
+            except sqlite3.OperationalError as error:
+                if not locks_fail(error):
+                    raise
+                return self._unite().add(rows)
+
+    def forget(self, fits: Collection[str], cases: Collection[str]) -> None:
+        """Remove fits, and the cases that no other fit needs, from the database and from all writers' files."""
+        if self.united:
+            cases = self.united.forget(fits, cases)
+            self.close()
+        if self.path.exists():
+            with _translated(self.path), self.writing() as sql:
+                remove(sql, fits, cases)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock for one transaction; what fails within is undone."""
-        with _translated(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            sql = self.connect()
-            sql.execute("BEGIN IMMEDIATE")
-            try:
-                make_tables(sql, self.path, self.tables)
-                yield sql
-                sql.execute("COMMIT")
-            except BaseException:
-                if sql.in_transaction:
-                    sql.execute("ROLLBACK")
-                raise
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        sql = self.connect()
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            make_tables(sql, self.path, self.tables)
+            yield sql
+            sql.execute("COMMIT")
+        except BaseException:
+            if sql.in_transaction:
+                sql.execute("ROLLBACK")
+            raise
 
     def connect(self) -> sqlite3.Connection:
         """Return the connection, opened now if it is not."""
@@ -349,6 +385,14 @@ class Database:
             with self.writing():  # an empty file: the tables are made under the write lock
                 pass
         return self.connection
+
+
+def insert(sql: sqlite3.Connection, row: Row, columns: Sequence[str]) -> bool:
+    """Insert a row into a table; returns whether it is new.  columns: the names of a score's columns."""
+    named = "({})".format(", ".join(f'"{name}"' for name in columns)) if row.table == "scores" else ""
+    how, marks = "REPLACE" if row.replace else "IGNORE", ", ".join("?" * len(row.values))
+    added = sql.execute(f"INSERT OR {how} INTO main.{row.table} {named} VALUES ({marks})", row.values)
+    return bool(added.rowcount)
 
 
 def is_ours(sql: sqlite3.Connection, path: Path) -> bool:
@@ -381,10 +425,14 @@ def make_tables(sql: sqlite3.Connection, path: Path, tables: str) -> None:
     """Make the tables inside the open write transaction unless another process just did."""
     if is_ours(sql, path):
         return
-    for statement in tables.strip().split(";\n"):
-        sql.execute(statement.rstrip(";"))
+    for statement in _statements(tables):
+        sql.execute(statement)
     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+
+def _statements(tables: str) -> list[str]:
+    return [statement.rstrip(";") for statement in tables.strip().split(";\n")]
 
 
 @contextmanager

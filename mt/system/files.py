@@ -66,6 +66,24 @@ def scores_path(given: str | os.PathLike[str] | None, cache: Path) -> Path:
     return (cache if os.access(cache, os.W_OK) or not cache.exists() else user_dir()) / "scores.sqlite"
 
 
+# File systems that several machines share, where a lock may be refused, or granted to two of them.
+_SHARED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "panfs", "afs", "pvfs", "wekafs")
+MOUNTS = Path("/proc/self/mounts")
+
+
+def is_shared(folder: Path) -> bool:
+    """Say whether a folder, or the nearest above it that exists, is on a network file system; False if unknown."""
+    if not MOUNTS.is_file():
+        return False
+    place, best, kind = os.path.realpath(folder) + "/", "", ""
+    for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
+        _, point, found, *_ = line.split(" ")
+        point = point.replace("\\040", " ").rstrip("/") + "/"
+        if place.startswith(point) and len(point) >= len(best):
+            best, kind = point, found
+    return kind.removeprefix("fuse.").startswith(_SHARED)
+
+
 # Writing and reading --------------------------------------------------------------------------------------------------
 
 
