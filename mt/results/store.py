@@ -308,18 +308,15 @@ class Database:
     def united(self) -> United | None:
         """The rows of many writers: where there are such files, and on network file systems."""
         if self._united is None and not self._alone:
-            self._alone = not (
-                self.path.with_name(self.path.name + FOLDER).is_dir() or files.is_shared(self.path.parent)
-            )
+            writers = self.path.with_name(self.path.name + FOLDER)
+            self._alone = not (writers.is_dir() or files.is_shared(self.path.parent))
             if not self._alone:
                 self._unite()
         return self._united
 
     def _unite(self) -> United:
         """Write to a file of this process's own from now on."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        self.close()
         with _translated(self.path):
             self._united = United(self.path, _statements(self.tables), _FIELDS, insert)
         return self._united
