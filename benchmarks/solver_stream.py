@@ -9,13 +9,14 @@ process, one after the other; the rate is rows per second of the process's own t
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,7 +33,7 @@ MEMORY = 64 << 20
 CLASSES = 10
 
 
-def main(rows: int = 200_000, dim: int = 512, task: str = "binary") -> None:
+def main(rows: int, dim: int, task: str) -> None:
     """Print the ratio of the rates, and how far apart the two fits are."""
     print(f"  {machine()}; {rows:,} x {dim}, float16, {task}, protocol default")
     fitting = Fitting(get_protocol("default")).on(task, 2 if task == "binary" else CLASSES)
@@ -70,7 +71,8 @@ def write(path: Path, rows: int, dim: int, task: str) -> tuple[np.ndarray, np.nd
     return np.memmap(path, dtype=np.float16, mode="r", shape=(rows, dim)), target
 
 
-def fit(X: np.ndarray | StreamedRows, y: np.ndarray, fitting: Fitting) -> Fitted:
+def fit(X: Any, y: np.ndarray, fitting: Fitting) -> Fitted:
+    """Fit the probe on a matrix, or on `StreamedRows`."""
     return fit_probe(LabelledRows(X, y), fitting, seed=0)
 
 
@@ -85,5 +87,9 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    sizes, tasks = sys.argv[1:3], sys.argv[3:4]
-    main(*map(int, sizes), *tasks)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rows", type=int, nargs="?", default=200_000)
+    parser.add_argument("dim", type=int, nargs="?", default=512)
+    parser.add_argument("task", nargs="?", default="binary")
+    asked = parser.parse_args()
+    main(asked.rows, asked.dim, asked.task)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mt.results.store as database
 from mt.errors import CacheError, NoSpaceError
 from mt.results.store import ScoreStore
 from mt.results.writers import folder_of
@@ -154,9 +153,10 @@ def test_what_a_failing_lock_refuses_goes_to_a_file_of_its_own(
     plain = sqlite3.connect
 
     def connect(place: Any, **options: Any) -> sqlite3.Connection:
-        return plain(place, **options, **({"factory": refusing} if place == path else {}))
+        found: sqlite3.Connection = plain(place, **(options | ({"factory": refusing} if place == path else {})))
+        return found
 
-    monkeypatch.setattr(database.sqlite3, "connect", connect)
+    monkeypatch.setattr("mt.results.store.sqlite3.connect", connect)
     for number in range(2, 4):
         with ScoreStore(path) as store:
             assert store.add_fit(a_fit(str(number)))
