@@ -25,7 +25,7 @@ from mt.types import Array
 if TYPE_CHECKING:
     from mt.probe.decisions.decided import Decider
 
-REVISION = 5  # of fusion; raised whenever its numbers change
+REVISION = 6  # of fusion; raised whenever its numbers change
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,12 @@ class Fuser:
             "fitted": fitted,
             "flags": list(choice.flags),
             "selection": choice.scores,
-            "settings": {"recipe": choice.recipe.settings(), "epochs": choice.epochs, "C": choice.C},
+            "settings": {
+                "recipe": choice.recipe.settings(),
+                "epochs": choice.epochs,
+                "C": choice.C,
+                **({} if choice.share == 1 else {"share": choice.share}),
+            },
             "attention": attention_by_class(question.pair, joined, received),
         }
 

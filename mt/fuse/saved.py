@@ -14,7 +14,7 @@ from mt.fuse.dvme.problem import NetworkShape
 from mt.fuse.dvme.recipes import Recipe
 from mt.fuse.dvme.selection import ChosenRecipe
 from mt.probe.methods.linear import CLIP, Scaling
-from mt.probe.saved import ModelFolder
+from mt.probe.saved import ModelFolder, put_together, taken_apart
 from mt.results.model_files import (
     Tensors,
     check_classes,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mt.results.store import Fit
 
 FORMAT = "mt-fusion"
+BLENDED = "mt-fusion-blend"  # with blend over all models as a part of the prediction: an mt without it refuses this
 FORMAT_VERSION = 1
 END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.end_to_end.saved`, which reads images, not embeddings
 
@@ -52,8 +53,13 @@ def parts_of_dvme(fitted: FittedDVME) -> tuple[Tensors, dict[str, Any]]:
             "width": fitted.model.width,
             "heads": fitted.model.attention.heads,
         }
+    beside: dict[str, Any] = {"format": FORMAT}
+    if fitted.blend is not None:
+        own, rebuild = taken_apart(fitted.blend)
+        tensors |= {f"blend.{name}": value for name, value in own.items()}
+        beside = {"format": BLENDED, "share": fitted.choice.share, "blend": rebuild}
     return tensors, {
-        "format": FORMAT,
+        **beside,
         "format_version": FORMAT_VERSION,
         "task": fitted.task,
         "n_classes": fitted.n_classes,
@@ -70,7 +76,7 @@ def read_dvme(file: Path, about: dict[str, Any]) -> FittedDVME:
 
     Raises InputError for another format, a newer version, and files that do not fit together.
     """
-    check_format(file, about, FORMAT, FORMAT_VERSION)
+    check_format(file, about, BLENDED if about.get("format") == BLENDED else FORMAT, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
         return _fitted(read_tensors(file, about), about)
@@ -92,7 +98,10 @@ def _fitted(tensors: Tensors, about: Mapping[str, Any]) -> FittedDVME:
         model = build(NetworkShape(dims, task=about["task"], **about["shape"]), recipe, None, seed=0)
         state = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
         model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
-    choice = ChosenRecipe(recipe, about["epochs"], about["C"])
-    return FittedDVME(
-        model, Inputs(tuple(scalings)), about["task"], about["n_classes"], tensors["outputs"], tensors["base"], choice
-    )
+    choice = ChosenRecipe(recipe, about["epochs"], about["C"], share=about.get("share", 1.0))
+    blend = None
+    if about["format"] == BLENDED:
+        own = {name.removeprefix("blend."): array for name, array in tensors.items() if name.startswith("blend.")}
+        blend = put_together(own, about["blend"])
+    inputs, known = Inputs(tuple(scalings)), (tensors["outputs"], tensors["base"])
+    return FittedDVME(model, inputs, about["task"], about["n_classes"], *known, choice, blend)

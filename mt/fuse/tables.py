@@ -110,8 +110,8 @@ def _turned(pair: Comparison) -> Comparison:
 def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
     """Return, for each DVME and budget, the attention that each model receives, the mean over draws.
 
-    Overall and for the test cases of each class; each sums to 1.  `followed` counts the draws in which it was trained:
-    the others kept the logistic start, whose attention is uniform.
+    Overall and for the test cases of each class; each sums to 1.  `trained` counts the draws in which it was trained:
+    the others kept their start, whose attention is uniform.
     """
     fits: dict[tuple[str, str, str, Budget], dict[str, Any]] = {}
     for score in study.scores:
@@ -160,7 +160,7 @@ def print_attention(row: dict[str, Any]) -> None:
         out.print(_attention_table(row))
     kept = row["draws"] - row["trained"]
     line = f"{subject}: network trained in {row['trained']} of {row['draws']} draws"
-    line += f", the logistic start (uniform attention) kept in {kept}" if kept else ""
+    line += f", the start (uniform attention) kept in {kept}" if kept else ""
     line += f". Recipes chosen inside the budget: {', '.join(row['recipes'])}."
     out.print(line, style="dim", markup=False)
     out.print()

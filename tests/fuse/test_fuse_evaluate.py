@@ -240,7 +240,7 @@ def test_attention_is_shown_only_where_a_network_was_trained(trained: int, capsy
     }
     print_attention(row)
     shown = capsys.readouterr().out
-    assert f"toy, dvme, 50 %: network trained in {trained} of 2 draws, the logistic start" in shown
+    assert f"toy, dvme, 50 %: network trained in {trained} of 2 draws, the start" in shown
     assert ("attention received by each model" in shown) == ("class 0" in shown) == bool(trained)
 
 

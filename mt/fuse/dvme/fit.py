@@ -11,19 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mt.fuse.blend_start import BlendStart
 from mt.fuse.dvme.coordinates import LEAST, kept_directions
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.problem import DVMEProblem, NetworkShape
-from mt.fuse.dvme.recipes import CHOICES, Recipe, recipes_of
+from mt.fuse.dvme.recipes import BLEND, CHOICES, Recipe, recipes_of
 from mt.fuse.dvme.selection import ChosenRecipe, DVMEFitter
 from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
+from mt.probe.protocols import Probe
 from mt.system.device import one_thread, pick_device, tf32
+from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-SMALL = 2_000  # with fewer rows one thread per product is fastest, whatever else runs on the machine
+BLEND_CLASSES = 3  # from so many on, blend has LDA and takes part
+# With fewer rows one thread per product is fastest, whatever else runs on the machine.  With more, blend takes no part:
+# its folds would take longer than all else.
+SMALL = 2_000
 _BLOCK = 4096  # rows turned into float64 at once
 
 
@@ -33,6 +39,7 @@ class FittedDVME:
 
     outputs (m,): the classes, or labels of a multilabel task, that the network speaks of; base (K,): what others get.
     model is None where the draw holds one class only.  It computes in float64, rounded once at the end.
+    blend: over all models, where it has a part of the prediction.
     """
 
     model: DVME | None
@@ -42,6 +49,7 @@ class FittedDVME:
     outputs: npt.NDArray[np.int64]
     base: Floats
     choice: ChosenRecipe
+    blend: Probe | None = None
 
     def predict(self, embeddings: Sequence[Array]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return probabilities, (n,) of class 1 for binary, else (n, K), and the attention each model gets (n, M)."""
@@ -53,6 +61,9 @@ class FittedDVME:
             logits, attention = predict(self.model, self.inputs.apply([X[rows] for X in embeddings], "float64"))
             out[rows, self.outputs] = link(logits.numpy(), self.task)
             received[rows] = attention.numpy()
+        if self.blend is not None:
+            share = self.choice.share
+            out = share * out + (1 - share) * self.blend.probabilities(np.concatenate(embeddings, axis=1))
         return (out[:, 1] if self.task == "binary" else out).astype(np.float32), received.astype(np.float32)
 
     def probabilities(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
@@ -64,7 +75,8 @@ class FittedDVME:
 class DVMEOptions:
     """What DVME chooses among, and how large it is.
 
-    recipes: the first is kept unless another is clearly better on held-out rows of the budget.
+    recipes: the first is kept unless another is clearly better on held-out rows of the budget; "blend" takes part for
+    three and more classes without weights, on budgets below 2,000 rows.
     class_weight: "balanced" weighs classes inversely to their rows.  width, heads: of the tokens and their attention.
     """
 
@@ -105,9 +117,16 @@ def fit_dvme(
     patients = None if groups is None else np.asarray(groups)
     problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
     threads = torch.get_num_threads()
+    networks = [recipe for recipe in options.recipes if recipe != BLEND] or recipes_of(["start"])
+    wanted = BLEND in options.recipes and task == "multiclass" and options.class_weight is None
+    blend = None
+    if wanted and len(outputs) >= BLEND_CLASSES and len(y) < SMALL:
+        blend = BlendStart.of(embeddings, LabelledRows(embeddings[0], y, groups), n_classes, seed=seed, device=device)
+    of_folds = None if blend is None else lambda fold: blend.out_of_fold(fold)[:, outputs]
     with one_thread(wanted=len(y) < SMALL):
-        choice, model = DVMEFitter(problem, threads=threads).fit(options.recipes)
-    return FittedDVME(model, inputs, task, n_classes, outputs, base, choice)
+        choice, model = DVMEFitter(problem, threads=threads, blend=of_folds).fit(networks)
+    whole = blend.whole() if blend is not None and choice.share < 1 else None
+    return FittedDVME(model, inputs, task, n_classes, outputs, base, choice, whole)
 
 
 def _shape(options: DVMEOptions, dims: tuple[int, ...], rows: int, n_outputs: int, task: str) -> NetworkShape:

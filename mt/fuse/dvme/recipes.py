@@ -47,6 +47,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("start", epochs=0),
+        Recipe("blend", epochs=0),  # not a network: blend over all models; see `mt.fuse.blend_start`
         Recipe("gentle", learning_rate=3e-4),
         Recipe("bold", input_dropout=0.1),
         Recipe("random", start="random", epochs=30, patience=6),
@@ -55,9 +56,10 @@ RECIPES = {
         Recipe("uniform", uniform=True),
     )
 }
+BLEND = RECIPES["blend"]
 # What a method chooses among; the first is kept unless another is clearly better on held-out rows of the budget.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "dvme": ("start", "gentle", "bold"),
+    "dvme": ("start", "blend", "gentle", "bold"),
     "dvme-random": ("random", "random-bold"),
     "dvme-plain": ("plain",),
     "dvme-uniform": ("start", "uniform"),

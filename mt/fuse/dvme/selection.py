@@ -3,13 +3,16 @@
 In a fold, a network trains on the fitting rows without the first inner fold, stops where the loss on that one is
 lowest, and predicts the rows that the fold holds out.  Over all folds together, a recipe replaces the first one, which
 keeps the logistic start, if its log loss is lower by more than a standard error.
+
+Where blend takes part, the start is the one of the concatenation's logistic regression and blend with the lower log
+loss, and each network has the share of the prediction, beside blend, with the lowest log loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,32 +23,41 @@ from mt.fuse.dvme.logistic_starts import FoldStart, LogisticStarts
 from mt.fuse.dvme.module import DVME
 from mt.fuse.dvme.networks import build
 from mt.fuse.dvme.problem import DVMEProblem, Linear, loss
-from mt.fuse.dvme.recipes import Recipe
+from mt.fuse.dvme.recipes import BLEND, Recipe
 from mt.fuse.dvme.training import Outcome, Trainee, Training, start_logits, train
 from mt.types import Array
 
 MIN_ROWS = 100  # with fewer, held-out rows cannot show whether a network beats its logistic start: none is trained
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of a network in the prediction, beside blend
 
 
 @dataclass(frozen=True)
 class ChosenRecipe:
-    """What the budget decided: the recipe, its epochs, the penalty of the start, and the scores it was chosen by."""
+    """What the budget decided: the recipe, its epochs, the penalty of the start, and the scores it was chosen by.
+
+    share: of the network in the prediction; the rest is blend's.
+    """
 
     recipe: Recipe
     epochs: int
     C: float
     scores: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe with the epoch at which each fold stopped, and logits (n, outputs) and losses (n,) of held-out rows."""
+    """A recipe with the epoch at which each fold stopped, and logits (n, outputs) and losses (n,) of held-out rows.
+
+    share: of the network in the prediction that the losses are of.
+    """
 
     recipe: Recipe
     fold_epochs: list[int]
     logits: Array
     losses: Array
+    share: float = 1.0
 
     @classmethod
     def of(
@@ -57,6 +69,13 @@ class Candidate:
             logits[fold.held] = outcome.logits
         losses = loss(torch.from_numpy(logits), torch.from_numpy(problem.y).long(), problem.task).numpy()
         return cls(recipe, [outcome.epoch for outcome in found], logits, losses)
+
+    def beside(self, blend: Array, y: Array, share: float) -> Candidate:
+        """Return the candidate with a share of the prediction; blend: probabilities (n, outputs) of the same rows."""
+        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        p = share * powers / powers.sum(axis=1, keepdims=True) + (1 - share) * blend
+        losses = -np.log(np.maximum(p[np.arange(len(y)), y], 1e-12))
+        return replace(self, losses=losses, share=share)
 
     @property
     def epochs(self) -> int:
@@ -80,10 +99,13 @@ class DVMEFitter:
     """Chooses and fits on one budget; its logistic starts share a basis, its networks their directions.
 
     threads: how many train at the same time, each its own networks.
+    blend: returns the out-of-fold probabilities (n, outputs) of blend over all models, where it takes part.
     """
 
-    def __init__(self, problem: DVMEProblem, *, threads: int = 1) -> None:
-        self.problem, self.threads = problem, threads
+    def __init__(
+        self, problem: DVMEProblem, *, threads: int = 1, blend: Callable[[Array], Array] | None = None
+    ) -> None:
+        self.problem, self.threads, self.blend = problem, threads, blend
         self.starts = LogisticStarts(problem)
         self._directions: Directions | None = None
 
@@ -134,13 +156,19 @@ class DVMEFitter:
         problem, first = self.problem, recipes[0]
         if fold is None:
             return ChosenRecipe(first, first.epochs, C, flags=("fixed_C",))
-        if not first.epochs and (len(recipes) == 1 or len(problem) < MIN_ROWS):
-            return ChosenRecipe(first, 0, C, flags=() if len(recipes) == 1 else ("too_few_to_train",))
+        few = not first.epochs and len(recipes) > 1 and len(problem) < MIN_ROWS
+        flags = ("too_few_to_train",) if few else ()
+        recipes = recipes[:1] if few else recipes
+        if not first.epochs and len(recipes) == 1 and self.blend is None:
+            return ChosenRecipe(first, 0, C, flags=flags)
         known = problem.teachable(np.arange(len(problem)), fold)
         known = np.any(known.reshape(len(known), -1), axis=1)
         candidates = self.candidates(recipes, fold)
+        if self.blend is not None:
+            candidates = beside_blend(candidates, self.blend(fold), problem.y, known)
         best = clearly_best(candidates, known, problem.groups)
-        return ChosenRecipe(best.recipe, best.epochs, C, _account(candidates, known, problem.groups))
+        account = _account(candidates, known, problem.groups)
+        return ChosenRecipe(best.recipe, best.epochs, C, account, flags, best.share)
 
     def _network(self, recipe: Recipe, start: Linear, epochs: int) -> DVME:
         """Return a recipe's network after this many epochs on all rows, in float64 on the CPU."""
@@ -157,6 +185,21 @@ class DVMEFitter:
 def _epochs(recipe: Recipe, fold: FoldStart) -> int:
     """Return how long a recipe may train on a fold: a logistic start stays as it is without rows to stop on."""
     return 0 if recipe.start == "logistic" and not len(fold.stopping) else recipe.epochs
+
+
+def beside_blend(candidates: Sequence[Candidate], blend: Array, y: Array, known: Array) -> list[Candidate]:
+    """Return the better start first, then the other one, then each network with its best share beside blend.
+
+    candidates: the logistic start, then the networks.  blend: out-of-fold probabilities (n, outputs).
+    """
+    start, *networks = candidates
+
+    def mean(candidate: Candidate) -> float:
+        return float(candidate.losses[known].mean()) if known.any() else 0.0
+
+    alone = replace(start.beside(blend, y, 0.0), recipe=BLEND)
+    mixed = [min((one.beside(blend, y, share) for share in SHARES), key=mean) for one in networks]
+    return [*sorted((start, alone), key=mean), *mixed]
 
 
 def clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> Candidate:
@@ -180,5 +223,6 @@ def _account(candidates: Sequence[Candidate], known: Array, groups: Array | None
             "standard_error": error,
             "fold_epochs": candidate.fold_epochs,
             "epochs": candidate.epochs,
+            **({} if candidate.share == 1 else {"share": candidate.share}),
         }
     return {"metric": "log_loss", "source": "folds", "recipes": account}
