@@ -26,7 +26,7 @@ from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-BLEND_CLASSES = 3  # from so many on, blend has LDA and takes part
+BLEND_CLASSES = 3  # with fewer, blend has no LDA and takes no part
 # With fewer rows one thread per product is fastest, whatever else runs on the machine.  With more, blend takes no part:
 # its folds would take longer than all else.
 SMALL = 2_000
