@@ -146,11 +146,11 @@ def test_a_saved_dvme_with_blend_predicts_the_same_bits(tmp_path: Path) -> None:
     with ScoreStore(study.store) as store:
         kept = {score.fit: store.fit(score.fit) for score in study.scores if score.method == "dvme"}
     for file in (tmp_path / "models").glob("*-dvme-*.json"):
-        model = load_model(file)
-        fit = kept[model.about["fit"]]
-        np.testing.assert_array_equal(model.predict_proba(joined.test), fit.probabilities)
-        share = model.about["settings"].get("share", 1.0)
-        assert model.about["format"] == ("mt-fusion" if share == 1 else "mt-fusion-blend")
+        saved = load_model(file)
+        fit = kept[saved.about["fit"]]
+        np.testing.assert_array_equal(saved.predict_proba(joined.test), fit.probabilities)
+        share = saved.about["settings"].get("share", 1.0)
+        assert saved.about["format"] == ("mt-fusion" if share == 1 else "mt-fusion-blend")
         shares.append(share)
     assert len(shares) == 3
     assert min(shares) < 1
