@@ -147,7 +147,7 @@ class RayCrew:
         first = next((one for one in self._all if one.facts is not None), None)
         if first is not None and first.facts is not None and first.facts.compute["device_name"] != model:
             other = f"{facts.host} computes on {model}, {first.name} on {first.facts.compute['device_name']}"
-            if not first.held:
+            if self._terms[0] < 0:  # nothing was given out yet
                 raise MtError(f"The workers' devices are not of one model: {other}. Use nodes of one kind.")
             progress.note(f"Not used: {other}.")
             self._unlike += 1
