@@ -4,7 +4,7 @@
     python -m benchmarks.coverage --all --repeats 1000              # every cell of docs/intervals.md, about an hour
     python -m benchmarks.coverage --all --only-thresholds           # what thresholds achieve: rates, likelihood ratios
     python -m benchmarks.coverage --only-expected                   # draws and test cases together
-    python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20
+    python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20 --auc 0.97
 
 Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a
 patient share part of their score and of their prevalence.  The oracle interval is what nobody can compute: the
@@ -19,9 +19,10 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import ndtri
 
 from benchmarks._expected import STUDIES, measure_expected
 from benchmarks._thresholds import NAMES as AT_THRESHOLD
@@ -48,12 +49,13 @@ ALSO_MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 @dataclass(frozen=True)
 class Setting:
-    """One distribution of cases."""
+    """One distribution of cases.  separation: of the classes, in standard deviations."""
 
     task: str
     n: int
     prevalence: float
     patients: int
+    separation: float = SEPARATION
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Row:
 
 def simulate(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, Array | None]:
     """Return labels, predictions and patients (None without)."""
-    n, prevalence = setting.n, setting.prevalence
+    n = setting.n
     patient = np.arange(n) % setting.patients if setting.patients else np.arange(n)
     within = WITHIN if setting.patients else 0.0
 
@@ -97,21 +99,22 @@ def simulate(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, 
 
     shift = 0.7 * rng.normal(size=patient.max() + 1)[patient] if setting.patients else np.zeros(n)
     if setting.task in ("binary", "multilabel"):
-        y, p = _two_classes(prevalence, shift, noise, rng, labels=3 if setting.task == "multilabel" else 0)
+        y, p = _two_classes(setting, shift, noise, rng, labels=3 if setting.task == "multilabel" else 0)
     else:
         y, p = _classes(setting, shift, noise, rng)
     return y, p, patient if setting.patients else None
 
 
 def _two_classes(
-    prevalence: float, shift: Array, noise: Callable[..., Array], rng: np.random.Generator, *, labels: int
+    setting: Setting, shift: Array, noise: Callable[..., Array], rng: np.random.Generator, *, labels: int
 ) -> tuple[Array, Array]:
+    prevalence, separation = setting.prevalence, setting.separation
     base = np.log(prevalence / (1 - prevalence))
     shape = (labels,) if labels else ()
     odds = base + (shift[:, None] if labels else shift)
     y = (rng.random((len(shift), *shape)) < 1 / (1 + np.exp(-odds))).astype(int)
-    scores = noise(*shape) + SEPARATION * y
-    return y, 1 / (1 + np.exp(-(base + SEPARATION * (scores - SEPARATION / 2))))
+    scores = noise(*shape) + separation * y
+    return y, 1 / (1 + np.exp(-(base + separation * (scores - separation / 2))))
 
 
 def _classes(
@@ -125,7 +128,7 @@ def _classes(
     shares = (weights / weights.sum(axis=1, keepdims=True)).cumsum(axis=1)
     y = np.minimum((rng.random((setting.n, 1)) > shares).sum(axis=1), k - 1)
     if setting.task == "multiclass":
-        p = prior * np.exp(SEPARATION * (noise(k) + SEPARATION * np.eye(k)[y]))
+        p = prior * np.exp(setting.separation * (noise(k) + setting.separation * np.eye(k)[y]))
     else:
         p = prior * np.exp(-(((y + noise())[:, None] - np.arange(k)) ** 2) / 2)
     return y, p / p.sum(axis=1, keepdims=True)
@@ -169,13 +172,13 @@ def measure_thresholds(setting: Setting, *, repeats: int, seed: int = 1) -> Iter
 
 def _resized(setting: Setting, n: int) -> Setting:
     """Return the same distribution of another number of cases, with as many cases per patient."""
-    return Setting(setting.task, n, setting.prevalence, setting.patients * n // setting.n)
+    return replace(setting, n=n, patients=setting.patients * n // setting.n)
 
 
 def _truth(setting: Setting, names: Sequence[str], rng: np.random.Generator) -> dict[str, float]:
     parts = 4
     n = POPULATION // parts
-    large = Setting(setting.task, n, setting.prevalence, setting.patients * n // setting.n)
+    large = _resized(setting, n)
     drawn = [simulate(large, rng)[:2] for _ in range(parts)]
     values = [[value_of(name, y, [p]) for name in names] for y, p in drawn]
     return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
@@ -223,12 +226,14 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--metric", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
     parser.add_argument("--only-thresholds", action="store_true", help="no metric, but what thresholds achieve")
     parser.add_argument("--only-expected", action="store_true", help="the interval over draws and test cases together")
+    parser.add_argument("--auc", type=float, help="of the simulated scores, instead of 0.85")
     parser.add_argument("--cases", nargs="+", type=int)
     parser.add_argument("--prevalence", nargs="+", type=float)
     parser.add_argument("--patients", nargs="+", type=int, help="0: without patients")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
+    separation = SEPARATION if asked.auc is None else float(np.sqrt(2) * ndtri(asked.auc))
     if asked.only_expected:
         print_expected(asked.repeats, asked.seed)
         return
@@ -240,8 +245,15 @@ def main(arguments: Sequence[str] = ()) -> None:
     rows = []
     names = [] if asked.only_thresholds else asked.metric
     at_thresholds = asked.only_thresholds or set(names) == set(TASK_OF)
-    settings = settings_of(names, cases, prevalences, patients)
-    binary = [one for one, _ in settings_of(["roc_auc"], cases, prevalences, patients)] if at_thresholds else []
+    settings = [
+        (replace(setting, separation=separation), some)
+        for setting, some in settings_of(names, cases, prevalences, patients)
+    ]
+    binary = (
+        [replace(one, separation=separation) for one, _ in settings_of(["roc_auc"], cases, prevalences, patients)]
+        if at_thresholds
+        else []
+    )
     for measured in itertools.chain(
         (measure(setting, some, repeats=asked.repeats, seed=asked.seed) for setting, some in settings),
         (measure_thresholds(setting, repeats=asked.repeats, seed=asked.seed) for setting in binary),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mt.report.charts.palette import Looks
 
 
-REVISION = 4  # of the page; raised whenever it shows something else of the same scores
+REVISION = 5  # of the page; raised whenever it shows something else of the same scores
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,10 @@ def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, na
     from mt.report.charts.efficiency import label_efficiency
     from mt.report.charts.embedding import embedding_map
     from mt.report.charts.fusion import fusion
+    from mt.report.contrast_sections import drop_section, subgroup_section
 
     found = [label_efficiency(panel, looks, names), fusion(store, panel), close_up(store, panel, looks)]
+    found += [subgroup_section(store, panel), drop_section(store, panel)]
     if maps is not None:
         found.append(embedding_map(store, panel, maps))
     return [group for group in found if group is not None]

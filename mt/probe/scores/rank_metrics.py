@@ -214,6 +214,9 @@ _JACKKNIFED = 500  # cases of a class that are removed one at a time
 def auc_interval(sample: Sample) -> Estimate:
     """Logit scale, Obuchowski's variance, Student's t; degrees of freedom: units of the rarer class, minus 1.
 
+    Patients with unlike numbers of cases count as fewer of equal size (Kish, "Survey Sampling", 1965): counted whole,
+    20 patients of 50 cases covered 0.929 instead of 0.936.
+
     At 0 and 1, where that variance is zero, and with one unit of a class: the score interval with Hanley and McNeil's
     variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
     Statistics in Medicine 25, 2006, method 5).
@@ -224,7 +227,8 @@ def auc_interval(sample: Sample) -> Estimate:
     if min(m, n) < 2 or not 0 < value < 1 or variance < 1e-16:
         low, high = newcombe(value, m, n, sample.z())
         return Estimate(value, low, high, "Newcombe's score interval", influence)
-    low, high = logit(value, variance, sample.t(min(m, n) - 1))
+    fewest = min(sample.effective_units_with(sample.y == k) for k in (0, 1))
+    low, high = logit(value, variance, sample.t(fewest - 1))
     author = "Obuchowski" if sample.clustered else "DeLong"
     return Estimate(value, low, high, f"logit, {author}'s variance", influence)
 

@@ -241,6 +241,14 @@ class Sample:
         """Return how many units hold one of these cases."""
         return len(np.unique(self.unit[rows]))
 
+    def effective_units_with(self, rows: Array) -> float:
+        """Return how many units of equal size hold as much as the units of these cases: (Σ c)² / Σ c² (Kish 1965).
+
+        c are the cases of each unit; without groups it is the number of cases.
+        """
+        counts = np.unique(self.unit[rows], return_counts=True)[1].astype(np.float64)
+        return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
+
     def z(self) -> float:
         from scipy.special import ndtri
 

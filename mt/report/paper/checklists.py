@@ -2,6 +2,9 @@
 
 CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 6(4), e240300, 2024), TRIPOD+AI (Collins et al., BMJ 385,
 e078378, 2024), STARD-AI (Sounderajah et al., Nature Medicine 31, 3283, 2025).
+
+Checked against published records: authors, journal, number and DOI of TRIPOD+AI.  Not checked: the item numbers of all
+three, and volume, pages and DOI of CLAIM 2024 and STARD-AI.  `NOT_CHECKED` says so to readers.
 """
 
 from __future__ import annotations
@@ -11,6 +14,11 @@ from dataclasses import dataclass
 
 from mt.report.paper.facts import DatasetFacts
 from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, md
+
+NOT_CHECKED = (
+    "Item numbers are not checked against the published checklists: compare them with the forms of the journal. "
+    "Neither are the volume, pages and DOI of CLAIM 2024 and STARD-AI."
+)
 
 
 @dataclass(frozen=True)

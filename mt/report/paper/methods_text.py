@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mt.cache.names import slug
 from mt.report.panels import Panel, collect
-from mt.report.paper.checklists import GUIDELINES, answered, unanswered
+from mt.report.paper.checklists import GUIDELINES, NOT_CHECKED, answered, unanswered
 from mt.report.paper.facts import Characteristics, DatasetFacts, dataset_facts
 from mt.report.paper.paragraph import cited, md, sentences
 from mt.report.paper.references import bibtex
@@ -74,6 +74,7 @@ def _rest(every: Sequence[DatasetFacts]) -> Iterator[str]:
     yield from ("## Items that stored facts do not answer", "")
     for guideline in GUIDELINES:
         yield f"- {guideline.name}: {', '.join(unanswered(guideline, every))}"
+    yield from ("", NOT_CHECKED)
 
 
 def _flow(facts: DatasetFacts) -> Iterator[str]:

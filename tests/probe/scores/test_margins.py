@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import margins
 from mt.cli import group
 from mt.errors import InputError
 from mt.probe.request import Margin
@@ -114,3 +115,10 @@ def test_the_command_prints_what_is_shown_and_never_calls_rows_equal(tmp_path: P
     assert {"verdict", "p_noninferior", "p_equivalent", "p_noninferior_holm", "low", "high"} <= test.keys()
     with pytest.raises(InputError, match="No row 'm3'"):
         run("m3")
+
+
+def test_at_the_margin_wrong_claims_are_as_rare_as_stated_with_patients_and_draws() -> None:
+    """The short form of `python -m benchmarks.margins`."""
+    row = margins.measure(margins.Setting(120, 0.4, 40, 0.08, draws=2), repeats=120, resamples=300)
+    assert row.holds, row
+    assert row.equivalent <= row.noninferior

@@ -1,0 +1,75 @@
+"""What the page says of subgroups and of an external test: differences of stored scores, as tables without charts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from mt.probe.contrasts.contrast_tables import numbers, with_interval
+from mt.probe.contrasts.external import Drop, drops
+from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
+from mt.probe.scores.score_tables import score_tables
+from mt.probe.scores.scoring import revision
+from mt.report.charts.figures import Section, SideTable
+from mt.report.panels import Panel
+from mt.results.store import Score, ScoreStore
+from mt.terminal.spreadsheet import inert
+
+OF_SUBGROUPS = (
+    "A method's score in one subgroup minus its score in the other, or in all others. [ ] 95 % interval over test "
+    "cases and draws, patients on both sides respected; { } for all differences of one budget together (Bonferroni), "
+    "* where it excludes 0. An interval that holds 0 does not show that subgroups are served equally well."
+)
+OF_DROPS = (
+    "The score on the test split of the training dataset minus that on this one, of the same draws. [ ] 95 % interval "
+    "over both sets of test cases, taken as independent, and over draws."
+)
+
+
+def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
+    """Return the differences between subgroups in the headline metric, for the fits of a panel; None without any."""
+    fits = {score.fit for cell in panel.headline for score in cell.scores}
+    scores = [one for one in _current(store.scores_of(fits)) if one.by is not None and one.metric == panel.metric]
+    found = subgroup_differences(score_tables(scores, store), store)
+    if not found:
+        return None
+    rows = [(one.row_name, str(one.budget), _sides(one), numbers(one), "; ".join(one.flags)) for one in found]
+    return _section("subgroups", "Differences between subgroups", OF_SUBGROUPS, "difference of", rows)
+
+
+def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
+    """Return what methods lose on another dataset's test split; None on their own, or without an internal test."""
+    external = [score for cell in panel.headline for score in cell.scores]
+    if all(score.dataset == score.test_dataset for score in external):
+        return None
+    internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
+    found = drops(external, internal, store)
+    rows = [
+        (one.row_name, str(one.budget), _both(one), with_interval(one.found), "; ".join(one.flags)) for one in found
+    ]
+    title = "Internal and external test"
+    return _section("drop", title, OF_DROPS, "internal, external", rows) if rows else None
+
+
+def _current(scores: Sequence[Score]) -> list[Score]:
+    """Return the scores that this revision made."""
+    wanted = revision()
+    return [one for one in scores if all(one.versions.get(name) == value for name, value in wanted.items())]
+
+
+def _sides(one: SubgroupDifference) -> str:
+    level = "" if one.subject.level == "row" else " (per group)"
+    return f"{one.subject.by}: {one.a} - {one.b}{level}"
+
+
+def _both(one: Drop) -> str:
+    return f"{one.found.a:.3f}, {one.found.b:.3f}"
+
+
+def _section(name: str, title: str, text: str, what: str, rows: Sequence[Sequence[str]]) -> Section:
+    columns = ("method", "budget", what, "difference", "note")
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in (columns, *rows)])
+    table = SideTable(name, title, text, columns, rows, (), out.getvalue())
+    return Section(title, "", (), table=table)

@@ -1,0 +1,35 @@
+"""The page shows differences between subgroups, and what scores lose on another dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.report.request import ReportRequest
+from mt.report.writing import write_report
+from tests.probe.features import QUICK, probed, store_of, write_features
+
+
+def test_differences_between_subgroups_are_on_the_page(tmp_path: Path) -> None:
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", n=80, columns={"sex": ["F", "M"] * 40})
+    probed(tmp_path, **QUICK)
+    with store_of(probed(tmp_path, **QUICK)) as store:
+        plain = write_report(store, ReportRequest(tmp_path / "plain.html", export=False))
+    assert "Differences between subgroups" not in plain.page.read_text()
+    with store_of(probed(tmp_path, **QUICK, by="sex")) as store:
+        written = write_report(store, ReportRequest(tmp_path / "by.html", export=False))
+    page = written.page.read_text()
+    assert "Differences between subgroups" in page
+    assert "sex: F - M" in page
+    (table,) = [file for file in written.files if file.name.endswith("subgroups.csv")]
+    assert table.read_text().splitlines()[0] == "method,budget,difference of,difference,note"
+
+
+def test_the_drop_on_another_dataset_is_on_its_page(tmp_path: Path) -> None:
+    for dataset, split in (("here", "train"), ("here", "test"), ("there", "test")):
+        write_features(tmp_path, dataset, split=split, n=100)
+    probed(tmp_path, **QUICK, datasets=["here"])
+    with store_of(probed(tmp_path, **QUICK, datasets=["here"], test_dataset="there")) as store:
+        written = write_report(store, ReportRequest(tmp_path / "page.html", export=False))
+    assert written.page.read_text().count("<h3>Internal and external test</h3>") == 1
+    assert any(file.name.endswith("drop.csv") for file in written.files)
