@@ -69,7 +69,8 @@ def measure(setting: Setting, *, repeats: int, resamples: int = 500, seed: int =
         same = _test(setting, 0.0, resamples, rng)
         claims += [at_margin[0] <= ONE_SIDED, at_margin[1] <= ONE_SIDED, same[1] <= ONE_SIDED]
     error = float(np.sqrt(ONE_SIDED * (1 - ONE_SIDED) / repeats))
-    return Row(setting, *(claims / repeats).tolist(), error)
+    noninferior, equivalent, equal = (claims / repeats).tolist()
+    return Row(setting, noninferior, equivalent, equal, error)
 
 
 def _test(setting: Setting, loss: float, resamples: int, rng: np.random.Generator) -> tuple[float, float]:
