@@ -132,7 +132,8 @@ def test_every_command_is_answered_without_a_fit_or_an_image(
     stdout, stderr = run(command["args"], places)
     assert f"{command['n_stored']} scores from the store, 0 fitted" in stderr
     expected = rows_of(command)
-    found = [json.loads(line) for line in stdout.splitlines()]
+    since = {"subgroup_difference", "drop", "overlap"}  # rows that later code adds
+    found = [row for row in map(json.loads, stdout.splitlines()) if not since & row.keys()]
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         same({name: one.get(name) for name in STABLE & set(other)}, {name: other[name] for name in STABLE & set(other)})

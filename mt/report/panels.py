@@ -243,9 +243,9 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
     ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
     names = shown[-1].dataset, shown[-1].test_dataset
     oracles, stated = tuple(_oracles(store, ordered)), declared(shown[-1].scores[-1].dataset, store)
-    return Panel(
-        *names, title, task, classes, HEADLINE[task], ordered, tuple(others), oracles=oracles, declaration=stated
-    )
+    shown_metrics = {cell.metric for cell in ordered}
+    metric = stated.primary.metric if stated and stated.primary.metric in shown_metrics else HEADLINE[task]
+    return Panel(*names, title, task, classes, metric, ordered, tuple(others), oracles=oracles, declaration=stated)
 
 
 def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCell]:

@@ -88,13 +88,23 @@ def answers(store: ScoreStore, panel: Panel) -> list[BudgetAnswer]:
 
 
 def leading(found: Sequence[BudgetAnswer]) -> BudgetAnswer:
-    """Return the answer that a dataset's sentence is made of: the fewest labels at which something can be concluded.
+    """Return the answer that a dataset's sentence is made of: the declared budget, where one was declared.
 
-    Where nothing can be concluded at any budget: the fewest labels at which models are compared, else the fewest.
+    Otherwise the fewest labels at which something can be concluded; where nothing can be concluded at any budget, the
+    fewest labels at which models are compared, else the fewest.
     """
+    declared = [one for one in found if _is_declared(one)]
+    if declared:
+        return declared[0]
     conclusive = [one for one in found if not one.doubts]
     compared = [one for one in found if one.best and one.others]
     return next(iter([*conclusive, *compared, *found]))
+
+
+def _is_declared(one: BudgetAnswer) -> bool:
+    """Return whether this is the declared budget, and its panel shows the declared metric."""
+    stated = one.panel.declaration
+    return stated is not None and (stated.primary.metric, stated.primary.budget) == (one.panel.metric, one.budget)
 
 
 def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:

@@ -111,3 +111,14 @@ def test_a_study_declares_it_in_its_file(tmp_path: Path) -> None:
     assert (study.primary, study.draws.draw, study.fused.draw) == ("accuracy@1%", "random", "random")
     with pytest.raises(InputError, match="primary: --primary is METRIC@BUDGET"):
         parse_study(text.format("accuracy"), tmp_path / "study.toml")
+
+
+def test_what_is_declared_decides_the_sentence_of_the_report(tmp_path: Path) -> None:
+    for model in ("m1", "m2"):
+        write_pair(tmp_path, model=model)
+    asked = {**ASKED, "metrics": ["roc_auc", "accuracy"]}
+    study = probed(tmp_path, fractions=[0.2, 0.5], primary="accuracy@0.5", **asked)
+    with store_of(study) as store:
+        page = write_report(store, ReportRequest(tmp_path / "a.html", export=False)).page.read_text()
+    said = page.split('<ul class="answers">')[1].split("</ul>")[0]
+    assert "at 60 labels, accuracy 0." in said
