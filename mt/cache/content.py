@@ -13,12 +13,16 @@ import hashlib
 import json
 import os
 import sqlite3
+import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from mt.cache.names import JSON, canonical
 from mt.errors import InputError
@@ -48,6 +52,10 @@ _PAGES = 1 << 16  # KiB of the database that are held in memory
 _AT_ONCE = 400  # paths in one question to the database
 _WHOLE = 1 << 20  # bytes up to which a file is read in one call
 _SECOND = 10**9
+_PART = 1 << 13  # files whose states are in memory at a time
+_SHA256 = 32  # bytes
+_NOT_KNOWN = "00" * _SHA256
+_STATE = struct.Struct("<4q")
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 StrPath = str | os.PathLike[str]
 _Name = str | bytes  # bytes where a file's name is not UTF-8, which SQLite's text must be
@@ -83,6 +91,16 @@ class _FileState(NamedTuple):
 _Hashed = tuple[_FileState, str, bool]  # a file, its hash, and whether it stayed as it was seen
 
 
+def _advancing(hashed: Iterator[list[_Hashed]], advance: Callable[[int], object]) -> Iterator[list[_Hashed]]:
+    for part in hashed:
+        advance(len(part))
+        yield part
+
+
+def _as_bytes(hashes: Sequence[str]) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(len(hashes), _SHA256)
+
+
 class ContentIndex:
     """Remembers the sha256 of files in SQLite.
 
@@ -104,15 +122,40 @@ class ContentIndex:
 
         Raises InputError naming a file that cannot be read.
         """
-        seen = [_seen(path) for path in paths]
-        found = {} if self.rehash else self._known(seen)
-        unknown = [one for one in dict.fromkeys(seen) if one.path not in found]
+        every = list(dict.fromkeys(os.fspath(path) for path in paths))
+        hashes = self.hashes(every, label=label)
+        found = {path: one.tobytes().hex() for path, one in zip(every, hashes, strict=True)}
+        return [found[os.fspath(path)] for path in paths]
+
+    def hashes(self, paths: Sequence[StrPath], *, label: str = "hashing") -> np.ndarray:
+        """Return the sha256 of each of many files, (n, 32) bytes; a file that is there twice may be read twice.
+
+        Raises InputError naming a file that cannot be read.
+        """
+        found = np.zeros((len(paths), _SHA256), dtype=np.uint8)
+        unknown = array("q")
+        for start in range(0, len(paths), _PART):
+            seen = [_seen(path) for path in paths[start : start + _PART]]
+            known = {} if self.rehash else self._known(seen)
+            unknown.extend(start + place for place, one in enumerate(seen) if one.path not in known)
+            found[start : start + len(seen)] = _as_bytes([known.get(one.path, _NOT_KNOWN) for one in seen])
         if unknown:
             with progress.bar(label, len(unknown), unit="files") as advance:
-                for hashed in self._hash(unknown):
-                    found.update((one.path, sha256) for one, sha256, _ in hashed)
-                    advance(len(hashed))
-        return [found[one.path] for one in seen]
+                for start in range(0, len(unknown), _PART):
+                    rows = unknown[start : start + _PART]
+                    hashed = self._hash([_seen(paths[row]) for row in rows])
+                    some = [sha256 for part in _advancing(hashed, advance) for _, sha256, _ in part]
+                    found[rows] = _as_bytes(some)
+        return found
+
+    def states(self, paths: Sequence[StrPath]) -> str:
+        """Return a hash of what the system says of many files: while it is the same, so is what they hold."""
+        hashed = hashlib.sha256()
+        for path in paths:
+            one = _seen(path)
+            name = one.path if isinstance(one.path, bytes) else one.path.encode()
+            hashed.update(name + _STATE.pack(len(name), one.size, one.mtime_ns, one.ctime_ns))
+        return hashed.hexdigest()
 
     def recall(self, kind: str, key: JSON) -> JSON | None:
         """Return what was remembered under a kind and a key, or None."""
@@ -141,7 +184,7 @@ class ContentIndex:
                 self._database.executemany(
                     f"DELETE FROM {table} WHERE path = ?", [(_stored_name(one),) for one in paths]
                 )
-            self._database.execute("DELETE FROM memory WHERE kind = 'dicom headers'")
+            self._database.execute("DELETE FROM memory WHERE kind IN ('dicom headers', 'files')")
 
     def __del__(self) -> None:
         if hasattr(self, "_database"):

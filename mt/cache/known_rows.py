@@ -18,7 +18,22 @@ from mt.errors import CacheError
 COPIED = "copied"  # in a manifest: how many rows, and from where
 Pace = tuple[int, int]  # batch size and threads: what a resumed file keeps, too
 SameBits = Callable[[Pace, Pace], bool]
-_Held = tuple[FeatureFile, dict[bytes, int]]  # a file, and the number of the row that holds each image
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldImages:
+    """A file, the images that it holds, sorted, and the number of the row that holds each."""
+
+    features: FeatureFile
+    images: np.ndarray
+    row: np.ndarray
+
+    def rows_of(self, asked: np.ndarray) -> np.ndarray:
+        """Return the number of the row that holds each image, -1 where none does."""
+        if not len(self.images):
+            return np.full(len(asked), -1)
+        place = np.minimum(np.searchsorted(self.images, asked), len(self.images) - 1)
+        return np.where(self.images[place] == asked, self.row[place], -1)
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class WantedRows:
     """What a file must agree in, so that its embeddings are those that a run would compute.
 
     backbone: its fingerprint.  decoding: how bytes become pixels.  compute: device, versions, batch size, threads.
-    content: what each row's image is known by.
+    content: what each row's image is known by, (n, 16) bytes.
     """
 
     name: str
@@ -35,7 +50,7 @@ class WantedRows:
     dtype: str
     decoding: Mapping[str, JSON]
     compute: Mapping[str, JSON]
-    content: Sequence[bytes]
+    content: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +112,12 @@ def find_known(
     same_bits: says whether two paces give each image the same bits.  any_pace: take a pace that saves more; another
     thread count only where it saves at least half of the images.  any_compute: take rows whatever computed them.
     """
-    held: dict[Pace, list[_Held]] = {}
+    held: dict[Pace, list[_HeldImages]] = {}
     own = pace_of(wanted.compute)
     for features in _candidates(wanted, cache_dir, any_compute=any_compute):
         pace = own if any_compute else pace_of(features.manifest["compute"])
         if pace == own or any_pace:
-            held.setdefault(pace, []).append((features, _held(features)))
+            held.setdefault(pace, []).append(_held(features))
     best, kept = nothing_known(len(wanted.content), wanted.dim), own
     for pace in sorted({own, *held}, key=lambda pace: (pace != own, pace)):
         known = _joined(wanted, [one for other in held if same_bits(pace, other) for one in held[other]])
@@ -123,7 +138,7 @@ def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Pat
     try:
         sources = [open_features(cache_dir / one["file"]) for one in copied["from"]]
         same = [features.fingerprints["file"] for features in sources] == [one["fingerprint"] for one in copied["from"]]
-        held = [(features, _held(features)) for features in sources]
+        held = [_held(features) for features in sources]
         known = _joined(wanted, held, in_order=True) if same else None
     except CacheError:
         known = None
@@ -164,42 +179,39 @@ def _agrees(wanted: WantedRows, manifest: Mapping[str, Any], any_compute: bool) 
     return any_compute or not (MIXED in manifest or list(differences(manifest["compute"], dict(wanted.compute))))
 
 
-def _joined(wanted: WantedRows, held: Sequence[_Held], *, in_order: bool = False) -> KnownRows:
+def _joined(wanted: WantedRows, held: Sequence[_HeldImages], *, in_order: bool = False) -> KnownRows:
     """Return the rows that these files hold; of several that hold one, the file that holds most, then by name.
 
     Rows in blocks that lost their bytes are not taken.
     """
-    content = _keys(np.frombuffer(b"".join(wanted.content), dtype="u1"))
+    content = _keys(wanted.content)
     if not in_order:
-        asked = set(content)
-        held = sorted(held, key=lambda one: (-len(asked & one[1].keys()), str(one[0].path)))
+        held = sorted(held, key=lambda one: (-int(np.isin(one.images, content).sum()), str(one.features.path)))
     known = nothing_known(len(content), wanted.dim)
     taken: list[FeatureFile] = []
-    for features, rows in held:
-        places = np.array([rows.get(key, -1) for key in content])
+    for one in held:
+        places = one.rows_of(content)
         new = (places >= 0) & ~known.mask
         if new.any():
             known.file[new], known.row[new] = len(taken), places[new]
             known.mask[new] = True
-            taken.append(features)
+            taken.append(one.features)
     return KnownRows(known.dim, known.mask, known.file, known.row, tuple(taken))
 
 
-def _held(features: FeatureFile) -> dict[bytes, int]:
-    """Return the number of the row that holds each image, the first of several, of a file's sound blocks."""
+def _held(features: FeatureFile) -> _HeldImages:
+    """Return the images that a file's sound blocks hold, each with the number of its first row."""
     sound = np.ones(features.n_rows, dtype=bool)
     for damage in features.verify():
         sound[damage.start : damage.stop] = False
-    sound = sound[features.is_ok]
-    keys = [] if features.content is None else _keys(features.content)
-    held: dict[bytes, int] = {}
-    for row, key in enumerate(keys):
-        if sound[row] and key:
-            held.setdefault(key, row)
-    return held
+    if features.content is None:
+        return _HeldImages(features, np.empty(0, "S16"), np.empty(0, np.int64))
+    keys = _keys(features.content)
+    rows = np.flatnonzero(sound[features.is_ok] & (keys != b""))
+    images, first = np.unique(keys[rows], return_index=True)
+    return _HeldImages(features, images, rows[first])
 
 
-def _keys(content: np.ndarray) -> list[bytes]:
-    """Return the hashes without the zeros that they end in: one that is all zeros is empty."""
-    keys: list[bytes] = np.ascontiguousarray(content).reshape(-1).view("S16").tolist()
-    return keys
+def _keys(content: np.ndarray) -> np.ndarray:
+    """Return the hashes as (n,) values that sort: one that is all zeros is empty."""
+    return np.ascontiguousarray(content).reshape(-1).view("S16")

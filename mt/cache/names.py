@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,14 +44,20 @@ def digest(value: JSON) -> str:
 
 
 def digest_of_rows(values: Any) -> str:
-    """Return the digest of a sequence or an array as a list, whose JSON is made part by part: it may be large."""
-    hashed = hashlib.sha256(b"[")
-    for start in range(0, len(values), _PART):
-        part = values[start : start + _PART]
-        text = canonical(part.tolist() if hasattr(part, "tolist") else list(part))
-        hashed.update((b"," if start else b"") + text[1:-1])
+    """Return the digest of the list of an array's or any other values, whose JSON is made part by part."""
+    hashed, between = hashlib.sha256(b"["), b""
+    for part in _parts(values):
+        hashed.update(between + canonical(part)[1:-1])
+        between = b","
     hashed.update(b"]")
     return hashed.hexdigest()
+
+
+def _parts(values: Any) -> Iterator[list[JSON]]:
+    if hasattr(values, "tolist"):
+        return (values[start : start + _PART].tolist() for start in range(0, len(values), _PART))
+    remaining = iter(values)
+    return iter(lambda: list(islice(remaining, _PART)), [])
 
 
 def slug(name: str) -> str:

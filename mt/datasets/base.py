@@ -14,7 +14,7 @@ from mt.cache.feature_file.format import Status
 from mt.cache.names import digest, digest_of_rows, with_settings
 from mt.cache.salt import hashed, hashed_id
 from mt.datasets.decoding.notes import Notes
-from mt.datasets.decoding.row_hashes import UNKNOWN, HashedImages
+from mt.datasets.decoding.row_hashes import HASH_BYTES, HashedImages
 from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
@@ -86,9 +86,9 @@ class ChosenImages:
     def content(self, index: ContentIndex) -> Json:
         return {"places": digest(list(self.places)), "of": self.source.content(index)}
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         if not isinstance(self.source, HashedImages):
-            return [UNKNOWN] * len(places)
+            return np.zeros((len(places), HASH_BYTES), dtype=np.uint8)
         return self.source.row_hashes(index, [self.places[place] for place in places])
 
 
@@ -161,8 +161,8 @@ class Split:
             hidden=None if self.hidden is None else self.hidden.only(places),
         )
 
-    def row_hashes(self, index: ContentIndex) -> list[bytes] | None:
-        """Return what each row's image is known by, wherever it lies; None where the source does not say."""
+    def row_hashes(self, index: ContentIndex) -> np.ndarray | None:
+        """Return what each row's image is known by, wherever it lies, (n, 16) bytes; None where nothing says it."""
         return self.images.row_hashes(index, range(len(self))) if isinstance(self.images, HashedImages) else None
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -15,12 +15,12 @@ from PIL import Image, UnidentifiedImageError
 
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
-from mt.cache.names import digest
+from mt.cache.names import digest, digest_of_rows
 from mt.datasets.base import ImageError, Json, Loaded, Pixels
 from mt.datasets.decoding import jpeg, netpbm, pillow, png, tiff
 from mt.datasets.decoding.kinds import KINDS_REVISION, is_dicom, revised_readers
 from mt.datasets.decoding.notes import Notes
-from mt.datasets.decoding.row_hashes import UNKNOWN, of_file
+from mt.datasets.decoding.row_hashes import HASH_BYTES, as_rows, of_file
 from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
 from mt.datasets.decoding.turning import turned
@@ -48,6 +48,7 @@ _PHOTOGRAPHS = (
     ".pnm",
 )
 DICOM_SUFFIXES = (".dcm", ".dicom")
+_PART = 1 << 13  # files whose kinds are looked for at a time
 SUFFIXES = frozenset((*_PHOTOGRAPHS, *DICOM_SUFFIXES))
 
 
@@ -291,45 +292,82 @@ class ImageFiles:
 
         An absent file counts as such.  A reader whose pixels changed since the first release states its revision.
         """
-        present = [Path(path) for row, path in enumerate(self.paths) if row not in self.absent]
-        hashes = iter(index.sha256_many(present, label="hashing images"))
-        files = digest([None if row in self.absent else next(hashes) for row in range(len(self))])
+        files = self._files_digest(index)
         return {
             "files": files,
             **({"frames": digest(list(self.frames))} if self.frames is not None else {}),
             **({"decoding": asked} if (asked := self.decoding.describe()) else {}),
-            **({"readers": revised} if (revised := self._revised(files, present, index)) else {}),
+            **({"readers": revised} if (revised := self._revised(files, index)) else {}),
         }
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def _files_digest(self, index: ContentIndex) -> str:
+        """Return one hash over the content of all files, remembered for as long as none changed."""
+        present, absent = self._present(range(len(self))), sorted(self.absent)
+        key = {"states": index.states(present), "absent": absent}
+        known = None if index.rehash else index.recall("files", key)
+        if known is None:
+            hashes = self._hashes(index, present)
+            texts = (sha256.tobytes().hex() for sha256 in hashes)
+            known = digest_of_rows(None if row in self.absent else next(texts) for row in range(len(self)))
+            if index.states(present) == key["states"]:
+                index.remember("files", key, known)
+        return str(known)
+
+    def _present(self, places: Sequence[int]) -> Sequence[str]:
+        """Return the paths at these places, without those of files that are not there."""
+        if not self.absent and len(places) == len(self):
+            return self.paths
+        return [self.paths[place] for place in places if place not in self.absent]
+
+    def _hashes(self, index: ContentIndex, paths: Sequence[str]) -> np.ndarray:
+        """Return the sha256 of each file, (n, 32); one that holds several frames is hashed once."""
+        if self.frames is None:
+            return index.hashes(paths, label="hashing images")
+        number = {path: row for row, path in enumerate(dict.fromkeys(paths))}
+        return index.hashes(list(number), label="hashing images")[[number[path] for path in paths]]
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         """Return what each image is known by: its file's hash, with its frame and its reader's revision, if any."""
-        present = [self.paths[place] for place in places if place not in self.absent]
-        hashes = dict(zip(present, index.sha256_many(present, label="hashing images"), strict=True))
+        present = self._present(places)
+        found = np.zeros((len(places), HASH_BYTES), dtype=np.uint8)
+        there = np.array([place not in self.absent for place in places], dtype=bool) if self.absent else slice(None)
+        hashes = self._hashes(index, present)
         readers = self._own_readers(present) if self.content(index).get("readers") else {}
-        return [
-            UNKNOWN
-            if place in self.absent
-            else of_file(
-                hashes[self.paths[place]],
+        if not readers and self.frames is None:
+            found[there] = hashes[:, :HASH_BYTES]
+            return found
+        frames = [] if self.frames is None else [self.frames[place] for place in places if place not in self.absent]
+        own = [
+            of_file(
+                sha256.tobytes().hex(),
                 {
-                    **({} if self.frames is None else {"frame": self.frames[place]}),
-                    **({"reader": found} if (found := readers.get(self.paths[place])) else {}),
+                    **({} if self.frames is None else {"frame": frames[row]}),
+                    **({"reader": reader} if (reader := readers.get(path)) else {}),
                 },
             )
-            for place in places
+            for row, (path, sha256) in enumerate(zip(present, hashes, strict=True))
         ]
+        found[there] = as_rows(own)
+        return found
 
     @staticmethod
     def _own_readers(paths: Sequence[str]) -> dict[str, dict[str, int]]:
-        with ThreadPoolExecutor(cores()) as pool:
-            return dict(zip(paths, pool.map(revised_readers, map(Path, paths)), strict=True))
+        return {path: found for path, found in _readers(paths) if found}
 
-    def _revised(self, files: str, present: Sequence[Path], index: ContentIndex) -> dict[str, int]:
+    def _revised(self, files: str, index: ContentIndex) -> dict[str, int]:
         """Return the revisions of the readers that these files need: looked for once, remembered by content."""
         key = {"revision": KINDS_REVISION, "files": files}
         known = index.recall("readers", key)
         if known is None:
-            with ThreadPoolExecutor(cores()) as pool:
-                known = {name: number for found in pool.map(revised_readers, present) for name, number in found.items()}
+            present = self._present(range(len(self)))
+            known = {name: number for _, found in _readers(present) for name, number in found.items()}
             index.remember("readers", key, known)
         return dict(known)
+
+
+def _readers(paths: Sequence[str]) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield each path with the revisions of the readers that its file needs."""
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(paths), _PART):
+            part = paths[start : start + _PART]
+            yield from zip(part, pool.map(revised_readers, map(Path, part)), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder
 from mt.featurize.plan import Target
 from mt.featurize.request import Compute
 from mt.terminal import progress
+from mt.types import Array
 
 NAMED = 2  # files that a line names
 MIXED_ROWS = "Rows were copied from files of other devices, versions or batch sizes (--allow-mixed)."
@@ -27,14 +27,14 @@ class Reuse:
     """
 
     manifest: dict[str, Any]
-    content: Sequence[bytes] | None
+    content: Array | None
     known: KnownRows
 
 
 def planned(
     target: Target,
     manifest: dict[str, Any],
-    content: Sequence[bytes] | None,
+    content: Array | None,
     compute: Compute,
     embedder: Embedder | None,
     *,
@@ -114,7 +114,7 @@ def same_bits(embedder: Embedder | None) -> SameBits:
     return same
 
 
-def _wanted(target: Target, manifest: dict[str, Any], content: Sequence[bytes], compute: Compute) -> WantedRows:
+def _wanted(target: Target, manifest: dict[str, Any], content: Array, compute: Compute) -> WantedRows:
     return WantedRows(
         target.model,
         target.fingerprints["backbone"],

@@ -12,7 +12,7 @@ from mt.cache.feature_file.read import FeatureFile, open_features
 from mt.cache.feature_file.rewrite import resealed
 from mt.cache.feature_file.rows import CONTENT, arrays_of, hash_of
 from mt.cache.feature_file.write import temporary_path
-from mt.cache.names import data_dir_of, digest, loadable_name
+from mt.cache.names import data_dir_of, digest, digest_of_rows, loadable_name
 from mt.datasets import Dataset, DatasetSettings, Split, load_dataset
 from mt.datasets.base import REVISION
 from mt.errors import CacheError, MtError
@@ -106,5 +106,5 @@ class Upgrade:
         return arrays_of(split.rows, hashes)[CONTENT]
 
     def _is_made_of(self, split: Split, made_of: dict[str, object]) -> bool:
-        same_ids = digest(split.ids) == made_of["ids"]
+        same_ids = digest_of_rows(split.ids) == made_of["ids"]
         return same_ids and split.images.content(self.index) == made_of["images"]

@@ -281,13 +281,13 @@ def test_some_rows_of_a_split(data: Path, index: ContentIndex) -> None:
 def test_a_limit_hashes_the_chosen_files(data: Path, index: ContentIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     split = load(write_folder(data / "pets")).splits["train"]
     hashed: list[str] = []
-    every = ContentIndex.sha256_many
+    every = ContentIndex.hashes
 
-    def noted(self: ContentIndex, paths: list[Path], **more: object) -> list[str]:
-        hashed.extend(path.name for path in paths)
+    def noted(self: ContentIndex, paths: list[str], **more: object) -> np.ndarray:
+        hashed.extend(Path(path).name for path in paths)
         return every(self, paths, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ContentIndex, "sha256_many", noted)
+    monkeypatch.setattr(ContentIndex, "hashes", noted)
     few = split.limited(4)
     before = few.describe(index)
     assert hashed == [id_.rpartition("/")[2] for id_ in few.ids]

@@ -18,7 +18,7 @@ COLUMNS = "columns/"
 CONTENT, CONTENT_BYTES = "content", 16
 
 
-def arrays_of(rows: LabelledRows[None], content: Sequence[bytes] | None = None) -> dict[str, np.ndarray]:
+def arrays_of(rows: LabelledRows[None], content: Array | Sequence[bytes] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays that a file stores of the rows of one split, by dataset name.
 
     Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label; `MISSING` where
@@ -40,12 +40,15 @@ def arrays_of(rows: LabelledRows[None], content: Sequence[bytes] | None = None) 
     return stored
 
 
-def _content(hashes: Sequence[bytes], n: int) -> np.ndarray:
+def _content(hashes: Array | Sequence[bytes], n: int) -> np.ndarray:
     import numpy as np
 
-    if len(hashes) != n or any(len(one) != CONTENT_BYTES for one in hashes):
+    if not isinstance(hashes, np.ndarray):
+        sizes = {len(one) for one in hashes} - {CONTENT_BYTES}
+        hashes = np.frombuffer(b"".join(hashes), dtype="u1").reshape(-1, 1 if sizes else CONTENT_BYTES)
+    if hashes.shape != (n, CONTENT_BYTES):
         raise InputError(f"content takes {n} hashes of {CONTENT_BYTES} bytes; got {len(hashes)}.")
-    return np.frombuffer(b"".join(hashes), dtype="u1").reshape(n, CONTENT_BYTES)
+    return np.ascontiguousarray(hashes, dtype="u1")
 
 
 def _check(rows: LabelledRows[None]) -> None:

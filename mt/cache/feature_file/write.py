@@ -24,7 +24,7 @@ from mt.cache.feature_file.rows import arrays_of
 from mt.cache.names import JSON
 from mt.errors import CacheError, InputError
 from mt.system import files
-from mt.types import LabelledRows
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,7 @@ class FeatureWriter:
         dim: int,
         dtype: str = "float32",
         block_rows: int,
-        content: Sequence[bytes] | None = None,
+        content: Array | Sequence[bytes] | None = None,
         existing: Existing | None = None,
     ) -> Self:
         """Create the file with its space reserved, or resume the partial one after verifying what is there.

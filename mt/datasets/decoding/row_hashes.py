@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,12 +24,17 @@ _TASK_ROWS = 64  # images that a thread reads at a time
 class HashedImages(Protocol):
     """A source that knows the content of each of its images."""
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
-        """Return the hash of each image at these places, `UNKNOWN` where there is none.
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
+        """Return the hash of each image at these places, (n, 16) bytes; zeros where there is none.
 
         Settings that decode all images of a dataset are not part of it: a feature file states them once.
         """
         ...
+
+
+def as_rows(hashes: Iterable[bytes]) -> np.ndarray:
+    """Return hashes as an array, (n, 16) bytes."""
+    return np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
 def of_file(sha256: str, how: Mapping[str, Any]) -> bytes:
@@ -52,14 +57,14 @@ def of_pixels(image: Any) -> bytes:
     return hashed.digest()[:HASH_BYTES]
 
 
-def of_packed(load: Callable[[int, int], Sequence[Any]], places: Sequence[int]) -> list[bytes]:
+def of_packed(load: Callable[[int, int], Sequence[Any]], places: Sequence[int]) -> np.ndarray:
     """Return the hashes of images that `load(start, stop)` reads, on all processors; an unreadable one is unknown."""
 
     def hashed(run: tuple[int, int]) -> list[bytes]:
         return [UNKNOWN if isinstance(image, Exception) else of_pixels(image) for image in load(*run)]
 
     with ThreadPoolExecutor(cores()) as pool:
-        return [one for part in pool.map(hashed, runs(places, most=_TASK_ROWS)) for one in part]
+        return as_rows(one for part in pool.map(hashed, runs(places, most=_TASK_ROWS)) for one in part)
 
 
 def runs(places: Sequence[int], *, most: int) -> Iterator[tuple[int, int]]:

@@ -39,7 +39,7 @@ class ImageRows:
         """Return the file's hash; the ids say which of its rows."""
         return {"file": index.sha256(self.file)}
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         return of_packed(self.load, places)
 
 

@@ -39,7 +39,7 @@ class NpzImages:
         """Return the hash of the published file and the name of the array."""
         return {"file": index.sha256(self.rows.path), "array": self.rows.key}
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         return of_packed(self.load, places)
 
 

@@ -39,7 +39,7 @@ class Hdf5Images:
         """Return the hash of the uncompressed file: the same whether it came as .h5 or .h5.gz."""
         return {"file": index.sha256(self.rows.path)}
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         return of_packed(self.load, places)
 
 

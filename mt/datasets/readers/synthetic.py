@@ -13,7 +13,7 @@ from PIL import Image
 
 from mt.cache.content import ContentIndex
 from mt.datasets.base import Dataset, Json, Loaded, Split
-from mt.datasets.decoding.row_hashes import of_parameters
+from mt.datasets.decoding.row_hashes import as_rows, of_parameters
 from mt.datasets.registry import DatasetRequest
 from mt.errors import InputError
 from mt.types import LabelledRows
@@ -82,10 +82,10 @@ class Patches:
         """Return the parameters: they determine every pixel."""
         return {"generator": GENERATOR, "seed": self.seed, "split": self.split, "count": self.count}
 
-    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
         """Return the hashes of what seeds each image: not of how many there are."""
         known = {"generator": GENERATOR, "seed": self.seed, "split": self.split}
-        return [of_parameters({**known, "row": place}) for place in places]
+        return as_rows(of_parameters({**known, "row": place}) for place in places)
 
 
 def patch(rng: np.random.Generator, *, tumour: bool) -> np.ndarray:
