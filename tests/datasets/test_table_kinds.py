@@ -141,7 +141,7 @@ def test_sheets_that_cannot_be_read(data: Path, monkeypatch: pytest.MonkeyPatch)
     for name, message in (
         ("old.xls", "Excel's old format"),
         ("bad.xlsx", "not a sound Excel"),
-        ("bad.parquet", "no sound parquet"),
+        ("bad.parquet", "not a sound parquet"),
     ):
         with pytest.raises(DatasetError, match=message):
             load(data / name)
