@@ -12,6 +12,7 @@ from mt.cache.catalog import Catalog
 from mt.fuse import FuseRequest, run_fuse
 from mt.fuse.aligned import AlignedFeatures, join_pairs
 from mt.fuse.blend_start import BlendStart
+from mt.fuse.dvme import fit
 from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.recipes import BLEND, CHOICES, RECIPES, recipes_of
 from mt.fuse.dvme.selection import SHARES, Candidate, beside_blend
@@ -154,3 +155,14 @@ def test_a_saved_dvme_with_blend_predicts_the_same_bits(tmp_path: Path) -> None:
         shares.append(share)
     assert len(shares) == 3
     assert min(shares) < 1
+
+
+def test_blend_takes_no_part_on_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fit, "BLEND_ROWS", 59)
+    monkeypatch.setattr(BlendStart, "of", lambda *given, **named: asked.append(1))
+    rng = np.random.default_rng(0)
+    X, y = (rng.normal(size=(60, 5)), rng.normal(size=(60, 4))), np.arange(60) % 3
+    options = DVMEOptions(recipes_of(["start", "blend"]))
+    assert fit_dvme(X, y, task="multiclass", n_classes=3, options=options).choice.share == 1
+    assert not asked

@@ -27,9 +27,8 @@ from mt.types import LabelledRows
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 BLEND_CLASSES = 3  # with fewer, blend has no LDA and takes no part
-# With fewer rows one thread per product is fastest, whatever else runs on the machine.  With more, blend takes no part:
-# its folds would take longer than all else.
-SMALL = 2_000
+BLEND_ROWS = 500  # with more, it takes no part: its folds take longer than all else, and gain little
+SMALL = 2_000  # with fewer rows one thread per product is fastest, whatever else runs on the machine
 _BLOCK = 4096  # rows turned into float64 at once
 
 
@@ -76,7 +75,7 @@ class DVMEOptions:
     """What DVME chooses among, and how large it is.
 
     recipes: the first is kept unless another is clearly better on held-out rows of the budget; "blend" takes part for
-    three and more classes without weights, on budgets below 2,000 rows.
+    three and more classes without weights, on budgets of at most 500 rows.
     class_weight: "balanced" weighs classes inversely to their rows.  width, heads: of the tokens and their attention.
     """
 
@@ -120,7 +119,7 @@ def fit_dvme(
     networks = [recipe for recipe in options.recipes if recipe != BLEND] or recipes_of(["start"])
     wanted = BLEND in options.recipes and task == "multiclass" and options.class_weight is None
     blend = None
-    if wanted and len(outputs) >= BLEND_CLASSES and len(y) < SMALL:
+    if wanted and len(outputs) >= BLEND_CLASSES and len(y) <= BLEND_ROWS:
         blend = BlendStart.of(embeddings, LabelledRows(embeddings[0], y, groups), n_classes, seed=seed, device=device)
     of_folds = None if blend is None else lambda fold: blend.out_of_fold(fold)[:, outputs]
     with one_thread(wanted=len(y) < SMALL):
