@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A worker a core, and a thread a worker: most tests are too small to share a core's work.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-fast lint wheel bench docs clean
+.PHONY: demo test test-fast coverage lint wheel bench docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mt demo
@@ -16,8 +16,11 @@ test: lint wheel
 test-fast: $(VENV)/.test
 	$(PYTEST) -m "not slow"
 
+coverage: $(VENV)/.test
+	$(PYTEST) --cov --cov-config=pyproject.toml --cov-report=term
+
 lint: $(VENV)/.test
-	$(BIN)/ruff check mt tests benchmarks
+	$(BIN)/ruff check mt tests benchmarks docs
 	$(BIN)/ruff format --check mt tests benchmarks docs
 	$(BIN)/codespell mt tests benchmarks docs .github *.md *.cfg *.toml
 	$(BIN)/python tests/check_words.py
