@@ -164,6 +164,33 @@ def test_a_training_that_fails_costs_no_accuracy(
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    bench = Bench(cache, RESNET)
+    finished: list[EndToEnd] = []
+    monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
+
+    def predicted(network: EndToEnd, work: Work, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, attention = predict(network, work, rows)
+        right = 3.0 * (2 * bench.budget.y[rows, None] - 1)
+        if any(network is one for one in finished[:5]):  # the trials
+            logits = right
+        elif any(network is one for one in finished):
+            logits = -right if fails else right
+        return logits, attention
+
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.predict", predicted)
+    found = fitted(bench, bench.budget.y, tmp_path)
+    assert len(finished) == 6
+    assert ("training_failed" in found.flags, "start_kept" in found.flags) == (fails, fails)
+    assert (found.settings["share"] == 0) == fails
+    assert found.settings["epochs"] == 2
+    assert found.network is not None
+    assert [part for part in found.network.parts if part is finished[-1]] == ([] if fails else [finished[-1]])
+
+
 def test_fixed_chooses_nothing(cache: Path, tmp_path: Path) -> None:
     bench = Bench(cache, RESNET)
     found = fitted(bench, bench.budget.y, tmp_path, fixed=True)

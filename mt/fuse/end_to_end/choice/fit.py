@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,13 +90,13 @@ class Fitter:
                 nothing = {"recipe": recipe, "lr": None, "epochs": 0, "share": 0.0}
                 return TunedFit(None, start, nothing, {}, start.choice.flags, self._cost())
             self._estimate(start)
-            candidate, raced, share = self._choose()
-            network = self._blended(start, candidate, share)
+            candidate, raced, chosen = self._choose()
+            network, share = self._blended(start, candidate, chosen)
         settings = {
             "recipe": recipe,
             "lr": list(candidate.backbones),
             "head_lr": candidate.head,
-            "epochs": self.schedule.whole if share.share else 0,
+            "epochs": self.schedule.whole if chosen.share else 0,
             "share": share.share,
             "temperature": share.temperature,
             "C": start.choice.C,
@@ -108,6 +108,8 @@ class Fitter:
             "shares": share.losses,
         }
         flags = [*start.choice.flags, *(["start_kept"] if not share.share else [])]
+        if chosen.share and not share.share:
+            flags.append("training_failed")
         if share is NO_FIFTH:
             flags.append("fixed_schedule")
         return TunedFit(network.eval(), start, settings, selection if share.losses else {}, tuple(flags), self._cost())
@@ -154,16 +156,31 @@ class Fitter:
         raced = {one.label: loss for one, loss in zip(self.candidates, losses, strict=True)}
         return winner, raced, choose_share(found, task)
 
-    def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> Blended:
-        """Train on the whole budget, if the trained network has a part."""
+    def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> tuple[Blended, Share]:
+        """Train on the whole budget, if the trained network has a part; one that failed has none."""
         everything = np.arange(len(self.budget.y))
         trained = None
         if share.share:
             trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
+            if self._failed(trained, start, share):
+                trained, share = None, replace(share, share=0.0, temperature=1.0)
         before = self._network(start) if share.share < 1 else None
         if before is not None:
             merge(before)
-        return Blended(before, trained, self.work.task, share=share.share, temperature=share.temperature)
+        blended = Blended(before, trained, self.work.task, share=share.share, temperature=share.temperature)
+        return blended, share
+
+    def _failed(self, trained: EndToEnd, start: FittedDVME, share: Share) -> bool:
+        """Say whether a network has a higher loss on the rows that it trained on than trial and start on rows held out.
+
+        At the rates that few labels need, a training now and then ends at chance, also after a trial that went well.
+        """
+        if not share.losses:
+            return False
+        part = self._part(start, np.arange(len(self.budget.y)))
+        logits = torch.from_numpy(predict(trained, self.work, part.rows)[0])
+        seen = HeldOut(logits, logits, torch.from_numpy(part.y).long())
+        return choose_share([seen], self.work.task).loss > max(share.losses.values())
 
     def _try(self, trial: _Trial) -> HeldOut:
         """Return what a run says of its held-out rows; known from the checkpoint if it was done before."""
