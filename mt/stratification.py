@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mt.texts import sortable
+from mt.texts import Texts, sortable
 from mt.types import Groups
 
 Ints = NDArray[np.int64]
@@ -94,7 +94,7 @@ def unit_counts(matrix: Ints, groups: Groups | None) -> tuple[Ints, Ints]:
     """Return the label counts of each unit (n_units, L) and the unit of each row: the groups, or else the rows."""
     if groups is None:
         return matrix, np.arange(len(matrix))
-    names, unit = np.unique(sortable(groups), return_inverse=True)
+    names, unit = np.unique(sortable(groups) if isinstance(groups, Texts) else groups, return_inverse=True)
     if len(unit) != len(matrix):
         raise ValueError(f"expected one group per row: {len(matrix)} rows, found {len(unit)} groups")
     counts = np.zeros((len(names), matrix.shape[1]), dtype=np.int64)

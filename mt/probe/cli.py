@@ -89,7 +89,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory",
     type=options.MemoryAmount(),
-    help="Read larger features from disk in every step: 4, 4GB, 512MB.  [default: what is free]",
+    help="Read features from disk in every step, holding at most this much.  [default: read them into memory]",
 )
 @device_options
 @options.as_json

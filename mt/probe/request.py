@@ -36,7 +36,7 @@ class ProbeRequest:
     everything: use superseded, limited and random-weight features too.
     threshold: the rule that chooses one on out-of-fold scores: "youden", "sensitivity:0.95", "specificity:0.95" or
     "cost:10".  prevalence: of another population, for its predictive values.
-    memory: bytes that features may take; larger ones are read chunk by chunk.  None: what is free.
+    memory: bytes that the solver may hold of features that it reads chunk by chunk; None reads them into memory.
     calibrate: also score probabilities scaled by "temperature" or "platt", fitted out of fold.
     """
 
