@@ -204,22 +204,28 @@ def merge(context: click.Context, selected: Selection, allow_mixed: bool, as_jso
 
     Where a shard is missing or incomplete, its command is printed, and the exit status is 1.
     """
+    from mt.cache.feature_file.format import is_shard
     from mt.cache.merging import merge as join
     from mt.cache.merging import shard_sets
 
+    damaged = [entry for entry in selected.entries if "damaged" in entry.flags and is_shard(entry.path)]
     found = shard_sets(entry.path for entry in selected.entries if "damaged" not in entry.flags)
-    if not found:
+    for entry in damaged:
+        progress.note(entry.problem)
+    if not (found or damaged):
         progress.note(f"No shards in {selected.catalog.cache_dir}. Make them: mt featurize --shard 1/8")
-    lacking = {one.whole: one.lacking() for one in found}
     with progress.bar("merging", sum(entry.n_blocks for entry in selected.entries), unit="blocks") as advance:
-        for one in found:
-            for line in lacking[one.whole]:
+        unfinished = False
+        for one in sorted(found, key=lambda one: bool(one.lacking())):  # a file answers for other parts of it, too
+            lines = one.lacking()
+            for line in lines:
                 progress.note(f"{one.whole.name}: {line}")
-            if not lacking[one.whole]:
+            unfinished = unfinished or bool(lines)
+            if not lines:
                 path = join(one, allow_mixed=allow_mixed, advance=advance)
                 facts = {"path": str(path), "shards": one.of}
                 click.echo(json.dumps(facts) if as_json else f"{path}  ({one.of} shards)")
-    context.exit(1 if any(lacking.values()) else 0)
+    context.exit(1 if unfinished or damaged else 0)
 
 
 def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:

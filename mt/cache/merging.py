@@ -13,7 +13,7 @@ import numpy as np
 from mt.cache.cleaning import remove_file
 from mt.cache.feature_file import format
 from mt.cache.feature_file.lock import acquire
-from mt.cache.feature_file.read import Summary, is_complete, open_features, peek
+from mt.cache.feature_file.read import Summary, in_cache, is_complete, partial_rows, peek
 from mt.cache.feature_file.resume import MIXED, differences, with_warning
 from mt.cache.feature_file.rewrite import joined
 from mt.cache.feature_file.rows import hash_of
@@ -35,20 +35,31 @@ class ShardSet:
     of: int
     shards: dict[int, Path]
 
+    def answered(self) -> bool:
+        """Say whether the whole file is there and newer than each of them: a merge that was killed left them behind."""
+        newest = max(path.stat().st_mtime_ns for path in self.shards.values())
+        return is_complete(self.whole) and self.whole.stat().st_mtime_ns >= newest
+
     def lacking(self) -> list[str]:
         """Return what is still to be done before they can be merged: one line per shard, with its command."""
+        if self.answered():
+            return []
         summaries = {number: peek(path) for number, path in self.shards.items()}
         one = next(iter(summaries.values()))
         about = one.manifest[KEY]
         n_blocks = -(-about["n_rows"] // one.block_rows)
+        command = (
+            f"{str(about['command']).rpartition(' --shard ')[0]} --batch-size {one.manifest['compute']['batch_size']}"
+        )
+        command = in_cache(command + " --overwrite" * is_complete(self.whole), self.whole)
         lines = []
         for number in range(1, self.of + 1):
             shard, there = Shard(number, self.of), summaries.get(number)
             if there is None and shard.blocks(n_blocks):
-                lines.append(f"shard {shard} is not there. Make it: {_command(about, shard)}")
+                lines.append(f"shard {shard} is not there. Make it: {command} --shard {shard}")
             elif there is not None and not there.complete:
                 done = f"{min(there.n_blocks_done * there.block_rows, there.n_rows)} of {there.n_rows} rows"
-                lines.append(f"shard {shard} has {done}. Finish it: {_command(about, shard)}")
+                lines.append(f"shard {shard} has {done}. Finish it: {command} --shard {shard}")
         return lines
 
 
@@ -78,7 +89,7 @@ def merge(found: ShardSet, *, allow_mixed: bool = False, advance: Callable[[int]
         with ExitStack() as locks:
             for path in (found.whole, *parts):
                 locks.callback(acquire(path, 0.0).release)
-            if not is_complete(found.whole):
+            if not found.answered():
                 _write(found.whole, parts, allow_mixed, advance)
         for path in parts:
             remove_file(path, found.whole.parents[2])
@@ -91,7 +102,7 @@ def _write(whole: Path, parts: Sequence[Path], allow_mixed: bool, advance: Calla
     """Join the shards under a temporary name, verify what is there, and give it its final name."""
     summaries = [peek(path) for path in parts]
     manifest = _manifest(parts, summaries, allow_mixed)
-    arrays = _joined([open_features(path).stored for path in parts])
+    arrays = _joined([partial_rows(path) for path in parts])
     if hash_of(arrays) != summaries[0].manifest[KEY]["rows"]:
         raise CacheError(f"The shards of {whole} do not hold the rows that they say. Make them again with --overwrite.")
     temporary = temporary_path(whole)
@@ -115,8 +126,9 @@ def _manifest(parts: Sequence[Path], summaries: Sequence[Summary], allow_mixed: 
         found = list(differences(_same(summaries[0], allow_mixed), _same(summary, allow_mixed)))
         if found:
             raise CacheError(
-                f"{path.name} differs from {parts[0].name} ({'; '.join(found[:3])}). Make one of them again with "
-                "--overwrite, or, if only device or versions differ, mix knowingly: mt cache merge --allow-mixed"
+                f"{path.name} differs from {parts[0].name} ({'; '.join(found[:3])}). Remove one of them "
+                "(mt cache remove) and make it again, or, if only device or versions differ, mix knowingly: "
+                "mt cache merge --allow-mixed"
             )
         here = [summary.manifest["compute"], *summary.manifest.get(MIXED, [])]
         computes += [one for one in here if one not in computes]
@@ -154,7 +166,3 @@ def _one(arrays: Sequence[np.ndarray]) -> np.ndarray:
     width = max(array.dtype.itemsize for array in texts)
     same = [array if array.dtype.kind == "S" else np.zeros(len(array), f"S{width}") for array in arrays]
     return np.concatenate(same).astype(h5py.string_dtype("utf-8", width))
-
-
-def _command(about: dict[str, JSON], shard: Shard) -> str:
-    return f"{str(about['command']).rpartition(' --shard ')[0]} --shard {shard}"

@@ -107,6 +107,7 @@ def _targets(
         cache_dir=files.cache_dir(request.cache_dir),
         index=index,
         shard=request.shard,
+        overwrite=request.compute.overwrite,
     )
 
 

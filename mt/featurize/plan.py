@@ -103,8 +103,12 @@ def targets(
     cache_dir: Path,
     index: ContentIndex,
     shard: Shard | None = None,
+    overwrite: bool = False,
 ) -> list[Target]:
-    """Return the feature files, or shards of them, that these splits and backbones make; some may be complete."""
+    """Return the feature files, or shards of them, that these splits and backbones make; some may be complete.
+
+    A complete file answers for its shards, unless it is to be made again.
+    """
     content = dataset.fingerprint(index)
     planned = []
     for split in splits:
@@ -113,7 +117,7 @@ def targets(
             parts = {"backbone": identity.fingerprint, "dataset": content, "split": rows}
             file = digest(parts)
             path = whole = feature_path(cache_dir, dataset.name, split, identity.name, file)
-            if shard and not is_complete(whole):
+            if shard and (overwrite or not is_complete(whole)):
                 path = shard.path(whole)
             prints = {**parts, "file": file}
             planned.append(Target(split, identity.name, identity.dim, path, prints, is_complete(path), shard))

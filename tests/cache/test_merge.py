@@ -120,7 +120,7 @@ def test_what_is_lacking_is_said_with_its_command(path: Path, reference: bytes) 
     write_shard(path, 3, 3, blocks=[])
     ran = mt(path)
     assert ran.exit_code == 1
-    command = "mt featurize --model dino --dataset folder:moles"
+    command = f"mt featurize --model dino --dataset folder:moles --batch-size 4 --cache-dir {path.parents[2]}"
     assert f"{path.name}: shard 1/3 is not there. Make it: {command} --shard 1/3" in ran.stderr
     assert f"{path.name}: shard 3/3 has 0 of 3 rows. Finish it: {command} --shard 3/3" in ran.stderr
     assert Shard(2, 3).path(path).exists()

@@ -58,6 +58,10 @@ class FeatureFile:
         done = format.count_done(descriptor, self._layout, path)
         if done < self._layout.n_blocks:
             raise incomplete(path, self.manifest, self._layout, done)
+        if shard := self.manifest.get("shard"):
+            raise CacheError(
+                f"{path} is part {shard['number']} of {shard['of']} of a feature file. Join the parts: mt cache merge"
+            )
         self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
     def __repr__(self) -> str:
@@ -279,11 +283,14 @@ def incomplete(path: Path, manifest: dict[str, JSON], layout: FileLayout, done: 
 
 
 def _incomplete(path: Path, manifest: dict[str, JSON], done: int, rows: int) -> IncompleteError:
-    command = manifest.get("shard", manifest).get("command") or "mt featurize"
-    cache = path.absolute().parent.parent.parent
-    if cache != files.cache_dir():
-        command += f" --cache-dir {shlex.quote(str(cache))}"
+    command = in_cache(manifest.get("shard", manifest).get("command") or "mt featurize", path)
     return IncompleteError(f"{path} has {min(done, rows)} of {rows} rows. Finish it with: {command}")
+
+
+def in_cache(command: str, path: Path) -> str:
+    """Return a command that is about a feature file, with the cache folder that the file is in."""
+    cache = path.absolute().parent.parent.parent
+    return command if cache == files.cache_dir() else f"{command} --cache-dir {shlex.quote(str(cache))}"
 
 
 @dataclass(frozen=True)
