@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Featurize in an array of Slurm jobs: hash once, compute PARTS parts, merge.
 #
-#   bash slurm.sh --model dinov2-vits14 --dataset table:tiles.csv --data-dir /shared
+#   bash slurm.sh --model dinov2-vits14 --dataset table:tiles.csv --batch-size 256
 #
 # The cache folder (MT_CACHE_DIR), the user's cache folder, images and weights must be on a file system that all nodes see.
 # Give a batch size: the parts of a file must have the same one.
