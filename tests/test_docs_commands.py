@@ -25,6 +25,7 @@ NOT_RUN = {
     "mt featurize --model dino": "its weights are downloaded",
     "mt featurize --model simclr": "its weights are downloaded",
     "mt fuse --unfreeze": "its weights are downloaded, and it needs the images",
+    "mt doctor --engine": "it needs a Ray cluster at that address",
     "torchrun": "its weights are downloaded, and it needs the images",
     "mt predict models slides/": "its weights are downloaded",
     "mt study paper.toml": "its weights are downloaded",

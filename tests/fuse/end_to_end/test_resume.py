@@ -22,7 +22,7 @@ from tests.fuse.end_to_end.small import RESNET, Bench
 def test_killed_and_resumed_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuse.end_to_end.resume_driver", str(cache), str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) == len(KILLS)
     weights, fits = [], []
