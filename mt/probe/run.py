@@ -34,6 +34,7 @@ from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.declared import declare_primary, metrics_asked
 from mt.probe.scores.sample import collapsed
 from mt.probe.scores.scoring import Scorer, View, check_metrics
+from mt.probe.solver.request import is_streamed
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
 from mt.terminal import progress
@@ -391,6 +392,7 @@ class Prober:
             "realised": drawn.realised,
             "n_labels": len(drawn.rows) + n_val,
             "versions": fitting.versions(),
+            **({"streamed": True} if is_streamed(features.train.embeddings) else {}),
         }
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
         if self.folder:

@@ -10,6 +10,8 @@ from mt.cache.catalog import Entry
 from mt.cache.feature_file.rows import is_unlabelled
 from mt.errors import InputError
 from mt.probe.labelled import LabelledFeatures
+from mt.probe.method_settings import Logistic
+from mt.probe.protocols import get_protocol
 from mt.probe.questions import Bagging
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.row_source import StreamedRows, Traffic
@@ -38,6 +40,12 @@ class Streaming:
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} {_TOGETHER[option]}. Remove {option}, or remove --memory.")
+        recipe = get_protocol(request.protocol)
+        if not isinstance(recipe.method, Logistic):
+            raise InputError(
+                f"Protocol '{recipe.name}' holds all rows in memory; only logistic regression streams them. Take "
+                "another protocol (--protocol default, ...), or remove --memory."
+            )
         if request.solver != "torch":
             raise InputError(f"Solver '{request.solver}' holds all rows. Use --solver torch, or remove --memory.")
         return cls(request.memory)

@@ -11,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from mt.cli import group
 from mt.errors import InputError
+from mt.probe.method_settings import Logistic
+from mt.probe.protocols import PROTOCOLS
+from mt.results.store import ScoreStore
 from tests.probe.features import write_features
 
 TASKS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3}
@@ -39,10 +42,26 @@ def test_scores_are_those_of_a_plain_probe(task: str, protocol: str, tmp_path: P
     assert values(streamed) == pytest.approx(values(plain), abs=2e-3)
     assert "Streamed within 1 MB: " in streamed.stderr
     assert "passes over the rows" in streamed.stderr
+    for name in ("plain", "streamed"):
+        with ScoreStore(tmp_path / f"{name}.sqlite") as store:
+            fits = [store.fit(score.fit) for score in store.scores()]
+        assert {fit.outcome.get("streamed", False) for fit in fits} == {name == "streamed"}
 
 
 @pytest.mark.parametrize(
-    "option", [["--bag", "group"], ["--pool", "max"], ["--test-folds", "3"], ["--solver", "sklearn"]]
+    "option",
+    [
+        ["--bag", "group"],
+        ["--pool", "max"],
+        ["--test-folds", "3"],
+        ["--solver", "sklearn"],
+        *(
+            ["--protocol", name]
+            for name, recipe in PROTOCOLS.items()
+            if not isinstance(recipe.method, Logistic) and "binary" in recipe.tasks
+        ),
+    ],
+    ids=" ".join,
 )
 def test_what_holds_all_rows_is_refused_with_what_to_type(option: list[str], tmp_path: Path) -> None:
     for split in ("train", "test"):
