@@ -58,8 +58,8 @@ class Existing:
 class FeatureWriter:
     """The one writer of a feature file.  Use as a context manager: leaving it early keeps what is written.
 
-    missing: numbers of the blocks still to be written.  resumed_manifest: the manifest in the file; on resume its
-    batch size and thread count are the ones to use, so that the rows are those of an uninterrupted run.
+    resumed_manifest: the manifest in the file; on resume its batch size and thread count are the ones to use, so that
+    the rows are those of an uninterrupted run.
     created: this call made the file.
     """
 
@@ -75,7 +75,8 @@ class FeatureWriter:
         self.n_blocks, self.block_rows = self._layout.n_blocks, self._layout.block_rows
         if complete:
             format.count_done(self._descriptor, self._layout, path)
-        self.missing = [] if complete else list(range(self.n_blocks)) if created else self._verified()
+        missing = () if complete else range(self.n_blocks) if created else self._verified()
+        self._missing = dict.fromkeys(missing)  # in order; one is removed in the same time however many there are
 
     @classmethod
     def open(
@@ -124,6 +125,11 @@ class FeatureWriter:
             raise files.explained(error, path) from error
 
     @property
+    def missing(self) -> list[int]:
+        """The blocks still to be written, in a list of its own: callers write while they loop over it."""
+        return list(self._missing)
+
+    @property
     def rows(self) -> slice:
         """The rows of the split that the file holds: all."""
         return slice(0, self.n_rows)
@@ -154,8 +160,8 @@ class FeatureWriter:
 
     def finish(self) -> Path:
         """Give the complete file its final name, all of it on the disk first, and return that name."""
-        if self.missing:
-            raise CacheError(f"{self.path.name} still lacks {len(self.missing)} of {self.n_blocks} blocks.")
+        if self._missing:
+            raise CacheError(f"{self.path.name} still lacks {len(self._missing)} of {self.n_blocks} blocks.")
         descriptor = self._open()
         try:
             if self._file != self.path:
@@ -208,7 +214,7 @@ class FeatureWriter:
             files.write(descriptor, checksum, layout.blocks + block * format.DIGEST)
         except OSError as error:
             raise files.explained(error, self.path) from error
-        self.missing = [other for other in self.missing if other != block]  # a new list: callers loop over the old
+        self._missing.pop(block, None)
 
     def _refuse_not_finite(self, data: np.ndarray, start: int) -> None:
         import numpy as np
