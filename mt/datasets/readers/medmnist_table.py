@@ -23,6 +23,19 @@ class MedMNIST:
     md5: tuple[str, str, str, str]
 
 
+_ORGANS = (
+    "bladder",
+    "femur-left",
+    "femur-right",
+    "heart",
+    "kidney-left",
+    "kidney-right",
+    "liver",
+    "lung-left",
+    "lung-right",
+    "pancreas",
+    "spleen",
+)
 PUBLISHED: dict[str, MedMNIST] = {
     "pathmnist": MedMNIST(
         "multiclass",
@@ -187,19 +200,7 @@ PUBLISHED: dict[str, MedMNIST] = {
         "multiclass",
         "ct",
         "CC-BY-4.0",
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         (
             "68e3f8846a6bd62f0c9bf841c0d9eacc",
             "2dcccc29b88e6da5a01161ef20cda288",
@@ -211,19 +212,7 @@ PUBLISHED: dict[str, MedMNIST] = {
         "multiclass",
         "ct",
         "CC-BY-4.0",
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         (
             "b9ceb9546e10131b32923c5bbeaea2b1",
             "3ce34a8724ea6f548e6db4744d03b6a9",
@@ -235,19 +224,7 @@ PUBLISHED: dict[str, MedMNIST] = {
         "multiclass",
         "ct",
         "CC-BY-4.0",
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         (
             "9ab87b696fb54e2a387ebe992d6ed5f1",
             "53a6d115339d874c25e309a994ff46d3",
