@@ -74,7 +74,8 @@ def test_a_worker_that_fails_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_worker_checks_what_it_loads(photos: Path, tmp_path: Path) -> None:
+def test_a_worker_checks_what_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a worker stays in the run's folder; here that is undone
     setup = worker.WorkerSetup(
         {TINY: ("random", "another fingerprint")}, 32, (), "float32", 4, 1, str(tmp_path), (), {}
     )
