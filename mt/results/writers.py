@@ -224,9 +224,20 @@ def _read(path: Path, start: int) -> tuple[list[str], list[dict[str, Any]], int]
             content = _content(line)
             if content is None:
                 break
-            found.append(json.loads(content, object_hook=_bytes))
+            found.append(_checked(json.loads(content, object_hook=_bytes), path))
             end += len(line)
     return columns, found, end
+
+
+def _checked(transaction: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a transaction whose tables are ours, since their names become part of statements.  Raises CacheError."""
+    if any(table not in KEYS for table, _, _ in transaction["rows"]):
+        raise _not_ours(path)
+    return transaction
+
+
+def _not_ours(path: Path) -> CacheError:
+    return CacheError(f"{path} is not a file of scores of mt. Move it out of {path.parent}.")
 
 
 def _content(line: bytes) -> bytes | None:
@@ -246,11 +257,13 @@ def _header(line: bytes, path: Path) -> list[str] | None:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise CacheError(f"{path} is not a file of scores of mt. Move it out of {path.parent}.")
+        raise _not_ours(path)
     if about["version"] > FORMAT_VERSION:
         raise CacheError(
             f"{path} has format {about['version']}, this mt reads up to {FORMAT_VERSION}. Install a newer mt."
         )
+    if not all(isinstance(name, str) and name.isidentifier() for name in about["columns"]):  # parts of statements
+        raise _not_ours(path)
     return list(about["columns"])
 
 

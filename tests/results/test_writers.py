@@ -15,7 +15,7 @@ import pytest
 
 from mt.errors import CacheError, NoSpaceError
 from mt.results.store import ScoreStore
-from mt.results.writers import folder_of
+from mt.results.writers import Row, WriterFile, folder_of
 from mt.system import files
 from mt.types import LabelledRows
 from tests.results.test_scores import a_fit, a_score
@@ -215,6 +215,16 @@ def test_other_files_and_newer_formats_are_refused(first: bytes, message: str, p
     (folder_of(path) / "a.jsonl").write_bytes(first)
     with pytest.raises(CacheError, match=message):
         ScoreStore(path).scores()
+
+
+@pytest.mark.parametrize(
+    ("columns", "table"),
+    [(['identity") SELECT 1 --'], "fits"), (["identity"], "fits (identity) SELECT 1 --"), (["identity"], "pragma_x")],
+)
+def test_names_in_a_file_never_become_statements(columns: list[str], table: str, path: Path) -> None:
+    WriterFile(folder_of(path), columns).append([Row(table, ["x"])])
+    with pytest.raises(CacheError, match=r"is not a file of scores of mt\. Move it out of"):
+        kept(path)
 
 
 @pytest.mark.parametrize(
