@@ -1,4 +1,4 @@
-"""Reading checkpoints as published: without running what is in them, and strictly into the network they are for."""
+"""Read published checkpoints: run no code that they hold, and fit them strictly into their network."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def read_checkpoint(path: Path, *, also_ignore: Sequence[str] = ()) -> dict[str,
 
 
 def check_whole(path: Path) -> None:
-    """Raise WeightsError if a file is damaged or no checkpoint; one that is refused for its objects is whole."""
+    """Raise WeightsError if a file is damaged or not a checkpoint; a file refused for its objects counts as whole."""
     try:
         read_checkpoint(path)
     except RefusedError:
@@ -145,7 +145,7 @@ def _read_pickled(path: Path, also_ignore: Sequence[str]) -> Any:
 
 
 def _refusal(path: Path, error: Exception) -> WeightsError:
-    """Return the error for a file that torch's restricted unpickler refuses; it advises only what works on it."""
+    """Return the error for a file that torch's restricted unpickler refuses, with the advice that works for it."""
     names = unknown_objects(path)
     if not names or whole_object(path) is not None:
         return _explained(path, "its content is not a pickle of tensors")  # torch's own words advise blind unpickling
@@ -153,7 +153,7 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
     try:
         content = _read_pickled(path, names)
         works = isinstance(content, Mapping)
-    except Exception:  # whatever it is, `mt models convert` would meet it too
+    except Exception:  # `mt models convert` would fail in the same way
         works = False
     if works:
         return RefusedError(f"{held} To keep only its tensors, run once: mt models convert {shlex.quote(str(path))}")
@@ -172,13 +172,13 @@ def _explained(path: Path, reason: str) -> WeightsError:
         return WeightsError(
             f"{path} holds a whole pickled object ({whole}), which only running its code can open. {SAVE_STATE}"
         )
-    return WeightsError(f"{path} is damaged or no checkpoint ({reason}). Fetch it again. See: mt models NAME")
+    return WeightsError(f"{path} is damaged or not a checkpoint ({reason}). Fetch it again. See: mt models NAME")
 
 
 def whole_object(path: Path) -> str | None:
     """Return the class of the object that a torch file holds in place of a dictionary, None for a dictionary.
 
-    A dictionary's pickle begins with it, or with `collections.OrderedDict`; a module's begins with its class.
+    A dictionary's pickle begins with an empty dictionary or `collections.OrderedDict`, a module's with its class.
     """
     try:
         pickled = _content_pickle(path)
@@ -209,7 +209,7 @@ def unknown_objects(path: Path) -> list[str]:
 
 
 def _torch_allows(name: str) -> bool:
-    """Return whether torch's restricted unpickler takes a name of torch: what tensors and storages are made of."""
+    """Return whether torch's restricted unpickler accepts a torch name: a part of tensors and storages."""
     return name.startswith(("torch._utils._rebuild", "torch._tensor.", "torch.storage.", "torch.nn.parameter.")) or (
         name.startswith("torch.") and (name.endswith("Storage") or name in _TORCH_VALUES)
     )

@@ -1,4 +1,4 @@
-"""`mt models`: the backbones, what they take and give, whether their weights are here, and what is missing."""
+"""`mt models`: list the backbones, show one, check what it needs, convert a checkpoint."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def show(name: str | None, domain: str | None, here: bool, as_json: bool) -> Non
 def check(ctx: click.Context, name: str, as_json: bool) -> None:
     """Say what is missing to use the backbone NAME: library, weights, terms, token, memory, disk.
 
-    Fetches nothing.  The exit status is 1 if something is missing that is not a download.
+    Fetches nothing.  The exit status is 1 if anything is missing that mt cannot download.
     """
     found = needs(find_spec(name))
     for need in found:
@@ -100,7 +100,7 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
 def convert(file: Path, out: Path | None) -> None:
     """Keep only the tensors of checkpoint FILE, in OUT.
 
-    OUT is by default FILE with the suffix .safetensors. Runs nothing that FILE holds, and names what it leaves out.
+    OUT is by default FILE with the suffix .safetensors. Runs nothing that FILE holds, and names what it omits.
     """
     from mt.backbones.convert import convert as write_tensors
 

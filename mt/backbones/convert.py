@@ -21,7 +21,7 @@ def convert(file: Path, out: Path | None = None) -> Path:
     Lists and dictionaries with numbers as keys (the states of optimizers) are omitted.
 
     Raises:
-        WeightsError: the file is absent or damaged, or torch's restricted unpickler refuses it for what it would do.
+        WeightsError: the file is absent or damaged, or torch's restricted unpickler refuses what it would execute.
     """
     from safetensors.torch import save_file
 
@@ -33,7 +33,7 @@ def convert(file: Path, out: Path | None = None) -> Path:
     objects = unknown_objects(file)
     tensors = dict(_tensors(read_checkpoint(file, also_ignore=objects)))
     for name in objects:
-        note(f"Left out: {name}")
+        note(f"Omitted: {name}")
     out = out or converted_path(file)
     with files.whole(out) as aside:
         save_file(tensors, aside)

@@ -33,7 +33,7 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str
     """Return the tensors of all shards that an index names, each opened by `read`; shards lie beside the index.
 
     Raises:
-        WeightsError: the index is not one, a shard is missing or elsewhere, or a tensor is not in its shard.
+        WeightsError: the file is not an index, a shard is missing or elsewhere, or a tensor is not in its shard.
     """
     try:
         places: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])

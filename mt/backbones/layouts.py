@@ -42,7 +42,7 @@ _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer
 
 
 def resnet_children(key: str) -> str:
-    """Return torchvision's name of a ResNet's tensor that a plain sequence of its children numbers."""
+    """Return torchvision's name for a tensor of a ResNet that was saved as a sequence of numbered children."""
     child, _, rest = key.partition(".")
     return f"{_CHILDREN.get(child, child)}.{rest}"
 

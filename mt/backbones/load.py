@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["REGISTRY", "Backbone", "BackboneSpec", "Resolved", "find_spec", "load_backbone", "resolve_backbone"]
 
-# Raised whenever our own code changes an embedding's numbers: files of another revision are other files.
+# Raised whenever our own code changes an embedding's numbers; part of the fingerprint, so old files are not reused.
 EXTRACTION_REVISION = 1
-_REMEMBERED = 2  # raised where descriptions say more than before: what was remembered of a backbone is found out again
+_REMEMBERED = 2  # raised when descriptions gain entries: backbones that were remembered are then loaded again
 MEMORY_FORMAT = "channels_last"
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What names a backbone's numbers, known without loading it."""
+    """What identifies a backbone's embeddings, known without loading it."""
 
     name: str
     dim: int
@@ -85,14 +85,16 @@ def load_backbone(
         weights: a .pth, .ckpt or .safetensors file; `random` for seeded random weights; None for the published ones,
             looked for in the weights folder, an installed package, and then downloaded.
         device: where the model is put.
-        image_size: side of the network's input, its own by default; resizing keeps the official proportion.
-        precision: the arithmetic that the caller will run the model in; part of the fingerprint.
+        image_size: side of the network's input in pixels, its own by default; resizing keeps the official proportion.
+        precision: the arithmetic that the caller will run the model in (`float32`, `tf32`, `bfloat16`); it changes
+            the fingerprint, not the model.
         index: remembers hashes, and what `resolve_backbone` needs to name the backbone without loading it.
         trust_remote_code: repositories, or folders, of `hf:` models whose own code may be run.
 
     Raises:
         InputError: an unknown name, or an image size that the network cannot take.
         WeightsError: weights that cannot be found, downloaded, verified or fitted strictly into the network.
+        MissingExtraError: the library that builds the network is not installed.
     """
     import torch
 

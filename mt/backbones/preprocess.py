@@ -28,8 +28,8 @@ class Placement:
     """Where a recipe's crop lies in a resized picture of `width` x `height` pixels.
 
     `left` and `top` are where the crop begins, negative where it is padded; `columns` and `rows` are the pixels of the
-    resized picture that it keeps.  `box` (left, top, right, bottom) is set for a sliver, of which only a part is
-    resized: what it shows of the original, in pixels; `width` and `height` are then the crop's.
+    resized picture that it keeps.  `box` is set only for a sliver (a very elongated image): the part of the original
+    that is resized (left, top, right, bottom in its pixels); `width` and `height` are then the crop's.
     """
 
     width: int
@@ -119,7 +119,7 @@ class Preprocess:
         left, top = (_offset(side, self.crop, down=self.crop_down) for side in (wide, high))
         if wide * high <= _MOST_PIXELS:
             return Placement(wide, high, left, top, self.crop)
-        # A sliver of an image: only what the crop keeps.  Elsewhere the filter's rounding made this differ by 2 levels.
+        # A sliver: resize only what the crop keeps.  For other images this would change pixels by up to 2 levels.
         across, down = width / wide, height / high
         box = (left * across, top * down, (left + self.crop) * across, (top + self.crop) * down)
         return Placement(self.crop, self.crop, 0, 0, self.crop, box)
@@ -154,7 +154,7 @@ class Preprocess:
 
 @cache
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Return each channel's mean and standard deviation (3, 1, 1) on a device: a captured graph may not bring them."""
+    """Return each channel's mean and standard deviation (3, 1, 1), kept on the device: graph capture allows no copy."""
     import torch
 
     return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))

@@ -1,4 +1,4 @@
-"""The backbones behind features or a saved model: described, loaded again, and refused where they are others."""
+"""The backbones behind features or a saved model: described, loaded again, and refused if they differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def load_described(about: Mapping[str, Any], weights: str | None, trusted: Colle
 
     `trusted` are the repositories whose code may be run.
 
-    Raises InputError where it is another one, WeightsError where it cannot be had.
+    Raises:
+        InputError: the loaded backbone has another fingerprint, or its embeddings were imported.
+        WeightsError: its weights cannot be had.
     """
     from mt.backbones import load_backbone
 
@@ -49,7 +51,7 @@ def load_described(about: Mapping[str, Any], weights: str | None, trusted: Colle
 
 
 def refuse_imported(about: Mapping[str, Any]) -> None:
-    """Raise InputError for a described backbone whose embeddings were imported: nothing here computes others."""
+    """Raise InputError for a backbone whose embeddings were imported: no network here can compute new ones."""
     if (about["description"] or {}).get("imported"):
         raise InputError(
             f"'{about['name']}' has no backbone here, because its embeddings were imported. Import the embeddings of "

@@ -15,7 +15,7 @@ from mt.errors import InputError, unknown
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 _HUB_ALIAS = "hf_hub:"
 _VIT_RULES = {"cls": "cls1", "mean": "mean", "cls+mean": "cls+mean", "cls4": "cls4"}  # as `networks.vit` calls them
-# Tokens beside each other.
+# The number of tokens that each rule concatenates.
 _WIDTHS = {"cls1": 1, "mean": 1, "normed mean": 1, "cls+mean": 2, "cls+patches": 2, "cls4": 4}
 _META = "https://dl.fbaipublicfiles.com"
 
@@ -195,7 +195,7 @@ REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def find_spec(name: str) -> BackboneSpec:
-    """Return the backbone called `name`; `MODEL:RULE` is a model with another embedding rule, `MODEL:VIEWS` averaged.
+    """Return the backbone called `name`, with `:RULE` under another embedding rule, with `:VIEWS` averaged over views.
 
     `timm:NAME` is any of timm's networks, `timm:hf-hub:ORG/NAME` (or `hf_hub:`) one that its publisher put on the hub,
     `timm:local-dir:PATH` one in a folder of the hub's form.  `hf:`, `open_clip:` and `module:` name what transformers,

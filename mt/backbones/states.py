@@ -56,7 +56,7 @@ _SHOWN = 3
 class StateCandidate:
     """One dictionary of a checkpoint read under one prefix: how it differs from the network's state.
 
-    label: where it is, `teacher.backbone` say; state: the tensors that carry the network's names.
+    label: where it is, for example `teacher.backbone`; state: the tensors that carry the network's names.
     """
 
     label: str
@@ -145,7 +145,7 @@ def _dictionaries(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> It
 
 
 def _prefixes(tensors: Mapping[str, Any], network: Mapping[str, Any]) -> list[str]:
-    """Return the prefixes that stand before the network's names, those of most names first."""
+    """Return the prefixes before the network's names, most frequent first; those under half as frequent are omitted."""
     counts: Counter[str] = Counter()
     for key in tensors:
         parts = key.split(".")

@@ -49,7 +49,7 @@ class Published:
 def find(weights: Published | None, given: str | Path | None = None) -> Path | None:
     """Return the weights' file if it is here: as given, in the weights folder, or in an installed package.
 
-    A .safetensors file with the same stem, as `mt models convert` leaves it, goes before the original.
+    A .safetensors file with the same stem, as `mt models convert` writes it, is preferred to the original.
 
     Raises:
         WeightsError: a file was given and is not there.
@@ -112,7 +112,7 @@ def place(weights: Published) -> Place | None:
 
 
 def _whole(file: Path) -> None:
-    """Raise if a downloaded file is not a checkpoint: a web page, or one cut short if no length was sent."""
+    """Raise if a downloaded file is not a checkpoint: a web page, or a truncated file if no length was sent."""
     from mt.backbones.checkpoints import check_whole
 
     check_whole(file)

@@ -102,7 +102,7 @@ def test_convert_keeps_the_tensors_and_says_where(tmp_path: Path, out: str | Non
 def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "page.pth"
     file.write_text("<html>")
-    with pytest.raises(WeightsError, match="damaged or no checkpoint"):
+    with pytest.raises(WeightsError, match="damaged or not a checkpoint"):
         CliRunner().invoke(group, ["models", "convert", str(file)], catch_exceptions=False)
     with pytest.raises(WeightsError, match="No weights at"):
         CliRunner().invoke(group, ["models", "convert", str(tmp_path / "none.pth")], catch_exceptions=False)

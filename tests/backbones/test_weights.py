@@ -178,7 +178,7 @@ def test_lightnings_objects_are_read_without_lightning(tmp_path: Path) -> None:
 def test_a_damaged_file_is_said_to_be(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"broken{suffix}"
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=f"broken{suffix} (is damaged or no checkpoint|does not hold)") as error:
+    with pytest.raises(WeightsError, match=f"broken{suffix} (is damaged or not a checkpoint|does not hold)") as error:
         load_backbone("dino", file)
     assert "weights_only" not in str(error.value)  # torch's advice to unpickle it blindly is not passed on
 

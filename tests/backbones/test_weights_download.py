@@ -212,7 +212,7 @@ def test_a_page_in_place_of_weights_is_refused(serve: Serve, tmp_path: Path, mon
 
     url, _ = serve(lambda request: request.reply(b"<html>Sign in</html>"))
     monkeypatch.setenv("MT_WEIGHTS_DIR", str(tmp_path))
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         weights.obtain(weights.Published(url, ()))
     assert not (tmp_path / "weights.pth").exists()
 

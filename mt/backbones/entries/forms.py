@@ -1,9 +1,9 @@
-"""What the published weights of the foundation models are: the network that they fill, its size, and their tensors.
+"""The forms of the foundation models' published weights: the network that they fill, its size, and their tensors.
 
-A form is what the repository's configuration says, as the code that loads these weights strictly restates it: the model
-cards and mahmoodlab/TRIDENT (`patch_encoder_models/load.py`, `strict=True`) for pathology, timm's and open_clip's own
-configurations for theirs, transformers' configurations of the networks that a card names.  The parameters that
-rendeirolab/lazyslide-models lists agree with the counts here; H0-mini's width of layers is derived from that count.
+A form repeats the repository's configuration.  Sources: for pathology, the model cards and mahmoodlab/TRIDENT, which
+loads these weights strictly (`patch_encoder_models/load.py`, `strict=True`); timm's and open_clip's configurations of
+their own models; transformers' configurations of the networks that a card names.  The parameter counts agree with
+those that rendeirolab/lazyslide-models lists; H0-mini's layer width is derived from its count.
 Imports no torch.
 """
 
@@ -247,6 +247,6 @@ OWN: dict[str, int] = {
 
 
 def parameters_of(name: str, network: str) -> int | None:
-    """Return how many parameters the entry `name` has, which builds `network`; None where no form says it."""
+    """Return the number of parameters of the entry `name`, which builds `network`; None if no form lists it."""
     form = FORMS.get(name)
     return OWN.get(network) if form is None else form.parameters

@@ -2,8 +2,8 @@
 
 Each entry holds what its model card says: repository, keywords, embedding rule, preprocessing, licence, gate, paper.
 `source` is that card, or the code that a fact was read from; `unchecked` names facts that no card and no code of the
-authors confirmed.  Licences and gates were compared with those that rendeirolab/lazyslide-models lists.  What no source
-said is left to the model's own files.  Imports no torch.
+authors confirmed.  Licences and gates were compared with those that rendeirolab/lazyslide-models lists.  Facts that no
+source states are read from the model's own files when it is loaded.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _UNI2 = (
 def _entry(
     name: str, network: str, rule: str, dim: int | None, domain: Domain, licence: str, paper: str
 ) -> BackboneSpec:
-    """Return an entry whose weights and preprocessing are in its library's care."""
+    """Return an entry whose weights and preprocessing its library supplies."""
     repository = network.removeprefix(OPEN_CLIP).removeprefix("hf-hub:").removeprefix(HF)
     return BackboneSpec(name, network, rule, dim, None, None, licence, paper, _CARD + repository, domain=domain)
 
@@ -327,7 +327,7 @@ _GENERAL = (
     ),
 )
 
-# Weights that come as a file, given out to those who ask, for networks of our own code.
+# Weights files that their publishers hand out on request, for networks of our own code.
 _FILES = (
     *(
         BackboneSpec(

@@ -68,7 +68,7 @@ def _memory(spec: BackboneSpec) -> Need:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that a process can still take (Linux: MemAvailable; else all of it)."""
+    """Return the bytes of memory that a process can still take (Linux: MemAvailable; elsewhere: all memory)."""
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text(encoding="ascii").splitlines():

@@ -24,12 +24,12 @@ SOURCES = {
 class BackboneSpec:
     """One backbone: network, embedding rule, weights, preprocessing, licence of the weights, and where it is from.
 
-    `network` is a name that `networks.build` knows.  `embedding` is `pooled`, or a class-token rule of `networks.vit`.
-    `patch` is the side that image sizes must be multiples of.  `dim` and `preprocess` are None for networks of other
-    libraries, which say it themselves when they are built.  `keywords` are what timm builds the network with; names of
-    layers stand for the layers.  `gated` weights are given to those who accept terms; `size_mb` is their download.
-    `views` names the views whose embeddings are averaged.  `unchecked` names facts that no model card and no
-    code of the authors confirmed.
+    `network` is a name that `networks.build` or a loader of `hubs` knows.  `embedding` is a rule: of `networks.vit` for
+    our own transformers, of `embeddings.RULES` otherwise.  `dim` and `preprocess` are None for networks of other
+    libraries, which report them when they are built.  Image sizes must be multiples of `patch`, in pixels.  timm
+    builds the network with `keywords`, in which names of layers stand for the layers.  `gated` weights require
+    accepted terms; `size_mb` is their download in MB.  `views` names the views whose embeddings are averaged.
+    `unchecked` names facts that no model card and no code of the authors confirmed.
     """
 
     name: str

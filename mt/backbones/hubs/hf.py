@@ -1,7 +1,7 @@
 """Vision models of transformers as backbones: `hf:ORG/NAME` from the hub, `hf:PATH` from a folder.
 
-Of models with two towers (CLIP, SigLIP) the vision tower is used.  Code of a repository is run only where the
-repository was named for it.
+Of models with two towers (CLIP, SigLIP) the vision tower is used.  A repository's code runs only if the caller named
+that repository for it.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _config(folder: PublishedFiles, spec: BackboneSpec) -> Any:
 
 
 def _pretrained(folder: PublishedFiles, spec: BackboneSpec, config: Any) -> nn.Module:
-    """Return the network with its weights; a pooler that the files do not hold is removed, not made up."""
+    """Return the network with its weights; a pooler without weights in the files is removed, not left random."""
     try:
         model, found = _transformers().AutoModel.from_pretrained(
             folder.path,
@@ -209,7 +209,7 @@ def _published(folder: PublishedFiles, spec: BackboneSpec) -> Preprocess:
     except Exception as error:  # an unknown processor, or one that its repository defines
         if folder.code:
             raise InputError(
-                f"'{spec.name}' is preprocessed by code of its own, which mt cannot do the same. Wrap the model "
+                f"'{spec.name}' is preprocessed by code of its own, which mt cannot reproduce. Wrap the model "
                 "yourself: --model module:FILE.py:FUNCTION"
             ) from error
         raise _unbuildable(spec, folder, {}, error) from error
@@ -230,7 +230,7 @@ def _unbuildable(spec: BackboneSpec, folder: PublishedFiles, config: dict[str, A
 
 @contextmanager
 def _quiet(log: Any) -> Iterator[None]:
-    """Keep transformers' progress bars and load reports off the screen: what matters in them is an error here."""
+    """Silence transformers' progress bars and load reports: missing and unfitting weights raise an error here."""
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The preprocessing that a model of transformers publishes, as our `Preprocess`; what that cannot say is refused."""
+"""The preprocessing that a model of transformers publishes, as our `Preprocess`; anything else is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def preprocess_of_processor(processor: Any, name: str) -> Preprocess:
 
 
 def _geometry(processor: Any, name: str) -> tuple[int, int, bool]:
-    """Return what the resize goes to, the side of the crop, and whether the resize ignores the aspect ratio."""
+    """Return the resized side, the side of the crop (pixels), and whether the resize ignores the aspect ratio."""
     size = processor.size
     shortest, height, width = (_entry(size, key) for key in ("shortest_edge", "height", "width"))
     crop_pct = getattr(processor, "crop_pct", None)

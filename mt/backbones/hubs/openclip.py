@@ -162,7 +162,7 @@ def _described(spec: BackboneSpec, *, filled: bool) -> Tower:
 
 
 def _listed(spec: BackboneSpec, place: str, *, filled: bool) -> Tower:
-    """Return one of open_clip's own models, NAME/TAG; without TAG where no weights of its own are wanted."""
+    """Return one of open_clip's own models, NAME/TAG; TAG is required only if its weights are wanted (`filled`)."""
     library_ = library("open_clip", f"'{spec.name}'")
     name, _, tag = place.rpartition("/")
     name, tag = (name, tag) if name else (tag, "")
@@ -237,7 +237,7 @@ def _state(network: nn.Module, file: Path, pick: str | None) -> State:
 
 
 def _preprocess(network: nn.Module, tower: Tower, spec: BackboneSpec) -> Preprocess:
-    """Return open_clip's evaluation transform (open_clip.transform, `image_transform`), without `image_size`'s change.
+    """Return open_clip's evaluation transform (open_clip.transform, `image_transform`) at the model's own size.
 
     Raises:
         InputError: a resize mode that `Preprocess` does not have.

@@ -1,6 +1,7 @@
 """Code that a repository of transformers brings for its model: found, fetched, hashed; run only where it was allowed.
 
-Transformers names it in `auto_map` of config.json, and copies it with the modules that it imports beside itself.
+`auto_map` in config.json names its classes.  transformers copies their modules and those that these import from the
+same folder.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def with_code(files: PublishedFiles, name: str) -> PublishedFiles:
     """Return the files with the modules that config.json names, and those that these import, fetched beside it.
 
     Raises:
-        WeightsError: a module is not there, or lies in another repository than the one that was allowed.
+        WeightsError: a module is missing, or belongs to another repository than the one that was allowed.
     """
     config: dict[str, Any] = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
     modules = sorted({_module(value, name) for value in _classes(config.get("auto_map") or {})})

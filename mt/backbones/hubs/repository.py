@@ -20,7 +20,7 @@ _OPEN_CLIP = ("open_clip_config.json",)
 class PublishedFiles:
     """The files of one model, all in one folder; repository and revision are None for a folder of the user's.
 
-    `code` names those that are run.
+    A change of the `watched` files means that the model must be loaded again.  `code` names the files that are run.
     """
 
     path: Path
@@ -145,7 +145,7 @@ class _Hub:
         self._unreached = ""
 
     def first(self, names: Sequence[str], revision: str | None) -> Path | None:
-        """Return the first of these files that there is."""
+        """Return the first of these files that exists."""
         for one in names:
             found = self.fetched(one, revision)
             if found is not None:
@@ -215,7 +215,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _other_form(folder: Path) -> str:
-    """Return which loader a folder is for, where it is another's."""
+    """Return the hint which loader reads the folder, or nothing if its form is unknown."""
     if (folder / "open_clip_config.json").is_file():
         return f" It is in open_clip's form: --model open_clip:local-dir:{folder}"
     return f" It is in transformers' form: --model hf:{folder}" if (folder / "config.json").is_file() else ""

@@ -44,12 +44,12 @@ POSITIONS = ("pos_embed", "pos_embed_win", "position_embedding")  # what timm re
 
 
 def load_timm(spec: BackboneSpec, weights: str | Path | None, image_size: int | None) -> FrozenNetwork:
-    """Build a timm network with its pooled features, filled from a file, at random, or by timm from its hub.
+    """Build a timm network with its embedding rule, filled from a file, at random, or by timm from its hub.
 
     The hub's token for gated weights comes from the environment (`HF_TOKEN`), or from `hf auth login`.
 
     Raises:
-        InputError: timm has no such network, or its recipe is not a centred square.
+        InputError: timm has no such network, its recipe is not a centred square, or the rule does not fit.
         WeightsError: the weights cannot be had or do not fit.
     """
     files = _from_hub(spec, filled=weights is None) if spec.network.startswith(_HUB) else None
@@ -282,7 +282,7 @@ def _from_file(network: Any, file: Path, pick: str | None) -> State:
 
 
 def _hub_file(recipe: Mapping[str, Any]) -> Path | None:
-    """Return the file in the hub's local cache that timm has just loaded, so that a rerun can see it unchanged."""
+    """Return the file in the hub's local cache that timm has just loaded; a rerun checks that it is unchanged."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = str(recipe.get("hf_hub_id") or "").partition("@")

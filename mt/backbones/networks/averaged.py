@@ -11,7 +11,7 @@ from mt.backbones.preprocess import Preprocess
 
 
 def averaged(network: nn.Module, preprocess: Preprocess, views: str) -> tuple[nn.Module, Preprocess]:
-    """Return the network that averages over views of its input, and the preprocessing that its input comes from.
+    """Return the network that averages over views of its input, and the preprocessing that makes its input.
 
     Flips and rotations of the normalised crop are exact.  Five crops are cut from the centred square of the resized
     image, so the image is resized once.

@@ -22,9 +22,9 @@ Rule = Literal["cls4", "cls1", "cls+patches", "mean", "cls+mean", "normed mean"]
 
 @dataclass(frozen=True)
 class VitConfig:
-    """What sets one transformer apart: `side` is the number of patches along the side of the published positions.
+    """The sizes of one transformer; the published position embeddings are a grid of `side` x `side` patches.
 
-    `offset` is what DINO's code adds to the number of patches when it resamples positions; MAE's resamples to the size.
+    `offset` is what DINO's code adds to the number of patches per side when it resamples positions; MAE's adds 0.
     """
 
     patch: int
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers, four times as wide between them, with the exact GELU."""
+    """Two linear layers with the exact GELU between them; the hidden layer is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel (DINOv2)."""
+    """A learned factor per channel (DINOv2)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class VisionTransformer(nn.Module):
     `cls4`: the class tokens of the last four blocks, oldest first, each through the final norm (DINO's linear
     evaluation of ViT-S).  `cls1`: the last one alone (DINO's k-NN, DINOv2).  `cls+patches`: the last class token and
     the mean patch token, interleaved channel by channel (DINO's linear evaluation of ViT-B, which concatenates along
-    a new last axis and flattens).  `mean`: the mean patch token; `cls+mean`: the last class token, then that.
+    a new last axis and flattens).  `mean`: the mean patch token; `cls+mean`: the last class token, then the mean.
     `normed mean`: the mean patch token before the final norm, normalised without learned factors (RETFound's notebook
     of latent features, whose checkpoints lack the norm after MAE's pooling).
     """
