@@ -1,4 +1,4 @@
-"""Seeing it: tables, charts and one offline page, drawn from stored scores and predictions."""
+"""Reports: tables, charts and one offline page, drawn from stored scores and predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mt report`: what is in the score database, as one page to look at and share."""
+"""`mt report`: draws the score database as one page to read and share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--methods-text",
     is_flag=True,
-    help="Write methods.md, references.bib and table 1 to the folder, as a paper needs them, and no page.",
+    help="Write methods.md, references.bib and table 1 for a paper to the folder, instead of the page.",
 )
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; by default they are hashed.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
@@ -71,9 +71,9 @@ def report(
 ) -> None:
     """Draw stored scores and predictions as one HTML page that needs no network.
 
-    Charts also come as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.  Scores on other features, draws or
-    revisions are never joined: of several experiments with one name the newest complete one is shown, grouped before
-    ungrouped.
+    Charts are also written as SVG and PNG, tables as CSV and LaTeX.  Nothing is fitted.  Scores on different features,
+    draws or revisions are never joined: if several experiments have one name, the newest complete one is shown,
+    grouped before ungrouped.
     """
     from mt.cache.catalog import Catalog
     from mt.report.charts.embedding import Maps

@@ -1,4 +1,4 @@
-"""What the page says of subgroups and of an external test: differences of stored scores, as tables without charts."""
+"""Subgroups and external tests on the page: differences of stored scores, as tables without charts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
 
 
 def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
-    """Return what methods lose on another dataset's test split; None on their own, or without an internal test."""
+    """Return what methods lose on another dataset's test split; None on their own dataset, or without internal ones."""
     external = [score for cell in panel.headline for score in cell.scores]
     if all(score.dataset == score.test_dataset for score in external):
         return None
@@ -53,7 +53,7 @@ def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
 
 
 def _current(scores: Sequence[Score]) -> list[Score]:
-    """Return the scores that this revision made."""
+    """Return the scores that the current revisions of metrics and scoring made."""
     wanted = revision()
     return [one for one in scores if all(one.versions.get(name) == value for name, value in wanted.items())]
 

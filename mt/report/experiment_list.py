@@ -13,7 +13,7 @@ from mt.terminal import tables
 
 
 def print_experiments(found: Sequence[Experiment], *, as_json: bool) -> None:
-    """Print a row per experiment, what a report shows by default marked with `*`."""
+    """Print a row per experiment; `*` marks those that a report shows by default."""
     rows = list(map(_facts, found, [data_titles(found)] * len(found)))
     if as_json:
         for row in rows:
@@ -28,7 +28,7 @@ def print_experiments(found: Sequence[Experiment], *, as_json: bool) -> None:
 
 
 def _facts(one: Experiment, titles: dict[Any, str]) -> dict[str, Any]:
-    """Return an experiment for machines."""
+    """Return an experiment as one JSON object."""
     last = one.scores[-1]
     files = {split: [kept["file"] for kept in several] for split, several in last.fingerprints.items()}
     return {

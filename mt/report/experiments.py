@@ -26,7 +26,7 @@ _SHORT = 8  # characters of a fingerprint in a name
 
 @dataclass(frozen=True)
 class Method:
-    """What a curve is called by: backbones and recipe, without what distinguishes fingerprints."""
+    """What names a curve: backbones and recipe, without fingerprints."""
 
     model: str
     method: str
@@ -43,7 +43,7 @@ class Method:
         return cls(" + ".join(parts), score.method, score.protocol, score.solver, score.select)
 
     def label(self, among: Iterable[Method]) -> str:
-        """Return the method in words; its recipe is said where others on the same models have another."""
+        """Return the method in words, with the parts of its recipe in which others on the same models differ."""
         rivals = [other for other in among if (other.model, other.method) == (self.model, self.method)]
         fields = ("protocol", "solver", "select")
         differs = [str(getattr(self, f)) for f in fields if len({getattr(other, f) for other in rivals}) > 1]
@@ -79,7 +79,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Scores that may stand on one curve, the later answer where a question was answered twice.
+    """Scores that may stand on one curve; if a question was answered twice, the later answer.
 
     name: unique among the experiments of its dataset.  newest: place of its last score among all.
     made: when the newest of its features were written, 0 where they are gone.
@@ -126,10 +126,10 @@ class Experiment:
         return self.scores[-1].realised.get("n_groups") is not None
 
     def is_complete(self, others: Iterable[Experiment]) -> bool:
-        """Say whether nothing speaks for an interruption.
+        """Return whether nothing suggests that the experiment was interrupted.
 
-        It does where a budget that another experiment of this name has is missing from all of its own, or where
-        budgets have unequal draws and fewer of them than another.
+        Two things suggest it: another experiment of this name has all of its budgets and more; or its budgets have
+        unequal numbers of draws, and another has more draws of one of them.
         """
         several = {len(seeds) for budget, seeds in self.draws.items() if not budget.is_everything}
         for other in others:
@@ -142,7 +142,7 @@ class Experiment:
 
 
 def experiments(scores: Iterable[Score], origins: Origins) -> list[Experiment]:
-    """Return the experiments that scores belong to, named, those that are shown by default marked."""
+    """Return the experiments that scores belong to: each is named, and marked if it is shown by default."""
     parts: dict[str, list[tuple[int, Score]]] = {}
     for place, score in enumerate(scores):
         parts.setdefault(_identity(score), []).append((place, score))
@@ -151,15 +151,15 @@ def experiments(scores: Iterable[Score], origins: Origins) -> list[Experiment]:
 
 
 def among(found: Iterable[Experiment]) -> list[Experiment]:
-    """Return some of all experiments, under their names, with those marked that are shown by default among them."""
+    """Return a selection of experiments under their names, marked for what the selection alone shows by default."""
     return [one for several in _by_title(found) for one in _chosen(several)]
 
 
 def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experiment]:
     """Return the experiments of these names, or those shown by default without any.
 
-    A name without what differs stands for all of its experiments.  Raises InputError for one that is not there, and
-    where nothing says which settings of a dataset are shown by default.
+    A name without its distinguishing suffix stands for all of its experiments.  Raises InputError for a name that is
+    not there, and if no rule chooses which settings of a dataset are shown by default.
     """
     if not names:
         for several in _by_title(found):
@@ -243,9 +243,9 @@ def _named(found: Sequence[Experiment]) -> list[Experiment]:
 
 
 def _suffixes(same: Sequence[Experiment]) -> list[str]:
-    """Return what distinguishes experiments of one method: ` at 32 px, grouped`; fingerprints where words do not do.
+    """Return what distinguishes experiments of one method: ` at 32 px, grouped`.
 
-    Revisions of our code are said of those that are not shown by default.
+    If these words do not suffice, those not shown by default get their revisions of code, then all get fingerprints.
     """
     words = _words([one.facts for one in same], FACTS)
     if len(set(words)) < len(words):
@@ -262,7 +262,7 @@ def _suffixes(same: Sequence[Experiment]) -> list[str]:
 def _words(several: Sequence[Facts], names: Iterable[str]) -> list[str]:
     """Return, for each, the facts that distinguish it from the others: always the first kinds, others as far as needed.
 
-    A fact that some do not state distinguishes nothing.
+    A fact distinguishes only where two different values of it are stated.
     """
     words = [""] * len(several)
     for name in names:
@@ -277,7 +277,7 @@ def _joined(*parts: str) -> str:
 
 
 def _chosen(found: Sequence[Experiment]) -> list[Experiment]:
-    """Mark what is shown of one dataset: one variant, one content of it, and of each method on it one experiment.
+    """Mark what is shown of one dataset: one variant, one content of it, and one experiment per method on it.
 
     Nothing is marked where several variants are equal.
     """
@@ -315,7 +315,7 @@ def _is_complete(one: Experiment, found: Sequence[Experiment]) -> bool:
 
 
 def _plain(name: str, print_: str) -> str:
-    """Return a name without what distinguishes it from its like: `dino@1a2b3c4d` is `dino`, and `dino (9 rows)`."""
+    """Return a name without its distinguishing suffix: `dino@1a2b3c4d` and `dino (9 rows)` are `dino`."""
     name = _LIMITED.sub("", name)
     head, _, tail = name.rpartition("@")
     return head if head and len(tail) == _SHORT and print_.startswith(tail) else name

@@ -1,4 +1,4 @@
-"""Labels needed: how many labels a method needs to score as high as another does with all of its labels."""
+"""Labels needed: the number of labels with which a method scores as high as another does at its largest budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mt.report.panels import Panel, PanelCell
 class Needed:
     """A number of labels; `sign` is "≤" where the smallest budget was enough, ">" where the largest was not.
 
-    draws: how many draws of the labels both methods share and were compared on, where any method has more; else 0.
+    draws: the number of shared draws that were compared, if any method has more draws; else 0.
     """
 
     labels: int
@@ -33,9 +33,9 @@ NOT_COMPARED = "not compared"
 def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     """Return the labels that `method` needs to reach the mean score of `goal` at its largest budget.
 
-    Means are over the draws that both have at every budget that is read.  Budgets are joined where they are of one
-    kind, fractions or shots.  None where the two cannot be compared: no draw in common, other train rows or test cases,
-    or a score that is not defined.
+    Means are over the draws that both have at every budget that is read.  A curve joins budgets of one kind only,
+    fractions or shots.  None if the two cannot be compared: no draw in common, different train rows or test cases, or a
+    score that is not defined.
     """
     return labels_to_reach(panel, panel.curve(method), panel.curve(goal)[-1])
 
@@ -43,7 +43,7 @@ def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
 def labels_to_reach(
     panel: Panel, curve: Sequence[PanelCell], target_cell: PanelCell, *, least: int = 0
 ) -> Needed | None:
-    """Return the labels at which a curve reaches a cell's mean score, from `least` labels on; likewise."""
+    """Return the labels at which a curve, from `least` labels on, reaches a cell's mean score; as `labels_needed`."""
     curve = _same_kind(curve, target_cell)
     curve = [cell for cell in curve if cell.splits and cell.splits == target_cell.splits and cell.n_labels >= least]
     drawn = [set(cell.by_seed) for cell in (target_cell, *curve) if not cell.is_everything]
@@ -63,7 +63,7 @@ def labels_to_reach(
 def rows(panel: Panel, names: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return a row per goal: a method, and what each of the methods needs to reach it.
 
-    None with one method, or with a single budget: then there is nothing to read between.
+    Empty with one method or a single budget, where nothing can be interpolated.
     """
     if len(names) < 2 or all(len(panel.curve(name)) < 2 for name in names):
         return []
@@ -87,7 +87,7 @@ def _mean(cell: PanelCell, shared: Collection[int]) -> float:
 
 
 def _reached(curve: Sequence[tuple[int, float]], target: float) -> Needed:
-    """Return where a curve of (labels, score) first reaches a score, straight between points on the log axis."""
+    """Return where a curve of (labels, score) first reaches a score, interpolated linearly in log(labels)."""
     if curve[0][1] >= target:
         return Needed(curve[0][0], "≤")
     for (n0, s0), (n1, s1) in itertools.pairwise(curve):

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from mt.results.store import ScoreStore
 
 Facts = Mapping[str, str]
-# What distinguishes experiments of one name, in the order in which it is said; the first kinds always, the others where
-# these do not do.  Those of the data also distinguish contents of one dataset.
+# Facts that distinguish experiments of one name, in the order in which names list them: the first always, the others
+# only if the first do not suffice.  Those of the data also distinguish different contents of one dataset.
 FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
-REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # what of our code changes a score
+REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # of code that changes a score
 FACTS = (*FIRST_FACTS, *DATA_FACTS[1:])
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
-# Options that other facts say, or that change no number of a row.
+# Options that other facts state, or that change no embedding.
 _SAID = ("--model", "--dataset", "--split", "--data-dir", "--image-size", "--device", "--precision", "--weights")
 _DEFAULTS = {"seed": "split seed 0", "limit": "all rows"}
 
 
 class Origins:
-    """The command and the facts of feature files by fingerprint: from the catalog, else as an earlier report noted."""
+    """The command and the facts of feature files, by fingerprint: from the catalog, else as an earlier report kept."""
 
     def __init__(self, store: ScoreStore, catalog: Catalog | None = None) -> None:
         entries = catalog.entries(everything=True) if catalog else []
@@ -89,7 +89,7 @@ def _read(entry: Entry) -> dict[str, Any]:
 
 
 def options_of(command: str) -> dict[str, str]:
-    """Return the options of a command, each with its words."""
+    """Return the options of a command, each with its values as one text."""
     found: dict[str, list[str]] = {}
     option = ""
     for word in shlex.split(command):

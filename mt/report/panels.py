@@ -86,7 +86,7 @@ class PanelCell:
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
-        """What a reader should know, of any draw, once each."""
+        """The flags of all of its draws, each once."""
         return tuple(dict.fromkeys(flag for score in self.scores for flag in score.flags))
 
 
@@ -94,10 +94,10 @@ class PanelCell:
 class Panel:
     """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric.
 
-    dataset, test_dataset: with their settings.  title: distinguishes contents of one dataset's name.
-     others: experiments of the dataset that are not shown.
-    commands: what made the feature files, by fingerprint, as far as it is known.
-    oracles: of each draw the single model with the best test score: shown in tables, in no chart and no ranking.
+    dataset, test_dataset: names with their settings.  title: also distinguishes different contents of one name.
+    others: experiments of the dataset that are not shown.
+    commands: the command that made each feature file, by fingerprint, where it is known.
+    oracles: the single model with the best test score of each draw: shown in tables, in no chart and no ranking.
     declaration: the primary metric and budget, if they were declared; all else is exploratory.
     """
 
@@ -124,7 +124,7 @@ class Panel:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The methods, best first: those with most labels first, those that can be compared first, then by the mean."""
+        """The methods: those with most labels first, then those that can be compared, then by mean, best first."""
         last = {cell.name: cell for cell in sorted(self.headline, key=lambda cell: cell.n_labels)}
         sign = -1 if METRICS[self.metric].greater_is_better else 1
 
@@ -146,7 +146,7 @@ class Panel:
         return found
 
     def most_draws(self, cell: PanelCell) -> int:
-        """Return the draws that another method has at the cell's budget, at most."""
+        """Return the largest number of draws that any method has at the cell's budget, in its metric."""
         return self._most[cell.budget, cell.metric]
 
     @cached_property
@@ -168,9 +168,9 @@ def collect(
 ) -> list[Panel]:
     """Return a panel for every dataset in the store, or for those named, with the experiments that are shown.
 
-    names: of experiments, those shown by default without any.  only: these scores by identity, and all of their
-    experiments.  catalog: where the features are, whose settings distinguish experiments.
-    Scores of groups and subgroups are omitted.  Raises InputError where there is nothing to show.
+    names: experiments to show; if empty, those shown by default.  only: identities of scores; then all of their
+    experiments are shown.  catalog: where the features are; their settings distinguish experiments.
+    Scores of groups and subgroups are omitted.  Raises InputError if there is nothing to show.
     """
     origins = Origins(store, catalog)
     found = _found(store, origins, datasets, only)
@@ -192,7 +192,7 @@ def stored_experiments(
     only: Collection[str] | None = None,
     catalog: Catalog | None = None,
 ) -> list[Experiment]:
-    """Return the experiments in the store, of all datasets or of those named.  Raises InputError where none is."""
+    """Return the experiments in the store, of all datasets or of those named.  Raises InputError if there are none."""
     return _found(store, Origins(store, catalog), datasets, only)
 
 
@@ -249,7 +249,7 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
 
 
 def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCell]:
-    """Yield, beside each best single model, what test labels would choose."""
+    """Yield the oracle that belongs to each best single model: the model that test labels would choose."""
     for cell in cells:
         if cell.method.method == "best-single":
             singles = {
@@ -266,7 +266,7 @@ def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCel
 
 
 def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
-    """Return an experiment's cells: a budget in a metric each, with its draws."""
+    """Return an experiment's cells: one per budget and metric, with its draws."""
     places: dict[tuple[Budget, str], list[Score]] = {}
     for score in experiment.scores:
         places.setdefault((Budget(score.fraction, score.shots), score.metric), []).append(score)
@@ -305,7 +305,7 @@ def _marked(store: ScoreStore, found: Sequence[PanelCell]) -> list[PanelCell]:
 
 
 def _unmarked(cell: PanelCell) -> Mark | None:
-    """Return the mark of a cell that takes no part: what is not defined is not called incomparable."""
+    """Return the mark of a cell that is not ranked: "" if its score is not defined, None if it cannot be compared."""
     return "" if math.isnan(cell.mean) else None
 
 

@@ -34,9 +34,9 @@ class ProvenancePart:
 
 
 def provenance(panels: Sequence[Panel], catalog: Catalog | None = None) -> list[ProvenancePart]:
-    """Return everything that is needed to trust the page, and to make it again.
+    """Return what a reader needs to trust the page and to reproduce it.
 
-    catalog: where the feature files are, which state what they were made from.
+    catalog: where the feature files are; they state what they were made from.
     """
     entries = catalog.entries(everything=True) if catalog else []
     return [
@@ -146,7 +146,7 @@ def _recipes(panels: Sequence[Panel]) -> ProvenancePart:
         for panel in panels
         for cell in panel.headline
     )
-    columns = ("dataset", "method", "budget", "protocol", "solver", "chosen on", "chosen settings, a draw each")
+    columns = ("dataset", "method", "budget", "protocol", "solver", "chosen on", "settings chosen, over all draws")
     return ProvenancePart("Recipes", "", columns, list(rows))
 
 
@@ -192,6 +192,6 @@ def _names(panels: Sequence[Panel]) -> ProvenancePart:
     ]
     text = (
         "Ids and groups of cases as the score database keeps them. This page shows ids as hashes unless --show-ids "
-        "asked for them; mt featurize --hash-ids stores no other."
+        "asked for them; after mt featurize --hash-ids, only hashes are stored."
     )
     return ProvenancePart("Names of cases", text, ("dataset", "ids and groups"), rows)

@@ -26,7 +26,7 @@ _NEEDS_EVERYTHING = ("random weights", "limited")  # flags of features that are 
 
 @dataclass(frozen=True)
 class Ask:
-    """What one command asks: rows of the table at budgets with equally many draws."""
+    """What one command asks for: rows of the table, at budgets with the same number of draws."""
 
     rows: tuple[str, ...]
     budgets: tuple[Budget, ...]
@@ -37,7 +37,7 @@ class Ask:
 def commands(panels: Sequence[Panel]) -> list[str]:
     """Return the commands, each once.
 
-    Features are made by the very commands that their files state; where a file is gone, as its names suggest.
+    Features are made by the commands that their files state; for a file that is gone, by one made from its names.
     """
     named = {cell.scores[0].dataset for panel in panels for cell in panel.cells}
     chosen = frozenset(bare_name(name) for name in named if has_settings(name))
@@ -58,7 +58,7 @@ def _report(panels: Sequence[Panel]) -> str:
 
 
 def unknown_features(panels: Sequence[Panel]) -> int:
-    """Return how many feature files are gone that no report noted, so that their settings are not known."""
+    """Return the number of feature files whose settings are not known: they are gone, and no report kept them."""
     return len(
         {file for panel in panels for cell in panel.cells for *_, file in _files(cell) if file not in panel.commands}
     )
@@ -79,7 +79,7 @@ def _files(cell: PanelCell) -> list[tuple[str, str, str]]:
 
 
 def _layers(panel: Panel) -> list[list[PanelCell]]:
-    """Return a panel's cells so that each layer needs one file of each split and backbone."""
+    """Return a panel's cells in layers, each of which needs one file per split and backbone."""
     layers: list[tuple[dict[tuple[str, str], str], list[PanelCell]]] = []
     for cell in panel.cells:
         wanted = {(split, model): file for split, model, file in _files(cell)}
@@ -96,7 +96,7 @@ def _layers(panel: Panel) -> list[list[PanelCell]]:
 def _layer(panel: Panel, cells: Sequence[PanelCell], chosen: frozenset[str]) -> list[str]:
     """Return the commands that make features, and then the scores on them.
 
-    chosen: datasets of which features of several settings are made, so that each command says which it takes.
+    chosen: datasets with features of several settings: each command on them says which it takes.
     """
     probes = [cell for cell in cells if cell.method.method == "probe"]
     others = [cell for cell in cells if cell.method.method != "probe"]

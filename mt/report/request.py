@@ -1,4 +1,4 @@
-"""What `mt report` is asked: where the page goes, and what it shows."""
+"""The request of `mt report`: where the page goes, and what it shows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 class ReportRequest:
     """A report to draw.
 
-    out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: all without any.
-    experiments: those that are shown by default without any.  only: these scores by identity, as a study asks.
-    missing: what of a study's plan is not there, in words.
-    catalog: where the features are, whose settings distinguish experiments.  maps: what embedding maps may show, none
-    without.  most: datasets on one page; with more, each has a page of its own, and the first page leads to them.
-    export: also write every chart as SVG and PNG.  again: also draw where all of it is there already, drawn
-    from the same scores.
+    out: the page; charts and tables go to the folder of the same name without its suffix.  datasets: names to show, all
+    if empty.  experiments: names to show; if empty, those shown by default.  only: identities of the scores to show, as
+    a study asks; None shows all.  missing: what the study's plan lacks, in words.
+    catalog: where the features are; their settings distinguish experiments.  maps: what embedding maps may show; None
+    draws no maps.  most: datasets on one page; with more, each has a page of its own, and the first page links to them.
+    export: also write every chart as SVG and PNG.  again: draw even if the whole report of the same scores is there.
     """
 
     out: Path
@@ -42,7 +41,7 @@ class ReportRequest:
         return self.out.with_suffix("") if self.out.suffix else self.out.with_name(f"{self.out.name}-files")
 
     def command(self, scores: Path) -> str:
-        """Return the command that draws the page from a score database; a study's page is its study's."""
+        """Return the command that draws the page from a score database; for a study's page, the study."""
         if self.only is not None:
             return "mt study, on the same study file"
         words = ["mt", "report", "--out", str(self.out), "--scores", str(scores)]

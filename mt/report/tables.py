@@ -19,7 +19,7 @@ from mt.terminal.spreadsheet import inert
 if TYPE_CHECKING:
     from mt.report.charts.figures import SideTable
 
-NOT_COMPARED = "not compared"  # a cell on other draws or test cases than most of its budget
+NOT_COMPARED = "not compared"  # a cell on different draws or test cases than most of its budget
 INTERVAL = "95 % interval over test cases"
 SPREAD = "sd over draws"
 
@@ -135,7 +135,7 @@ def as_csv(panels: Iterable[Panel]) -> str:
 
 
 def as_latex(panel: Panel) -> str:
-    """Return a panel's headline scores as a booktabs table: a row a method, a column a budget, the best in bold."""
+    """Return a panel's headline scores as a booktabs table: a row per method, a column per budget, the best in bold."""
     budgets = list(dict.fromkeys(cell.budget for cell in panel.headline))
     by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
     rows = [[latex(name), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names]
@@ -156,7 +156,7 @@ def side_latex(panel: Panel, side: SideTable) -> str:
 
 
 def needed_files(panel: Panel) -> dict[str, str]:
-    """Return the table of labels needed by its files' endings; nothing where it says nothing."""
+    """Return the table of labels needed as text, by the suffix of its file; empty if nothing can be compared."""
     rows = labels_needed.rows(panel, panel.names)
     if not rows:
         return {}

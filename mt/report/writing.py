@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from mt.report.charts.palette import Looks
 
 
-REVISION = 5  # of the page; raised whenever it shows something else of the same scores
+REVISION = 5  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What was written.  drawn: now, and not by an earlier call; others: experiments that are not shown."""
+    """A report on the disk.  drawn: by this call, not by an earlier one.  others: names of experiments not shown."""
 
     page: Path
     folder: Path
@@ -48,9 +48,9 @@ class WrittenReport:
 
 
 def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
-    """Draw the report of a score database; returns what was written.
+    """Draw the report of a score database, and return what was written.
 
-    Raises InputError where the store holds nothing that was asked for.
+    Raises InputError if the store lacks a dataset or an experiment that the request names, or holds no scores.
     """
     panels = collect(
         store, datasets=request.datasets, names=request.experiments, only=request.only, catalog=request.catalog
@@ -71,7 +71,7 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
 
 
 def _register(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> None:
-    """Let the score database know of the page, so that `mt cache forget` reaches it; one that is read-only need not."""
+    """Register the page in the score database, so that `mt cache forget` finds it; skip a read-only database."""
     fits = frozenset(score.fit for panel in panels for cell in panel.cells for score in cell.scores)
     page, folder = (Path(os.path.realpath(path)) for path in (request.out, request.folder))
     with contextlib.suppress(CacheError):
@@ -93,7 +93,7 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
 
 
 def _found(out: Path, folder: Path, state: str) -> list[Path]:
-    """Return the files of a whole report that was drawn from this state; none where anything is missing."""
+    """Return the files of a whole report that was drawn from this state; none if any of them is missing."""
     try:
         kept = json.loads((folder / DRAWN).read_bytes())
         names = [Path(name).name for name in kept["files"]] if kept["state"] == state else []
@@ -112,7 +112,7 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
 
     folder, maps = request.folder, request.maps
     looks = looks_of(name for panel in panels for name in panel.names)
-    with ThreadPoolExecutor(cores()) as threads:  # drawing is Rust's, and lets Python continue meanwhile
+    with ThreadPoolExecutor(cores()) as threads:  # Rust draws, and Python continues meanwhile
         vega = threads.submit(vega_script)
         groups, names = [], short_names(panels)[0]
         with progress.bar("mapping", len(panels), unit="datasets") as advance:
@@ -134,7 +134,7 @@ def _pages(
     vega: str,
     request: ReportRequest,
 ) -> list[Path]:
-    """Write the page; with many datasets one that leads to a page for each, in the folder."""
+    """Write the page; above `most` datasets, a page per dataset in the folder, and the page that links to them."""
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import page
     from mt.report.provenance import provenance
@@ -158,7 +158,7 @@ def _pages(
 
 
 def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Section]], folder: Path) -> list[Path]:
-    """Write every table as CSV and LaTeX; the main one is one CSV, and LaTeX a dataset."""
+    """Write every table as CSV and LaTeX; the main table is one CSV file, and one LaTeX file per dataset."""
     written = [_write(folder / "scores.csv", tables.as_csv(panels).encode())]
     for panel, some in zip(panels, groups, strict=True):
         stem = slug(panel.title)

@@ -49,7 +49,7 @@ class FusionGain:
 
     @property
     def more(self) -> int | None:
-        """More labels than the base used that gain as much; None where nothing is gained or its curve ends before."""
+        """Labels beyond the base's own that gain as much; None if nothing is gained or the curve ends before that."""
         if self.value <= 0 or self.reached is None or self.reached.sign:
             return None
         return max(1, self.reached.labels - self.base.n_labels)

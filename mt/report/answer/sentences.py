@@ -16,7 +16,7 @@ Names = Mapping[str, str]  # short names by full ones
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a dataset's numbers say: the sentence, and and what can be concluded.  conclusive: whether anything can."""
+    """What a dataset's numbers say: the sentence, and what can be concluded.  conclusive: whether anything can."""
 
     dataset: str
     text: str
@@ -46,7 +46,7 @@ def verdict(one: BudgetAnswer, names: Names) -> str:
 
 
 def _inconclusive(others: Sequence[BudgetAnswer]) -> list[str]:
-    """Return at which other budgets nothing can be concluded, by what speaks against it."""
+    """Return at which other budgets nothing can be concluded, a sentence per reason."""
     reasons: dict[tuple[str, ...], list[str]] = {}
     for one in others:
         if one.doubts:
@@ -113,7 +113,10 @@ def _as_many(gain: FusionGain) -> list[str]:
 
 
 def more(gain: FusionGain) -> str:
-    """Return the same as a cell of a table; empty where nothing is gained or no larger budget was measured."""
+    """Return how many more labels would gain as much, as a cell of a table.
+
+    Empty where nothing is gained or no larger budget was measured.
+    """
     if gain.value <= 0 or gain.reached is None or gain.reached.sign == "≤":
         return ""
     if gain.more is not None:
@@ -188,7 +191,7 @@ def _s(number: int) -> str:
 def short_names(panels: Sequence[Panel]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Return a short name of every row, and the key to them: `concat: a + b + c` is `concat of 3`.
 
-    Several sets of equally many models get letters: `concat of 3 A`.  Rows on one model keep their names.
+    Several sets of the same size get letters: `concat of 3 A`.  Rows on one model keep their names.
     """
     cells = {cell.name: cell for panel in panels for cell in panel.cells}
     sets = dict.fromkeys(cell.method.model for cell in cells.values() if " + " in cell.method.model)

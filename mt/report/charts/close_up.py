@@ -1,4 +1,4 @@
-"""The group of charts that shows predictions up close: ROC and precision-recall, confusion, reliability."""
+"""The group of charts that shows predictions up close: ROC, precision-recall, confusion, calibration, net benefit."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _reliability(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Ma
 
 
 def _decisions(panel: Panel, looks: Looks, choices: Sequence[Menu], tables: Mapping[str, Table]) -> Figure:
-    """Return net benefit against the threshold probability, beside calling every case positive and none."""
+    """Return net benefit against the threshold probability, with that of calling every case, or none, positive."""
     heights = [value for value in (*tables["decisions"]["y"], *tables["everybody"]["y"]) if value > 0]
     top = max([*heights, 0.01]) * 1.1
     scale = alt.Scale(domain=[-0.15 * top, top], nice=False)

@@ -1,4 +1,4 @@
-"""What stored predictions look like up close: ROC, precision-recall, reliability and confusion, as points to draw.
+"""Stored predictions up close: ROC, precision-recall, calibration, net benefit and confusion, as points to draw.
 
 Each is of a method's first draw at a budget, on the test cases.  Curves are thinned to what a screen can show.
 """
@@ -22,7 +22,7 @@ from mt.types import MISSING, LabelledRows
 
 Array = npt.NDArray[Any]
 Table = dict[str, list[Any]]
-MOST = 8  # methods a budget that are shown up close, the best ones
+MOST = 8  # methods per budget that are shown up close: the best ones
 _POINTS = 80  # of a curve
 _BINS = 10  # of a reliability diagram
 _SMOOTH = 25  # points of a flexible calibration curve
@@ -86,12 +86,12 @@ def roc(panel: Panel, predicted: list[Predicted]) -> Table:
 
 
 def precision_recall(panel: Panel, predicted: list[Predicted]) -> Table:
-    """Return precision against recall, likewise."""
+    """Return precision-recall curves: of class 1 for binary, of every label for multilabel."""
     from sklearn.metrics import precision_recall_curve
 
     def points(y: Array, p: Array) -> tuple[Array, Array]:
         precision, recall, _ = precision_recall_curve(y, p)
-        # The last point of scikit-learn's, recall 0 at precision 1, is of no threshold.
+        # scikit-learn's last point, recall 0 at precision 1, belongs to no threshold.
         return recall[-2::-1], precision[-2::-1]
 
     return _curves(panel, predicted, points)

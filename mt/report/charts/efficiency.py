@@ -29,7 +29,7 @@ from mt.report.panels import Panel, PanelCell
 
 _TICKS = 6
 _SOFT = 0.18  # of bands
-# Pixels between methods that share a budget, where there are several budgets, or one; at most so much of their place.
+# Pixels between methods that share a budget, with several budgets, and with one; together at most 0.7 of its space.
 _APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
 _ROOM = "min(190, 0.42 * width)"  # pixels for the names of lines
@@ -38,9 +38,9 @@ _OPEN = "datum.open"  # marks of fewer draws than another method has at the budg
 
 
 def label_efficiency(panel: Panel, looks: Looks, names: Mapping[str, str] | None = None) -> Section:
-    """Return the curves of a panel: a line a method, named at its end; band and whiskers of the one in focus.
+    """Return the curves of a panel: a line per method, named at its end; band and whiskers of the one in focus.
 
-    names: what lines are called, their full names without any.
+    names: short names of lines by full names; None: full names.
     """
     rows = [{**row, "label": (names or {}).get(name, name)} for name in panel.names for row in _rows(panel, name)]
     marked = "Open marks: fewer draws than another method at that budget, or not compared with most."
@@ -161,7 +161,7 @@ def _place(rows: list[dict[str, Any]]) -> str:
 
 
 def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
-    """Return a method's points; `alone` are those whose deviation no band can show, for want of a neighbour's."""
+    """Return a method's points; a band cannot show the deviation of one that is `alone`: no neighbour has any."""
     rows = []
     for kind in dict.fromkeys(cell.budget.kind for cell in panel.curve(name)):
         curve = [cell for cell in panel.curve(name) if cell.budget.kind == kind]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 REVISION = 1  # raised whenever the positions change
-MOST = 50_000  # points on the maps of a dataset: what keeps a page small and quick
+MOST = 50_000  # points on all maps of a dataset, so that the page stays small and quick
 _COMPONENTS = 50
 _HEIGHT = 460
 _FEW = 1000  # points, below which threads cost more than they bring
@@ -72,8 +72,9 @@ def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Section | None
     part = f"{len(tables[0]['x']):,} test cases"
     ids = "Cases carry their names" if maps.show_ids else "Names of cases are hashed"
     caption = (
-        f"{part}, by PCA to {_COMPONENTS} dimensions and openTSNE to two: near means alike to the backbone, distances "
-        f"between clusters mean little. Crosses: misclassified by its probe at the largest budget. {ids}."
+        f"{part}, by PCA to {_COMPONENTS} dimensions and openTSNE to two: cases close together are alike to the "
+        "backbone; distances between clusters mean little. Crosses: misclassified by its probe at the largest budget. "
+        f"{ids}."
     )
     figure = Figure(
         "map", "Embedding map", caption, _chart(panel, choice, merged), {"map": merged}, _HEIGHT, renderer="canvas"
@@ -115,7 +116,7 @@ def _single_models(panel: Panel) -> list[PanelCell]:
 
 
 def _test_features(cell: PanelCell, catalog: Catalog) -> Entry | None:
-    """Return the very file that the cell's predictions were made from, where it is still in the cache.
+    """Return the file that the cell's predictions were made from, if it is still in the cache.
 
     None for cases of several rows, which no file holds.
     """

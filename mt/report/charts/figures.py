@@ -20,7 +20,7 @@ MOST = 12  # lines that a chart draws at once: the best of those chosen
 
 @dataclass(frozen=True)
 class Figure:
-    """One chart, as a Vega-Lite specification whose data are tables by name, a list a column.
+    """One chart, as a Vega-Lite specification whose data are tables by name, each with a list per column.
 
     methods: the names that the page's method filter chooses from, None where it does not apply.
     renderer: "svg", or "canvas" for many points.
@@ -48,7 +48,7 @@ class Menu:
 
 @dataclass(frozen=True)
 class SideTable:
-    """A table that goes with a group of figures: text cells, the last columns one a method; file: all of it as CSV."""
+    """A table that goes with a group of figures.  methods: its last columns, one each.  file: all of it as CSV."""
 
     name: str
     title: str
@@ -130,10 +130,10 @@ def scale_with_room(labels: Sequence[int], room: str) -> alt.Scale:
 
 
 def records(table: Table) -> list[dict[str, Any]]:
-    """Return a table a row at a time."""
+    """Return the rows of a table."""
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return rows, one column at a time."""
+    """Return the columns of rows, by name."""
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

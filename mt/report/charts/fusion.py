@@ -1,4 +1,4 @@
-"""What fusing gains: DVME minus the best single model, and minus the concatenation, and whom its attention follows."""
+"""What fusing gains: DVME minus each baseline on the same models, and the attention that each model receives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mt.results.store import ScoreStore
 
 FUSED = "dvme"
 _APART = 12  # pixels between differences at one budget
-# Methods that DVME must beat, and what the page calls them.
+# Methods that DVME is compared with, and what the page calls them.
 BASELINES = {
     "best-single": "best single model",
     "concat": "concatenation",
@@ -92,7 +92,7 @@ def _gain(cell: PanelCell, over: str, pair: Comparison, sign: int) -> dict[str, 
         "p": pair.p_holm,
         "family": pair.n_family,
         "draws": pair.n_draws,
-        "says": f"{cell.name} less {over} at {cell.budget}: {gain:+.4f}",
+        "says": f"{cell.name} minus {over} at {cell.budget}: {gain:+.4f}",
     }
 
 
@@ -155,7 +155,7 @@ def _focus(rows: Sequence[dict[str, Any]]) -> tuple[float, float, bool]:
 
 
 def _attention(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> list[dict[str, Any]]:
-    """Return a row a (model, class): the share of attention that each model receives, the mean over draws."""
+    """Return a row per model and class: the share of attention that the model receives, as the mean over draws."""
     rows = []
     for cell in fused:
         outcomes = [store.fit(score.fit).outcome for score in cell.scores]

@@ -28,7 +28,7 @@ def colours_of_class(number: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn: colour, mark and dash together are its own among the first 42 of a chart."""
+    """How one method is drawn: colour, mark and dash together are its own among the first 84 of a chart."""
 
     colour: str
     shape: str
@@ -44,7 +44,7 @@ Looks = Mapping[str, Look]
 
 
 def looks_of(names: Iterable[str]) -> dict[str, Look]:
-    """Return a look a name; neighbouring names share neither colour nor mark."""
+    """Return a look per name; neighbouring names share neither colour nor mark."""
     shapes = list(SHAPES)
     return {
         name: Look(COLOURS[i % len(COLOURS)], shapes[i % len(shapes)], DASHES[i // len(COLOURS) % len(DASHES)])

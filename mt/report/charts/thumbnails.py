@@ -20,7 +20,7 @@ BUDGET = 4_000_000  # bytes of all pictures of a dataset
 
 
 def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budget: int = BUDGET) -> dict[str, str]:
-    """Return small JPEGs of a feature file's images as data addresses by id, until `budget` bytes are spent.
+    """Return small JPEGs of a feature file's images as data URLs by id, until `budget` bytes are spent.
 
     Nothing where the images are not at hand; an image that cannot be read is omitted.
     """
@@ -46,7 +46,7 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
 
 
 def _small(image: Any) -> str:
-    """Return an image (PIL, or (H, W, 3) uint8) as the address of a small JPEG; no metadata is carried over."""
+    """Return an image (PIL, or (H, W, 3) uint8) as the data URL of a small JPEG without its metadata."""
     from PIL import Image
 
     picture = (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")

@@ -44,7 +44,7 @@ def page(
     """Return the whole page.
 
     found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
-    them.  missing: what of a study's plan is not there.  links: where other pages are, by what they are called.
+    them.  missing: what a study's plan lacks.  links: addresses of other pages, by name.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -117,7 +117,7 @@ def _other(one: Experiment) -> dict[str, str]:
 
 
 def _needed(panel: Panel) -> list[dict[str, Any]]:
-    """Return a row a goal: another method's score with all of its labels, and what each method needs to reach it."""
+    """Return a row per goal: a method's score at its largest budget, and the labels that each needs to reach it."""
     names = panel.names[:_NEEDED]
     return [
         {
@@ -214,7 +214,7 @@ def _data(value: Any) -> str:
 def _policy(scripts: Any) -> str:
     """Return the page's own rule for the browser: these scripts and no others, and no network at all.
 
-    Vega compiles its expressions, so it needs unsafe-eval; its tooltips and sizes need inline looks.
+    Vega compiles its expressions, so it needs unsafe-eval; its tooltips and sizes need inline styles.
     """
     digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -14,7 +14,7 @@
     };
   };
 
-  // A chart is drawn when it comes near the screen; its place is kept from the start, so nothing moves.
+  // A chart is drawn when it comes near the screen; its space is reserved from the start, so nothing moves.
   async function draw(id) {
     const { spec, tables, renderer } = charts[id];
     const copy = structuredClone(spec);
@@ -26,7 +26,7 @@
     document.documentElement.dataset.drawn = views.size;
   }
 
-  // What a parameter of a chart is to be now: what the filter or a menu says, else what it was made with.
+  // The value of a chart's parameter: from the filter or a menu, else the one that it was made with.
   function value(id, { name, value: first }) {
     const { methods, most, menus } = charts[id];
     if (name === "shown") { const wanted = chosen("method"); return methods.filter((one) => wanted.has(one)).slice(0, most); }

@@ -1,6 +1,6 @@
 """The facts of one dataset that a paper states: cases by split and draw, exclusions, missing values.
 
-All come from the score database; exclusions and settings of features from the feature files, where these are there.
+Exclusions and settings of features come from the feature files, if these still exist; all else from the score database.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_VALUES = 8  # of a column that is counted value by value
 class Characteristics:
     """A column of table 1: one split, or one draw of the labels.  rows: (what, value) in words.
 
-    unknown: labels that are not known, of a multilabel task, and values of each column that are not there.
+    unknown: (what, count) of labels that are not known, of a multilabel task, and of missing values per column.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a paper states of one dataset.  train: the rows that draws are taken from.  draws: each of each budget."""
+    """What a paper states of one dataset.  train: the rows that draws are taken from.  draws: all of all budgets."""
 
     panel: Panel
     train: Characteristics
@@ -125,7 +125,7 @@ def _characteristics(name: str, rows: LabelledRows[None], panel: Panel) -> Chara
 
 
 def _labels(rows: LabelledRows[None], panel: Panel) -> Iterator[tuple[str, str]]:
-    """Yield the cases of each class, or of each label those that hold it among those that are known."""
+    """Yield the share of cases of each class; of several labels, of known cases that hold each."""
     for k, name in enumerate(panel.class_names):
         if rows.y.ndim == 2:
             column = rows.y[:, k]
@@ -135,7 +135,7 @@ def _labels(rows: LabelledRows[None], panel: Panel) -> Iterator[tuple[str, str]]
 
 
 def _column(name: str, values: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Yield a column of numbers as median and quartiles, one of few words as the share of each."""
+    """Yield a column of numbers as median and quartiles, and a column of at most 8 different texts as shares."""
     try:
         numbers = np.array([float(value) for value in values])
     except (TypeError, ValueError):

@@ -41,7 +41,7 @@ class WrittenMethods:
 def write_methods(store: ScoreStore, request: ReportRequest) -> WrittenMethods:
     """Write methods.md, references.bib and a table 1 per dataset into the report's folder; returns their paths.
 
-    Raises InputError where the store holds nothing that was asked for.
+    Raises InputError if the store lacks a dataset or an experiment that the request names, or holds no scores.
     """
     panels = collect(store, datasets=request.datasets, names=request.experiments, catalog=request.catalog)
     text, references, tables = methods(store, panels, request.catalog)
@@ -53,7 +53,7 @@ def write_methods(store: ScoreStore, request: ReportRequest) -> WrittenMethods:
 
 
 def methods(store: ScoreStore, panels: Sequence[Panel], catalog: Catalog | None) -> tuple[str, str, dict[str, str]]:
-    """Return the text as Markdown, the references that it cites as BibTeX, and every draw's table 1 as CSV by name."""
+    """Return the text as Markdown, the references that it cites as BibTeX, and a table 1 per dataset as CSV by name."""
     every = [dataset_facts(store, panel, catalog) for panel in panels]
     text = "\n".join(
         ["# Methods", "", _NOTE, "", *(line for facts in every for line in _dataset(facts)), *_rest(every)]
@@ -99,7 +99,7 @@ def _table1(facts: DatasetFacts) -> Iterator[str]:
     yield from (
         "### Table 1",
         "",
-        "Shares are of the known. Draws: the first of each budget; all are in the CSV file.",
+        "Shares are of the known values. Draws: the first of each budget; all are in the CSV file.",
         "",
     )
     first = {one.name.partition(",")[0]: one for one in reversed(facts.draws)}

@@ -92,7 +92,7 @@ def _how_drawn(cell: PanelCell) -> str:
     if realised.get("listed"):
         return "Draws were those that a draw file lists."
     if realised.get("draw"):
-        return f"Draws were random {unit}, without a look at labels."
+        return f"Draws were random {unit}; no label was used to draw them."
     cite = " [@sechidis2011stratification]"
     return (
         f"Draws were {unit}, stratified by the labels of all of them{cite}, and smaller draws lie inside larger ones."
@@ -124,7 +124,7 @@ def chosen_on(panel: Panel) -> str:
 def _fusions(panel: Panel) -> list[str]:
     there = dict.fromkeys(cell.method.method for cell in panel.headline)
     said = [f"{md(name)}: {_FUSIONS[name]}" for name in there if name in _FUSIONS]
-    return [f"Models were fused as {'; '.join(said)}."] if said else []
+    return [f"Methods on several models: {'; '.join(said)}."] if said else []
 
 
 def _measures(panel: Panel) -> list[str]:
