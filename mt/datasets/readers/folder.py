@@ -83,7 +83,7 @@ def load(request: DatasetRequest) -> Dataset:
         task=_task(settings.task, class_names),
         class_names=class_names,
         licence=request.spec.licence,
-        kind="photo",
+        kind="unknown",
         splits=splits,
         grouping=table.grouping,
         drawn=drawn,

@@ -68,7 +68,7 @@ def load(request: DatasetRequest) -> Dataset:
         task=labels.task,
         class_names=labels.class_names,
         licence=request.spec.licence,
-        kind="photo",
+        kind="unknown",
         splits=splits,
         grouping=table.grouping,
         drawn=drawn,

@@ -142,7 +142,7 @@ class TunedModel:
         ids = [str(file) for file in files]
         rows = LabelledRows(None, np.zeros(len(ids), np.int64), ids=ids)
         split = Split("files", rows, ImageFiles(ids, decoding=decoding_of(self.about)))
-        dataset = Dataset("files", None, "multiclass", self.class_names, "", "photo", {"files": split})
+        dataset = Dataset("files", None, "multiclass", self.class_names, "", "unknown", {"files": split})
         return self._predict(dataset, "files", device)
 
     def predict_split(

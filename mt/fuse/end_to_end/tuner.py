@@ -44,7 +44,7 @@ from mt.system.ranks import Ranks
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]
-REVISION = 4  # of end-to-end training; raised whenever its numbers change
+REVISION = 5  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
 
@@ -132,8 +132,13 @@ class Tuner:
                     raise no_layers(backbone.name)
             for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
                 progress.note(line)
-            data_dir = os.fspath(self.data_dir) if self.data_dir else None
-            self._loaded = pair, TunedSource(joined, backbones, dataset_of(pair.train[0], data_dir))
+            dataset = dataset_of(pair.train[0], os.fspath(self.data_dir) if self.data_dir else None)
+            if dataset.kind == "unknown" and self.settings.augment == "auto" and self.ranks.first:
+                progress.note(
+                    f"{dataset.shown}: the kind of image is not known, so training does not mirror any. "
+                    "If a mirrored image keeps its label: --augment flip (patches, microscopy: right-angles)."
+                )
+            self._loaded = pair, TunedSource(joined, backbones, dataset)
         return self._loaded[1]
 
     def _work(self, question: Question, loaded: TunedSource, ids: Sequence[str]) -> Work:

@@ -32,7 +32,7 @@ def test_patches_are_flipped_and_turned_by_right_angles_and_no_pixel_changes() -
     assert found == {view.contiguous().numpy().tobytes() for pair in eight for view in pair}
 
 
-@pytest.mark.parametrize("kind", ["xray", "scan", "oct", "something new"])
+@pytest.mark.parametrize("kind", ["xray", "scan", "oct", "unknown", "something new"])
 def test_what_has_a_left_and_a_right_is_moved_mildly_and_never_flipped(kind: str) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:8, :8] = 255  # the heart's side

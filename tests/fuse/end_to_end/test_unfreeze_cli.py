@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -32,8 +32,12 @@ QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "
 
 
 def run(cache: Path, *arguments: str) -> str:
+    return ran(cache, *arguments).stdout
+
+
+def ran(cache: Path, *arguments: str) -> Result:
     command = ["--cache-dir", str(cache), "--unfreeze", *QUICK, *arguments]
-    return CliRunner().invoke(fuse, command, catch_exceptions=False).stdout
+    return CliRunner().invoke(fuse, command, catch_exceptions=False)
 
 
 class Study(NamedTuple):
@@ -196,7 +200,8 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
                 Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
     cache, images = tmp_path / "cache", tmp_path / "images"
     extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
-    run(cache, "--model", RESNET, "--fraction", "1", "--epochs", "20", "--save", str(tmp_path / "model"))
+    shown = ran(cache, "--model", RESNET, "--fraction", "1", "--epochs", "20", "--save", str(tmp_path / "model"))
+    assert "training does not mirror any" in " ".join(shown.stderr.split())
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
     shutil.copytree(images, tmp_path / "new")
