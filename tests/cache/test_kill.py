@@ -13,6 +13,7 @@ from mt.errors import IncompleteError
 from tests.cache import samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["whole", "torn"])
 def test_a_killed_run_leaves_nothing_unreadable_and_resumes_to_the_same_bytes(
     tmp_path: Path, reference: bytes, mode: str

@@ -201,6 +201,7 @@ def test_changed_content_is_another_file(photos: Path, tmp_path: Path) -> None:
     assert (second.computed, second.copied) == (0, 50)  # all that is there was embedded before
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(photos: Path, tmp_path: Path) -> None:
     command = [
         "featurize",

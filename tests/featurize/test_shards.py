@@ -114,6 +114,7 @@ def test_skipped_rows_and_copied_rows(photos: Path, tmp_path: Path) -> None:
     assert open_features(new, verify=True).n_skipped == 1
 
 
+@pytest.mark.slow
 def test_real_processes_side_by_side_and_one_killed(photos: Path, tmp_path: Path) -> None:
     plain, parts = tmp_path / "plain", tmp_path / "parts"
     words = [sys.executable, "-m", "mt", "featurize", "--model", TINY, "--dataset", f"folder:{photos}"]

@@ -187,6 +187,7 @@ def test_nothing_but_results_on_stdout(cache: Path) -> None:
     assert all(line.startswith("{") for line in out.splitlines())
 
 
+@pytest.mark.slow
 def test_concurrent_processes_lose_and_double_no_row(cache: Path) -> None:
     started = [process(cache, *QUICK, "--json") for _ in range(3)]
     outputs = [each.communicate() for each in started]
@@ -199,6 +200,7 @@ def test_concurrent_processes_lose_and_double_no_row(cache: Path) -> None:
     assert max(Counter((s.model, s.fraction, s.seed) for s in scores).values()) == 1
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_scored(cache: Path) -> None:
     store = ScoreStore(cache / "scores.sqlite")
     with process(cache, *QUICK[:4], "--seeds", "200") as started:
@@ -214,6 +216,7 @@ def test_a_kill_loses_nothing_that_was_scored(cache: Path) -> None:
     assert "0 scores from the store" not in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(cache: Path) -> None:
     store = ScoreStore(cache / "scores.sqlite")
     with process(cache, *QUICK[:4], "--seeds", "200") as started:

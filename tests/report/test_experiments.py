@@ -111,6 +111,7 @@ def test_asked_for_together_they_stand_in_charts_of_their_own(here: Path) -> Non
     assert not list((here / "both").glob("*needed*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", f"--experiment '{LARGE}'", "--experiment efficientnet-lite0"])
 def test_the_page_reproduces_what_it_shows(here: Path, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run(f"mt report --map-points 0 --out first.html {options}")

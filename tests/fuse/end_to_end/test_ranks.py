@@ -81,6 +81,7 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
         return load_file(tensors), store.fit(about["fit"]), done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(cache: Path, tmp_path: Path) -> None:
     one, alone, shown = result(cache, tmp_path / "one", (), 8)
     two, together, both = result(cache, tmp_path / "two", TWO, 4)

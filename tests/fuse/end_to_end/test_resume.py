@@ -19,6 +19,7 @@ from tests.fuse.end_to_end.resume_driver import KILLS
 from tests.fuse.end_to_end.small import RESNET, Bench
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuse.end_to_end.resume_driver", str(cache), str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -139,6 +139,7 @@ def test_the_interval_of_the_expected_score_combines_draws_and_cases() -> None:
     assert with_draws("log_loss", [0.3, 1.9], 0.9, 1.4)[1] > 1
 
 
+@pytest.mark.slow
 def test_the_expected_score_over_draws_and_cases_is_covered() -> None:
     """Draws shift the separation of the classes; each simulation has new cases and new draws."""
     rng, covered, alone = np.random.default_rng(12), 0, 0

@@ -103,6 +103,7 @@ def test_refits_on_one_basis_are_those_of_each_alone(begun: list[int]) -> None:
     assert set(begun) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "together"), [(10, 2), (40, 2), (90, 1)])
 def test_many_coefficients_get_their_own_numbers_too(
     begun: list[int], two_threads: None, classes: int, together: int
