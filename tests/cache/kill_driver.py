@@ -1,6 +1,6 @@
 """Write the sample file again and again, killed with SIGKILL before its 1st, 2nd, 3rd ... change of the disk.
 
-    python -m tests.cache.kill_driver FOLDER whole|torn
+    python -m tests.cache.kill_driver FOLDER whole|torn SYNC_EVERY
 
 Each try is a process of its own (forked, since importing numpy 150 times would take minutes) in `FOLDER/<k>`.
 Prints how many were killed: the first that lives ends the run.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import h5py  # noqa: F401  (imported once, before forking)
 
+from mt.cache.feature_file import write
 from mt.system import files
 from tests.cache import samples
 from tests.cache.operations import Killer
@@ -44,4 +45,5 @@ def _killed(path: Path, k: int, *, torn: bool) -> bool:
 
 
 if __name__ == "__main__":
+    vars(write)["SYNC_EVERY"] = float(sys.argv[3])
     main(Path(sys.argv[1]), sys.argv[2])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mt.cache import FeatureWriter, is_complete, open_features
+from mt.cache.feature_file import write
 from mt.errors import CacheError, NoSpaceError
 from mt.system import files
 from tests.cache import samples
@@ -122,6 +124,7 @@ def test_space_that_runs_out_in_the_middle_keeps_the_finished_blocks(
     path: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     """Copy-on-write file systems do not keep what they reserved."""
+    monkeypatch.setattr(write, "SYNC_EVERY", 0.0)
     with samples.open_writer(path) as writer:
         samples.fill(writer, [0])
         monkeypatch.setattr(files, operation, _full)
@@ -129,6 +132,26 @@ def test_space_that_runs_out_in_the_middle_keeps_the_finished_blocks(
             samples.fill(writer, [1])
         monkeypatch.undo()
     with samples.open_writer(path) as writer:
+        assert writer.missing == [1, 2]
+        samples.fill(writer)
+        writer.finish()
+    assert path.read_bytes() == reference
+
+
+@pytest.mark.parametrize("ends", [FeatureWriter.finish, FeatureWriter.close])
+def test_blocks_whose_shared_sync_fails_are_missing_whatever_a_later_sync_says(
+    path: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch, ends: Callable[[FeatureWriter], object]
+) -> None:
+    """A system may report a failed write once, drop the rows, and let the next sync succeed."""
+    monkeypatch.setattr(write, "SYNC_EVERY", math.inf)
+    with samples.open_writer(path) as writer:
+        samples.fill(writer)  # the first block is synced, the others wait
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "sync", _full)
+            with pytest.raises(NoSpaceError, match="run the same command again"):
+                ends(writer)
+        assert writer.missing == [1, 2]
+    with samples.open_writer(path) as writer:  # the lock is free
         assert writer.missing == [1, 2]
         samples.fill(writer)
         writer.finish()

@@ -14,12 +14,13 @@ from tests.cache import samples
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sync_every", ["0", "inf"])
 @pytest.mark.parametrize("mode", ["whole", "torn"])
 def test_a_killed_run_leaves_nothing_unreadable_and_resumes_to_the_same_bytes(
-    tmp_path: Path, reference: bytes, mode: str
+    tmp_path: Path, reference: bytes, mode: str, sync_every: str
 ) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.cache.kill_driver", str(tmp_path), mode],
+        [sys.executable, "-m", "tests.cache.kill_driver", str(tmp_path), mode, sync_every],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mt.cache import FeatureWriter, open_features
-from mt.cache.feature_file import format
+from mt.cache.feature_file import format, write
 from mt.system import files
 from tests.cache import samples
 from tests.cache.disk import Disk
@@ -61,10 +62,12 @@ SCENARIOS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], dic
 }
 
 
+@pytest.mark.parametrize("sync_every", [0.0, math.inf], ids=["a sync per block", "one sync for all"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_power_cut_leaves_only_true_checksums_and_resumes_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, sync_every: float
 ) -> None:
+    monkeypatch.setattr(write, "SYNC_EVERY", sync_every)
     prepare, run, options = SCENARIOS[scenario]
     path = tmp_path / "run" / "dino-ffffffffffff.h5"
     prepare(path)
@@ -134,14 +137,14 @@ def test_the_replay_notices_a_checksum_written_before_its_rows_are_on_the_disk(
     """The replay itself is tested: without the sync between rows and checksum it finds an untrue checksum."""
     path = tmp_path / "run" / "dino-ffffffffffff.h5"
     path.parent.mkdir()
-    put = FeatureWriter._put
+    sync = FeatureWriter._sync
 
-    def put_unsynced(writer: FeatureWriter, *block: object) -> None:
+    def unsynced(writer: FeatureWriter) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(files, "sync", lambda descriptor: None)
-            put(writer, *block)  # type: ignore[arg-type]
+            sync(writer)
 
-    monkeypatch.setattr(FeatureWriter, "_put", put_unsynced)
+    monkeypatch.setattr(FeatureWriter, "_sync", unsynced)
     disk = Disk.of(path.parent)
     trace = _record(monkeypatch, lambda: samples.write(path))
     untrue = 0

@@ -3,12 +3,14 @@
     created under a temporary name -> synced -> `.partial` -> blocks -> synced -> `.h5`
 
 A block's checksum is written only after the block's rows are on the disk, so whatever is killed, a checksum that
-is there is true; what has none is computed again.
+is there is true; what has none is computed again.  Blocks that arrive faster than one per SYNC_EVERY share a sync.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,9 @@ from mt.types import Array, LabelledRows
 if TYPE_CHECKING:
     import numpy as np
     from filelock import BaseFileLock
+
+
+SYNC_EVERY = 0.25  # seconds between two syncs: blocks that arrive in between wait for the next one
 
 
 def partial_path(path: Path) -> Path:
@@ -77,6 +82,8 @@ class FeatureWriter:
             format.count_done(self._descriptor, self._layout, path)
         missing = () if complete else range(self.n_blocks) if created else self._verified()
         self._missing = dict.fromkeys(missing)  # in order; one is removed in the same time however many there are
+        self._unsynced: dict[int, bytes] = {}  # checksums of blocks whose rows are written but may not be on the disk
+        self._synced = -math.inf  # when, by the monotonic clock
 
     @classmethod
     def open(
@@ -135,7 +142,7 @@ class FeatureWriter:
         return slice(0, self.n_rows)
 
     def write_block(self, block: int, embeddings: np.ndarray, status: np.ndarray) -> None:
-        """Write one whole block and, once it is on the disk, its checksum.
+        """Write one whole block; its checksum follows once the block is on the disk, at `close` at the latest.
 
         embeddings: (rows of the block, dim).  status: one `Status` a row; rows that are not OK are stored as zeros.
         Raises InputError for another shape and for values that are not finite, naming the ids of their rows.
@@ -163,6 +170,7 @@ class FeatureWriter:
         if self._missing:
             raise CacheError(f"{self.path.name} still lacks {len(self._missing)} of {self.n_blocks} blocks.")
         descriptor = self._open()
+        self._sync()
         try:
             if self._file != self.path:
                 files.sync(descriptor)
@@ -176,11 +184,16 @@ class FeatureWriter:
         """Remove the file if this call created it, and let go of it."""
         if self._descriptor is not None and self.created:
             files.remove(self._file)
+            self._unsynced.clear()
         self.close()
 
     def close(self) -> None:
         """Let go of the file and its lock; what is written stays and can be resumed."""
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        try:
+            self._sync()
+        finally:
             os.close(self._descriptor)
             self._descriptor = None
             self._lock.release()
@@ -202,19 +215,39 @@ class FeatureWriter:
         return "<f4" if self._layout.dtype == "float32" else "<f2"
 
     def _put(self, block: int, data: np.ndarray, status: np.ndarray) -> None:
-        """Rows, sync, checksum: in this order a checksum on the disk is always true."""
+        """Write rows, and sync unless the last sync was a moment ago: then the block shares the next one."""
         descriptor, layout = self._open(), self._layout
         start, _ = layout.rows(block)
         rows, states = data.data, status.data
         try:
             files.write(descriptor, rows, layout.embeddings + start * layout.row_bytes)
             files.write(descriptor, states, layout.status + start)
-            files.sync(descriptor)
-            checksum = format.block_digest(block, states, rows)
-            files.write(descriptor, checksum, layout.blocks + block * format.DIGEST)
         except OSError as error:
             raise files.explained(error, self.path) from error
+        self._unsynced[block] = format.block_digest(block, states, rows)
         self._missing.pop(block, None)
+        if time.monotonic() - self._synced >= SYNC_EVERY:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Sync, then write the checksums of the blocks that waited: in this order a checksum on the disk is true.
+
+        After a sync that failed these blocks are missing again.  The system may have dropped their rows, and the next
+        sync would succeed without them.
+        """
+        if not self._unsynced:
+            return
+        descriptor, waited, self._unsynced = self._open(), self._unsynced, {}
+        try:
+            files.sync(descriptor)
+            for block, checksum in waited.items():
+                files.write(descriptor, checksum, self._layout.blocks + block * format.DIGEST)
+        except BaseException as error:
+            self._missing = dict.fromkeys(sorted({*self._missing, *waited}))
+            if isinstance(error, OSError):
+                raise files.explained(error, self.path) from error
+            raise
+        self._synced = time.monotonic()
 
     def _refuse_not_finite(self, data: np.ndarray, start: int) -> None:
         import numpy as np
