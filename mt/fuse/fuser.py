@@ -17,8 +17,9 @@ from mt.fuse.saved import save_dvme
 from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.protocols import Fitting, Probe
 from mt.probe.questions import Pair, Question
-from mt.probe.run import Opening, fit_probe, open_cases, row_flags
+from mt.probe.run import Opening, fit_probe, open_cases
 from mt.probe.saved import ModelFolder
+from mt.probe.scores.scoring import row_flags
 from mt.results.store import Fit, ScoreStore
 from mt.types import Array
 
@@ -86,7 +87,7 @@ class Fuser:
         probabilities, fitted = found.pop("probabilities"), found.pop("fitted", None)
         if self.decider:
             self._keep_out_of_fold(self.decider, question, joined, drawn.rows, found["settings"])
-        flags = [*found.pop("flags"), *row_flags(joined.first.pair, joined.first, probabilities)]
+        flags = [*found.pop("flags"), *row_flags(joined.first, probabilities)]
         outcome = {
             "task": fitting.task,
             "class_names": list(joined.first.train.class_names),

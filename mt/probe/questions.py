@@ -21,6 +21,7 @@ from mt.types import TEST_BY_FOLDS
 
 ATTENTION = "attention"  # the pooling that is fitted: mt.probe.methods.attention
 REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
+_SMALL = 64 << 20  # bytes of a feature file
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Pair:
     @property
     def task(self) -> str:
         return str(self.train[0].manifest["task"])
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its files are so small that a fit need not ask how much memory there is."""
+        return all(entry.bytes < _SMALL for entry in (*self.train, *self.test, *self.val))
 
     @cached_property
     def fingerprints(self) -> dict[str, Any]:

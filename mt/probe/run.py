@@ -24,7 +24,7 @@ from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.budgets.draw_file import check_draw_file, save_draws
 from mt.probe.budgets.random_draws import draw_source
 from mt.probe.labelled import labelled
-from mt.probe.method_settings import Propagate
+from mt.probe.method_settings import Logistic, Propagate
 from mt.probe.methods.attention import AttentionProbe, check_protocol, fit_attention
 from mt.probe.methods.propagation import UnlabelledPool
 from mt.probe.protocols import Fitted, Fitting, get_protocol
@@ -32,8 +32,7 @@ from mt.probe.questions import ATTENTION, Bagging, Pair, Question, find_pairs, s
 from mt.probe.request import Answers, Foldable, ProbeRequest, decisions_of
 from mt.probe.saved import ModelFolder, parts_of_probe
 from mt.probe.scores.declared import declare_primary, metrics_asked
-from mt.probe.scores.sample import collapsed
-from mt.probe.scores.scoring import Scorer, View, check_metrics
+from mt.probe.scores.scoring import Scorer, View, check_metrics, row_flags
 from mt.probe.solver.request import is_streamed
 from mt.results.store import Fit, Score, ScoreStore
 from mt.system import files
@@ -176,6 +175,7 @@ def run_probe(request: ProbeRequest) -> Answers:
         prober: Answering = Prober(planned.fitting, store, draws, folder, streaming or open_cases, decider)
         if folded:
             prober = folded.answering(store, partial(Prober, planned.fitting, opened=folded.opened))
+        prober = prober if streaming else _within(request.memory, planned, prober)
         answers = ask_decided(questions, prober, scorer, draws, decider, again=folder is not None)
         if request.draw_file and not Path(request.draw_file).exists():
             save_draws(Path(request.draw_file), questions, draws, store)
@@ -191,6 +191,16 @@ def _streaming(request: ProbeRequest) -> Streaming | None:
     from mt.probe.memory.streamed_features import Streaming
 
     return Streaming.of(request)
+
+
+def _within(memory: int | None, planned: Planned, answer: Answering) -> Answering:
+    """Return the same answers; fits that need more memory than `memory`, or than there is, are refused beforehand."""
+    small = isinstance(planned.fitting.protocol.method, Logistic) and all(pair.is_small for pair in planned.pairs)
+    if small and memory is None:
+        return answer
+    from mt.probe.memory.needs import within
+
+    return within(memory, planned.fitting, answer, folds=planned.folded is not None)
 
 
 def _rows_recipe(pair: Pair, fitting: Fitting) -> dict[str, Any]:
@@ -388,7 +398,7 @@ class Prober:
             "select": "val" if n_val else fitting.protocol.validation.kind,
             "settings": fitted.settings,
             "selection": fitted.selection,
-            "flags": [*fitted.flags, *row_flags(question.pair, features, probabilities)],
+            "flags": [*fitted.flags, *row_flags(features, probabilities)],
             "realised": drawn.realised,
             "n_labels": len(drawn.rows) + n_val,
             "versions": fitting.versions(),
@@ -407,20 +417,6 @@ class Prober:
             features = Features.load(pair, self.opened)
             self._loaded = features, self.store.add_cases(features.pool), self.store.add_cases(features.cases)
         return self._loaded
-
-
-def row_flags(pair: Pair, features: Features, p: Array) -> list[str]:
-    """Return what a reader of the score should know about its data and its predictions."""
-    flags = [
-        word for flag, word in (("random", "random weights"), ("limited", "limited")) if flag in pair.train[0].flags
-    ]
-    if features.pool.groups is None:
-        flags.append("no patient grouping known")
-    if features.shared_groups:
-        flags.append("groups shared with the test split")
-    if collapsed(labels := features.cases.y, p) and (labels != labels[0]).any():
-        flags.append("collapsed")
-    return flags
 
 
 BudgetRows = LabelledRows[Array]

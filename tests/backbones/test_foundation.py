@@ -135,7 +135,7 @@ def test_check_says_what_is_missing(hub: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_check_compares_the_weights_with_free_memory(
     hub: Path, monkeypatch: pytest.MonkeyPatch, free: int, met: bool
 ) -> None:
-    monkeypatch.setattr("mt.backbones.entries.readiness.free_memory", lambda: free)
+    monkeypatch.setattr("mt.backbones.entries.readiness.available_memory", lambda: free)
     for name in ("uni2-h", "uni2-h:cls", "uni2-h:cls:d4"):
         needs = {need["name"]: need for need in listed("check", name, "--json")}
         assert needs["memory"]["met"] is met

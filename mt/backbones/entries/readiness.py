@@ -16,6 +16,7 @@ from mt.backbones.entries.forms import parameters_of
 from mt.backbones.entries.spec import HF, OPEN_CLIP, TIMM, BackboneSpec, loader_of
 from mt.backbones.weights import place
 from mt.system import files
+from mt.system.memory import available_memory
 
 _LIBRARIES = {HF: "transformers", OPEN_CLIP: "open_clip", TIMM: "timm"}
 BYTES = 4  # of a number in float32
@@ -60,22 +61,11 @@ def _entry_name(spec: BackboneSpec) -> str:
 
 
 def _memory(spec: BackboneSpec) -> Need:
-    needed, free = memory_mb(spec), free_memory() / 1e9
+    needed, free = memory_mb(spec), available_memory() / 1e9
     if needed is None:
         return Need("memory", None, f"{free:.1f} GB free; the size of the network is known once it is built")
     said = f"{needed / 1e3:.1f} GB of {free:.1f} GB free, for the weights in float32"
     return Need("memory", free > needed / 1e3, said)
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that a process can still take (Linux: MemAvailable; elsewhere: all memory)."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            name, _, rest = line.partition(":")
-            if name == "MemAvailable":
-                return int(rest.split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def where_is(spec: BackboneSpec) -> str | None:

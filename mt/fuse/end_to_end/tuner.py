@@ -35,9 +35,8 @@ from mt.probe.budgets.draw import DrawSource
 from mt.probe.methods.linear import link
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
-from mt.probe.run import row_flags
 from mt.probe.saved import ModelFolder
-from mt.probe.scores.scoring import Scorer
+from mt.probe.scores.scoring import Scorer, row_flags
 from mt.results.store import Fit
 from mt.system.device import decoders
 from mt.system.ranks import Ranks
@@ -179,7 +178,7 @@ class Tuner:
             "select": "holdout" if fitted.selection else "fixed",
             "settings": fitted.settings,
             "selection": fitted.selection,
-            "flags": [*fitted.flags, *row_flags(first.pair, first, p)],
+            "flags": [*fitted.flags, *row_flags(first, p)],
             "versions": {**setting.versions(), "fuse": FUSE_REVISION, "unfrozen": REVISION},
         }
 

@@ -15,6 +15,7 @@ from mt.probe.protocols import get_protocol
 from mt.probe.questions import Bagging
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.row_source import StreamedRows, Traffic
+from mt.system.memory import in_units
 from mt.terminal import progress
 from mt.types import CaseFeatures
 
@@ -33,8 +34,11 @@ class Streaming:
     traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
-    def of(cls, request: ProbeRequest) -> Streaming:
-        """Return what opens files within the request's limit.  Raises InputError for options that exclude it."""
+    def of(cls, request: ProbeRequest) -> Streaming | None:
+        """Return what opens files within the request's limit; None for a protocol that holds its rows in memory.
+
+        Raises InputError for options that exclude a limit.
+        """
         assert request.memory is not None
         given = {"--bag": request.bag, "--pool": request.pool, "--test-folds": request.test_folds}
         for option, value in given.items():
@@ -42,10 +46,7 @@ class Streaming:
                 raise InputError(f"{option} {_TOGETHER[option]}. Remove {option}, or remove --memory.")
         recipe = get_protocol(request.protocol)
         if not isinstance(recipe.method, Logistic):
-            raise InputError(
-                f"Protocol '{recipe.name}' holds all rows in memory; only logistic regression streams them. Take "
-                "another protocol (--protocol default, ...), or remove --memory."
-            )
+            return None
         if request.solver != "torch":
             raise InputError(f"Solver '{request.solver}' holds all rows. Use --solver torch, or remove --memory.")
         return cls(request.memory)
@@ -73,11 +74,3 @@ class StreamedFeatures(LabelledFeatures):
     def __init__(self, every: CaseFeatures, rows: np.ndarray, embeddings: StreamedRows) -> None:
         super().__init__(every, rows)
         self.embeddings = embeddings
-
-
-def in_units(amount: float) -> str:
-    """Return an amount of bytes in the unit that suits it, as `--memory` takes it."""
-    for unit, size in (("TB", 1 << 40), ("GB", 1 << 30)):
-        if amount >= size:
-            return f"{amount / size:.3g} {unit}"
-    return f"{max(1, round(amount / (1 << 20)))} MB"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mt.errors import InputError
 from mt.probe.questions import Pair, Question
 from mt.probe.scores import metrics
 from mt.probe.scores.metrics import over_cases
-from mt.probe.scores.sample import units_of
+from mt.probe.scores.sample import collapsed, units_of
 from mt.results.store import Fit, Score, ScoreStore
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
@@ -322,3 +322,32 @@ def check_metrics(asked: Sequence[str], pairs: Sequence[Pair]) -> None:
         if name != "all" and not set(metrics.get(name).tasks) & set(tasks):
             defined = ", ".join(sorted({metric for task in tasks for metric in metrics.metrics_for(task)}))
             raise InputError(f"Metric '{name}' is not defined for {', '.join(tasks)}. Defined: {defined}")
+
+
+class FitRows(Protocol):
+    """The rows that a pair's fits are made from and tested on: `mt.probe.run.Features`."""
+
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def pool(self) -> LabelledRows[None]: ...
+    @property
+    def cases(self) -> LabelledRows[None]: ...
+    @property
+    def shared_groups(self) -> int: ...
+
+
+def row_flags(features: FitRows, p: Array) -> list[str]:
+    """Return what a reader of the score should know about its data and its predictions."""
+    flags = [
+        word
+        for flag, word in (("random", "random weights"), ("limited", "limited"))
+        if flag in features.pair.train[0].flags
+    ]
+    if features.pool.groups is None:
+        flags.append("no patient grouping known")
+    if features.shared_groups:
+        flags.append("groups shared with the test split")
+    if collapsed(labels := features.cases.y, p) and (labels != labels[0]).any():
+        flags.append("collapsed")
+    return flags

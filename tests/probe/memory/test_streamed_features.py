@@ -11,8 +11,6 @@ from click.testing import CliRunner, Result
 
 from mt.cli import group
 from mt.errors import InputError
-from mt.probe.method_settings import Logistic
-from mt.probe.protocols import PROTOCOLS
 from mt.results.store import ScoreStore
 from tests.probe.features import write_features
 
@@ -55,11 +53,6 @@ def test_scores_are_those_of_a_plain_probe(task: str, protocol: str, tmp_path: P
         ["--pool", "max"],
         ["--test-folds", "3"],
         ["--solver", "sklearn"],
-        *(
-            ["--protocol", name]
-            for name, recipe in PROTOCOLS.items()
-            if not isinstance(recipe.method, Logistic) and "binary" in recipe.tasks
-        ),
     ],
     ids=" ".join,
 )
