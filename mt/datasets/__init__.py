@@ -1,4 +1,4 @@
-"""Datasets: what each publisher lays out, read as splits of images with labels, ids and groups.
+"""Datasets: each publisher's files, read as splits of images with labels, ids and groups.
 
 To add one, write a module with `load(request: DatasetRequest) -> Dataset` and an entry in `DATASETS`: docs/datasets.md.
 """
@@ -59,8 +59,9 @@ def load_dataset(
     """Return a dataset by the name it is registered under; no pixel is read.
 
     `name` may carry an argument: `medmnist:pathmnist@64`, `folder:PATH`, `table:CSV`, `synthetic@10000`.
-    `settings` are what loads it beside the name (`DatasetSettings`), or its fields by keyword: `task="ordinal"`; the
-    name may hold them too, as tables show it: `folder:PATH[seed=3]`.
+    `settings` (`DatasetSettings`) are the options of `mt featurize` that load it; single fields may be given by keyword
+    (`task="ordinal"`) or in the name, as tables show it (`folder:PATH[seed=3]`).  `data_dir` is where published
+    datasets are looked for; `download` fetches a missing one where its licence allows; `index` remembers hashes.
     The seed also draws the synthetic images; the published datasets' drawn splits have a seed of their own, part of
     their definition.  With `on_error="skip"` a label whose image does not exist keeps its row, which then loads as an
     `ImageError`.
@@ -110,7 +111,7 @@ def named_settings(name: str, settings: DatasetSettings) -> tuple[str, DatasetSe
     for field, value in given.items():
         if changed.get(field, value) != value:
             other = f"{option_of(field)} {changed[field]}"
-            raise InputError(f"'{name}' says {field}={value}, and {other} something else. Say one of them.")
+            raise InputError(f"'{name}' says {field}={value}, which contradicts {other}. Give one of them.")
     return bare_name(name), replace(settings, **given)
 
 

@@ -26,8 +26,8 @@ Json: TypeAlias = Any
 
 # Raised whenever the images, labels or rows that this package yields for the same files change.
 REVISION = 1
-# Metadata that travels into the feature file where a dataset knows it, for scores by subgroup.
 PERSONAL = ("patient", "slide")  # metadata that --hash-ids hashes
+# Metadata that a feature file keeps if the dataset has it, for scores by subgroup.
 METADATA = ("sex", "age", "site", "view", "patient", "slide")
 
 
@@ -51,8 +51,8 @@ class ImageSource(Protocol):
     def load(self, start: int, stop: int) -> list[Loaded]:
         """Return images `start` to `stop` as RGB: PIL images or uint8 arrays (H, W, 3).
 
-        May be called by several threads at once.  An unreadable image is an `ImageError` in its place; what is raised
-        concerns the whole source.
+        Several threads may call it at once.  An unreadable image is an `ImageError` in its place; an exception that is
+        raised concerns the whole source.
         """
         ...
 
@@ -96,8 +96,8 @@ class ChosenImages:
 class Split:
     """Rows of a dataset that are used together.
 
-    `rows` are their ids, labels, groups and columns.  `hidden` are the patients of the rows where groups are only their
-    numbers.
+    `rows` are their ids, labels, groups and columns.  If the groups are only numbers of patients, `hidden` finds the
+    patients themselves, to store them hashed.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Split:
         )
 
     def limited(self, count: int) -> Split:
-        """Return `count` rows in their order: every class keeps its share; several labels are taken evenly spread."""
+        """Return `count` rows in their order: stratified by class, or evenly spaced if a row has several labels."""
         if count >= len(self):
             return self
         if self.labels.ndim == 1:
@@ -162,7 +162,7 @@ class Split:
         )
 
     def row_hashes(self, index: ContentIndex) -> np.ndarray | None:
-        """Return what each row's image is known by, wherever it lies, (n, 16) bytes; None where nothing says it."""
+        """Return a content hash of each row's image, whatever its path: uint8 (n, 16); None if the source has none."""
         return self.images.row_hashes(index, range(len(self))) if isinstance(self.images, HashedImages) else None
 
     def describe(self, index: ContentIndex) -> dict[str, Json]:
@@ -182,10 +182,11 @@ class Split:
 class Dataset:
     """A labelled image dataset, with its task and its splits.
 
-    `location` is the folder or file it was read from, none for generated ones.  `budget_unit` says what a labelling
-    budget counts (rows or groups), `grouping` what a group is.  `drawn` records the splits that we drew: algorithm,
-    fractions, seed, counts and the sha256 of each id list.  `settings` are what loaded it beside the name;
-    `notes` counts what was seen while its images were decoded.
+    `location` is the folder or file it was read from, None for generated ones.  `kind` says what the images show
+    (`fundus`, `xray`, `patch`, ...); `metric` is by default the task's headline metric.  `budget_unit` says what a
+    labelling budget counts (rows or groups), `grouping` what a group is.  `drawn` records the splits that we drew:
+    algorithm, fractions, seed, counts and the sha256 of each id list.  `settings` are the options that loaded it;
+    `notes` counts facts about its images that decoding showed.
     """
 
     name: str
@@ -214,7 +215,7 @@ class Dataset:
 
     @property
     def decoding(self) -> dict[str, Json]:
-        """How the bytes of every image become pixels; what is one image's own is in its row's hash."""
+        """How the bytes of every image become pixels; what concerns one image alone is in its row's hash."""
         return {"revision": REVISION, **self.settings.decoding.describe()}
 
     def stored(self, salt: Callable[[], bytes]) -> Dataset:
@@ -247,10 +248,10 @@ class Dataset:
 
 
 def validated(dataset: Dataset) -> Dataset:
-    """Return the dataset as it is, once its rows are known to make sense together.
+    """Return the dataset unchanged after checking its rows.
 
     Raises:
-        DatasetError: no image at all, an id that stands for two images, or a single class.
+        DatasetError: no images, one id for two images, no labels, or a single class.
     """
     where = f" in {dataset.location}" if dataset.location else ""
     for name, split in dataset.splits.items():

@@ -1,4 +1,4 @@
-"""Looking at a whole dataset before trusting it: counts, crossing groups, duplicates, unreadable images."""
+"""Check a whole dataset before using it: counts, crossing groups, duplicates, unreadable images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; `splits` holds counts by split name, `notes` what is worth knowing and is not wrong."""
+    """The result of a check: `splits` holds counts by split name, `notes` are remarks that are not problems."""
 
     dataset: Dataset
     splits: dict[str, dict[str, Any]]
@@ -69,7 +69,7 @@ def check_dataset(dataset: Dataset) -> Report:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The hash of an image's pixels, and which share of its depth it used where that is known."""
+    """The hash of an image's pixels, and the share of its depth that it uses, if known."""
 
     pixels: bytes
     range_share: float | None = None
@@ -87,26 +87,26 @@ def _narrow(shares: list[float]) -> Iterator[str]:
 
 
 def _few(dataset: Dataset) -> Iterator[str]:
-    """Yield notes on a test split that is too small for scores to say much."""
+    """Yield notes on a test split that is too small for reliable scores."""
     split = dataset.splits.get("test")
     if split is None:
         return
     units = split.ids if split.groups is None else split.groups
     if split.groups is not None and len(set(units)) < FEW_GROUPS:
         count = f"{len(set(units))} groups, fewer than {FEW_GROUPS}"
-        yield f"the test split has {count}: intervals will cover less often than they say"
+        yield f"the test split has {count}: intervals will cover the true score less often than stated"
     columns = [split.labels] if split.labels.ndim == 1 else list(split.labels.T)
     held = [np.flatnonzero(y == k).tolist() for y in columns for k in np.unique(y) if k >= 0]
     counts = [len({units[row] for row in rows}) for rows in held]
     if not counts:
-        yield "no image of the test split has a label: they can be predicted, and there is nothing to score"
+        yield "no image of the test split has a label: mt can predict them, but not score the predictions"
     elif min(counts) < FEW_UNITS:
         count = f"{min(counts)} {'images' if split.groups is None else 'groups'}, fewer than {FEW_UNITS}"
         yield f"the rarest class of the test split has {count}: scores are uncertain"
 
 
 def _images(split: Split) -> Iterator[_Seen | ImageError]:
-    """Yield what is seen of each image, or what is wrong with it, in order."""
+    """Yield the hash of each image, or its error, in order."""
     starts = range(0, len(split), _ROWS_A_TASK)
     with ThreadPoolExecutor(cores()) as pool:
         window = 8 * _ROWS_A_TASK * cores()
@@ -155,7 +155,7 @@ def _words(dataset: Dataset, label: np.ndarray) -> str:
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return rows, groups, rows per class and rows without their one label of each split."""
+    """Return for each split the number of rows, of groups, of rows per class, and of rows without a label."""
     return {
         name: {
             "rows": len(split),

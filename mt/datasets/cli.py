@@ -1,4 +1,4 @@
-"""`mt datasets`: what there is, and whether one's copy of it is sound."""
+"""`mt datasets`: list the datasets, and check one's own copy of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files as people have them, decoded to 8-bit RGB: any depth, palette, CMYK, rotated, several pages, DICOM."""
+"""Image files of all kinds, decoded to 8-bit RGB: any depth, palette, CMYK, rotated, several pages, DICOM."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_photograph(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image as 8-bit RGB, and which share of its depth it uses (None: 8 bits, or its depth does not decide)."""
+    """One image as 8-bit RGB, and the share of its depth's range that it uses (None: see `Samples.range_share`)."""
 
     image: Pixels
     range_share: float | None = None
@@ -72,7 +72,7 @@ def decode(source: str | os.PathLike[str] | bytes, decoding: Decoding | None = N
     file says so.  Alpha and colour profiles are ignored; CMYK is converted as Pillow's `convert("RGB")` does.
 
     Raises:
-        ImageError: the file is absent, empty, truncated, too large, or no image; the message names it.
+        ImageError: the file is absent, empty, truncated, too large, or not an image; the message names it.
         MissingExtraError: a DICOM file, and pydicom is not installed.
     """
     image = examine(source, decoding or Decoding(), Notes()).image
@@ -80,7 +80,7 @@ def decode(source: str | os.PathLike[str] | bytes, decoding: Decoding | None = N
 
 
 def examine(source: str | os.PathLike[str] | bytes, decoding: Decoding, notes: Notes) -> Decoded:
-    """Return the image in a file with what was seen on the way; what should be known once goes to `notes`.
+    """Return the image in a file and the share of its depth that it uses; remarks to report once go to `notes`.
 
     Raises:
         ImageError: as `decode`.
@@ -98,7 +98,7 @@ def examine(source: str | os.PathLike[str] | bytes, decoding: Decoding, notes: N
             return _decoded(file.read(), decoding, notes)
     except (ImageError, MissingExtraError):
         raise
-    except Exception as error:  # whatever a broken file makes a decoder raise, it is about this one image
+    except Exception as error:  # decoders raise many kinds for a broken file; each concerns this one image
         status, reason = _reason(error)
         raise ImageError(f"{name}: {reason}", status) from error
 
@@ -138,7 +138,7 @@ def _found(data: bytes, decoding: Decoding, notes: Notes) -> Pixels | Samples:
 
 
 def _plain_jpeg(data: bytes, decoding: Decoding) -> np.ndarray | None:
-    """Return the pixels of a JPEG file that needs no Pillow, decoded by whom `--decoder` names."""
+    """Return the pixels of a JPEG file that does not need Pillow, decoded as `--decoder` says."""
     if decoding.decoder == "device":
         from mt.datasets.decoding.nvjpeg import decode_batch
 
@@ -152,7 +152,7 @@ def _tiff(data: bytes, decoding: Decoding) -> Image.Image | Samples:
     file = BytesIO(data)
     try:
         pages = tiff.pages_of(file)
-    except Exception:  # a library that is stricter than the other has no say
+    except Exception:  # tifffile refuses some files that Pillow reads
         return pillow.read(data, decoding)[0]
     page = tiff.chosen_page(pages, decoding.frame)
     pillow.refuse_bomb(*page.width_and_height, decoding.max_pixels)
@@ -250,7 +250,7 @@ class ImageFiles:
 
     @property
     def on_device(self) -> bool:
-        """Whether a device is to decode, and nothing else is to be done to the pixels."""
+        """Whether a device decodes the files, and no intensity rule changes the pixels afterwards."""
         return self.decoding.decoder == "device" and self.decoding.intensity in ("auto", "full")
 
     def by_pillow(self) -> ImageFiles:
@@ -258,7 +258,7 @@ class ImageFiles:
         return replace(self, decoding=replace(self.decoding, decoder="pillow"))
 
     def contents(self, start: int, stop: int) -> list[bytes]:
-        """Return what the files of rows hold; nothing where one cannot be read, or a later frame is asked for."""
+        """Return the bytes of the rows' files; none for a file that cannot be read, or if a later frame is wanted."""
         return [self._content(row) for row in range(start, min(stop, len(self)))]
 
     def _content(self, row: int) -> bytes:
@@ -275,7 +275,7 @@ class ImageFiles:
         return found if isinstance(found, ImageError) else found.image
 
     def examine(self, start: int, stop: int) -> list[Decoded | ImageError]:
-        """Return images as `load` does, with what was seen on the way."""
+        """Return images as `load` does, each with the share of its depth that it uses."""
         return [self._examine(row) for row in range(start, min(stop, len(self)))]
 
     def _examine(self, row: int) -> Decoded | ImageError:
@@ -288,7 +288,7 @@ class ImageFiles:
             return error
 
     def content(self, index: ContentIndex) -> Json:
-        """Return one hash over the content hashes of all files, and how they are read where that is not as ever.
+        """Return one hash over the content hashes of all files, and how they are read if not by default.
 
         An absent file counts as such.  A reader whose pixels changed since the first release states its revision.
         """
@@ -327,7 +327,7 @@ class ImageFiles:
         return index.hashes(list(number), label="hashing images")[[number[path] for path in paths]]
 
     def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
-        """Return what each image is known by: its file's hash, with its frame and its reader's revision, if any."""
+        """Return the content hash of each image: of its file, its frame and its reader's revision, if any."""
         present = self._present(places)
         found = np.zeros((len(places), HASH_BYTES), dtype=np.uint8)
         there = np.array([place not in self.absent for place in places], dtype=bool) if self.absent else slice(None)

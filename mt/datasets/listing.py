@@ -1,4 +1,4 @@
-"""Listing image files in folders: quickly, in a stable order, and never through a link that leads out."""
+"""List image files in folders: quickly, in a stable order, and never through a link that leads out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mt.datasets.images import DICOM_SUFFIXES, SUFFIXES
 from mt.errors import DatasetError
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)
-# What operating systems leave behind; silently no image.
+# What operating systems leave behind; omitted without a note.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 
@@ -70,7 +70,7 @@ def list_images(
 
 
 def _look_inside(listing: Listing, folder: Path, headers: Headers) -> None:
-    """Take in DICOM images without a suffix, and leave out DICOM objects that are not images."""
+    """Add DICOM images without a suffix to the images, and remove DICOM objects that are not images."""
     named = [name for name in listing.images if name.lower().endswith(DICOM_SUFFIXES)]
     candidates = [name for name in (*named, *listing.ignored) if os.path.isfile(os.path.join(folder, name))]
     found = dict(zip(candidates, headers.of([os.path.join(folder, name) for name in candidates]), strict=True))

@@ -36,7 +36,8 @@ def missing(request: DatasetRequest, what: str, places: Sequence[Path]) -> Datas
     looked = ", ".join(str(place) for place in places)
     obtain = request.spec.obtain.replace("DATA", str(request.data_dir))
     return DatasetError(
-        f"{request.name}: no {what} in {looked}. Expected there: {request.spec.layout}. {obtain} (--data-dir moves it.)"
+        f"{request.name}: no {what} in {looked}. Expected there: {request.spec.layout}. {obtain} "
+        "(Another folder: --data-dir)"
     )
 
 
@@ -69,7 +70,7 @@ def _unpacked_size(packed: Path) -> int:
 
 
 def unpacked_path(packed: Path, name: str) -> Path:
-    """Return a place in the user's folder for what a file holds, another one when the file changes."""
+    """Return a path in the user's folder for what a file holds; it changes when the file changes."""
     stat = packed.stat()
     key = digest([str(packed.absolute()), stat.st_size, stat.st_mtime_ns])
     return files.user_dir() / "unpacked" / key[:16] / name

@@ -15,8 +15,8 @@ PATIENT = "patient"  # the column of the feature file that holds the hashes
 class HiddenPatients:
     """The patients of some rows, known only while they are hashed.
 
-    `keys` are what `find` finds a row's patient by: itself, or the path of a DICOM file; a row without one is known
-    apart by its id.
+    `find` returns the patient of a row's key, which is the patient's name or the path of a DICOM file.  A row without a
+    patient is a patient of its own, by its id.
     """
 
     ids: Sequence[str]
@@ -55,7 +55,7 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 
 def dicom_groups(ids: Sequence[str], facts: Sequence[Facts | None]) -> tuple[list[str] | None, list[str]]:
-    """Return the number of each row's patient by DICOM headers, none where they distinguish none, and warnings."""
+    """Return the number of each row's patient by DICOM headers, and warnings; None if the headers name none or one."""
     patients = [None if one is None else one.patient for one in facts]
     known = {patient for patient in patients if patient is not None}
     if not known:

@@ -36,7 +36,7 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """What was asked of a loader."""
+    """The arguments of a loader; see `mt.datasets.load_dataset`."""
 
     name: str
     argument: str

@@ -16,9 +16,9 @@ from mt.types import TASKS
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--task", type=click.Choice(TASKS), help="For folder: and table:, instead of what they infer."),
-    click.option("--group-regex", metavar="REGEX", help="For folder: and table:, finds the patient in a path."),
-    click.option("--seed", default=0, show_default=True, help="Draws the splits of folder: and table:."),
+    click.option("--task", type=click.Choice(TASKS), help="Task of folder: and table:.  [default: inferred]"),
+    click.option("--group-regex", metavar="REGEX", help="For folder: and table:, find the patient in a path."),
+    click.option("--seed", default=0, show_default=True, help="Seed of splits drawn for folder: and table:."),
     click.option(
         "--intensity",
         default="auto",
@@ -63,20 +63,22 @@ _OPTIONS = (
     click.option(
         "--separator",
         metavar="NAME",
-        help="For table:, between cells: comma, semicolon, tab, pipe or one character.  [default: detected]",
+        help="For table:, what separates cells: comma, semicolon, tab, pipe or one character.  [default: detected]",
     ),
-    click.option("--image-column", metavar="NAME", help="For table:, the images.  [default: image, filename, ...]"),
+    click.option("--image-column", metavar="NAME", help="For table:, the paths.  [default: image, filename, ...]"),
     click.option(
         "--label-column",
         "label_columns",
         multiple=True,
         metavar="NAME",
-        help="For table:, class names, or 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
+        help="For table:, the column of class names, or of 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
     ),
     click.option(
         "--group-column", metavar="NAME|none", help="For table:, the patient.  [default: group, patient, case_id, ...]"
     ),
-    click.option("--missing-group", type=click.Choice(["own"]), help="For table:, what a row without a patient is."),
+    click.option(
+        "--missing-group", type=click.Choice(["own"]), help="For table:, own: a row without a patient is its own."
+    ),
 )
 
 

@@ -1,6 +1,6 @@
-"""What loads a dataset beside its name: one frozen object, from the command line to the reader.
+"""The options that load a dataset, beside its name: one frozen object, from the command line to the reader.
 
-The options of `mt featurize` that set it choose, in other commands, among features that are there.
+`mt featurize` loads the dataset with these options; other commands use them to choose among existing features.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mt.errors import InputError, unknown
 from mt.system import files
 from mt.types import Task
 
-# Fields that only a table has a use for.
+# Fields that only `table:` uses.
 OF_TABLES = (
     "hash_groups",
     "uncertain",
@@ -58,15 +58,15 @@ class SettingWords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What loads a dataset beside its name; a default changes neither names nor fingerprints.
+    """The options that load a dataset, beside its name; a default changes neither names nor fingerprints.
 
     `task` overrides what `folder:` and `table:` infer, `group_regex` finds the patient in their file names, `seed`
-    draws their splits and the synthetic images. `intensity`, `frame`, `voi`, `max_pixels` and `decoder` decide over
-    pixels (`Decoding`). `columns` are attributes of DICOM headers that travel along; `hash_groups` stores a table's
-    patients hashed, `hash_ids` all ids and groups. `uncertain` and `blank` say what -1 and nothing mean in a table's
-    label columns (a row's one label is missing without), `separator` what is between its cells. `image_column`,
-    `label_columns` and `group_column` name a table's columns (the group `none`: there is none); `missing_group="own"`
-    makes each row without a patient one of its own.
+    draws their splits and the synthetic images. `intensity`, `frame`, `voi`, `max_pixels` and `decoder` determine
+    pixels (`Decoding`). `columns` are attributes of DICOM headers to keep with each row; `hash_groups` stores a table's
+    patients hashed, `hash_ids` all ids and groups. `uncertain` and `blank` say what -1 and an empty cell mean in a
+    table's label columns (by default an empty cell in a single label column is a missing label); `separator` separates
+    its cells. `image_column`, `label_columns` and `group_column` name a table's columns (`group_column="none"`: no
+    groups); `missing_group="own"` makes each row without a patient a group of its own.
     """
 
     task: Task | None = None
@@ -134,7 +134,7 @@ class DatasetSettings:
 
 
 def settings_of(words: Mapping[str, str], *, name: str) -> dict[str, Any]:
-    """Return the fields that words set, as `folder:ihc[seed=3]` holds them.
+    """Return the fields that words such as those in `folder:ihc[seed=3]` set.
 
     Raises:
         InputError: an unknown setting, or a value of another kind; `name` is what it was found in.
@@ -170,7 +170,7 @@ def option_of(field: str) -> str:
 
 
 def decoding_of(about: Mapping[str, Any]) -> Decoding:
-    """Return how the images were decoded that a saved model was fitted on, from what its JSON says."""
+    """Return how the images of a saved model were decoded, from its JSON."""
     return DatasetSettings(**about.get("dataset_settings", {})).decoding
 
 
@@ -211,7 +211,7 @@ def _option(name: str, default: object) -> Callable[[F], F]:
 
 
 def narrowed(datasets: Sequence[str], asked: Mapping[str, Any], cache_dir: str | None) -> tuple[str, ...]:
-    """Return the datasets' names with these settings in their brackets; without names, those that have features so.
+    """Return the datasets' names with these settings in their brackets; without names, all whose features have them.
 
     Raises:
         InputError: a value that a setting cannot have; a name whose brackets say something else; or no such features.
@@ -235,6 +235,6 @@ def _with(name: str, given: Mapping[str, str]) -> str:
     inside = settings_in(name)
     for key, value in given.items():
         if inside.get(key, value) != value:
-            said = f"'{name}' says {key}={inside[key]}, and {option_of(key)} {value} something else"
-            raise InputError(f"{said}. Say one of them.")
+            said = f"'{name}' says {key}={inside[key]}, which contradicts {option_of(key)} {value}"
+            raise InputError(f"{said}. Give one of them.")
     return with_settings(bare_name(name), {**inside, **given})

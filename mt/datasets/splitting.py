@@ -12,7 +12,7 @@ from mt.cache.feature_file.rows import is_unlabelled
 from mt.stratification import stratified_parts
 from mt.texts import Texts, sortable
 
-# Enters fingerprints, so that it keeps the name that the function had in the first release.
+# Enters fingerprints, so it keeps the name that the function had in the first release.
 ALGORITHM = "mt.cache.stratify.stratified_parts, revision 1"
 
 
@@ -26,7 +26,8 @@ def draw_splits(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the rows of each split, ascending, and the record of how they were drawn.
 
-    Rows go in by sorted id, so that the order in which a disk lists files changes nothing.  `labels` is (n,) or (n, L).
+    Rows are drawn in the order of their sorted ids, so the order in which a disk lists files changes nothing.  `labels`
+    is (n,) or (n, L).
     The record holds algorithm, fractions, seed, rows per split and the sha256 of each id list.  A row without any
     label takes no part in the draw: it joins the first split, or that of its group.
     """

@@ -47,7 +47,7 @@ def test_a_sound_dataset(data: Path) -> None:
     assert "train: 24 images, 6 groups (slide)" in result.output
     assert "16   66.7%  normal" in result.output
     assert "Nothing wrong found" in result.output
-    assert "the test split has 3 groups, fewer than 10: intervals will cover less often" in result.output
+    assert "the test split has 3 groups, fewer than 10: intervals will cover the true score less often" in result.output
     assert "the rarest class of the test split has 3 groups, fewer than 20" in result.output
     status, lines = facts("pcam", "--data-dir", str(data))
     assert status == 0
@@ -65,7 +65,7 @@ def test_a_sound_dataset(data: Path) -> None:
     ("labels", "said"),
     [
         (["", "0", "1"], "1   33.3%  (no label)"),
-        (["", "", ""], "no image of the test split has a label: they can be predicted"),
+        (["", "", ""], "no image of the test split has a label: mt can predict them"),
     ],
 )
 def test_rows_without_a_label_are_counted_and_conflict_with_none(data: Path, labels: list[str], said: str) -> None:

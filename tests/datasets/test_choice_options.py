@@ -46,7 +46,7 @@ def test_a_name_with_settings_loads_what_options_load(tmp_path: Path) -> None:
         ("seed=three", "seed=three in .*: expected a whole number"),
         ("hash_groups=maybe", "expected hash_groups=yes"),
         ("uncertain=2", "--uncertain 2 is not a choice"),
-        ("seed=4", "says seed=4, and --seed 3 something else. Say one of them"),
+        ("seed=4", "says seed=4, which contradicts --seed 3. Give one of them"),
     ],
 )
 def test_settings_that_are_none_are_refused(tmp_path: Path, brackets: str, says: str) -> None:
@@ -73,7 +73,7 @@ def test_options_go_into_the_brackets_of_names(tmp_path: Path) -> None:
         "folder:x[seed=3, label_columns=a+b]",
         "pcam[seed=3, label_columns=a+b]",
     )
-    with pytest.raises(InputError, match="says seed=4, and --seed 3"):
+    with pytest.raises(InputError, match="says seed=4, which contradicts --seed 3"):
         narrowed(["folder:x[seed=4]"], asked, None)
     put(tmp_path, settings={"seed": 3})
     assert narrowed([], {"seed": 3}, str(tmp_path)) == ("folder:moles[seed=3]",)

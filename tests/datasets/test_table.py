@@ -81,7 +81,7 @@ def test_one_label_column_is_binary_and_one_hot_is_multiclass(data: Path) -> Non
     path = write(data / "hot", "image,a,b,c", lines)
     dataset = load(path, task="multiclass")
     assert dataset.splits["train"].labels.tolist() == [int(Path(id_).stem) % 3 for id_ in dataset.splits["train"].ids]
-    with pytest.raises(InputError, match=r"does not fit the 2 label columns .*: one 1 a row; line 3 has 2"):
+    with pytest.raises(InputError, match=r"does not fit the 2 label columns .*: expected one 1 per row; line 3 has 2"):
         load(write(data / "two", "image,a,b", ["1.png,0,1", "2.png,1,1"]), task="multiclass")
 
 

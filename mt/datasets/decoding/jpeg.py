@@ -1,9 +1,9 @@
 """JPEG files decoded by torchvision, without the interpreter lock, where that gives Pillow's pixels bit for bit.
 
-Both use libjpeg-turbo, but each brings a build of its own.  So on first use a built-in sample of each kind is decoded
-both ways, and a kind that differs goes Pillow's way.  What torchvision cannot do as Pillow does goes Pillow's way too:
+Both use libjpeg-turbo, but each brings a build of its own.  So on first use both decode a built-in sample of each kind;
+Pillow then decodes all files of a kind that differs.  Pillow also decodes what torchvision cannot do in the same way:
 four components (CMYK), files that are cut short, and files that an EXIF entry turns.  torchvision has deprecated its
-decoders since 0.29: where one has no decoder any more, every file goes Pillow's way.
+decoders since 0.29: without them, Pillow decodes every file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What a JPEG file says of its pixels before it holds any.
+    """The description of the pixels in a JPEG file's markers, before its first scan.
 
     sampling: horizontal and vertical factors of each component; adobe: the colour transform that Adobe's marker names;
     exif: the EXIF block, empty without one.
@@ -58,7 +58,7 @@ def decode(data: bytes, max_pixels: int | None = None) -> Pixels | None:
         return None
     try:
         return _by_torchvision(data)
-    except RuntimeError:  # damaged or cut short: Pillow says how, or makes something of it
+    except RuntimeError:  # damaged or cut short: Pillow reports it, or still decodes it
         return None
 
 

@@ -25,7 +25,7 @@ class Header:
 
 
 def deep_header(data: bytes) -> Header | None:
-    """Return the header of a PGM or PPM of more than 8 bits, or None for all else."""
+    """Return the header of a PGM or PPM of more than 8 bits, or None for any other file."""
     if data[:2] not in _CHANNELS:
         return None
     place = 2

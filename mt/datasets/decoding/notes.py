@@ -1,4 +1,4 @@
-"""What is worth knowing once about many images, counted."""
+"""Remarks about many images, counted, so that each is reported once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Notes:
-    """Counts of what decoding saw; threads may add at once."""
+    """Counts of remarks that decoding makes; several threads may add at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Notes:
             self._warned += other._warned
 
     def lines(self) -> list[str]:
-        """Return one line a kind of note, and one for all warnings of libraries."""
+        """Return one line per kind of note, and one for all warnings of libraries."""
         with self._lock:
             lines = [f"{what}: {count:,}" for what, count in sorted(self._counts.items())]
             if self._warnings:

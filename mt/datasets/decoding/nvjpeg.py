@@ -1,8 +1,8 @@
 """JPEG files decoded by a CUDA card in batches (nvJPEG, through torchvision): `--decoder device`.
 
-Its pixels differ from Pillow's: it transforms frequencies, widens colours and rounds in another way.  So the decoder is
-part of a dataset's name and fingerprint.  On first use a built-in sample of each kind goes through it: a kind that it
-refuses or misreads goes Pillow's way, as do files that are turned, cut short, damaged, or no plain JPEG.
+Its pixels differ from Pillow's: its inverse transform, chroma upsampling and rounding differ.  So the decoder is part
+of a dataset's name and fingerprint.  On first use it decodes a built-in sample of each kind.  Pillow decodes the kinds
+that it refuses or misreads, and files that are turned, cut short, damaged, or not a plain JPEG.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOGETHER = 64  # files that one call decodes
-FAR = 8.0  # mean difference to Pillow, in levels, from which a sample was misread: other colours, say
+FAR = 8.0  # mean difference to Pillow, in grey levels, from which a sample counts as misread (wrong colours)
 
 
 def require(device: torch.device | None = None) -> torch.device:
-    """Return the device that decodes: a run's own where that is a GPU, else the current CUDA card.
+    """Return the device that decodes: `device` if it is a GPU, else the current CUDA card.
 
     Raises:
         InputError: it decodes no JPEG file.
@@ -90,7 +90,7 @@ def _decoded(files: Sequence[bytes], device: torch.device) -> list[Tensor | None
 
 @cache
 def _reads(kind: tuple[object, ...], device: torch.device) -> bool:
-    """Return whether the device decodes a sample of this kind to what Pillow gives, but for small differences."""
+    """Return whether the device decodes a sample of this kind to Pillow's pixels, up to a mean difference of `FAR`."""
     sample = jpeg.samples().get(kind)
     if sample is None:
         return False

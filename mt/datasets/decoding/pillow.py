@@ -14,7 +14,7 @@ from mt.datasets.decoding import png
 from mt.datasets.decoding.rules import Decoding, frame_number
 from mt.datasets.decoding.samples import Samples
 
-# Pillow's other readers either run programs (EPS) or read what no one photographs with.
+# Pillow's other readers run programs (EPS) or read formats that hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _RAISED = threading.Lock()
 MPO = "MPO photographs of several images, of which the primary one is used"
@@ -30,8 +30,8 @@ def refuse_bomb(width: int, height: int, limit: int | None) -> None:
 def read(data: bytes, decoding: Decoding, *, place: int | None = None) -> tuple[Image.Image | Samples, bool]:
     """Return upright 8-bit RGB, or the samples of a deeper image; and whether it is an MPO photograph.
 
-    `place` is the page, where the caller has chosen it.  Where metadata stops a PNG (an oversized profile or text, a
-    wrong checksum of a chunk that holds no pixels) it is read again without.
+    `place` is the page, if the caller has chosen it.  If metadata stops a PNG (an oversized profile or text, a wrong
+    checksum of a chunk that holds no pixels), the PNG is read again without its metadata.
     """
     try:
         return _read(BytesIO(data), decoding, place)
@@ -63,9 +63,9 @@ def frames_of(image: ImageFile.ImageFile) -> int:
 
 
 def opened(file: BinaryIO) -> ImageFile.ImageFile:
-    """Return the image in a file, its pixels not yet read and its size not yet judged.
+    """Return the image in a file, before its pixels are read and its size is checked.
 
-    `Image.open` without its limit, which is one for the whole process.
+    This is `Image.open` without its size limit, which is global to the process.
     """
     Image.init()
     prefix = file.read(16)
@@ -81,9 +81,9 @@ def opened(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def load(image: ImageFile.ImageFile) -> None:
-    """Read the pixels of an image whose size has been judged.
+    """Read the pixels of an image whose size has been checked.
 
-    Pillow's TIFF reader asks the limit of the process again, which is raised for as long as one image needs it.
+    Pillow's TIFF reader checks the limit of the process again, so it is raised for as long as one image needs it.
     """
     most = Image.MAX_IMAGE_PIXELS
     if not most or image.width * image.height <= most:
@@ -98,10 +98,10 @@ def load(image: ImageFile.ImageFile) -> None:
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
-    """Return the image turned as its EXIF orientation says; a broken EXIF block says nothing."""
+    """Return the image turned as its EXIF orientation says; a broken EXIF block is ignored."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # whatever is wrong with metadata, it is not wrong with pixels
+    except Exception:  # broken metadata does not make the pixels unusable
         return image
     return image
 

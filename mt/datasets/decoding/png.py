@@ -1,4 +1,4 @@
-"""PNG files by chunk: what decides over pixels, and what is only said about them (PNG specification, third edition)."""
+"""PNG files by chunk: those that determine pixels, and metadata (PNG specification, third edition)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def narrower_bits(file: BinaryIO) -> int | None:
 
 
 def is_deep(head: bytes) -> bool:
-    """Return whether a PNG holds 16 bits a sample."""
+    """Return whether a PNG holds 16 bits per sample."""
     return head[24:25] == b"\x10"
 
 
@@ -85,7 +85,7 @@ def declared(values: np.ndarray, bits: int | None) -> Samples:
 def colour(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray:
     """Return (H, W, 3) of 16 bits without alpha from a PNG opened twice.
 
-    Pillow keeps one byte of the two: the first when it is declared that the first is the high one, else the second.
+    Pillow keeps one of the two bytes of a sample: the first if told that they are big-endian (16B), else the second.
     """
     again.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in again.tile]
     high, low = (np.asarray(one.convert("RGB"), dtype=np.uint16) for one in (image, again))

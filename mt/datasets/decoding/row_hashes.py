@@ -1,4 +1,4 @@
-"""What an image is known by, wherever it lies: 16 bytes, which are equal only where the decoded pixels are."""
+"""The content hash of an image, independent of its path: 16 bytes, equal only if the decoded pixels are equal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_rows(hashes: Iterable[bytes]) -> np.ndarray:
 
 
 def of_file(sha256: str, how: Mapping[str, Any]) -> bytes:
-    """Return the hash of an image file: its sha256, cut off, and `how` it is decoded where that is its own."""
+    """Return the hash of an image file: its sha256 and `how` this image alone is decoded, truncated to 16 bytes."""
     if how:
         sha256 = hashlib.sha256(canonical({"file": sha256, **how})).hexdigest()
     return bytes.fromhex(sha256)[:HASH_BYTES]
@@ -58,7 +58,7 @@ def of_pixels(image: Any) -> bytes:
 
 
 def of_packed(load: Callable[[int, int], Sequence[Any]], places: Sequence[int]) -> np.ndarray:
-    """Return the hashes of images that `load(start, stop)` reads, on all processors; an unreadable one is unknown."""
+    """Return the hashes of images that `load(start, stop)` reads, on all processors; `UNKNOWN` of unreadable ones."""
 
     def hashed(run: tuple[int, int]) -> list[bytes]:
         return [UNKNOWN if isinstance(image, Exception) else of_pixels(image) for image in load(*run)]

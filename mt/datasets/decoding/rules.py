@@ -33,7 +33,7 @@ class Intensity:
         """Return the rule that `--intensity` names.
 
         Raises:
-            InputError: no such rule, or numbers that make none.
+            InputError: no such rule, or numbers out of its range.
         """
         match = _PAIR.fullmatch(text.strip())
         if match is None:
@@ -52,7 +52,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Decoding:
-    """The settings that change pixels, as typed; every default is what files say of themselves.
+    """The settings that change pixels, as typed; the defaults follow what the files declare.
 
     `frame`: first, middle, a number from 1, or all (none: a file of several frames is refused).  `voi`: which window
     or VOI table of a DICOM file, by number from 1 or by its explanation.  `max_pixels`: width times height above
@@ -88,9 +88,9 @@ class Decoding:
         return Intensity.parse(self.intensity)
 
     def describe(self) -> dict[str, Any]:
-        """Return what enters a fingerprint: nothing where all is as the files say.
+        """Return what enters a fingerprint: nothing if every setting is its default.
 
-        Colour profiles are ignored by every rule, so that they need no entry where nothing else was asked for.
+        Every rule ignores colour profiles; this is recorded only beside another setting.
         """
         asked = {
             "intensity": self.intensity,

@@ -16,7 +16,7 @@ class Samples:
     """The values of one image, (H, W) or (H, W, 3), and what their file says of them.
 
     `low` and `high` are the black and white that the file declares or, `None`, does not; `full` are the smallest and
-    the largest value of its depth.  `inverted`: small values are bright.  `inside` marks the pixels that are no
+    the largest value of its depth.  `inverted`: small values are bright.  `inside` marks the pixels that are not
     padding.
     """
 
@@ -28,7 +28,9 @@ class Samples:
     inside: np.ndarray | None = None
 
     def range_share(self) -> float | None:
-        """Return which share of its depth the image uses, or None where it has 8 bits or its depth does not decide."""
+        """Return the share of its depth's range that the image uses; None for 8 bits, or if black and white are not
+        those of the depth.
+        """
         if (
             self.values.dtype.itemsize == 1
             or self.low is None
@@ -48,7 +50,7 @@ class Samples:
         """Return the image as uint8 (H, W, 3), dark to bright: `rint((v - low) / (high - low) * 255)`, clipped.
 
         Raises:
-            ValueError: black and white are not known, and the rule does not say them.
+            ValueError: black and white are not known, and the rule does not set them.
         """
         low, high = self._limits(intensity)
         grey = _scaled(self.values, low, high)
@@ -90,7 +92,7 @@ class Samples:
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return values as uint8; integers of up to 16 bits by one table of all of them."""
+    """Return values as uint8; integers of up to 16 bits through one lookup table."""
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
         limits = np.iinfo(values.dtype)
         table = _line(np.arange(limits.min, limits.max + 1), low, high)

@@ -72,7 +72,7 @@ def pages_of(file: BinaryIO) -> tuple[Any, list[Page]]:
     """Return the open file and its pages, smaller copies and masks omitted; channels that make no colour are pages.
 
     Raises:
-        Exception: whatever the library says of a file that it cannot read.
+        Exception: whatever tifffile raises for a file that it cannot read.
     """
     import tifffile
 
@@ -159,9 +159,9 @@ def _without_extra(values: np.ndarray, chosen: Page) -> np.ndarray:
 
 
 def _packed(file: BinaryIO, chosen: Page) -> np.ndarray:
-    """Return (H, W) or (H, W, C) of 9 to 15 bits a sample, packed most significant bit first.
+    """Return (H, W) or (H, W, C) of 9 to 15 bits per sample, packed most significant bit first.
 
-    libtiff undoes the compression of a copy whose directory says that each row is bytes.
+    libtiff decompresses a copy of the file whose directory declares each row as bytes.
     """
     page, bits, channels = chosen.page, chosen.bits, int(chosen.page.samplesperpixel)
     width, height = chosen.width_and_height
@@ -177,7 +177,7 @@ def _packed(file: BinaryIO, chosen: Page) -> np.ndarray:
 
 
 def _by_pillow(file: BinaryIO, chosen: Page) -> np.ndarray:
-    """Return the values by libtiff, whose compressions are more, where Pillow has a mode that holds them."""
+    """Return the values decoded by libtiff, which reads more compressions, if Pillow has a mode that holds them."""
     image = _by_libtiff(file, chosen, {})
     if not (image.mode in ("I", "F") or image.mode.startswith("I;16")) or chosen.channel is not None:
         raise _unread(chosen)

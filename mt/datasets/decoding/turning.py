@@ -18,5 +18,5 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Return (H, W) or (H, W, 3) turned upright by an EXIF orientation from 1 to 8; others mean nothing."""
+    """Return (H, W) or (H, W, 3) turned upright by an EXIF orientation from 1 to 8; other numbers are ignored."""
     return _TURNS[orientation](values) if orientation in _TURNS else values

@@ -16,7 +16,7 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class EncodedRamp:
-    """A ramp of 8 x 8 pixels, from 0 in even steps: its compression, bits a pixel, largest error, and base64 text."""
+    """A ramp of 8 x 8 pixels, from 0 in even steps: its compression, bits per pixel, largest error, base64 text."""
 
     name: str
     uid: str

@@ -36,7 +36,7 @@ COLUMNS = {
     "series": "SeriesInstanceUID",
 }
 _TAGS = ("SOPClassUID", "PatientID", "NumberOfFrames", "Rows", *COLUMNS.values())
-_REVISION = 1  # raised whenever `Facts` are read otherwise
+_REVISION = 1  # raised whenever `Facts` are read differently
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -44,7 +44,7 @@ _ONE_AT_A_TIME = threading.Lock()
 class Facts:
     """What the header of one file says.
 
-    `kind`: an image, another DICOM object (`name` says which), a damaged one, or no DICOM at all.  `patient` is a
+    `kind`: an image, another DICOM object (`name` says which), a damaged one, or not a DICOM file.  `patient` is a
     hash, none where the header names nobody.
     """
 
@@ -116,7 +116,7 @@ def read_header(path: str) -> Any:
 
     Raises:
         MissingExtraError: pydicom is not installed.
-        Exception: whatever pydicom says of a file that it cannot read.
+        Exception: whatever pydicom raises for a file that it cannot read.
     """
     pydicom = import_pydicom()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -157,7 +157,7 @@ def _value(header: Any, column: str) -> Any:
 
 
 def files_as_they_are(paths: Sequence[str]) -> str:
-    """Return a hash of the files' paths, sizes and times: another one when any of them changed."""
+    """Return a hash of the files' paths, sizes and times, which changes when any of them changes."""
     return digest([_as_it_is(path) for path in paths])
 
 

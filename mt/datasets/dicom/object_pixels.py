@@ -18,7 +18,7 @@ from mt.errors import MissingExtraError
 
 INSTALL = "pip install 'medical-transfer[dicom]'"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-# pydicom warns through Python's warnings, which are one for all threads; reading holds the interpreter anyway.
+# pydicom warns through Python's warnings, which all threads share; reading holds the interpreter lock anyway.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -73,7 +73,7 @@ def _read(data: bytes, decoding: Decoding) -> Samples:
 
 
 def without_image(header: Any) -> str:
-    """Return what to say of an object without pixels: another kind of object, or an image that lost them."""
+    """Return the message for an object without pixels: another kind of object, or an image that lost them."""
     name = class_name(header)
     if name is None:
         return "not a DICOM object: no class, no pixel data"

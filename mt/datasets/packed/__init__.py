@@ -1,1 +1,1 @@
-"""Rows of images out of packed files, past the libraries where they are slow."""
+"""Rows of images from packed files, read without the files' libraries where those are slow."""

@@ -1,6 +1,7 @@
-"""Reading rows of one HDF5 dataset past the HDF5 library: where the bytes lie is asked once, then they are read.
+"""Read rows of one HDF5 dataset without the HDF5 library, which is asked only once where the bytes are.
 
-h5py serialises all threads on one lock, and its handles must not cross a fork; reads at a file offset know neither.
+h5py serialises all threads on one lock, and its handles must not cross a fork; reads at a file offset have neither
+limit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Hdf5Rows:
     What else HDF5 can hold (other filters, external files) is read by h5py, slowly.
 
     Raises:
-        DatasetError: no HDF5 file, a damaged one, or no such dataset.
+        DatasetError: not an HDF5 file, a damaged one, or no such dataset in it.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -170,7 +171,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a dataset's bytes lie: from one offset on, or in chunks, by the number of their row of chunks."""
+    """Where a dataset's bytes are: from one offset on, or in chunks, keyed by the number of their row of chunks."""
 
     offset: int | None = None
     chunk: tuple[int, ...] = ()
@@ -179,7 +180,7 @@ class _Layout:
 
 
 def _layout(dataset: h5py.Dataset) -> _Layout | None:
-    """Return where the bytes lie, none where only the library knows."""
+    """Return where the bytes are, None if only the library can read them."""
     settings = dataset.id.get_create_plist()
     filters = tuple(settings.get_filter(position)[0] for position in range(settings.get_nfilters()))
     if set(filters) - {_GZIP, _SHUFFLE} or dataset.file.userblock_size or dataset.external or dataset.is_virtual:

@@ -1,4 +1,4 @@
-"""Arrays inside a NumPy `.npz`, read by rows: memory stays flat where the archive does not fit into it."""
+"""Arrays inside a NumPy `.npz`, read by rows, so that large archives do not fill the memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NpzRows:
     """Rows of the array `key`, read when first asked for; its shape is known at once.
 
     Raises:
-        DatasetError: no such key, a damaged archive, or an array that is not the size that it says.
+        DatasetError: no such key, a damaged archive, or an array whose size contradicts its header.
     """
 
     def __init__(self, path: Path, key: str) -> None:

@@ -67,7 +67,7 @@ def _grades(values: list[str], ids: list[str], file: Path) -> np.ndarray:
 
 
 def _identical_files(ids: list[str], images: list[str | None], index: ContentIndex) -> list[str]:
-    """Return one group an image, the same for byte-identical files: the smallest of their ids."""
+    """Return one group per image, the same for byte-identical files: the smallest of their ids."""
     present = [row for row, path in enumerate(images) if path is not None]
     hashes = index.sha256_many([Path(str(images[row])) for row in present], label="hashing images")
     first: dict[str, str] = {}

@@ -44,7 +44,7 @@ class Found:
 
 
 def load(request: DatasetRequest) -> Dataset:
-    """Return the images of `[split/]class/image`; without split folders, a stratified 80/20 drawn with the seed.
+    """Return the images of `[split/]class/image`; without split folders, or with train alone, draw a stratified 80/20.
 
     A split folder is `train`, `val`, `valid`, `validation` or `test` beside a `train`.  Classes are the folders'
     names in natural order (2 before 10): two make a binary task whose second class is the positive one.  DICOM files
@@ -95,7 +95,7 @@ def load(request: DatasetRequest) -> Dataset:
 def warnings_about(
     splits: dict[str, Split], class_names: tuple[str, ...], grouping: str | None, *, drawn: bool = False
 ) -> list[str]:
-    """Return what a user of images of their own should know before believing a score.  drawn: by us, not laid out."""
+    """Return the warnings about a user's own images.  drawn: whether we drew the splits."""
     warnings = [NO_GROUPING] if grouping in (None, "file") else []
     if "test" not in splits:
         only = f"no test split, only {', '.join(splits)}: probes are scored on a split called test, or by --test-folds"
@@ -190,7 +190,7 @@ def _passed_over(ignored: list[str], objects: list[str], empty: list[str]) -> li
 
 
 def _split_rows(found: list[Found], table: ImageTable, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the rows of each split, as laid out or, where only training images are, as drawn."""
+    """Return the rows of each split: as laid out, or drawn if the folders name no split but train."""
     labels = table.labels
     names = np.array([image.split or "" for image in found])
     laid_out = [name for name in dict.fromkeys(SPLIT_NAMES.values()) if (names == name).any()]

@@ -1,4 +1,4 @@
-"""Images that a table lists by name: matched with the files that are there, then dealt into splits."""
+"""Images that a table lists by name: matched with the files that exist, then divided into splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mt.types import LabelledRows
 class ImageTable:
     """All rows of a dataset, before they are split: a file that is not there has no path.
 
-    `grouping` says what a group is; `hidden` are the patients where `groups` are only their numbers.  `frames` holds
+    `grouping` says what a group is; `hidden` finds the patients if `groups` are only their numbers.  `frames` holds
     each row's frame, from 1, where rows are frames.
     """
 
@@ -44,7 +44,7 @@ class ImageTable:
 
 
 def with_headers(table: ImageTable, headers: Headers) -> tuple[ImageTable, list[str]]:
-    """Return the table with what DICOM headers say, and warnings: patients as groups where none are named; columns.
+    """Return the table with columns from DICOM headers and, if it has no groups, patients as groups; and warnings.
 
     Raises:
         DatasetError: columns of DICOM headers are wanted, and no file is DICOM.
@@ -70,7 +70,7 @@ def with_headers(table: ImageTable, headers: Headers) -> tuple[ImageTable, list[
 
 
 def _dicom_facts(table: ImageTable, headers: Headers) -> Sequence[Facts | None]:
-    """Return what the headers say of each row: nothing of a photograph, of an absent or of a damaged file."""
+    """Return what the headers say of each row: None for a photograph, an absent or a damaged file."""
     candidates = [path for path in table.paths if path is not None and not is_photograph(path)]
     if not candidates:
         return (None,) * len(table.paths)
@@ -80,9 +80,9 @@ def _dicom_facts(table: ImageTable, headers: Headers) -> Sequence[Facts | None]:
 
 
 def by_frame(table: ImageTable, headers: Headers, index: ContentIndex) -> tuple[ImageTable, np.ndarray]:
-    """Return a table of one row per frame, and which row of the given one each was; a file is a group.
+    """Return a table of one row per frame, and the row of the given table that each comes from; a file is a group.
 
-    Where patients are known they stay the groups, which hold the files.  Ids of frames are `FILE#N`, N from 1.
+    If patients are known, they stay the groups.  Ids of frames are `FILE#N`, N from 1.
     """
     facts = _dicom_facts(table, headers)
     others = [path for path, one in zip(table.paths, facts, strict=True) if path is not None and one is None]
@@ -167,5 +167,5 @@ def absent_warnings(
         return []
     message = f"{len(absent):,} of {len(ids):,} listed images do not exist in {where}: {some(absent)}"
     if request.on_error == "raise" or len(absent) == len(ids):
-        raise DatasetError(f"{request.name}: {message}. Complete the download, or leave them out with --on-error skip.")
+        raise DatasetError(f"{request.name}: {message}. Complete the download, or omit them: --on-error skip.")
     return [message]

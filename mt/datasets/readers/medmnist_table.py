@@ -1,4 +1,4 @@
-"""What MedMNIST published of each 2D dataset: task, classes, licence, and the md5 of the file a size.
+"""What MedMNIST published of each 2D dataset: task, classes, licence, and the md5 of the file of each size.
 
 Source: MedMNIST 3.0.2, `medmnist/info.py` (Apache-2.0), files on https://zenodo.org/records/10519652.
 """

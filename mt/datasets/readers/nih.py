@@ -95,7 +95,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def _findings(values: list[str], ids: list[str], file: Path) -> np.ndarray:
-    """Return one column a finding from `Effusion|Mass`; `No Finding` is all zeros."""
+    """Return one column per finding from `Effusion|Mass`; `No Finding` is all zeros."""
     labels = np.zeros((len(values), len(FINDINGS)), dtype=np.int8)
     column = {name: number for number, name in enumerate(FINDINGS)}
     for row, value in enumerate(values):

@@ -18,7 +18,7 @@ from mt.datasets.tabular.csv_file import read_csv
 from mt.errors import DatasetError
 from mt.types import LabelledRows
 
-# Our name of a split, and the publisher's.
+# The publisher's name of each of our splits.
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 _STEM = "camelyonpatch_level_2_split"
 
@@ -79,7 +79,7 @@ def _split(request: DatasetRequest, folder: Path, name: str, published: str) -> 
 
 
 def _slides(meta: Path, rows: int) -> list[str] | None:
-    """Return the slide of each patch from the published table, none where it was not fetched."""
+    """Return the slide of each patch from the published table, None if it was not downloaded."""
     if not meta.exists():
         return None
     slides = read_csv(meta, ["wsi"])["wsi"]

@@ -23,7 +23,7 @@ GENERATOR = 1
 SIZE, CENTRE = 96, 32
 DEFAULT_ROWS = 2000
 
-# Optical density a unit of stain in red, green and blue: hematoxylin and eosin (Ruifrok and Johnston 2001).
+# Optical density per unit of stain in red, green and blue: hematoxylin and eosin (Ruifrok and Johnston 2001).
 HEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 EOSIN = np.array([0.07, 0.99, 0.11])
 # Half the side of the square in which a nucleus is drawn; no nucleus, irregular edge included, reaches past it.
@@ -83,7 +83,7 @@ class Patches:
         return {"generator": GENERATOR, "seed": self.seed, "split": self.split, "count": self.count}
 
     def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
-        """Return the hashes of what seeds each image: not of how many there are."""
+        """Return the hash of each image's seed, which does not depend on the number of images."""
         known = {"generator": GENERATOR, "seed": self.seed, "split": self.split}
         return as_rows(of_parameters({**known, "row": place}) for place in places)
 
@@ -151,7 +151,7 @@ def _nuclei(
     waviness: float,
     stretch: float,
 ) -> np.ndarray:
-    """Return one row a nucleus: y, x, radius, stain, stretch, angle, waviness, lobes, phase."""
+    """Return one row per nucleus: y, x, radius, stain, stretch, angle, waviness, lobes, phase."""
     count = len(places)
     return np.column_stack(
         (
@@ -193,7 +193,7 @@ def _stamps(nuclei: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _texture(rng: np.random.Generator, cells: int, strength: float) -> np.ndarray:
-    """Return smooth noise (96, 96) with `cells` bumps a side."""
+    """Return smooth noise (96, 96) with `cells` bumps per side."""
     coarse = Image.fromarray(rng.normal(0, strength, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float64)
 

@@ -34,7 +34,7 @@ _RESERVED = ("image", "label", "split", "group", *METADATA)
 def load(request: DatasetRequest) -> Dataset:
     """Return the images that a table lists: columns `image` and `label`, or one 0/1 column per label.
 
-    They are known by common names (`filename`, `diagnosis`) and by options.  Optional columns: `split` (train, val,
+    Common names (`filename`, `diagnosis`) are recognised, options name others.  Optional columns: `split` (train, val,
     test), `group` (else `patient`, `subject`, `case_id`, ... is the group, else the PatientID of DICOM files), and
     metadata that travels along.  A relative path starts at the table's folder and may not lead out of it; an absolute
     one is taken as it is.  Without splits, a stratified 80/20 that keeps groups together is drawn with the seed.
@@ -100,7 +100,7 @@ def _image_table(
 
 
 def _slashed(images: Texts, folder: Path) -> Texts:
-    """Return paths with the slashes of this system: those of Windows turned, unless a file has them in its name."""
+    """Return paths with the slashes of this system: Windows' are replaced, unless a file has them in its name."""
     if b"\\" not in images.encoded.tobytes():
         return images
     return images.mapped(lambda image: image if os.path.lexists(folder / image) else image.replace("\\", "/"))
@@ -206,7 +206,7 @@ def _refuse_unknown_splits(file: Path, text: TableText) -> None:
 def _split_rows(
     column: Sequence[str] | None, table: ImageTable, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Return the rows of each split: as the column says; drawn where there is none, or where it only says train."""
+    """Return the rows of each split: as the column says, or drawn if there is no column or it only says train."""
     values, code = distinct(column or ())
     named = [SPLIT_NAMES[value.casefold()] for value in values]
     if set(named) <= {"train"}:

@@ -44,8 +44,8 @@ MISSING_GROUPS = frozenset(("", "na", "n/a", "nan", "none", "null", "<na>", ".")
 class TableColumns:
     """A table whose image column is `image`, and whose only label column, if it names classes, is `label`.
 
-    labels: the columns of labels that options named; none where `label` or what is left over holds them.
-    group: the column of patients, and grouping what it is called; others: columns that hold nothing of these.
+    labels: the columns of labels that options named; empty if `label` or the remaining columns hold them.
+    group: the column of patients; grouping: what it is called.
     """
 
     text: TableText
@@ -76,10 +76,10 @@ def columns_by_role(text: TableText, settings: DatasetSettings, file: Path, rese
 def own_groups(
     values: Sequence[str], ids: Sequence[str], lines: Sequence[int], file: Path, *, own: bool
 ) -> Sequence[str]:
-    """Return the patients of the rows; a row without one is its own where that is asked for.
+    """Return the patients of the rows; with `own`, a row without one is a patient of its own.
 
     Raises:
-        DatasetError: rows without a patient otherwise.
+        DatasetError: rows without a patient, and not `own`.
     """
     names, code = distinct(values)
     missing = np.flatnonzero(np.array([name.casefold() in MISSING_GROUPS for name in names], dtype=bool)[code]).tolist()
@@ -151,7 +151,7 @@ def _image_of(text: TableText, settings: DatasetSettings, file: Path) -> str:
 
 
 def _label_of(text: TableText, file: Path, reserved: Sequence[str]) -> str | None:
-    """Return the column of class names; none where all columns that are left hold zeros and ones, a label each."""
+    """Return the column of class names; None if each remaining column holds the zeros and ones of one label."""
     others = {name: values for name, values in text.columns.items() if name not in reserved}
     found = [name for name in others if plain_name(name) in _LABEL]
     if not found or all(_are_bits(values) for values in others.values()):
@@ -183,7 +183,7 @@ def _group_of(text: TableText, settings: DatasetSettings, file: Path) -> str | N
 
 
 def _refuse_unused_patients(columns: Mapping[str, Sequence[str]], settings: DatasetSettings, file: Path) -> None:
-    """Refuse a column that looks like a patient where nothing says that it is none."""
+    """Refuse a column that looks like a patient, unless an option names it as a label."""
     labels = {plain_name(name) for name in settings.label_columns}
     for name in columns:
         if _LOOKS_LIKE_PATIENT.search(plain_name(name)) and plain_name(name) not in labels:

@@ -47,13 +47,13 @@ def read_csv(path: Path, needed: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def read_text_table(path: Path, needed: Sequence[str] = (), *, separator: str | None = None) -> TableText:
-    """Return a table of text; the separator (comma, semicolon, tab) is found out unless one is named.
+    """Return a table of text; the separator (comma, semicolon, tab) is detected unless one is named.
 
-    UTF-8 and UTF-16 are known by their marks; what is neither is read as Windows-1252, the superset of Latin-1 that
-    Windows writes.  Numbers with decimal commas get points where commas separate nothing else.
+    UTF-8 and UTF-16 are recognised; any other text is read as Windows-1252, the superset of Latin-1 that Windows
+    writes.  Decimal commas become points if the comma is not the separator.
 
     Raises:
-        DatasetError: no file, no text, a column in `needed` that is not there, or a line of another length.
+        DatasetError: no file, not a text, a column in `needed` that is missing, or a line of another length.
         InputError: a separator that the header does not hold.
     """
     try:
@@ -73,7 +73,7 @@ def read_text_table(path: Path, needed: Sequence[str] = (), *, separator: str | 
 
 
 def refuse_twins(header: Sequence[str], path: Path) -> None:
-    """Raise where two columns have one name, be it in another case."""
+    """Raise if two columns have the same name, apart from upper and lower case."""
     seen: set[str] = set()
     for name in header:
         if name and name.casefold() in seen:
@@ -91,7 +91,7 @@ def require_columns(header: Sequence[str], needed: Sequence[str], path: Path) ->
 
 @dataclass(frozen=True)
 class _TableFile:
-    """The bytes of a table and their encoding: read line by line, so that they are in memory once."""
+    """The bytes of a table and their encoding, decoded line by line, so that memory holds them once."""
 
     data: bytes
     encoding: str
@@ -143,7 +143,7 @@ def _encoding(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _holds_nul(data: bytes, encoding: str) -> bool:
-    """Say whether a text holds a NUL character, decoding it part by part: the whole would be a second copy."""
+    """Return whether a text holds a NUL character; it is decoded in parts, to avoid a second copy in memory."""
     decoder = codecs.getincrementaldecoder(encoding)()
     view = memoryview(data)
     parts = (decoder.decode(view[at : at + _PART], at + _PART >= len(data)) for at in range(0, len(data), _PART))

@@ -25,7 +25,7 @@ _BIT = {"0": 0, "1": 1, "false": 0, "true": 1}
 _NOTHING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "."))
 _DECIMAL = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)([.,]\d+)?", re.ASCII)
-_MEASUREMENTS = 20  # that many different numbers, most with decimals, are not classes
+_MEASUREMENTS = 20  # a column with at least this many different numbers, most with decimals, holds no classes
 _Cell = Literal["blank", "uncertain"]
 
 
@@ -39,7 +39,7 @@ class Labels:
     warnings: tuple[str, ...] = ()
 
     def refuse_untrained(self, file: Path, train: np.ndarray) -> None:
-        """Raise where a class appears outside train only."""
+        """Raise if a class appears only outside the train split."""
         if self.values.ndim == 2 or self.task == "ordinal":
             return
         untrained = np.setdiff1d(self.values[self.values != MISSING], self.values[train])
@@ -78,7 +78,7 @@ def labels_of(columns: TableColumns, file: Path, settings: DatasetSettings, rese
         return LabelCells(file, named, text.lines, settings, unused=list(others)).read()
     if not others:
         found = ", ".join(text.columns)
-        raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 a label). Found: {found}.")
+        raise DatasetError(f"{file} lacks the column 'label' (or one column of 0 and 1 per label). Found: {found}.")
     return LabelCells(file, others, text.lines, settings).read()
 
 
@@ -134,7 +134,9 @@ def label_columns(cells: LabelCells) -> Labels:
     wrong = known[bits[known].sum(axis=1) != 1]
     if len(wrong) or (task == "binary" and len(names) != 2):
         line = f"; line {cells.lines[wrong[0]]} has {bits[wrong[0]].sum()}" if len(wrong) else ""
-        raise InputError(f"--task {task} does not fit the {len(names)} label columns of '{file}': one 1 a row{line}.")
+        raise InputError(
+            f"--task {task} does not fit the {len(names)} label columns of '{file}': expected one 1 per row{line}."
+        )
     labels = np.full(len(bits), MISSING, dtype=np.int64)
     labels[known] = bits[known].argmax(axis=1)
     return Labels(labels, names, task, unlabelled(labels))
@@ -154,7 +156,7 @@ def _as_number(text: str) -> float:
 
 
 def _refuse_regression(file: Path, values: Sequence[str]) -> None:
-    """Refuse a column of measurements, which would become a class each."""
+    """Refuse a column of measurements, of which each value would become a class."""
     distinct = set(values)
     decimals = [value for value in distinct if _DECIMAL.fullmatch(value) and _whole(value) == value]
     if len(distinct) >= _MEASUREMENTS and 2 * len(decimals) > len(distinct):
@@ -165,7 +167,7 @@ def _refuse_regression(file: Path, values: Sequence[str]) -> None:
 
 
 def unlabelled(labels: np.ndarray) -> tuple[str, ...]:
-    """Return the line that counts the rows without a label, none where each has one."""
+    """Return the line that counts the rows without a label; nothing if each row has one."""
     count = int(is_unlabelled(labels).sum())
     return (f"{count:,} of {len(labels):,} rows have no label: kept, outside every budget and score",) if count else ()
 
