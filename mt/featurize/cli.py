@@ -97,7 +97,7 @@ class BatchSize(click.ParamType[int | None]):
 @options.engine
 @click.option("--ray-gpus", type=float, metavar="N", help="GPUs per Ray worker, 0.5 for half.  [default: 1 if any]")
 @click.option(
-    "--ray-cpus", type=int, metavar="N", help="Cores per Ray worker.  [default: torch's threads; a GPU's share]"
+    "--ray-cpus", type=int, metavar="N", help="Cores per Ray worker.  [default: as torch uses; per GPU: its share]"
 )
 @options.as_json
 def featurize(

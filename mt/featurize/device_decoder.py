@@ -1,4 +1,4 @@
-"""JPEG files that a device decodes and resizes at once (`--decoder device`): only the network's input stays there."""
+"""JPEG files that a device decodes and resizes (`--decoder device`); only the network's input stays on it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mt.featurize.feed import FEW, UPLOAD_BYTES, RawRows, Resamplers
 
 
 class DeviceDecoder:
-    """Decodes and resizes rows of a split on a device, one batch at a time, whatever number of threads reads files.
+    """Decodes and resizes rows of a split on a device, one batch at a time, however many threads read files.
 
-    `rest` are the same images for the rows that are left to Pillow.
+    `rest` are the same images, for rows that Pillow decodes.
     """
 
     def __init__(self, images: ImageFiles, resamplers: Resamplers) -> None:
@@ -26,7 +26,7 @@ class DeviceDecoder:
         self._one_batch = threading.Lock()
 
     def __call__(self, start: int, stop: int, rows: RawRows, first: int) -> list[int]:
-        """Put rows `start` to `stop` to their places, `first` and on; return the rows that are left to Pillow."""
+        """Decode rows `start` to `stop` to the places from `first` on; return the rows that Pillow must decode."""
         files = self._images.contents(start, stop)
         with self._one_batch:
             found = decode_batch(files, self._images.decoding.most_pixels, self._device)
@@ -41,7 +41,7 @@ class DeviceDecoder:
         return [start + number for number, pixels in enumerate(found) if pixels is None]
 
     def _resize(self, size: tuple[int, int], places: list[int], pictures: list[Tensor], rows: RawRows) -> None:
-        """Resize pictures of one size there, as many at once as UPLOAD_BYTES hold; a few are left to Pillow."""
+        """Resize pictures of one size on the device, UPLOAD_BYTES at once; fewer than FEW are left to Pillow."""
         if len(places) < FEW:
             for place, picture in zip(places, pictures, strict=True):
                 rows.add(place, picture.cpu().numpy())

@@ -15,18 +15,18 @@ from mt.backbones.load import Backbone
 from mt.errors import MtError
 from mt.system.device import tf32
 
-# On a CPU at most, see `even_batches`; elsewhere the same for splits of any size, so that files of other splits hold
-# the same embeddings.
+# On a CPU the largest size, see `even_batches`; elsewhere the size for every split, so that an image has the same
+# embedding in files of different splits.
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_NOISES = 2  # images of noise, in turn, in a batch that shows what a batch size does to the bits
+_NOISES = 2  # noise images that alternate in the batch which shows how a batch size affects the bits
 WARM_UP = 3  # passes before the capture, in which libraries choose their kernels and allocate
 # Packages whose version can change an embedding's last bits.
 _VERSIONED = ("medical-transfer", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def compute_description(device: torch.device, *, precision: str, batch_size: int) -> dict[str, Any]:
-    """Return what, beside the fingerprint, can change the last bits of an embedding: recorded in every file."""
+    """Return what can change an embedding's last bits beside the fingerprint; every file records it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": device.type,
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def even_batches(rows: int, *, most: int) -> int:
-    """Return the batch size, `most` at most, that pads the last batch least: 48 rows are 2 x 24, not 32 + 16."""
+    """Return the batch size up to `most` that pads the last batch least: 48 rows are 2 x 24, not 32 + 16."""
     batches = max(1, -(-rows // most))
     return max(1, -(-rows // batches))
 
@@ -53,8 +53,8 @@ class Embedder:
     """One backbone on one device.
 
     Called with uint8 pixels (batch, S, S, 3), an array or a tensor on any device, it returns embeddings (batch, dim),
-    float32, on its own device.  When the device's memory does not hold a batch, the batch is halved and computing goes
-    on; `chunk` is the size in use.
+    float32, on its own device.  If a batch does not fit in the device's memory, it is halved; `chunk` is the size in
+    use.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, *, precision: str, batch_size: int) -> None:
@@ -82,10 +82,10 @@ class Embedder:
                     torch.cuda.empty_cache()
 
     def bits(self, batch_size: int, threads: int) -> bytes | None:
-        """Return the bits of embeddings of noise at a batch size; None where they depend on the place in the batch.
+        """Return the bits of embeddings of noise at a batch size; None if they depend on the place in the batch.
 
-        Kernels are chosen by the shapes of their inputs, not by the values: where the bits of noise agree at two batch
-        sizes, those of images do.
+        Kernels are chosen by the shapes of their inputs, not by the values: if the bits of noise agree at two batch
+        sizes, those of images do too.
         """
         size = self.backbone.preprocess.crop
         noise = np.random.default_rng(0).integers(0, 256, (_NOISES, size, size, 3), dtype=np.uint8)
@@ -113,9 +113,9 @@ class Embedder:
 def embedders(
     backbones: list[Backbone], device: torch.device, *, precision: str, batch_size: int
 ) -> tuple[list[Embedder], int]:
-    """Return an embedder per backbone, and the largest batch size up to `batch_size` that every one of them holds.
+    """Return an embedder per backbone, and the largest batch size up to `batch_size` that fits for all of them.
 
-    One batch of zeros goes through each, so that a batch too large shows before the first file is made.
+    On a GPU one batch of zeros goes through each, so that a batch too large shows before the first file is made.
     """
     made = [Embedder(backbone, device, precision=precision, batch_size=batch_size) for backbone in backbones]
     if device.type != "cpu":
@@ -128,8 +128,8 @@ def embedders(
 class Captured:
     """Calls a function of one tensor; on CUDA it is captured at the first call of each shape and replayed afterwards.
 
-    So no kernel of a forward pass waits for Python to launch it.
-    A function that cannot be captured (it waits for the device, say) is called as it is from then on.
+    Then no kernel of a forward pass waits for Python to launch it.
+    A function that cannot be captured (for example because it waits for the device) is called normally from then on.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:

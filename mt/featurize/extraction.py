@@ -28,14 +28,15 @@ def extract(
 ) -> list[Result]:
     """Featurize every dataset of the request with every backbone and return one result per feature file.
 
-    Files that are complete are left alone; a file that a run left unfinished is resumed, to the same bytes.
-    index: remembers hashes; the user's own when None.  backbones: those of the request, if some are loaded already.
+    Complete files are not changed; an unfinished file of an earlier run is resumed, and ends with the same bytes.
+    index: remembers hashes; the user's own if None.  backbones: the request's backbones, if already loaded.
 
     Raises:
         InputError: an unknown name or setting.
         DatasetError: files missing or malformed, or an unreadable image with `on_error="raise"`.
         WeightsError: weights that cannot be had.
-        CacheError: the cache cannot be written.
+        CacheError: the cache cannot be written, or a file to resume was begun on another device or with other versions.
+        MtError: a worker or a device cannot do its work.
     """
     return [result for _, results in extractions(request, index=index, backbones=backbones) for result in results]
 
@@ -43,7 +44,7 @@ def extract(
 def extractions(
     request: FeaturizeRequest, *, index: ContentIndex | None = None, backbones: LoadedBackbones | None = None
 ) -> Iterator[tuple[Dataset, list[Result]]]:
-    """Yield each dataset with its results once it is done; all are found, and each backbone is loaded, once."""
+    """Yield each dataset with its results when it is done; load all datasets first, and each backbone once."""
     request.compute.check()
     index = index or ContentIndex()
     backbones = backbones or LoadedBackbones(request, index)
@@ -52,10 +53,10 @@ def extractions(
 
 
 def planned(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> Iterator[tuple[Dataset, plan.Target]]:
-    """Yield each feature file, or shard, that the request is about with its dataset, computing nothing.
+    """Yield each dataset with each feature file, or shard, that the request would make; compute no embedding.
 
-    Images are hashed, and the hashes remembered: jobs that share the user's folder then hash none.  Raises as `extract`
-    does.
+    Images are hashed and the hashes remembered, so jobs that share the user's folder need not hash them again.  Raises
+    as `extract` does.
     """
     request.compute.check()
     index = index or ContentIndex()
@@ -112,12 +113,12 @@ def _targets(
 
 
 def _say_shards(target: plan.Target) -> None:
-    """Say in one line that shards of a file are there, where the whole file is to be computed."""
+    """Note that shards of a file exist if the whole file is to be computed."""
     if not (target.shard or target.complete):
         shards = list(target.path.parent.glob(f"{glob.escape(target.path.stem)}.*of*{SHARD}"))
         if shards:
             progress.note(
-                f"Shards of {target.path.name} are there ({len(shards)}) and not used. To join them: mt cache merge"
+                f"Shards of {target.path.name} exist ({len(shards)}) and are not used. To join them: mt cache merge"
             )
 
 

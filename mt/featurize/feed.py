@@ -1,8 +1,7 @@
-"""Pictures on their way to a device: raw pixels through pinned buffers, resized there to what Pillow would make.
+"""Pictures for a device: copied as raw pixels through pinned buffers, and resized there to the same bits as Pillow's.
 
-On a device the pipeline copies pictures in their own size and resizes them there (`mt.featurize.resampling`), since
-decoding alone keeps the CPU's cores busy.  A picture whose size is rare is resized by Pillow on a core instead: a
-device resizes many of one size at once.  Which way a picture goes changes no pixel.
+The device resizes the pictures (`mt.featurize.resampling`), since decoding alone keeps the CPU's cores busy.  It
+resizes many pictures of one size at once, so Pillow resizes those of rare sizes on a core.  Both give the same pixels.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from mt.backbones.preprocess import Preprocess
 from mt.featurize.resampling import Resampler
 
 Pixels = npt.NDArray[np.uint8]
-UPLOAD_BYTES = 32 << 20  # pictures of one size that travel together
+UPLOAD_BYTES = 32 << 20  # of pictures of one size in one copy, at most
 SIZES_KEPT = 32  # picture sizes whose weights stay on the device
-FEW = 4  # fewer pictures of one size are resized by Pillow
+FEW = 4  # Pillow resizes sizes that fewer pictures have
 BUFFERS = 4
 
 
@@ -46,7 +45,7 @@ class RawRows:
         pictures.append(picture)
 
     def resize_rare_sizes(self, geometries: Mapping[Hashable, Preprocess]) -> None:
-        """Let Pillow resize the pictures whose size fewer than FEW of these rows have."""
+        """Resize with Pillow the pictures of sizes that fewer than FEW rows have."""
         for size in [size for size, (places, _) in self.by_size.items() if len(places) < FEW]:
             places, pictures = self.by_size.pop(size)
             for key, recipe in geometries.items():
@@ -56,7 +55,7 @@ class RawRows:
 
 
 class Resamplers:
-    """The resamplers of one device, by geometry and by the pictures' size; those of the latest sizes are kept."""
+    """The resamplers of one device by geometry and picture size; the SIZES_KEPT most recently used are kept."""
 
     def __init__(self, device: torch.device, geometries: Mapping[Hashable, Preprocess]) -> None:
         self.device, self.geometries = device, geometries
@@ -73,7 +72,7 @@ class Resamplers:
 
 
 class Feed:
-    """Brings batches to one device: for each geometry a tensor uint8 (batch, crop, crop, 3), zero where no row is."""
+    """Copies batches to one device: for each geometry a tensor uint8 (batch, crop, crop, 3), zero in padding rows."""
 
     def __init__(self, device: torch.device, geometries: Mapping[Hashable, Preprocess], batch_size: int) -> None:
         self.device, self.geometries, self.batch_size = device, geometries, batch_size
@@ -136,7 +135,7 @@ class PinnedUpload:
 
 
 def _together(parts: Sequence[RawRows]) -> list[tuple[tuple[int, int], list[int], list[Pixels]]]:
-    """Return the pictures of all parts by size, as many together as UPLOAD_BYTES hold."""
+    """Return the pictures of all parts grouped by size, at most UPLOAD_BYTES per group."""
     found: list[tuple[tuple[int, int], list[int], list[Pixels]]] = []
     opened: dict[tuple[int, int], int] = {}
     for part in parts:
@@ -153,7 +152,7 @@ def _together(parts: Sequence[RawRows]) -> list[tuple[tuple[int, int], list[int]
 
 
 def _put(target: Tensor, places: Sequence[int], rows: Tensor) -> None:
-    """Write rows to their places; a run of places needs no index on the device."""
+    """Write rows to their places; consecutive places need no index tensor on the device."""
     first, last = places[0], places[-1]
     if last - first + 1 == len(places) and list(places) == list(range(first, last + 1)):
         target[first : last + 1] = rows

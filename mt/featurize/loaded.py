@@ -1,4 +1,4 @@
-"""The backbones of one command: known by name from an earlier load, loaded once when they must compute."""
+"""The backbones of one command: identified from an earlier run, and loaded once if they must compute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LoadedBackbones:
-    """The backbones of a request, by name; weights: what was asked for, by model."""
+    """The backbones of a request by name.  weights: those that the request names, by model."""
 
     def __init__(self, request: FeaturizeRequest, index: ContentIndex) -> None:
         asked = plan.weights_by_model(plan.unique(request.models, find_spec), request.weights)
@@ -30,14 +30,14 @@ class LoadedBackbones:
         self._loaded: dict[str, Backbone] = {}
 
     def identity(self, model: str) -> plan.Identity:
-        """Return what names the backbone's numbers, without torch where an earlier run left it."""
+        """Return what identifies the backbone's embeddings, without torch if an earlier run remembered it."""
         known = resolve_backbone(
             model, self.weights[model], self._image_size, precision=self._compute.precision, index=self._index
         )
         return known or self.load(model)
 
     def load(self, model: str) -> Backbone:
-        """Return the backbone on the request's device; on the CPU where workers compute with their own."""
+        """Return the backbone on the request's device; on the CPU if workers compute, which load their own."""
         if model not in self._loaded:
             from mt.system.device import device_names, pick_device
 
@@ -56,7 +56,7 @@ class LoadedBackbones:
 
 
 def _check_trusted(trusted: Sequence[str], models: Sequence[str]) -> None:
-    """Raise InputError for a repository that no model of the request is in: a slip of the pen would allow its code."""
+    """Raise InputError for a repository of no model in the request, so that a typing error allows no other code."""
     places = {place for model in models if (place := find_spec(model).code_place) is not None}
     for one in trusted:
         if one not in places:
@@ -65,6 +65,6 @@ def _check_trusted(trusted: Sequence[str], models: Sequence[str]) -> None:
 
 
 def _named(model: str, request: FeaturizeRequest) -> list[str]:
-    """Return the names of a model under each embedding rule, averaged over the views, where some were asked for."""
+    """Return the names of a model with each embedding rule and with the views that the request names."""
     names = [with_rule(model, rule) for rule in request.embeddings] or [model]
     return names if request.views is None else [with_views(name, request.views) for name in names]

@@ -1,4 +1,4 @@
-"""One pass over a split's images for all backbones at once: decode, embed and write overlap, memory stays flat."""
+"""One pass over a split's images for all backbones: decoding, embedding and writing overlap, in constant memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mt.terminal.progress import Advance
 class Job:
     """A model and the feature file that its embeddings go to.
 
-    known: the rows whose embeddings other files hold: these are copied, and the images of the others computed.
+    known: the rows whose embeddings other files hold; they are copied, the other rows are computed.
     """
 
     model: str
@@ -35,10 +35,10 @@ class Job:
     known: KnownRows
 
     def batches(self) -> dict[int, np.ndarray]:
-        """Return the rows of each batch that blocks still lack, by number.
+        """Return the rows of each batch that missing blocks need, by number of the batch.
 
-        The batches are those of a run from the start, whatever is missing: a resumed run computes each image beside the
-        same others.
+        The batches are those of an uninterrupted run: a resumed run computes each image in the same batch, and so gets
+        the same bits.
         """
         rows = np.flatnonzero(~self.known.mask)
         missing = np.isin(rows // self.writer.block_rows, self.writer.missing)
@@ -47,7 +47,7 @@ class Job:
 
 
 def missing_rows(jobs: Sequence[Job]) -> int:
-    """Return how many images a pass reads: the rows of every batch that some job still needs."""
+    """Return the number of images that a pass reads: the rows of every batch that some job still needs."""
     return sum(map(len, _batches(jobs).values()))
 
 
@@ -60,8 +60,7 @@ def _batches(jobs: Sequence[Job]) -> dict[int, np.ndarray]:
 def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str, advance: Advance) -> None:
     """Fill every missing block of every job, reading each image that is not known once, and write blocks as they fill.
 
-    All jobs share block and batch size, threads, and which rows are known.  What was finished stays when the pass is
-    cut short.
+    All jobs share block size, batch size, threads and known rows.  Finished blocks stay if the pass is interrupted.
 
     Raises:
         DatasetError: an image could not be read and `on_error` is `raise`.
@@ -77,14 +76,14 @@ def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str
     with _WritingThread(jobs) as sink:
         for batch in engine.computed(one):
             if batch.errors and on_error == "raise":
-                raise DatasetError(f"{batch.errors[0]} Leave such images out with --on-error skip.")
+                raise DatasetError(f"{batch.errors[0]} To mark such images and continue: --on-error skip")
             for model, embeddings in batch.embeddings.items():
                 sink.put(writers[model], batch, embeddings)
             advance(len(batch.status))
 
 
 class _OpenBlocks:
-    """The missing blocks of one file, each gathered until it is whole; known rows are there from the start."""
+    """The missing blocks of one file, each gathered until it is complete; known rows are filled in at once."""
 
     def __init__(self, job: Job) -> None:
         self.writer, self.known = job.writer, job.known
@@ -98,7 +97,7 @@ class _OpenBlocks:
                 self._write_if_whole(block)
 
     def add(self, batch: Computed, embeddings: np.ndarray) -> None:
-        """Put the rows of a batch into their blocks, and write those that are whole now."""
+        """Put the rows of a batch into their blocks, and write the blocks that are now complete."""
         blocks = batch.work.rows // self.writer.block_rows
         for block in sorted(set(blocks.tolist()) & self.missing):
             here = blocks == block
@@ -127,7 +126,7 @@ class _OpenBlocks:
 
 
 class _WritingThread:
-    """A thread that fetches embeddings from the device and writes whole blocks, while the next batch computes."""
+    """A thread that copies embeddings from the device and writes complete blocks while the next batch computes."""
 
     def __init__(self, jobs: Sequence[Job], depth: int = 8) -> None:
         self._blocks = {id(job.writer): _OpenBlocks(job) for job in jobs}
@@ -136,7 +135,7 @@ class _WritingThread:
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
     def put(self, writer: BlockWriter, batch: Computed, embeddings: EmbeddedRows) -> None:
-        """Hand over a batch; waits when the disk is slower than the network."""
+        """Hand over a batch; wait if the disk is slower than the network."""
         if self._error is not None:
             raise self._error
         self._queue.put((writer, batch, embeddings))

@@ -1,4 +1,4 @@
-"""What a run has to compute: one target per split and backbone, known without torch and without opening an image."""
+"""What a run must compute: one target per split and backbone, found without torch and without opening an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class Identity(Protocol):
-    """What names a backbone's numbers: a loaded backbone has it, and so has one remembered from an earlier run."""
+    """What identifies a backbone's embeddings: a loaded backbone, or the record of an earlier run."""
 
     @property
     def name(self) -> str: ...
@@ -35,9 +35,9 @@ class Identity(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """One feature file of a run: `seconds` covers the pass over the images that several backbones share.
+    """One feature file of a run; `seconds` is the time of the pass over the images, which several backbones share.
 
-    computed, copied: rows that went through the network, and rows whose embedding another file held.
+    computed: rows that went through the network.  copied: rows whose embedding another file held.
     """
 
     dataset: str
@@ -65,7 +65,7 @@ class Result:
 class Target:
     """One feature file of the run: the embeddings of one split by one backbone, or a shard of them.
 
-    path: the file, or the shard's.  complete: the file is, or the shard.
+    path: of the file or the shard.  complete: whether that file exists and is complete.
     """
 
     split: str
@@ -78,7 +78,7 @@ class Target:
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
-    """Return the dataset with at most `limit` rows per split: another content, so another fingerprint."""
+    """Return the dataset with at most `limit` rows per split; its content and fingerprint then differ."""
     if limit is None:
         return dataset
     if limit < 1:
@@ -87,7 +87,7 @@ def limited(dataset: Dataset, limit: int | None) -> Dataset:
 
 
 def chosen_splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
-    """Return the splits to featurize, all when none was asked for."""
+    """Return the splits to featurize: those asked for, or all."""
     for name in asked:
         if name not in dataset.splits:
             known = ", ".join(dataset.splits)
@@ -107,7 +107,7 @@ def targets(
 ) -> list[Target]:
     """Return the feature files, or shards of them, that these splits and backbones make; some may be complete.
 
-    A complete file answers for its shards, unless it is to be made again.
+    A complete file takes the place of its shard, unless `overwrite` makes it again.
     """
     content = dataset.fingerprint(index)
     planned = []
@@ -128,7 +128,7 @@ def weights_by_model(models: Sequence[str], given: Sequence[str]) -> dict[str, s
     """Read `--weights`: FILE for a single model, MODEL=FILE for one of several, `random` for all.
 
     Raises:
-        InputError: a file without a model's name where several models were asked for, or an unknown model.
+        InputError: a file without a model's name although there are several models, or an unknown model.
     """
     weights: dict[str, str | None] = dict.fromkeys(models)
     for value in given:

@@ -1,6 +1,6 @@
-"""Images, decoded ahead of the network by threads: batches of uint8 pixels that never outgrow a fixed window.
+"""Images, decoded ahead of the network by threads: batches of uint8 pixels in a window of fixed size.
 
-For the CPU each thread also resizes what it decoded; for a device the pictures stay as they are (`mt.featurize.feed`).
+For the CPU each thread also resizes the pictures it decoded; for a device they keep their size (`mt.featurize.feed`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from mt.backbones.preprocess import Preprocess
 
-# Rows that one decoding task takes: enough to amortise a read of a chunked HDF5, few enough to share a batch.
+# Rows per decoding task: enough to amortise a read of a chunked HDF5, few enough for all threads to share a batch.
 TASK_ROWS = 8
 AHEAD = 3  # batches that are being decoded while one is computed
 
 
 @dataclass
 class Batch:
-    """Some `rows` of a split, by rising number, padded to the batch size.
+    """Some `rows` of a split, in rising order, padded to the batch size.
 
     `pixels` holds one uint8 array (batch, S, S, 3) per geometry; a row that could not be read is zero there and its
     `status` says why, with the message in `errors`.  For a device `raw` holds the pictures in their own sizes instead.
@@ -47,7 +47,7 @@ class Batch:
     raw: list[RawRows] = field(default_factory=list)
 
 
-# What a decoding task gives back.
+# What a decoding task returns: errors, and raw pictures if a device resizes.
 Decoded = tuple[list[ImageError], RawRows | None]
 
 
@@ -62,8 +62,8 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the batches with these rows of a split in order.
 
-    A geometry that several recipes share is resized and cropped once.  device: what is to do that, and to decode where
-    the split says so; the batches then hold raw pictures.
+    A geometry that several recipes share is resized and cropped once.  device: the device that does so, and that
+    decodes if the split says so; the batches then hold raw pictures.
     """
     read = BatchReader(geometries_of(recipes), batch_size, workers=workers, device=device)
     return read((split.images, rows) for rows in batches)
@@ -72,7 +72,7 @@ def read_batches(
 class BatchReader:
     """Decodes batches of rows, `AHEAD` of them at any time.
 
-    geometries: how pictures are resized, by their key.  workers: threads.  device: what is to resize instead.
+    geometries: how pictures are resized, by their key.  workers: threads.  device: resizes instead of the threads.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class BatchReader:
     def __call__(self, asked: Iterable[tuple[ImageSource, np.ndarray] | None]) -> Iterator[Batch]:
         """Yield the batches with these rows of these sources, in order.
 
-        Where None stands among them no more is known yet: one batch that is being decoded is finished instead.
+        None means that no further batch is known yet: one batch that is being decoded is finished instead.
         """
         window: deque[tuple[Batch, list[Future[Decoded]]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
@@ -108,7 +108,7 @@ class BatchReader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _of(self, images: ImageSource) -> _Decode:
-        """Return what decodes rows of a source; all batches of a plain run are of one."""
+        """Return the decoder of a source, kept for the next batch: a plain run has one source."""
         if self._decode is None or self._decode.images is not images:
             self._decode = _Decode(images, self._geometries, self._device, self._resamplers)
         return self._decode
@@ -134,9 +134,9 @@ def _finished(batch: Batch, tasks: list[Future[Decoded]]) -> Batch:
 
 
 class _Decode:
-    """Decodes rows of a source, and resizes them for every geometry unless a device is to do that.
+    """Decodes rows of a source, and resizes them for every geometry unless a device does so.
 
-    rows: how many are decoded together.
+    rows: the number of rows that are decoded together.
     """
 
     def __init__(
@@ -153,13 +153,13 @@ class _Decode:
         self.rows = TASK_ROWS if self._there is None else TOGETHER
 
     def batch(self, rows: np.ndarray, size: int) -> Batch:
-        """Return a batch of rows that is still to be decoded."""
+        """Return a batch of rows that is not decoded yet."""
         wanted = self.geometries if self.device is None else {}
         pixels = {key: np.zeros((size, r.crop, r.crop, 3), np.uint8) for key, r in wanted.items()}
         return Batch(rows, pixels, np.full(len(rows), Status.OK, np.uint8))
 
     def __call__(self, batch: Batch, start: int, stop: int) -> Decoded:
-        """Decode the rows at places `start` to `stop` of the batch; return what could not be read, and raw rows."""
+        """Decode the rows at places `start` to `stop` of the batch; return unreadable images, and raw pictures."""
         errors, rows = [], None if self.device is None else RawRows()
         for row, image in self._decoded(batch, start, stop, rows):
             if isinstance(image, ImageError):
@@ -175,7 +175,7 @@ class _Decode:
         return errors, rows
 
     def _decoded(self, batch: Batch, start: int, stop: int, rows: RawRows | None) -> Iterator[tuple[int, Loaded]]:
-        """Yield the place in the batch and the image of each row that the device has not put among the rows."""
+        """Yield the place in the batch and the image of each row that the device did not decode."""
         place = start
         for first, last in runs(batch.rows[start:stop].tolist(), most=self.rows):
             if self._there is None or rows is None:

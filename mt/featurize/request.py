@@ -1,4 +1,4 @@
-"""What `mt featurize` is asked for: one frozen request, from the command line or from Python."""
+"""The request of `mt featurize`: one frozen object, from the command line or from Python."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ DTYPES = ("float32", "float16")
 
 @dataclass(frozen=True)
 class Compute:
-    """How embeddings are computed and kept; `None` lets the device decide.
+    """How embeddings are computed and stored; `None` means the device's default.
 
-    on_error: raise at an unreadable image, or skip it.  overwrite: compute complete files again.  allow_mixed: resume
-    a file that another device or other versions began.  wait: seconds to wait for another writer.
-    engine: `local`, or `ray` or `ray:ADDRESS`, whose workers take ray_gpus and ray_cpus each.
+    device: `auto`, `cpu`, `cuda`, `mps`, or several (`cuda:0,1`).  precision: arithmetic of the network; one of
+    `PRECISIONS`.  dtype: type of the stored embeddings; one of `DTYPES`.  batch_size: images per batch.  workers:
+    threads that decode.  on_error: `raise` at an unreadable image, or `skip` it (its row stays, marked).
+    overwrite: compute complete files again.  allow_mixed: resume a file that another device or other versions began.
+    wait: seconds to wait for another writer.  engine: `local`, `ray` or `ray:ADDRESS`; each Ray worker takes `ray_gpus`
+    GPUs and `ray_cpus` cores.
     """
 
     device: str = "auto"
@@ -44,7 +47,7 @@ class Compute:
         return self.engine != "local" or len(device_names(self.device)) > 1
 
     def check(self) -> None:
-        """Raise InputError for settings that no device has."""
+        """Raise InputError for unknown values and for settings that contradict each other."""
         for option, value, known in (
             ("--precision", self.precision, PRECISIONS),
             ("--dtype", self.dtype, DTYPES),
@@ -62,7 +65,7 @@ class Compute:
 
 
 def _check_engine(compute: Compute) -> None:
-    """Raise InputError for an engine that is none, and for settings that it does not have."""
+    """Raise InputError for an unknown engine, and for settings that it does not have."""
     kind = compute.engine.partition(":")[0]
     if compute.engine != "local" and kind != "ray":
         raise InputError(f"No engine '{compute.engine}'. Use --engine local, ray or ray:HOST:PORT.")
@@ -82,14 +85,15 @@ def _check_engine(compute: Compute) -> None:
 class FeaturizeRequest:
     """Which images go through which backbones, and how.
 
-    datasets: names that `load_dataset` knows, or loaded datasets.  data_dir, download and settings load those that
-    are named.  models: backbone names; several share one pass over the images.
+    datasets: names that `load_dataset` knows, or loaded datasets; `data_dir`, `download` and `settings` load the named
+    ones.  models: backbone names; several share one pass over the images.
     splits: the splits to featurize; all if empty.  cache_dir: folder of feature files.
     weights: `random`, FILE, or MODEL=FILE.  image_size: side in pixels that the networks see; their own if None.
     limit: at most this many rows per split.  embeddings: embedding rules; each model is used with each of them.
     trust_remote_code: repositories of `hf:` models whose own code may be run.
     views: which views of an image the embeddings are averaged over: flips, fivecrop or d4; the image alone if None.
-    shard: compute one part of each file only, into a file of its own; `mt cache merge` joins them.
+    shard: compute only this part of each file, into a file of its own; `mt cache merge` joins the parts.
+    compute: device, precision, batch size and engine.
     """
 
     datasets: Sequence[Dataset | str]

@@ -1,11 +1,10 @@
 """Pillow's resizing as exact matrix products: any device gives the pixels that Pillow gives, bit for bit.
 
 Pillow (src/libImaging/Resample.c) computes the weights of each output pixel in double precision, divides them by their
-sum and rounds them to `BITS` fractional bits, half away from zero.  It filters across, then down, and keeps after each
-pass `clip((2^21 + sum) >> 22)`; Pillow 13 filters down first where that shortens tall pictures (`down_first`).  All of
-these are integers, so a matrix product is exact wherever no partial sum leaves the integers that its number format
-holds: below 2^53 in float64, below 2^24 in float32, where each weight is split into parts that are small enough
-(`split`).
+sum and rounds them to `BITS` fractional bits, half away from zero.  It filters across, then down, and after each pass
+keeps `clip((2^21 + sum) >> 22)`; Pillow 13 filters down first for some tall pictures (`down_first`).  All of these are
+integers, so a matrix product is exact if its partial sums are integers that the number format holds: up to 2^53 in
+float64, up to 2^24 in float32, for which each weight is split into parts that are small enough (`split`).
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Summand:
 class Resampler:
     """Resizes and crops pictures of one size on one device, as `Preprocess.geometry` does with Pillow.
 
-    Called with uint8 pixels (N, height, width, 3) it returns uint8 (N, crop, crop, 3).  Only the pixels that the crop
-    keeps are computed.
+    Called with uint8 pixels (N, height, width, 3), it returns uint8 (N, crop, crop, 3).  It computes only the pixels
+    that the crop keeps.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Resampler:
 def down_first(height: int, width: int, place: Placement) -> bool:
     """Return whether Pillow resizes down before it resizes across.
 
-    Pillow 12 and older never do.  Pillow 13 does where that takes off more than twice as many rows as columns: found by
+    Pillow 12 and older never do.  Pillow 13 does if resizing removes more than twice as many rows as columns; found by
     comparing 5,596 resized pictures with both orders.
     """
     taken_off = height - place.height
@@ -93,7 +92,7 @@ def _pillow_chooses_the_order() -> bool:
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
-    """Return float64 where the device computes it fast, else float32, whose products take weights in parts."""
+    """Return float64 if the device computes it fast, else float32, for which `split` splits the weights."""
     if device.type == "cuda":
         return torch.float64 if torch.cuda.get_device_capability(device) in FAST_FLOAT64 else torch.float32
     return torch.float32 if device.type == "mps" else torch.float64
@@ -124,11 +123,11 @@ def weights(n_in: int, n_out: int, interpolation: Interpolation, box: tuple[floa
 
 
 def split(matrix: Integers | None, dtype: torch.dtype) -> list[Summand]:
-    """Return parts that add up to the matrix, each of whose products with pixels is exact in `dtype`.
+    """Return parts that add up to the matrix; the product of each with pixels is exact in `dtype`.
 
-    A product is exact whatever the order of its sums if the absolute weights of each output, times 255, add up to at
-    most 2^24 in float32.  In float64 that holds for any picture (2^53).  Two parts suffice for 3,000 taps,
-    wider filters take more.
+    A float32 product is exact in any order of summation if the absolute weights of each output, times 255, add up to
+    at most 2^24.  In float64 the bound is 2^53, which holds for any picture.  Two parts suffice for 3,000 taps; wider
+    filters need more.
     """
     if matrix is None:
         return []
@@ -154,7 +153,7 @@ def _is_exact(part: Integers) -> bool:
 def _matrices(
     place: Placement, interpolation: Interpolation, height: int, width: int
 ) -> tuple[Integers | None, Integers | None]:
-    """Return the weights across and down of the pixels that the crop keeps, None where a pass changes nothing."""
+    """Return the weights across and down for the pixels that the crop keeps; None for a pass that changes nothing."""
     found = []
     for n_in, n_out, box, keep in (
         (width, place.width, place.box and (place.box[0], place.box[2]), place.columns),

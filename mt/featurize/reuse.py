@@ -1,4 +1,4 @@
-"""An image goes through a network once: rows whose embeddings the cache holds are copied into a new file."""
+"""Compute each image once per network: rows whose embeddings the cache holds are copied into a new file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mt.featurize.request import Compute
 from mt.terminal import progress
 from mt.types import Array
 
-NAMED = 2  # files that a line names
+NAMED = 2  # files that the note on copied embeddings names
 MIXED_ROWS = "Rows were copied from files of other devices, versions or batch sizes (--allow-mixed)."
 
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a new file takes from others: its manifest says so, and computes the other rows as they were computed.
+    """What a new file copies from others; its manifest says so, and the other rows are computed in the same way.
 
-    content: what each row's image is known by; None where the dataset does not say.
+    content: the content hash of each row's image, (n, 16) bytes; None if the dataset has none.
     """
 
     manifest: dict[str, Any]
@@ -40,7 +40,7 @@ def planned(
     *,
     rows: int,
 ) -> Reuse:
-    """Return what a file that is made now can copy; nothing with `--overwrite`, and what a partial file has stays."""
+    """Return what a new file can copy; nothing with `--overwrite`, nor for a partial file, which is resumed."""
     nothing = Reuse(manifest, content, nothing_known(rows, target.dim))
     resumes = partial_path(target.path).exists() and not compute.overwrite
     if content is None or compute.overwrite or resumes or target.complete:
@@ -63,7 +63,7 @@ def planned(
 
 
 def settled(reuse: Reuse, target: Target, manifest: dict[str, Any], compute: Compute, *, created: bool) -> Reuse:
-    """Return what the file that was opened takes, by its manifest: a resumed one keeps the files it was begun with."""
+    """Return what an opened file copies, by its manifest; a resumed file keeps the sources it was begun with."""
     if created or reuse.content is None:
         return reuse
     known = recorded(
@@ -76,7 +76,7 @@ def settled(reuse: Reuse, target: Target, manifest: dict[str, Any], compute: Com
 
 
 def say(known: KnownRows) -> None:
-    """Say on the screen how many embeddings are copied, and from where."""
+    """Print the number of embeddings that are copied, and from which files."""
     if not len(known):
         return
     counts = known.counts()
@@ -87,10 +87,10 @@ def say(known: KnownRows) -> None:
 
 
 def same_bits(embedder: Embedder | None) -> SameBits:
-    """Return what says whether a CPU gives each image the same bits at two batch sizes, by embedding noise at both.
+    """Return a function that says whether a CPU gives each image the same bits at two batch sizes: it embeds noise.
 
-    Only automatic sizes are tried: others may need more memory than there is.  embedder: None where nothing computes in
-    this process.
+    Only automatic sizes are tried; larger ones may not fit in memory.  embedder: None if no backbone computes in this
+    process.
     """
     known: dict[Pace, bytes | None] = {}
 
@@ -127,7 +127,7 @@ def _wanted(target: Target, manifest: dict[str, Any], content: Array, compute: C
 
 
 def _marked(manifest: dict[str, Any], known: KnownRows) -> dict[str, Any]:
-    """Return a manifest that states all that computed the rows, where that is not one compute."""
+    """Return a manifest that lists the other devices, versions or batch sizes of copied rows, if there are any."""
     found = [one for features in known.files for one in _computes(features.manifest)]
     other = [one for place, one in enumerate(found) if one != manifest["compute"] and one not in found[:place]]
     if not other:

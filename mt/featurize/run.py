@@ -33,9 +33,9 @@ from mt.featurize.request import Compute
 from mt.system.device import computes_bfloat16_fast
 from mt.terminal import progress
 
-# Rows whose bytes share a checksum: what a killed run computes again at most.
+# Rows per block, which share a checksum; a killed run computes at most its unfinished blocks again.
 BLOCK_ROWS = 256
-MANY = 10_000  # images from which a faster precision is worth a line
+MANY = 10_000  # images from which a note names the faster precision
 BFLOAT16 = (
     "Note: --precision bfloat16 computes several times as many images per second on this device. Its embeddings differ "
     "slightly, so they go to files of their own."
@@ -54,7 +54,7 @@ def run(
 ) -> dict[Path, Result]:
     """Compute the files of `targets` and return one result per path; an interrupted run keeps its finished blocks.
 
-    Rows whose embeddings the cache holds are copied.  `loaded` are the backbones, `engine` computes with them, `index`
+    Rows whose embeddings the cache holds are copied.  `engine` computes with the backbones in `loaded`; `index`
     remembers hashes.
     """
     content = dataset.describe(index)
@@ -98,7 +98,7 @@ def run(
 
 
 def _batch_size(rows: int, engine: Engine, compute: Compute) -> int:
-    """Return the batch size of a split: as asked for, else on a CPU the one that pads least."""
+    """Return the batch size of a split: on a CPU, unless one was asked for, the size that pads least."""
     most = engine.batch_size
     return even_batches(rows, most=most) if compute.batch_size is None and engine.device.type == "cpu" else most
 
@@ -113,9 +113,9 @@ def manifest(
     how: Mapping[str, Any],
     again: str,
 ) -> dict[str, Any]:
-    """Return what a feature file says of itself: no time and nothing else that a second run would change.
+    """Return a feature file's description of itself, without times or anything else that a second run would change.
 
-    `how` is what computes it, `again` the command that does.
+    `how` describes what computes it; `again` is the command that makes it.
     """
     return {
         "dataset": dataset.name,
@@ -149,7 +149,7 @@ def command(
     limit: int | None,
     loaded: LoadedBackbones,
 ) -> str:
-    """Return the command that makes, or finishes, a feature file in the default cache folder: on one device, named."""
+    """Return the command that makes or finishes a feature file in the default cache folder, on one device."""
     description, weights = loaded.load(target.model).description, loaded.weights[target.model]
     name, place = loadable_name(dataset.name, dataset.location), data_dir_of(dataset.name, dataset.location)
     words = ["mt", "featurize", "--model", target.model, "--dataset", name, "--split", target.split]
@@ -176,7 +176,7 @@ def _reserve(
     compute: Compute,
     open_files: ExitStack,
 ) -> dict[Target, BlockWriter]:
-    """Open every file of the run with all its space, or none: a full disk shows before an hour of compute does."""
+    """Open every file of the run with all its space, or none, so that a full disk shows before any computing."""
     writers: dict[Target, BlockWriter] = {}
     try:
         for target, planned in reuses.items():
@@ -207,7 +207,7 @@ def _reserve(
 
 
 def _job(writer: BlockWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:
-    """Return what fills a file that was opened: as its manifest says, if an earlier run began it."""
+    """Return the job that fills an opened file: as its manifest says, if an earlier run began it."""
     how = writer.resumed_manifest["compute"]
     settled = reuse.settled(planned, target, writer.resumed_manifest, compute, created=writer.created)
     if not target.shard:
@@ -216,7 +216,7 @@ def _job(writer: BlockWriter, planned: reuse.Reuse, target: Target, compute: Com
 
 
 def _shared_passes(jobs: Mapping[Target, Job]) -> list[dict[Target, Job]]:
-    """Return the jobs grouped by what one pass needs in common: split, blocks, batches, threads, rows to compute."""
+    """Return the jobs grouped by what one pass must share: split, block size, batch size, threads, rows to compute."""
     shared: dict[tuple[Any, ...], dict[Target, Job]] = defaultdict(dict)
     for target, job in jobs.items():
         known = job.known.mask.tobytes()
@@ -227,7 +227,7 @@ def _shared_passes(jobs: Mapping[Target, Job]) -> list[dict[Target, Job]]:
 def _one_pass(
     engine: Engine, dataset: Dataset, jobs: Mapping[Target, Job], compute: Compute, advance: progress.Advance
 ) -> dict[Path, Result]:
-    """Run one pass with the thread count that its files record, and give the finished files their names."""
+    """Run one pass with the number of threads that its files record, and give the finished files their names."""
     split = dataset.splits[next(iter(jobs)).split]
     computed = {target: missing_rows([job]) for target, job in jobs.items()}
     began = time.monotonic()
@@ -240,7 +240,7 @@ def _one_pass(
 
 
 def _finish(dataset: Dataset, target: Target, job: Job, computed: int, seconds: float) -> Result:
-    """Give a complete file its final name and say what is in it."""
+    """Give a complete file its final name and return what is in it."""
     path = job.writer.finish()
     counts = status_counts(path)
     rows = sum(counts.values())

@@ -81,7 +81,7 @@ def test_a_whole_run_says_that_it_does_not_use_shards(
     featurize(photos, tmp_path / "cache", splits=["test"], shard=Shard(1, 2))
     (whole,) = featurize(photos, tmp_path / "cache", splits=["test"])
     said = capsys.readouterr().err
-    assert f"Shards of {whole.path.name} are there (1) and not used. To join them: mt cache merge" in said
+    assert f"Shards of {whole.path.name} exist (1) and are not used. To join them: mt cache merge" in said
     assert whole.computed == 14
 
 

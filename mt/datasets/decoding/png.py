@@ -85,7 +85,7 @@ def declared(values: np.ndarray, bits: int | None) -> Samples:
 def colour(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray:
     """Return (H, W, 3) of 16 bits without alpha from a PNG opened twice.
 
-    Pillow keeps one of the two bytes of a sample: the first if told that they are big-endian (16B), else the second.
+    Pillow keeps one of the two bytes of a sample: the first under raw mode `16B`, the second under `16L`.
     """
     again.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in again.tile]
     high, low = (np.asarray(one.convert("RGB"), dtype=np.uint16) for one in (image, again))

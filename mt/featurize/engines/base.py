@@ -1,4 +1,4 @@
-"""What every engine is: a pure function from batches of rows to embeddings.  Who writes them is not its business."""
+"""The interface of an engine: a pure function from batches of rows to embeddings, which writes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """One batch: the `rows` of a source, by rising number, and the models whose files lack some of them."""
+    """One batch: the `rows` of a source, in rising order, and the models whose files lack some of them."""
 
     number: int
     rows: np.ndarray
@@ -28,8 +28,8 @@ class RowBatch:
 class Pass:
     """All batches of one pass over some images.
 
-    batch_size: to which every batch is padded.  threads: with how many of torch's threads every device computes.
-    Files record both, and embeddings depend on nothing else that differs between engines.
+    batch_size: the size to which every batch is padded.  threads: the number of torch's threads on every device.
+    Files record both; nothing else that differs between engines affects embeddings.
     """
 
     images: ImageSource
@@ -44,10 +44,10 @@ class Pass:
 
 
 class EmbeddedRows(Protocol):
-    """The embeddings of a batch, which may still be on their way."""
+    """The embeddings of a batch, whose copy from the device may not be complete yet."""
 
     def rows(self, count: int) -> np.ndarray:
-        """Return the first `count` rows (count, dim), once they are here."""
+        """Wait for the first `count` rows and return them, float32 (count, dim)."""
         ...
 
 
@@ -62,28 +62,28 @@ class Computed:
 
 
 class Engine(Protocol):
-    """Computes batches, in any order.
+    """Computes batches; it may yield them in any order.
 
-    batch_size: the largest that every device holds, up to what was asked for.
+    batch_size: the largest that fits on every device, up to the one that was asked for.
     """
 
     batch_size: int
 
     @property
     def device(self) -> torch.device:
-        """What computes; where several do, their kind."""
+        """The device that computes; of several, their kind."""
         ...
 
     def named_device(self) -> str | None:
-        """Return what `--device` is in a plain run on one device of this kind; None where it is what `auto` picks."""
+        """Return `--device` of a plain run on one device of this kind; None if `auto` picks it."""
         ...
 
     def describe(self, batch_size: int) -> dict[str, Any]:
-        """Return what, beside the fingerprint, can change the last bits of an embedding: recorded in every file."""
+        """Return what can change an embedding's last bits beside the fingerprint; every file records it."""
         ...
 
     def embedder(self, model: str) -> Embedder | None:
-        """Return what computes a model in this process, on the same kind of device; None where nothing does."""
+        """Return what computes a model in this process on the same kind of device; None if only workers do."""
         ...
 
     def computed(self, one: Pass) -> Iterator[Computed]:
@@ -91,7 +91,7 @@ class Engine(Protocol):
         ...
 
     def shown(self) -> str:
-        """Return how the workers are doing, in a few words; nothing where there is one."""
+        """Return the workers' rates in a few words; nothing for a single device."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Workers as the process that writes sees them: who is there, what each holds, how fast it is."""
+"""Workers as the writing process sees them: which exist, what each holds, how fast each is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mt.featurize.engines.worker import Answer, PassTerms, Unit, WorkerFacts
 
 WINDOW = 60.0  # seconds over which a rate is measured
 FEW = 4  # workers whose rates are shown one by one
-SLOW = 0.5  # of the median rate, below which a worker is named
+SLOW = 0.5  # share of the median rate; a slower worker is named
 
 
 @dataclass(eq=False)
 class Member:
-    """One worker.  held: when each unit that it has was given, by number of pass and unit."""
+    """One worker.  held: the time at which each unit that it holds was given, by number of pass and of unit."""
 
     name: str
     facts: WorkerFacts | None = None
@@ -27,19 +27,19 @@ class Member:
     _answered: deque[tuple[float, int]] = field(default_factory=deque)
 
     def ready(self, facts: WorkerFacts) -> None:
-        """Note that it can be given units from now on."""
+        """Record that the worker can be given units from now on."""
         self.facts = facts
         self._answered = deque([(time.monotonic(), 0)])
 
     def answered(self, rows: int) -> None:
-        """Count rows that it computed."""
+        """Count rows that the worker computed."""
         now = time.monotonic()
         self._answered.append((now, rows))
         while len(self._answered) > 2 and now - self._answered[0][0] > WINDOW:
             self._answered.popleft()
 
     def rate(self) -> float:
-        """Return images per second, of late."""
+        """Return images per second over the last WINDOW seconds."""
         if len(self._answered) < 2:
             return 0.0
         seconds = time.monotonic() - self._answered[0][0]
@@ -74,10 +74,10 @@ class Crew(Protocol):
         ...
 
     def wait(self, seconds: float) -> list[Answered | Lost]:
-        """Return what happened, within `seconds`; workers that ended are replaced where that is possible.
+        """Return the events of at most `seconds`; workers that ended are replaced if possible.
 
         Raises:
-            MtError: a worker cannot do its work, or there is none and will be none.
+            MtError: a worker cannot do its work, or no worker can be started.
         """
         ...
 
@@ -87,7 +87,7 @@ class Crew(Protocol):
 
 
 def in_rates(members: Sequence[Member]) -> str:
-    """Return how fast workers are: each of a few; the range of many, and by name those that lag behind."""
+    """Return the workers' rates: of up to FEW each; of more the range, and the slow ones by name."""
     rates = {member.name: member.rate() for member in members}
     if len(members) <= FEW:
         return ", ".join(f"{member.name} {member.rate():.1f}/s" for member in members)

@@ -1,6 +1,6 @@
-"""Many workers as one engine: units are handed out as workers become free, and what a lost worker held is given again.
+"""Many workers as one engine: free workers get units, and the units of a lost worker are given to others.
 
-A unit is computed the same wherever it is computed, so a unit that was given twice is taken from whoever is first.
+Every worker computes the same numbers, so of a unit that was given twice the first answer is used.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 UNIT_ROWS = 256
 HELD_BATCHES = 6  # that a worker has at a time, so that it decodes some while it computes others
 MOST_BYTES = 256 << 20  # of embeddings that workers may be computing or sending
-EVERY = 0.5  # seconds between two looks at who lags behind
-LATE = 3.0  # times the usual time of a unit, after which an idle worker is given it, too
-MOST_LOST = 3  # workers that one unit may have seen the end of
+EVERY = 0.5  # seconds between two checks for late units
+LATE = 3.0  # multiple of a unit's mean time after which an idle worker is given the unit, too
+MOST_LOST = 3  # workers that ended while they held a unit, after which the run stops
 
 
 class ManyWorkers:
     """An engine of several workers.
 
-    embedders: what computes each model in this process, where its device is of the workers' kind.
-    widths: of the models' embeddings.
+    embedders: what computes each model in this process, if its device is of the workers' kind.
+    widths: the widths of the models' embeddings.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class _Handout:
         self._pending = deque(range(len(self._work)))
         self._open = set(self._pending)
         self._lost: Counter[int] = Counter()
-        self._took: deque[float] = deque(maxlen=100)  # seconds that units took of late
+        self._took: deque[float] = deque(maxlen=100)  # seconds that the latest units took
         row_bytes = 4 * sum(widths[model] for model in one.models)
         unit_rows = max((len(batch.rows) * len(unit) for unit in self._work for batch in unit[:1]), default=1)
         self._most_given = max(1, MOST_BYTES // (row_bytes * unit_rows or 1))
@@ -101,7 +101,7 @@ class _Handout:
                     yield from self._taken(event)
 
     def _give(self) -> None:
-        """Give units to whoever has the fewest, while there are units, and room for what comes back."""
+        """Give units to the workers with the fewest, while there are units and room for their embeddings."""
         members = list(self._crew.members())
         given = sum(len(member.held) for member in members)
         while self._pending and members and given < max(len(members), self._most_given):
@@ -134,7 +134,7 @@ class _Handout:
         self._crew.give(member, self._terms, self._unit(number))
 
     def _unit(self, number: int) -> Unit:
-        """Return a unit with the part of the source that it needs, where the source has parts."""
+        """Return a unit with the part of the source that it needs, if the source can be divided."""
         batches = self._work[number]
         if self._terms.images is not None:
             return Unit(number, None, batches)
@@ -145,7 +145,7 @@ class _Handout:
         return Unit(number, _part(self._pass.images, rows.tolist()), own)
 
     def _take_back(self, event: Lost) -> None:
-        """Give again what a worker held when it ended."""
+        """Put the units that a worker held when it ended back in the queue."""
         held = list(event.member.held)
         event.member.held.clear()
         for number_of_pass, unit in held:
@@ -185,7 +185,7 @@ class _Handout:
             yield Computed(batch, status, found, {model: Arrived(values) for model, values in rows.items()})
 
     def _refuse_what_is_read_here(self, batch: RowBatch, status: np.ndarray, member: Member) -> None:
-        """Raise DatasetError where a worker could not read an image that this process reads."""
+        """Raise DatasetError if a worker could not read an image that this process can read."""
         for row in batch.rows[status != Status.OK].tolist():
             (here,) = self._pass.images.load(row, row + 1)
             if not isinstance(here, ImageError):
@@ -204,14 +204,14 @@ class Arrived:
 
 
 def _in_units(one: Pass, n_workers: int) -> list[tuple[RowBatch, ...]]:
-    """Return the batches in units of UNIT_ROWS, or smaller ones where there would be fewer than four a worker."""
+    """Return the batches in units of UNIT_ROWS, or smaller ones if there would be fewer than four per worker."""
     least = max(1, len(one.work) // (4 * max(1, n_workers)))
     size = max(1, min(UNIT_ROWS // one.batch_size, least))
     return [tuple(one.work[start : start + size]) for start in range(0, len(one.work), size)]
 
 
 def _part(images: ImageSource, places: list[int]) -> ImageSource:
-    """Return some images of a source, with counts of their own where it counts what it sees."""
+    """Return some images of a source, with remarks of their own if the source counts remarks."""
     assert isinstance(images, Divisible)
     part = images.only(places)
     return replace(part, notes=Notes()) if isinstance(part, ImageFiles) else part

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from mt.backbones.load import Backbone
     from mt.datasets.base import ImageSource
 
-# A batch that is to be computed, with the source that its rows are of; None: nothing has arrived, finish what is begun.
+# A batch to compute, with the source of its rows; None: no batch has arrived yet, so finish the ones that are begun.
 Arriving = tuple["ImageSource", RowBatch] | None
 
 
 class OneDevice:
-    """The engine of a plain run, and what every worker of the others is.
+    """The engine of a plain run; every worker of the other engines uses it too.
 
-    workers: threads that decode.  batch_size: as asked for, or None for the device's own.
+    workers: threads that decode.  batch_size: images per batch; None for the device's default.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class OneDevice:
         return self.stream(((one.images, work) for work in one.work), one.models, one.batch_size)
 
     def stream(self, arriving: Iterable[Arriving], models: Sequence[str], batch_size: int) -> Iterator[Computed]:
-        """Yield the batches that arrive, in order; their embeddings may still be on their way from the device."""
+        """Yield the batches that arrive, in order; their embeddings may still be on the device."""
         used = [self._embedders[model] for model in models]
         for embedder in used:  # a file that is resumed may have been begun with larger batches
             embedder.chunk = max(embedder.chunk, batch_size)
@@ -92,7 +92,7 @@ class OneDevice:
 
 
 class Fetched:
-    """Embeddings on their way from a device: the copy is enqueued at once, and waited for when its rows are read."""
+    """Embeddings whose copy from a device is enqueued at once, and waited for when their rows are read."""
 
     def __init__(self, embeddings: torch.Tensor) -> None:
         self._rows = embeddings
@@ -104,7 +104,7 @@ class Fetched:
             self._done.record(torch.cuda.current_stream(embeddings.device))
 
     def rows(self, count: int) -> np.ndarray:
-        """Return the first `count` rows (count, dim), once they are here."""
+        """Wait for the first `count` rows and return them, float32 (count, dim)."""
         if self._done is not None:
             self._done.synchronize()
         return self._rows[:count].cpu().numpy()

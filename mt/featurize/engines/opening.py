@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from mt.featurize.loaded import LoadedBackbones
     from mt.featurize.request import FeaturizeRequest
 
-FOR_WORKERS = ("MT_", "HF_", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that workers elsewhere get, too
+FOR_WORKERS = ("MT_", "HF_", "TORCH_HOME", "XDG_CACHE_HOME")  # beginnings of environment variables sent to workers
 SAMPLES = 3  # files per split that every worker must be able to read before it starts
 
 
 def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones, models: Sequence[str]) -> Engine:
-    """Return what computes these models of the request for a dataset, ready to compute.
+    """Return the engine that computes these models of the request for a dataset, ready to compute.
 
     Raises:
-        InputError: a device that is not there.
+        InputError: a device that does not exist.
         MtError: a worker that cannot do its work.
     """
     compute = request.compute
@@ -76,7 +76,7 @@ def _on_ray(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones
 def many_workers(
     crew: Crew, device: torch.device, request: FeaturizeRequest, loaded: LoadedBackbones, models: Sequence[str]
 ) -> ManyWorkers:
-    """Return the engine of a crew.  On the CPU this process can try which batch sizes give the same bits, too."""
+    """Return the engine of a crew; if it computes on CPUs, this process can compare the bits of batch sizes itself."""
     backbones = [loaded.load(model) for model in models]
     embedders = {
         backbone.name: Embedder(

@@ -18,12 +18,12 @@ from mt.featurize.engines.crew import Answered, Lost, Member
 from mt.featurize.engines.worker import PassTerms, Unit, WorkerSetup
 from mt.featurize.engines.worker_process import CODE
 
-MOST_STARTS = 3  # of one process in a row, none of which computed anything
+MOST_STARTS = 3  # starts of one process in a row after which the run stops, if it computed nothing
 
 
 @dataclass(eq=False)
 class ProcessMember(Member):
-    """A worker process.  starts: how often it was started since it last answered."""
+    """A worker process.  starts: the number of starts since its last answer."""
 
     device: str = ""
     starts: int = 0
@@ -98,7 +98,7 @@ class ProcessCrew:
         here.send((self._setup, member.device))
 
     def _heard(self, member: ProcessMember) -> Answered | Lost | None:
-        """Return what a worker's message says of its units, if anything.
+        """Read one message of a worker; return the event, None if the message is not about units.
 
         Raises:
             MtError: it cannot do its work.

@@ -1,4 +1,4 @@
-"""A worker as a Ray actor.  Ray is not imported here: the actor's class is made of this one where the cluster is."""
+"""A worker as a Ray actor.  Ray is imported only on the cluster's side: `RayCrew` makes the actor from this class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from mt.featurize.engines.worker import Answer, PassTerms, Unit, UnitStream, WorkerFacts, WorkerSetup, in_words, started
 
-AT_ONCE = 8  # calls that an actor answers at a time: units that it holds, so that it decodes ahead
+AT_ONCE = 8  # calls that run in an actor at a time: the units that it holds, so that it decodes ahead
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Refusal:
 
 
 class ActorWorker:
-    """Computes units; what goes wrong is returned, since an exception would bring its traceback."""
+    """Computes units; errors are returned as `Refusal`, since Ray would raise them with a traceback."""
 
     def __init__(self, setup: WorkerSetup, device: str) -> None:
         self._problem: Refusal | None = None
@@ -40,7 +40,7 @@ class ActorWorker:
         threading.Thread(target=self._compute, name="compute", daemon=True).start()
 
     def facts(self) -> WorkerFacts | Refusal | None:
-        """Return what the worker is, or why it is none."""
+        """Return the worker's facts, or why it cannot work."""
         return self._facts or self._problem
 
     def embed(self, number_of_pass: int, terms: Sequence[Any], unit: Unit) -> Answer | Refusal | None:

@@ -1,4 +1,4 @@
-"""Are a Ray cluster's nodes fit for the work: versions, and the folders that workers read."""
+"""Check the nodes of a Ray cluster: package versions, and the folders that workers read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ANSWER = 120.0  # seconds that a node has to import its packages and answer
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """One node.  differing: versions that are not those of this machine, in words.  unread: folders it cannot read.
+    """One node.  differing: versions that differ from this machine's, in words.  unread: folders it cannot read.
 
-    problem: why nothing of that is known.
+    problem: why the check failed.
     """
 
     host: str
@@ -28,9 +28,9 @@ class NodeCheck:
 
 
 def look_at_nodes(engine: str, folders: Sequence[str]) -> Iterator[NodeCheck]:
-    """Yield what every node of the cluster that `--engine` names has.
+    """Yield the check of every node of the cluster that `--engine` names.
 
-    folders: those that workers must be able to read.  Raises what joining a cluster raises.
+    folders: folders that workers must be able to read.  Raises as `ray_link.joined` does.
     """
     with joined(engine) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -67,6 +67,6 @@ def looked(folders: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def last_line(error: Any) -> str:
-    """Return the last line of what Ray says went wrong: the error itself, under its traceback."""
+    """Return the last line of a Ray error's text: the error itself, below its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:200]

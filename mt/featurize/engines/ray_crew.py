@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: `--engine ray[:ADDRESS]`, one actor per GPU, or per few cores."""
+"""Workers on a Ray cluster: `--engine ray[:ADDRESS]`, one actor per GPU or per group of cores."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mt.featurize.engines.ray_actor import AT_ONCE, ActorWorker, Refusal
 from mt.featurize.engines.worker import Answer, PassTerms, Unit, WorkerFacts, WorkerSetup
 from mt.terminal import progress
 
-LOOK = 2.0  # seconds between two looks at the cluster's nodes
-QUIET = 20.0  # seconds without any worker, after which a line says what is waited for
+LOOK = 2.0  # seconds between two checks of the cluster's nodes
+QUIET = 20.0  # seconds without any worker, after which a line says what the run waits for
 TOGETHER = 30.0  # seconds that the first worker waits for the others before the run begins
-MOST_STARTS = 3  # workers that may end one after the other before any is ready
+MOST_STARTS = 3  # workers in a row that ended before they were ready, after which the run stops
 
 
 @dataclass(frozen=True)
 class WorkerSize:
-    """What one worker takes of a node.  gpus may be a part of one; 0 computes on the CPU."""
+    """The resources of one worker.  gpus may be a fraction; 0 computes on the CPU."""
 
     cpus: int
     gpus: float
@@ -33,22 +33,22 @@ class WorkerSize:
         return f"{cpus} and {self.gpus:g} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else cpus
 
     def fits(self, resources: Mapping[str, float]) -> int:
-        """Return how many workers a node with these resources holds."""
+        """Return the number of workers that fit on a node with these resources."""
         by_cpus = int(resources.get("CPU", 0) // self.cpus)
         return min(by_cpus, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else by_cpus
 
 
 @dataclass(eq=False)
 class ActorMember(Member):
-    """A worker that is an actor."""
+    """A worker that is a Ray actor."""
 
     actor: Any = None
 
 
 class RayCrew:
-    """As many actors as the cluster has room for: fewer when nodes go, more when nodes come.
+    """As many actors as the cluster has room for; their number follows the nodes that leave and join.
 
-    ray: the module, joined to a cluster.  link: what leaves it again.
+    ray: the module, joined to a cluster.  link: closed at the end, leaves the cluster.
     """
 
     def __init__(self, ray: Any, setup: WorkerSetup, size: WorkerSize, link: ExitStack) -> None:
@@ -103,7 +103,7 @@ class RayCrew:
         return sum(self._size.fits(node["Resources"]) for node in nodes)
 
     def _look(self) -> None:
-        """Start a worker wherever there is room for one more."""
+        """Start workers on all room that the cluster has left."""
         now = time.monotonic()
         if self.members():
             self._heard = now
@@ -122,7 +122,7 @@ class RayCrew:
             self._refs[actor.facts.remote()] = member
 
     def _event(self, ref: Any) -> Answered | Lost | None:
-        """Return what a finished call says of its worker's units, if anything.
+        """Return the event of a finished call, None if the call is not about units.
 
         Raises:
             MtError: the worker cannot do its work.
@@ -142,7 +142,7 @@ class RayCrew:
         return None
 
     def _welcome(self, member: ActorMember, facts: WorkerFacts) -> None:
-        """Let a worker take part, if its device is of the others' model: numbers differ in the last bits."""
+        """Accept a worker if its device is of the others' model; otherwise the last bits of embeddings would differ."""
         model = facts.compute["device_name"]
         first = next((one for one in self._all if one.facts is not None), None)
         if first is not None and first.facts is not None and first.facts.compute["device_name"] != model:
@@ -173,7 +173,7 @@ class RayCrew:
 
 
 def size_of_workers(ray: Any, device: str, *, cpus: int | None, gpus: float | None, threads: int) -> WorkerSize:
-    """Return what each worker takes: as asked for, else a GPU with its share of the node's cores, or `threads` cores.
+    """Return each worker's resources: as asked for, else one GPU with its share of the cores, or `threads` cores.
 
     Raises:
         InputError: GPUs are asked for, and the cluster has none.
@@ -196,7 +196,7 @@ def size_of_workers(ray: Any, device: str, *, cpus: int | None, gpus: float | No
 
 
 def _in_words(ray: Any) -> str:
-    """Return what the cluster's nodes have."""
+    """Return the sentence that lists the resources of the cluster's nodes."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     has = [(node["NodeManagerHostname"], node["Resources"]) for node in nodes]
     each = [f"{host}: {WorkerSize(int(its.get('CPU', 0)), its.get('GPU', 0.0))}" for host, its in has]
@@ -204,7 +204,7 @@ def _in_words(ray: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return why Ray says that a worker ended, in one line."""
+    """Return Ray's reason for the end of a worker, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "Error" in line or "exit" in line.lower() or "died" in line.lower()]
     return (named or lines or [type(error).__name__])[-1 if named and "Error" in named[-1] else 0].rstrip(".")[:200]

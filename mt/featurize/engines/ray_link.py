@@ -1,4 +1,4 @@
-"""Reaching a Ray cluster: the address that `--engine ray[:ADDRESS]` names, or a cluster on this machine."""
+"""Join a Ray cluster: at the address that `--engine ray[:ADDRESS]` names, or on this machine."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ PATIENCE = 5.0  # seconds in which the address must answer
 
 
 def address_of(engine: str) -> str | None:
-    """Return the address in `ray:ADDRESS`; None in `ray`, where a cluster of this machine is joined or started."""
+    """Return the address in `ray:ADDRESS`; None in `ray`, which joins or starts a cluster on this machine."""
     return engine.partition(":")[2] or None
 
 
 @contextmanager
 def joined(engine: str) -> Iterator[Any]:
-    """Join the cluster while inside, and yield Ray; a connection that was there before is used and stays.
+    """Join the cluster for the block and yield the module `ray`; an existing connection is used and kept.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        InputError: no cluster answers.
-        MtError: the cluster runs other versions.
+        InputError: not an address, or no cluster answers at it.
+        MtError: the cluster runs other versions, or Ray does not start.
     """
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError(f"--engine ray needs Ray, which is not installed. To have it: {EXTRA}") from error
+        raise MissingExtraError(f"--engine ray needs Ray, which is not installed. Install it: {EXTRA}") from error
     if ray.is_initialized():
         yield ray
         return
@@ -58,7 +58,7 @@ def joined(engine: str) -> Iterator[Any]:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise InputError where nothing listens at HOST:PORT: Ray itself would try for a minute and print pages."""
+    """Raise InputError if nothing listens at HOST:PORT: Ray itself would try for a minute and print pages."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not address or address in ("auto", "local"):
         return

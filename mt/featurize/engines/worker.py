@@ -1,7 +1,7 @@
-"""What a worker of any engine is: the backbones on one device, and a stream of units that it computes.
+"""A worker of any engine: the backbones on one device, and a stream of units that it computes.
 
-A worker loads the backbones itself, from the same folders as the process that writes, and shows that its numbers are
-the same: versions and fingerprints must agree.
+A worker loads the backbones itself, from the same folders as the writing process.  Versions and fingerprints must
+agree, so that its numbers are the same.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _ANSWERS = 8  # computed batches that wait for their embeddings' copy
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker needs to compute the same numbers as the process that writes.
+    """What a worker needs to compute the same numbers as the writing process.
 
-    models: weights and fingerprint by name.  workers: threads that decode.  folder: what relative paths are relative
-    to.  samples: files that it must be able to read.  versions: of the packages that an embedding depends on.
+    models: weights and fingerprint by name.  workers: threads that decode.  folder: the folder of relative paths.
+    samples: files that it must be able to read.  versions: versions of the packages that affect embeddings.
     on_device: whether the device decodes JPEG files.  environment: variables that say where weights are.
     """
 
@@ -59,7 +59,7 @@ class WorkerSetup:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker says of itself.  compute: as files record it.  batch_size: the largest that it holds."""
+    """A worker's description of itself.  compute: as files record it.  batch_size: the largest that fits."""
 
     host: str
     device: str
@@ -69,7 +69,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class PassTerms:
-    """What all units of a pass have in common; images: None where every unit brings its own."""
+    """What all units of a pass share; images: None if every unit brings its own."""
 
     number: int
     images: ImageSource | None
@@ -88,13 +88,13 @@ class Unit:
 
     @property
     def rows(self) -> int:
-        """How many rows the batches have."""
+        """The number of rows in the batches."""
         return sum(len(batch.rows) for batch in self.batches)
 
 
 @dataclass
 class Answer:
-    """A unit's results, batch by batch: status, message and status of what could not be read, embeddings by model."""
+    """A unit's results per batch: the rows' status, message and status per unreadable image, embeddings by model."""
 
     number_of_pass: int
     unit: int
@@ -103,10 +103,10 @@ class Answer:
 
 
 def started(setup: WorkerSetup, device: str) -> tuple[OneDevice, WorkerFacts]:
-    """Load what a worker computes with.
+    """Load the backbones of a worker; return its engine and facts.
 
     Raises:
-        MtError: other versions, files or weights that cannot be read here, or weights that are not the same.
+        MtError: versions differ, files or weights cannot be read here, or the weights differ.
     """
     agree(setup.versions, versions())
     os.environ.update(setup.environment)
@@ -146,7 +146,7 @@ def started(setup: WorkerSetup, device: str) -> tuple[OneDevice, WorkerFacts]:
 
 
 def agree(there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Raise MtError where versions differ from those of the process that writes."""
+    """Raise MtError if versions differ from those of the writing process."""
     differing = [
         f"{name} {here.get(name)} (the run has {there[name]})" for name in there if here.get(name) != there[name]
     ]
@@ -155,12 +155,12 @@ def agree(there: Mapping[str, str], here: Mapping[str, str]) -> None:
 
 
 def in_words(error: BaseException) -> str:
-    """Return what an error says, for a line that begins with whose it is."""
+    """Return an error's message in one line, with its class if it is not one of mt's own."""
     return str(error) if isinstance(error, MtError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class UnitStream:
-    """Computes units one after the other, so that decoding, copies and the network of neighbours overlap.
+    """Computes units in turn; decoding, copies and the network of successive units overlap.
 
     answer: called, in another thread, with the results of each unit.
     """
@@ -179,7 +179,7 @@ class UnitStream:
         self._inbox.put((terms, unit))
 
     def fail(self, error: BaseException) -> None:
-        """Let `run` raise an error that came up in another thread."""
+        """Let `run` raise an error that another thread met."""
         self._error = error
         self._inbox.put(None)
 
@@ -201,7 +201,7 @@ class UnitStream:
             raise self._error
 
     def _received(self, *, wait: bool = True) -> tuple[PassTerms, Unit] | None:
-        """Return the next unit; None where there is none yet, or no more."""
+        """Return the next unit; None if there is none yet, or the stream is closed."""
         try:
             item = self._inbox.get(block=wait)
         except queue.Empty:
@@ -210,7 +210,7 @@ class UnitStream:
         return item
 
     def _arriving(self, terms: PassTerms) -> Iterator[Arriving]:
-        """Yield the batches of units as they come, until a unit of another pass does; None while none is there."""
+        """Yield the batches of units as they arrive, None while there are none; stop at a unit of another pass."""
         while True:
             item, self._next = self._next or self._received(wait=not self._open), None
             if self._closed:
@@ -230,7 +230,7 @@ class UnitStream:
 
 
 class _Answering:
-    """A thread that waits for embeddings on their way from the device, and answers when a unit is whole."""
+    """A thread that waits for embeddings to be copied from the device, and answers when a unit is complete."""
 
     def __init__(self, answer: Callable[[Answer], None], fail: Callable[[BaseException], None]) -> None:
         self._answer, self._fail = answer, fail

@@ -15,7 +15,7 @@ CODE = (
 
 
 def main(descriptor: int) -> None:
-    """Serve the process at the other end of a socket until it closes it, or ends."""
+    """Serve the process at the other end of a socket until that process closes it or ends."""
     sys.stdout = sys.stderr
     link: Connection[Any, Any] = Connection(descriptor)
     try:
@@ -42,7 +42,7 @@ def _serve(link: Connection[Any, Any]) -> None:
 
 
 def _receive(link: Connection[Any, Any], stream: Any) -> None:
-    """Hand units over as they come; the terms of a pass come before its first unit."""
+    """Pass units on to the stream as they arrive; the terms of a pass arrive before its first unit."""
     terms = None
     while True:
         try:
