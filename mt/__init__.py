@@ -6,7 +6,7 @@ The public names of all stages are here, imported when first used: `import mt` c
     >>> request = mt.FeaturizeRequest(["folder:photos"], ["dino"])
     >>> mt.extract(request)                             # images -> feature files
     >>> features = mt.open_features(path)               # a feature file -> embeddings, labels, ids
-    >>> path = mt.fit_logistic(features.embeddings, features.labels, [0.1, 1.0], task="binary")
+    >>> fits = mt.fit_logistic(features.embeddings, features.labels, [0.1, 1.0], task="binary")
 """
 
 from __future__ import annotations

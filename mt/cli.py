@@ -1,4 +1,4 @@
-"""The `mt` command: a lazy group, one line a command; a stage is imported when one of its commands runs."""
+"""The `mt` command: a lazy group, one line per command; a stage is imported when one of its commands runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ COMMANDS = {
     "models": ("mt.backbones.cli:models", "List the backbones; convert a checkpoint."),
     "datasets": ("mt.datasets.cli:datasets", "List the datasets; check one before using it."),
     "cache": ("mt.cache.cli:cache", "List, import, verify, export and clean the feature files."),
-    "doctor": ("mt.doctor:doctor", "Look at this machine: what is missing, and how to get it."),
+    "doctor": ("mt.doctor:doctor", "Check this machine: what is missing, and how to get it."),
     "demo": ("mt.demo:demo", "Run a whole study on real images, with nothing to download."),
 }
-# Commands of a group that stand in a room above the group's own.
+# Commands that join a group of a lower floor: their modules may import what the group's own may not.
 ABOVE = {"cache": ("mt.importing.cli:import_", "mt.upkeep.cli:upgrade", "mt.upkeep.cli:forget")}
 
 
@@ -130,7 +130,7 @@ def _load(place: str) -> click.Command:
 
 
 def _explain(error: Exception, args: Sequence[str]) -> str:
-    """Return the one line that says what went wrong with a command line."""
+    """Return the one line that says what was wrong."""
     if isinstance(error, MtError):
         return str(error)
     if isinstance(error, click.UsageError):
@@ -139,7 +139,7 @@ def _explain(error: Exception, args: Sequence[str]) -> str:
         return error.format_message()
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "The reader of the output went away."
+        return "The program that read the output has ended."
     if isinstance(error, OSError) and error.errno is not None:
         where = f" {error.filename}" if error.filename else ""
         extra = " Free some space and run the same command again." if error.errno == errno.ENOSPC else ""
@@ -150,7 +150,7 @@ def _explain(error: Exception, args: Sequence[str]) -> str:
 
 
 def _command(args: Sequence[str]) -> str:
-    """Return the command that arguments name, `mt cache list`; click's parser does not say it."""
+    """Return the command that arguments name, as `mt cache list`; click's parser error lacks it."""
     command: click.Command | None = group
     path = ["mt"]
     for word in args:

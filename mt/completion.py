@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def with_completions(command: click.Command) -> click.Command:
-    """Return the command, whose options (and its commands') complete the names that a registry holds."""
+    """Return the command with completions of registry names added to its options, and to those of its commands."""
     for part in command.commands.values() if isinstance(command, click.Group) else ():
         with_completions(part)
     for parameter in command.params:
@@ -28,13 +28,13 @@ def with_completions(command: click.Command) -> click.Command:
     return command
 
 
-Names = Callable[[click.Context], Iterable[str]]  # of what was typed before
+Names = Callable[[click.Context], Iterable[str]]  # takes the options that were typed before
 
 
 def _completing(names: Names) -> Callable[[click.Context, str], list[CompletionItem]]:
     def complete(context: click.Context, incomplete: str) -> list[CompletionItem]:
         known: Iterable[str] = ()
-        with suppress(MtError, OSError):  # a shell waits: nothing is better than a message
+        with suppress(MtError, OSError):  # a shell waits: no completion is better than a message
             known = names(context)
         return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 

@@ -1,4 +1,4 @@
-"""`mt doctor`: is this machine fit for the work, and if not, what helps."""
+"""`mt doctor`: whether this machine is fit for the work, and if not, what helps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOW = 5e9  # bytes free, below which a feature cache fills soon
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.  state: "bad" is what stops work; help: what to do about it."""
+    """The result of one check.  state: "bad" stops work, "note" does not.  help: what to do about it."""
 
     what: str
     state: State
@@ -56,13 +56,13 @@ class Finding:
 @click.option(
     "--engine",
     metavar="ray[:HOST:PORT]",
-    help="Look at every node of a Ray cluster, too: versions, packages, folders.  [default: this machine alone]",
+    help="Also check every node of a Ray cluster: versions, packages, folders.  [default: this machine alone]",
 )
 @options.as_json
 def doctor(cache_dir: str | None, engine: str | None, as_json: bool) -> None:
-    """Look at this machine: Python, torch, devices, folders, locks, extras; say what is missing and how to get it.
+    """Check this machine: Python, torch, devices, folders, locks, extras; say what is missing and how to get it.
 
-    Exit status 1 when something stops work.
+    Exit status 1 if a finding stops work.
     """
     findings = [*look(files.cache_dir(cache_dir)), *(_cluster(engine) if engine else ())]
     for finding in findings:
@@ -99,7 +99,7 @@ def look(cache: Path) -> Iterator[Finding]:
 
 
 def _cluster(engine: str) -> Iterator[Finding]:
-    """Look at every node of the cluster that `--engine` names."""
+    """Yield a finding for every node of the cluster that `--engine` names."""
     from mt.featurize.engines.ray_check import look_at_nodes
 
     if engine.partition(":")[0] != "ray":
@@ -182,7 +182,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _folder(what: str, path: Path, variable: str) -> Finding:
-    """Look at a folder: is it writable, or can it be made, and how much is free there."""
+    """Return whether a folder can be written or made, and its free space."""
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     found = f"{path}, {free / 1e9:,.1f} GB free{'' if path.exists() else ', made when needed'}"

@@ -6,7 +6,7 @@
     ├── WeightsError          weights cannot be found, downloaded, verified or loaded
     ├── MissingExtraError     an optional package is not installed
     ├── CacheError            a feature file or the score database cannot be used
-    │   ├── NotAFeatureFileError   not ours, or written by a newer version
+    │   ├── NotAFeatureFileError   not mt's, or written by a newer version
     │   ├── IncompleteError        not all rows are there yet; names the command that finishes it
     │   ├── DamagedError           a checksum disagrees; names the rows
     │   ├── LockedError            another process is writing
@@ -49,7 +49,7 @@ class CacheError(MtError):
 
 
 class NotAFeatureFileError(CacheError):
-    """The file is not ours, or was written by a newer version of the format."""
+    """The file is not a feature file of mt, or was written by a newer version of the format."""
 
 
 class IncompleteError(CacheError):
@@ -72,7 +72,7 @@ class FitError(MtError, ValueError):
     """A probe cannot be fitted on these labels or features."""
 
 
-# What people call things that have another name here, without case, spaces and signs.
+# Other names of metrics, in lower case without spaces and signs, and the name in this project.
 _SYNONYMS = {
     "auroc": "roc_auc",
     "auc": "roc_auc",
@@ -102,7 +102,9 @@ def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputErr
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name that was probably meant: a synonym, its parts in any order, a close spelling, or a part."""
+    """Return the known name that was probably meant: a synonym, the same parts in any order, a close spelling, or one
+    that contains its parts.
+    """
     synonym = _SYNONYMS.get("".join(filter(str.isalnum, name)).lower())
     if synonym in known:
         return synonym

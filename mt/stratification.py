@@ -28,12 +28,12 @@ _RESOLUTION = 64
 
 
 def stratified_parts(labels: ArrayLike, groups: Groups | None, fractions: Sequence[float], seed: int) -> Ints:
-    """Return the part number of every row, parts holding the given fractions of every label and no group split.
+    """Return the part number of every row, (n,): each part holds its fraction of every label, and no group is split.
 
     `labels` is (n,) classes or (n, L) zeros and ones; `groups` names the group of each row.  Fractions are
-    normalised to sum to one.  With one class per row and no groups, a part with share s of P parts lacks less than one
-    row of each class, and has at most 1/2 + s (P/2 - 1) rows too many.  Raises ValueError on a fraction that is not
-    positive.
+    normalised to sum to one.  With one class per row and no groups, a part with share s of P parts has less than one
+    row of each class too few, and at most 1/2 + s (P/2 - 1) rows too many.  Raises ValueError for a fraction that is
+    not positive.
     """
     if not len(fractions) or min(fractions) <= 0:
         raise ValueError(f"fractions must be positive, got {list(fractions)}")
@@ -56,9 +56,9 @@ def stratified_order(labels: ArrayLike, seed: int) -> Ints:
 def iterative_order(counts: ArrayLike, seed: int) -> Ints:
     """Return an order of units, every prefix of which holds its share of every label.
 
-    `counts` is (n_units, L): how many rows with each label a unit holds.  The units are halved by iterative
-    stratification, a coin says which half comes first, and the halves are halved in turn: to single units at the
-    start of the order, further on to pieces of 1/64 of what comes before, in which the order is random.
+    `counts` is (n_units, L): the number of rows with each label in a unit.  The units are halved by iterative
+    stratification, a coin decides which half comes first, and the halves are halved in turn.  At the start of the order
+    halving ends at single units; later it ends at pieces of 1/64 of the units before them, whose order is random.
     """
     table = np.asarray(counts, dtype=np.int64)
     rng = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ class _Parts:
         self.units: list[float] = units.tolist()
 
     def choose(self, held: list[tuple[int, int]], coin: float) -> int:
-        """Return the part with the greatest desire for a unit's labels in turn, then for units; then a coin.
+        """Return the part with the greatest desire for a unit's labels in turn, then for units; a coin decides ties.
 
         The desire for `amount` rows of a label is (wanted - amount / 2) / share: with equal shares the most wanted
         rows, as in Sechidis et al.; with unequal ones that which lowers the sum of (wanted)² / share the most.
@@ -160,7 +160,7 @@ class _Parts:
         return best[int(coin * len(best))]
 
     def give(self, part: int, held: list[tuple[int, int]]) -> None:
-        """Take a unit's rows off what the part wants."""
+        """Subtract a unit's rows from what the part wants."""
         wanted = self.wanted[part]
         for label, amount in held:
             wanted[label] -= amount

@@ -17,7 +17,7 @@ Rows = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 
 
 class Texts(Sequence[str]):
-    """A sequence of strings, kept as UTF-8 of one width: what a feature file stores, and what numpy sorts.
+    """A sequence of strings, kept as UTF-8 of one width, as a feature file stores them and numpy sorts them.
 
     encoded: (n,) bytes, padded with zeros; names of files that are not UTF-8 keep their bytes (surrogateescape).  No
     text holds a NUL character.
@@ -31,7 +31,7 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Texts:
-        """Return these texts as an array; what is one already is returned as it is."""
+        """Return these texts as one array; `Texts` are returned as they are."""
         if isinstance(values, Texts):
             return values
         remaining, parts = iter(values), []
@@ -77,7 +77,7 @@ class Texts(Sequence[str]):
         return Texts(self.encoded[rows])
 
     def distinct(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Return each text once, in the order in which they first occur, and for each row which it is."""
+        """Return the different texts in the order in which they first occur, and (n,) the number of each row's text."""
         values, first, code = np.unique(self.encoded, return_index=True, return_inverse=True)
         order = np.argsort(first, kind="stable")
         place = np.empty(len(order), dtype=np.int64)
@@ -85,7 +85,7 @@ class Texts(Sequence[str]):
         return list(Texts(values[order])), place[code]
 
     def mapped(self, function: Callable[[str], str]) -> Texts:
-        """Return what a function makes of each text; it is called once for each distinct one among neighbours."""
+        """Return the function's value for each text; it is called once per different text among 65,536 neighbours."""
         parts = []
         for start in range(0, len(self), PART):
             values, code = np.unique(self.encoded[start : start + PART], return_inverse=True)
@@ -94,7 +94,7 @@ class Texts(Sequence[str]):
 
 
 class Prefixed(Sequence[str]):
-    """Texts that begin alike, such as the paths of files in one folder: what follows is an array."""
+    """Texts with a common beginning, such as the paths of files in one folder; `rest` holds what follows it."""
 
     __slots__ = ("beginning", "rest")
     __hash__ = None  # type: ignore[assignment]
@@ -123,17 +123,17 @@ class Prefixed(Sequence[str]):
 
 
 def distinct(values: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Return each of some texts once, in the order in which they first occur, and for each row which it is."""
+    """Return the different texts in the order in which they first occur, and (n,) the number of each row's text."""
     return Texts.of(values).distinct()
 
 
 def sortable(values: Any) -> npt.NDArray[Any]:
-    """Return an array that sorts as the texts do, by their letters' numbers: as bytes, where these are UTF-8."""
+    """Return an array that sorts as the texts do, by code point: their bytes if all are UTF-8, else strings."""
     return values.encoded if isinstance(values, Texts) and _is_utf8(values.encoded) else np.asarray(values)
 
 
 def _is_utf8(encoded: npt.NDArray[np.bytes_]) -> bool:
-    """Say whether all texts are UTF-8: bytes that are not stand elsewhere among bytes than among letters."""
+    """Say whether all texts are UTF-8: other bytes sort differently as bytes than as strings."""
     try:
         for start in range(0, len(encoded), PART):
             part = encoded[start : start + PART]

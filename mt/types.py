@@ -76,10 +76,10 @@ class LabelledRows(Generic[F]):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows:
-    """Labelled rows with the probabilities that a fitted method gives them, and what a reader of a score should know.
+    """Labelled rows with the probabilities that a fitted method gives them.
 
     p: (n,) probabilities of class 1 for binary, (n, K) for multiclass and ordinal, (n, L) for multilabel.
-    fold: the test fold of each row, where each fold has a model of its own.
+    flags: what a reader of a score should know.  fold: (n,) the test fold of each row, if each fold has its own model.
     """
 
     rows: LabelledRows[Any]
@@ -105,7 +105,7 @@ class ScoredRows:
 
 
 class CaseFeatures(Protocol):
-    """What probing reads of a split: of a feature file, or of one whose rows are put together to cases."""
+    """What probing reads of a split: a feature file, or one whose rows are pooled to cases."""
 
     @property
     def manifest(self) -> dict[str, Any]: ...
@@ -136,5 +136,5 @@ class CaseFeatures(Protocol):
 
 
 def _taken(values: Any, rows: Array) -> Any:
-    """Return some of the values, of an array, of texts or of any other sequence."""
+    """Return the values of some rows, from an array, `Texts` or any other sequence."""
     return values[rows] if hasattr(values, "take") else [values[row] for row in rows]

@@ -1,4 +1,4 @@
-"""The catalog of a cache folder: what is in it, read from the files themselves, and which of it a command takes."""
+"""The catalog of a cache folder: its files, read from the files themselves, and which of them a command takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IMPORTED = " (imported"  # what follows a model's name where another program co
 
 
 def feature_path(cache_dir: Path, dataset: str, split: str, backbone: str, fingerprint: str) -> Path:
-    """Return where a feature file lives; whatever the names hold, inside the cache folder."""
+    """Return where a feature file lives: always inside the cache folder, whatever the names hold."""
     return Path(cache_dir) / slug(dataset) / slug(split) / f"{slug(backbone)}-{fingerprint[:12]}.h5"
 
 
@@ -124,9 +124,10 @@ def read_entry(path: Path) -> Entry:
 
 
 class Catalog:
-    """The feature files of a cache folder, or only some of them.  A folder that does not exist is an empty one.
+    """The feature files of a cache folder, or only some of them.  A folder that does not exist counts as empty.
 
-    cache_dir: the user's own if None.  only: the paths of these files; what else is there supersedes none of them.
+    cache_dir: the folder; None: `MT_CACHE_DIR`, else the user's own.  only: paths of the files to look at; other files
+    of the folder supersede none of them.
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str] | None = None, only: Collection[Path] | None = None) -> None:
@@ -141,9 +142,10 @@ class Catalog:
         splits: Collection[str] = (),
         everything: bool = False,
     ) -> list[Entry]:
-        """Return the entries with these names (none given: all), in the order of dataset, split, backbone.
+        """Return the entries with these names, sorted by dataset, split and backbone; without names, all.
 
-        Superseded, limited and random-weight files are omitted unless `everything` is asked for.
+        Superseded, limited and random-weight files are omitted unless `everything` is true.  A file that cannot be
+        read is returned with the flag "damaged"; nothing is raised for it.
         """
         return chosen(self._all(), datasets=datasets, models=models, splits=splits, everything=everything)
 
@@ -168,7 +170,7 @@ class Catalog:
 
 
 def _supersedes(other: Entry, entry: Entry) -> bool:
-    """Say whether a file answers in another's place: it is newer, and not ungrouped where the other has groups."""
+    """Say whether a file replaces another: it is newer, and does not lack groups that the other has."""
     loses_groups = bool(entry.manifest.get("grouping")) and not other.manifest.get("grouping")
     return other.modified > entry.modified and not loses_groups
 
@@ -229,7 +231,7 @@ def settled(entries: Sequence[Entry], asked: Sequence[str] = ()) -> list[Entry]:
     A choice that `asked` leaves open is said on stderr.
 
     Raises:
-        InputError: several variants without groups, or equally new ones: nothing says which.
+        InputError: several variants without groups, or equally new ones, so that no rule chooses one.
     """
     datasets: dict[tuple[str, str], dict[tuple[str, bool], list[Entry]]] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Removing feature files: by choice, and what nobody will read again."""
+"""Removing feature files: those that are named, and those that no command reads by default."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mt.system import files
 def prunable(catalog: Catalog) -> list[tuple[Path, str]]:
     """Return what may go, each with the reason: superseded, limited and random-weight files, and leftovers.
 
-    Leftovers are temporary files of killed runs and locks whose file is gone.  Incomplete files stay, for they
-    can be resumed, and damaged ones, for a person should see them.
+    Leftovers are temporary files of killed runs and locks whose file is gone.  Incomplete files stay, since they
+    can be resumed; damaged ones stay, since a person should see them.
     """
     flagged = [
         (entry.path, ", ".join(flag for flag in entry.flags if flag in OMITTED))

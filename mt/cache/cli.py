@@ -24,8 +24,8 @@ P = ParamSpec("P")
 class Selection:
     """The feature files that a command is about.
 
-    entries: those that were named, or all.  filtered: whether any were named.  hidden: how many superseded, limited and
-    random-weight files match beside them.
+    entries: those that were named, or all.  filtered: whether any were named.  hidden: the number of superseded,
+    limited and random-weight files that match as well.
     """
 
     catalog: Catalog
@@ -46,7 +46,7 @@ def selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..
 
 
 def whole_selection(command: Callable[Concatenate[Selection, P], None]) -> Callable[..., None]:
-    """Add the same options but --everything; superseded, limited and random-weight files are chosen like all others."""
+    """Add the same options without --everything: superseded, limited and random-weight files are always included."""
 
     @functools.wraps(command)
     def with_selection(
@@ -104,7 +104,8 @@ def cache() -> None:
 def list_(selected: Selection, as_json: bool) -> None:
     """List the feature files, by dataset, split and model.
 
-    Superseded, limited and random-weight files are listed with --everything only; other commands use them with it only.
+    Superseded, limited and random-weight files are listed only with --everything.  mt probe and mt fuse also use them
+    only with it.
     """
     if as_json:
         show.json_lines(map(show.facts, selected.entries))

@@ -1,10 +1,10 @@
-"""Hashes of files' content, computed once and remembered by what the system says of a file: a rerun opens no image.
+"""Hashes of files' content, computed once and remembered with the file's size and times: a rerun opens no image.
 
-A hash is trusted where nothing can have written to the file since: the file at the same path has the same size and
-the same two times (`mtime`, and `ctime`, which no program can set), or a file that had another path has these, its
-inode and its device.  So a folder that is moved or renamed keeps its hashes.  A file that was copied, moved by itself
-or had its permissions changed is hashed again.  Where a file system keeps no fractions of seconds, other paths are not
-trusted.
+A hash is trusted in two cases, in which nothing can have written to the file since.  The file at the same path has the
+same size and the same two times: `mtime`, and `ctime`, which no program can set.  Or a file that had another path has
+the same size, times, inode and device.  So a folder that is moved or renamed keeps its hashes.  A file that was copied,
+moved by itself or had its permissions changed is hashed again.  The second case needs a file system that keeps
+fractions of seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS memory (
 ) WITHOUT ROWID;
 """
 _TASK_FILES = 64  # that are hashed at a time
-_THREADS = 8  # at least, where files come from a disk: while some wait for it, others hash
+_THREADS = 8  # at least, for files on a disk: while some threads wait for it, others hash
 _SLOW = 0.2e-3  # seconds per file from which files come from a disk, not from the system's cache
 _FRESH = 32  # tasks for which one measurement holds
 _KEPT_FILES = 1 << 16  # hashed between two commits: what a killed run loses
@@ -104,8 +104,8 @@ def _as_bytes(hashes: Sequence[str]) -> np.ndarray:
 class ContentIndex:
     """Remembers the sha256 of files in SQLite.
 
-    path: the database, by default in the user's folder.  Where it cannot be written the memory lasts as long as
-    the object.  rehash: hash every file again, whatever is remembered.
+    path: the database, by default in the user's folder.  If it cannot be written, hashes are remembered only as long
+    as the object lives.  rehash: hash every file again, whatever is remembered.
     """
 
     def __init__(self, path: Path | None = None, *, rehash: bool = False) -> None:
@@ -118,7 +118,7 @@ class ContentIndex:
         return self.sha256_many([path])[0]
 
     def sha256_many(self, paths: Sequence[StrPath], *, label: str = "hashing") -> list[str]:
-        """Return the sha256 of each file; files that are known are only asked for their size and times.
+        """Return the sha256 of each file, in hexadecimal; of a known file only size and times are read.
 
         Raises InputError naming a file that cannot be read.
         """
@@ -128,7 +128,7 @@ class ContentIndex:
         return [found[os.fspath(path)] for path in paths]
 
     def hashes(self, paths: Sequence[StrPath], *, label: str = "hashing") -> np.ndarray:
-        """Return the sha256 of each of many files, (n, 32) bytes; a file that is there twice may be read twice.
+        """Return the sha256 of each file, (n, 32) uint8; a path that is listed twice may be read twice.
 
         Raises InputError naming a file that cannot be read.
         """
@@ -149,7 +149,10 @@ class ContentIndex:
         return found
 
     def states(self, paths: Sequence[StrPath]) -> str:
-        """Return a hash of what the system says of many files: while it is the same, so is what they hold."""
+        """Return one hash of the names, sizes and times of files: while it is the same, so is their content.
+
+        Raises InputError naming a file that cannot be read.
+        """
         hashed = hashlib.sha256()
         for path in paths:
             one = _seen(path)
@@ -158,7 +161,7 @@ class ContentIndex:
         return hashed.hexdigest()
 
     def recall(self, kind: str, key: JSON) -> JSON | None:
-        """Return what was remembered under a kind and a key, or None."""
+        """Return the value that was remembered under a kind and a key, or None."""
         with self._lock:
             row = self._database.execute(
                 "SELECT value FROM memory WHERE kind = ? AND key = ?", (kind, canonical(key).decode())
@@ -174,7 +177,7 @@ class ContentIndex:
             )
 
     def forget(self, *, prefixes: Sequence[str], paths: Sequence[StrPath]) -> None:
-        """Forget files by the first hexadecimal digits of their hash, and by path; and what DICOM headers said."""
+        """Forget files by the first hexadecimal digits of their hash, and by path; and all DICOM headers."""
         with self._lock, self._database:
             self._database.execute("PRAGMA secure_delete = ON")
             for table in ("files", "content"):
@@ -191,7 +194,7 @@ class ContentIndex:
             self._database.close()
 
     def _known(self, seen: Sequence[_FileState]) -> dict[_Name, str]:
-        """Return the hashes that can be trusted, by path; what was moved is remembered at its new path."""
+        """Return the hashes that can be trusted, by path; a moved file is remembered at its new path."""
         found: dict[_Name, str] = {}
         moved: list[tuple[_FileState, str]] = []
         for start in range(0, len(seen), _AT_ONCE):
@@ -213,7 +216,7 @@ class ContentIndex:
             return {row[:4]: row[4] for row in self._database.execute(query, [one.path for one in seen])}
 
     def _elsewhere(self, seen: Sequence[_FileState]) -> list[tuple[_FileState, str]]:
-        """Return the files that had another path, or that a release before this table was kept remembers."""
+        """Return the files that had another path, or that the table `content` of earlier releases remembers."""
         marks = ",".join("?" * len(seen))
         moved = f"SELECT inode, ctime_ns, device, size, mtime_ns, sha256 FROM files WHERE inode IN ({marks})"
         older = (
@@ -277,9 +280,9 @@ def _is_text(name: str) -> bool:
 
 
 def _in_turn_or_together(tasks: Sequence[Sequence[_FileState]]) -> Iterator[list[_Hashed]]:
-    """Yield each task's hashes, in order: from threads while files come from a disk, for which threads wait together.
+    """Yield each task's hashes, in order; threads help while files come from a disk, since they wait for it together.
 
-    From memory one thread is as fast: each file is so few calls that threads mostly wait for Python.
+    For files in memory one thread is as fast: a file takes few calls, so threads mostly wait for Python's lock.
     """
     with ThreadPoolExecutor(max(_THREADS, cores())) as pool:
         try:
@@ -293,7 +296,7 @@ def _in_turn_or_together(tasks: Sequence[Sequence[_FileState]]) -> Iterator[list
 
 
 def _hashed(seen: Sequence[_FileState]) -> list[_Hashed]:
-    """Return the hash of each file, and whether it stayed as it was seen while it was read."""
+    """Return the hash of each file, and whether its size and times stayed the same while it was read."""
     return [(one, *_sha256(one)) for one in seen]
 
 
@@ -322,7 +325,7 @@ def _unreadable(path: StrPath, error: OSError) -> InputError:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open the index; a file that is not a database is made again, and a place that cannot be written is not used."""
+    """Open the index; replace a file that is not a database, and use memory where the path cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _open(path)

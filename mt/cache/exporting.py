@@ -23,7 +23,11 @@ def export(features: FeatureFile, target: Path, form: str) -> list[Path]:
     """Write the rows that have an embedding; return the files written, each complete before it has its name.
 
     npy: the (n, dim) matrix, and beside it `<name>.rows.csv` with id, label, group and metadata in the same order.
-    csv: the same columns, then one a feature.  parquet: the same, the embedding a list in one column.
+    csv: the same columns, then one per feature.  parquet: the same columns, then the embedding as a list in one column.
+
+    Raises:
+        MissingExtraError: parquet without pyarrow.
+        CacheError: the files cannot be written; NoSpaceError if the disk is full.
     """
     files.make_folder(target.absolute().parent)
     if form == "npy":

@@ -1,4 +1,4 @@
-"""Embeddings that sealed files of a cache hold already, found by the images' content: they are copied, not computed."""
+"""Embeddings that complete files of a cache already hold, found by the images' content: copied, not computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SameBits = Callable[[Pace, Pace], bool]
 
 @dataclass(frozen=True, eq=False)
 class _HeldImages:
-    """A file, the images that it holds, sorted, and the number of the row that holds each."""
+    """A file, the sorted content hashes of the images that it holds, and the row number of each."""
 
     features: FeatureFile
     images: np.ndarray
@@ -41,7 +41,7 @@ class WantedRows:
     """What a file must agree in, so that its embeddings are those that a run would compute.
 
     backbone: its fingerprint.  decoding: how bytes become pixels.  compute: device, versions, batch size, threads.
-    content: what each row's image is known by, (n, 16) bytes.
+    content: (n, 16) uint8, the content hash of each row's image.
     """
 
     name: str
@@ -98,19 +98,19 @@ class KnownRows:
 
 
 def nothing_known(rows: int, dim: int) -> KnownRows:
-    """Return that no file holds any of the rows."""
+    """Return known rows of which none is known."""
     return KnownRows(dim, np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64))
 
 
 def find_known(
     wanted: WantedRows, cache_dir: Path, *, same_bits: SameBits, any_pace: bool, any_compute: bool = False
 ) -> tuple[KnownRows, Pace]:
-    """Return the rows that complete files of a cache hold, and the batch size and thread count that the new file keeps.
+    """Return the rows that complete files of a cache hold, and the pace of the new file: its batch size and threads.
 
-    All files that are taken were computed at this pace, or at one that gives each image the same bits.  The file's own
-    pace is kept unless another saves more images.
-    same_bits: says whether two paces give each image the same bits.  any_pace: take a pace that saves more; another
-    thread count only where it saves at least half of the images.  any_compute: take rows whatever computed them.
+    All files that are taken were computed at this pace, or at one that gives each image the same bits.  It is the
+    wanted pace, unless another saves more images.
+    same_bits: returns whether two paces give each image the same bits.  any_pace: allow another pace; another thread
+    count only if it saves at least half of the images.  any_compute: take rows whatever computed them.
     """
     held: dict[Pace, list[_HeldImages]] = {}
     own = pace_of(wanted.compute)
@@ -128,7 +128,7 @@ def find_known(
 
 
 def recorded(wanted: WantedRows, copied: Mapping[str, JSON] | None, partial: Path, cache_dir: Path) -> KnownRows:
-    """Return the rows that a file which is resumed was begun with as known: from the same files.
+    """Return the known rows that a file was begun with, from the files that its manifest names, to resume it.
 
     Raises:
         CacheError: one of the files is gone or no longer the same.
@@ -157,7 +157,7 @@ def pace_of(compute: Mapping[str, JSON]) -> Pace:
 
 
 def _candidates(wanted: WantedRows, cache_dir: Path, *, any_compute: bool) -> Iterable[FeatureFile]:
-    """Yield the complete files whose embeddings are what a run would compute, but for batch size and threads."""
+    """Yield the complete files whose embeddings a run would compute, if batch size and threads were the same."""
     for path in Catalog(cache_dir).paths():
         if path.suffix != ".h5" or not path.name.startswith(f"{slug(wanted.name)}-"):
             continue
@@ -180,10 +180,7 @@ def _agrees(wanted: WantedRows, manifest: Mapping[str, Any], any_compute: bool) 
 
 
 def _joined(wanted: WantedRows, held: Sequence[_HeldImages], *, in_order: bool = False) -> KnownRows:
-    """Return the rows that these files hold; of several that hold one, the file that holds most, then by name.
-
-    Rows in blocks that lost their bytes are not taken.
-    """
+    """Return the rows that these files hold; if several hold a row, the file with most of the rows, then by name."""
     content = _keys(wanted.content)
     if not in_order:
         held = sorted(held, key=lambda one: (-int(np.isin(one.images, content).sum()), str(one.features.path)))
@@ -200,7 +197,7 @@ def _joined(wanted: WantedRows, held: Sequence[_HeldImages], *, in_order: bool =
 
 
 def _held(features: FeatureFile) -> _HeldImages:
-    """Return the images that a file's sound blocks hold, each with the number of its first row."""
+    """Return the images in a file's undamaged blocks, each with the number of its first row."""
     sound = np.ones(features.n_rows, dtype=bool)
     for damage in features.verify():
         sound[damage.start : damage.stop] = False
@@ -213,5 +210,5 @@ def _held(features: FeatureFile) -> _HeldImages:
 
 
 def _keys(content: np.ndarray) -> np.ndarray:
-    """Return the hashes as (n,) values that sort: one that is all zeros is empty."""
+    """Return the hashes as (n,) values that can be sorted; a hash of zeros becomes the empty value."""
     return np.ascontiguousarray(content).reshape(-1).view("S16")

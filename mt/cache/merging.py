@@ -36,12 +36,12 @@ class ShardSet:
     shards: dict[int, Path]
 
     def answered(self) -> bool:
-        """Say whether the whole file is there and newer than each of them: a merge that was killed left them behind."""
+        """Say whether the whole file exists and is newer than each shard: a merge was killed before it removed them."""
         newest = max(path.stat().st_mtime_ns for path in self.shards.values())
         return is_complete(self.whole) and self.whole.stat().st_mtime_ns >= newest
 
     def lacking(self) -> list[str]:
-        """Return what is still to be done before they can be merged: one line per shard, with its command."""
+        """Return what is missing before they can be merged: one line per shard, with its command."""
         if self.answered():
             return []
         summaries = {number: peek(path) for number, path in self.shards.items()}
@@ -76,11 +76,11 @@ def shard_sets(paths: Iterable[Path]) -> list[ShardSet]:
 def merge(found: ShardSet, *, allow_mixed: bool = False, advance: Callable[[int], object] = int) -> Path:
     """Write the whole file of complete shards, verify it, and remove them; return its path.
 
-    Killed at any moment, all shards are there or the whole file is; the same call finishes.
-    allow_mixed: shards of different devices or versions, which the file records.  advance: called with 1 per block.
+    If the process is killed, all shards or the whole file exist, and the same call finishes the work.
+    allow_mixed: join shards of different devices or versions; the file records it.  advance: called with 1 per block.
 
     Raises:
-        CacheError: shards of other rows, settings or versions, named.
+        CacheError: shards differ in rows, settings or versions; the message names them.
         DamagedError: a shard's bytes disagree with their checksums.
         LockedError: a shard is being written.
     """
@@ -139,7 +139,7 @@ def _manifest(parts: Sequence[Path], summaries: Sequence[Summary], allow_mixed: 
 
 
 def _same(summary: Summary, allow_mixed: bool) -> dict[str, JSON]:
-    """Return what all shards of a file have in common; device, versions, batch and threads only if they must."""
+    """Return what all shards of a file have in common; with `allow_mixed`, without device, versions, batch, threads."""
     manifest = summary.manifest
     compute = {f"compute {name}": one for name, one in manifest["compute"].items()}  # batch_size and threads, too
     about = {name: manifest[KEY][name] for name in ("of", "n_rows", "rows")}
@@ -162,7 +162,7 @@ def _joined(stored: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _one(arrays: Sequence[np.ndarray]) -> np.ndarray:
     texts = [array for array in arrays if array.dtype.kind == "S"]
     if not texts:
-        return np.concatenate(arrays)  # whole and broken numbers become broken ones
+        return np.concatenate(arrays)  # integers and floats become floats
     width = max(array.dtype.itemsize for array in texts)
     same = [array if array.dtype.kind == "S" else np.zeros(len(array), f"S{width}") for array in arrays]
     return np.concatenate(same).astype(h5py.string_dtype("utf-8", width))

@@ -1,10 +1,10 @@
-r"""Names: fingerprints of contents, file names, and the names of datasets, taken apart and put together here alone.
+r"""Names: fingerprints of contents, file names, and the names of datasets, which are parsed and built only here.
 
 `folder:PATH` and `table:CSV` are shown, and kept in feature files, as `folder:NAME` beside their location, so that a
 name reveals nobody's home folder.  Other names hold no place: their files lie in a data folder.
 
-Settings that are not their default follow in brackets: `folder:ihc[group_regex=pt(\d+), seed=3]`.  Of features that
-were made with several settings of one dataset a command takes one variant.
+Settings that are not their default follow in brackets: `folder:ihc[group_regex=pt(\d+), seed=3]`.  If features were
+made with several settings of one dataset, a command takes one variant.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def digest(value: JSON) -> str:
 
 
 def digest_of_rows(values: Any) -> str:
-    """Return the digest of the list of an array's or any other values, whose JSON is made part by part."""
+    """Return what `digest` returns of the values as a list, encoding 8,192 values at a time."""
     hashed, between = hashlib.sha256(b"["), b""
     for part in _parts(values):
         hashed.update(between + canonical(part)[1:-1])
@@ -63,8 +63,8 @@ def _parts(values: Any) -> Iterator[list[JSON]]:
 def slug(name: str) -> str:
     """Return a file name for a name: itself where that is safe, else `readable-hash8`.
 
-    Safe means: lower-case ASCII (file systems may not distinguish cases), no separator, no leading dot, and not of
-    the form that this function itself makes, so that two names never share a slug by their spelling.
+    Safe means: at most 40 characters of lower-case ASCII (file systems may not distinguish cases), no separator, no
+    leading dot, and not of the form `readable-hash8`, so that no name is the slug of another.
     """
     if _PLAIN.fullmatch(name) and not _HASHED.fullmatch(name) and ".." not in name:
         return name
@@ -105,7 +105,7 @@ def settings_in(name: str) -> dict[str, str]:
 
 
 def has_settings(name: str) -> bool:
-    """Say whether a name says settings, be it with `[]` that all are at their default."""
+    """Say whether a name has brackets; `[]` states that all settings are at their default."""
     return _taken_apart(name)[1] is not None
 
 
@@ -139,8 +139,8 @@ def data_dir_of(shown: str, location: str | None) -> str | None:
 def is_named(shown: str, location: str | None, name: str) -> bool:
     """Return whether `name` is a dataset as it is shown, or as it is typed, with the path to it.
 
-    A name without settings is the dataset's with any; one with some is every dataset's that has these (`[seed=0]`: that
-    has no seed); `[]` has none.
+    A name without brackets matches any settings.  One with settings matches every dataset that has these; a default,
+    as `[seed=0]`, matches a dataset without the setting.  `[]` matches a dataset without settings.
     """
     base, asked = _taken_apart(name)
     typed = mapped_place(base, lambda place: os.path.abspath(os.path.expanduser(place)))
@@ -170,7 +170,7 @@ class Variant:
 
 
 def newest_grouped(variants: Sequence[Variant]) -> Variant | None:
-    """Return the newest variant that has groups, or the only one; None where nothing says which."""
+    """Return the newest variant that has groups, or the only one; None if no rule chooses one."""
     best, *others = sorted(variants, key=lambda one: (one.grouped, one.made), reverse=True)
     if others and (not best.grouped or (others[0].grouped, others[0].made) == (best.grouped, best.made)):
         return None
@@ -183,7 +183,7 @@ def taken(variants: Sequence[Variant], *, what: str) -> Variant:
     what: what was made, at the beginning of a sentence.
 
     Raises:
-        InputError: several variants without groups, or equally new ones: nothing says which.
+        InputError: several variants without groups, or equally new ones, so that no rule chooses one.
     """
     best = newest_grouped(variants)
     if best is None:
@@ -199,5 +199,5 @@ def taken(variants: Sequence[Variant], *, what: str) -> Variant:
 
 
 def typed(dataset: str) -> str:
-    """Return the name that chooses a dataset's settings, where they are the default, too."""
+    """Return the name that chooses a dataset's settings; `[]` is added where they are the default."""
     return dataset if has_settings(dataset) else f"{dataset}[]"

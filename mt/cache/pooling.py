@@ -1,4 +1,4 @@
-"""Bags: several rows of one case become one row, in one pass over the rows and in memory for the cases alone."""
+"""Bags: several rows of one case become one row, in one pass over the rows; memory holds the pooled cases alone."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class Pooler:
 
 
 def pooled(parts: Iterable[tuple[np.ndarray, np.ndarray]], n_bags: int, dim: int, rule: str) -> np.ndarray:
-    """Return the pooled rows of (bag numbers, rows) parts."""
+    """Return the pooled rows, (n_bags, width) float32, of parts: bag numbers (m,) and rows (m, dim).
+
+    Raises InputError for a rule that does not exist.
+    """
     check_rule(rule)
     pooler = Pooler(n_bags, dim, rule)
     for bags, rows in parts:

@@ -31,7 +31,7 @@ def json_lines(objects: Iterable[dict[str, Any]]) -> None:
 
 
 def facts(entry: Entry) -> dict[str, Any]:
-    """Return an entry for machines."""
+    """Return an entry as one JSON object."""
     return {
         "path": str(entry.path),
         "dataset": entry.dataset,
@@ -160,7 +160,7 @@ def report(found: Verification) -> None:
 
 
 def report_facts(found: Verification) -> dict[str, Any]:
-    """Return what verification found in one file, for machines; a damaged block with all its ids."""
+    """Return what verification found in one file as one JSON object; a damaged block lists all its ids."""
     return {
         "path": str(found.path),
         "ok": not found.problem,

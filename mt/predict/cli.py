@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 @click.option("--dataset", metavar="NAME", help="Predict for a dataset instead of image files. See: mt datasets")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split of the dataset.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write here.  [default: stdout]")
-@click.option(
-    "--weights", metavar="FILE|random", help="Weights of the backbones, where they were not the published ones."
-)
+@click.option("--weights", metavar="FILE|random", help="Weights of the backbones, if they were not the published ones.")
 @options.trust_remote_code
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="An unreadable image: raise (stop) or skip (an empty row, and why).",
+    help="For an unreadable image: raise (stop) or skip (write an empty row with the reason).",
 )
 @options.data_dir
 @options.cache_dir
@@ -57,7 +55,7 @@ def predict(
     """Predict with a saved MODEL: a folder with one model, or the .json of one.  Writes CSV.
 
     One row per image: its id, one probability per class, and the prediction.  PATHS are images, or folders of images.
-    Features of a --dataset come from the cache; what is not there is featurized.
+    Features of a --dataset come from the cache; missing ones are featurized.
     """
     request = PredictRequest(
         model,

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
     from mt.predict.request import PredictRequest
 
-OF_DECODING = ("intensity", "frame", "voi", "max_pixels", "decoder")  # settings that decide over pixels
+OF_DECODING = ("intensity", "frame", "voi", "max_pixels", "decoder")  # settings that change pixels
 
 
 def predict_dataset(request: PredictRequest) -> Predictions:
     """Predict for a dataset's split; features that are not in the cache are made and kept there.
 
-    Raises InputError, WeightsError, DatasetError and CacheError.
+    Raises InputError for a request or a saved model that cannot be used, WeightsError if a backbone's weights are
+    missing or different, DatasetError for the dataset's files, and CacheError for the feature files.
     """
     if not request.dataset:
         raise InputError("No dataset to predict for. Name one: --dataset NAME")
@@ -43,7 +44,7 @@ def predict_dataset(request: PredictRequest) -> Predictions:
             first, why = next(iter(problems.items()))
             raise DatasetError(
                 f"{len(problems)} of {len(names)} images cannot be read, first {first}: {why} "
-                "Leave such images out: --on-error skip"
+                "Omit such images: --on-error skip"
             )
         _, p = tuned.predict_split(
             request.dataset,
@@ -86,7 +87,7 @@ def _every_id(file: FeatureFile) -> list[str]:
 
 
 def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile | None:
-    """Return the newest complete features of a split by the very backbone that the model was fitted on."""
+    """Return the newest complete features of a split by the backbone that the model was fitted on."""
     found = Catalog(cache).entries(datasets=[str(request.dataset)], splits=[request.split], everything=True)
     entries = [
         entry
@@ -98,7 +99,7 @@ def _cached(cache: Path, request: PredictRequest, about: dict[str, Any]) -> Feat
 
 
 def _featurized(cache: Path, request: PredictRequest, about: dict[str, Any]) -> FeatureFile:
-    """Make the features of a split by the backbone that the model was fitted on; another one is refused first."""
+    """Make the features of a split by the backbone that the model was fitted on; any other is refused beforehand."""
     from mt.backbones.registry import find_spec
     from mt.cache import open_features
     from mt.cache.content import ContentIndex

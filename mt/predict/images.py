@@ -33,7 +33,8 @@ BATCH = 32  # images at a time, the last batch padded: a result does not depend 
 def predict_images(request: PredictRequest) -> Predictions:
     """Predict for image files, and for all images in folders; ids are the paths.
 
-    Raises InputError, WeightsError, and DatasetError for an unreadable image.
+    Raises InputError for a request or a saved model that cannot be used, WeightsError if a backbone's weights are
+    missing or different, and DatasetError for an unreadable image unless the request skips it.
     """
     request = replace(request, device=first_device(request.device, "mt predict on image files"))
     if is_end_to_end(request.model):
@@ -59,10 +60,10 @@ def predict_images(request: PredictRequest) -> Predictions:
 
 
 def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], list[Path], dict[str, str] | None]:
-    """Return the names of all files, the files that can be read, and the problems of others where they are skipped.
+    """Return the names of all files, the readable files, and the problems of skipped ones (None: do not skip).
 
     Every file is decoded once before a network runs.  Raises DatasetError for an unreadable one unless it is skipped,
-    and InputError where nothing is left.
+    and InputError if no file can be read.
     """
     files = list(_images(request.images))
     with ThreadPoolExecutor(decoders()) as pool, progress.bar("reading", len(files)) as advance:
@@ -74,7 +75,7 @@ def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], l
     if errors and request.on_error == "raise":
         first = next(iter(errors.values()))
         more = f" ({len(errors)} of {len(files)} images cannot be read.)" if len(errors) > 1 else ""
-        raise DatasetError(f"{first}{more} Leave such images out: --on-error skip")
+        raise DatasetError(f"{first}{more} Omit such images: --on-error skip")
     good = [file for file in files if file not in errors]
     if not good:
         raise InputError(f"None of {len(files)} images can be read, first: {next(iter(errors.values()))}")
@@ -115,7 +116,7 @@ def _embed(backbone: Backbone, files: Sequence[Path], decoding: Decoding, device
 
 
 def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Yield the files named, and every image in the folders named, in order, without what a dataset ignores."""
+    """Yield the files named, and every image in the folders named, in order; omit files that a dataset ignores."""
     from mt.cache.content import ContentIndex
     from mt.datasets.dicom.headers import Headers
     from mt.datasets.images import SUFFIXES

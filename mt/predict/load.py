@@ -1,4 +1,4 @@
-"""Reading back what `mt probe --save` and `mt fuse --save` wrote: anything that predicts from embeddings."""
+"""Reading the models that `mt probe --save` and `mt fuse --save` wrote: all that predict from embeddings."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A probe, a DVME or one of its rivals that was read back.
+    """A saved probe, DVME or rival of DVME, read from its files.
 
-    backbones: for every model in order its name, fingerprint, width and description; about: what the JSON says.
-    scaling: of its probabilities, fitted out of fold.  thresholds: of class 1, or of each label; empty without.
+    about: the content of the JSON.  backbones: name, fingerprint, width and description of each, in the order of the
+    embeddings.  scaling: of its probabilities, fitted out of fold, or None.  thresholds: of class 1, or of each label;
+    empty if none were chosen.
     """
 
     about: dict[str, Any]
@@ -40,7 +41,10 @@ class SavedModel:
     thresholds: tuple[float | None, ...] = ()
 
     def predict_proba(self, embeddings: Sequence[Array]) -> npt.NDArray[np.float32]:
-        """Return a probability per class (or label), (n, K), of one embedding matrix (n, d_m) a backbone."""
+        """Return a probability per class (or label), (n, K), from one embedding matrix (n, d_m) per backbone.
+
+        Raises InputError for matrices of other widths.
+        """
         widths = [backbone["dim"] for backbone in self.backbones]
         if [X.shape[1] for X in embeddings] != widths:
             found = [X.shape[1] for X in embeddings]
@@ -52,7 +56,7 @@ class SavedModel:
 
 
 def load_model(path: str | os.PathLike[str]) -> SavedModel:
-    """Read what `mt fuse --save` or `mt probe --save` wrote: a folder that holds one model, or the path of its .json.
+    """Read a model that `mt fuse --save` or `mt probe --save` wrote: a folder that holds one, or the path of its .json.
 
     Raises InputError for other files, several models, newer versions, and files that do not fit together.
     """
@@ -85,7 +89,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
 
 
 def stated(saved: SavedModel) -> list[str]:
-    """Return what a reader of the predictions should know of scaling and thresholds: a line each."""
+    """Return what a reader of the predictions should know of scaling and thresholds, as lines."""
     lines = [] if saved.scaling is None else [f"Probabilities are scaled ({saved.scaling.kind}), fitted out of fold."]
     rule = saved.about.get("decision", {}).get("rule", "")
     names = saved.class_names if saved.task == "multilabel" else saved.class_names[1:2]

@@ -18,10 +18,10 @@ THRESHOLD = 0.5  # a label of a multilabel task is predicted above it, unless it
 
 @dataclass(frozen=True)
 class Predictions:
-    """ids (n,), probabilities (n, K) in the order of class_names, and the predicted class (labels) of each.
+    """The predictions for n cases: ids, and probabilities (m, K) of the m cases that were not skipped.
 
-    problems: why some ids were skipped, which have no probabilities; None where skipping was not asked for.
-    thresholds: of class 1, or of each label, from which on it is predicted; None for no threshold of its own.
+    class_names: of the K columns.  problems: the reason of each skipped id; None if skipping was not asked for.
+    thresholds: the smallest probability at which class 1, or each label, is predicted; None: it has no threshold.
     """
 
     ids: list[str]
@@ -33,9 +33,9 @@ class Predictions:
 
     @property
     def predicted(self) -> list[str]:
-        """The most probable class; for multilabel the labels above one half, joined by ';'.
+        """The most probable class of each row of probabilities; for multilabel the labels above 0.5, joined by ';'.
 
-        Where there is a threshold: class 1, or the label, from the threshold on.
+        With a threshold, class 1 or the label is predicted at probabilities of at least the threshold.
         """
         own = list(self.thresholds) or [None] * len(self.class_names)
         if self.task == "binary" and own[0] is not None:
@@ -54,7 +54,7 @@ class Predictions:
     def write_csv(self, file: TextIO) -> None:
         """Write id, a probability per class, and the prediction; numbers read back to the same float32.
 
-        A skipped case has nothing there, and its reason in the column `problem`.
+        A skipped case has empty cells there, and its reason in the column `problem`.
         """
         out = csv.writer(file, lineterminator="\n")
         more = ["problem"] if self.problems is not None else []

@@ -1,4 +1,4 @@
-"""What `mt predict` asks; imports nothing heavy."""
+"""The request of `mt predict`; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class PredictRequest:
     on_error: raise at an unreadable image, or skip it.
     cache_dir, data_dir: where a dataset's features and its published files are.
     device, engine: several devices, or a Ray cluster, featurize a dataset; image files use the first device.
+
+    Raises InputError if it names both images and a dataset, or neither, or an engine for images.
     """
 
     model: str | os.PathLike[str]

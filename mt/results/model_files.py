@@ -41,10 +41,10 @@ def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
 
 
 def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """Return the JSON file of the one model at a path, a folder or either file, and what it says.
+    """Return the JSON file of the model at a path (a folder, or either of its files), and its content.
 
-    Of several in a folder the only DVME is taken, and named on stderr.  Raises InputError if there is none, or if there
-    are several others.
+    If a folder holds several models, its only DVME is taken, and named on stderr.  Raises InputError if there is no
+    model, if several are there without exactly one DVME, or if the JSON cannot be read.
     """
     file = _json_at(Path(path))
     try:
@@ -75,13 +75,13 @@ def check_format(file: Path, about: Mapping[str, Any], name: str, version: int) 
 
 
 def check_classes(about: Mapping[str, Any]) -> None:
-    """Raise ValueError for a JSON whose class names are not as many as the classes of its model."""
+    """Raise ValueError for a JSON with more or fewer class names than its model has classes."""
     if len(about["class_names"]) != about["n_classes"]:
         raise ValueError(f"{len(about['class_names'])} class names for {about['n_classes']} classes")
 
 
 def read_tensors(file: Path, about: Mapping[str, Any]) -> Tensors:
-    """Return the tensors that belong to a model's JSON.  Raises InputError for others."""
+    """Return the tensors of a model's JSON.  Raises InputError if they are missing or do not have its sha256."""
     from safetensors.numpy import load
 
     numbers = file.with_suffix(".safetensors")
@@ -98,7 +98,7 @@ def read_tensors(file: Path, about: Mapping[str, Any]) -> Tensors:
 
 @contextmanager
 def whole(file: Path) -> Iterator[None]:
-    """Turn what a JSON raises that lacks something, or holds what does not go with its tensors, into one line."""
+    """Turn the errors of a JSON that lacks a key, or does not match its tensors, into an InputError of one line."""
     from safetensors import SafetensorError
 
     try:

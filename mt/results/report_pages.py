@@ -20,7 +20,7 @@ _KIND = "report:"
 class ReportPage:
     """A page that was drawn from scores.
 
-    folder: of its charts and tables.  fits: those that it shows.  command: what draws it again.
+    folder: holds its charts and tables.  fits: identities of the fits that it shows.  command: draws it again.
     """
 
     page: Path
@@ -29,9 +29,9 @@ class ReportPage:
     command: str
 
     def removable(self) -> tuple[list[Path], list[Path]]:
-        """Return the files of the report that are as they were written, and those that are there but are not.
+        """Return the files of the report that are unchanged since they were written, and those that were changed.
 
-        A link is neither followed nor removed.
+        A link counts as changed: it is neither followed nor removed.
         """
         try:
             hashes = dict(json.loads((self.folder / DRAWN).read_bytes())["sha256"])
@@ -49,7 +49,7 @@ class ReportPage:
 
 
 def register(store: ScoreStore, page: ReportPage) -> None:
-    """Keep that a page shows these fits."""
+    """Record in the score database that a page shows these fits."""
     kept = {"page": str(page.page), "folder": str(page.folder), "fits": sorted(page.fits), "command": page.command}
     store.remember(_KIND + digest(str(page.page)), kept)
 
@@ -69,7 +69,7 @@ def hashes_of(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def remove(page: ReportPage) -> None:
-    """Remove the files of a report that are as they were written, and its folder if nothing else is in it."""
+    """Remove the files of a report that are unchanged since they were written, and its folder if it is then empty."""
     for path in page.removable()[0]:
         files.remove(path)
     if page.folder.is_dir() and not page.folder.is_symlink() and not os.listdir(page.folder):
@@ -77,5 +77,5 @@ def remove(page: ReportPage) -> None:
 
 
 def _is_in_place(path: Path) -> bool:
-    """Whether a path is a file of its own, and no part of it a link."""
+    """Return whether a path is a regular file, and no part of the path is a link."""
     return path.is_file() and os.path.realpath(path) == str(path)

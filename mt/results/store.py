@@ -1,6 +1,6 @@
 """The score database: every fit's predictions and every score made from them, in one SQLite file.
 
-It lies beside the feature files and is shared by processes: rollback journal, a busy timeout, one short transaction a
+It lies beside the feature files and is shared by processes: rollback journal, a busy timeout, one short transaction per
 fit, and unique keys with INSERT OR IGNORE, so that no row is lost or doubled.  On a network file system, and wherever
 locks fail, each process appends to a file of its own and all are read together: mt.results.writers.
 What it holds makes reports and comparisons possible without a feature file, and without fitting anything.
@@ -49,7 +49,7 @@ CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 @dataclass(frozen=True)
 class Fit:
-    """One fitted method: which rows it used, what it chose, what it predicts for the test cases.
+    """One fitted method: the rows it used, the settings it chose, and its predictions for the test cases.
 
     pool: digest of the rows that budgets are drawn from.  cases: digest of the test cases.
     rows: (n_draw,) row numbers of the pool, in draw order.
@@ -109,9 +109,10 @@ _COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
 
 
 class ScoreStore:
-    """The score database at `path`; made on the first write, so asking an absent one finds nothing.
+    """The score database at `path`.  It is made on the first write; reading an absent one finds nothing.
 
-    Raises CacheError where the file is someone else's, newer, or cannot be written; LockedError and NoSpaceError.
+    Every method raises CacheError if the file belongs to another program, is newer or cannot be used; LockedError if
+    another process holds it for 60 s; NoSpaceError if the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,7 +140,7 @@ class ScoreStore:
         return key
 
     def cases(self, key: str) -> LabelledRows[None]:
-        """Return the rows kept under a digest."""
+        """Return the rows kept under a digest, without features.  Raises CacheError if there are none."""
         (blob,) = self._one("SELECT content FROM cases WHERE digest = ?", key)
         content = json.loads(zlib.decompress(blob))
         labels = np.array(content["labels"], dtype=content["dtype"])
@@ -167,7 +168,7 @@ class ScoreStore:
         return {identity for (identity,) in rows}
 
     def fit(self, identity: str) -> Fit:
-        """Return one kept fit with its predictions."""
+        """Return one kept fit with its predictions.  Raises CacheError if there is none."""
         row = self._one("SELECT * FROM fits WHERE identity = ?", identity)
         _, pool, cases, rows, probabilities, outputs, outcome = row
         values = np.frombuffer(zlib.decompress(probabilities), "<f4")
@@ -177,12 +178,12 @@ class ScoreStore:
         return Fit(identity, pool, cases, drawn, values, json.loads(outcome))
 
     def origins(self, identities: Iterable[str]) -> dict[str, str]:
-        """Return, of each kept fit, a digest of what it can be paired by: its pool, its draw's rows, its cases."""
+        """Return, for each kept fit, a digest of its pool, its draw's rows and its cases: equal ones can be paired."""
         rows = self._in("SELECT identity, pool, cases, rows FROM fits WHERE identity IN ({})", list(identities))
         return {identity: digest([pool, cases, sha256(drawn).hexdigest()]) for identity, pool, cases, drawn in rows}
 
     def splits(self, identities: Iterable[str]) -> dict[str, str]:
-        """Return, of each kept fit, a digest of its pool and its cases, which all draws of an experiment share."""
+        """Return, for each kept fit, a digest of its pool and its cases, which all draws of an experiment share."""
         rows = self._in("SELECT identity, pool, cases FROM fits WHERE identity IN ({})", list(identities))
         return {identity: digest([pool, cases]) for identity, pool, cases in rows}
 
@@ -216,7 +217,7 @@ class ScoreStore:
     def forget(self, fits: Collection[str], cases: Collection[str]) -> None:
         """Remove fits with their scores, and sets of rows that no other fit needs: in one step, and from the disk.
 
-        What was derived from scores goes as a whole: it is made again where it is asked for; declarations stay.
+        All answers derived from scores are removed, and computed again when they are asked for; declarations stay.
         """
         self._database.forget(fits, cases)
 
@@ -226,7 +227,7 @@ class ScoreStore:
         return json.loads(rows[0][0]) if rows else None
 
     def remember(self, key: str, value: Any) -> None:
-        """Keep a JSON value that is a pure function of what its key digests."""
+        """Keep a JSON value under a key; it must depend only on what the key is the digest of."""
         self._database.add([Row("answers", [key, json.dumps(value)], replace=True)])
 
     def recalled(self, kind: str) -> list[Any]:
@@ -286,10 +287,10 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 
 
 class Database:
-    """The database at `path`; made with its tables on the first write, so asking an absent one finds nothing.
+    """The database at `path`.  It is made with its tables on the first write; reading an absent one finds nothing.
 
-    united: the database with the files of many writers, instead of it alone, where locks cannot be relied on.
-    Raises CacheError where the file is someone else's, newer, or cannot be written; LockedError and NoSpaceError.
+    united: the database together with the files of many writers, where locks cannot be relied on.
+    Raises as `ScoreStore` does.
     """
 
     def __init__(self, path: Path, tables: str) -> None:
@@ -393,7 +394,7 @@ def insert(sql: sqlite3.Connection, row: Row, columns: Sequence[str]) -> bool:
 
 
 def is_ours(sql: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the tables are there; raises when the file is someone else's or newer."""
+    """Say whether the tables are there.  Raises CacheError if the file belongs to another program or is newer."""
     own = not sql.in_transaction
     if own:
         sql.execute("BEGIN")  # all of it in one look: another process may be making the tables

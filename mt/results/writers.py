@@ -2,12 +2,12 @@
 
 SQLite relies on locks, which network file systems refuse (Lustre without `flock`, NFS without its lock service) or
 grant to two machines at once (`nolock`).  There each process appends to a file that nobody else writes, in the folder
-`scores.sqlite.writers` beside the database, and who reads takes the database and all of these files together.
+`scores.sqlite.writers` beside the database, and readers take the database and all of these files together.
 
 A file is lines of UTF-8.  The first is a JSON object: format, version, and the names of a score's columns.  Each other
 line is one transaction: 16 hexadecimal digits of the sha256 of the rest, a blank, and JSON: when it was made, and its
 rows as [table, values, replace]; bytes are {"base64": ...}.  A line is synced before a transaction counts as kept.  A
-line that is cut off, by a kill or because it is still on its way, is not read.
+line that is cut off, by a kill or because it is still being written, is not read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEPT = "kept"  # the database itself, beside the rows of the writers' files
 
 @dataclass(frozen=True)
 class Row:
-    """A row that a transaction adds to a table; `replace`: in place of one of the same key, which else stays."""
+    """A row that a transaction adds to a table.  replace: a row of the same key is replaced; else it stays."""
 
     table: str
     values: Sequence[Any]
@@ -72,7 +72,7 @@ class WriterFile:
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             try:
-                # What a failed append left is written over; a file that was written again without some rows is shorter.
+                # The rest of a failed append is overwritten.  A file that was rewritten without some rows is shorter.
                 start = min(self.size, os.fstat(descriptor).st_size)
                 files.write(descriptor, added, start)
                 files.truncate(descriptor, start + len(added))
@@ -110,7 +110,7 @@ class United:
         return self.sql.execute(query, values).fetchall()
 
     def add(self, rows: Sequence[Row]) -> int:
-        """Keep one transaction in this process's own file; returns how many rows are new to it and all it has read."""
+        """Keep one transaction in this process's own file; return the number of rows that no file read so far holds."""
         fresh = [row for row in rows if row.replace or not self._has(row)]
         if fresh:
             self.own.append(fresh)
@@ -125,7 +125,7 @@ class United:
         )
 
     def refresh(self) -> None:
-        """Take in what was written since: transactions in the order of their time."""
+        """Read what was written since the last call: transactions in the order of their time."""
         fresh = []
         for path in sorted(self.folder.glob("*" + SUFFIX)) if self.folder.is_dir() else ():
             inode, (known, start) = path.stat().st_ino, self.read.get(path, (0, 0))
@@ -152,12 +152,12 @@ class United:
         except sqlite3.OperationalError:
             if any(schema == KEPT for _, schema, _ in self.sql.execute("PRAGMA database_list")):
                 self.sql.execute(f"DETACH {KEPT}")
-            # Its locks fail as well.  Nobody writes it: writers see the same file system.
+            # Its locks fail as well.  No process writes it: all writers see the same file system.
             self.sql.execute(f"ATTACH ? AS {KEPT}", [f"{name}?immutable=1"])
         scores = ", ".join(f'"{name}"' for name in self.columns)
         for table, key in KEYS.items():
             columns = f"rowid + {{}} AS rowid, {scores}" if table == "scores" else "*"
-            # Of two answers the later one holds; of all else the first.
+            # Of two answers with one key the later one is valid; of all other rows the first.
             first, second = ("main", KEPT) if table == "answers" else (KEPT, "main")
             self.sql.execute(
                 f"CREATE TEMP VIEW {table} AS "
@@ -169,7 +169,7 @@ class United:
     def forget(self, fits: Collection[str], cases: Collection[str]) -> set[str]:
         """Write the writers' files again without these fits and their scores, nor the cases that no other fit needs.
 
-        Returns those cases.  Answers go as well, but for reports and declarations.
+        Returns those cases.  Answers are removed as well, except reports and declarations.
         """
         gone, needed = set(fits), set()
         for identity, pool, tested in self.rows("SELECT identity, pool, cases FROM fits", []):
@@ -191,7 +191,7 @@ class United:
 
 
 def locks_fail(error: sqlite3.OperationalError) -> bool:
-    """Say whether a file system refuses locks; one that another process holds is none of these."""
+    """Say whether a file system refuses locks; a lock that another process holds is a different error."""
     return any(words in str(error) for words in ("locking protocol", "disk I/O error"))
 
 
@@ -212,7 +212,7 @@ def remove(sql: sqlite3.Connection, fits: Collection[str], cases: Collection[str
 
 
 def _read(path: Path, start: int) -> tuple[list[str], list[dict[str, Any]], int]:
-    """Return the columns of a score, the whole transactions of a writer's file from a place on, and where they end."""
+    """Return the columns of a score, the whole transactions of a writer's file from byte `start` on, and their end."""
     found: list[dict[str, Any]] = []
     with path.open("rb") as file:
         columns = _header(file.readline(), path)
@@ -230,7 +230,7 @@ def _read(path: Path, start: int) -> tuple[list[str], list[dict[str, Any]], int]
 
 
 def _checked(transaction: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a transaction whose tables are ours, since their names become part of statements.  Raises CacheError."""
+    """Return a transaction; raise CacheError for a table that is not mt's, since its name enters a statement."""
     if any(table not in KEYS for table, _, _ in transaction["rows"]):
         raise _not_ours(path)
     return transaction
@@ -248,7 +248,7 @@ def _content(line: bytes) -> bytes | None:
 
 
 def _header(line: bytes, path: Path) -> list[str] | None:
-    """Return the columns of a score, None of a file that is still being made.  Raises CacheError for another format."""
+    """Return the columns of a score; None for a file that is still being made.  Raises CacheError for other formats."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -268,7 +268,7 @@ def _header(line: bytes, path: Path) -> list[str] | None:
 
 
 def _forget(path: Path, goes: Callable[[Row], bool]) -> None:
-    """Write a writer's file again without the rows that go, unless it has none."""
+    """Write a writer's file again without the rows that `goes` names, if it has any."""
     columns, transactions, _ = _read(path, 0)
     kept = [{**one, "rows": [row for row in one["rows"] if not goes(Row(*row))]} for one in transactions]
     if kept == transactions:

@@ -36,10 +36,10 @@ def study(
     engine: str,
     as_json: bool,
 ) -> None:
-    """Run the study that FILE describes: what is missing is done, what is stored is skipped, the report comes last.
+    """Run the study that FILE describes: do what is missing, skip what is stored, and draw the report.
 
     FILE is TOML: datasets, models, methods (probe, concat, average, dvme, fine-tune), fractions or shots, seeds,
-    protocols.  Interrupted, the same command resumes.
+    protocols.  After an interruption the same command resumes.
     """
     from mt.study.dry_run import plan
     from mt.study.request import StudyRequest

@@ -1,4 +1,4 @@
-"""What is wrong with a study file, in one line: the place, what was expected there, and what was found."""
+"""The fault of a study file in one line: the place, what was expected there, and what was found."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def complaint(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def _keys(loc: Place) -> Place:
-    """Return the keys of a place as the file has them; pydantic marks a mapping's key by a last '[key]'."""
+    """Return the keys of a place as the file has them, without the '[key]' that pydantic adds for a mapping's key."""
     return [key for key in loc if key != "[key]"]
 
 

@@ -1,4 +1,4 @@
-"""What a study would do, and how large it is: `mt study FILE --dry-run`."""
+"""The steps and the size of a study before it runs: `mt study FILE --dry-run`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plan(request: StudyRequest) -> list[StepSize]:
 
 
 def _fits_size(study: StudyFile, step: Step) -> str:
-    """Return how many fits a step makes; with test folds each is made of one model per fold."""
+    """Return the number of fits of a step; with test folds each fit has one model per fold."""
     folds = f", each of {study.test_folds} models: {study.folds_name} test folds" if study.test_folds else ""
     return f"{step.work:,} fits{folds}"
 
@@ -83,7 +83,7 @@ def _is_wanted(entry: Entry, study: StudyFile, dataset: Dataset | MtError) -> bo
     size, precision = study.featurize.image_size, study.featurize.precision
     known = resolve_backbone(entry.backbone, None, size, precision=precision, index=ContentIndex())
     options = options_of(str(entry.manifest.get("command", "")))
-    if known is None:  # never loaded here: what the file states must do
+    if known is None:  # never loaded here: compare what the file states
         same = (options.get("--image-size"), options.get("--precision", "float32")) == (str(size), precision)
     else:
         same = known.fingerprint == entry.fingerprints["backbone"]
@@ -102,7 +102,7 @@ def _is_whole(entry: Entry, there: Sequence[Entry], dataset: Dataset | MtError) 
 
 
 def _width(model: str, entries: Sequence[Entry]) -> int:
-    """Return a backbone's embedding width; 2,048 stands for what only the network itself can say."""
+    """Return a backbone's embedding width; 2,048 if only the loaded network would show it."""
     from mt.backbones.registry import find_spec
 
     known = {entry.backbone: entry.dim for entry in entries}

@@ -1,4 +1,4 @@
-"""Prints a finished study: its tables, what its margin and its thresholds show, and where the report is."""
+"""Prints a finished study: its tables, the results of its margin and thresholds, and where the report is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _decisions(study: StudyFile) -> Decisions | None:
 
 
 def _print_decided(answers: Answers, study: StudyFile, tables: list[ScoreTable]) -> None:
-    """Print what the study's margin, thresholds and scaling show."""
+    """Print the results of the study's margin, thresholds and scaling."""
     margin = Margin.of(study.margin, study.reference)
     if margin is not None and any(reference_row(table, margin.reference) for table in tables):
         from mt.probe.margin_table import print_margins

@@ -1,4 +1,4 @@
-"""One progress over a whole study: what is done, what runs, what is left and for how long."""
+"""One progress bar over a whole study: what is done, what runs, and the time left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Overall:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Show the bar meanwhile, where there is a terminal."""
+        """Show the bar while inside, if stderr is a terminal."""
         if not sys.stderr.isatty():
             yield
             return
@@ -55,7 +55,7 @@ class Overall:
         self._step += 1
         if self._bar is None:
             gone = time.monotonic() - self._began
-            self.note(f"[{self._step}/{self.n_steps}] {what} ({gone:.0f} s gone)")
+            self.note(f"[{self._step}/{self.n_steps}] {what} (after {gone:.0f} s)")
             yield
             return
         self.show(what, 0)
@@ -65,7 +65,7 @@ class Overall:
         self.show(what, 0)
 
     def show(self, text: str, more: float) -> None:
-        """Show what runs, and how many units beyond those of finished steps are done; the bar never goes back."""
+        """Show what runs.  more: units done beyond those of finished steps; the bar never moves back."""
         if self._bar is not None:
             (task,) = self._bar.tasks
             self._bar.update(task.id, description=text, completed=max(task.completed, self._done + more))
@@ -79,7 +79,7 @@ class Overall:
 
 
 class _Above(io.TextIOBase):
-    """A stderr that is not a terminal: it prints above a bar, line by line, and moves the bar by what its step says."""
+    """A stderr that is not a terminal: it prints lines above a bar, and moves the bar with the step's own progress."""
 
     def __init__(self, shown: Overall, what: str, work: int) -> None:
         self._shown, self._what, self._work, self._rest = shown, what, work, ""

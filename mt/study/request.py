@@ -1,4 +1,4 @@
-"""What `mt study` is asked: a study, and where it reads, writes and computes."""
+"""The request of `mt study`: a study, and where it reads, writes and computes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mt.system.device import device_names
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """A study to run.  out: the report's page, where the study's own place for it is not wanted.
+    """A study to run.
 
-    device: one, or several that featurize.  engine: what featurizes.
+    cache: the folder of feature files.  scores: the score database.  out: the report's page; None: as the study file
+    says.  device: one device, or several that featurize.  engine: what featurizes: local or ray[:HOST:PORT].
     """
 
     study: StudyFile

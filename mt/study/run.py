@@ -1,4 +1,4 @@
-"""Runs a study: what is stored is skipped, what is missing is done, and the report comes last."""
+"""Runs a study: skips what is stored, does what is missing, and draws the report."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def steps(request: StudyRequest) -> list[Step]:
 def run_study(request: StudyRequest) -> FinishedStudy:
     """Do what is missing, show one progress over all of it, and draw the report of the study's scores.
 
-    Interrupted, the same call resumes: every feature file resumes and every kept fit is found again.
-    A step that fails is said, and the steps of its dataset that follow it are left for the next call; others are done.
-    Raises the first error where no step brought a score.
+    After an interruption the same call resumes: feature files are continued, and kept fits are found again.
+    If a step fails, a line says so, and the later steps of its dataset are left for the next call; other datasets are
+    done.  Raises the first error if no step brought a score.
     """
     todo = steps(request)
     shown = Overall(len(todo) + 1, sum(step.work for step in todo))
@@ -103,10 +103,10 @@ def run_study(request: StudyRequest) -> FinishedStudy:
 
 
 class _DatasetSteps:
-    """The steps of one dataset; the first makes the feature files that the others use, and no other files.
+    """The steps of one dataset.  The first makes feature files; the others use these files and no others.
 
-    Without them named, newer features of the same dataset, made with other settings, would take their place.
-    backbones: returns those that all datasets of the study share.
+    Otherwise newer features of the same dataset, made with other settings, would take their place.
+    backbones: returns the backbones that all datasets of the study share.
     """
 
     def __init__(self, request: StudyRequest, dataset: str, backbones: Callable[[], LoadedBackbones]) -> None:
@@ -210,7 +210,7 @@ def _decisions(study: StudyFile) -> dict[str, Any]:
 
 
 def _fused_primary(study: StudyFile) -> str | None:
-    """Return what the study declares, if fusing has its budget too."""
+    """Return the primary metric and budget that the study declares, if fusing has this budget too."""
     from mt.probe.questions import budgets
     from mt.probe.scores.declared import Primary
 

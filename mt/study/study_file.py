@@ -60,7 +60,7 @@ DEFAULT_FRACTIONS = (0.01, 0.1, 1.0)
 
 
 def _checked(check: Callable[[str], object]) -> AfterValidator:
-    """Return a validator that asks a registry; the registry's own sentence becomes the complaint."""
+    """Return a validator that calls `check`; the message of the MtError that it raises becomes the complaint."""
 
     def validated(name: str) -> str:
         try:
@@ -160,7 +160,7 @@ class TomlTable(BaseModel):
 
 
 class Draws(TomlTable):
-    """Which label budgets, and how many draws of each; 1, 10 and 100 % without any."""
+    """Label budgets, and the number of draws of each; 1, 10 and 100 % if none are given."""
 
     fractions: Fractions = ()
     shots: Shots = ()
@@ -169,7 +169,7 @@ class Draws(TomlTable):
 
     @property
     def count(self) -> int:
-        """The number of draws over all budgets: all labels can be drawn in one way only."""
+        """The number of draws over all budgets; the 100 % budget has one."""
         fractions = self.fractions or (() if self.shots else DEFAULT_FRACTIONS)
         return sum(1 if fraction == 1 else self.seeds for fraction in fractions) + len(self.shots) * self.seeds
 
@@ -268,7 +268,7 @@ class StudyFile(TomlTable):
         return Draws(fractions=own.fractions, shots=own.shots, seeds=self.fuse.seeds or self.seeds, draw=self.draw)
 
     def settings_of(self, dataset: str) -> DatasetTable:
-        """Return how one of the datasets is read; what it does not set is as for all."""
+        """Return how a dataset is read; its `data_dir` is that of `[featurize]` unless its own table has one."""
         own = self.data.get(dataset, DatasetTable())
         return own.model_copy(update={"data_dir": own.data_dir or self.featurize.data_dir})
 
@@ -297,7 +297,7 @@ def load_study(path: Path) -> StudyFile:
 
 
 def parse_study(text: str, path: Path) -> StudyFile:
-    """Read a study's text; paths in it are relative to the folder of `path`.  Raises InputError likewise."""
+    """Read a study's text; paths in it are relative to the folder of `path`.  Raises as `load_study` does."""
     try:
         asked = {"report": {}, **tomllib.loads(text)}
     except tomllib.TOMLDecodeError as error:
@@ -323,7 +323,7 @@ def parse_study(text: str, path: Path) -> StudyFile:
 
 
 def _check_decisions(study: StudyFile, path: Path) -> None:
-    """Refuse a margin without its reference, and decisions that have nothing to decide on.  Raises InputError."""
+    """Refuse a margin without a reference, and thresholds or scaling that cannot be computed.  Raises InputError."""
     if (study.margin is None) != (study.reference is None):
         lacks = "reference" if study.reference is None else "margin"
         raise InputError(f"{path}: margin and reference go together, and {lacks} is missing.")

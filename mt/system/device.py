@@ -1,4 +1,4 @@
-"""Where to compute, and how: the one device rule, the TF32 switches, how many threads, and the options that say so."""
+"""Where and how to compute: the device rule, the TF32 switches, the number of threads, and their options."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mt.terminal.options import MemoryAmount
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 # Feature values (rows x columns) from which work goes to a GPU under `auto`: 16 MiB in float32, as 2,731 rows of 1,536
-# columns.  Less fits a core's caches, while a GPU spends most of such a fit on launching kernels.  The border is by
-# size; it has not been measured on a GPU.
+# columns.  Smaller data fits a core's caches, and a GPU would spend most of such a fit on launching kernels.  The limit
+# is set by size; it has not been measured on a GPU.
 WORTH_A_GPU = 1 << 22
-GPU_MEMORY = "MT_GPU_MEMORY"  # bytes that a worker process may take of its device: --gpu-memory of whoever starts it
+GPU_MEMORY = "MT_GPU_MEMORY"  # bytes that a worker process may take of its device: the --gpu-memory of its parent
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ def pick_device(name: str, *, float64: bool = False, values: int | None = None) 
     """Return the device called `name`; `auto` is CUDA, then MPS, then the CPU.
 
     float64: the caller computes in float64, which MPS lacks.
-    values: how many feature values the work reads; below WORTH_A_GPU `auto` is the CPU.  None: work on images.
+    values: the number of feature values that are read; below WORTH_A_GPU `auto` is the CPU.  None: work on images.
 
     Raises:
         InputError: the name is unknown, the device is absent, or it lacks float64 where that is needed.
@@ -110,7 +110,7 @@ def computes_bfloat16_fast(device: torch.device) -> bool:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Round the inputs of float32 products to TF32 while inside, or do not; restore the previous state on leaving.
+    """Allow or forbid TF32 in float32 products while inside; restore the previous state on leaving.
 
     TF32 belongs to CUDA.  Products on the CPU stay float32, whatever the process has set.
     """
@@ -155,18 +155,18 @@ def _legacy(read: Callable[[], T]) -> T | None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: those of its affinity (taskset, Slurm) if the system has one."""
+    """Return the number of cores this process may use: those of its affinity (taskset, Slurm) if the system has one."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decoders() -> int:
-    """Return how many threads decode images: one per core, 16 at most."""
+    """Return the number of threads that decode images: one per core, 16 at most."""
     return min(16, cores())
 
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Compute with one of torch's threads while inside, if wanted; restore their number on leaving.
+    """Let torch use one thread while inside, if wanted; restore the number of threads on leaving.
 
     In small products threads mostly wait for each other, and for any other process on their core.
     """
@@ -209,10 +209,10 @@ def device_options(command: F) -> F:
 
 
 def cap_gpu_memory(amount: int, device: str) -> str | None:
-    """Let this process take at most `amount` bytes of a CUDA device's memory; return a line where that has no effect.
+    """Cap this process at `amount` bytes of a CUDA device's memory; return a line for the user if that has no effect.
 
-    The cap is on what torch allocates.  CUDA's own context, some hundred MB, comes on top.  Work that needs more ends
-    as on a card of that size: a batch is halved, and what cannot be halved is refused in one line.  Where several
+    The cap is on what torch allocates.  CUDA's own context, a few hundred MB, comes on top.  Work that needs more ends
+    as on a card of that size: a batch is halved, and work that cannot be halved is refused in one line.  If several
     devices are named, each worker process caps its own.
     """
     import torch
@@ -231,6 +231,6 @@ def cap_gpu_memory(amount: int, device: str) -> str | None:
 
 
 def cap_from_environment(device: torch.device) -> None:
-    """Cap a worker process as the process that started it was asked to."""
+    """Cap a worker process at the amount that its parent was given."""
     if (amount := os.environ.get(GPU_MEMORY)) and device.type == "cuda":
         cap_gpu_memory(int(amount), str(device))

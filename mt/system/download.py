@@ -25,7 +25,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class _Known:
-    """What the server said of the file whose first part is here: the rest is asked for only if it still holds."""
+    """What the server said of a file that is partly here; the rest is requested only if it has not changed since."""
 
     url: str
     validator: str | None = None
@@ -48,13 +48,13 @@ def download(
 ) -> None:
     """Fetch `url` into `path`, which appears at once and whole, or not at all.
 
-    What arrived of an interrupted download stays beside it as `.part` and is resumed where the server allows it.
-    `known_hash` is the beginning of the file's hash ("sha256:0676ba61", "md5:..."); `check` looks at the finished
-    part and raises if it cannot be what was asked for.  The sha256 is recorded beside the file; a later download that
-    differs from the record is refused.  One process downloads, others wait for it.
+    The received part of an interrupted download stays beside it as `.part` and is resumed if the server allows it.
+    `known_hash` is the beginning of the file's hash ("sha256:0676ba61", "md5:..."); `check` reads the finished
+    part and raises WeightsError if it is not the expected kind of file.  The sha256 is recorded beside the file; a
+    later download that differs from the record is refused.  One process downloads, others wait for it.  timeout: in seconds.
 
     Raises:
-        WeightsError: the file cannot be had or is not the right one; the message says what to fetch by hand.
+        WeightsError: the file cannot be downloaded or is not the right one; the message says what to fetch by hand.
     """
     from filelock import FileLock
 
@@ -81,9 +81,9 @@ def download(
 
 
 def check_recorded(path: Path, sha256: Callable[[Path], str] | None = None) -> None:
-    """Raise if the file differs from the sha256 recorded when it was downloaded; no record, no objection.
+    """Raise WeightsError if the file differs from the sha256 recorded when it was downloaded, if there is a record.
 
-    sha256: returns the hash of a file, from an index where one is kept; the file is read without it.
+    sha256: returns the hash of a file, such as from an index; None: the file is read.
     """
     record = _record(path)
     if not record.is_file():
@@ -98,7 +98,7 @@ def check_recorded(path: Path, sha256: Callable[[Path], str] | None = None) -> N
 
 
 def _fetch(url: str, path: Path, pause: Callable[[float], None], timeout: float) -> Path:
-    """Return the whole file as `.part`, resuming what is there, after as many attempts as it is worth."""
+    """Return the whole file as `.part`, resuming an earlier part, after at most `ATTEMPTS` attempts."""
     part = path.with_name(f"{path.name}.part")
     for attempt in range(ATTEMPTS):
         try:
@@ -160,7 +160,7 @@ def _copy(response: Any, file: IO[bytes], start: int, total: int | None, label: 
 
 
 class _HttpsStays(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, but never from https to a connection that anyone on the way can change."""
+    """Follow redirects, but never from https to an unencrypted connection."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> Any:
         if not _allowed(newurl):

@@ -1,7 +1,7 @@
-"""Files: where `mt` keeps them, and the few functions through which every change of one on disk goes.
+"""Files: where `mt` keeps them, and the few functions through which every change on disk goes.
 
-These use `os` and nothing else, so that a test can put itself in its place: to kill the process before any one of
-the operations, or to record them and replay a power cut.
+These functions call `os` and nothing else, so that a test can replace it: to kill the process before any operation, or
+to record the operations and replay a power cut.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mt.errors import CacheError, NoSpaceError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-CHUNK = 1 << 26  # bytes a system call: macOS refuses 2 GiB
+CHUNK = 1 << 26  # bytes per system call: macOS refuses 2 GiB
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's own cache
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -98,10 +98,10 @@ def open_existing(path: Path, *, writable: bool = False) -> int:
 
 
 def reserve(descriptor: int, size: int, path: Path) -> None:
-    """Make a file `size` bytes long with its space allocated, so that a full disk shows before any work does.
+    """Make a file `size` bytes long with its space allocated, so that a full disk is found before any work is done.
 
-    Where the file system cannot allocate (macOS has no `posix_fallocate`), the free space is compared instead.
-    Raises NoSpaceError.
+    If the file system cannot allocate (macOS has no `posix_fallocate`), the free space is compared instead.
+    Raises NoSpaceError if the space is missing, and CacheError if the file cannot be written.
     """
     try:
         if hasattr(os, "posix_fallocate"):
@@ -141,7 +141,7 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def sync(descriptor: int) -> None:
-    """Return when a file's bytes, and its size, are on the disk."""
+    """Return once a file's bytes and its size are on the disk."""
     if _FULL_SYNC is not None:
         try:
             fcntl.fcntl(descriptor, _FULL_SYNC)
@@ -153,7 +153,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when a folder's names are on the disk.  Some network file systems cannot, and need not: EINVAL."""
+    """Return once a folder's names are on the disk.  Some network file systems cannot do so, and need not: EINVAL."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -165,7 +165,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Give a file another name, replacing what had it, and return when that is on the disk."""
+    """Give a file another name, replacing a file that has it, and return once that is on the disk."""
     os.rename(source, target)
     sync_folder(target.parent)
 
@@ -191,9 +191,9 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield where to write a file that gets the name `path` once it is whole: write aside, sync, rename.
+    """Yield a path to write to; the file gets the name `path` once it is whole: write aside, sync, rename.
 
-    Until then `path` is what it was.  After an error, or an interrupt, nothing is left aside.
+    Until then `path` is unchanged.  After an error or an interrupt the file aside is removed.
     """
     aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
@@ -220,7 +220,7 @@ def write_whole(path: Path, content: ReadableBuffer) -> None:
 
 
 def write_first(path: Path, content: ReadableBuffer) -> None:
-    """Write a file that only its owner may read, unless it is there: of several processes the first one's stays."""
+    """Write a file that only its owner may read, unless it exists: of several processes the first one's file stays."""
     aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -234,7 +234,7 @@ def write_first(path: Path, content: ReadableBuffer) -> None:
 
 
 def explained(error: OSError, path: Path, *, needed: int | None = None) -> CacheError:
-    """Return the error of the cache that says what a failed write means and what to do about it."""
+    """Return the CacheError that says what a failed write means and what to do about it."""
     if error.errno in _NO_SPACE:
         return NoSpaceError(f"{_space(error, path, needed)} Then run the same command again.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
@@ -246,7 +246,7 @@ def explained(error: OSError, path: Path, *, needed: int | None = None) -> Cache
 
 
 def _space(error: OSError, path: Path, needed: int | None) -> str:
-    """Return what is needed, what there is, and what to do."""
+    """Return in words the space that is needed, the space that is free, and what to do."""
     wants = f"{path.name} needs {megabytes(needed)}" if needed is not None else f"{path.name} cannot grow"
     if error.errno == errno.EFBIG:
         import resource
@@ -261,7 +261,7 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes in words: `1.5 GB`, in powers of ten."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"

@@ -84,9 +84,9 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the other processes of a torchrun; yields this rank, and its own GPU where the device is a GPU.
+    """Join the other processes of a torchrun; yields this rank, and its own GPU if the device is a GPU.
 
-    Raises MtError where another process went away.
+    Raises MtError if another process stopped.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(), device

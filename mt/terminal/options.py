@@ -28,7 +28,7 @@ class MemoryAmount(click.ParamType[int]):
 
 
 def bytes_of(amount: str, option: str) -> int:
-    """Return the bytes that `4`, `4GB` or `512MB` are; a number alone is in GB, and a GB is 2^30 bytes.
+    """Return an amount such as `4`, `4GB` or `512MB` in bytes; a number alone is in GB, and a GB is 2^30 bytes.
 
     Raises:
         InputError: the text is not an amount above zero; `option` is named.
@@ -112,12 +112,13 @@ draw = click.option(
     type=click.Choice(["stratified", "random", "random-groups"]),
     default="stratified",
     show_default=True,
-    help="How rows are drawn: stratified by all train labels, or at random by none: rows, or patients (groups).",
+    help="How rows are drawn: stratified by all train labels, or without labels: random rows, or random groups "
+    "(patients).",
 )
 primary = click.option(
     "--primary",
     metavar="METRIC@BUDGET",
-    help="Declare what decides, as roc_auc@1%; it is kept, and all else is marked exploratory.",
+    help="Declare the primary metric and budget, as roc_auc@1%; it is kept, and all else is marked exploratory.",
 )
 margin = click.option(
     "--margin",
@@ -126,7 +127,7 @@ margin = click.option(
     help="Test non-inferiority and equivalence against --reference: at most D worse, within D either way.",
 )
 reference = click.option(
-    "--reference", metavar="MODEL|METHOD", help="What --margin is measured from: a row, its model or its method."
+    "--reference", metavar="MODEL|METHOD", help="The row that --margin is measured from, by its model or its method."
 )
 metrics = click.option(
     "--metric",
@@ -142,7 +143,7 @@ threshold = click.option(
     "sensitivity:S, specificity:S, or cost:R (a miss is as bad as R false alarms).",
 )
 prevalence = click.option(
-    "--prevalence", type=float, metavar="P", help="With --threshold: also PPV and NPV where P of cases are positive."
+    "--prevalence", type=float, metavar="P", help="With --threshold: also PPV and NPV if a share P is positive."
 )
 calibrate = click.option(
     "--calibrate",

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where a person watches, a line every half a minute where none does."""
+"""Progress on stderr: a bar on a terminal, a line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SLOW = 0.5  # units per second below which a rate is said per minute
 
 
 class Advance(Protocol):
-    """Called with how many more units are done."""
+    """Called with the number of further units that are done."""
 
     def __call__(self, amount: int, /) -> None: ...
 
 
 @runtime_checkable
 class Overview(Protocol):
-    """A stderr that shows the bars of the parts of a larger work inside its own."""
+    """A stderr that shows the bars of a larger work's parts inside its own bar."""
 
     def part(self, label: str, total: int, *, unit: str, done: int) -> AbstractContextManager[Advance]:
         """Show how far a part is; yields a function that advances it."""
@@ -39,8 +39,8 @@ def bar(
 ) -> Iterator[Advance]:
     """Show one bar with count, rate and time left; yields a function that advances it.
 
-    more: returns what else to show of it now, such as the rate of each of several workers.
-    Off a terminal one line is printed every `EVERY` seconds of `clock`, and none for what takes less.
+    more: returns further text to show, such as the rate of each of several workers.
+    Off a terminal one line is printed every `EVERY` seconds of `clock`, and none for work that takes less.
     """
     if isinstance(sys.stderr, Overview):
         with sys.stderr.part(label, total, unit=unit, done=done) as advance_part:
@@ -109,7 +109,7 @@ class _Lines:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Meanwhile look at the clock in a thread of its own."""
+        """While inside, look at the clock in a separate thread."""
         thread = threading.Thread(target=self._watch, name=self._label, daemon=True)
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""CSV files that a spreadsheet opens: no cell of theirs can run."""
+"""CSV files that are safe in a spreadsheet: no cell runs as a formula."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def _is_number(text: str) -> bool:
 
 
 def as_written(cell: str) -> str:
-    """Return the text that `inert` made a cell of."""
+    """Return the text from which `inert` made a cell."""
     original = cell[1:]
     return original if cell.startswith("'") and inert(original) != original else cell

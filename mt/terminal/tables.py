@@ -11,7 +11,7 @@ WIDE = 10_000  # columns where no terminal limits them
 
 
 def width() -> int:
-    """Return the columns of the terminal (COLUMNS overrides), or many where stdout is none."""
+    """Return the columns of the terminal (COLUMNS overrides); 10,000 if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
 
 
@@ -31,7 +31,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
 
 
 def letters(number: int) -> str:
-    """Return the letters of a number from 0 on: a ... z, aa, ab, ..."""
+    """Return the letters that stand for 0, 1, 2, ...: a ... z, aa, ab, ..."""
     before, last = divmod(number, 26)
     return (letters(before - 1) if before else "") + chr(ord("a") + last)
 
@@ -39,7 +39,7 @@ def letters(number: int) -> str:
 def indented(text: str, *, first: str = "", rest: str = "", cut_words: bool = True) -> str:
     """Return text wrapped to the terminal: `first` before its first line, `rest` before the others.
 
-    cut_words: also break words that are longer than a line; paths and commands are to be copied, and stay whole.
+    cut_words: also break words that are longer than a line; False keeps paths and commands whole, to be copied.
     """
     return textwrap.fill(
         text, width(), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=cut_words

@@ -1,1 +1,1 @@
-"""Keeping a cache as it should be: old feature files gain what new ones have, and persons are forgotten."""
+"""Upkeep of a cache: older feature files gain content hashes, and persons are forgotten."""

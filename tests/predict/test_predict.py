@@ -226,7 +226,7 @@ def test_unreadable_images_are_found_before_the_networks_run(
     (tmp_path / "new" / "1.png").write_bytes(b"no image")
     with monkeypatch.context() as patch:
         patch.setattr("mt.predict.images._embed", lambda *_: pytest.fail("embedded"))
-        with pytest.raises(DatasetError, match=r"1\.png.* Leave such images out: --on-error skip"):
+        with pytest.raises(DatasetError, match=r"1\.png.* Omit such images: --on-error skip"):
             predict_images(PredictRequest(root / "probed", [tmp_path / "new"], weights="random"))
     found = predict_images(PredictRequest(root / "probed", [tmp_path / "new"], weights="random", on_error="skip"))
     out = io.StringIO()

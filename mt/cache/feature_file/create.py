@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "mt-features"
-_STRUCTURE = 1 << 14  # bytes that HDF5 may need for its own structure, a dataset
+_STRUCTURE = 1 << 14  # bytes per dataset that HDF5 may need for its own structure
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """How many values of which type, and how many rows a checksum."""
+    """The sizes of a file: rows, values per row and their type, rows per checksum."""
 
     n_rows: int
     dim: int
@@ -50,7 +50,8 @@ def create(
     """Write a complete, sealed and synced feature file without any embedding; the caller names it.
 
     arrays: what `arrays_of` returns of its rows.
-    Two calls with the same arguments write the same bytes.  Raises NoSpaceError; nothing is left behind then.
+    Two calls with the same arguments write the same bytes.  Raises NoSpaceError if the disk lacks the space; then no
+    file is left behind.
     """
     shape = _Shape(len(arrays["ids"]), dim, dtype, block_rows)
     version = UNLABELLED if is_unlabelled(arrays["labels"]).any() else VERSION

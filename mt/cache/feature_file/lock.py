@@ -1,4 +1,4 @@
-"""One writer a feature file: a lock that the system drops when its holder dies."""
+"""One writer per feature file: a lock that the system drops when its holder dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 
 def lock_path(path: Path) -> Path:
-    """Return the lock's file, beside the feature file; it stays there, empty of meaning, when the lock is free."""
+    """Return the lock's file, beside the feature file; it stays there, and means nothing, when the lock is free."""
     return path.with_name(path.name + ".lock")
 
 

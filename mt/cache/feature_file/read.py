@@ -124,7 +124,7 @@ class FeatureFile:
 
     @cached_property
     def status(self) -> np.ndarray:
-        """One `Status` a row of the split, (n_rows,) uint8."""
+        """One `Status` per row of the split, (n_rows,) uint8."""
         return self._view("u1", self.n_rows, self._layout.status)
 
     @property
@@ -169,12 +169,12 @@ class FeatureFile:
 
     @property
     def content(self) -> np.ndarray | None:
-        """(n_ok, 16) uint8, what each row's image is known by (zeros: not known), or None in a file without."""
+        """(n_ok, 16) uint8, the content hash of each row's image (zeros: not known); None in a file without them."""
         return self._ok(self._stored[CONTENT]) if CONTENT in self._stored else None
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
-        """What the file keeps of all rows beside the embeddings, skipped ones too, by dataset name."""
+        """The arrays of all rows, skipped ones too, beside the embeddings: by the name of their HDF5 dataset."""
         return self._stored
 
     def skipped(self) -> list[tuple[str, Status]]:
@@ -361,7 +361,7 @@ def decoded(array: np.ndarray) -> list[Any]:
 
 
 def unquoted(name: str) -> str:
-    """Return the column that a dataset is of."""
+    """Return the name of the column that an HDF5 dataset under `columns/` holds."""
     return "" if name == "%" else unquote(name, errors="surrogateescape")
 
 

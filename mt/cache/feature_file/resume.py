@@ -1,4 +1,4 @@
-"""May a partial file be continued?  Only by a run that computes the same numbers for the same rows."""
+"""Whether a run may resume a partial file: only if it computes the same numbers for the same rows."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def agree(
     dtype: str,
     allow_mixed: bool,
 ) -> bool:
-    """Say whether the run may write into the file as it is; False if its other compute must be recorded first.
+    """Return whether the run may write into the file as it is; False if its different compute must be recorded first.
 
-    Raises CacheError where the file is of other rows or another fingerprint, and where device or versions differ
-    without `allow_mixed`, naming what differs.
+    Raises CacheError, naming what differs, if the file has other rows or another fingerprint, or if device or versions
+    differ without `allow_mixed`.
     """
     there, layout = _read(partial)
     ours = {"fingerprints": manifest.get("fingerprints"), "rows": hash_of(arrays), "dim": dim, "dtype": dtype}
@@ -59,7 +59,7 @@ def agree(
 
 
 def with_other_compute(partial: Path, temporary: Path, arrays: Mapping[str, np.ndarray], compute: JSON) -> None:
-    """Record in the manifest that further rows are computed otherwise: a new sealed file with the same blocks."""
+    """Record in the manifest what computes the further rows: in a new sealed file with the same blocks."""
     manifest, _ = _read(partial)
     manifest[MIXED] = [*manifest.get(MIXED, []), compute]
     manifest["warnings"] = with_warning(manifest.get("warnings", []))
@@ -68,7 +68,7 @@ def with_other_compute(partial: Path, temporary: Path, arrays: Mapping[str, np.n
 
 
 def with_warning(warnings: Sequence[str]) -> list[str]:
-    """Return a manifest's warnings with the one, last, that its rows are mixed."""
+    """Return a manifest's warnings, the last of which says that its rows are mixed."""
     return [*(text for text in warnings if text != _WARNING), _WARNING]
 
 

@@ -1,4 +1,4 @@
-"""Copies of a feature file that another one replaces: of more known of its rows, of fewer rows, or of its parts."""
+"""Copies that replace a feature file: with another manifest or more columns, with fewer rows, or joined from parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def resealed(path: Path, temporary: Path, arrays: Mapping[str, np.ndarray], manifest: dict[str, JSON]) -> None:
-    """Write a synced copy of a file with the same blocks, and with another manifest or more known of its rows."""
+    """Write a synced copy of a file with the same blocks, and with another manifest or more arrays of its rows."""
     with _opened(path) as source:
         old = format.read_layout(source, path)
         create(temporary, arrays, manifest, dim=old.dim, dtype=old.dtype, block_rows=old.block_rows)
@@ -66,10 +66,10 @@ def joined(
     temporary: Path,
     advance: Callable[[int], object] = int,
 ) -> None:
-    """Write a synced file of the rows of several, which hold its blocks in order; each block is verified as it is read.
+    """Write a synced file from parts that hold its blocks in order; each block is verified as it is read.
 
-    arrays: what is known of all rows.  advance: called with 1 for every block.
-    Raises DamagedError where bytes disagree with their checksum, NoSpaceError.
+    arrays: those of all rows beside the embeddings.  advance: called with 1 for every block.
+    Raises DamagedError if bytes disagree with their checksum, and NoSpaceError if the disk lacks the space.
     """
     with _opened(parts[0]) as source:
         first = format.read_layout(source, parts[0])

@@ -21,13 +21,13 @@ CONTENT, CONTENT_BYTES = "content", 16
 def arrays_of(rows: LabelledRows[None], content: Array | Sequence[bytes] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays that a file stores of the rows of one split, by dataset name.
 
-    Ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label; `MISSING` where
-    one is not known.  Columns hold n
-    strings or n numbers each (None is "" or NaN).  content: the 16 bytes that each row's image is known by, zeros
-    where it is not; None where no image is known.
+    rows: their ids are unique.  Labels are (n,) integer classes, or (n, L) zeros and ones, one column per label;
+    `MISSING` where one is not known.  A column holds n strings or n numbers; None becomes "" or NaN.
+    content: (n, 16) uint8 or n times 16 bytes, the content hash of each row's image, zeros where it is not known; None
+    if no hash is known.
 
     Raises:
-        InputError: the rows cannot be stored.
+        InputError: no row, repeated ids, unequal lengths, or values that cannot be stored.
     """
     _check(rows)
     stored = {"ids": _texts("ids", rows.ids), "labels": _labels(rows.y)}
@@ -78,13 +78,13 @@ def _labels(y: Array) -> np.ndarray:
 
 
 def is_unlabelled(labels: Array) -> np.ndarray:
-    """Return (n,) bool, which rows have no label: their one is missing, or each of several."""
+    """Return (n,) bool, which rows have no label: their only label is missing, or all of several are."""
     unlabelled: np.ndarray = labels == MISSING if labels.ndim == 1 else (labels == MISSING).all(axis=1)
     return unlabelled
 
 
 def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return one sha256 of all that a file stores of its rows but their content, which shows whether it holds these."""
+    """Return one sha256 of all arrays that a file stores of its rows, except `content`: equal for the same rows."""
     hashed = hashlib.sha256()
     for name, array in arrays.items():
         if name == CONTENT:

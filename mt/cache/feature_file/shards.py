@@ -127,11 +127,11 @@ class ShardWriter:
         return self._writer.finish()
 
     def discard(self) -> None:
-        """Remove the file if this call created it, and let go of it."""
+        """Remove the file if this writer created it, and release it."""
         self._writer.discard()
 
     def close(self) -> None:
-        """Let go of the file and its lock; what is written stays and can be resumed."""
+        """Release the file and its lock; what is written stays and can be resumed."""
         self._writer.close()
 
 

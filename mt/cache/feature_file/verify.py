@@ -14,9 +14,9 @@ from mt.errors import CacheError
 
 @dataclass(frozen=True)
 class Verification:
-    """What verification found.  `problem` says in words what is wrong, and is empty for a sound file.
+    """What verification found.  `problem` says in words what is wrong, and is empty for an undamaged file.
 
-    blocks: how many the file has.  checked: how many of them are there and were checked.
+    blocks: the number of blocks in the whole file.  checked: the number that are written and were checked.
     """
 
     path: Path
@@ -29,8 +29,8 @@ class Verification:
 def verify_file(path: Path, advance: Callable[[int], object] = int) -> Verification:
     """Check the user block, the manifest, the seal and every block's checksum, by plain reads.
 
-    HDF5 is asked for ids only once all of its own structure is known to be sound.  A partial file is checked as far
-    as it goes.  advance: called with 1 for every block that is checked.
+    HDF5 reads ids only after its own structure has passed the check.  Of a partial file the written blocks are checked.
+    advance: called with 1 for every block that is checked.  A damaged file raises nothing: it is in the result.
     """
     try:
         descriptor = format.open_for_reading(path)

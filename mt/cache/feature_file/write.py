@@ -2,8 +2,9 @@
 
     created under a temporary name -> synced -> `.partial` -> blocks -> synced -> `.h5`
 
-A block's checksum is written only after the block's rows are on the disk, so whatever is killed, a checksum that
-is there is true; what has none is computed again.  Blocks that arrive faster than one per SYNC_EVERY share a sync.
+A block's checksum is written only after the block's rows are on the disk.  So a checksum that exists is true, whenever
+the process was killed; a block without one is computed again.  Blocks that arrive faster than one per SYNC_EVERY share
+a sync.
 """
 
 from __future__ import annotations
@@ -42,17 +43,16 @@ def partial_path(path: Path) -> Path:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return the name of a feature file that is being created: what is under it is worth nothing."""
+    """Return the name of a feature file that is being created: after a crash such a file is of no use."""
     return path.with_suffix(".tmp")
 
 
 @dataclass(frozen=True)
 class Existing:
-    """What a writer does about a file that is there, or being written.
+    """What a writer does about a file that exists, or that is being written.
 
-    overwrite: start again; an existing file stays until the new one is complete.  allow_mixed: resume although the
-    device or versions in the manifest differ from those of the rows that are there.  wait: seconds to wait for
-    another writer.
+    overwrite: start again; an existing file stays until the new one is complete.  allow_mixed: resume although device
+    or versions differ from those that computed the existing rows.  wait: seconds to wait for another writer.
     """
 
     overwrite: bool = False
@@ -61,7 +61,7 @@ class Existing:
 
 
 class FeatureWriter:
-    """The one writer of a feature file.  Use as a context manager: leaving it early keeps what is written.
+    """The only writer of a feature file.  Use it as a context manager: leaving it early keeps what is written.
 
     resumed_manifest: the manifest in the file; on resume its batch size and thread count are the ones to use, so that
     the rows are those of an uninterrupted run.
@@ -98,12 +98,18 @@ class FeatureWriter:
         content: Array | Sequence[bytes] | None = None,
         existing: Existing | None = None,
     ) -> Self:
-        """Create the file with its space reserved, or resume the partial one after verifying what is there.
+        """Create the file with its space reserved, or resume the partial one after verifying its blocks.
 
-        Where the complete file is there already (another run has made it meanwhile) nothing is missing of it.
-        rows: their ids, labels, groups and columns.  dtype: float32 or float16.  block_rows: rows per checksum, for a
-        new file; a resumed one keeps its own.  content: what each row's image is known by, 16 bytes, if that is known.
-        Raises LockedError, NoSpaceError (nothing is left behind), DamagedError, CacheError and InputError.
+        If the complete file exists (another run made it meanwhile), `missing` is empty.
+        rows: n ids, labels, groups and columns.  dtype: float32 or float16.  block_rows: rows per checksum of a new
+        file; a resumed one keeps its own.  content: (n, 16) bytes, the content hash of each row's image, if known.
+
+        Raises:
+            LockedError: another process writes the file.
+            NoSpaceError: the disk lacks the space; nothing is left behind.
+            DamagedError: the existing file is damaged.
+            CacheError: the existing file is of other rows or another fingerprint, or the folder cannot be written.
+            InputError: the rows cannot be stored, or the dtype is unknown.
         """
         if dtype not in ("float32", "float16"):
             raise InputError(f"No dtype '{dtype}' for features. Use float32 or float16.")
@@ -133,7 +139,7 @@ class FeatureWriter:
 
     @property
     def missing(self) -> list[int]:
-        """The blocks still to be written, in a list of its own: callers write while they loop over it."""
+        """The numbers of the blocks still to be written, as a new list: callers write while they loop over it."""
         return list(self._missing)
 
     @property
@@ -144,8 +150,9 @@ class FeatureWriter:
     def write_block(self, block: int, embeddings: np.ndarray, status: np.ndarray) -> None:
         """Write one whole block; its checksum follows once the block is on the disk, at `close` at the latest.
 
-        embeddings: (rows of the block, dim).  status: one `Status` a row; rows that are not OK are stored as zeros.
-        Raises InputError for another shape and for values that are not finite, naming the ids of their rows.
+        embeddings: (rows of the block, dim).  status: (rows of the block,), one `Status` per row; rows that are not OK
+        are stored as zeros.  Raises InputError for another shape, and for values that are not finite, naming the ids of
+        their rows; CacheError if the file is complete or cannot be written.
         """
         import numpy as np
 
@@ -166,7 +173,7 @@ class FeatureWriter:
         self._put(block, np.ascontiguousarray(data), np.ascontiguousarray(status, dtype="u1"))
 
     def finish(self) -> Path:
-        """Give the complete file its final name, all of it on the disk first, and return that name."""
+        """Sync the complete file, give it its final name, and return that name.  Raises CacheError if blocks lack."""
         if self._missing:
             raise CacheError(f"{self.path.name} still lacks {len(self._missing)} of {self.n_blocks} blocks.")
         descriptor = self._open()
@@ -181,14 +188,14 @@ class FeatureWriter:
         return self.path
 
     def discard(self) -> None:
-        """Remove the file if this call created it, and let go of it."""
+        """Remove the file if this writer created it, and release it."""
         if self._descriptor is not None and self.created:
             files.remove(self._file)
             self._unsynced.clear()
         self.close()
 
     def close(self) -> None:
-        """Let go of the file and its lock; what is written stays and can be resumed."""
+        """Release the file and its lock; what is written stays and can be resumed."""
         if self._descriptor is None:
             return
         try:
@@ -264,7 +271,7 @@ class FeatureWriter:
             )
 
     def _verified(self) -> list[int]:
-        """Return the blocks without a true checksum, taking back the checksums that are not."""
+        """Return the blocks without a true checksum, after clearing the checksums that are wrong."""
         descriptor, layout = self._open(), self._layout
         format.check_seal(descriptor, layout, self._file)
         there = format.present(format.read_digests(descriptor, layout))
