@@ -102,8 +102,9 @@ def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> InputErr
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name that was probably meant: a synonym, the same parts in any order, a close spelling, or one
-    that contains its parts.
+    """Return the known name that was probably meant, or None.
+
+    In this order: a synonym, the same parts in any order, a close spelling, or a name that contains all its parts.
     """
     synonym = _SYNONYMS.get("".join(filter(str.isalnum, name)).lower())
     if synonym in known:

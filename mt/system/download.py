@@ -51,7 +51,8 @@ def download(
     The received part of an interrupted download stays beside it as `.part` and is resumed if the server allows it.
     `known_hash` is the beginning of the file's hash ("sha256:0676ba61", "md5:..."); `check` reads the finished
     part and raises WeightsError if it is not the expected kind of file.  The sha256 is recorded beside the file; a
-    later download that differs from the record is refused.  One process downloads, others wait for it.  timeout: in seconds.
+    later download that differs from the record is refused.  One process downloads, others wait for it.
+    timeout: seconds without an answer.
 
     Raises:
         WeightsError: the file cannot be downloaded or is not the right one; the message says what to fetch by hand.
