@@ -1,4 +1,4 @@
-"""Probing: label budgets, solvers, metrics, protocols, and the evaluation that puts them together."""
+"""Probing: label budgets, solvers, metrics, protocols, and the evaluation that combines them."""
 
 from __future__ import annotations
 

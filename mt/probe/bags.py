@@ -1,6 +1,6 @@
-"""Bags: the rows of a feature file that belong to one case, as one row or as instances, when probing.
+"""Bags: the rows of a feature file that belong to one case, probed as one pooled row or as instances.
 
-Labels, groups, budgets, folds and intervals then count cases.
+Labels, groups, budgets, folds and intervals then count cases instead of rows.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mt.types import Array
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
 
-REVISION = 1  # of the numbers that bags give beside those of pooling
-_ROWS = 4096  # read at once
-_NAMED = 3
+REVISION = 1  # raised whenever the numbers of bags change for another reason than pooling.REVISION
+_ROWS = 4096  # rows read at once
+_NAMED = 3  # cases that an error names
 
 
 @dataclass(frozen=True)
 class Bags:
     """The instances of several cases, read from the file when they are needed; behaves like an array of cases.
 
-    instances: (N, dim) of the whole file.  rows: numbers of the instances, those of one case together, in file order.
-    starts: (n + 1,) where each case begins in `rows`.
+    instances: (N, dim), all rows of the file.  rows: the row numbers of the instances, ordered by case, then as in the
+    file.  starts: (n + 1,) where each case begins in `rows`.
     """
 
     instances: Array
@@ -51,7 +51,7 @@ class Bags:
         return len(self), self.instances.shape[1]
 
     def __getitem__(self, cases: Array) -> Bags:
-        """Return some of the cases, by number or mask, in the order given."""
+        """Return some of the cases, chosen by numbers or by a mask, in the order of the numbers."""
         numbers = np.arange(len(self))[cases]
         sizes = np.diff(self.starts)[numbers]
         parts = [self.rows[self.starts[case] : self.starts[case + 1]] for case in numbers.tolist()]
@@ -67,7 +67,7 @@ class Bags:
         return pooling.pooled(self._parts(), len(self), self.instances.shape[1], rule)
 
     def spread(self) -> tuple[Array, Array]:
-        """Return mean and standard deviation of all instances, (dim,) each."""
+        """Return the mean and the standard deviation of all instances, float64 (dim,) each."""
         together = ((np.zeros_like(cases), rows) for cases, rows in self._parts())
         both = pooling.pooled(together, 1, self.instances.shape[1], "mean+std")[0].astype(np.float64)
         return both[: len(both) // 2], both[len(both) // 2 :]
@@ -80,9 +80,9 @@ class Bags:
 
 
 class BaggedFeatures:
-    """A feature file of which one row is a case: what probing reads of it.
+    """A feature file read with one row per case; it has what probing reads of a feature file.
 
-    embeddings: the pooled rows, or with attention the `Bags`.
+    embeddings: the pooled rows (cases, width), or the `Bags` if attention pools them.
     """
 
     def __init__(self, file: FeatureFile, bagging: Bagging) -> None:
@@ -103,20 +103,20 @@ class BaggedFeatures:
 
     @cached_property
     def labels(self) -> Array:
-        """The label of each case.  Raises InputError, with names, where rows of a case differ."""
+        """The label of each case.  Raises InputError, which names the cases, where rows of one case differ."""
         labels = self.file.labels
         columns = [self._one_each("label", column) for column in labels.reshape(len(labels), -1).T]
         return np.stack(columns, axis=1).reshape(len(self.ids), *labels.shape[1:])
 
     @cached_property
     def groups(self) -> list[str] | None:
-        """The group of each case.  Raises InputError, with names, where rows of a case differ."""
+        """The group of each case.  Raises InputError, which names the cases, where rows of one case differ."""
         groups = self.file.groups
         return None if groups is None else self._one_each("group", np.array(groups, dtype=object)).tolist()
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
-        """Metadata that is the same for all rows of a case."""
+        """The metadata columns whose value is the same for all rows of each case."""
         arrays = {name: np.array(values, dtype=object) for name, values in self.file.columns.items()}
         return {name: array[self._first].tolist() for name, array in arrays.items() if not len(self._mixed(array))}
 
@@ -129,7 +129,10 @@ class BaggedFeatures:
         return self.bags if self.bagging.pool == ATTENTION else self.bags.pooled(self.bagging.pool)
 
     def _names(self) -> list[str]:
-        """Return the name of the case of each row."""
+        """Return the name of each row's case.
+
+        Raises InputError if the column is missing, or if a row has no value in it.
+        """
         column, groups, columns = self.bagging.column, self.file.groups, self.file.columns
         if column == "group" and groups is not None:
             return groups
@@ -143,7 +146,7 @@ class BaggedFeatures:
         return names
 
     def _mixed(self, values: Array) -> Array:
-        """Return the numbers of the cases whose rows differ in a value."""
+        """Return the numbers of the cases whose rows have more than one value."""
         different = np.asarray(values != values[self._first][self._case_of], dtype=bool)
         return np.unique(self._case_of[different])
 
@@ -159,5 +162,5 @@ class BaggedFeatures:
 
 
 def bag_recipe(bagging: Bagging) -> dict[str, Any]:
-    """Return what enters the identity of a fit on bags."""
+    """Return what a fit on bags adds to its identity."""
     return {"bags": [bagging.column, bagging.pool, REVISION, pooling.REVISION]}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.Choice(tuple(SOLVERS)),
     default="torch",
     show_default=True,
-    help="What fits logistic regression.",
+    help="Solver for logistic regression.",
 )
 @click.option(
     "--select",
@@ -53,12 +53,14 @@ if TYPE_CHECKING:
     help="Choose settings inside the budget, or on the validation split (its labels are counted).",
 )
 @click.option(
-    "--bag", metavar="COLUMN|group", help="Rows with one value are one case: tiles of a slide, views of a study."
+    "--bag",
+    metavar="COLUMN|group",
+    help="Rows with the same value of this column are one case: tiles of a slide, views of a study.",
 )
 @click.option(
     "--pool",
     type=click.Choice([*RULES, ATTENTION]),
-    help="How the rows of a case become one; attention is fitted inside the budget.  [default: mean, with --bag]",
+    help="How the rows of a case become one row; attention is fitted inside the budget.  [default: mean, with --bag]",
 )
 @options.metrics
 @options.primary
@@ -70,14 +72,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="One prediction per image, or the mean per patient or slide.",
 )
-@click.option("--test-dataset", metavar="NAME", help="Train on --dataset, test on this one, of the same classes.")
+@click.option(
+    "--test-dataset", metavar="NAME", help="Train on --dataset and test on this dataset, which needs the same classes."
+)
 @options.threshold
 @options.prevalence
 @options.calibrate
 @options.margin
 @options.reference
 @click.option("--compare", is_flag=True, help="Also print paired comparisons of the models.")
-@click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Keep the fitted probes here.")
+@click.option("--save", type=click.Path(file_okay=False), metavar="DIR", help="Save the fitted probes in this folder.")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -132,7 +136,7 @@ def probe(
     """Fit linear probes on cached features and print the scores.
 
     Without options: every model and dataset in the cache, on 1 %, 10 % and 100 % of the labels, five draws each.
-    What was asked before is answered from the score database.
+    Scores that are already in the score database are not computed again.
     """
     if list_protocols:
         from mt.probe.tables import print_protocols
@@ -181,7 +185,10 @@ def probe(
 def print_scores(
     request: ProbeRequest, *, as_json: bool = False, compare: bool = False, margin: Margin | None = None
 ) -> None:
-    """Run probes and print their scores to stdout: one table per dataset, or JSON lines."""
+    """Run probes and print their scores to stdout: one table per dataset, or JSON lines.
+
+    Raises what `run_probe` raises, and InputError if `margin` names a row that no table has.
+    """
     from mt.probe.run import run_probe
 
     answers = run_probe(request)

@@ -20,26 +20,29 @@ from mt.probe.solver.request import LogisticRequest, get_solver
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Logistic regression with an L2 penalty: scikit-learn's objective, every C and fold solved at once.
+    """Logistic regression with an L2 penalty: scikit-learn's objective, with every C and fold solved at once.
 
     Parameters
     ----------
-    C : one inverse penalty, or several of which cross-validation chooses by pooled out-of-fold log loss, ties to the
-        smaller; if a class has fewer than two rows (groups), C = 1 is taken.
-    cv : the number of folds, stratified, at most the rows (groups) of the rarest class; or a scikit-learn splitter or
-        (train, test) pairs that test every row once.
-    random_state : of the folds: a seed, a RandomState, or None for other folds at every call.
+    C : one inverse penalty, or several.  Of several, cross-validation chooses the one with the lowest pooled
+        out-of-fold log loss, in a tie the smallest.  If a class has fewer than two rows (groups), C is 1.
+    cv : the number of stratified folds, reduced to the rows (groups) of the rarest class if it has fewer; or a
+        scikit-learn splitter, or (train, test) pairs, that test every row once.
+    random_state : the seed of the folds, or a RandomState; None draws other folds at every call.
     class_weight : None, "balanced", or a mapping from class to weight.
     solver : "torch", "sklearn" or "cuml".
-    tol : estimated relative objective gap to stop at.  With the default an integer ``sample_weight`` equals repeated
-        rows to 1e-7; 1e-5 is enough for predictions, takes half as many iterations, and suits dtype="float32".
+    tol : estimated relative objective gap at which the solver stops.  With the default, an integer ``sample_weight``
+        gives the coefficients of repeated rows to 1e-7.  1e-5 is enough for predictions, takes half as many iterations,
+        and suits dtype="float32".
     max_iter, device, dtype : as in fit_logistic.
 
     Attributes
     ----------
     coef_ (1 or classes, dim), intercept_, classes_, n_features_in_, feature_names_in_ : as in LogisticRegression.
-    C_ : the C that was given or chosen;  log_loss_ : one mean out-of-fold log loss per C, or None.
-    n_iter_ : (1,) iterations;  converged_ : whether the fit with C_ reached tol.
+    C_ : the C that was given or chosen.
+    log_loss_ : one mean out-of-fold log loss per C, ascending; None without cross-validation.
+    n_iter_ : (1,) iterations.
+    converged_ : whether the fit with C_ reached tol.
     """
 
     def __init__(
@@ -68,7 +71,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(
         self, X: Any, y: Any, sample_weight: np.ndarray | None = None, *, groups: Sequence[object] | None = None
     ) -> LogisticProbe:
-        """Fit on features (rows, dim) and labels (rows,); the folds keep ``groups`` together."""
+        """Fit on features (rows, dim) and labels (rows,); the folds keep the rows of a group together.
+
+        sample_weight: (rows,) the weight of each row.  groups: the group of each row.
+        Raises ValueError for data that scikit-learn refuses, and FitError if ``cv`` does not test every row once.
+        """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.float16])
         check_classification_targets(y)
         self.classes_, number = np.unique(y, return_inverse=True)
@@ -104,14 +111,14 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return logits: (rows,) for two classes, else (rows, classes)."""
+        """Return logits of features (rows, dim): (rows,) for two classes, else (rows, classes)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
         logits: np.ndarray = np.asarray(X, dtype=np.float64) @ self.coef_.T + self.intercept_
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities (rows, classes)."""
+        """Return probabilities (rows, classes) of features (rows, dim), columns in the order of `classes_`."""
         logits = self.decision_function(X)
         if logits.ndim == 2:
             return probabilities(logits, "multiclass")
@@ -119,7 +126,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.column_stack([1 - present, present])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each row."""
+        """Return the most probable class (rows,) of features (rows, dim)."""
         logits = self.decision_function(X)
         chosen = logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(np.intp)
         classes: np.ndarray = self.classes_[chosen]
@@ -132,7 +139,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {i: self.class_weight[c] for i, c in enumerate(self.classes_.tolist()) if c in self.class_weight}
 
     def _folds(self, X: np.ndarray, number: np.ndarray, groups: Sequence[object] | None) -> np.ndarray | None:
-        """Return the fold of each row; None if no row of some class could be held out."""
+        """Return the fold of each row (rows,); None if a class has too few rows or groups to hold any out."""
         if not isinstance(self.cv, Integral):
             splits = check_cv(self.cv, number, classifier=True).split(X, number, groups)
             return _numbered([test for _, test in splits], len(number))
@@ -153,7 +160,7 @@ def _numbered(tests: list[np.ndarray], rows: int) -> np.ndarray:
         fold[test] = number
     if (times != 1).any():
         row = int(np.flatnonzero(times != 1)[0])
-        raise FitError(f"cv must test every row once, and tests row {row} {times[row]} times. Use cv=5, or KFold.")
+        raise FitError(f"cv must test every row once; it tests row {row} {times[row]} times. Use cv=5, or KFold.")
     return fold
 
 

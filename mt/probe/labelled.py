@@ -1,6 +1,6 @@
-"""The labelled rows of features: the one place where rows without their one label are omitted.
+"""The labelled rows of features: the one place where rows without a label are omitted.
 
-Everything that fits, draws, chooses or scores reads features through it; prediction reads all rows.
+Everything that fits, draws, chooses or scores reads features through this module; prediction reads all rows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mt.types import Array, CaseFeatures
 
 
 def labelled(features: CaseFeatures) -> CaseFeatures:
-    """Return the rows that have a label: the features themselves where all have."""
+    """Return the rows that have a label; the features themselves if all rows have one."""
     without = is_unlabelled(features.labels)
     return LabelledFeatures(features, np.flatnonzero(~without)) if without.any() else features
 
 
 def has_labels(entry: Entry) -> bool:
-    """Say whether a row of a feature file has a label."""
+    """Say whether any row of a feature file has a label."""
     return not (entry.has_unlabelled and is_unlabelled(entry.open().labels).all())
 
 
 class LabelledFeatures:
-    """Some rows of features, by number, with everything that is known of the whole."""
+    """Some rows of features, by number, with the facts that hold for the whole file."""
 
     def __init__(self, every: CaseFeatures, rows: Array) -> None:
         self.every, self.rows = every, rows

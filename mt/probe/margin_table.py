@@ -16,13 +16,13 @@ from mt.results.store import ScoreStore
 READING = (
     "non-inferior: worse than the reference by less than the margin. equivalent: within the margin on either side. "
     "superior: better (two-sided, 5 %). inferior: worse by more than the margin. undecided: none of these is shown, "
-    "which is not evidence of being as good. By the 95 % interval of the paired difference (one-sided 2.5 %); "
-    "p adjusted by Holm over the rows against the reference within one dataset, budget and metric."
+    "which is not evidence of being as good. Each follows from the 95 % interval of the paired difference (one-sided "
+    "2.5 %); p is adjusted by Holm over the rows against the reference within one dataset, budget and metric."
 )
 
 
 def print_margins(answers: Answers, margin: Margin, *, as_json: bool) -> None:
-    """Print every row against the reference: a table, or JSON lines.  Raises InputError for an unknown reference."""
+    """Print every row against the reference, as a table or JSON lines.  Raises InputError for an unknown reference."""
     with ScoreStore(answers.store) as store:
         tables = score_tables(answers.scores, store)
         tests = margin_tests(tables, store, reference=margin.reference, margin=margin.size)

@@ -1,6 +1,6 @@
-"""What a protocol is made of: a method with its settings, and where the labels that choose among them come from.
+"""The parts of a protocol: a method with its settings, and which labels choose among its candidates.
 
-A method's `kind` enters hashes; its `fitter` is the function that fits it, imported when it is used.
+A method's `kind` enters hashes.  Its `fitter` names the function that fits it, which is imported when it is used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import ClassVar, Literal
 
 @dataclass(frozen=True)
 class Logistic:
-    """L2 logistic regression over one or more C, ascending; `C * sum(loss) + 0.5 * ||w||^2`."""
+    """Logistic regression for one or more C, ascending: minimise `C * sum(loss) + 0.5 * ||w||^2`.
+
+    tol: estimated relative objective gap at which the solver stops.
+    """
 
     kind: ClassVar[str] = "Logistic"
     fitter: ClassVar[str] = "mt.probe.methods.linear:fit_logistic_probes"
@@ -26,7 +29,10 @@ class Logistic:
 class Head:
     """A linear layer trained by gradient steps; every (learning rate, weight decay) is one candidate.
 
-    start_sd: weights start normal with this standard deviation and without bias; None is torch.nn.Linear's own start.
+    batch: rows per step.  epochs, steps: one of them says how long to train.
+    cosine: whether the learning rate decays to 0 by a cosine.  patience: training stops when this share of all epochs
+    brings no improvement on held-out rows; None trains to the end.  runs: seeds whose probabilities are averaged.
+    start_sd: weights start normal with this standard deviation and biases at 0; None is torch.nn.Linear's own start.
     """
 
     kind: ClassVar[str] = "Head"
@@ -46,7 +52,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A vote of the k nearest training rows by cosine similarity."""
+    """A vote of the k nearest training rows by cosine similarity.
+
+    ks: candidates for k.  vote: "weighted" by exp(similarity / temperature), or "majority".
+    """
 
     kind: ClassVar[str] = "Neighbours"
     fitter: ClassVar[str] = "mt.probe.methods.neighbours:fit_votes"
@@ -59,12 +68,12 @@ class Neighbours:
 class Blend:
     """The mean probability of logistic regression and shrinkage LDA, both on transformed features.
 
-    transforms: the first is taken unless another is clearly better on held-out rows; "root" is the square root, of
-    features without a negative value.
-    least: classes from which on LDA is part of the mean; with fewer, and for classes in order or several labels, the
-    logistic regression predicts alone.
-    shrinkages: candidates for that of LDA's covariance; None is Ledoit and Wolf's.
-    temperatures: candidates for what divides LDA's logits.
+    transforms: the first is taken unless another is clearly better on held-out rows; "root" takes the square root of
+    features that have no negative value.
+    least: the number of classes from which LDA is part of the mean.  With fewer classes, ordered classes or several
+    labels, the logistic regression predicts alone.
+    shrinkages: candidates for the shrinkage of LDA's covariance; None is Ledoit and Wolf's estimate.
+    temperatures: candidates for the temperature that divides LDA's logits.
     """
 
     kind: ClassVar[str] = "Blend"
@@ -78,10 +87,10 @@ class Blend:
 
 @dataclass(frozen=True)
 class BlendFour:
-    """Logistic regression and shrinkage LDA, each on the features and on their square roots: the four together.
+    """Four models combined: logistic regression and shrinkage LDA, each on the features and on their square roots.
 
-    least, shrinkages, temperatures: as of `Blend`.
-    final_temperatures: candidates for what divides the logarithms of the four together.
+    least, shrinkages, temperatures: as in `Blend`.
+    final_temperatures: candidates for the temperature that divides the logarithm of the combined probabilities.
     """
 
     kind: ClassVar[str] = "BlendFour"
@@ -97,8 +106,9 @@ class BlendFour:
 class Propagate:
     """Label propagation over all train rows, most of them without a label, averaged with logistic regression.
 
+    neighbours: edges per row of the graph.  alpha: the share of a row's score that comes from its neighbours.
     weights: candidates for the share of propagation in the mean.
-    temperatures: candidates for what divides the logarithms of propagated probabilities.
+    temperatures: candidates for the temperature that divides the logarithm of propagated probabilities.
     """
 
     kind: ClassVar[str] = "Propagate"
@@ -115,12 +125,12 @@ Method = Logistic | Head | Neighbours | Blend | BlendFour | Propagate
 
 @dataclass(frozen=True)
 class Validation:
-    """Where the labels that choose a setting come from, always inside the budget unless `--select val` is given.
+    """Which labels choose the settings: always labels of the budget, unless `--select val` is given.
 
-    kind: "folds" (stratified group folds, all rows predicted out of fold), "holdout" (a share of the budget) or "none".
-    seed: of the hold-out; None is the draw's own.  ties: which of equally good C (or k) is taken.
-    repeats: how many times the folds are drawn, and losses averaged, where the budget has fewer than `few` rows per
-    class.
+    kind: "folds" (stratified group folds; every row is predicted out of fold), "holdout" (`fraction` of the budget is
+    held out) or "none" (nothing is chosen).
+    seed: the seed of the hold-out; None is the draw's own.  ties: which of equally good C (or k) is taken.
+    repeats: how many times the folds are drawn if the budget has fewer than `few` rows per class; losses are averaged.
     """
 
     kind: Literal["folds", "holdout", "none"]

@@ -1,4 +1,4 @@
-"""Short names for table rows on several models, and the key that says what they stand for."""
+"""Short names for table rows that use several models, and the key that explains them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _AND = " + "
 
 
 def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return a short name of each row, and the lines of the key.
+    """Return a short name for each row, and the lines of the key.
 
-    `dvme: a + b + c` becomes `dvme: all 3 models` where no row is on more models; other sets of models are `models A`,
-    `models B` and so on.  Rows on one model keep their names.
+    `dvme: a + b + c` becomes `dvme: all 3 models` if these are all models of the rows; other sets of models become
+    `2 models A`, `2 models B` and so on.  Rows of one model keep their names.
     """
     several = {row: parts for row in rows if len(parts := row.rpartition(": ")[2].split(_AND)) > 1}
     sets = list(dict.fromkeys(_AND.join(parts) for parts in several.values()))

@@ -1,4 +1,4 @@
-"""The protocols: what a complete recipe for probing is, all of them by name with their sources, and how one is run.
+"""The protocols: complete recipes for probing, by name and with their sources, and what a fit by one returns.
 
 `mt probe --list-protocols` prints them.
 """
@@ -26,7 +26,7 @@ REVISION = 3  # raised whenever the numbers of any protocol change
 
 @dataclass(frozen=True)
 class Protocol:
-    """One recipe.  All fields but the prose enter the identity of a score."""
+    """One recipe.  Every field that changes a number enters the identity of a score; the prose does not."""
 
     name: str
     title: str
@@ -50,30 +50,30 @@ class Protocol:
         settings = dataclasses.asdict(self)
         for prose in ("title", "source", "validation_source", "embedding", "published", "deviations"):
             del settings[prose]
-        if self.validation.repeats == 1:  # as before folds could be drawn several times: stored scores stay valid
+        if self.validation.repeats == 1:  # omitted, so that scores stored before these fields existed stay valid
             del settings["validation"]["repeats"], settings["validation"]["few"]
         return digest({"revision": REVISION, "kind": self.method.kind, **settings})
 
     @property
     def logistic(self) -> Logistic | None:
-        """The logistic regression that the method is, or is made of; None if it has none."""
+        """The logistic regression that the method is or contains; None if it has none."""
         if isinstance(self.method, Logistic):
             return self.method
         return self.method.logistic if isinstance(self.method, (Blend, BlendFour, Propagate)) else None
 
     def check_select(self, select: str) -> None:
-        """Refuse a validation split if the protocol chooses nothing: its labels would be counted but not used."""
+        """Raise InputError for a validation split if the protocol chooses nothing: its labels would count unused."""
         if select == "val" and self.validation.kind == "none":
             raise InputError(
-                f"Protocol '{self.name}' chooses nothing; remove --select val, or take another protocol: "
+                f"Protocol '{self.name}' chooses no setting; remove --select val, or take another protocol: "
                 "mt probe --list-protocols"
             )
 
     def check_task(self, task: str, dataset: str) -> None:
-        """Refuse a dataset whose task the protocol is not defined for."""
+        """Raise InputError for a dataset whose task the protocol is not defined for."""
         if task not in self.tasks:
             raise InputError(
-                f"Protocol '{self.name}' is defined for {', '.join(self.tasks)}, and {dataset} is {task}. "
+                f"Protocol '{self.name}' is defined for {', '.join(self.tasks)}; {dataset} is {task}. "
                 "See: mt probe --list-protocols"
             )
 
@@ -329,24 +329,24 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """Return a protocol by name."""
+    """Return a protocol by name.  Raises InputError, with the closest name, if there is none."""
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS, see="mt probe --list-protocols")
     return PROTOCOLS[name]
 
 
 class Probe(Interface):
-    """What predicts: embeddings (n, dim) -> float32 probabilities, (n,) for binary and (n, K) otherwise."""
+    """A fitted probe: embeddings (n, dim) -> float32 probabilities, (n,) for binary and (n, K) otherwise."""
 
     def probabilities(self, X: Array) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How probes are fitted: by which protocol, by which solver if it is a logistic regression, on which device.
+    """How probes are fitted: by which protocol, by which solver if it uses logistic regression, on which device.
 
-    A run has one for all of its datasets; `on` says for which task, before anything is fitted.
-    widths: of each model's columns, where the features of several models lie side by side.
+    A run has one for all of its datasets; call `on` to set the task before fitting.
+    widths: the number of columns of each model, if the features of several models are concatenated.
     """
 
     protocol: Protocol
@@ -357,7 +357,7 @@ class Fitting:
     widths: tuple[int, ...] = ()
 
     def on(self, task: str, n_classes: int) -> Fitting:
-        """Return how to fit labels of this task."""
+        """Return a copy for labels of this task."""
         return replace(self, task=task, n_classes=n_classes)
 
     @property
@@ -366,23 +366,23 @@ class Fitting:
 
     @property
     def solver(self) -> Solver | None:
-        """The solver, ready to be called; None if the protocol has no logistic regression."""
+        """The solver; None if the protocol has no logistic regression."""
         return get_solver(self.solver_name) if self.protocol.logistic else None
 
     @property
     def batched(self) -> bool:
-        """Whether several draws fitted together are less work than one after another."""
+        """Whether fitting several draws together takes less time than one after another."""
         return self.solver is not None and self.solver.batched
 
     def versions(self) -> dict[str, Any]:
-        """Return what computes a fit: our revisions, and the libraries' versions."""
+        """Return the versions of what computes a fit: our revisions and the libraries."""
         ours: dict[str, Any] = {"mt": version("medical-transfer"), "protocol": self.protocol.fingerprint[:12]}
         if self.solver:
             ours["solver"] = self.solver.revision
         return ours | {name: version(name) for name in ("numpy", "torch", "scikit-learn")}
 
     def identity(self) -> dict[str, Any]:
-        """Return what enters the identity of a question."""
+        """Return what enters the identity of a question.  Raises InputError for a solver that the protocol ignores."""
         solver = check_solver(self.solver_name)
         if self.protocol.logistic:
             return {"protocol": self.protocol.fingerprint, "solver": [solver.name, solver.revision]}
@@ -398,8 +398,9 @@ class Fitting:
 class FoldPredictions:
     """Predictions of the rows of a budget, each made without the labels of its fold.
 
-    p: probabilities (repeats, n, outputs) of the classes in the budget, in order.  fold: (repeats, n).
-    y: (n,) classes, numbered among the outputs.  known: (repeats, n) whether the fold's fitting rows hold the class.
+    p: probabilities (repeats, n, outputs) of the classes in the budget, ascending.  fold: (repeats, n) fold numbers.
+    y: (n,) the class of each row, as a number of its output.  known: (repeats, n) whether the rows that the fold was
+    fitted on hold the row's class.
     """
 
     p: Array
@@ -408,9 +409,9 @@ class FoldPredictions:
     known: Array
 
     def losses(self, p: Array | None = None) -> Array:
-        """Return the log loss (n,) of each row, the mean over repeats, of these or of other probabilities.
+        """Return each row's log loss (n,), the mean over repeats; NaN where no repeat can score the row.
 
-        NaN where no repeat can score the row.
+        p: other probabilities of the same shape, to score instead.
         """
         import numpy as np
 
@@ -420,7 +421,7 @@ class FoldPredictions:
         return np.asarray(np.where(counts > 0, losses / np.maximum(counts, 1), np.nan))
 
     def kept(self, outputs: Array, n_classes: int, *, binary: bool) -> Array:
-        """Return the mean over repeats as `Fitted.held_out`; outputs: the classes that p is of."""
+        """Return the mean over repeats in the form of `Fitted.held_out`; outputs: the class of each column of `p`."""
         import numpy as np
 
         p = np.zeros((len(self.y), n_classes))
@@ -432,10 +433,11 @@ class FoldPredictions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A probe with what was chosen, the scores it was chosen by, and what a reader should know.
+    """A probe with its chosen settings, the scores that chose them, and the flags that a reader should know.
 
-    held_out: the probabilities of the budget's rows out of fold, NaN where there is none; None without folds of all.
-    folded: the same of each repeat of the folds, if they chose and the task has one label per row.
+    held_out: out-of-fold probabilities of the budget's rows, float32 (n,) for binary and (n, K) otherwise; NaN where a
+    row has none.  None unless the folds cover every row.
+    folded: the predictions of each repeat of the folds, if folds chose the settings and each row has one label.
     """
 
     probe: Probe
@@ -444,6 +446,3 @@ class Fitted:
     flags: tuple[str, ...] = ()
     held_out: Array | None = None
     folded: FoldPredictions | None = None
-
-
-# Selection: which rows are held out, and candidates' scores on them ---------------------------------------------------

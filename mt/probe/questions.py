@@ -1,6 +1,6 @@
 """What a run asks: which feature files belong together, which budgets, and the identity of every question.
 
-Planning opens no feature file and imports nothing heavy, so a run whose answers are all stored stays quick.
+Planning reads no features and imports nothing heavy, so a run whose answers are all stored stays quick.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from mt.terminal import progress
 from mt.types import TEST_BY_FOLDS
 
 ATTENTION = "attention"  # the pooling that is fitted: mt.probe.methods.attention
-REVISION = 1  # of fitting and predicting around the solver; raised whenever its numbers change
+REVISION = 1  # of what fits and predicts around the solver; raised whenever its numbers change
 _SMALL = 64 << 20  # bytes of a feature file
 
 
 @dataclass(frozen=True)
 class Bagging:
-    """How rows of a feature file are put together to cases: by a column, or `group`; pooled by a rule, or attention."""
+    """How rows of a feature file become cases.
+
+    column: the column whose value names a row's case, or "group".  pool: a rule of `mt.cache.pooling`, or "attention".
+    """
 
     column: str
     pool: str
@@ -85,18 +88,18 @@ class Budget:
 
     @property
     def kind(self) -> str:
-        """What kind of draws it has: those of one kind may stand on one curve."""
+        """The kind of its draws: "fractions", "shots" or "listed".  Only draws of one kind may share a curve."""
         return "fractions" if self.fraction is not None else "listed" if self.shots is None else "shots"
 
     @property
     def is_everything(self) -> bool:
-        """Whether there is only one draw of it."""
+        """Whether it takes all labels, so that there is only one draw of it."""
         return self.fraction == 1
 
 
 @dataclass(frozen=True)
 class Question:
-    """One fit: a method with its recipe on a pair's features, one budget, one seed.
+    """One fit that is asked for: a method with its recipe on a pair's features, one budget, one seed.
 
     recipe: JSON that holds everything of the method that changes a number (protocol hash, solver revision, ...).
     draw: JSON that identifies how the rows are drawn: the revision of the algorithm, or the digest of a draw file.
@@ -126,7 +129,10 @@ class Question:
 
 
 def budgets(fractions: Sequence[float], shots: Sequence[int]) -> list[Budget]:
-    """Return the budgets asked for, small ones first, each once; 1, 10 and 100 % by default."""
+    """Return the budgets asked for, each once: fractions, then shots, both ascending; 1, 10 and 100 % by default.
+
+    Raises InputError for a fraction outside (0, 1], or fewer than 1 shot.
+    """
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise InputError(f"--fraction must be above 0 and at most 1 (0.01 is 1 %), got {fraction:g}.")
@@ -138,7 +144,7 @@ def budgets(fractions: Sequence[float], shots: Sequence[int]) -> list[Budget]:
 
 
 def seeds_of(budget: Budget, seeds: int) -> range:
-    """Return the seeds of a budget's draws: there is only one draw of all labels."""
+    """Return the seeds of a budget's draws; all labels have only one draw."""
     return range(1 if budget.is_everything else seeds)
 
 
@@ -152,12 +158,14 @@ def find_pairs(
     join: bool = False,
     everything: bool = False,
 ) -> list[Pair]:
-    """Return train and test features that belong together: same backbone and, without test_dataset, dataset content.
+    """Return train and test features that belong together: the same backbone and, unless test_dataset, dataset content.
 
-    join: all splits are to be joined, so take the validation split too; without a test split, train stands for both.
+    select_val: take the validation split too.  join: take it if there is one, since all splits will be joined; if
+    there is no test split, the train split takes its place.
+    everything: use superseded, limited and random-weight features too.
 
-    Raises InputError if the cache holds nothing that was asked for, or if the classes of the test dataset differ;
-    CacheError for a train split without its test split.  A test split without any label is omitted with a note.
+    Raises InputError if the cache lacks something that was asked for, or if the classes of the test dataset differ;
+    CacheError if a train split has no test (or validation) split.  Omits a test split without any label, with a note.
     """
     every = [entry for entry in catalog.entries(everything=True) if entry.complete]
     _check_asked(catalog.cache_dir, every, models, datasets, everything=everything)
@@ -210,9 +218,9 @@ def _is_of(entry: Entry, dataset: str) -> bool:
 
 
 def _identity_of(entry: Entry, bagging: Bagging | None) -> dict[str, Any]:
-    """Return what names a file's numbers: its fingerprints, and how many rows it has (`--limit`).
+    """Return what identifies a file's numbers: its fingerprints, and the number of rows (`--limit` reduces it).
 
-    Cases of several rows are another split than these rows.
+    With `bagging`, cases get a split fingerprint of their own, different from the one of the rows.
     """
     prints = {**entry.fingerprints, "rows": entry.n_rows}
     if bagging is None:
@@ -221,11 +229,11 @@ def _identity_of(entry: Entry, bagging: Bagging | None) -> dict[str, Any]:
 
 
 def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> list[Pair]:
-    """Return the pairs with their rows put together to cases, if that was asked for; named by their pooling.
+    """Return the pairs with rows grouped into cases, if that was asked for; the model's name then states the pooling.
 
-    column: None is the column that imported instances have.  pool: None is `mean` where a column is named.
-    Instances are not cases: without pooling they are omitted with a note, and so is with it what has no bags.
-    Raises InputError where nothing is left.
+    column: None takes the column that imported instances have.  pool: None is `mean` if a column is named.
+    Omits, with a note, files of instances if no pooling is asked for, and files without bags if it is.
+    Raises InputError if no pair remains.
     """
     wanted = column is not None or pool is not None
     kept = []
@@ -238,21 +246,21 @@ def with_bags(pairs: Sequence[Pair], column: str | None, pool: str | None) -> li
             kept.append(replace(pair, model=f"{pair.model}, {rule} per {by}", bagging=Bagging(by, rule)))
     without = [f"'{pair.model}' of '{pair.dataset}'" for pair in pairs if not _has(kept, pair)]
     if without and wanted:
-        why = f"{', '.join(without[:3])}: rows of no bags. Say what holds the case of each row: --bag COLUMN"
+        why = f"{', '.join(without[:3])}: no column names the case of each row. Name one: --bag COLUMN"
     else:
         why = (
-            f"{', '.join(without[:3])}: rows are instances of cases. Put them together: mt probe --pool mean, or "
+            f"{', '.join(without[:3])}: rows are instances of cases. Pool them: mt probe --pool mean, or "
             f"mt cache import --pool mean"
         )
     if not kept and without:
         raise InputError(why)
     if without:
-        progress.note(f"Left out: {why}")
+        progress.note(f"Omitted: {why}")
     return kept
 
 
 def suggest_folds(pairs: Sequence[Pair]) -> None:
-    """Say in one line per dataset what its features say of test folds: that it is small, and has no test split."""
+    """Print each dataset's stored warning that it is small or has no test split, and that test folds would help."""
     said = [(pair.dataset, line) for pair in pairs for line in pair.train[0].manifest.get("warnings", ())]
     for dataset, line in dict.fromkeys(said):
         if TEST_BY_FOLDS in line:
@@ -264,7 +272,10 @@ def _has(kept: Sequence[Pair], pair: Pair) -> bool:
 
 
 def _partners(train: Entry, entries: Sequence[Entry], dataset: str | None = None) -> list[Entry]:
-    """Return the same backbone's features among others; of the same dataset content, or of a named dataset."""
+    """Return those entries that have the train entry's backbone and `--limit`.
+
+    dataset: None also requires the same dataset content; a name allows other content.
+    """
 
     def belongs(entry: Entry) -> bool:
         same = dataset is not None or entry.fingerprints["dataset"] == train.fingerprints["dataset"]
@@ -275,7 +286,7 @@ def _partners(train: Entry, entries: Sequence[Entry], dataset: str | None = None
 
 
 def _partner(train: Entry, entries: Sequence[Entry], split: str, dataset: str | None) -> Entry:
-    """Return the same backbone's features of another split.  Raises CacheError where there are none."""
+    """Return the same backbone's features of another split, the last if several.  Raises CacheError if none."""
     found = _partners(train, entries, dataset)
     if not found:
         wanted = dataset or train.dataset
@@ -294,7 +305,7 @@ def _featurize(train: Entry, other: str | None) -> str:
 
 
 def _check_same_classes(train: Entry, test: Entry) -> None:
-    """Refuse a test dataset of another task or other classes."""
+    """Raise InputError for a test dataset of another task or other classes."""
     ours, theirs = ([entry.manifest[key] for key in ("task", "class_names")] for entry in (train, test))
     if ours != theirs:
         raise InputError(
@@ -304,7 +315,7 @@ def _check_same_classes(train: Entry, test: Entry) -> None:
 
 
 def _names(entries: Sequence[Entry]) -> dict[Any, tuple[str, str]]:
-    """Return the dataset's and the model's name of each file; equal names are distinguished by their fingerprints."""
+    """Return the names of dataset and model of each file; equal names get the start of their fingerprint."""
     contents: dict[str, set[str]] = {}
     backbones: dict[tuple[str, str], set[str]] = {}
     for entry in entries:
@@ -327,7 +338,7 @@ def _names(entries: Sequence[Entry]) -> dict[Any, tuple[str, str]]:
 def _check_asked(
     cache: Path, every: Sequence[Entry], models: Sequence[str], datasets: Sequence[str], *, everything: bool
 ) -> None:
-    """Raise unless every name that was asked for has finished train features, naming the command that makes them."""
+    """Raise InputError, with the command that helps, unless every name asked for has finished train features."""
 
     def has(**names: Sequence[str]) -> list[Entry]:
         return chosen(every, splits=["train"], everything=everything, **names)
@@ -348,14 +359,14 @@ def _check_asked(
 
 
 def _check_dataset(name: str) -> None:
-    """Raise where no dataset of that name could be featurized."""
+    """Raise InputError if no dataset of that name could be featurized."""
     from mt.datasets import check_dataset_name
 
     check_dataset_name(name)
 
 
 def _there(entries: Sequence[Entry], name: str) -> str:
-    """Return which settings of a dataset there are features of, in words; empty without any."""
+    """Return a sentence on the settings of a dataset for which there are features; empty if there are none."""
     same = [entry for entry in entries if _is_of(entry, bare_name(name))]
     names = " and ".join(dict.fromkeys(shlex.quote(typed(entry.dataset)) for entry in same))
     return f"There are: {names}. " if names else ""

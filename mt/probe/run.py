@@ -1,8 +1,7 @@
-"""The evaluation: questions are answered from the score database, or by fitting, keeping and scoring.
+"""The evaluation: questions are answered from the score database, or by fitting, storing and scoring.
 
-`ask` serves every method (probes, fusion): it needs a function that answers questions with a `Fit` each.
-`run_probe` is the linear probe's use of it, and what `mt probe` calls; its `Prober` reads the features of a (dataset,
-backbone) once, then draws, fits and predicts.
+`ask` serves every method (probes, fusion): its caller passes a function that yields one `Fit` per question.
+`run_probe`, which `mt probe` calls, asks linear probes; its `Prober` reads a pair's features once, then fits its draws.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from mt.probe.decisions.decided import Decider, Decisions
     from mt.probe.memory.streamed_features import Streaming
 
-# Yields one fit per question, in their order, each as soon as it is there; questions that repeat a draw are omitted.
+# Yields one fit per question, in order, each as soon as it is fitted; questions that repeat a draw are omitted.
 Answering = Callable[[Sequence[Question]], Iterable[Fit]]
 
 
@@ -57,16 +56,17 @@ def ask(
     again: bool | Collection[str] = False,
     doing: str = "probing",
 ) -> Answers:
-    """Answer every question from the store or by `answer`, keep each fit at once, and return all scores.
+    """Answer every question from the store or by `answer`, store each fit at once, and return all scores.
 
-    Draws that took every row are one draw: of such questions on one budget only the first is answered.
-    again: fit although the answer is stored: all, or these identities.  doing: what the progress bar says.
+    Draws that take every row are the same draw: of such questions on one budget, only the first is answered.
+    again: fit even if the answer is stored: True for all questions, or the identities of some.
+    doing: the label of the progress bar.  KeyboardInterrupt is raised with the number of stored fits in its message.
     """
     store, identities = scorer.store, [question.identity for question in questions]
     known = set() if again is True else store.has_fits(identities) - set(again or ())
     scorer.find(identities)
     for question in questions:
-        if question.identity in known:  # before `answer` draws for later questions
+        if question.identity in known:  # registered before `answer` draws for later questions
             draws.repeats(question, scorer.realised.get(question.identity, {}))
     scores, n_fitted, n_stored = list[Score](), 0, 0
     try:
@@ -87,7 +87,7 @@ def ask(
 def _answered(
     questions: Sequence[Question], known: set[str], answer: Answering, store: ScoreStore
 ) -> Iterator[tuple[Question, Fit | None]]:
-    """Yield every question that is answered, with its fit if that is new, kept in the store."""
+    """Yield every answered question with its fit, stored; None instead of a fit that was stored before."""
     fits = iter(answer([question for question in questions if question.identity not in known]))
     waiting: Fit | None = None
     for question in questions:
@@ -96,14 +96,14 @@ def _answered(
             continue
         waiting = waiting or next(fits, None)
         if waiting is not None and waiting.identity == question.identity:
-            # Where another process was first, its predictions are the ones kept.
+            # If another process stored this fit first, its predictions are used.
             yield question, waiting if store.add_fit(waiting) else store.fit(question.identity)
             waiting = None
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a request asks, before anything is fitted.  folded: its test folds, if they are asked for."""
+    """What a request asks, before anything is fitted.  folded: the evaluation by test folds, if asked for."""
 
     cache: Path
     pairs: list[Pair]
@@ -115,7 +115,7 @@ class Planned:
 
 
 def plan_probe(request: ProbeRequest) -> Planned:
-    """Return what a request asks; no feature is read.  Raises InputError and CacheError."""
+    """Return what a request asks, without reading features.  Raises InputError; CacheError if test features lack."""
     drawn_to = Path(request.draw_file) if request.draw_file else None
     ours = request.draw == "stratified" and drawn_to is None
     draws = DrawSource() if ours else draw_source(request.draw, drawn_to)
@@ -158,7 +158,7 @@ def plan_probe(request: ProbeRequest) -> Planned:
 def run_probe(request: ProbeRequest) -> Answers:
     """Probe cached features: every model of every dataset, at every budget, for every seed.
 
-    Raises InputError, CacheError and FitError.
+    Raises InputError, CacheError without test features, DamagedError for damaged ones, FitError for a single class.
     """
     if request.primary:
         request = replace(request, metrics=metrics_asked(request))
@@ -185,7 +185,7 @@ def run_probe(request: ProbeRequest) -> Answers:
 
 
 def _streaming(request: ProbeRequest) -> Streaming | None:
-    """Return what reads features chunk by chunk, where memory is limited."""
+    """Return the reader that streams features chunk by chunk; None if memory is not limited."""
     if request.memory is None:
         return None
     from mt.probe.memory.streamed_features import Streaming
@@ -204,7 +204,7 @@ def _within(memory: int | None, planned: Planned, answer: Answering) -> Answerin
 
 
 def _rows_recipe(pair: Pair, fitting: Fitting) -> dict[str, Any]:
-    """Return what rows a fit takes beside the budget's: cases of several, and the train rows without their labels."""
+    """Return what a recipe says of its rows: how they become cases, and which train rows serve without their labels."""
     cases = bag_recipe(pair.bagging) if pair.bagging else {}
     return {**cases, "pool": pair.fingerprints["train"]} if isinstance(fitting.protocol.method, Propagate) else cases
 
@@ -219,8 +219,10 @@ def ask_decided(
     again: bool = False,
     doing: str = "probing",
 ) -> Answers:
-    """Answer every question as `ask` does; fits that lack out-of-fold scores are made again where a decision needs
-    them, and where scaling is asked for, each question is also answered scaled."""
+    """Answer every question as `ask` does; if scaling is asked for, answer each with scaled probabilities too.
+
+    A fit that was stored without its out-of-fold scores is made again if a decision needs them.
+    """
     if decider is None:
         return ask(questions, answer, scorer, draws, again=again, doing=doing)
     lacking = decider.out_of_fold.lacking([question.identity for question in questions])
@@ -238,7 +240,7 @@ def ask_decided(
 
 
 def folded_of(request: Foldable, source: DrawSource) -> CrossValidation | None:
-    """Return what evaluates by test folds, if they are asked for.  Raises InputError for options that exclude them."""
+    """Return the evaluation by test folds; None if it is not asked for.  Raises InputError for excluded options."""
     if request.test_folds is None and request.repeats == 1:
         return None
     from mt.probe.cross_validation.fold_answers import CrossValidation
@@ -252,13 +254,13 @@ Opening = Callable[[Entry, Bagging | None], CaseFeatures]
 
 
 def open_cases(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-    """Open the labelled rows of a feature file, every checksum verified; with `bagging`, one row is a case."""
+    """Open the labelled rows of a feature file and verify every checksum; with `bagging`, one row is one case."""
     file = entry.open(verify=True)
     cases = file if bagging is None else BaggedFeatures(file, bagging)
     return labelled(cases) if entry.has_unlabelled else cases
 
 
-# Fit draws together only if they hold at most this many numbers in all; larger ones gain nothing, and are kept at once.
+# Fit draws together only if their features hold at most 4 Mi numbers in all: larger draws gain nothing from it.
 TOGETHER = 4 << 20
 
 
@@ -273,9 +275,9 @@ class Features:
 
     @classmethod
     def load(cls, pair: Pair, opened: Opening = open_cases) -> Features:
-        """Open the files and check every block's checksum.  opened: opens one entry.
+        """Open the files and check every block's checksum.  opened: the function that opens one entry.
 
-        Raises DamagedError naming the damaged rows, FitError for a task with one class in all of its train labels.
+        Raises DamagedError, which names the damaged rows, and FitError if all train labels are of one class.
         """
         val = opened(pair.val[0], pair.bagging) if pair.val else None
         features = cls(pair, opened(pair.train[0], pair.bagging), opened(pair.test[0], pair.bagging), val)
@@ -303,33 +305,33 @@ class Features:
 
     @cached_property
     def cases(self) -> LabelledRows[None]:
-        """The test cases, with the columns that subgroups are made of."""
+        """The test cases, with the metadata columns that define subgroups."""
         return LabelledRows(None, self.test.labels, self.test.groups, self.test.ids, self.test.columns)
 
     @cached_property
     def validation(self) -> LabelledRows[Array] | None:
-        """The rows of the validation split, if it is to choose."""
+        """The rows of the validation split, if they choose settings."""
         return None if self.val is None else LabelledRows(self.val.embeddings, self.val.labels)
 
     @cached_property
     def shared_groups(self) -> int:
-        """How many groups of the test split are also in the split that trains, or that chooses."""
+        """The number of test groups that are also in the train split, or in the validation split if that chooses."""
         if self.pair.test_dataset != self.pair.dataset or self.cases.groups is None:
             return 0  # the same name is another patient in another dataset
         used = set(self.pool.groups or ()) | set((self.val.groups if self.val else None) or ())
         return len(used & set(self.cases.groups))
 
     def drawn(self, rows: Array) -> LabelledRows[Array]:
-        """Return a budget: some rows of the train split, in file order; all of them are a view of the file."""
+        """Return the budget of these train rows, in file order; if they are all rows, a view of the file."""
         every = self.pool.with_features(self.train.embeddings)
         return every if len(rows) == len(every) else every.take(np.sort(rows))
 
 
 class Prober:
-    """Fits one protocol on every question it is asked; holds one pair's features at a time.
+    """Fits one protocol for every question; holds one pair's features at a time.
 
-    folder: where every fitted probe is saved (`--save`).  opened: opens one feature file.
-    decider: what needs the out-of-fold scores of every fit.
+    folder: saves every fitted probe (`--save`).  opened: the function that opens one feature file.
+    decider: gets the out-of-fold scores of every fit.
     """
 
     def __init__(
@@ -346,9 +348,9 @@ class Prober:
         self._loaded: tuple[Features, str, str] | None = None
 
     def __call__(self, questions: Sequence[Question]) -> Iterator[Fit]:
-        """Yield the fits that answer the questions, in their order, without those of questions that repeat a draw.
+        """Yield the fits that answer the questions, in order; questions that repeat a draw are omitted.
 
-        Small draws of one budget that follow one another are fitted together.
+        Consecutive small draws of one budget are fitted together.
         """
         for _, same in groupby(questions, key=lambda question: (id(question.pair), question.budget)):
             yield from self._fits(list(same))
@@ -386,7 +388,7 @@ class Prober:
         return features.unlabelled.checked(saving=self.folder is not None) if wanted else None
 
     def _fit(self, question: Question, drawn: Draw, fitting: Fitting, fitted: Fitted) -> Fit:
-        """Return what is kept of a fitted probe: its test probabilities, and how they came about."""
+        """Return what is stored of a fitted probe: its test probabilities, settings and flags; save it if asked for."""
         features, pool, cases = self._features(question.pair)
         probabilities = fitted.probe.probabilities(features.test.embeddings)
         n_val = 0 if features.validation is None else len(features.validation.y)
@@ -423,7 +425,7 @@ BudgetRows = LabelledRows[Array]
 
 
 def fit_probe(budget: BudgetRows, fitting: Fitting, *, seed: int, validation: BudgetRows | None = None) -> Fitted:
-    """Fit a protocol on a budget; `validation` holds the rows of the validation split if they choose instead."""
+    """Fit a protocol on one budget; `validation` holds the validation rows, if these choose the settings."""
     return fit_probes([(budget, seed)], fitting, validation=validation)[0]
 
 
@@ -434,7 +436,7 @@ def fit_probes(
     validation: BudgetRows | None = None,
     pool: UnlabelledPool | None = None,
 ) -> list[Fitted]:
-    """Fit a protocol on several budgets with their seeds; each fit is the one that its budget gets alone."""
+    """Fit a protocol on several budgets with their seeds; fitting them together does not change results."""
     method = fitting.protocol.method
     if isinstance(draws[0][0].X, Bags):
         return [fit_attention(budget, fitting, seed, validation) for budget, seed in draws]

@@ -1,4 +1,4 @@
-"""Fitted probes on disk, as `mt.results.model_files` writes them: scaling and weights, or neighbours."""
+"""Fitted probes on disk, in the format of `mt.results.model_files`: scaling and weights, or neighbours."""
 
 from __future__ import annotations
 
@@ -47,13 +47,16 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class SavedProbe:
-    """A probe that was read back.  about: its JSON, which also names the backbone and its fingerprint."""
+    """A probe read from its files.  about: its JSON, which also names the backbone and its fingerprint."""
 
     probe: Probe
     about: dict[str, Any]
 
     def predict_proba(self, X: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return (n, K) probabilities, one per class or label, for embeddings (n, dim) of the same backbone."""
+        """Return (n, K) probabilities, one per class or label, for embeddings (n, dim) of the same backbone.
+
+        They are scaled if the probe was saved with --calibrate.  Raises InputError for another shape.
+        """
         if X.ndim != 2 or X.shape[1] != self.about["dim"]:
             raise InputError(
                 f"The probe takes embeddings of '{self.about['model']}', (n, {self.about['dim']}); found {X.shape}."
@@ -69,7 +72,8 @@ class SavedProbe:
 class ModelFolder:
     """The folder that `--save` fills: two files per fit of any method.
 
-    score: returns the scores of a fit that its JSON states.  decider: scales fits and chooses thresholds to save.
+    score: the function that returns the scores of a fit, for its JSON.
+    decider: scales fits and chooses thresholds, which are saved too.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class ModelFolder:
         self.folder, self.score, self.decider = folder, score, decider
 
     def write(self, question: Question, fit: Fit, tensors: Tensors, about: Mapping[str, Any]) -> None:
-        """Write a fitted model; `about` holds what its method needs to predict again, `format` included."""
+        """Write a fitted model; `about` holds what its method needs to predict, and its format and version."""
         decided: dict[str, Any] = {}
         if self.decider:
             question, fit, decided = self.decider.to_save(question, fit)
@@ -88,7 +92,7 @@ class ModelFolder:
         write_model(self.folder / stem_of(question), tensors, {**about, **facts})
 
     def write_attention(self, question: Question, probe: AttentionProbe, test: BaggedFeatures) -> None:
-        """Write beside the model what each instance of the test cases weighs: id, case, attention; 1 per case."""
+        """Write the attention of each test instance beside the model, as a CSV file; that of a case sums to 1."""
         ids, bags = test.file.ids, test.bags
         question = self.decider.saved_question(question) if self.decider else question
         with (
@@ -103,7 +107,7 @@ class ModelFolder:
 
 
 def parts_of_probe(question: Question, train: CaseFeatures, fitted: Fitted) -> tuple[Tensors, dict[str, Any]]:
-    """Return the tensors of a fitted probe, and what else is needed to predict with it."""
+    """Return the tensors of a fitted probe, and the JSON that is also needed to predict with it."""
     tensors, rebuild = taken_apart(fitted.probe)
     return tensors, {
         "format": FORMAT,
@@ -119,13 +123,13 @@ def parts_of_probe(question: Question, train: CaseFeatures, fitted: Fitted) -> t
 
 
 def _bags_of(question: Question) -> dict[str, Any]:
-    """Return what rows the probe takes, if these are cases of several rows."""
+    """Return how rows become the cases that the probe takes; empty if it takes rows."""
     bagging = question.pair.bagging
     return {} if bagging is None else {"bags": {"column": bagging.column, "pool": bagging.pool}}
 
 
 def stem_of(question: Question) -> str:
-    """Return the name of a fit's files, without suffix."""
+    """Return the name of a fit's files without their suffix."""
     pair, budget = question.pair, str(question.budget).replace(" %", "pct").replace(" ", "-")
     names = "-".join(slug(name) for name in (pair.dataset, pair.model, question.method))
     return f"{names}-{budget}-seed{question.seed}-{question.identity[:8]}"
@@ -158,9 +162,9 @@ def facts_of(question: Question, fit: Fit, scores: Sequence[Score]) -> dict[str,
 
 
 def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
-    """Read a probe that `mt probe --save` wrote, by the path of its .json.
+    """Read a probe that `mt probe --save` wrote.  path: its .json file.
 
-    Raises InputError for other files, newer versions, and files that do not fit together.
+    Raises InputError for other files, newer versions, and a .json and tensors that do not belong together.
     """
     file, about = read_about(path)
     check_format(file, about, FORMAT, FORMAT_VERSION)
@@ -171,7 +175,7 @@ def load_probe(path: str | os.PathLike[str]) -> SavedProbe:
 
 
 def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
-    """Return the arrays of a probe, and the JSON that rebuilds it."""
+    """Return the arrays of a probe, and the JSON that `put_together` needs to rebuild it."""
     if isinstance(probe, AveragedProbe):
         parts = [taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(parts) for name, array in t.items()}

@@ -1,4 +1,7 @@
-"""Tables of scores for people: one per dataset; rows are methods, columns budgets; each uncertainty is named."""
+"""Printed tables of scores: one per dataset, with a row per method and a column per budget.
+
+Notes under each table say which uncertainty each number shows.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_WIDE = 200  # columns of a table that goes to a file or a pipe
+_WIDE = 200  # characters per line of a table that goes to a file or a pipe
 _MARKS = {"best": " *", "tied": " =", "": "", "apart": " †"}
-_FEW = "fewer than"  # in what says that a test split is small, loudly
-_CELL = 32  # columns of a cell on one line
-_BESIDE = 90  # columns of a table of pairs beside the names of its rows and its dataset
-_EXPECTED = 15  # columns of its second interval
+_FEW = "fewer than"  # notes with these words warn of a small test split: printed bold
+_CELL = 32  # characters of a cell on one line
+_EXPECTED = 15  # characters that a cell's second interval adds
+_BESIDE = 90  # characters of a table of pairs beside the names of its rows and its dataset
 
 
 def console() -> Console:
-    """Return where tables go: stdout, as wide as the terminal; NO_COLOR and COLUMNS are respected."""
+    """Return the console of stdout, as wide as the terminal; it respects NO_COLOR and COLUMNS."""
     from rich.console import Console
 
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -49,7 +52,8 @@ def print_tables(tables: Sequence[JudgedTable]) -> None:
 def print_table(out: Console, judged: JudgedTable) -> None:
     """Print one table: `mean ± sd [interval]`, the best of each budget in bold or, in plain text, marked `*`.
 
-    `=`: level with the best.  `†`: not compared.  Where names do not fit, a key says what short ones stand for.
+    `=`: not significantly worse than the best.  `†`: not compared.  If names do not fit, they are shortened, and a key
+    explains them.
     """
     from rich.table import Table
     from rich.text import Text
@@ -79,7 +83,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
             for budget, cell in zip(shown.budgets, cells, strict=True)
         ]
         table.add_row(Text(names[row]), *texts)
-    # A title inside would be folded to the table's width.
+    # Printed before the table: as its title, the line would be folded to the table's width.
     out.print(_title(shown) + _exploratory(judged), style="bold", markup=False)
     out.print(table)
     for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
@@ -88,7 +92,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
 
 
 def _title(shown: ScoreTable) -> str:
-    """Return what the table shows of what."""
+    """Return the title: dataset, metric, number of test cases, and the test folds if there are any."""
     first = next(iter(shown.cells.values())).scores[0]
     cases = "groups" if shown.subject.level == "group" else "test cases"
     folds = first.realised.get("test_folds")
@@ -97,13 +101,13 @@ def _title(shown: ScoreTable) -> str:
 
 
 def _role(judged: JudgedTable, budget: Budget) -> str:
-    """Return a last line of a column's heading: whether the budget is the declared one; empty without."""
+    """Return the last line of a column's heading: whether the budget is the declared one; empty if none is."""
     found = judged.declaration
     return f"\n{found.primary.role(judged.table.subject, budget)}" if found and not _exploratory(judged) else ""
 
 
 def _exploratory(judged: JudgedTable) -> str:
-    """Return what follows the title of a table that holds nothing of what was declared."""
+    """Return what follows the title: " (exploratory)" if a declaration exists and the table holds none of it."""
     found, table = judged.declaration, judged.table
     if found is None or any(found.primary.role(table.subject, budget) == "primary" for budget in table.budgets):
         return ""
@@ -121,19 +125,19 @@ def _heading(shown: ScoreTable, budget: Budget) -> str:
 
 
 def is_plain(out: Console) -> bool:
-    """Say whether bold cannot be relied on: in a pipe or a file, and with NO_COLOR."""
+    """Say whether bold may not be visible: in a pipe or a file, and with NO_COLOR."""
     return out.no_color or not out.is_terminal
 
 
 def _fitting(rows: Sequence[str], width: int) -> tuple[dict[str, str], list[str]]:
-    """Return what rows are called so that they fit, and the key to short names; none where all fit as they are."""
+    """Return a name of each row that fits the width, and the lines that explain short names."""
     if max(map(len, rows)) <= width:
         return {row: row for row in rows}, []
     return shortened(rows)
 
 
 def _fewer_draws(shown: ScoreTable, row: str, budget: Budget) -> int:
-    """Return a cell's draws where another row of the budget has more, else 0."""
+    """Return the number of draws of a cell if another row of the budget has more, else 0."""
     counts = {one: len(cell.scores) for (one, b), cell in shown.cells.items() if b == budget}
     return counts[row] if row in counts and counts[row] < max(counts.values()) else 0
 
@@ -161,7 +165,7 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
 
 
 def _mark(cell: Cell | None, found: str, *, plain: bool) -> str:
-    """Return what stands behind a score; the oracle's has a note of its own."""
+    """Return the mark that follows a score; the oracle's mark has a note of its own."""
     if cell is None or (found == "best" and not plain):
         return ""
     return " ‡" if cell.oracle else _MARKS[found]
@@ -175,7 +179,7 @@ def _letters(shown: ScoreTable) -> dict[str, str]:
 
 
 def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[str]:
-    """Return the lines under a table: which uncertainty is which, and what flags mean."""
+    """Return the lines under a table: what each uncertainty covers, how draws were taken, and the flags."""
     cells = list(shown.cells.values())
     notes = []
     draws = sorted({cell.spread.n_draws for cell in cells if cell.spread.sd is not None})
@@ -201,7 +205,7 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
 
 
 def _drawn(shown: ScoreTable) -> list[str]:
-    """Return the line on how draws were taken, the labels that they look at beside the budget included."""
+    """Return the line that says how draws were taken, and which labels beyond the budget that looked at."""
     scores = [score for cell in shown.cells.values() for score in cell.scores]
     some = [score.realised for score in scores if not score.realised.get("everything")]
     if not some:
@@ -215,10 +219,10 @@ def _drawn(shown: ScoreTable) -> list[str]:
 
 
 def _exceptions(judged: JudgedTable) -> list[str]:
-    """Return the lines on what a mean leaves out, and on rows that cannot be compared with the others."""
+    """Return the lines on the declaration, classes omitted from a mean, the oracle, and rows that are not compared."""
     lines = [judged.declaration.said] if judged.declaration else []
     if judged.left_out:
-        known = "fewer than two classes among the test cases whose label is known"
+        known = "because the test cases with a known label hold fewer than two classes"
         lines.append(f"Omitted from the mean, {known}: {', '.join(judged.left_out)}.")
     if any(cell.oracle for cell in judged.table.cells.values()):
         lines.append(
@@ -226,7 +230,9 @@ def _exceptions(judged: JudgedTable) -> list[str]:
             "a method and is not ranked; best-single is chosen inside the budget."
         )
     if judged.apart:
-        lines.append(f"†: not compared, on other draws or test cases than most: {', '.join(judged.apart)}.")
+        lines.append(
+            f"†: not compared, because draws or test cases differ from those of most rows: {', '.join(judged.apart)}."
+        )
     for budget, draws in judged.shared.items():
         lines.append(f"{budget}: compared on the {draws} draw{'' if draws == 1 else 's'} that all compared rows have.")
     return lines
@@ -272,14 +278,14 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
 
 
 def _numbers(pair: Comparison) -> tuple[str, str, str]:
-    """Return a difference with its interval, and both p; where there is no interval a dash stands for these."""
+    """Return a difference with its interval, and both p-values; a dash if they are not defined."""
     if math.isnan(pair.p):
         return f"{pair.difference:+z.3f}", "–", "–"
     return f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]", f"{pair.p:.4f}", f"{pair.p_holm:.4f}"
 
 
 def _few(pairs: Sequence[Comparison]) -> dict[str, list[str]]:
-    """Return where test cases are few, by how few they are."""
+    """Return, for each flag on few test cases, the datasets that have it."""
     found: dict[str, dict[str, None]] = {}
     for pair in pairs:
         for flag in pair.flags:
@@ -288,7 +294,7 @@ def _few(pairs: Sequence[Comparison]) -> dict[str, list[str]]:
 
 
 def _short_pairs(out: Console, pairs: Sequence[Comparison]) -> tuple[dict[str, str], list[str]]:
-    """Return what the rows of a table of pairs are called, and the key to short names where whole ones do not fit."""
+    """Return a name of each row that fits a table of pairs, and the lines that explain short names."""
     rows = list(dict.fromkeys(row for pair in pairs for row in (pair.a, pair.b)))
     longest = max((len(f"{pair.a} - {pair.b}") for pair in pairs), default=0)
     beside = max((len(pair.subject.title) for pair in pairs if pair.subject), default=0) + _BESIDE
@@ -296,12 +302,12 @@ def _short_pairs(out: Console, pairs: Sequence[Comparison]) -> tuple[dict[str, s
 
 
 def _families(pairs: Sequence[Comparison]) -> str:
-    """Return how many pairs a family has, in words."""
+    """Return in words how many pairs each family has, and whether some are not printed."""
     sizes = sorted({pair.n_family for pair in pairs})
     count = "-".join(map(str, [*sizes[:1], *sizes[1:][-1:]])) or "0"
     printed = Counter(map(_family, pairs))
     hidden = any(printed[_family(pair)] < pair.n_family for pair in pairs)
-    return f"{count} pairs each" + (", those that are not printed included" if hidden else "")
+    return f"{count} pairs each" + (", including pairs that are not printed" if hidden else "")
 
 
 def _family(pair: Comparison) -> tuple[Any, ...]:
@@ -309,14 +315,14 @@ def _family(pair: Comparison) -> tuple[Any, ...]:
 
 
 def table_box(out: Console) -> Any:
-    """Return the lines around a table that the console can show."""
+    """Return the box style of tables: Unicode lines if the console's encoding has them, else ASCII."""
     from rich import box
 
     return box.SIMPLE_HEAD if out.encoding.lower().startswith("utf") else box.ASCII2
 
 
 def print_protocols(*, as_json: bool) -> None:
-    """Print every protocol in full."""
+    """Print every protocol in full to stdout: text, or one JSON object per line."""
     if as_json:
         for protocol in PROTOCOLS.values():
             print(json.dumps(describe(protocol)))
@@ -330,7 +336,7 @@ def print_protocols(*, as_json: bool) -> None:
 
 
 def describe(protocol: Protocol) -> dict[str, Any]:
-    """Return everything a protocol states, as JSON, settings included."""
+    """Return everything a protocol states as a JSON object, with its settings and its hash."""
     return {
         **dataclasses.asdict(protocol),
         "kind": protocol.method.kind.lower(),
@@ -339,7 +345,7 @@ def describe(protocol: Protocol) -> dict[str, Any]:
 
 
 def stated(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return the lines of `mt probe --list-protocols` on one protocol."""
+    """Return the lines of `mt probe --list-protocols` on one protocol: (heading, text) pairs."""
     method = dataclasses.asdict(protocol.method)
     method = {**method.pop("logistic", {}), **method}
     method = {name: value for name, value in method.items() if value is not None}

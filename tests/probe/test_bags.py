@@ -129,24 +129,24 @@ class TestInstances:
         return tmp_path
 
     def test_they_are_no_cases(self, cache: Path) -> None:
-        with pytest.raises(InputError, match=r"'m1' of 'views'.*rows are instances of cases. Put them together"):
+        with pytest.raises(InputError, match=r"'m1' of 'views'.*rows are instances of cases. Pool them"):
             probed(cache, datasets=["views"], **QUICK)
         with pytest.raises(InputError, match="rows are instances of cases"):
             run_fuse(FuseRequest(cache, datasets=["views"]))
 
     def test_other_datasets_go_on(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert {score.dataset for score in probed(cache, **QUICK).scores} == {"pooled"}
-        assert "Left out: 'm1' of 'views'" in capsys.readouterr().err
+        assert "Omitted: 'm1' of 'views'" in capsys.readouterr().err
 
     def test_their_own_column_is_the_bag(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found = probed(cache, pool="max", **QUICK).scores
         assert {score.model for score in found} == {"m1, max per study", "m22, max per study"}
-        assert "Say what holds the case of each row: --bag COLUMN" in capsys.readouterr().err
+        assert "no column names the case of each row. Name one: --bag COLUMN" in capsys.readouterr().err
 
     def test_without_any_bag_nothing_is_pooled(self, tmp_path: Path) -> None:
         for split in ("train", "test"):
             write_features(tmp_path, split=split)
-        with pytest.raises(InputError, match="rows of no bags"):
+        with pytest.raises(InputError, match="no column names the case of each row"):
             probed(tmp_path, pool="mean", **QUICK)
 
 

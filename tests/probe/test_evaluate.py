@@ -193,7 +193,7 @@ def test_a_solver_where_none_is_needed_and_an_unknown_one_are_refused(tmp_path: 
 def test_a_validation_split_where_nothing_is_chosen_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_features(tmp_path, split="val", n=40)
-    with pytest.raises(InputError, match=r"'clip' chooses nothing; remove --select val"):
+    with pytest.raises(InputError, match=r"'clip' chooses no setting; remove --select val"):
         probed(tmp_path, protocol="clip", select="val")
 
 

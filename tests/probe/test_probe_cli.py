@@ -134,9 +134,9 @@ def test_a_table_names_the_labels_it_leaves_out_and_the_rows_it_cannot_compare(t
         write_features(tmp_path, model=model, split="test", n=n, task="multilabel", n_classes=3, labels=labels[:n])
     for _ in range(2):  # fitted, then from the store
         text = run(tmp_path, "--fraction", "0.5", "--seeds", "1").stdout
-        assert "Omitted from the mean, fewer than two classes among the test cases whose label is" in text
-        assert "known: class 1." in text
-        assert "†: not compared, on other draws or test cases than most: m3." in text
+        assert "Omitted from the mean, because the test cases with a known label hold fewer than two" in text
+        assert "classes: class 1." in text
+        assert "†: not compared, because draws or test cases differ from those of most rows: m3." in text
 
 
 def test_paired_comparisons(cache: Path) -> None:

@@ -1,8 +1,8 @@
-"""Calibration: what probabilities promise beside what happened, with intervals that cover.
+"""Calibration: predicted probabilities compared with observed frequencies, with intervals that cover.
 
 The expected calibration error (ECE) is positive by chance alone, so its value means little without that of a calibrated
-model on the same cases.  Intercept, slope and the observed/expected ratio have estimates without that fault.
-Several classes count as two: the predicted class's probability, and whether it is right.
+model on the same cases.  Intercept, slope and the observed/expected ratio do not have this bias.
+Several classes are reduced to two: whether the predicted class is right, with its probability.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mt.probe.scores.sample import Estimate, Rule, Sample, checked, covariance, 
 from mt.probe.scores.sum_metrics import ECE_BINS, binned
 from mt.types import Array, Groups
 
-LEAST_P = 1e-7  # probabilities of 0 and 1 have no logit
-_DRAWS = 4000  # of a calibrated model's errors
-_STEPS = 50
+LEAST_P = 1e-7  # probabilities are clipped to [1e-7, 1 - 1e-7]: 0 and 1 have no logit
+_DRAWS = 4000  # random draws of a calibrated model's ECE
+_STEPS = 50  # of Newton's method, at most
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A value with its interval; NaN at both ends where there is none, with the reason."""
+    """A value with its 95 % (or `level`) interval; without one, both ends are NaN and `reason` says why."""
 
     value: float
     low: float
@@ -38,10 +38,10 @@ class Measure:
 class Calibration:
     """How far probabilities can be trusted.
 
-    ece: expected calibration error in 15 bins of equal width.  ece_debiased: minus the part that chance adds in each
-    bin.  ece_if_calibrated: the mean and the 95 % range of the ECE of a calibrated model with these probabilities.
-    intercept: 0 where the mean probability is right.  slope: 1 where the probabilities are neither too extreme (below
-    1) nor too timid (above 1).  observed_expected: events per expected event.
+    ece: expected calibration error in 15 bins of equal width.  ece_debiased: the ECE minus the part that chance adds in
+    each bin.  ece_if_calibrated: the mean and the 95 % range of the ECE of a calibrated model with these probabilities.
+    intercept: 0 if the mean probability is right.  slope: 1 if the spread of the probabilities is right; below 1 they
+    are too extreme, above 1 too close to the mean.  observed_expected: observed events per expected event.
     """
 
     ece: float
@@ -53,16 +53,18 @@ class Calibration:
 
 
 def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95) -> Calibration:
-    """Return the calibration of predictions (n,) or (n, classes), with intervals over test cases.
+    """Return the calibration of predictions, with intervals over test cases.
 
-    groups: the patient of each case; without them cases are assumed independent.  Raises InputError for multilabel:
-    its labels are calibrated one by one.
+    y: (n,) class numbers.  p: (n,) P(class 1), or (n, classes).  groups: the patient of each case; without them cases
+    are assumed independent.  level: of the intervals; the range of `ece_if_calibrated` is always the 95 % one.
+    Raises InputError for labels and predictions that do not belong together, for numbers outside [0, 1], and for
+    several labels per case: pass one column of labels and of probabilities at a time.
     """
     labels, probabilities = checked(y, p)
     if labels.ndim == 2:
-        raise InputError("calibration is of one label at a time: pass a column of labels and of probabilities")
+        raise InputError("calibration takes one label at a time: pass one column of labels and of probabilities")
     if probabilities.min() < 0 or probabilities.max() > 1:
-        raise InputError(f"probabilities lie in [0, 1], found {probabilities.min():g} to {probabilities.max():g}")
+        raise InputError(f"probabilities must lie in [0, 1], found {probabilities.min():g} to {probabilities.max():g}")
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
     found = {name: _measure(rule(sample)) for name, rule in MEASURES.items()}
     debiased, if_calibrated = ece_facts(labels, probabilities)
@@ -81,9 +83,12 @@ def calibration_curve(
 ) -> dict[str, Array]:
     """Return the flexible calibration curve and its pointwise band: arrays "p", "observed", "low" and "high" (points,).
 
-    Logistic regression on a restricted cubic spline of the logit of the probability, knots at its 10 %, 50 % and 90 %
-    quantiles (Harrell, "Regression Modeling Strategies", 2015, section 2.4.5), with linearised variance on the scale of
-    the logit.  All arrays are empty where the regression has no solution, as for classes that predictions separate.
+    The curve is a logistic regression on a restricted cubic spline of the logit of the probability, with knots at its
+    10 %, 50 % and 90 % quantiles (Harrell, "Regression Modeling Strategies", 2015, section 2.4.5).  The band has the
+    linearised variance on the logit scale.  All arrays are empty if the regression has no solution, for example if the
+    predictions separate the classes.
+
+    y, p, groups: as in `calibration`.  level: of the band.  points: from the 2 % to the 98 % quantile of the logits.
     """
     labels, probabilities = _two_classes(*checked(y, p))
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
@@ -104,7 +109,7 @@ def calibration_curve(
 
 
 def _spline(x: Array, knots: Array) -> Array:
-    """Return 1, x, and with three knots the restricted cubic term, which is linear beyond the outer ones."""
+    """Return the columns 1, x and, with three knots, the restricted cubic term, linear beyond the outer knots."""
     columns = [np.ones(len(x)), x]
     if len(knots) == 3:
         first, middle, last = knots
@@ -115,7 +120,7 @@ def _spline(x: Array, knots: Array) -> Array:
 
 
 def ece_facts(y: Array, p: Array) -> tuple[float, Measure]:
-    """Return the debiased expected calibration error, and the mean and range of a calibrated model's."""
+    """Return the debiased ECE, and the mean and range of the ECE of a calibrated model."""
     gaps, confidence, bins = binned(y, p)
     return _debiased(gaps) / len(y), _if_calibrated(confidence, bins)
 
@@ -125,10 +130,11 @@ def _measure(found: Estimate) -> Measure:
 
 
 def _debiased(gaps: Array) -> float:
-    """Return Σ_b |S_b| minus its bias, S_b the sum of gaps in bin b, taken as normal with the variance of its cases.
+    """Return Σ_b |S_b| minus its bias, at least 0; S_b is the sum of the gaps in bin b.
 
-    Of N(μ, σ²) the mean absolute value exceeds |μ| by σ sqrt(2/π) exp(-μ²/2σ²) - 2 |μ| Φ(-|μ|/σ), here at μ = S_b
-    (Kumar, Liang and Ma, "Verified Uncertainty Calibration", NeurIPS 2019, section 4, do so for squares).
+    S_b is taken as normal with the variance of its cases.  The mean absolute value of N(μ, σ²) exceeds |μ| by
+    σ sqrt(2/π) exp(-μ²/2σ²) - 2 |μ| Φ(-|μ|/σ), here at μ = S_b (Kumar, Liang and Ma, "Verified Uncertainty
+    Calibration", NeurIPS 2019, section 4, correct squares in this way).
     """
     from scipy.special import ndtr
 
@@ -139,7 +145,7 @@ def _debiased(gaps: Array) -> float:
 
 
 def _if_calibrated(confidence: Array, bins: Array) -> Measure:
-    """Return the mean and the 95 % range of the ECE where each prediction is right as often as it says."""
+    """Return the mean and the 95 % range of the ECE if each prediction is right with its own probability."""
     rng, n = np.random.default_rng(0), len(confidence)
     sd = np.sqrt(np.bincount(bins, weights=confidence * (1 - confidence), minlength=ECE_BINS))
     values = np.abs(rng.normal(size=(_DRAWS, ECE_BINS)) * sd).sum(axis=1) / n
@@ -153,9 +159,10 @@ _Fit = Callable[[Array, Array], tuple[float, Array]]  # truth, probability -> va
 
 
 def _measured(fit: _Fit, sample: Sample, *, log: bool = False, why_not: str) -> Estimate:
-    """Return an estimate and its interval: linearised variance and Student's t on the units of the rarer class.
+    """Return an estimate and its interval by linearised variance and Student's t on the units of the rarer class.
 
-    log: on the scale of the logarithm, where t on all units is enough.
+    log: compute the interval on the log scale, with the degrees of freedom of all units.
+    why_not: the reason to give if there is no interval.
     """
     fits = [fit(*_two_classes(sample.y, p)) for p in sample.ps]
     value, influence = float(np.mean([one for one, _ in fits])), np.mean([i for _, i in fits], axis=0)
@@ -174,26 +181,29 @@ def _measured(fit: _Fit, sample: Sample, *, log: bool = False, why_not: str) -> 
 
 
 def _two_classes(y: Array, p: Array) -> tuple[Array, Array]:
-    """Return binary labels and the probability of 1: of class 1, or with several classes of the predicted class."""
+    """Return binary labels (n,) and the probability (n,) that each is 1.
+
+    For several classes the label says whether the predicted class is right.
+    """
     if p.ndim == 1:
         return y, p
     return (p.argmax(axis=1) == y).astype(np.int64), p.max(axis=1) / p.sum(axis=1)
 
 
 def logit(p: Array) -> Array:
-    """Return log(p / (1 - p)) of probabilities kept off 0 and 1."""
+    """Return log(p / (1 - p)) of probabilities clipped to [1e-7, 1 - 1e-7]."""
     clipped = np.clip(p, LEAST_P, 1 - LEAST_P)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def _intercept(y: Array, p: Array) -> tuple[float, Array]:
-    """Return a of logit P(y = 1) = a + logit p, and its influence values."""
+    """Return a in logit P(y = 1) = a + logit p, and its influence values (n,)."""
     coefficients, influence = _logistic(np.ones((len(y), 1)), y, logit(p))
     return float(coefficients[0]), influence[:, 0]
 
 
 def _slope(y: Array, p: Array) -> tuple[float, Array]:
-    """Return b of logit P(y = 1) = a + b logit p, and its influence values."""
+    """Return b in logit P(y = 1) = a + b logit p, and its influence values (n,)."""
     x = np.column_stack([np.ones(len(y)), logit(p)])
     if np.ptp(x[:, 1]) < 1e-9:
         return np.nan, np.zeros(len(y))
@@ -202,9 +212,9 @@ def _slope(y: Array, p: Array) -> tuple[float, Array]:
 
 
 def _logistic(x: Array, y: Array, offset: Array) -> tuple[Array, Array]:
-    """Return maximum-likelihood coefficients by Newton's method, and each case's influence on them (n, k).
+    """Return maximum-likelihood coefficients (k,) by Newton's method, and each case's influence on them (n, k).
 
-    NaN where the likelihood has no maximum: one class, or classes that the predictions separate.
+    The coefficients are NaN if the likelihood has no maximum: one class, or classes that the predictions separate.
     """
     beta, undefined = np.zeros(x.shape[1]), (np.full(x.shape[1], np.nan), np.zeros(x.shape))
     for _ in range(_STEPS):
@@ -213,7 +223,7 @@ def _logistic(x: Array, y: Array, offset: Array) -> tuple[Array, Array]:
         if np.linalg.cond(information) > 1e12 or np.abs(beta).max() > 1e3:
             return undefined
         step = np.linalg.solve(information, x.T @ (y - mean))
-        # A step is at most 2 units of the linear predictor, which keeps Newton's method from overshooting.
+        # A step changes the linear predictor by at most 2, which keeps Newton's method from overshooting.
         beta = beta + step * min(1.0, 2 / max(1e-12, float(np.abs(x @ step).max())))
         if np.abs(step).max() < 1e-9:
             return beta, (x * (y - mean)[:, None]) @ np.linalg.inv(information)

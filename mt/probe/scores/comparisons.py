@@ -1,17 +1,17 @@
 """Paired comparisons of methods on the same draws and test cases.
 
 The estimand is the mean difference over draws.  Its uncertainty comes from resampling draws and test groups jointly
-(test groups alone where there is one draw); all methods and draws share each resample, so that what they have in
-common cancels.  Plain joint resamples are off in three ways, each of which the simulations in the tests show:
+(test groups alone if there is one draw).  All methods and draws share each resample, so variation that they have in
+common cancels.  Plain joint resamples are wrong in three ways, each of which the simulations in the tests show:
 
 - With D draws and G groups they spread too little, by sqrt((D - 1) / D) and sqrt((G - 1) / G).
-- What draws and cases do together (their interaction) is counted three times (Owen, "The pigeonhole bootstrap", Annals
-  of Applied Statistics 1, 2007).
-- Their tails are normal where Student's are due: five draws alone would make a 5 % test reject 15 % of true nulls.
+- They count the interaction of draws and cases three times (Owen, "The pigeonhole bootstrap", Annals of Applied
+  Statistics 1, 2007).
+- Their tails are normal, but Student's t is needed: five draws alone would make a 5 % test reject 15 % of true nulls.
 
-So the deviations with the cases and with the draws are scaled to their parts of the variance of the mean difference,
-σ²_cases + σ²_interaction / D and σ²_draws / D, and each is divided by a sqrt(χ² / df) of its own, of G - 1 and D - 1
-degrees of freedom (Behrens and Fisher's distribution, which errs on the side of too few rejections).
+So the deviations over cases and over draws are scaled to their parts of the variance of the mean difference,
+σ²_cases + σ²_interaction / D and σ²_draws / D.  Each is divided by its own sqrt(χ² / df), with G - 1 and D - 1 degrees
+of freedom (the Behrens-Fisher distribution, which rejects slightly too rarely).
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ REVISION = 1
 class Comparison:
     """Method a minus method b on the same draws and test cases: the mean difference over draws, its interval, and p.
 
-    p is two-sided, of no difference; p_holm is p adjusted for its family of `n_family` pairs, NaN outside of one.
-    `level` is the interval's, `n_resamples` the joint resamples that interval and p rest on, `redrawn` those that were
-    undefined at first.  `n_units` counts the test groups, or the cases where no groups are known and cases are assumed
-    independent.
-    Numbers are NaN where a score is undefined; one group alone gives no interval.
-    subject, budget: where the rows of a table are compared, which table and which of its columns.
-    flags: where the test cases are few, by how much.
+    p is the two-sided p-value of no difference; p_holm is p adjusted for its family of `n_family` pairs, NaN outside a
+    family.  `level` is the level of the interval, `n_resamples` the number of joint resamples behind interval and p,
+    `redrawn` the number of those that were undefined at first.  `n_units` counts the test groups, or the cases if no
+    groups are known; `independent` then is True, and cases are assumed independent.
+    Numbers are NaN if a score is undefined; with a single group, interval and p are NaN.
+    subject, budget: the table and its column, if rows of a table are compared.
+    flags: what says that the test cases are few.
     """
 
     a: str
@@ -71,7 +71,7 @@ class Comparison:
         return replace(self, a=self.b, b=self.a, difference=-self.difference, low=-self.high, high=-self.low)
 
     def row(self) -> dict[str, Any]:
-        """Return the comparison as one flat JSON object; a number that is undefined is null."""
+        """Return the comparison as one flat JSON object; an undefined number is None."""
         where = {} if self.subject is None else vars(self.subject)
         budget = {} if self.budget is None else vars(self.budget)
         numbers = {name: value for name, value in vars(self).items() if name not in ("subject", "budget", "level")}
@@ -83,9 +83,9 @@ class Comparison:
 class Replicates:
     """Scores of several methods on the sample, and on joint resamples.
 
-    `scores` is (methods, draws); `values` (n_resamples, methods, draws) are the same on resampled test cases; `share`
-    (n_resamples, draws) is the part of each draw in a resample; `tails` (n_resamples, 2) are sqrt(χ² / df) for cases
-    and for draws.  dependence: of test folds, see `mt.probe.scores.within_folds`.
+    `scores` is (methods, draws); `values` (n_resamples, methods, draws) are the scores on resampled test cases; `share`
+    (n_resamples, draws) is the share of each draw in a resample; `tails` (n_resamples, 2) are sqrt(χ² / df) for cases
+    and for draws.  dependence: the variance factor of test folds (`mt.probe.scores.within_folds`), else 1.
     """
 
     names: tuple[str, ...]
@@ -100,13 +100,13 @@ class Replicates:
     dependence: float = 1.0
 
     def compare(self, a: str, b: str, *, level: float = 0.95) -> Comparison:
-        """Return the comparison of method `a` with method `b`; the interval excludes 0 where p <= 1 - level."""
+        """Return the comparison of method `a` with method `b`; the interval excludes 0 if p <= 1 - level."""
         difference = self._mean(a) - self._mean(b)
         half = p = np.nan
         if not np.isnan(difference) and self.n_units > 1:
             deviation = np.abs(self._deviation(a, b)[0])
             half = _bound(deviation, level)
-            # Equal to rounding is equal: methods that agree on every resample have p = 1.
+            # Differences up to rounding count as equal: methods that agree on every resample have p = 1.
             p = (1 + int((deviation >= abs(difference) - 1e-12).sum())) / (1 + len(deviation))
         return Comparison(
             a=a,
@@ -124,9 +124,9 @@ class Replicates:
         )
 
     def p_above(self, a: str, b: str, bound: float) -> float:
-        """Return the one-sided p of `a - b <= bound`, NaN where it is not defined.
+        """Return the one-sided p-value of the hypothesis `a - b <= bound`; NaN if it is not defined.
 
-        At most 0.025 exactly where the lower end of the 95 % interval of `compare` lies above `bound`.
+        It is at most 0.025 exactly if the lower end of the 95 % interval of `compare` lies above `bound`.
         """
         distance = self._mean(a) - self._mean(b) - bound
         if np.isnan(distance) or self.n_units < 2:
@@ -165,7 +165,7 @@ class Replicates:
         return float(self.scores[self.names.index(name)].mean())
 
     def _deviation(self, a: str, b: str) -> tuple[Array, float]:
-        """Return how far the difference a - b moves in each resample, and its standard error."""
+        """Return the deviation of the difference a - b in each resample (n_resamples,), and its standard error."""
         i, j = self.names.index(a), self.names.index(b)
         differences, sample = self.values[:, i] - self.values[:, j], self.scores[i] - self.scores[j]
         inflation = _inflation(self.n_units) * float(np.sqrt(self.dependence))
@@ -182,11 +182,12 @@ def replicate_scores(
     seed: int = 0,
     folds: Sequence[Array] = (),
 ) -> Replicates:
-    """Score all methods on the same joint resamples; `predictions` holds one array per draw of each method.
+    """Score all methods on the same joint resamples of draws and test groups.
 
-    folds: where a draw has a model per test fold, the fold of each case, one array per draw.
-
-    Draw d of every method must come from the same rows.  Raises InputError when the numbers of draws differ.
+    y: (n,) class numbers, or (n, labels) for multilabel.  predictions: per method, one array (n,) or (n, classes) per
+    draw; draw d of every method must come from the same rows.  groups: the group of each case.
+    folds: if each test fold has a model of its own, the fold of each case, one array per draw.
+    Raises InputError if the numbers of draws differ, or if labels and predictions do not belong together.
     """
     n_draws = {len(ps) for ps in predictions.values()}
     if len(n_draws) != 1 or 0 in n_draws:
@@ -218,7 +219,7 @@ def replicate_scores(
 
 
 def _dependence(folds: Sequence[Array]) -> float:
-    """Return by how much the variance over cases of test folds exceeds that with the fitted models held fixed."""
+    """Return the variance over cases divided by that with the fitted models held fixed; above 1 for test folds."""
     if not folds:
         return 1.0
     from mt.probe.scores.within_folds import dependence
@@ -237,14 +238,19 @@ def compare(
     seed: int = 0,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare two methods; `pa` and `pb` hold one array of predictions per draw: (draws, n) or (draws, n, classes)."""
+    """Return the comparison of two methods on the same draws and test cases.
+
+    metric: a name of `METRICS`, or a function of labels and predictions.  y: (n,) class numbers, or (n, labels).
+    pa, pb: one array of predictions per draw: (draws, n) or (draws, n, classes).  groups: the group of each case.
+    Raises InputError if the numbers of draws differ, or if labels and predictions do not belong together.
+    """
     predictions = {"a": pa, "b": pb}
     replicates = replicate_scores(metric, y, predictions, groups=groups, n_resamples=n_resamples, seed=seed)
     return replicates.compare("a", "b", level=level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for all of one family (a dataset x budget x metric); undefined ones (NaN) do not count.
+    """Return the p-values of one family (one dataset, budget and metric), adjusted; NaN stays NaN and does not count.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979.
     """
@@ -261,7 +267,8 @@ def _resampled(
 ) -> tuple[Array, int]:
     """Return (n_resamples, methods, draws) scores on resampled cases, and how many resamples were redrawn.
 
-    Methods undefined on the sample are NaN throughout; resamples that stay undefined for another one are omitted.
+    A method that is undefined on the sample is NaN throughout.  A resample that stays undefined for another method is
+    omitted.
     """
     defined = ~np.isnan(scores).any(axis=1)
     resampled = [statistic for k in np.flatnonzero(defined).tolist() for statistic in statistics[k]]
@@ -273,10 +280,10 @@ def _resampled(
 
 
 def _deviations(differences: Array, sample: Array, share: Array, tails: Array, inflation: float) -> tuple[Array, float]:
-    """Return how far the mean difference over draws moves in each joint resample, and its standard error.
+    """Return the deviation of the mean difference over draws in each joint resample, and its standard error.
 
-    `differences` (n_resamples, draws) are on resampled cases, `sample` (draws,) on the sample itself.  inflation: by
-    how much resamples of cases spread too little.
+    `differences` (n_resamples, draws) are on resampled cases, `sample` (draws,) on the sample itself.  inflation: the
+    factor that corrects the deviations over cases, whose resamples spread too little.
     """
     n_draws = len(sample)
     by_cases = (differences.mean(axis=1) - sample.mean()) * inflation
@@ -290,7 +297,7 @@ def _deviations(differences: Array, sample: Array, share: Array, tails: Array, i
 
 
 def _student_tails(n_resamples: int, freedom: Sequence[int], rng: np.random.Generator) -> Array:
-    """Return sqrt(χ²_df / df) of each degrees of freedom: what turns normal deviations into Student's."""
+    """Return draws of sqrt(χ²_df / df), one column per df: a normal deviation divided by it is Student's t."""
     from scipy.stats import chi2
 
     df = np.maximum(1, freedom)
@@ -298,15 +305,15 @@ def _student_tails(n_resamples: int, freedom: Sequence[int], rng: np.random.Gene
 
 
 def _bound(values: Array, level: float) -> float:
-    """Return the value that at most a share 1 - level of the resamples exceeds, the sample counted as one of them."""
+    """Return the value that at most a share 1 - level of the resamples exceeds, counting the sample as one of them."""
     place = int(np.ceil(level * (len(values) + 1))) - 1
     return float(np.sort(values)[min(place, len(values) - 1)])
 
 
 def _variance_over_draws(differences: Array, sample: Array) -> float:
-    """Return σ²_draws / D: the variance over draws of their scores on the sample, minus what cases add to it.
+    """Return σ²_draws / D: the variance over draws of their scores on the sample, minus the interaction's part.
 
-    The latter is the interaction: the variance over resampled cases that draws do not share.
+    The interaction is the variance over resampled cases that draws do not share.
     """
     n_draws = len(sample)
     if n_draws == 1:
@@ -316,5 +323,5 @@ def _variance_over_draws(differences: Array, sample: Array) -> float:
 
 
 def _inflation(n: int) -> float:
-    """Return sqrt(n / (n - 1)), by which resamples of n units spread too little; 1 for a single one."""
+    """Return sqrt(n / (n - 1)), the factor by which resamples of n units spread too little; 1 for a single unit."""
     return float(np.sqrt(n / (n - 1))) if n > 1 else 1.0

@@ -1,7 +1,7 @@
-"""What was declared before looking: the primary metric and budget; all else is exploratory.
+"""What was declared before the scores were known: the primary metric and budget; all other scores are exploratory.
 
-A declaration is kept in the score database, with its time and how many of its scores were there already, so that nobody
-has to take the word for it.  Declaring another one keeps the earlier ones.
+A declaration is stored in the score database with its time and the number of its scores that existed then, so that a
+reader can check that it came first.  A new declaration keeps the earlier ones.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _BUDGET = re.compile(r"(?P<shots>\d+) ?shots|(?P<percent>[\d.]+) ?%|(?P<fraction
 
 @dataclass(frozen=True)
 class Primary:
-    """The metric and the budget that a question is decided by."""
+    """The metric and the budget that decide the question."""
 
     metric: str
     budget: Budget
 
     @classmethod
     def parsed(cls, text: str) -> Primary:
-        """Read METRIC@BUDGET: a budget is `0.01`, `1%` or `5shots`.  Raises InputError."""
+        """Read METRIC@BUDGET, where a budget is `0.01`, `1%` or `5shots`.  Raises InputError for other text."""
         metric, at, budget = text.strip().partition("@")
         found = _BUDGET.fullmatch(budget.strip())
         if not at or found is None:
@@ -56,17 +56,20 @@ class Primary:
         asked = budgets(fractions, shots)
         if self.budget not in asked:
             add = f"--shots {self.budget.shots}" if self.budget.shots else f"--fraction {self.budget.fraction:g}"
-            raise InputError(f"--primary {self}: the budgets are {', '.join(map(str, asked))}. Add its own: {add}")
+            raise InputError(f"--primary {self}: the budgets are {', '.join(map(str, asked))}. Add this one: {add}")
 
     def role(self, subject: Subject, budget: Budget) -> str:
-        """Return whether a score is the primary one: of all test cases, in this metric at this budget."""
+        """Return "primary" for scores of all test cases in this metric at this budget, else "exploratory"."""
         primary = subject.metric == self.metric and budget == self.budget and subject.by is None
         return PRIMARY if primary else EXPLORATORY
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A primary as it was declared for a dataset: when, and how many of its scores were stored by then."""
+    """A primary metric and budget declared for a dataset.
+
+    when: the time, in UTC.  n_before: the number of its scores that were stored by then.
+    """
 
     primary: Primary
     when: str
@@ -78,13 +81,13 @@ class Declaration:
         return f"Primary: {self.primary}, declared {self.when}, {known}. All else is exploratory."
 
     def facts(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the declaration as a JSON object."""
         budget = vars(self.primary.budget)
         return {"metric": self.primary.metric, **budget, "when": self.when, "n_before": self.n_before}
 
 
 def declared(dataset: str, store: ScoreStore) -> Declaration | None:
-    """Return what was declared last for a dataset."""
+    """Return the last declaration for a dataset; None without any."""
     found = declarations(dataset, store)
     return found[-1] if found else None
 
@@ -104,7 +107,7 @@ def role_of_pair(pair: Comparison, store: ScoreStore) -> dict[str, str]:
 
 
 def declare(primary: Primary, datasets: Iterable[str], store: ScoreStore) -> None:
-    """Keep a declaration for each dataset, unless its last one is the same."""
+    """Store a declaration for each dataset, unless its last one is the same."""
     for dataset in dict.fromkeys(datasets):
         earlier = declarations(dataset, store)
         if earlier and earlier[-1].primary == primary:
@@ -116,7 +119,7 @@ def declare(primary: Primary, datasets: Iterable[str], store: ScoreStore) -> Non
 
 
 def declarations(dataset: str, store: ScoreStore) -> list[Declaration]:
-    """Return what was declared for a dataset, the last one last."""
+    """Return all declarations for a dataset, oldest first."""
     return [
         Declaration(Primary(kept["metric"], Budget(kept["fraction"], kept["shots"])), kept["when"], kept["n_before"])
         for kept in store.recall(_key(dataset)) or ()
@@ -133,7 +136,7 @@ def _is_of(score: Score, dataset: str, primary: Primary) -> bool:
 
 
 class Declaring(Protocol):
-    """A request that may declare what decides."""
+    """A request that may declare the primary metric and budget."""
 
     @property
     def primary(self) -> str | None: ...
@@ -146,7 +149,10 @@ class Declaring(Protocol):
 
 
 def metrics_asked(request: Declaring) -> Sequence[str]:
-    """Return the metrics of a request, the primary one included.  Raises InputError for a budget that is not asked."""
+    """Return the metrics of a request, including the primary one.
+
+    Raises InputError if the primary budget is not among those asked for.
+    """
     if request.primary is None:
         return request.metrics
     found = Primary.parsed(request.primary)
@@ -155,6 +161,6 @@ def metrics_asked(request: Declaring) -> Sequence[str]:
 
 
 def declare_primary(request: Declaring, pairs: Sequence[Pair], store: ScoreStore) -> None:
-    """Keep what a request declares, before anything is fitted."""
+    """Store what a request declares; call it before anything is fitted."""
     if request.primary is not None:
         declare(Primary.parsed(request.primary), [pair.dataset for pair in pairs], store)

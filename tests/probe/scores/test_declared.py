@@ -51,7 +51,7 @@ def test_what_is_no_primary_is_refused(text: str, said: str) -> None:
 
 def test_its_budget_must_be_asked_for(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    with pytest.raises(InputError, match=r"the budgets are 50 %\. Add its own: --fraction 0\.2"):
+    with pytest.raises(InputError, match=r"the budgets are 50 %\. Add this one: --fraction 0\.2"):
         probed(tmp_path, fractions=[0.5], primary="roc_auc@20%")
 
 

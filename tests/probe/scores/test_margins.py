@@ -89,7 +89,7 @@ def test_holm_counts_the_rows_against_the_reference(tmp_path: Path) -> None:
     [
         (0.02, None, "Add: --reference"),
         (None, "dino", "Add: --margin D"),
-        (0.0, "dino", "--margin is above 0"),
+        (0.0, "dino", "--margin must be above 0"),
     ],
 )
 def test_a_margin_and_its_reference_go_together(size: float | None, reference: str | None, said: str) -> None:

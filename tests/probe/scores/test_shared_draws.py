@@ -56,7 +56,7 @@ def test_plain_tables_mark_best_unequal_and_incomparable(tmp_path: Path, capsys:
     assert " * [" in lines["swav"]
     assert " † (1 draw) [" in lines["dino"]
     assert lines["*:"].startswith("*: best of the budget.")
-    assert lines["†:"] == "†: not compared, on other draws or test cases than most: dino."
+    assert lines["†:"] == "†: not compared, because draws or test cases differ from those of most rows: dino."
 
 
 def test_the_size_of_holms_family_is_said_with_pairs_that_are_not_printed(
@@ -66,7 +66,7 @@ def test_the_size_of_holms_family_is_said_with_pairs_that_are_not_printed(
     pairs = comparisons(score_tables(store.scores(), store), store)
     print_comparisons(pairs[:1])
     said = " ".join(capsys.readouterr().out.split())
-    assert "Holm: within one dataset, budget and metric, 3 pairs each, those that are not printed included." in said
+    assert "Holm: within one dataset, budget and metric, 3 pairs each, including pairs that are not printed." in said
     print_comparisons(pairs)
     assert "3 pairs each." in " ".join(capsys.readouterr().out.split())
 
