@@ -1,10 +1,10 @@
 """Non-inferiority and equivalence against a reference: "not significantly worse" is not evidence of being as good.
 
-With a margin D, a row is *non-inferior* where its paired difference with the reference lies above -D, and *equivalent*
-where it lies between -D and D, in the direction in which the metric is better.  Both are read off the 95 % interval of
-the paired difference, which is one-sided testing at 2.5 % (ICH E9, 1998, section 3.3.2; two one-sided tests:
-Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987).  Holm's correction holds within one dataset,
-budget and metric, over the rows compared with the reference.
+With a margin D, a row is *non-inferior* if its paired difference from the reference lies above -D, and *equivalent* if
+it lies between -D and D; differences count in the direction in which the metric is better.  The 95 % interval of the
+paired difference decides both, which is one-sided testing at 2.5 % (ICH E9, 1998, section 3.3.2; two one-sided tests:
+Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987).  Holm's correction covers, within one dataset,
+budget and metric, all rows that are compared with the reference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import RESAMPLES, ScoreTable, identities, kept_of, replicates_of, shared_cells
 from mt.results.store import ScoreStore
 
-ONE_SIDED = 0.025  # the level of a bound of a 95 % interval
+ONE_SIDED = 0.025  # the one-sided level that belongs to a two-sided 95 % interval
 REVISION = 1  # raised whenever the numbers of a test change
 UNDECIDED = "undecided"
 
@@ -31,8 +31,9 @@ UNDECIDED = "undecided"
 class MarginTest:
     """A row against the reference: their comparison, and one-sided p-values, plain and adjusted by Holm.
 
-    `noninferior`: of being worse by the margin or more.  `equivalent`: of differing by the margin or more.
-    `inferior`: of being worse by less than the margin.  NaN where the scores are not defined.
+    Each p-value tests a null hypothesis.  `noninferior`: the row is worse by the margin or more.  `equivalent`: it
+    differs by the margin or more.  `inferior`: it is worse by less than the margin, or not worse.  They are NaN if the
+    scores are not defined.
     """
 
     pair: Comparison
@@ -45,7 +46,7 @@ class MarginTest:
 
     @property
     def verdict(self) -> str:
-        """What is shown: equivalent, non-inferior, superior, inferior, or undecided; never "equal"."""
+        """What the test shows: "equivalent", "superior", "non-inferior", "inferior" or "undecided"; never "equal"."""
         noninferior, equivalent, inferior = (p <= ONE_SIDED for p in self.holm)
         if equivalent:
             return "equivalent"
@@ -58,7 +59,7 @@ class MarginTest:
         return (self.pair.difference > 0) == self.greater_is_better
 
     def row(self) -> dict[str, Any]:
-        """Return the test as one flat JSON object."""
+        """Return the test as one flat JSON object; an undefined number is None."""
         names = ("p_noninferior", "p_equivalent", "p_inferior")
         plain = dict(zip(names, (self.noninferior, self.equivalent, self.inferior), strict=True))
         adjusted = {f"{name}_holm": p for name, p in zip(names, self.holm, strict=True)}
@@ -67,7 +68,7 @@ class MarginTest:
 
 
 def margin_test(replicates: Replicates, row: str, reference: str, margin: float) -> MarginTest:
-    """Return the test of one row, outside of any family: its adjusted p-values are the plain ones."""
+    """Return the test of one row by itself, so that its adjusted p-values equal the plain ones."""
     better, worse = (row, reference) if replicates.greater_is_better else (reference, row)
     noninferior = replicates.p_above(better, worse, -margin)
     not_superior = replicates.p_above(worse, better, -margin)
@@ -77,9 +78,10 @@ def margin_test(replicates: Replicates, row: str, reference: str, margin: float)
 
 
 def margin_tests(tables: Iterable[ScoreTable], store: ScoreStore, *, reference: str, margin: float) -> list[MarginTest]:
-    """Return every row of every table and budget against the reference, on the draws that both have.
+    """Return the test of every row of every table and budget against the reference, on the draws that both have.
 
-    reference: the name of a row, of its model or of its method.  Raises InputError for one that is in no table.
+    reference: the name of a row, of its model or of its method.  Raises InputError if no table has it, or if it names
+    several rows of a table.
     """
     families: dict[tuple[Any, ...], list[MarginTest]] = {}
     shown = list(tables)
@@ -94,15 +96,12 @@ def margin_tests(tables: Iterable[ScoreTable], store: ScoreStore, *, reference: 
 
 
 def reference_row(table: ScoreTable, name: str) -> str | None:
-    """Return the row that a name stands for: its whole name, its model or its method; None without any.
-
-    Raises InputError where it stands for several.
-    """
+    """Return the row with this name, model or method; None without one.  Raises InputError if there are several."""
     if name in table.rows:
         return name
     found = [row for row in table.rows if name in (row.partition(": ")[0], row.rpartition(": ")[2])]
     if len(found) > 1:
-        raise InputError(f"--reference {name} stands for {len(found)} rows: {'; '.join(found)}. Name one in full.")
+        raise InputError(f"--reference {name} names {len(found)} rows: {'; '.join(found)}. Name one in full.")
     return found[0] if found else None
 
 

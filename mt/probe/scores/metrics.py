@@ -1,10 +1,10 @@
 """The metrics: each has one implementation, which serves score, interval, resamples and comparisons alike.
 
-The predicted class is the most probable one (binary: class 1 above 1/2).  A score that is not defined on the cases at
-hand is NaN: a rank metric where all cases are of one class, kappa where all grades and predictions are the same.
+The predicted class is the most probable one (binary: class 1 above 1/2).  A score that is not defined on its cases is
+NaN: a rank metric if all cases are of one class, kappa if all grades and predictions are the same.
 
-How far a score may be off: `Interval` speaks of the test cases alone, `Spread` of the draws alone; `with_draws`
-combines the two.
+`Interval` holds the uncertainty from the test cases alone, `Spread` that from the draws alone; `with_draws` combines
+them.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ MetricLike = str | Function
 class Metric:
     """A score of labels and probabilities; `label` is its heading in tables.
 
-    Give `function`, or for speed its form on resamples alone: `resampled(y, p, unit)` returns the score as a function
-    of the units' multiplicities, and the score itself is its value where every unit occurs once.
-    of_ranks: whether any real scores will do, not only probabilities.  mean_of: the metric of one class that it
-    averages over classes or labels.  rule: how its interval is computed, by default with the jackknife.  limits: the
-    least and the greatest value that it can have.
+    Pass `function(y, p)`, or, for speed, only `resampled(y, p, unit)`: it returns the score as a function of the units'
+    multiplicities, whose value with every unit once is the score itself.
+    of_ranks: whether it takes any real scores, not only probabilities.  mean_of: the metric of one class or label that
+    it averages.  rule: how its interval is computed; None is the jackknife.  limits: the least and the greatest value
+    that it can have.
     """
 
     name: str
@@ -69,7 +69,10 @@ class Metric:
     limits: tuple[float, float] = (-math.inf, math.inf)
 
     def over(self, y: Array, p: Array, unit: Ints) -> Statistic:
-        """Return the metric as a function of the multiplicities of the units; `unit` (n,) numbers each case's."""
+        """Return the metric as a function of the multiplicities of the units; `unit` (n,) is each case's unit number.
+
+        Raises InputError for a metric with neither `function` nor `resampled`.
+        """
         if self.resampled is not None:
             return self.resampled(y, p, unit)
         if self.function is None:
@@ -77,7 +80,7 @@ class Metric:
         return repeated(self.function, y, p, unit)
 
     def over_folds(self, y: Array, p: Array, unit: Ints, fold: Array | None) -> Statistic:
-        """Return `over`; where a model per test fold made the predictions, the mean over folds of a rank metric."""
+        """Return `over`; with one model per test fold, a rank metric is computed in each fold and averaged."""
         if fold is None or not self.of_ranks:
             return self.over(y, p, unit)
         from mt.probe.scores.within_folds import mean_statistic
@@ -91,7 +94,7 @@ class Metric:
         return lambda w: np.asarray(np.mean([part(w) for part in parts], axis=0)) if parts else np.full(len(w), np.nan)
 
     def check(self, y: Array, p: Array) -> None:
-        """Raise InputError for predictions of another task, or numbers outside [0, 1] (rounding to 1e-6 apart)."""
+        """Raise InputError for predictions of another task, or numbers more than 1e-6 outside [0, 1]."""
         shaped = {"multilabel"} if y.ndim == 2 else {"binary"} if p.ndim == 1 else set(SEVERAL_CLASSES)
         if not shaped & set(self.tasks):
             raise InputError(
@@ -105,20 +108,21 @@ class Metric:
             )
 
     def value(self, y: Array, p: Array) -> float:
-        """Return the score of checked labels and probabilities."""
+        """Return the score of labels and probabilities that were checked before."""
         if self.function is not None:
             return float(self.function(y, p))
         return float(self.over(y, p, np.arange(len(y)))(whole(len(y)))[0])
 
     def interval(self, sample: Sample) -> Estimate:
-        """Return the score with its interval over test cases."""
+        """Return the score of the sample with its interval over test cases."""
         return self.rule(sample) if self.rule else sums.jackknife(self.over, sample)
 
 
 def score(name: str, y: ArrayLike, p: ArrayLike) -> float:
-    """Return the metric `name` of labels `y` and probabilities `p`, or NaN where it is not defined.
+    """Return the metric `name` of labels `y` and probabilities `p`; NaN if it is not defined on them.
 
-    Raises InputError on an unknown metric, labels and predictions that do not belong together, or predictions that are
+    y: (n,) class numbers, or (n, labels) zeros and ones.  p: (n,) P(class 1), (n, classes) or (n, labels).
+    Raises InputError for an unknown metric, labels and predictions that do not belong together, or predictions that are
     not probabilities.
     """
     metric, (labels, probabilities) = get(name), checked(y, p)
@@ -127,7 +131,7 @@ def score(name: str, y: ArrayLike, p: ArrayLike) -> float:
 
 
 def get(name: str) -> Metric:
-    """Return the metric of that name; raises InputError with the closest name where there is none."""
+    """Return the metric of that name.  Raises InputError, with the closest name, if there is none."""
     if name not in METRICS:
         raise unknown("metric", name, METRICS, see="mt probe --help")
     return METRICS[name]
@@ -136,9 +140,9 @@ def get(name: str) -> Metric:
 def weighted(metric: MetricLike, y: Array, p: Array, unit: Ints, fold: Array | None = None) -> Statistic:
     """Return a metric, or any function of labels and probabilities, as a function of the units' multiplicities.
 
-    fold: the test fold of each case, where each fold has a model of its own.
+    fold: the test fold of each case, if each fold has a model of its own.
 
-    Averages over classes hold the classes that all cases together hold; a resample that lacks one is undefined (NaN).
+    Averages over classes run over the classes that occur in the whole sample; a resample that lacks one is NaN.
     """
     return repeated(metric, y, p, unit) if callable(metric) else get(metric).over_folds(y, p, unit, fold)
 
@@ -150,8 +154,11 @@ def metrics_for(task: str) -> tuple[str, ...]:
 
 
 def per_class(name: str, y: ArrayLike, p: ArrayLike, fold: Array | None = None) -> Array:
-    """Return what a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages: the score of each class or label
-    against the rest, NaN for those omitted (absent from the cases, or held by all of them, or known of none)."""
+    """Return the scores that a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages, (classes,).
+
+    Each is of one class or label against the rest; NaN if the mean omits it: no case has it, all have it, or it is
+    known for none.
+    """
     labels, probabilities = checked(y, p)
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
     known = [known_cases(column) for column in truth.T]
@@ -250,10 +257,10 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Interval:
-    """The interval of a score over test cases; NaN at both ends where there is none, with the reason.
+    """The interval of a score over test cases; without one, both ends are NaN and `reason` says why.
 
-    `independent` is True where no groups were known and cases are assumed independent; `n_units` counts the groups, or
-    the cases where there are none.
+    `independent` is True if no groups were known and cases are assumed independent; `n_units` counts the groups, or the
+    cases if there are no groups.
     """
 
     low: float
@@ -266,7 +273,7 @@ class Interval:
 
     @property
     def note(self) -> str:
-        """What a table says under the interval."""
+        """The sentence that a table prints on the interval."""
         if self.reason:
             return f"no interval: {self.reason}"
         unit = "cases, assumed independent" if self.independent else "groups of cases"
@@ -275,7 +282,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of a score over draws and its standard deviation, None where there is one draw."""
+    """The mean of a score over draws, and its standard deviation (n - 1 in the denominator); None at one draw."""
 
     mean: float
     sd: float | None
@@ -291,12 +298,12 @@ def over_draws(values: Sequence[float]) -> Spread:
 def interval(
     metric: str, y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the ends of the interval of a metric over test cases, as tables show it.
+    """Return the low and high end of the interval of a metric over test cases, as tables show it.
 
     metric: a name of `mt.METRICS`, or "calibration_intercept", "calibration_slope" or "observed_expected".
     y: (n,) class numbers, or (n, labels) zeros and ones.  p: (n,) P(class 1), (n, classes) or (n, labels).
     groups: the patient (or slide, ...) of each case; without them cases are assumed independent.
-    Raises InputError where the score is not defined, or has no interval that covers, with the reason.
+    Raises InputError, with the reason, if the score is not defined, or has no interval that covers.
     """
     if not 0 < level < 1:
         raise InputError(f"level is between 0 and 1 (0.95 is 95 %), got {level:g}")
@@ -321,7 +328,7 @@ def over_cases(
 ) -> tuple[float, Interval]:
     """Return the mean of a metric over draws and its interval over test cases; `ps` holds each draw's predictions.
 
-    folds: where a draw has a model per test fold, the fold of each case, one array per draw.
+    folds: if each test fold has a model of its own, the fold of each case, one array per draw.
     """
     estimate, found = linearised_over_cases(metric, y, ps, groups=groups, level=level, folds=folds)
     return estimate.value, found
@@ -336,7 +343,10 @@ def linearised_over_cases(
     level: float = 0.95,
     folds: Sequence[Array] = (),
 ) -> tuple[Estimate, Interval]:
-    """Return what `over_cases` returns, with the influence value of each case, None where the metric has none."""
+    """Return what `over_cases` returns, as an `Estimate` that also holds each case's influence value.
+
+    The influence is None if the metric has none.
+    """
     labels = checked(y, ps[0])[0]
     unit = units_of(len(labels), groups)
     sample = Sample(labels, tuple(checked(y, p)[1] for p in ps), unit, groups is not None, level, tuple(folds))
@@ -347,7 +357,7 @@ def linearised_over_cases(
         found = refused(value, "all cases are of one group")
     else:
         found = MEASURES[metric](sample) if metric in MEASURES else get(metric).interval(sample)
-    # A removed bias can leave the value just outside: the interval is extended to it.  NaN stays NaN, coming first.
+    # With its bias removed, an interval can just miss the value: it is extended to it.  min and max keep a first NaN.
     low, high = min(found.low, value), max(found.high, value)
     method = found.method
     if folds and method:
@@ -368,7 +378,7 @@ def _of_folds(
 
 
 def value_of(metric: str, y: Array, ps: Sequence[Array], folds: Sequence[Array] = ()) -> float:
-    """Return the mean of a metric over draws, of checked labels and predictions; NaN where it is not defined."""
+    """Return the mean of a metric over draws, from checked labels and predictions; NaN if it is not defined."""
     if metric in MEASURES:
         return MEASURES[metric](Sample(y, tuple(ps), np.arange(len(y)), False, 0.95)).value
     if folds and get(metric).of_ranks:
@@ -383,10 +393,10 @@ def with_draws(
 ) -> tuple[float, float]:
     """Return the interval of the expected score over draws and test cases, within the metric's limits.
 
-    values: one score per draw.  low, high: the interval of their mean over test cases.
+    values: one score per draw, at least two.  low, high: the interval of their mean over test cases, at the same level.
 
-    Both parts of the uncertainty are combined by MOVER: distances from the mean add in squares (Zou and Donner,
-    Statistics in Medicine 27, 2008); draws have Student's t with D - 1 degrees of freedom.
+    MOVER combines both parts of the uncertainty: the squares of the distances from the mean add up (Zou and Donner,
+    Statistics in Medicine 27, 2008).  Over D draws the distance has Student's t with D - 1 degrees of freedom.
     """
     from scipy.special import stdtrit
 

@@ -5,9 +5,9 @@ A case is called positive where its probability is at least the threshold.  With
     sensitivity = TP / (TP + FN)    PPV = TP / (TP + FP)    LR+ = sensitivity / (1 - specificity)
     specificity = TN / (TN + FP)    NPV = TN / (TN + FN)    LR- = (1 - sensitivity) / specificity
 
-Rates have Wilson's interval with the effective sample size where there are groups.  A ratio of two rates has the
+Rates have Wilson's interval, with the effective sample size if there are groups.  A ratio of two rates has the
 MOVER interval of Donner and Zou ("Closed-form confidence intervals for functions of the normal mean and standard
-deviation", Statistical Methods in Medical Research 21, 2012), which holds where a cell of the table is empty.
+deviation", Statistical Methods in Medical Research 21, 2012), which stays valid if a cell of the table is empty.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from mt.types import Array, Groups
 REVISION = 1  # raised whenever a number of this file changes
 RATES = ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative")
 AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
-Cells = tuple[Array, Array]  # which cases are positive, and which are called so
+Cells = tuple[Array, Array]  # which cases are positive, and which are called positive
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
     """What thresholds, one per draw, achieve on the same test cases.
 
-    tp, fp, fn, tn: counts, the mean over draws.  measures: by name, those of `RATES` and, for a given prevalence, of
-    `AT_PREVALENCE`: mean over draws, interval over test cases; NaN with the reason where there is none.
+    tp, fp, fn, tn: counts, the mean over draws.  measures: the rates of `RATES` by name and, if a prevalence was given,
+    those of `AT_PREVALENCE`; each with its mean over draws and its interval over test cases, or NaN and the reason.
     """
 
     thresholds: tuple[float, ...]
@@ -62,10 +62,13 @@ def operating_point(
     level: float = 0.95,
     prevalence: float | None = None,
 ) -> OperatingPoint:
-    """Return what calling cases positive from a threshold on achieves: y (n,) zeros and ones, p (n,) probabilities.
+    """Return counts, rates and ratios if the cases with at least this probability are called positive.
 
-    groups: the patient of each case.  prevalence: of another population, whose PPV and NPV follow from the likelihood
-    ratios.  Choose the threshold on other cases than these: otherwise every rate is too good.
+    y: (n,) zeros and ones.  p: (n,) probabilities.  groups: the patient of each case; without them cases are assumed
+    independent.  level: of the intervals.  prevalence: that of another population, whose PPV and NPV are computed from
+    the likelihood ratios.  Choose the threshold on other cases than these: otherwise every rate is too optimistic.
+    Raises InputError for labels and probabilities that do not belong together, or are not of one label, and for a level
+    or prevalence outside (0, 1).
     """
     return operating_points(y, [p], [threshold], groups=groups, level=level, prevalence=prevalence)
 
@@ -79,7 +82,7 @@ def operating_points(
     level: float = 0.95,
     prevalence: float | None = None,
 ) -> OperatingPoint:
-    """Return the same of several draws, each with its predictions and its threshold."""
+    """Return the mean of `operating_point` over several draws, each with its predictions and its threshold."""
     _check_share(prevalence, "prevalence")
     sample = _called(y, ps, thresholds, groups, level)
     tables = [_counts(sample.y == 1, p == 1) for p in sample.ps]
@@ -100,7 +103,7 @@ def operating_points(
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit per case by threshold probability: of the model with its interval, and of treating everybody.
+    """Net benefit per case at each threshold probability (m,): of the model with its interval, and of treating all.
 
     Treating nobody has a net benefit of 0.
     """
@@ -120,10 +123,12 @@ def decision_curve(
     level: float = 0.95,
     thresholds: Sequence[float] | None = None,
 ) -> DecisionCurve:
-    """Return TP / n - FP / n t / (1 - t) at each threshold probability t (Vickers and Elkin, Medical Decision Making
-    26, 2006), 0.01 ... 0.99 by default, with pointwise intervals.
+    """Return the net benefit of predictions at each threshold probability, with pointwise intervals.
 
-    y: (n,) zeros and ones.  p: (n,) probabilities.  groups: the patient of each case.
+    It is TP / n - (FP / n) · t / (1 - t) at threshold t (Vickers and Elkin, Medical Decision Making 26, 2006).
+    y: (n,) zeros and ones.  p: (n,) probabilities.  groups: the patient of each case.  level: of the intervals.
+    thresholds: 0.01, 0.02 ... 0.99 by default.
+    Raises InputError for thresholds outside (0, 1), and for labels and probabilities that do not belong together.
     """
     return decision_curves(y, [p], groups=groups, level=level, thresholds=thresholds)
 
@@ -139,7 +144,7 @@ def decision_curves(
     """Return the mean curve of several draws."""
     grid = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     if not len(grid) or grid.min() <= 0 or grid.max() >= 1:
-        raise InputError("threshold probabilities of a decision curve lie between 0 and 1, both excluded")
+        raise InputError("threshold probabilities of a decision curve must lie between 0 and 1, both excluded")
     points = [_net_benefit(_called(y, ps, [t] * len(ps), groups, level), float(t / (1 - t))) for t in grid]
     positive = float(np.mean(np.asarray(y) == 1))
     everybody = positive - (1 - positive) * grid / (1 - grid)
@@ -156,7 +161,7 @@ def _called(
     labels = checked(y, ps[0])[0]
     found = [checked(y, p)[1] for p in ps]
     if labels.ndim != 1 or any(p.ndim != 1 for p in found):
-        raise InputError("a threshold is of one label: pass its labels (n,) and its probabilities (n,)")
+        raise InputError("a threshold applies to one label: pass its labels (n,) and its probabilities (n,)")
     called = tuple((p >= t).astype(np.float64) for p, t in zip(found, thresholds, strict=True))
     return Sample(labels, called, units_of(len(labels), groups), groups is not None, level)
 
@@ -176,7 +181,7 @@ def _counts(positive: Array, called: Array) -> list[int]:
 
 
 def _rate(sample: Sample, parts: Callable[[Array, Array], Cells], why_not: str) -> Estimate:
-    """Return a rate with Wilson's interval; parts: the cases that count as hits, and those that are tried."""
+    """Return a rate with Wilson's interval.  parts: returns which cases are hits, and which are counted at all."""
     empty = [not parts(sample.y == 1, p == 1)[1].any() for p in sample.ps]
     if any(empty):
         of = f" in {sum(empty)} of {len(empty)} draws" if len(empty) > 1 else ""
@@ -213,9 +218,9 @@ def _one_minus(found: Estimate) -> Estimate:
 
 
 def _correlation(a: Estimate, b: Estimate, sample: Sample) -> float:
-    """Return the correlation of two estimates; 0 where one shows no variance.
+    """Return the correlation of two estimates; 0 if one shows no variance.
 
-    Estimated from M units, it is shrunk by 1 - 1 / M: it could otherwise cancel the width to zero.
+    Since it is estimated from M units, it is shrunk by 1 - 1 / M: otherwise a width could cancel to zero.
     """
     spread = covariance(np.stack([influence_of(a), influence_of(b)]), sample)
     scale = float(np.sqrt(spread[0, 0] * spread[1, 1]))
@@ -223,9 +228,9 @@ def _correlation(a: Estimate, b: Estimate, sample: Sample) -> float:
 
 
 def _ratio(top: Estimate, bottom: Estimate, sample: Sample, why_not: str) -> Measure:
-    """Return top / bottom with its MOVER interval: the R for which top - R bottom can be 0.
+    """Return top / bottom with its MOVER interval: the values R for which top - R · bottom can be 0.
 
-    With no event below, the ratio is infinite and its interval open above; with none on either side it is refused.
+    If only `bottom` is 0, the ratio is infinite and its interval open above; if both are 0, there is no ratio.
     """
     if top.value == 0 and bottom.value == 0:
         return _refused(why_not)
@@ -237,7 +242,10 @@ def _ratio(top: Estimate, bottom: Estimate, sample: Sample, why_not: str) -> Mea
 
 
 def _root(top: Estimate, bottom: Estimate, shared: float, ends: tuple[float, float], sign: int) -> float:
-    """Return a root R of (a - R b)² = (a - l)² - 2 R s + R² (u - b)², a and b the rates, l and u their ends."""
+    """Return a root R of (a - R b)² = (a - l)² - 2 R s + R² (u - b)², at least 0.
+
+    a and b are the rates, l and u the ends of their intervals, and s is `shared`, their covariance term.
+    """
     a, b, (end_a, end_b) = top.value, bottom.value, ends
     square = end_b * (2 * b - end_b)
     middle, rest = a * b - shared, end_a * (2 * a - end_a)
@@ -250,7 +258,7 @@ def _root(top: Estimate, bottom: Estimate, shared: float, ends: tuple[float, flo
 
 
 def _of_odds(ratio: Measure, prevalence: float) -> Measure:
-    """Return the probability of the condition after a result with this likelihood ratio, at a prevalence."""
+    """Return the probability of the condition, given a test result with this likelihood ratio and the prevalence."""
     if ratio.reason:
         return ratio
     odds = prevalence / (1 - prevalence)
@@ -266,7 +274,7 @@ def _complement(found: Measure) -> Measure:
 
 
 def _net_benefit(sample: Sample, weight: float) -> tuple[float, float, float]:
-    """Return TP / n - weight FP / n and its MOVER interval; the two shares have Wilson's."""
+    """Return TP / n - weight · FP / n, and its MOVER interval from the Wilson intervals of both shares."""
     every = np.ones(len(sample.y), dtype=bool)
     hits = share_interval(lambda y, p: (y == 1) & (p == 1), lambda y, p: every, sample)
     alarms = share_interval(lambda y, p: (y == 0) & (p == 1), lambda y, p: every, sample)

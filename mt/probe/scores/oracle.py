@@ -1,7 +1,7 @@
-"""The test-set oracle: of each draw the single model with the best *test* score.
+"""The test-set oracle: for each draw, the single model with the best *test* score.
 
-Nobody can choose so without the test labels.  Beside `best-single`, which is chosen inside the budget, it shows how
-much better a choice could be, and how much a choice by test labels flatters.  It is not ranked.
+Only the test labels can make this choice.  Compared with `best-single`, which is chosen inside the budget, it shows how
+much better a choice could be, and how much a choice by test labels inflates the score.  It is not ranked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BESIDE = "best-single"
 
 
 def with_oracle(table: ScoreTable, store: ScoreStore) -> ScoreTable:
-    """Return the table with the oracle after each row of the best single model, among models of the same recipe."""
+    """Return the table with an oracle row after each `best-single` row, chosen among models of the same recipe."""
     cells: dict[tuple[str, Budget], Cell] = {}
     for (row, budget), cell in table.cells.items():
         cells[row, budget] = cell
@@ -40,7 +40,7 @@ def with_oracle(table: ScoreTable, store: ScoreStore) -> ScoreTable:
 
 
 def recipe_of(cell: Cell) -> tuple[Any, ...]:
-    """Return what single models share that are one choice: the protocol with its scaling, and the kind of the draws."""
+    """Return what models must share to be candidates of one choice: the protocol, its scaling, the kind of draws."""
     first = cell.scores[0]
     return first.protocol, first.realised.get("listed", False), first.realised.get("draw", False)
 
@@ -48,7 +48,7 @@ def recipe_of(cell: Cell) -> tuple[Any, ...]:
 def oracle_of(models: str, singles: Mapping[str, Cell], store: ScoreStore) -> Cell | None:
     """Return the cell of the model that scores best on the test cases of each draw, among `models` ("a + b").
 
-    Draws count that all of these models have; None without any, or where a model or a score is missing.
+    Only draws that all of these models have count.  None if there are none, or if a model or a score is missing.
     """
     members = [singles.get(model) for model in models.split(" + ")]
     by_seed = [{score.seed: score for score in cell.scores} for cell in members if cell is not None]
@@ -64,7 +64,7 @@ def oracle_of(models: str, singles: Mapping[str, Cell], store: ScoreStore) -> Ce
 
 
 def chosen(cell: Cell) -> dict[str, int]:
-    """Return how many draws each model was chosen in, the most frequent first."""
+    """Return in how many draws each model was chosen, the most frequent first."""
     return dict(Counter(score.model for score in cell.scores).most_common())
 
 

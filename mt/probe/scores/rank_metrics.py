@@ -2,10 +2,10 @@
 
 With w the multiplicity of each unit (a group, or a case without groups):
 
-AUC = Σ_ij w_i w_j ψ(p_i, p_j) / (Σ_i w_i Σ_j w_j) over positives i and negatives j, ψ one, or one half in a tie.
-The scores are sorted once; then a resample is two sparse products, which count the positives and the negatives between
-two neighbouring scores, and a running sum.  With few units ψ is summed over pairs of units beforehand, and a resample
-is a quadratic form.  All are exact: equal to the metric on the resample's rows.
+AUC = Σ_ij w_i w_j ψ(p_i, p_j) / (Σ_i w_i Σ_j w_j) over positives i and negatives j; ψ is 1 if p_i > p_j, ½ in a tie,
+else 0.  The scores are sorted once; then a resample takes two sparse products, which count the positives and the
+negatives between two neighbouring scores, and a running sum.  With few units ψ is summed over pairs of units before,
+and a resample is a quadratic form.  All are exact: equal to the metric on the resample's rows.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from mt.stratification import Ints
 from mt.types import Array, Groups
 
 SPECIFICITY = 0.95
-# Up to this many units the AUC is a quadratic form; beyond, running sums are cheaper.
+# Up to this many units the AUC is a quadratic form; above it, running sums take less time.
 PAIRED_UNITS = 256
-# Numbers processed at once if every resample needs some per case: they stay in a core's cache.
+# Numbers processed at once if every resample needs one per case: they stay in a core's cache.
 _AT_ONCE = 2**17
 
 
 def _mean_over_classes(one: Resampled, y: Array, p: Array, unit: Ints) -> Statistic:
-    """The mean of a binary metric over the classes or labels that the cases hold, each against the rest.
+    """Return the mean of a binary metric over the classes or labels that some cases hold and others do not.
 
-    Each label is over the cases for which it is known.
+    A label is scored on the cases for which it is known.
     """
     truth = indicator(y, p)
     kept = [(k, known_cases(truth[:, k])) for k in np.flatnonzero(both_values(truth))]
@@ -58,6 +58,7 @@ def _mean_over_classes(one: Resampled, y: Array, p: Array, unit: Ints) -> Statis
 
 
 def roc_auc(y: Array, p: Array, unit: Ints) -> Statistic:
+    """Return the area under the ROC curve as a function of the units' multiplicities."""
     positives, negatives = _sorted_by_score(p, y == 1), _sorted_by_score(p, y == 0)
     lower = np.searchsorted(p[negatives], p[positives], side="left")
     upper = np.searchsorted(p[negatives], p[positives], side="right")
@@ -68,7 +69,7 @@ def roc_auc(y: Array, p: Array, unit: Ints) -> Statistic:
 
 
 def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints, n_units: int) -> Statistic:
-    """Σ_gh w_g w_h Ψ_gh with Ψ_gh = Σ ψ over the positives of unit g and the negatives of unit h."""
+    """Return the AUC from Σ_gh w_g w_h Ψ_gh, Ψ_gh = Σ ψ over the positives of unit g and the negatives of unit h."""
     pairs = np.empty((n_units, n_units))
     below = np.zeros(len(negative) + 1)
     for other in range(n_units):
@@ -84,9 +85,9 @@ def _auc_of_unit_pairs(positive: Ints, negative: Ints, lower: Ints, upper: Ints,
 
 
 def _auc_of_running_sums(positive: Ints, negative: Ints, lower: Ints, upper: Ints) -> Statistic:
-    """Σ_i w_i (weight of the negatives below i + half of those tied with i), positives and negatives sorted.
+    """Return the AUC from Σ_i w_i (weight of the negatives below i + half of those tied with i) over sorted positives.
 
-    `lower` and `upper` are how many negatives lie below each positive, without and with those tied.
+    `lower` and `upper` are the numbers of negatives below each positive, without and with those tied with it.
     """
     from scipy.sparse import csr_array
 
@@ -112,13 +113,13 @@ def _auc_of_running_sums(positive: Ints, negative: Ints, lower: Ints, upper: Int
 
 
 def _piecewise(statistic: Statistic, numbers: int) -> Statistic:
-    """Return the same statistic, taken of so few resamples at once that `numbers` numbers each stay in the cache."""
+    """Return the same statistic, computed on few enough resamples at once that `numbers` numbers each fit the cache."""
     step = max(1, _AT_ONCE // numbers)
     return lambda w: np.concatenate([statistic(w[first : first + step]) for first in range(0, len(w), step)])
 
 
 def average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
-    """Σ_t (recall_t - recall_{t-1}) precision_t over the distinct scores t, from the highest down."""
+    """Return Σ_t (recall_t - recall_{t-1}) precision_t over the distinct scores t, from the highest down."""
     descending, ends = _descending(p)
     units, positive = unit[descending], y[descending].astype(np.float64)
 
@@ -135,7 +136,7 @@ def average_precision(y: Array, p: Array, unit: Ints) -> Statistic:
 
 
 def sensitivity_at_95_specificity(y: Array, p: Array, unit: Ints) -> Statistic:
-    """The positives found at the lowest score above which at most 5 % of the negatives lie."""
+    """Return the share of positives found at the lowest threshold with at most 5 % of the negatives at or above it."""
     descending, ends = _descending(p)
     units, positive = unit[descending], y[descending].astype(np.float64)
 
@@ -160,17 +161,17 @@ def _sorted_by_score(p: Array, chosen: Array) -> Ints:
 
 
 def _descending(p: Array) -> tuple[Ints, Ints]:
-    """Return the cases from the highest score down, and the last place of each distinct score."""
+    """Return the cases from the highest score down, and the last position of each distinct score in that order."""
     order = np.argsort(-p, kind="stable")
     return order, np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
 
 
 def _take(table: Array, columns: Ints) -> Array:
-    # mode="clip" spares numpy the check of every index, which would take longer than the copy.
+    # mode="clip" skips numpy's check of every index, which takes longer than the copy.
     return np.take(table, columns, axis=1, mode="clip")
 
 
-# Influence values: the change of the metric per unit weight of each case, zero in sum ---------------------------------
+# Influence values: the change of the metric per unit weight of each case; they sum to zero ----------------------------
 
 
 def auc_and_influence(y: Array, p: Array) -> tuple[float, Array]:
@@ -207,18 +208,19 @@ def precision_and_influence(y: Array, p: Array) -> tuple[float, Array]:
     return value, influence
 
 
-_RESAMPLES = 400  # for the one variance that has no formula
-_JACKKNIFED = 500  # cases of a class that are removed one at a time
+_RESAMPLES = 400  # for the variance of the sensitivity, which has no formula
+_JACKKNIFED = 500  # a class with more cases is not jackknifed: its bias counts as 0
 
 
 def auc_interval(sample: Sample) -> Estimate:
-    """Logit scale, Obuchowski's variance, Student's t; degrees of freedom: units of the rarer class, minus 1.
+    """Return the AUC's interval on the logit scale, with Obuchowski's variance and Student's t.
 
-    Patients with unlike numbers of cases count as fewer of equal size (Kish, "Survey Sampling", 1965): counted whole,
-    20 patients of 50 cases covered 0.929 instead of 0.936.
+    The degrees of freedom are the units of the rarer class minus 1.  Patients with different numbers of cases count as
+    a smaller number of equal size (Kish, "Survey Sampling", 1965); counted whole, the interval covered 0.929 instead of
+    0.936 in a simulation with 20 patients.
 
-    At 0 and 1, where that variance is zero, and with one unit of a class: the score interval with Hanley and McNeil's
-    variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
+    At 0 and 1, where that variance is zero, and if a class has only one unit, it is the score interval with Hanley and
+    McNeil's variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
     Statistics in Medicine 25, 2006, method 5).
     """
     value, influence = sample.linearised(auc_and_influence)
@@ -234,8 +236,11 @@ def auc_interval(sample: Sample) -> Estimate:
 
 
 def precision_interval(sample: Sample) -> Estimate:
-    """Logit scale with linearised variance, and Student's t as for the AUC; at 0 and 1 Wilson's interval over the units
-    that hold a positive."""
+    """Return average precision's interval on the logit scale, with linearised variance and Student's t.
+
+    Its bias is removed before.  At 0 and 1, and if a class has only one unit, it is Wilson's interval over the units
+    that hold a positive.
+    """
     value, influence = sample.linearised(precision_and_influence)
     variance = float(covariance(influence[None], sample, by_class=True)[0, 0])
     if sample.fewest < 2 or not 0 < value < 1 or variance < 1e-16:
@@ -248,9 +253,9 @@ def precision_interval(sample: Sample) -> Estimate:
 
 
 def _precision_bias(y: Array, p: Array) -> float:
-    """Return the jackknife's estimate of the bias of average precision, which few positives make too high.
+    """Return the jackknife's estimate of the bias of average precision, which is too high if positives are few.
 
-    It removes one case at a time and subtracts the first-order change -I_i; what remains is the bias.  For a class of
+    It removes one case at a time and subtracts the first-order change -I_i; the remainder is the bias.  For a class of
     more than 500 cases the bias is below 0.1 standard errors and counts as 0.
     """
     value, influence = precision_and_influence(y, p)
@@ -265,7 +270,10 @@ def _precision_bias(y: Array, p: Array) -> float:
 
 
 def sensitivity_interval(sample: Sample) -> Estimate:
-    """Wilson's interval with the number of trials that have the bootstrap's variance, threshold included."""
+    """Return Wilson's interval, with the number of trials that has the bootstrap's variance.
+
+    The bootstrap chooses the threshold again on each resample.
+    """
     statistics = sample.statistics(sensitivity_at_95_specificity)
     whole = np.ones((1, sample.n_units))
     value = float(np.mean([statistic(whole)[0] for statistic in statistics]))
@@ -284,12 +292,13 @@ mean_precision_interval = partial(over_classes, precision_interval)
 
 
 def logit(value: float, variance: float, t: float) -> tuple[float, float]:
+    """Return the ends of the interval value ± t · sqrt(variance), computed on the logit scale."""
     middle, half = np.log(value / (1 - value)), t * np.sqrt(variance) / (value * (1 - value))
     return float(1 / (1 + np.exp(half - middle))), float(1 / (1 + np.exp(-half - middle)))
 
 
 def newcombe(value: float, m: int, n: int, z: float) -> tuple[float, float]:
-    """Return the values θ for which the observed AUC is z standard errors off, by Hanley and McNeil's variance at θ."""
+    """Return the two θ from which the AUC `value` is z standard errors away, with Hanley and McNeil's variance at θ."""
     more = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -300,7 +309,7 @@ def newcombe(value: float, m: int, n: int, z: float) -> tuple[float, float]:
 
 
 def _root(excess: Callable[[float], float], inside: float, outside: float) -> float:
-    """Return where an excess that is negative near `inside` becomes positive on the way to `outside`, by bisection."""
+    """Return by bisection where an excess, negative near `inside`, becomes positive on the way to `outside`."""
     low, high = inside, outside
     for _ in range(60):
         middle = (low + high) / 2
@@ -311,7 +320,7 @@ def _root(excess: Callable[[float], float], inside: float, outside: float) -> fl
 
 
 def delong(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """Return the AUCs (m,) of `scores` (m, n) or (n,) on independent cases and their covariance (m, m).
+    """Return the AUCs (m,) of `scores` (m, n) or (n,) on independent cases, and their covariance (m, m).
 
     DeLong, DeLong and Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver Operating
     Characteristic Curves", Biometrics 44, 1988.  Raises InputError with fewer than two cases of a class.
@@ -320,10 +329,10 @@ def delong(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
 
 
 def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Groups | None) -> tuple[Array, Array]:
-    """Return the AUCs (m,) of `scores` (m, n) or (n,) and their covariance (m, m) when cases are clustered in groups.
+    """Return the AUCs (m,) of `scores` (m, n) or (n,), and their covariance (m, m) for cases clustered in groups.
 
     Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53, 1997; without groups it is
-    DeLong's.  Raises InputError when fewer than two groups hold positives, or negatives.
+    DeLong's.  Raises InputError if fewer than two groups hold positives, or fewer than two hold negatives.
     """
     table = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     labels = checked(y, table[0])[0]

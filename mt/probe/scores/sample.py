@@ -1,11 +1,11 @@
-"""A sample of test cases: labels and predictions, checked; its units and their resamples; what intervals are made of.
+"""A sample of test cases: checked labels and predictions, units and their resamples, and the parts of intervals.
 
 Probabilities `p` are (n,) = P(class 1) for binary, (n, classes) for multiclass and ordinal, (n, labels) for multilabel.
 Labels `y` are (n,) class numbers, or (n, labels) zeros and ones for multilabel, MISSING where a label is not known.
 
-A unit is a group, or a case where there are no groups.  The variance of a metric comes from its influence values I_i,
+A unit is a group, or a case if there are no groups.  The variance of a metric comes from its influence values I_i,
 the change of the metric per unit weight of case i: θ̂ - θ ≈ Σ_i I_i.  They are summed within units, so that cases of a
-unit may depend on each other.  The mean over draws has the mean of their influence values.
+unit may depend on each other.  The influence values of a mean over draws are the means of the draws' values.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mt.types import MISSING, Array, Groups
 
 
 def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
-    """Return labels as integers and probabilities as float64 after checking that they belong together.
+    """Return labels as int64 and probabilities as float64 after checking that they belong together.
 
-    Raises InputError on shapes that disagree, labels that are not class numbers, and predictions that are not finite.
+    Raises InputError for shapes that disagree, labels that are not class numbers, and predictions that are not finite.
     """
     labels, probabilities = np.asarray(y), np.asarray(p, dtype=np.float64)
     if len(labels) == 0 or len(labels) != len(probabilities):
@@ -36,7 +36,7 @@ def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
     if labels.ndim == 2 and labels.shape != probabilities.shape:
         raise InputError(f"multilabel predictions have the shape {labels.shape}, found {probabilities.shape}")
     if not np.isfinite(probabilities).all():
-        raise InputError("predictions are finite probabilities, found NaN or infinity")
+        raise InputError("predictions must be finite, found NaN or infinity")
     return _class_numbers(labels, n_classes(labels, probabilities)), probabilities
 
 
@@ -65,7 +65,7 @@ def predicted_class(p: Array) -> Array:
 
 
 def class_columns(p: Array) -> Array:
-    """Return float64 probabilities with a column per class, rows summing to one exactly (float32 is stored)."""
+    """Return float64 probabilities with a column per class; each row, stored as float32, is normalised to sum to 1."""
     columns = np.column_stack([1 - p, p]) if p.ndim == 1 else p
     return np.asarray(columns / columns.sum(axis=1, keepdims=True), dtype=np.float64)
 
@@ -78,26 +78,26 @@ def indicator(y: Array, p: Array) -> Array:
 
 
 def both_values(truth: Array) -> Array:
-    """Return which columns (classes,) of an indicator some cases are known to hold and others not to hold."""
+    """Return for each column (classes,) of an indicator whether it holds both a 0 and a 1."""
     return np.asarray((truth == 0).any(axis=0) & (truth == 1).any(axis=0))
 
 
 def known_cases(column: Array) -> slice | Array:
-    """Return the rows whose label is known, of one column of an indicator: a slice where that is all of them."""
+    """Return the rows of one indicator column whose label is known, as a slice if these are all rows."""
     known = column != MISSING
     return slice(None) if known.all() else np.flatnonzero(known)
 
 
 def left_out(y: ArrayLike, p: ArrayLike) -> list[int]:
-    """Return the classes or labels that averages over classes leave out: absent from the cases, or held by all.
+    """Return the classes or labels that averages over classes omit: no case has them, or all cases have them.
 
-    Of a label only the cases count for which it is known.
+    For a label, only the cases for which it is known count.
     """
     return np.flatnonzero(~both_values(indicator(*checked(y, p)))).tolist()
 
 
 def collapsed(y: ArrayLike, p: ArrayLike) -> bool:
-    """Whether all cases get the same prediction: one class, or in multilabel one and the same set of labels."""
+    """Return whether all cases get the same prediction: one class or, in multilabel, the same set of labels."""
     labels, probabilities = checked(y, p)
     prediction = probabilities > 0.5 if labels.ndim == 2 else predicted_class(probabilities)
     return bool((prediction == prediction[0]).all())
@@ -113,12 +113,12 @@ Resampled = Callable[[Array, Array, Ints], Statistic]
 
 # Multiplicities in a chunk.  Each chunk has a random stream of its own: numbers do not depend on how many threads run.
 _CHUNK_NUMBERS = 2**17
-# Resamples of which the statistics are taken at once, at least: chunks are put together.
+# Fewest resamples on which statistics are computed at once: smaller chunks are joined.
 _TOGETHER = 64
 
 
 def units_of(n_cases: int, groups: Groups | None) -> Ints:
-    """Return the unit number of each case: its group, or itself."""
+    """Return the unit number (n_cases,) of each case: that of its group, or its own without groups."""
     if groups is None:
         return np.arange(n_cases)
     if len(groups) != n_cases:
@@ -131,8 +131,8 @@ def replicate(
 ) -> tuple[Array, int]:
     """Return (n_resamples, statistics) values, all statistics on the same resamples, and how many were redrawn.
 
-    A resample on which some statistic is not defined, for lack of a class, is redrawn stratified by class: units
-    are then resampled among those that hold the same classes.  A value that is still undefined stays NaN.
+    A resample that lacks a class, so that a statistic is not defined, is redrawn stratified by class: units are then
+    resampled among those that hold the same classes.  A value that is still undefined stays NaN.
     """
     if not statistics:
         return np.empty((n_resamples, 0)), 0
@@ -166,7 +166,7 @@ def whole(n_units: int) -> Array:
 
 
 def repeated(function: Callable[[Array, Array], float], y: Array, p: Array, unit: Ints) -> Statistic:
-    """Return any function of labels and probabilities as a function of multiplicities: its rows are repeated."""
+    """Return any function of labels and probabilities as a function of multiplicities, by repeating rows."""
 
     def one(w: Array) -> float:
         rows = np.repeat(np.arange(len(unit)), w[unit])
@@ -182,9 +182,9 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def _strata(y: Array, unit: Ints) -> Ints:
-    """Return the stratum number of each unit: which classes (multilabel: labels, and none) its cases hold.
+    """Return the stratum number of each unit: units that hold the same classes (multilabel: labels) share one.
 
-    Where labels are missing, also which labels its cases are known not to hold.
+    If labels are missing, the labels that its cases are known not to hold must agree too.
     """
     held = label_matrix(y)
     if y.ndim == 2 and (y == MISSING).any():
@@ -194,7 +194,7 @@ def _strata(y: Array, unit: Ints) -> Ints:
 
 
 def _multiplicities(strata: Ints, rng: np.random.Generator) -> Array:
-    """Return how often each unit occurs when as many units as there are are drawn from each stratum."""
+    """Return how often each unit occurs in a resample, which draws from each stratum its own number of units."""
     if not strata.any():
         drawn = rng.integers(0, len(strata), len(strata))
     else:
@@ -213,8 +213,8 @@ class Sample:
     """Test cases with the predictions of each draw.
 
     y: (n,) labels, or (n, L) for multilabel.  ps: one array of predictions per draw.  unit: (n,) the unit number of
-    each case; clustered: whether units are known groups.  folds: where a draw has a model per test fold, the fold of
-    each case, one array per draw.
+    each case.  clustered: whether units are known groups.  level: of intervals, 0.95 for 95 %.  folds: if each test
+    fold has a model of its own, the fold of each case, one array per draw.
     """
 
     y: Array
@@ -234,17 +234,17 @@ class Sample:
 
     @property
     def fewest(self) -> int:
-        """The units that hold a case of the rarest class, of the classes that occur."""
+        """The number of units that hold the rarest of the classes that occur."""
         return min(self.units_with(self.y == k) for k in self.classes)
 
     def units_with(self, rows: Array) -> int:
-        """Return how many units hold one of these cases."""
+        """Return the number of units that hold at least one of these cases."""
         return len(np.unique(self.unit[rows]))
 
     def effective_units_with(self, rows: Array) -> float:
-        """Return how many units of equal size hold as much as the units of these cases: (Σ c)² / Σ c² (Kish 1965).
+        """Return Kish's effective number of units of these cases, (Σ c)² / Σ c² ("Survey Sampling", 1965).
 
-        c are the cases of each unit; without groups it is the number of cases.
+        c is the number of these cases in each unit.  Without groups the result is the number of cases.
         """
         counts = np.unique(self.unit[rows], return_counts=True)[1].astype(np.float64)
         return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
@@ -260,7 +260,7 @@ class Sample:
         return float(stdtrit(max(1.0, freedom), (1 + self.level) / 2))
 
     def mean(self, of_draw: Callable[[Array], Any]) -> Array:
-        """Return the mean over draws of what a function says of each draw's predictions."""
+        """Return the mean over draws of a function of each draw's predictions."""
         return np.asarray(np.mean([of_draw(p) for p in self.ps], axis=0))
 
     def linearised(self, one: Callable[[Array, Array], tuple[float, Array]]) -> tuple[float, Array]:
@@ -269,7 +269,7 @@ class Sample:
         return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
 
     def statistics(self, one: Resampled) -> list[Statistic]:
-        """Return each draw's metric as a function of multiplicities; with test folds, its mean over folds."""
+        """Return each draw's metric as a function of multiplicities; with test folds, the mean over folds."""
         if not self.folds:
             return [one(self.y, p, self.unit) for p in self.ps]
         from mt.probe.scores.within_folds import mean_statistic
@@ -284,10 +284,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's mean over draws, its interval over test cases, and how that was computed.
+    """A metric's mean over draws, its interval over test cases, and how the interval was computed.
 
-    influence: (n,) influence values, for combinations.  centre: the value minus its estimated bias, on which the
-    interval is built.  reason: why there is no interval; low and high are NaN then.
+    influence: (n,) influence values, needed to combine estimates.  centre: the value minus its estimated bias, around
+    which the interval is built.  reason: why there is no interval; low and high then are NaN.
     """
 
     value: float
@@ -316,10 +316,10 @@ def influence_of(part: Estimate) -> Array:
 def covariance(influence: Array, sample: Sample, *, by_class: bool = False) -> Array:
     """Return the covariance (m, m) of m metrics from their influence values (m, n), summed within units.
 
-    Sums over M units spread too little by (M - 1) / M, which is corrected; by_class: apart for the units that hold each
-    of two classes, as Obuchowski does ("Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53, 1997;
-    without groups it is DeLong's variance).  Groups are corrected once more, which is the jackknife's variance: their
-    sizes differ, and the linear terms alone covered 0.92 to 0.93 with 20 patients.
+    The variance of sums over M units is too small by (M - 1) / M, which is corrected.  by_class: correct it separately
+    for the units that hold each of two classes, as Obuchowski does ("Nonparametric Analysis of Clustered ROC Curve
+    Data", Biometrics 53, 1997; without groups it is DeLong's variance).  Groups are corrected twice, which gives the
+    jackknife's variance: since group sizes differ, intervals without it covered 0.92 to 0.93 with 20 patients.
     """
     if not by_class:
         x = _unit_sums(influence, sample.unit)
@@ -337,6 +337,7 @@ def _unit_sums(influence: Array, unit: Ints) -> Array:
 
 
 def inflation(n: int, sample: Sample) -> float:
+    """Return the factor that corrects a variance over n units: n / (n - 1), its square if units are groups."""
     once = n / (n - 1) if n > 1 else 1.0
     return once**2 if sample.clustered else once
 
@@ -352,12 +353,12 @@ def _varied(truth: Array, shown: list[Array]) -> Array:
 def over_classes(
     one: Rule, sample: Sample, *, columns: Callable[[Array], Array] = lambda p: p, kept: Kept = _varied
 ) -> Estimate:
-    """The interval of a mean over classes or labels: their intervals combined by MOVER.
+    """Return the interval of a mean over K classes or labels: MOVER combines the intervals of the classes.
 
     low = θ̂ - sqrt(Σ_kl ρ_kl (θ̂_k - l_k) (θ̂_l - l_l)) / K, likewise high (Zou and Donner, "Construction of confidence
     limits about effect measures: A general approach", Statistics in Medicine 27, 2008), with the correlations ρ of the
-    classes' influence values.  columns: predictions as one column per class.  kept: which classes are averaged, given
-    the true and the predicted columns.  Each label is over the cases for which it is known.
+    classes' influence values.  columns: returns predictions with one column per class.  kept: returns which classes
+    are averaged, from the true and the predicted columns.  A label is scored on the cases for which it is known.
     """
     truth = indicator(sample.y, sample.ps[0])
     shown = [columns(p) for p in sample.ps]
@@ -387,7 +388,7 @@ def _mover(parts: Sequence[Estimate], sample: Sample) -> Estimate:
     sd = np.sqrt(np.diag(spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         rho = np.where(np.outer(sd, sd) > 0, spread / np.outer(sd, sd), np.eye(len(parts)))
-    # Estimated from M units, correlations are not exact: without the shrinkage they could cancel to a width of zero.
+    # Correlations are estimated from M units: without this shrinkage a width could cancel to zero.
     rho = np.where(np.eye(len(parts)) > 0, 1.0, rho * (1 - 1 / sample.n_units))
     centres = np.array([part.value if part.centre is None else part.centre for part in parts])
     below, above = centres - [part.low for part in parts], [part.high for part in parts] - centres

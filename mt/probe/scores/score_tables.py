@@ -1,6 +1,6 @@
 """Tables of scores: the draws of one method at one budget make a cell; the rows of a table are compared in pairs.
 
-Works for any method whose scores are in the store; nothing is fitted, and what takes long is remembered there.
+Works for any method whose scores are in the store.  Nothing is fitted, and slow results are stored there too.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation over draws, the interval of the mean over test cases, and that of both together.
+    """Mean and standard deviation over draws, the interval of the mean over test cases, and that over both.
 
-    low, high: over test cases, None where there is no interval; `interval` says what it is, or why there is none.
+    low, high: the interval over test cases, None without one; `interval` describes it, or says why there is none.
     expected: the interval of the expected score over draws and test cases, None at one draw.
-    if_calibrated: of an expected calibration error, what a calibrated model would have: the mean over draws.
-    shares: where groups are budgeted, the least and the greatest share of the train rows that a draw got.
-    oracle: whether test labels chose what is shown; such a cell competes with none.
+    if_calibrated: for an expected calibration error, the mean over draws of what a calibrated model would have.
+    shares: for budgets of groups, the least and the greatest share of the train rows that a draw got.
+    oracle: whether test labels chose what is shown; such a cell is not compared with others.
     """
 
     scores: tuple[Score, ...]
@@ -56,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One table: the cells of one subject by (row, budget), in the order they were asked."""
+    """One table: the cells of one subject by (row, budget), in the order in which they were asked for."""
 
     subject: Subject
     cells: dict[tuple[str, Budget], Cell]
@@ -73,7 +73,7 @@ class ScoreTable:
 def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]:
     """Return the tables that these scores make.
 
-    Draws that took every row there is (a fraction that rounds up to all of them, enough shots) are one draw.
+    Draws that took every row (a fraction that rounds up to all rows, or enough shots) count as one draw.
     """
     tables: dict[Subject, dict[tuple[str, Budget], list[Score]]] = {}
     for score in scores:
@@ -86,14 +86,14 @@ def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]
 
 
 def row_name(score: Score) -> str:
-    """Return what the row of a table is called: the model, or the method on several models, and how it is scaled."""
+    """Return the name of a score's table row: the model, or the method and its models; then the scaling, if any."""
     name = score.model if score.method == "probe" else f"{score.method}: {score.model}"
     scaling = score.protocol.partition(", ")[2]
     return f"{name}, {scaling}" if scaling else name
 
 
 def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
-    """Return the test cases and kept predictions that these scores, all of one view, were made from."""
+    """Return for each score the test cases and stored predictions that it was computed from."""
     found = []
     for score in scores:
         fit = store.fit(score.fit)
@@ -104,10 +104,10 @@ def scored(scores: Sequence[Score], store: ScoreStore) -> list[ScoredRows]:
 
 
 def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
-    """Return a score as one JSON object, with what belongs beside it.
+    """Return a score as one JSON object, with the numbers that it needs beside it.
 
-    A mean over classes comes with the score of each (null: omitted from the mean), the expected calibration error with
-    its debiased estimate and the mean and range of a calibrated model's.
+    A mean over classes comes with the score of each class, None if the mean omits it.  The expected calibration error
+    comes with its debiased estimate, and with the mean and range of a calibrated model's.
     """
     if score.metric == "ece":
         return score.row() | _ece_facts(score, store)
@@ -141,7 +141,7 @@ def _ece_facts(score: Score, store: ScoreStore) -> dict[str, Any]:
 
 
 def left_out(table: ScoreTable, store: ScoreStore) -> list[str]:
-    """Return the names of the classes or labels that a mean leaves out: absent from the test cases, or in all."""
+    """Return the names of the classes or labels that a mean omits: no test case has them, or all have."""
     if METRICS[table.subject.metric].mean_of is None:
         return []
     (score, *_), *_ = (cell.scores for cell in table.cells.values())
@@ -197,7 +197,7 @@ def cell_of(draws: list[Score], store: ScoreStore) -> Cell:
 
 
 def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:
-    """Return the interval of the mean over test cases, and that of the expected score over draws as well."""
+    """Return the interval of the mean over test cases, and that of the expected score over draws and test cases."""
     predictions = [draw.p for draw in cases]
     folds = _folds(cases)
     _, found = over_cases(draws[0].metric, cases[0].y, predictions, groups=cases[0].groups, level=LEVEL, folds=folds)
@@ -208,29 +208,24 @@ def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[s
 
 
 def _folds(cases: Sequence[ScoredRows]) -> list[Array]:
-    """Return the test fold of each case, one array per draw; none on a test split."""
+    """Return the test fold of each case, one array per draw; empty on a test split."""
     return [draw.fold for draw in cases if draw.fold is not None]
 
 
 Mark = Literal["best", "tied", ""]
 RESAMPLES = 10_000
-QUICK_RESAMPLES = 1_000  # for the marks in a table: a quick answer
-_TABLES = (
-    "subject",
-    "budget",
-    "flags",
-    "p_holm",
-    "n_family",
-)  # what a comparison says of its table, not kept with its numbers
+QUICK_RESAMPLES = 1_000  # for the marks in a table, which should appear quickly
+# Fields of a comparison that depend on its table: not stored with its numbers.
+_TABLES = ("subject", "budget", "flags", "p_holm", "n_family")
 
 
 @dataclass(frozen=True)
 class JudgedTable:
     """A table with the mark of each row that can be compared, by budget, and what a reader should know of the others.
 
-    left_out: classes or labels that a mean leaves out.  apart: rows that cannot be compared with the others.
-    shared: of each budget where some compared row has more, the number of draws that rows were compared on.
-    declaration: the primary metric and budget, where they were declared.
+    left_out: classes or labels that a mean omits.  apart: rows that cannot be compared with the others.
+    shared: the number of draws that rows were compared on, for each budget at which a compared row has more draws.
+    declaration: the primary metric and budget, if declared.
     """
 
     table: ScoreTable
@@ -242,12 +237,12 @@ class JudgedTable:
 
 
 def judged(scores: Iterable[Score], store: ScoreStore) -> list[JudgedTable]:
-    """Return the tables that these scores make, with the best rows and those tied with them."""
+    """Return the tables that these scores make, with marks for the best rows and those tied with them."""
     return judged_tables(score_tables(scores, store), store)
 
 
 def judged_tables(tables: Sequence[ScoreTable], store: ScoreStore) -> list[JudgedTable]:
-    """Return tables with the best rows and those tied with them."""
+    """Return tables with marks for the best rows and those tied with them."""
     found = []
     with progress.bar("comparing", len(tables), unit="tables") as advance:
         for table in tables:
@@ -257,7 +252,7 @@ def judged_tables(tables: Sequence[ScoreTable], store: ScoreStore) -> list[Judge
 
 
 def declared_tables(tables: Iterable[JudgedTable], store: ScoreStore) -> list[JudgedTable]:
-    """Return the tables with what was declared last for their datasets."""
+    """Return the tables with the last declaration for their datasets."""
     from mt.probe.scores.declared import declared
 
     return [replace(one, declaration=declared(one.table.subject.dataset, store)) for one in tables]
@@ -272,7 +267,7 @@ def _judged(table: ScoreTable, store: ScoreStore) -> JudgedTable:
 
 
 def _fewer(table: ScoreTable, budget: Budget, cells: dict[str, Cell]) -> int:
-    """Return how many draws rows were compared on, 0 where each of them has no more."""
+    """Return the number of draws that rows were compared on; 0 if no row has more."""
     fewer = any(len(cell.scores) < len(table.cells[row, budget].scores) for row, cell in cells.items())
     return min((len(cell.scores) for cell in cells.values()), default=0) if fewer else 0
 
@@ -284,9 +279,9 @@ def _stated(shared: dict[Budget, int]) -> dict[Budget, int]:
 def competing(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str, Cell]:
     """Return the rows that can be compared at a budget, each with the draws that all of them have.
 
-    These are defined, on the same test cases and the same draws of the same train rows.  Where rows differ in that
-    (features of some images only, fewer draws), the draws count that most rows have and no others; of equally many
-    rows, those that most others have too.  A row that has these and more takes part with these.
+    Their scores are defined, on the same test cases and the same draws of the same train rows.  If rows differ in this
+    (features of some images only, fewer draws), the set of draws is taken that most rows have; in a tie, the set that
+    most other rows contain.  A row with further draws takes part with this set.
     """
     cells = _defined(table, budget)
     if not cells:
@@ -302,19 +297,19 @@ def competing(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str,
 
 
 def _defined(table: ScoreTable, budget: Budget) -> dict[str, Cell]:
-    """Return the rows that have a score at a budget, without the oracle's."""
+    """Return the rows with a defined score at a budget, without the oracle."""
     cells = {row: cell for (row, b), cell in table.cells.items() if b == budget and not cell.oracle}
     return {row: cell for row, cell in cells.items() if not np.isnan(cell.spread.mean)}
 
 
 def _drawn(cells: dict[str, Cell], store: ScoreStore) -> dict[str, dict[int, str]]:
-    """Return, for each row, what its draws can be paired by: train rows, test cases and the rows drawn, by seed."""
+    """Return for each row, by seed, what must agree in paired draws: train rows, test cases and the rows drawn."""
     found = store.origins(score.fit for cell in cells.values() for score in cell.scores)
     return {row: {score.seed: found[score.fit] for score in cell.scores} for row, cell in cells.items()}
 
 
 def _only(cell: Cell, seeds: Collection[int]) -> Cell:
-    """Return a cell with some of its draws only."""
+    """Return a cell with only the draws of these seeds."""
     if len(seeds) == len(cell.scores):
         return cell
     scores = tuple(score for score in cell.scores if score.seed in seeds)
@@ -322,9 +317,9 @@ def _only(cell: Cell, seeds: Collection[int]) -> Cell:
 
 
 def marks(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str, Mark]:
-    """Return of each row that can be compared at a budget whether its mean is best or, by max-T, tied with the best.
+    """Return for each row that can be compared at a budget whether its mean is best or, by max-T, tied with the best.
 
-    One row alone is neither.
+    A single row is neither.
     """
     cells = competing(table, budget, store)
     if len(cells) < 2:
@@ -342,7 +337,7 @@ def marks(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str, Mar
 
 
 def comparisons(tables: Iterable[ScoreTable], store: ScoreStore) -> list[Comparison]:
-    """Return every pair of rows of every table and budget that has a draw in common, on the draws that both have.
+    """Return the comparison of every pair of rows of every table and budget, on the draws that both have, if any.
 
     Holm's family is one dataset, budget and metric: the tables of all its subgroups together.
     """
@@ -393,7 +388,7 @@ def _pairs(table: ScoreTable, budget: Budget, cells: dict[str, Cell], store: Sco
 
 
 def few_of(cells: Iterable[Cell]) -> tuple[str, ...]:
-    """Return the flags of these cells that say how few test cases or groups there are."""
+    """Return the flags of these cells that say that test cases or groups are few."""
     return tuple(sorted({flag for cell in cells for flag in cell.flags if flag.startswith("fewer than")}))
 
 
@@ -404,12 +399,12 @@ def _compared(metric: str, cells: dict[str, Cell], store: ScoreStore) -> list[di
 
 
 def kept_of(pair: Comparison) -> dict[str, Any]:
-    """Return what is kept of a comparison: its numbers, without where they stand."""
+    """Return the numbers of a comparison that are stored, without its place in a table."""
     return {name: value for name, value in vars(pair).items() if name not in _TABLES}
 
 
 def shared_cells(table: ScoreTable, budget: Budget, rows: tuple[str, str], store: ScoreStore) -> dict[str, Cell]:
-    """Return two rows' cells on the draws that both have; empty without any, or where one is not defined."""
+    """Return two rows' cells on the draws that both have; empty if there are none, or if a score is not defined."""
     cells = {row: cell for row, cell in _defined(table, budget).items() if row in rows}
     if len(cells) < 2:
         return {}
