@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from mt.probe.request import Answers, ProbeRequest
 
 READING = (
-    "[ ] 95 % interval over test cases and draws; patients with cases on both sides are respected. { } the same for "
-    "all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. An interval that "
-    "holds 0 does not show that subgroups are served equally well. No interval below "
+    "[ ] 95 % interval over test cases and draws; it accounts for patients with cases on both sides. { } the interval "
+    "for all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. An interval that "
+    "holds 0 does not show that subgroups are served equally well. There is no interval with fewer than "
     f"{LEAST_UNITS} patients (or cases) of a class on either side."
 )
 
 
 OF_DROPS = (
     "internal - external: the same draws and recipe, tested on the test split of the training dataset and on the other "
-    "one. [ ] 95 % interval over both sets of test cases, taken as independent, and over draws."
+    "dataset. [ ] 95 % interval over both sets of test cases, taken as independent, and over draws."
 )
 
 
@@ -85,9 +85,9 @@ def with_interval(found: Difference) -> str:
 
 
 def print_drops(request: ProbeRequest, answers: Answers, *, as_json: bool) -> None:
-    """Print what scores lose on the test dataset, and which images and patients both datasets hold.
+    """Print what scores lose on the test dataset, and how many images and patients both datasets hold.
 
-    The same fits are scored on the test split of their own dataset too: from the store, or by fitting once more.
+    The same fits are also scored on the test split of their own dataset, from the store or by fitting once more.
     """
     from mt.cache.catalog import Catalog
     from mt.errors import MtError

@@ -1,10 +1,10 @@
 """The difference of a score between two sets of test cases that the same fits predict, with an interval that covers.
 
-The interval combines those of the two scores by MOVER: the distances of their ends from the values add in squares,
-minus twice their product times the correlation of the two scores (Zou and Donner, "Construction of confidence limits
-about effect measures: A general approach", Statistics in Medicine 27, 2008).  Patients that have cases in both sets
-make that correlation, which influence values summed within patients estimate.  Over several draws, Student's t of the
-differences of each draw is added in squares.
+MOVER combines the intervals of the two scores: the squares of the distances of their ends from the values are added,
+and twice the product of the distances times the correlation of the scores is subtracted (Zou and Donner, "Construction
+of confidence limits about effect measures: A general approach", Statistics in Medicine 27, 2008).  Scores correlate if
+patients have cases in both sets; influence values summed within patients estimate the correlation.  Over several draws,
+the square of Student's t interval of the draws' differences is added.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ REVISION = 1
 class Difference:
     """One score minus another: the mean difference over draws and its interval over test cases and draws.
 
-    a, b: the two scores.  low, high: NaN where there is no interval; `reason` says why.
-    units: of the rarest class on each side (patients, or cases where none are known).  shared: patients on both sides.
+    a, b: the two scores.  low, high: NaN without an interval; `reason` says why.
+    units: the number of patients (or cases, if patients are not known) of the rarest class on each side.
+    shared: the number of patients on both sides.  independent: whether a side has no groups.
     """
 
     a: float
@@ -47,12 +48,15 @@ class Difference:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval holds no 0; False without an interval."""
+        """Whether the interval excludes 0; False without an interval."""
         return self.low > 0 or self.high < 0
 
 
 def difference(metric: str, a: Sequence[ScoredRows], b: Sequence[ScoredRows], *, level: float = 0.95) -> Difference:
-    """Return the score of `a` minus that of `b`; each holds the same cases once per draw, both the same draws."""
+    """Return the score of `a` minus that of `b`.
+
+    a, b: one element per draw, each with the same cases; draw d of both comes from the same fit.
+    """
     units = fewest_units(a[0]), fewest_units(b[0])
     sides = [_Side.of(metric, one, level) for one in (a, b)]
     shared = set(sides[0].groups) & set(sides[1].groups)
@@ -71,7 +75,7 @@ def difference(metric: str, a: Sequence[ScoredRows], b: Sequence[ScoredRows], *,
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """A score on one set of cases: its value on each draw, and the mean with its interval and influence by group."""
+    """A score on one set of cases: its value at each draw, and the mean with its interval and influence by group."""
 
     draws: tuple[float, ...]
     value: float
@@ -102,7 +106,7 @@ def _value(metric: str, cases: ScoredRows) -> float:
 
 
 def _by_group(influence: Array | None, groups: Groups | None) -> dict[object, float]:
-    """Return the sum of influence values of each group; zeros where the metric has none, nothing without groups."""
+    """Return the sum of influence values of each group; zeros if the metric has none, empty without groups."""
     if groups is None:
         return {}
     names, number = np.unique(np.asarray(groups), return_inverse=True)
@@ -111,7 +115,7 @@ def _by_group(influence: Array | None, groups: Groups | None) -> dict[object, fl
 
 
 def _correlation(a: _Side, b: _Side, shared: set[object]) -> float:
-    """Return the correlation of two scores whose cases share groups; 0 where a metric has no influence values."""
+    """Return the correlation of two scores whose cases share groups; 0 if the metric has no influence values."""
     spread = np.sqrt(sum(x**2 for x in a.groups.values()) * sum(x**2 for x in b.groups.values()))
     joint = sum(a.groups[group] * b.groups[group] for group in shared)
     return float(joint / spread) if spread > 0 else 0.0
@@ -129,7 +133,7 @@ def _distance(one: float, other: float, rho: float) -> float:
 
 
 def _with_draws(each: Sequence[float], low: float, high: float, level: float) -> tuple[float, float]:
-    """Return the interval with what draws add: Student's t with D - 1 degrees of freedom, in squares."""
+    """Return the interval widened by the draws: Student's t with D - 1 degrees of freedom, added in squares."""
     if len(each) < 2:
         return low, high
     from scipy.special import stdtrit

@@ -1,7 +1,7 @@
-"""Internal against external tests: what scores lose on another dataset, and which images and patients are in both.
+"""Internal against external tests: what scores lose on another dataset, and how many images and patients are in both.
 
-Both scores are of the same draws and recipe.  The two test sets are taken as independent samples, so the variances of
-their scores add; draws are shared, so the difference of each draw counts.
+Both scores have the same draws and recipe.  The two test sets are taken as independent samples, so the variances of
+their scores add.  Both share the draws, so the variance over draws is that of the differences.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INTERNAL, EXTERNAL = "internal", "external"
 class Drop:
     """A row's score on the internal test split minus its score on the external one, at one budget.
 
-    subject: of the external test.
+    subject: the subject of the external test.
     """
 
     subject: Subject
@@ -84,7 +84,7 @@ def drops(external: Iterable[Score], internal: Iterable[Score], store: ScoreStor
 
 
 def _place(score: Score) -> tuple[Any, ...]:
-    """Return what both scores of a fit have in common."""
+    """Return what must agree in the two scores of a fit."""
     how = row_name(score), score.protocol, score.solver, score.select, score.metric, score.level
     return score.dataset, *how, score.fraction, score.shots, score.seed
 
@@ -95,12 +95,12 @@ def _same_draw(a: Score, b: Score, store: ScoreStore) -> bool:
 
 
 def _distinct(pairs: list[tuple[Score, Score]]) -> list[tuple[Score, Score]]:
-    """Return one draw where all took every row."""
+    """Return the draws; only the first if all took every row."""
     return pairs[:1] if all(score.realised.get("everything") for _, score in pairs) else pairs
 
 
 def _kept(pairs: Sequence[tuple[Score, Score]], store: ScoreStore) -> Difference:
-    """Return a difference from the store, or compute and keep it."""
+    """Return a difference from the store, or compute and store it."""
     names = [[own.identity, other.identity] for own, other in pairs]
     key = digest({"drop": names, "confidence": LEVEL, "revisions": [REVISION, OF_VIEWS]})
     kept = store.recall(key)
@@ -113,16 +113,16 @@ def _kept(pairs: Sequence[tuple[Score, Score]], store: ScoreStore) -> Difference
 
 
 def _told_apart(cases: ScoredRows, dataset: str) -> ScoredRows:
-    """Return the cases with groups that no other dataset has: the same name is another patient there."""
+    """Return the cases with the dataset in their group names: the same name is another patient in another dataset."""
     groups = None if cases.groups is None else [f"{dataset} {group}" for group in cases.groups]
     return ScoredRows(LabelledRows(None, cases.y, groups), cases.p, cases.flags, cases.fold)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Test images of one dataset that another dataset holds too, by content, and names of groups that both have.
+    """Numbers of test images whose content another dataset holds too, and of group names that both have.
 
-    images: None where the content of images is not known.  groups: None where no groups are known.
+    images: None if the content of images is not known.  groups: None if groups are not known.
     """
 
     dataset: str
@@ -133,7 +133,7 @@ class Overlap:
 
     @property
     def said(self) -> str:
-        """In words, with what it means; empty where nothing is shared."""
+        """The overlap and its meaning in words; empty if nothing is shared."""
         where = f"the {self.split} split of {self.dataset}"
         if self.images is None:
             return (
@@ -143,7 +143,7 @@ class Overlap:
         parts += [f"{self.groups:,} names of patients or groups"] if self.groups else []
         if not parts:
             return ""
-        what = "they were trained on" if self.split == "train" else "the two tests are not independent"
+        what = "the model was trained on them" if self.split == "train" else "the two tests are not independent"
         return f"The test split of {self.test_dataset} shares {' and '.join(parts)} with {where}: {what}."
 
     def row(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Overlap:
 
 
 def overlaps(external: Iterable[Score], internal: Iterable[Score], entries: Iterable[Entry]) -> list[Overlap]:
-    """Return what the external test split shares with the train and the internal test split of each dataset."""
+    """Return what the external test split shares with the train split and the test split of each training dataset."""
     files = {str(entry.fingerprints.get("file")): entry for entry in entries}
     tests = {score.dataset: files.get(_file(score, "test")) for score in internal}
     found: dict[tuple[str, str, str], Overlap] = {}

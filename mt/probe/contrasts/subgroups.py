@@ -1,8 +1,8 @@
-"""Differences between subgroups: a row's score in one value of a column minus its score in the other, or in the rest.
+"""Differences between subgroups: a row's score at one value of a column minus its score at the other, or at the rest.
 
-Two known values make one difference; with more, each value stands against all other known ones.  Cases whose value is
-unknown are in neither.  Next to the 95 % interval stands a simultaneous one, with Bonferroni's correction over all
-differences of one dataset, budget and metric.
+Two known values make one difference; with more, each value is compared with all other known values together.  Cases
+whose value is unknown are omitted.  Beside the 95 % interval there is a simultaneous one, with Bonferroni's correction
+over all differences of one dataset, budget and metric.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _UNKNOWN = "unknown"
 class SubgroupDifference:
     """A row's score in subgroup `a` minus that in `b`, at one budget.
 
-    subject: of the whole column, no subgroup.  simultaneous: the interval that holds with 95 % for all `n_family`
-    differences together.
+    subject: the column, without a subgroup.  simultaneous: the interval that, with 95 % confidence, holds for all
+    `n_family` differences together.
     """
 
     subject: Subject
@@ -115,7 +115,7 @@ def _of_family(places: dict[tuple[str, Budget], tuple[Score, ...]], store: Score
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The test cases of a column's known values, and which values are subtracted from which."""
+    """The test cases of a column's known values, and the pairs of values that are compared."""
 
     metric: str
     view: View
@@ -128,7 +128,7 @@ class Parts:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The names of both sides of each difference; none where fewer than two values are known."""
+        """The names of both sides of each difference; empty if fewer than two values are known."""
         if len(self._rows) == 2:
             one, other = self._rows
             return [(one, other)]
@@ -151,13 +151,13 @@ class Parts:
 
     @cached_property
     def _rows(self) -> dict[str, Array]:
-        """The rows of each known value; empty where there is one."""
+        """The rows of each known value; empty if there is only one value."""
         found = {name: rows for name, rows in subgroups(self._cases, str(self.view.by)) if name != _UNKNOWN}
         return found if len(found) > 1 else {}
 
 
 def _kept(scores: Sequence[Score], parts: Parts, pair: tuple[str, str], level: float, store: ScoreStore) -> Difference:
-    """Return a difference from the store, or compute and keep it."""
+    """Return a difference from the store, or compute and store it."""
     names = {"scores": [score.fit for score in scores], "metric": parts.metric, **vars(parts.view)}
     key = digest({"subgroups": [*pair], "confidence": level, **names, "revisions": [REVISION, OF_VIEWS]})
     kept = store.recall(key)

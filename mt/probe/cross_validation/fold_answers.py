@@ -1,4 +1,4 @@
-"""Questions on joined splits, answered fold by fold, and the answers put together."""
+"""Questions on joined splits: they are answered fold by fold, and the answers are joined."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Answer = Callable[[Sequence[Question]], Iterable[Fit]]
 
 
 class PartStore(ScoreStore):
-    """What a method reads and writes while it answers on one part: it keeps nothing of its own.
+    """The store that a method reads while it answers on one part; nothing is written to the database.
 
-    Fits of single models, which best single and average are made of, are cut from the kept whole ones.
+    Fits of single models, which best single and average need, are the parts of the stored whole fits.
     """
 
     def __init__(self, whole: ScoreStore) -> None:
         super().__init__(whole.path)
         self.whole = whole
         self._cases: dict[str, LabelledRows[None]] = {}
-        self.parts: dict[str, tuple[str, int]] = {}  # of a question on a part: the whole question, and the fold
-        self.singles: dict[str, list[Question]] = {}  # of a question on parts of several models: those on each
+        self.parts: dict[str, tuple[str, int]] = {}  # by question on a part: the whole question, and the fold
+        self.singles: dict[str, list[Question]] = {}  # by question on a part of several models: those on each model
 
     def add_cases(self, rows: LabelledRows[None]) -> str:
         key = digest(content_of(rows))
@@ -41,7 +41,7 @@ class PartStore(ScoreStore):
         return self._cases[key] if key in self._cases else self.whole.cases(key)
 
     def fit(self, identity: str) -> Fit:
-        """Return what a whole fit keeps of one fold: its rows are those of all images, its cases those of the fold."""
+        """Return one fold of a whole fit: its rows number all images, its cases are those of the fold."""
         whole, fold = self.parts[identity]
         found = self.whole.fit(whole)
         outcomes = found.outcome["folds"]
@@ -55,7 +55,7 @@ class PartStore(ScoreStore):
 class CrossValidation:
     """Evaluation by test folds: which questions it asks, and how they are answered.
 
-    draws: what is asked of each budget.
+    draws: the draws of every budget and repeat, for the questions.  inner: the draws inside one training part.
     """
 
     opened = staticmethod(open_part)
@@ -72,10 +72,10 @@ class CrossValidation:
         method: Callable[[PartStore, DrawSource], Answer],
         singles: Mapping[str, Sequence[Question]] | None = None,
     ) -> Answer:
-        """Return what answers questions on joined splits.
+        """Return the function that answers questions on joined splits.
 
-        method: makes what answers questions on parts.  singles: for each question on several models, the questions on
-        each, whose fits are in the store.
+        method: makes the function that answers questions on parts.  singles: for each question on several models, the
+        questions on each model, whose fits are in the store.
         """
         parts = PartStore(store)
         answer = method(parts, self.inner)
@@ -109,7 +109,7 @@ class CrossValidation:
         return replace(question, pair=inner, draw={**question.draw, "fold": fold})
 
     def _splits(self, pair: Pair, number: int) -> JoinedSplits:
-        """Return the joined splits of one of a pair's models; those of other datasets are let go."""
+        """Return the joined splits of one of a pair's models; those of other datasets are dropped from memory."""
         entries = [split[number] for split in (pair.train, pair.val, pair.test) if split]
         key = tuple(str(entry.path) for entry in entries)
         if key not in self._joined:
@@ -119,7 +119,7 @@ class CrossValidation:
         return self._joined[key]
 
     def _whole(self, question: Question, fits: Sequence[Fit], store: ScoreStore) -> Fit:
-        """Return what is kept of a question: the predictions of all folds by row, and how each came about."""
+        """Return the fit that is stored for a question: the predictions of all folds, and each fold's outcome."""
         splits, repeat = self._splits(question.pair, 0), self._repeat(question)
         rows, fold = splits.features.rows, splits.fold(repeat)
         p = np.empty((len(rows), *fits[0].probabilities.shape[1:]), dtype=np.float32)
@@ -146,7 +146,7 @@ class CrossValidation:
 
 
 def realised_of(several: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the draws of all folds got: means of counts, and the classes that any of them lacks."""
+    """Return what the draws of all folds got: means of counts, and the classes that a draw forced or lacks."""
 
     def mean(name: str) -> Any:
         values = [one[name] for one in several]

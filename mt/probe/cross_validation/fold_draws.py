@@ -15,7 +15,7 @@ from mt.stratification import Ints, label_matrix, stratified_parts, unit_counts
 from mt.types import CaseFeatures, LabelledRows
 
 ALGORITHM = "mt.stratification.stratified_parts, revision 1"
-REVISION = 1  # of joining splits and putting folds together; raised whenever its numbers change
+REVISION = 1  # of joining splits and folds; raised whenever its numbers change
 SEED = 0
 
 
@@ -44,7 +44,7 @@ class Folds:
         }
 
     def assigned(self, rows: LabelledRows[Any], repeat: int) -> Ints:
-        """Return the fold of each row; rows are dealt by sorted id, so that their order in files changes nothing."""
+        """Return the fold of each row.  Rows are taken by sorted id, so their order in files has no effect."""
         by_id = np.argsort(np.asarray(rows.ids), kind="stable")
         groups = None if rows.groups is None else [rows.groups[row] for row in by_id.tolist()]
         fold = np.empty(len(rows), dtype=np.int64)
@@ -52,7 +52,10 @@ class Folds:
         return fold
 
     def check(self, rows: LabelledRows[Any], dataset: str) -> None:
-        """Raise InputError where folds would lack a class: two classes, or one label, must be in K units each."""
+        """Raise InputError if folds would lack a class.
+
+        At least two classes must be in K units each; in multilabel, positives and negatives of at least one label.
+        """
         unit = "images" if rows.groups is None else "patients (groups)"
         counts, _ = unit_counts(label_matrix(rows.y), rows.groups)
         held = (counts > 0).sum(axis=0)
@@ -64,12 +67,12 @@ class Folds:
             most = int(np.sort(held)[-2]) if len(held) > 1 else 0
             what = "the second most frequent class"
         if most < self.k:
-            hint = f"Use at most --test-folds {most}." if most > 1 else "There is nothing to test by folds."
+            hint = f"Use at most --test-folds {most}." if most > 1 else "Folds cannot test it."
             raise InputError(f"--test-folds {self.k}: '{dataset}' has {most} {unit} with {what}. {hint}")
 
 
 class FoldDraws(DrawSource):
-    """The draws of every repeat: seed s of repeat r is number s x repeats + r, and each fold draws its own rows."""
+    """The draws of every repeat: seed s of repeat r gets the seed s · repeats + r, and each fold draws its own rows."""
 
     def __init__(self, folds: Folds, source: DrawSource) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class FoldDraws(DrawSource):
         ]
 
     def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
-        """Return whether an earlier question's draws took every training row of the same folds too."""
+        """Return whether the draws took every training row, as an earlier question's draws on the same folds did."""
         if not realised.get("test_folds", {}).get("everything"):
             return False
         pair, repeat = question.pair, question.seed % self.folds.repeats
@@ -106,7 +109,7 @@ class PartDraws(DrawSource):
         self.source = source
 
     def repeats(self, question: Question, realised: Mapping[str, Any]) -> bool:
-        return False  # whether draws repeat is asked of the folds together
+        return False  # `FoldDraws` decides this for all folds together
 
     def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
         return self.source.draw(train, budget, seed)

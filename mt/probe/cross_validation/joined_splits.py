@@ -1,4 +1,4 @@
-"""The splits of a dataset's features joined, and the parts of them that a fold trains and tests on."""
+"""The joined splits of a dataset's features, and the parts that a fold trains and tests on."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class JoinedFeatures:
 
     @classmethod
     def load(cls, entries: Sequence[Entry]) -> JoinedFeatures:
-        """Open the files, every checksum verified, and join their rows.
+        """Open the files, verify every checksum, and join their rows.
 
-        Raises DamagedError, and InputError for files that do not belong together.
+        Raises DamagedError for damaged files, and InputError for files that differ in task, classes or groups.
         """
         files = [labelled(entry.open(verify=True)) for entry in entries]
         first = files[0]
@@ -111,7 +111,7 @@ class JoinedFeatures:
 
 
 class JoinedSplits:
-    """The joined features of one model, opened when they are first needed, and their folds."""
+    """The joined features of one model and their folds; files are opened when first needed."""
 
     def __init__(self, entries: Sequence[Entry], folds: Folds) -> None:
         self.entries, self.folds = list({entry.path: entry for entry in entries}.values()), folds
@@ -132,7 +132,7 @@ class JoinedSplits:
 
 @dataclass(frozen=True)
 class PartEntry(Entry):
-    """A part of joined features where an entry of a feature file is expected: the rows in a fold, or all others."""
+    """A part of joined features in the form of a feature file's entry: the rows of a fold, or all other rows."""
 
     joined: JoinedSplits | None = None
     repeat: int = 0
@@ -147,7 +147,7 @@ class PartEntry(Entry):
 
 
 def open_part(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-    """Return the rows of a part, as `Prober` and `Fuser` open files."""
+    """Return the rows of a part; `Prober` and `Fuser` call this to open it as they open files."""
     if not isinstance(entry, PartEntry) or entry.joined is None:
         raise TypeError("not a part of joined features")
     chosen = (entry.joined.fold(entry.repeat) == entry.fold) == entry.held_out

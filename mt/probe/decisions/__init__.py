@@ -1,1 +1,1 @@
-"""From ranks to decisions: out-of-fold scores of the budget, thresholds and scaling chosen on them."""
+"""Decisions: out-of-fold scores of the budget, and the thresholds and scaling that are chosen on them."""

@@ -26,8 +26,9 @@ CURVE = tuple(np.round(np.arange(1, 20) / 20, 2).tolist())  # threshold probabil
 class Achieved:
     """One method at one budget on one label: its thresholds, what they achieve, and the decision curve.
 
-    label: of a multilabel task, else empty.  chosen: one threshold per draw.  omitted: draws without one, with the
-    reason of the first.  point: None where no draw has a threshold.
+    label: the label of a multilabel task, else empty.  positive: the name of the class that is called positive.
+    chosen: one threshold per draw that has one.  omitted: the number of draws without one; reason: that of the first.
+    n_test: labelled test cases.  point: None if no draw has a threshold.
     """
 
     subject: Subject
@@ -43,7 +44,7 @@ class Achieved:
     curve: DecisionCurve | None
 
     def json_row(self, decisions: Decisions) -> dict[str, Any]:
-        """Return it as one JSON object; an infinite or undefined number is null."""
+        """Return it as one JSON object; an undefined number is None, and an infinite ratio is "infinite"."""
         about = self.subject
         row: dict[str, Any] = {
             "operating_point": str(decisions.rule),
@@ -77,7 +78,7 @@ OUT_OF_FOLD = ("sensitivity", "specificity")
 
 
 def achieved(scores: Iterable[Score], decisions: Decisions, store: ScoreStore) -> Iterator[Achieved]:
-    """Yield what thresholds achieve for every cell of the tables that these scores make, once for all metrics."""
+    """Yield what thresholds achieve for every table cell of these scores, once for all metrics."""
     seen: set[tuple[Any, ...]] = set()
     for table in score_tables(scores, store):
         about = table.subject

@@ -1,4 +1,4 @@
-"""What thresholds achieve, for people: one table per dataset, each row with its budget."""
+"""Printed tables of what thresholds achieve: one per dataset, each row with its budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = {
 
 
 def print_achieved(found: Sequence[Achieved], decisions: Decisions) -> None:
-    """Print the tables to stdout, with what the numbers are."""
+    """Print the tables to stdout, with notes that explain the numbers."""
     from rich.table import Table
     from rich.text import Text
 
@@ -88,12 +88,12 @@ def _notes(some: Sequence[Achieved], decisions: Decisions, prevalence: str) -> l
     notes = [
         f"Threshold: {decisions.rule.meaning}, on out-of-fold scores of the budget; positive from the threshold on"
         + (", on the mean of each group." if independent == {"group"} else "."),
-        "[ ] 95 % interval over test cases, or groups where they are known, the thresholds as they are.",
+        "[ ] 95 % interval over test cases, or groups if they are known, with the thresholds held fixed.",
     ]
     if any(len(one.chosen) > 1 for one in some):
-        notes.append("Mean over draws; LR of the mean sensitivity and specificity.")
+        notes.append("Means over draws; each LR is that of the mean sensitivity and specificity.")
     if prevalence:
-        notes.append(f"At {prevalence}: predictive values in a population of that prevalence, from the LR.")
+        notes.append(f"At {prevalence}: predictive values in a population of that prevalence, computed from the LR.")
     reasons = dict.fromkeys(one.reason for one in some if one.reason)
     notes += [f"Without a threshold: {_omitted(some, reason)}: {reason}." for reason in reasons]
     undefined = {m.reason for one in some if one.point for m in one.point.measures.values() if m.reason}

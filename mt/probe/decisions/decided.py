@@ -1,4 +1,4 @@
-"""What a run decides beside its fits: a threshold of each, and scaled copies of them (`--threshold`, `--calibrate`)."""
+"""What a run decides beside its fits: a threshold for each, and scaled copies (`--threshold`, `--calibrate`)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mt.types import Array, LabelledRows, ScoredRows
 
 @dataclass(frozen=True)
 class Decisions:
-    """Which threshold to choose, and how to scale; None: not asked for.
+    """Which threshold to choose, and how to scale; None if not asked for.
 
-    prevalence: of another population, whose predictive values are to be shown.
+    calibrate: "temperature" or "platt".  prevalence: that of another population, whose predictive values are shown.
     """
 
     rule: ThresholdRule | None = None
@@ -33,9 +33,12 @@ class Decisions:
 
     @classmethod
     def of(cls, threshold: str | None, calibrate: str | None, prevalence: float | None) -> Decisions | None:
-        """Return what options ask for, None where they ask for nothing.  Raises InputError."""
+        """Return what the options ask for; None if they ask for nothing.
+
+        Raises InputError for a rule that does not exist, and for a prevalence outside (0, 1) or without a threshold.
+        """
         if prevalence is not None and threshold is None:
-            raise InputError("--prevalence is for the predictive values at a threshold. Add one: --threshold youden")
+            raise InputError("--prevalence needs a threshold for its predictive values. Add one: --threshold youden")
         if prevalence is not None and not 0 < prevalence < 1:
             raise InputError(f"--prevalence is between 0 and 1 (0.02 is 2 %), got {prevalence:g}.")
         if threshold is None and calibrate is None:
@@ -43,17 +46,17 @@ class Decisions:
         return cls(ThresholdRule.parse(threshold) if threshold else None, calibrate, prevalence)
 
     def shown(self, metrics: Sequence[str]) -> Sequence[str]:
-        """Return the metrics to show: those asked for, and beside them the log loss where probabilities are scaled."""
+        """Return the metrics to show: those asked for, and the log loss if probabilities are scaled."""
         if self.calibrate is None or "all" in metrics:
             return metrics
         return (*(metrics or ("headline",)), "log_loss")
 
     def decider(self, store: ScoreStore) -> Decider:
-        """Return what decides on the fits of a store."""
+        """Return the decider for the fits of a store."""
         return Decider(self, store)
 
     def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuse tasks that have no threshold, or no such scaling.  Raises InputError."""
+        """Raise InputError for tasks that have no threshold, or no scaling of this kind."""
         for pair in pairs:
             if self.rule is not None and pair.task not in ("binary", "multilabel"):
                 raise InputError(
@@ -79,14 +82,17 @@ class Decider:
         fitted: Fitted,
         refit: Callable[[LabelledRows[Any]], Fitted],
     ) -> None:
-        """Keep the out-of-fold probabilities of a fitted probe."""
+        """Store the out-of-fold probabilities of a fitted probe.
+
+        refit: fits the same protocol on other rows, for a probe that has none.
+        """
         problem = BudgetTask(fitting.task, fitting.n_classes, question.seed)
         self.out_of_fold.keep(
             question.identity, budget, problem, fitted.held_out, lambda rows: refit(rows).probe.probabilities
         )
 
     def scaled_question(self, question: Question) -> Question:
-        """Return the question that asks for the scaled fit: another score."""
+        """Return the question that asks for the scaled fit, which has scores of its own."""
         recipe = {**question.recipe, "calibrate": [self.asked.calibrate, REVISION, out_of_fold.REVISION]}
         found = replace(question, recipe=recipe)
         self._unscaled[found.identity] = question
@@ -101,7 +107,10 @@ class Decider:
                 yield self.scaled(question, self.store.fit(plain[question.identity].identity))
 
     def scaled(self, question: Question, fit: Fit) -> Fit:
-        """Return a fit with its probabilities scaled, and what the scaling did to the out-of-fold log loss."""
+        """Return a fit with its probabilities scaled, and the scaling in its outcome.
+
+        With too few cases out of fold the probabilities stay as they are, and a flag says so.
+        """
         outcome, kind = dict(fit.outcome), str(self.asked.calibrate)
         task, p, y = str(outcome["task"]), self.out_of_fold.of(fit.identity), self.out_of_fold.rows(fit).y
         scaling = None if p is None else fit_scaling(kind, y, p, task)
@@ -119,7 +128,7 @@ class Decider:
         return question if self.asked.calibrate is None else self.scaled_question(question)
 
     def to_save(self, question: Question, fit: Fit) -> tuple[Question, Fit, dict[str, Any]]:
-        """Return what a saved model stands for: the fit, scaled where that is asked for, and its decisions."""
+        """Return what to save: the question and its fit, scaled if that is asked for, and the decisions as JSON."""
         facts: dict[str, Any] = {}
         question = self.saved_question(question)
         if self.asked.calibrate is not None:
@@ -133,7 +142,7 @@ class Decider:
 
 
 def thresholds(rule: ThresholdRule, fit: Fit, held: OutOfFold, *, level: str = "row") -> list[Threshold]:
-    """Return the threshold of a fit, or of each label of a multilabel task.
+    """Return the threshold of a fit, or one per label of a multilabel task.
 
     level: "group" chooses it on the mean out-of-fold probability of each group.
     """

@@ -1,4 +1,4 @@
-"""What scaling gained: log loss before and after, out of fold and on the test cases, and paired differences."""
+"""What scaling gains: log loss before and after, out of fold and on the test cases, and paired differences."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from mt.types import MISSING, Array
 
 @dataclass(frozen=True)
 class Gain:
-    """The mean log loss over draws before and after scaling, lower is better; slope: of the logits, 1 / temperature.
+    """The mean log loss over draws before and after scaling; lower is better.
 
-    slope is the mean over draws, and over labels in multilabel.  scaled: draws whose probabilities changed.
+    slope: the factor of the logits, 1 / temperature: its mean over draws, and over labels in multilabel.
+    held_out, test: log loss (before, after) out of fold and on the test cases.
+    scaled: the number of draws whose probabilities changed, out of `draws`.
     """
 
     subject: Subject
@@ -35,7 +37,7 @@ class Gain:
     draws: int
 
     def json_row(self) -> dict[str, Any]:
-        """Return it as one JSON object."""
+        """Return the gain as one JSON object."""
         about = self.subject
         return {
             "scaling": self.row,
@@ -67,7 +69,7 @@ def gains(scores: Iterable[Score], store: ScoreStore) -> list[Gain]:
 
 
 def differences(scores: Iterable[Score], store: ScoreStore) -> list[Comparison]:
-    """Return the paired differences of each scaled row and the one it scales, in the metrics that scaling moves."""
+    """Return the paired difference of each scaled row and the row it scales, in the metrics that scaling changes."""
     moved = [score for score in scores if not METRICS[score.metric].of_ranks]
     pairs: dict[tuple[str, str, str], list[Score]] = {}
     for score in moved:
@@ -77,7 +79,7 @@ def differences(scores: Iterable[Score], store: ScoreStore) -> list[Comparison]:
 
 
 def scaling_of(score: Score) -> str:
-    """Return how a score's probabilities were scaled; empty where they were not."""
+    """Return how a score's probabilities were scaled; empty if they were not."""
     return score.protocol.partition(", ")[2]
 
 

@@ -1,8 +1,8 @@
-"""Out-of-fold probabilities of a budget's own rows: what thresholds and scaling are chosen on.
+"""Out-of-fold probabilities of a budget's own rows, on which thresholds and scaling are chosen.
 
-Where a protocol chooses its setting on folds, the probabilities are those of its chosen setting.  For any other method
-five stratified group folds are fitted, each by the whole method, its choices included.  They are kept beside the fit in
-the score database; a fit that was stored without them is fitted again, to the same numbers.
+If a protocol chooses its setting on folds, they are the probabilities of the chosen setting.  For any other method,
+five stratified group folds are fitted, each with the whole method, including its choices.  They are stored with the fit
+in the score database; a fit that was stored without them is fitted again, to the same numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class BudgetTask:
-    """What the labels of a budget are, and the seed of its draw."""
+    """The task of a budget's labels, the number of classes, and the seed of its draw."""
 
     task: str
     n_classes: int
@@ -39,37 +39,37 @@ class BudgetTask:
 
 
 class OutOfFold:
-    """Keeps the out-of-fold probabilities of fits, and finds them: of a budget's rows in file order."""
+    """Stores and reads the out-of-fold probabilities of fits, for the rows of a budget in file order."""
 
     def __init__(self, store: ScoreStore) -> None:
         self.store = store
 
     def lacking(self, identities: Collection[str]) -> set[str]:
-        """Return the fits of which nothing is kept here."""
+        """Return those of these fits for which nothing is stored."""
         return {identity for identity in identities if self.store.recall(_key(identity)) is None}
 
     def keep(
         self, identity: str, budget: LabelledRows[Any], problem: BudgetTask, own: Array | None, refit: Refit
     ) -> None:
-        """Keep the out-of-fold probabilities of a fit: its own, or those of five folds fitted by `refit`."""
+        """Store the out-of-fold probabilities of a fit: its own or, without any, those of five folds by `refit`."""
         p = cross_fitted(budget, problem, refit) if own is None else own
         self.remember(identity, p)
 
     def keep_mean(self, identity: str, parts: Sequence[str]) -> None:
-        """Keep the mean of what is kept for other fits on the same budget; nothing where one of them has nothing."""
+        """Store the mean of the probabilities of other fits on the same budget; None if one of them has none."""
         found = [self.of(part) for part in parts]
         known = [p.astype(np.float64) for p in found if p is not None]
         self.remember(identity, np.mean(known, axis=0) if len(known) == len(found) else None)
 
     def of(self, identity: str) -> Probabilities | None:
-        """Return the probabilities (n,), (n, K) or (n, L), NaN for rows never held out; None where no fold could be."""
+        """Return the probabilities, (n,), (n, K) or (n, L); NaN for rows never held out; None without any folds."""
         kept = self.store.recall(_key(identity))
         if not kept or kept["shape"] is None:
             return None
         return np.frombuffer(zlib.decompress(base64.b64decode(kept["p"])), "<f4").reshape(kept["shape"])
 
     def of_fit(self, fit: Fit) -> Probabilities | None:
-        """Return the same of a fit, scaled as its test probabilities are."""
+        """Return the probabilities of a fit, scaled as its test probabilities are."""
         p = self.of(str(fit.outcome.get("unscaled", fit.identity)))
         if p is None or "calibration" not in fit.outcome:
             return p
@@ -78,7 +78,7 @@ class OutOfFold:
     def why_not(self, fit: Fit) -> str:
         """Return why a fit has no out-of-fold probabilities."""
         if self.store.recall(_key(str(fit.outcome.get("unscaled", fit.identity)))) is None:
-            return "no out-of-fold scores are kept; fit again: mt probe or mt fuse with --threshold"
+            return "no out-of-fold scores are stored; fit again: mt probe or mt fuse with --threshold"
         return "a class has too few cases to hold some out"
 
     def rows(self, fit: Fit) -> LabelledRows[None]:
@@ -86,16 +86,16 @@ class OutOfFold:
         return self.store.cases(fit.pool).take(np.sort(fit.rows))
 
     def remember(self, identity: str, p: Array | None) -> None:
-        """Keep probabilities as they are; None: no row could be held out."""
+        """Store these probabilities; None means that no row could be held out."""
         blob = b"" if p is None else zlib.compress(np.ascontiguousarray(p, dtype="<f4").tobytes(), 1)
         shape = None if p is None else list(p.shape)
         self.store.remember(_key(identity), {"shape": shape, "p": base64.b64encode(blob).decode()})
 
 
 def cross_fitted(budget: LabelledRows[Any], problem: BudgetTask, refit: Refit) -> Probabilities | None:
-    """Return every row's probabilities by a fit that saw no row of its fold; None where a class has too few to fold.
+    """Return every row's probabilities by a fit that saw no row of its fold; None if a class has too few rows.
 
-    NaN where a fold's other rows lack the row's class, or the label's other value.
+    An entry is NaN if the rows of the other folds lack the row's class, or one of the label's two values.
     """
     several = problem.task == "multilabel"
     fold = folds(

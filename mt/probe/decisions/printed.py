@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def print_decisions(answers: Answers, *, as_json: bool, compared: bool = False) -> None:
     """Print the operating points and the gains of scaling to stdout: tables, or JSON lines.
 
-    compared: the gains are among comparisons that were printed.
+    compared: whether comparisons were printed, which then hold the gains.
     """
     decisions = answers.decisions
     assert decisions is not None
@@ -57,7 +57,10 @@ def _print_gains(scaled: Sequence[Gain], pairs: Sequence[Comparison]) -> None:
         slope = f"{one.slope:.2f}" + (f" ({one.scaled} of {one.draws} draws)" if one.scaled < one.draws else "")
         table.add_row(*map(Text, (one.subject.title, one.row, str(one.budget), slope, *losses)))
     out.print(table)
-    out.print("Means over draws. The scaling is fitted on the out-of-fold scores, so those flatter it.", style="dim")
+    out.print(
+        "Means over draws. The scaling is fitted on the out-of-fold scores, so its gain on them is optimistic.",
+        style="dim",
+    )
     out.print()
     if pairs:
         print_comparisons(pairs)

@@ -1,9 +1,10 @@
 """Temperature and Platt scaling, fitted on out-of-fold probabilities: calibration inside the budget.
 
-Temperature: softmax(log p / T) for several classes, sigmoid(logit p / T) for two, one T (Guo et al., ICML 2017).
+Temperature: softmax(log p / T) for several classes, sigmoid(logit p / T) for two; one T (Guo et al., ICML 2017).
 Platt: sigmoid(a + b logit p) for two classes (Platt, "Probabilistic Outputs for Support Vector Machines", 1999).
-Multilabel: each label has its own.  Both minimise the log loss against Platt's targets, (N_k + 1) / (N_k + K) for the
-own class and 1 / (N_k + K) for each other, which keep the solution finite where the scores separate the classes.
+In multilabel tasks each label has its own scaling.  Both minimise the log loss against Platt's targets: for a row of
+class k, (N_k + 1) / (N_k + K) for its own class and 1 / (N_k + K) for each other.  They keep the solution finite if the
+scores separate the classes.
 """
 
 from __future__ import annotations
@@ -21,31 +22,34 @@ from mt.types import MISSING, Array
 
 KINDS = ("temperature", "platt")
 REVISION = 1  # raised whenever scaled probabilities change
-LEAST = 2  # cases of each class (of a label: of each value), below which nothing is scaled
-_SLOPES = (0.05, 20.0)  # of logits, 1 / T: outside lies no useful scaling, and a negative one would turn ranks round
-_STEPS = 100
+LEAST = 2  # cases of each class (or of each value of a label); with fewer, nothing is scaled
+_SLOPES = (0.05, 20.0)  # limits of 1 / T: no scaling outside is useful, and a negative slope would reverse the ranks
+_STEPS = 100  # of each bisection
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """Scaling of probabilities: slope 1 / T and intercept of the logits, one per label; slope 1, intercept 0: none."""
+    """Scaling of probabilities: slope (1 / T) and intercept of the logits, one per label.
+
+    Slope 1 and intercept 0 change nothing.
+    """
 
     kind: str
     slope: tuple[float, ...]
     intercept: tuple[float, ...]
 
     def facts(self) -> dict[str, Any]:
-        """Return what a saved model keeps."""
+        """Return the scaling as a JSON object, as a saved model stores it."""
         return {"kind": self.kind, "slope": list(self.slope), "intercept": list(self.intercept)}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Scaled:
-        """Return what `facts` were taken from."""
+        """Return the scaling that `facts` describe."""
         return cls(facts["kind"], tuple(facts["slope"]), tuple(facts["intercept"]))
 
     @property
     def fitted(self) -> bool:
-        """Whether anything is scaled."""
+        """Whether it changes probabilities."""
         return any(slope != 1 for slope in self.slope) or any(self.intercept)
 
     def apply(self, p: Array, task: str) -> npt.NDArray[np.float32]:
@@ -66,7 +70,7 @@ class Scaled:
 
 
 def check_kind(kind: str, task: str, dataset: str) -> None:
-    """Refuse Platt scaling of several classes.  Raises InputError."""
+    """Raise InputError for Platt scaling of several classes."""
     if kind == "platt" and task in ("multiclass", "ordinal"):
         raise InputError(
             f"--calibrate platt is defined for two classes and for labels, and {dataset} is {task}. "
@@ -75,9 +79,10 @@ def check_kind(kind: str, task: str, dataset: str) -> None:
 
 
 def fit_scaling(kind: str, y: Array, p: Array, task: str) -> Scaled:
-    """Return the scaling of out-of-fold probabilities; rows without one (NaN) or without a label (MISSING) are out.
+    """Return the scaling fitted on out-of-fold probabilities p, (n,), (n, K) or (n, L), with labels y.
 
-    With fewer than two cases of a class nothing is scaled; classes that the budget lacks do not count.
+    Entries without a probability (NaN) or a label (MISSING) are omitted.  If a class of the budget has fewer than two
+    cases, nothing is scaled.
     """
     if task == "multilabel":
         parts = [_of_two(kind, y[:, k], p[:, k]) for k in range(y.shape[1])]
@@ -89,7 +94,7 @@ def fit_scaling(kind: str, y: Array, p: Array, task: str) -> Scaled:
 
 
 def _of_two(kind: str, y: Array, p: Array) -> tuple[float, float]:
-    """Return intercept and slope of the logit by Newton's method, the slope kept between its limits."""
+    """Return intercept and slope of the logit by bisection; the slope stays within its limits."""
     known = np.isfinite(p) & (y != MISSING)
     positive, x = y[known] == 1, logit(p[known].astype(np.float64))
     n, m = int(positive.sum()), int((~positive).sum())
@@ -103,7 +108,7 @@ def _of_two(kind: str, y: Array, p: Array) -> tuple[float, float]:
 
 
 def _intercept(x: Array, target: Array, b: float) -> float:
-    """Return the intercept for which the mean probability is the mean target, by bisection."""
+    """Return by bisection the intercept at which the mean probability equals the mean target."""
     low, high = -40.0 - b * float(np.abs(x).max()), 40.0 + b * float(np.abs(x).max())
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -127,7 +132,7 @@ def _of_several(y: Array, p: Array) -> float:
 
 
 def _slope(gradient: Any) -> float:
-    """Return the slope at which a rising gradient is 0, by bisection on its logarithm, or the nearest limit."""
+    """Return the slope at which a rising gradient is 0, or the nearest limit, by bisection on the log slope."""
     low, high = np.log(_SLOPES)
     for _ in range(_STEPS):
         middle = (low + high) / 2

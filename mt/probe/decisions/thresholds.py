@@ -1,7 +1,7 @@
-"""Thresholds: by which rule one is chosen from out-of-fold scores, and the choice.
+"""Thresholds: the rules that choose one from out-of-fold scores, and the choice.
 
-A case is called positive where its probability is at least the threshold.  Candidates lie in the middle between two
-neighbouring scores, and below and above all of them.
+A case is called positive if its probability is at least the threshold.  Candidates lie midway between neighbouring
+scores, and below and above all scores.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mt.errors import InputError
 from mt.types import MISSING, Array
 
 RULES = "youden, sensitivity:S, specificity:S or cost:R"
-LEAST = 2  # cases of each class, below which no threshold is chosen
+LEAST = 2  # cases of each class; with fewer, no threshold is chosen
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """What a threshold is chosen for.
+    """The criterion that chooses a threshold.
 
-    kind: "youden" (largest sensitivity + specificity - 1), "sensitivity" or "specificity" (the other is largest where
-    this one is at least `number`), or "cost" (smallest number of false alarms plus `number` times that of misses).
+    kind: "youden" (largest sensitivity + specificity - 1), "sensitivity" or "specificity" (it is at least `number`, and
+    the other is largest), or "cost" (smallest number of false alarms plus `number` times the number of misses).
     """
 
     kind: str
@@ -32,10 +32,10 @@ class ThresholdRule:
 
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
-        """Return the rule that `--threshold` names.  Raises InputError."""
+        """Return the rule that `--threshold` names.  Raises InputError for other text."""
         kind, _, number = text.partition(":")
         wrong = InputError(
-            f"--threshold is {RULES} (sensitivity:0.95, cost:10 for a miss as bad as 10 false alarms); found '{text}'"
+            f"--threshold is {RULES} (sensitivity:0.95; cost:10 if a miss is as bad as 10 false alarms); found '{text}'"
         )
         if kind == "youden" and not number:
             return cls(kind)
@@ -54,18 +54,18 @@ class ThresholdRule:
 
     @property
     def meaning(self) -> str:
-        """What the rule does, in words."""
+        """What the rule chooses, in words."""
         return {
             "youden": "the largest sensitivity + specificity",
             "sensitivity": f"the highest threshold with a sensitivity of at least {self.number:g}",
             "specificity": f"the lowest threshold with a specificity of at least {self.number:g}",
-            "cost": f"the least cost, a miss as bad as {self.number:g} false alarms",
+            "cost": f"the least cost if a miss is as bad as {self.number:g} false alarms",
         }[self.kind]
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A chosen threshold with its out-of-fold rates; without one (`value` is None) the reason."""
+    """A chosen threshold with its out-of-fold rates; if `value` is None, `reason` says why."""
 
     value: float | None
     sensitivity: float | None = None
@@ -73,19 +73,20 @@ class Threshold:
     reason: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return what a saved model says of it."""
+        """Return the threshold as a JSON object, as a saved model stores it."""
         return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Threshold:
-        """Return what `facts` were taken from."""
+        """Return the threshold that `facts` describe."""
         return cls(facts.get("value"), facts.get("sensitivity"), facts.get("specificity"), facts.get("reason", ""))
 
 
 def choose(rule: ThresholdRule, y: Array, p: Array) -> Threshold:
-    """Return the threshold of out-of-fold scores p (n,) with labels y (n,); rows without either (NaN, MISSING) are out.
+    """Return the threshold that a rule chooses from out-of-fold scores p (n,) with labels y (n,).
 
-    Of equally good candidates the one in the middle is taken.
+    Rows without a score (NaN) or a label (MISSING) are omitted.  Of equally good candidates, "youden" and "cost" take
+    the one in the middle; "sensitivity" takes the highest that reaches its number, "specificity" the lowest.
     """
     known = np.isfinite(p) & (y != MISSING)
     y, p = y[known] == 1, p[known].astype(np.float64)
@@ -108,7 +109,7 @@ def _above(highest: float) -> float:
 
 
 def _best(rule: ThresholdRule, sensitivity: Array, specificity: Array, positives: int, negatives: int) -> int:
-    """Return the place of the best candidate; thresholds ascend."""
+    """Return the number of the best candidate; candidates ascend."""
     if rule.kind == "sensitivity":
         return int(np.flatnonzero(sensitivity >= rule.number - 1e-12)[-1])
     if rule.kind == "specificity":

@@ -1,1 +1,1 @@
-"""Probing within a limit of memory: what each kind of work needs, and features that are read by chunks."""
+"""Probing within a limit of memory: features that are read chunk by chunk."""

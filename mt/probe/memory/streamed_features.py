@@ -20,8 +20,8 @@ from mt.terminal import progress
 from mt.types import CaseFeatures
 
 _TOGETHER = {
-    "--bag": "puts rows together to cases in memory",
-    "--pool": "puts rows together to cases in memory",
+    "--bag": "groups rows into cases in memory",
+    "--pool": "groups rows into cases in memory",
     "--test-folds": "joins all splits in memory",
 }
 
@@ -52,7 +52,7 @@ class Streaming:
         return cls(request.memory)
 
     def __call__(self, entry: Entry, bagging: Bagging | None) -> CaseFeatures:
-        """Open the labelled rows of a feature file, every checksum verified."""
+        """Open the labelled rows of a feature file and verify every checksum; `bagging` is always None."""
         file = entry.open(verify=True)
         used = file.is_ok
         if entry.has_unlabelled:
@@ -63,13 +63,13 @@ class Streaming:
         return StreamedFeatures(file, np.flatnonzero(used[file.is_ok]), embeddings)
 
     def note(self) -> None:
-        """Say how often features were read, and how many bytes in all."""
+        """Print how often features were read, and how many bytes in all."""
         if self.traffic.passes:
             progress.note(f"Streamed within {in_units(self.memory)}: {self.traffic}.")
 
 
 class StreamedFeatures(LabelledFeatures):
-    """The labelled rows of features, by number; their embeddings are not read before they are used."""
+    """The labelled rows of features, by number; embeddings are read when they are used."""
 
     def __init__(self, every: CaseFeatures, rows: np.ndarray, embeddings: StreamedRows) -> None:
         super().__init__(every, rows)

@@ -1,1 +1,1 @@
-"""How a protocol is fitted on a budget: logistic regression, gradient heads, nearest neighbours."""
+"""How a protocol is fitted on a budget: one module per method, and gated attention over bags."""

@@ -3,9 +3,9 @@
 With h_k the instances of a bag:  a_k = softmax_k( w^T (tanh(V h_k) * sigmoid(U h_k)) ),  z = sum_k a_k h_k, and z goes
 to a linear classifier.  V and U see standardised instances; z is pooled from the instances as they are.
 
-Training starts where mean pooling ends: w = 0 makes every a_k the same, and the classifier is the logistic regression
-on the means.  Which checkpoint is kept, that start among them, is chosen inside the budget on held-out bags, as DVME is
-chosen against concatenation: attention is kept if its log loss is lower by more than a standard error.
+Training starts at mean pooling: w = 0 makes all a_k equal, and the classifier is the logistic regression on the means.
+Held-out bags of the budget choose among the checkpoints, the start included: attention is kept if its log loss is lower
+than that of mean pooling by more than a standard error.  DVME is chosen against concatenation in the same way.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 HIDDEN = 128  # units of V and U, as in the paper
 CHECKPOINTS = (25, 50, 100, 200)  # steps after which held-out bags are scored
-BATCH, SAMPLE = 16, 128  # bags per step, and instances of each that a step sees
-RATE, DECAY = 1e-3, 1e-4  # of AdamW; the decay is that of V, U and w
+BATCH, SAMPLE = 16, 128  # bags per step, and instances per bag that a step uses, at most
+RATE, DECAY = 1e-3, 1e-4  # AdamW's learning rate, and its weight decay of V, U and w
 _ROWS = 4096  # instances whose attention is computed at once
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +41,8 @@ Floats = npt.NDArray[np.float64]
 class AttentionProbe:
     """A linear probe on the attention-weighted mean of each bag's instances.
 
-    V, U (dim, hidden), w (hidden,): the gate; None where mean pooling was kept.  scaling: of the instances it sees.
+    gate: V and U (dim, hidden) and w (hidden,); None if mean pooling was kept.  scaling: standardises the instances
+    that the gate reads.
     """
 
     linear: LinearProbe
@@ -74,7 +75,7 @@ class AttentionProbe:
         return out
 
     def attention(self, X: Bags) -> Iterator[Floats]:
-        """Yield the attention of each bag's instances, which sums to 1; in the order of `X.rows_of`."""
+        """Yield for each bag the attention of its instances, in the order of `X.rows_of`; it sums to 1."""
         for case in range(len(X)):
             scores = np.concatenate([self._scores(rows) for rows in _parts(X, case)])
             weights = np.exp(scores - scores.max())
@@ -89,18 +90,18 @@ class AttentionProbe:
 
 
 def check_protocol(protocol: Protocol) -> None:
-    """Raise InputError for a protocol that attention cannot start from: no logistic regression, or nothing held out."""
+    """Raise InputError for a protocol without logistic regression, from which attention starts, or held-out rows."""
     if not isinstance(protocol.method, Logistic) or protocol.validation.kind == "none":
         raise InputError(
-            "--pool attention is chosen on held-out bags against a logistic regression, and protocol "
-            f"'{protocol.name}' has none. Use --protocol default"
+            "--pool attention needs a logistic regression and held-out bags to compare it on; protocol "
+            f"'{protocol.name}' lacks one of them. Use --protocol default"
         )
 
 
 def fit_attention(
     budget: LabelledRows[Any], fitting: Fitting, seed: int, validation: LabelledRows[Any] | None
 ) -> Fitted:
-    """Fit gated attention on bags, and keep it if it is clearly better than mean pooling on held-out bags."""
+    """Fit gated attention on bags; keep it if it beats mean pooling on held-out bags by more than a standard error."""
     start = _on_means([budget], fitting, [seed], validation)[0]
     linear = start.probe
     assert isinstance(linear, LinearProbe)
@@ -148,8 +149,8 @@ def _held_out(
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the loss of mean pooling and of each checkpoint on held-out bags, (1 + checkpoints, n).
 
-    Also which bags can be scored, (n,), and their groups.  None where no bag can be held out.  Inside a fold the C,
-    the start and the training see the fold's fitting labels alone.
+    Also return which bags can be scored, (n,), and their groups.  The losses are None if no bag can be held out.
+    Inside a fold, C, the start and the training see only the labels that the fold is fitted on.
     """
     linear = start.probe
     assert isinstance(linear, LinearProbe)
@@ -186,7 +187,7 @@ def _stages(
 
 
 def _loss(probe: AttentionProbe, rows: LabelledRows[Any]) -> Floats:
-    """Return the log loss of each bag; the mean over the known labels of a multilabel bag."""
+    """Return the log loss of each bag (n,); in multilabel, the mean over its known labels."""
     p = probe.probabilities(rows.X).astype(np.float64).clip(1e-7, 1 - 1e-7)
     y = rows.y
     if y.ndim == 2:
@@ -197,9 +198,9 @@ def _loss(probe: AttentionProbe, rows: LabelledRows[Any]) -> Floats:
 
 
 def _clearly_best(losses: Array, known: Array, groups: Array | None) -> tuple[int, list[dict[str, float]]]:
-    """Return the steps of the checkpoint that gains most over mean pooling, if by more than its standard error.
+    """Return the steps of the checkpoint that gains most over mean pooling, and the gain of every checkpoint.
 
-    0 is mean pooling.  Also the account of every checkpoint.
+    The steps are 0, mean pooling, unless a gain exceeds its standard error.
     """
     account, best, most = [], 0, 0.0
     for steps, loss in zip(CHECKPOINTS, losses[1:], strict=True):
@@ -231,9 +232,9 @@ def _train(
     checkpoints: Sequence[int],
     fitting: Fitting,
 ) -> list[Stage]:
-    """Return gate and classifier after each number of steps; instances, bags and starts are drawn by the seed.
+    """Return gate and classifier after each of these numbers of steps; the seed draws instances, bags and starts.
 
-    The loss is the logistic regression's: the mean over bags, and ||W||^2 / (2 C n).
+    The loss is that of the logistic regression: the mean over bags plus ||W||^2 / (2 C n).
     """
     import torch
 
@@ -269,7 +270,7 @@ def _train(
 
 
 def _orders(rng: np.random.Generator, n: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield batches of bags, every bag once per pass."""
+    """Yield batches of bags; each pass takes every bag at most once, and drops an incomplete last batch."""
     size = min(BATCH, n)
     while True:
         order = rng.permutation(n)
@@ -277,7 +278,7 @@ def _orders(rng: np.random.Generator, n: int) -> Iterator[npt.NDArray[np.int64]]
 
 
 def _sampled(X: Bags, cases: Array, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], list[int]]:
-    """Return at most `SAMPLE` instances of each bag, one below the other, and how many of each."""
+    """Return at most `SAMPLE` instances of each bag, concatenated, and the number of each bag's."""
     chosen = []
     for case in cases.tolist():
         rows = X.rows_of(case)

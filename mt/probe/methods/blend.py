@@ -9,11 +9,11 @@ Ledoit and Wolf (2004) estimate the a that is best for S itself,
 
     a = min(b, c) / c,    c = |W - mu I|^2,    b = (sum_i |x_i|^4 / n - |W|^2) / n
 
-For classification it is often too small, and LDA on more features than rows is far too sure of itself.  So a is one of
-several candidates, and the logits are divided by a temperature; both are chosen by the log loss of the mean on held-out
-rows.  LDA reads rows of unit length that are not standardised.  With fewer rows than features all is computed in
-coordinates of the rows' own span, where nothing changes but the time: scikit-learn's LedoitWolf, which the tests
-compare with, takes a second per fold on three models' features and 300 rows.
+For classification it is often too small, and LDA on more features than rows is far too confident.  So a is one of
+several candidates, and the logits are divided by a temperature; the log loss of the mean on held-out rows chooses both.
+LDA reads rows of unit length that are not standardised.  With fewer rows than features, everything is computed in
+coordinates of the rows' span, which gives the same results in less time: scikit-learn's LedoitWolf, with which the
+tests compare, takes a second per fold on three models' features and 300 rows.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Probe
 from mt.types import MISSING, Array, LabelledRows
 
 Draws = Sequence[tuple[LabelledRows[Array], int]]
-_ROWS = 2_048  # turned into float64 at once
-_LEAST = 1e-6  # shrinkage, so that a covariance of fewer rows than coordinates can be inverted
+_ROWS = 2_048  # rows turned into float64 at once
+_LEAST = 1e-6  # smallest shrinkage: a covariance of fewer rows than coordinates can then be inverted
 
 
 def fit_blends(
@@ -44,7 +44,7 @@ def fit_blends(
 ) -> list[Fitted]:
     """Fit every transform of each draw, and keep the first unless another is clearly better on held-out rows.
 
-    widths: of the blocks of columns, one per model, that become square roots or not together; one block by default.
+    widths: the sizes of blocks of columns, one per model; a block is transformed as a whole.  None is one block.
     """
     found: list[dict[str, Fitted]] = [{} for _ in draws]
     for transform in method.transforms:
@@ -71,7 +71,10 @@ def roots(X: Array, widths: Sequence[int] | None = None) -> npt.NDArray[np.bool_
 def with_lda(
     fitted: Fitted, rows: LabelledRows[Array], fitting: Fitting, method: Blend, validation: LabelledRows[Array] | None
 ) -> Fitted:
-    """Return the mean of a logistic regression and LDA, where the task has it and rows can be held out."""
+    """Return the mean of a logistic regression and LDA.
+
+    Without LDA (too few classes, another task, or no held-out rows), return the logistic regression, flagged no_lda.
+    """
     linear = fitted.probe
     assert isinstance(linear, LinearProbe)
     if not len(linear.outputs):
@@ -102,8 +105,8 @@ def lda_beside(
 ) -> tuple[LinearProbe, Floats, dict[str, Any]]:
     """Return LDA on scaled rows, its probabilities of held-out rows (repeats, n, outputs), and its settings.
 
-    Shrinkage and temperature have the lowest log loss of the mean with `folded`, on the same rows.
-    linear: a logistic regression, whose task and classes LDA takes.
+    Its shrinkage and temperature give the mean of LDA and `folded` the lowest log loss on held-out rows.
+    linear: the logistic regression whose task and classes LDA takes.
     """
     from scipy.special import softmax
 
@@ -151,7 +154,7 @@ def columns_of(p: Array, linear: LinearProbe) -> Floats:
 
 
 def on_validation(linear: LinearProbe, validation: LabelledRows[Array]) -> FoldPredictions:
-    """Return what a probe says of the validation split, as if it were one fold."""
+    """Return a probe's predictions of the validation split, in the form of one fold."""
     known = np.isin(validation.y, linear.outputs)
     y = np.where(known, np.searchsorted(linear.outputs, validation.y).clip(max=len(linear.outputs) - 1), 0)
     p = columns_of(linear.probabilities(validation.X), linear)[None]
@@ -172,14 +175,17 @@ def _chosen(
 
 
 def losses_of(fitted: Fitted, fitting: Fitting, validation: LabelledRows[Array] | None) -> Array | None:
-    """Return a fit's log loss of each held-out (or validation) row, NaN where it cannot be scored; None without any."""
+    """Return the log loss of each held-out (or validation) row; NaN if it cannot be scored, None without such rows."""
     if validation is not None:
         return log_losses(fitted.probe.probabilities(validation.X), validation.y, fitting.task)
     return None if fitted.folded is None else fitted.folded.losses()
 
 
 def log_losses(p: Array, y: Array, task: str) -> Array:
-    """Return the log loss (n,) of each row, the mean over its known labels; NaN where its class has probability 0."""
+    """Return the log loss (n,) of each row; NaN if its class has probability 0.
+
+    In multilabel it is the mean over the row's known labels; NaN if none is known.
+    """
     p = p.astype(np.float64)
     if task == "multilabel":
         entries = -np.log(np.maximum(np.where(y > 0, p, 1 - p), 1e-12))
@@ -191,10 +197,10 @@ def log_losses(p: Array, y: Array, task: str) -> Array:
 
 
 def clearly_lowest(losses: Sequence[Array | None], groups: Any) -> tuple[int, list[dict[str, float]]]:
-    """Return the candidate whose losses (n,) gain most over the first's, if by more than a standard error; else 0.
+    """Return the number of the candidate whose losses (n,) gain most over the first's, and every candidate's numbers.
 
-    Rows of a group are counted together.  Also every candidate's mean loss, gain and standard error, where rows can be
-    scored.
+    It is 0, the first, unless the gain exceeds its standard error, which is computed over groups if they are known.
+    The numbers are mean loss, gain and standard error; empty if no row can be scored.
     """
     tables = [one for one in losses if one is not None]
     known = np.isfinite(np.stack(tables)).all(axis=0) if len(tables) == len(losses) else np.zeros(1, dtype=bool)
@@ -230,7 +236,7 @@ class MeanProbe:
 class Span:
     """Rows in coordinates X (n, r) of the span of their features (n, d).
 
-    axes (d, r): the coordinates' axes, orthonormal; None where the coordinates are the features.
+    axes (d, r): the orthonormal axes of the coordinates; None if the coordinates are the features.  dim: d.
     """
 
     X: Array
@@ -239,7 +245,7 @@ class Span:
 
     @classmethod
     def of(cls, X: Array) -> Span:
-        """Return the rows themselves, or with fewer rows than features their coordinates in their own span."""
+        """Return the rows as they are or, with fewer rows than features, in coordinates of their span."""
         n, dim = X.shape
         if n >= dim:
             return cls(X, None, dim)
@@ -250,9 +256,9 @@ class Span:
         return cls(vectors[:, kept] * lengths, rows.T @ (vectors[:, kept] / lengths), dim)
 
     def lda(self, rows: Array, y: Array, n_outputs: int, shrinkage: float | None) -> tuple[Floats, Floats]:
-        """Return LDA's coefficients (outputs, r) and intercepts from some rows; a class without rows gets -inf.
+        """Return LDA's coefficients (outputs, r) and intercepts (outputs,), fitted on these rows with classes y.
 
-        shrinkage: a; None is Ledoit and Wolf's.
+        A class without rows gets the intercept -inf.  shrinkage: a; None is Ledoit and Wolf's estimate.
         """
         from scipy.linalg import cho_factor, cho_solve
 

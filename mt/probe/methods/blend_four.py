@@ -1,12 +1,12 @@
-"""Logistic regression and shrinkage LDA, each on the features and on their square roots: the four together.
+"""Four models combined: logistic regression and shrinkage LDA, each on the features and on their square roots.
 
-    p = (l1 + l2) / 2  * (d1 + d2) / 2,  to the power 1 / (2 T), normalised
+    p = ((l1 + l2) / 2 * (d1 + d2) / 2) ^ (1 / (2 T)),  normalised
 
 l1, l2 are the probabilities of logistic regression on the features and on their square roots, d1, d2 those of LDA.
-Where features of several models lie side by side, LDA reads each model's own features at unit length and the square
-roots of all at unit length; so the two differ in more than the root, and their mean gains from it.  Shrinkage and
-temperature of each LDA have the lowest log loss of its mean with (l1 + l2) / 2 on held-out rows, the last temperature T
-that of p.
+With several models, the first LDA reads each model's features at unit length, and the second the square roots of all
+features together at unit length.  So the two differ in more than the root, which improves their mean.  Held-out rows
+choose all settings: the shrinkage and temperature of each LDA by the log loss of its mean with (l1 + l2) / 2, and T by
+the log loss of p.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FLOOR = 1e-5  # probabilities are at least this before their logarithms are tak
 class ProductProbe:
     """The normalised product of the probabilities of several probes, each to the power weight / temperature.
 
-    outputs (m,): the classes that the probes know; all others get 0.
+    outputs (m,): the classes that the probes know; all others get probability 0.
     """
 
     probes: tuple[Probe, ...]
@@ -57,7 +57,7 @@ def product(parts: Sequence[Array], weights: Sequence[float], temperature: float
 def fit_four_blends(
     draws: Draws, fitting: Fitting, method: BlendFour, validation: LabelledRows[Array] | None
 ) -> list[Fitted]:
-    """Fit the four parts on each draw, and choose how they go together on held-out rows."""
+    """Fit the four parts on each draw, and choose on held-out rows how to combine them."""
     columns = [roots(rows.X, fitting.widths or None) for rows, _ in draws]
     plain = fit_logistic_probes(draws, fitting, method.logistic, validation)
     rooted = iter(
@@ -82,7 +82,10 @@ def _together(
     method: BlendFour,
     validation: LabelledRows[Array] | None,
 ) -> Fitted:
-    """Return all parts of one draw together; parts: logistic regression on the features, and on the roots if any."""
+    """Return the combined model of one draw.
+
+    parts: the logistic regression on the features and, if there are square roots, the one on them.
+    """
     first = parts[0]
     linear = [part.probe for part in parts if isinstance(part.probe, LinearProbe)]
     outputs = linear[0].outputs
@@ -116,7 +119,7 @@ def _together(
 
 
 def _mean_of_logistic(parts: Sequence[Fitted], fitting: Fitting) -> Fitted:
-    """Return the mean of logistic regression on the features and on their roots, with the scores of both choices."""
+    """Return the mean of the logistic regressions on the features and on their roots, with both choices' scores."""
     share = (1 / len(parts),) * len(parts)
     folds = [part.folded for part in parts if part.folded is not None]
     held = [part.held_out for part in parts if part.held_out is not None]
@@ -135,7 +138,10 @@ def _mean_of_logistic(parts: Sequence[Fitted], fitting: Fitting) -> Fitted:
 
 
 def _scalings(rows: LabelledRows[Array], linear: Sequence[LinearProbe], fitting: Fitting) -> list[Scaling]:
-    """Return what the two LDAs read: each model's features at unit length, and the roots of all at unit length."""
+    """Return the scalings of the two LDAs: each model's features at unit length, and the roots of all together.
+
+    Without roots and with one model both would be the same: then there is one LDA.
+    """
     dim = rows.X.shape[1]
     unit = Scaling(np.zeros(dim), np.ones(dim), unit=True)
     found = [replace(unit, widths=fitting.widths), replace(unit, root=linear[-1].scaling.root)]

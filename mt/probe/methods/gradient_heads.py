@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_CHECKS = 500  # held-out rows are scored at most this often; with few rows eva's 12,500 steps are as many epochs
+_CHECKS = 500  # held-out rows are scored at most this often: with few rows eva's 12,500 steps are 12,500 epochs
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class _Training:
 
 
 class _Optimizer:
-    """Adam, AdamW or SGD with momentum as torch.optim has them, with one learning rate and weight decay per setting."""
+    """Adam, AdamW or SGD with momentum, as in torch.optim, with one learning rate and weight decay per setting."""
 
     def __init__(self, method: Head, settings: list[tuple[float, float]], weights: Tensor, n_outputs: int) -> None:
         import torch
@@ -215,7 +215,7 @@ class _Judge:
 
 
 class _Best:
-    """The weights of each run and setting at their best score, while its patience lasts."""
+    """The weights of each run and setting at their best score, updated until patience is used up."""
 
     def __init__(self, weights: Tensor, n_settings: int, patience: int) -> None:
         self.weights, self.patience = weights.clone(), patience

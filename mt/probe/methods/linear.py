@@ -1,11 +1,12 @@
-"""Linear probes: what they keep, and logistic regression whose C is chosen inside the budget.
+"""Linear probes, and logistic regression whose C is chosen inside the budget.
 
-A probe keeps scaling, weights and the classes it knows; it predicts with numpy and scipy alone, without torch or
-scikit-learn.  Standardised entries are clipped.  A unit of a ReLU network may be almost always zero on a small draw and
-active on a test image: standardised on 126 rows of scikit-learn's digits, embeddings of three EfficientNet-Lites
-reached 400,000 standard deviations on test rows, and logistic regression on them fell from 0.90 to 0.83 accuracy.
+A probe holds its scaling, its weights and the classes it knows.  It predicts with numpy and scipy alone, without torch
+or scikit-learn.  Standardised entries are clipped, because a unit of a ReLU network may be almost always zero on a
+small draw and active on a test image: standardised on 126 rows of scikit-learn's digits, embeddings of three
+EfficientNet-Lites reached 400,000 standard deviations on test rows, and the accuracy of logistic regression fell from
+0.90 to 0.83.
 
-The folds of all draws are solved together, then the refits.  A draw takes one of five ways: its labels hold one class;
+The folds of all draws are solved together, then the refits.  Each draw is one of five cases: its labels hold one class;
 C is fixed; or C is chosen on a validation split, on folds, or on a hold-out of the budget.
 """
 
@@ -38,10 +39,10 @@ _STREAMED = 4096  # rows read at once
 
 @dataclass(frozen=True)
 class Scaling:
-    """Features become (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`.
+    """Scaling of features: (x - mean) / scale, clipped to -clip ... clip, and divided by their length if `unit`.
 
-    widths: of blocks of columns, each of which is divided by its own length instead.
-    root (dim,): columns that become their square roots before all else, values below zero counting as zero.
+    mean, scale (dim,).  widths: sizes of blocks of columns, each of which is divided by its own length instead.
+    root (dim,): the columns that are replaced by their square roots first; values below zero count as zero.
     """
 
     mean: Floats
@@ -53,7 +54,10 @@ class Scaling:
 
     @classmethod
     def learn(cls, X: Array, kind: str, root: npt.NDArray[np.bool_] | None = None) -> Scaling:
-        """Learn from the draw's rows alone; looks at no label.  A constant column is only centred."""
+        """Learn the scaling from a draw's rows, without labels.  A constant column is only centred.
+
+        kind: "standardize", "l2" (unit length) or "none".
+        """
         dim = X.shape[1]
         if kind != "standardize":
             return cls(np.zeros(dim), np.ones(dim), unit=kind == "l2")
@@ -67,7 +71,7 @@ class Scaling:
         return cls(mean, np.where(flat, 1.0, scale), clip=CLIP, root=root)
 
     def apply(self, X: Array, dtype: str = "float32") -> Array:
-        """Return the scaled rows as a new array."""
+        """Return the scaled rows (n, dim) as a new array."""
         out = np.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), _BLOCK):
             rows = X[start : start + _BLOCK].astype(np.float64)
@@ -85,10 +89,10 @@ class Scaling:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear classifier on scaled features, for the outputs that the draw could teach.
+    """A linear classifier on scaled features, for the classes or labels that its draw could teach.
 
-    outputs (m,): the classes, or the labels of a multilabel task, that coef (m or 1, dim) and intercept are for.
-    base (K,): the probabilities of all others: 0 for an absent class, the smoothed base rate of a constant label.
+    outputs (m,): the classes, or the labels of a multilabel task, to which coef (m or 1, dim) and intercept belong.
+    base (K,): the probabilities of all others: 0 for an absent class, the smoothed base rate for a constant label.
     """
 
     task: str
@@ -100,7 +104,7 @@ class LinearProbe:
     base: Floats
 
     def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
-        """Return (n,) probabilities of class 1 for binary, else (n, K); blockwise in float64, rounded once."""
+        """Return (n,) probabilities of class 1 for binary, else (n, K), computed in float64 and rounded to float32."""
         out = np.tile(self.base, (len(X), 1))
         weights = np.ascontiguousarray(self.coef.T)
         for start in range(0, len(X), _BLOCK) if self.coef.size else ():
@@ -110,7 +114,7 @@ class LinearProbe:
 
 
 def blocks(X: Array, root: npt.NDArray[np.bool_] | None = None) -> Iterator[Floats]:
-    """Yield consecutive rows in float64, a few at a time, with the square roots of some columns."""
+    """Yield blocks of consecutive rows in float64, with the columns of `root` replaced by their square roots."""
     for start in range(0, len(X), _BLOCK):
         rows = X[start : start + _BLOCK].astype(np.float64)
         if root is not None:
@@ -119,12 +123,12 @@ def blocks(X: Array, root: npt.NDArray[np.bool_] | None = None) -> Iterator[Floa
 
 
 def rooted(rows: Floats, columns: npt.NDArray[np.bool_]) -> None:
-    """Take the square roots of some columns in place; values below zero count as zero."""
+    """Replace some columns by their square roots, in place; values below zero count as zero."""
     rows[:, columns] = np.sqrt(np.maximum(rows[:, columns], 0.0))
 
 
 def link(logits: Floats, task: str) -> Floats:
-    """Return the probabilities (n, outputs) of logits; one logit is the log-odds of class 1 and gives two outputs."""
+    """Return probabilities (n, outputs) of logits (n, m); one logit, the log-odds of class 1, gives two outputs."""
     from scipy.special import expit, softmax
 
     if task == "multilabel":
@@ -136,10 +140,10 @@ def link(logits: Floats, task: str) -> Floats:
 
 
 def known_outputs(y: Array, task: str, n_classes: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return which classes (labels) these labels can teach, and the probabilities of all others.
+    """Return which classes (multilabel: labels) these labels can teach, and the probabilities (K,) of all others.
 
-    A class that is absent has probability 0; when only one is present it has probability 1.  A multilabel column that
-    is constant among the n rows where it is known has its smoothed base rate (count + 1) / (n + 2).
+    An absent class has probability 0; if only one class is present, it has probability 1 and nothing is taught.  A
+    multilabel column that is constant in the n rows where it is known has its smoothed base rate (count + 1) / (n + 2).
     """
     if task == "multilabel":
         counts, known = (y > 0).sum(axis=0), (y != MISSING).sum(axis=0)
@@ -177,7 +181,7 @@ def fit_logistic_probes(
         ways.setdefault(budget.way(), []).append(number)
     fitted: dict[int, Fitted] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an unconverged fit is flagged in its row
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an unconverged fit gets the flag "unconverged"
         for way, numbers in ways.items():
             fitted |= zip(numbers, way([budgets[number] for number in numbers]), strict=True)
     return [fitted[number] for number in range(len(draws))]
@@ -247,8 +251,8 @@ def _by_hold_out(budgets: list[ScaledBudget]) -> list[Fitted]:
 class ScaledBudget:
     """A budget's scaled features, its labels numbered among the outputs that it can teach, and the fold of each row.
 
-    probe: the probe to be, without weights.  folds: one per repeat, none if C is not chosen on held-out rows; -1 for
-    rows that are never held out.
+    probe: the probe without its weights.  folds: the fold of each row, one array per repeat; -1 for rows that are never
+    held out; empty if C is not chosen on held-out rows.
     """
 
     X: Rows
@@ -269,7 +273,7 @@ class ScaledBudget:
         validation: LabelledRows[Array] | None,
         root: npt.NDArray[np.bool_] | None = None,
     ) -> ScaledBudget:
-        """Scale a budget and hold rows out where they are to choose C."""
+        """Scale a budget and, if held-out rows choose C, hold them out."""
         outputs, base = known_outputs(rows.y, fitting.task, fitting.n_classes)
         scaling = Scaling.learn(rows.X, fitting.protocol.scaling, root)
         nothing = np.zeros((0, rows.X.shape[1])), np.zeros(0)
@@ -294,7 +298,7 @@ class ScaledBudget:
         return solver
 
     def way(self) -> Callable[[list[ScaledBudget]], list[Fitted]]:
-        """Return the way that this budget takes."""
+        """Return the function that fits budgets of this case."""
         if not len(self.probe.outputs):
             return _one_class
         if len(self.method.Cs) > 1 and self.validation is not None:
@@ -304,7 +308,7 @@ class ScaledBudget:
         return _by_folds if self.fitting.protocol.validation.kind == "folds" else _by_hold_out
 
     def request(self, Cs: Sequence[float], rows: Array | None = None) -> LogisticRequest:
-        """Return what to ask the solver for all rows, or for those of a mask, at these C."""
+        """Return the solver's request for all rows, or for those of a mask, at these C."""
         from mt.probe.solver.request import LogisticRequest
 
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
@@ -330,9 +334,9 @@ class ScaledBudget:
         return _logits(self.X, path)
 
     def choose(self, logits: Sequence[Array]) -> tuple[float, dict[str, Any]]:
-        """Return the C that is best on all held-out rows together, and what is kept of the choice.
+        """Return the C with the best score on all held-out rows together, and the stored account of the choice.
 
-        logits: (C, n, outputs), one array per repeat of the folds, whose scores are averaged.
+        logits: (C, n, outputs), one array per repeat of the folds; the scores of repeats are averaged.
         """
         n_outputs, multilabel = len(self.probe.outputs), self.fitting.multilabel
         pooled, by_fold = list[Array](), []
@@ -351,9 +355,9 @@ class ScaledBudget:
         return self.method.Cs[self.best(mean)], {**selection, "folds": by_fold}
 
     def predicted(self, logits: Sequence[Array], C: float) -> tuple[Array, FoldPredictions | None]:
-        """Return what the folds' fits at this C say of the rows they omit, and the same of each repeat.
+        """Return the out-of-fold probabilities at this C, and the predictions of each repeat of the folds.
 
-        Several labels per row have the first alone.
+        In multilabel the second is None.
         """
         at, binary = self.method.Cs.index(C), self.fitting.task == "binary"
         if self.fitting.multilabel:
@@ -365,9 +369,9 @@ class ScaledBudget:
         return folded.kept(outputs, self.fitting.n_classes, binary=binary), folded
 
     def out_of_fold(self, logits: Array) -> Array:
-        """Return the probabilities (n, K) of several labels by folds that did not see them, from logits (n, outputs).
+        """Return the out-of-fold probabilities (n, K) of several labels from logits (n, outputs).
 
-        NaN for what no fold can test.
+        Entries that no fold can test are NaN.
         """
         outputs = self.probe.outputs
         known = teachable(self.y, self.folds[0], len(outputs), multilabel=True)
@@ -397,7 +401,7 @@ class ScaledBudget:
         return best(scores, self.fitting.protocol.validation.ties)
 
     def selection(self, source: str, scores: Array) -> dict[str, Any]:
-        """Return what is kept of a choice: the metric (greater is better), its source, and every candidate's score."""
+        """Return the account of a choice: the metric (greater is better), its source, and every candidate's score."""
         metric = f"negative {self.metric}" if self.metric == "log_loss" else self.metric
         return {"metric": metric, "source": source, "scores": scores.tolist()}
 
@@ -411,7 +415,7 @@ class ScaledBudget:
 
 
 def _logits(X: Any, path: LogisticPath) -> Array:
-    """Return logits (C, n, outputs) of scaled rows; of rows that are streamed, in one pass."""
+    """Return logits (C, n, outputs) of scaled rows; streamed rows are read in one pass."""
     if not is_streamed(X):
         return np.stack([X @ w.T + b for w, b in zip(path.coef, path.intercept, strict=True)])
     logits = X.empty((len(path.Cs), len(X), path.coef.shape[1]))

@@ -19,9 +19,9 @@ _ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
 
 @dataclass(frozen=True)
 class NeighbourProbe:
-    """Votes of the k nearest rows of a bank: (n_bank, dim) float32 of unit length, labels (n_bank,).
+    """Votes of the k nearest rows of a bank (n_bank, dim), float32 of unit length, with labels (n_bank,).
 
-    "weighted" votes with exp(similarity / temperature) (facebookresearch/dino, eval_knn.py), "majority" with one.
+    A "weighted" vote counts exp(similarity / temperature) (facebookresearch/dino, eval_knn.py), a "majority" vote 1.
     """
 
     task: str
@@ -114,7 +114,10 @@ def fit_neighbours(
 
 
 def nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
-    """Yield blocks of queries: their rows, and the nearest bank rows' similarities, descending, and numbers (b, k)."""
+    """Yield for each block of b queries its rows, and similarities and row numbers (b, k) of the nearest bank rows.
+
+    Similarities descend.  Both arrays are unit-length rows, float32.
+    """
     import torch
 
     from mt.system.device import pick_device, tf32

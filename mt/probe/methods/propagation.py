@@ -1,13 +1,13 @@
 """Label propagation over the whole train split, most of it without labels, averaged with logistic regression.
 
-Zhou et al. (NIPS 2003): with A the graph of each row's nearest neighbours, either way, D its degrees and Y the one-hot
-labels of the budget (zero elsewhere),
+Zhou et al. (NIPS 2003): A is the graph that joins two rows if either is among the other's nearest neighbours, D its
+degrees and Y the one-hot labels of the budget (zero elsewhere),
 
     F = (1 - alpha) (I - alpha S)^-1 Y,    S = D^-1/2 A D^-1/2
 
-Neighbours are those of highest cosine similarity, of square roots of the features where none is negative.  A new image
-gets the mean of what its neighbours among the train rows got.  In a fold the held-out rows have no label, and get the
-mean of their neighbours as a new image does.
+Neighbours have the highest cosine similarity, computed on square roots of the features if none is negative.  A new
+image gets the mean of the shares of its neighbours among the train rows.  In a fold, the held-out rows have no label,
+and get the mean of their neighbours as a new image does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnlabelledPool:
 
     @cached_property
     def bank(self) -> npt.NDArray[np.float32]:
-        """The rows as neighbours are searched: of unit length, float32."""
+        """The rows among which neighbours are searched: unit length, float32."""
         return np.asarray(self.scaling.apply(self.X), dtype=np.float32)
 
     @cached_property
@@ -56,14 +56,14 @@ class UnlabelledPool:
         return {name: row for row, name in enumerate(self.ids)}
 
     def neighbours(self, k: int, device: str = "cpu") -> npt.NDArray[np.int64]:
-        """Return each row's nearest others (n, k), fewer if there are fewer rows."""
+        """Return the numbers of each row's nearest other rows (n, k); fewer columns if there are fewer rows."""
         if k not in self._found:
             n, most = len(self.bank), min(k + 1, len(self.bank))
             found = np.empty((n, most), dtype=np.int64)
             for rows, _, near in nearest(self.bank, self.bank, most, device):
                 found[rows] = near
             own = found == np.arange(n)[:, None]
-            own[~own.any(axis=1), -1] = True  # more twins than neighbours: the last one goes
+            own[~own.any(axis=1), -1] = True  # a row with more duplicates than neighbours does not find itself
             self._found[k] = found[~own].reshape(n, most - 1)
         return self._found[k]
 
@@ -72,7 +72,7 @@ class UnlabelledPool:
         return {}
 
     def checked(self, *, saving: bool) -> UnlabelledPool:
-        """Return the pool; refuse to save a model that would hold too many train embeddings."""
+        """Return the pool.  Raises InputError if a saved model would hold too many train embeddings."""
         if saving and self.X.size * 4 > MOST:
             raise InputError(
                 f"--save: protocol 'propagate' keeps all {len(self.X):,} train embeddings, "
@@ -84,7 +84,7 @@ class UnlabelledPool:
 
 @dataclass(frozen=True)
 class PropagatedProbe:
-    """Predicts the mean of what the nearest rows of a bank got.
+    """Predicts the mean of the class shares of the nearest rows of a bank.
 
     bank (n_bank, dim) float32 of unit length; shares (n_bank, K) float32, each row summing to 1.
     """
@@ -116,7 +116,7 @@ def fit_propagations(
 ) -> list[Fitted]:
     """Fit logistic regression, propagate the budget's labels over the pool, and choose how to average the two.
 
-    pool: all train rows; without it each budget is its own.
+    pool: all train rows; None propagates over the rows of each budget alone.
     """
     linear = fit_logistic_probes(draws, fitting, method.logistic, validation)
     found = []
@@ -137,7 +137,7 @@ def _with_propagation(
     validation: LabelledRows[Array] | None,
     pool: UnlabelledPool,
 ) -> Fitted:
-    """Return the mean of a logistic regression and what propagation says; budget: the rows' places in the pool."""
+    """Return the weighted mean of a logistic regression and propagation; budget: the rows' numbers in the pool."""
     linear = fitted.probe
     assert isinstance(linear, LinearProbe)
     fitted = replace(fitted, flags=(*fitted.flags, "uses_unlabelled"))
@@ -191,7 +191,7 @@ def tempered(p: Floats, temperature: float) -> Floats:
 
 
 def _out_of_fold(folded: FoldPredictions, graph: _Graph, budget: Array) -> Floats:
-    """Return what propagation says (repeats, n, outputs) of each row when the labels of its fold are not known."""
+    """Return propagation's probabilities (repeats, n, outputs) of each row without the labels of its fold."""
     parts = [(repeat, fold != number) for repeat, fold in enumerate(folded.fold) for number in np.unique(fold)]
     shares = graph.propagate(
         [budget[inside] for _, inside in parts], [folded.y[inside] for _, inside in parts], folded.p.shape[2]
@@ -203,7 +203,7 @@ def _out_of_fold(folded: FoldPredictions, graph: _Graph, budget: Array) -> Float
 
 
 class _Graph:
-    """The graph of neighbours (n, k), and the linear system of propagation over it."""
+    """The graph of neighbours (n, k) and the linear system of propagation on it."""
 
     def __init__(self, neighbours: npt.NDArray[np.int64], alpha: float) -> None:
         from scipy import sparse
@@ -217,9 +217,9 @@ class _Graph:
         self.S: Any = (scale @ either @ scale).tocsr()
 
     def propagate(self, rows: Sequence[Array], labels: Sequence[Array], n_outputs: int) -> list[Floats]:
-        """Return the shares (n, outputs) of each class at every row, from several sets of labelled rows.
+        """Return for each set of labelled rows the shares (n, outputs) of each class at every row.
 
-        Rows that no label reaches get the shares of the labelled rows.
+        Rows that no label reaches get the class shares of the labelled rows.
         """
         n = len(self.neighbours)
         Y = np.zeros((n, len(rows), n_outputs))

@@ -1,15 +1,15 @@
-"""How wide an interval will be, and which difference a paired comparison will find, from counts of test cases alone.
+"""Expected widths of intervals, and differences that a paired comparison will find, from counts of test cases alone.
 
-The half-width is that of the rule of `mt.probe.scores` at an assumed score:
+The half-width follows the rule of `mt.probe.scores` at an assumed score:
 
-- ROC AUC: logit scale, Student's t, with the variance of two normal classes of equal spread at that AUC: with
-  d = √2 Φ⁻¹(θ) and Q = E Φ(d - X)², X standard normal, (θ (1 - θ) + (m + n - 2) (Q - θ²)) / (m n) (Hanley and McNeil,
-  Radiology 143, 1982, give the form and a Q of their own).
+- ROC AUC: logit scale, Student's t.  The variance is that of two normal classes of equal spread at AUC θ:
+  (θ (1 - θ) + (m + n - 2) (Q - θ²)) / (m n), with d = √2 Φ⁻¹(θ), Q = E Φ(d - X)² and X standard normal (the form is
+  Hanley and McNeil's, Radiology 143, 1982, whose Q is another).
 - Shares (accuracy, and the recall of each class in balanced accuracy, taken to be equal): Wilson.
 - Quadratic weighted kappa: Fisher's z scale with the variance of a correlation.
 - A mean over classes or labels: half-widths add in squares, with the correlation `BETWEEN` of the AUCs of classes.
 
-Cases of a patient are taken to be correlated by `WITHIN`: c of them count as c / (1 + (c - 1) WITHIN).
+Cases of a patient are assumed to have the correlation `WITHIN`: c of them count as c / (1 + (c - 1) WITHIN).
 
 A paired comparison at 5 % finds a difference of (t + z) √(2 (1 - ρ)) SE in 80 % of samples, where ρ is the correlation
 of the two scores over samples of test cases.
@@ -26,17 +26,17 @@ import numpy as np
 from mt.types import Array, Groups
 
 WITHIN = 0.2  # assumed correlation of the cases of a patient
-BETWEEN = 0.3  # assumed correlation of the AUCs of classes, each against the rest; of labels none
-CORRELATIONS = (0.5, 0.8)  # assumed, of two models' scores over samples of test cases
+BETWEEN = 0.3  # assumed correlation of the AUCs of classes, each against the rest; labels are taken as uncorrelated
+CORRELATIONS = (0.5, 0.8)  # assumed correlations of two models' scores over samples of test cases
 POWER, LEVEL = 0.8, 0.95
-PLAUSIBLE = (0.7, 0.8, 0.9)
+PLAUSIBLE = (0.7, 0.8, 0.9)  # scores at which expectations are stated
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Test cases and units (patients, else cases): of each class, or of each label's zeros and ones, and of all.
+    """Numbers of test cases and units (patients, else cases), for each class or label and in all.
 
-    cases, units: (classes, 2) for labels and for one class against the rest: with it, and without it.
+    cases, units: (classes, 2), the number with the class or label, and the number without it.
     """
 
     cases: Array
@@ -56,12 +56,12 @@ class Counts:
 
     @cached_property
     def effective(self) -> Array:
-        """The number of independent cases that those of each class are worth."""
+        """The effective number of independent cases, (classes, 2)."""
         return _effective(self.cases, self.units)
 
     @property
     def there(self) -> Array:
-        """Which classes some cases hold and others do not."""
+        """The numbers of the classes that some cases hold and others do not."""
         return np.flatnonzero((self.cases > 0).all(axis=1))
 
 
@@ -87,7 +87,7 @@ Rule = Callable[[float, Counts], tuple[float, float]]  # half-width and standard
 def expectations(metric: str, counts: Counts, *, factor: float = 1.0) -> list[Expectation]:
     """Return what to expect at each plausible score; empty for a metric without a formula, or with one class.
 
-    factor: by which test folds multiply the variance.
+    factor: the factor by which test folds multiply the variance.
     """
     rule = RULES.get(metric)
     if rule is None or not len(counts.there) or counts.n_units < 2:
@@ -131,7 +131,7 @@ def _mean_auc(score: float, counts: Counts, between: float) -> tuple[float, floa
 
 
 def _mean(each: Array, rho: float) -> float:
-    """Return the spread of a mean of several with these spreads and one correlation."""
+    """Return the standard deviation of a mean of several numbers with these deviations and one correlation."""
     return float(np.sqrt((1 - rho) * (each**2).sum() + rho * each.sum() ** 2)) / len(each)
 
 

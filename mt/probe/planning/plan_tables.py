@@ -13,16 +13,16 @@ from mt.probe.scores.metrics import METRICS
 from mt.types import FEW_UNITS
 
 READING = (
-    "± half the length of the 95 % interval over test cases if the score is as in the heading. difference: between two "
+    "± half the length of the 95 % interval over test cases, at the score of the first column. difference: between two "
     f"models on the same test cases, found with {100 * POWER:g} % power at 5 %, if their scores correlate as stated "
     "over samples of test cases. The spread over draws of the labels adds to both."
 )
-OF_GROUPS = f"Cases of a patient are taken to correlate by {WITHIN:g}."
+OF_GROUPS = f"Cases of a patient are assumed to have a correlation of {WITHIN:g}."
 PRECISE = "How exact this is: docs/intervals.md."
 
 
 def print_plan(request: ProbeRequest, *, as_json: bool) -> None:
-    """Print the plan of every dataset; nothing is fitted, and nothing is written."""
+    """Print the plan of every dataset to stdout: tables, or JSON lines.  Fits nothing and writes nothing."""
     found = plans(request)
     if as_json:
         for one in found:
@@ -74,7 +74,7 @@ def _print(plan: DatasetPlan) -> None:
 
 
 def _tested(plan: DatasetPlan) -> str:
-    """Return the test cases in words, those of the rarest class too."""
+    """Return in words the number of models, of test cases, and of cases of the rarest class."""
     what = "patients or groups as cases" if plan.level == "group" else "test cases"
     how = f" by {plan.folds} cross-validation" if plan.folds else ""
     units = f" of {plan.n_units:,} patients or groups" if plan.grouped and plan.level == "row" else ""

@@ -27,10 +27,10 @@ from mt.types import MISSING, CaseFeatures, LabelledRows, ScoredRows
 
 @dataclass(frozen=True)
 class BudgetPlan:
-    """One budget of one dataset: the labels of its first draw, and fits to make.
+    """One budget of one dataset: the labels of its first draw, and its fits.
 
-    per_class: labels of each class, or positives of each label.  n_fits counts one draw of one model, all test folds
-    together; n_stored are answered already.
+    per_class: labels of each class, or positives of each label.  n_fits: one per draw and model; all test folds
+    together count as one.  n_stored: those of them that are stored already.
     """
 
     budget: Budget
@@ -45,7 +45,7 @@ class DatasetPlan:
     """One dataset: its test cases, what each metric can show on them, and its budgets.
 
     counts: test cases of each class; units: patients (or cases) that hold it; rarest: the class with the fewest.
-    expected: by metric, empty where there is no formula.
+    expected: expectations by metric, empty for a metric without a formula.
     """
 
     dataset: str
@@ -69,12 +69,12 @@ class DatasetPlan:
 
     @property
     def rarest(self) -> int:
-        """The class that the fewest units hold, of those that occur."""
+        """The number of the class that the fewest units hold, among the classes that occur."""
         there = [k for k, count in enumerate(self.counts) if count]
         return min(there, key=lambda k: (self.units[k], self.counts[k]), default=0)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield it as JSON objects: one per budget and metric."""
+        """Yield the plan as JSON objects, one per budget and metric."""
         test = {
             "n_test": self.n_cases,
             "n_units": self.n_units,
@@ -109,7 +109,7 @@ def _expected(one: Expectation) -> dict[str, Any]:
 
 
 def plans(request: ProbeRequest) -> list[DatasetPlan]:
-    """Return what a request would do, a plan per dataset.  Raises InputError and CacheError as running it would."""
+    """Return one plan per dataset of what a request would do.  Raises InputError and CacheError as running it would."""
     request = replace(request, metrics=metrics_asked(request))
     planned = plan_probe(request)
     with ScoreStore(files.scores_path(request.scores, planned.cache)) as store:
@@ -168,7 +168,7 @@ def _budget(
     if planned.folded is None:
         realised = planned.draws.draw(train, budget, mine[0].seed).realised
         return BudgetPlan(budget, realised["n_rows"], tuple(realised["rows"]), len(mine), n_stored)
-    k = planned.folded.folds.k  # each fold draws from the others' rows
+    k = planned.folded.folds.k  # each fold draws from the rows of the other k - 1
     held = Counts.of(test.y, None, len(train.class_names)).cases[:, 0]
     share = (k - 1) / k * (budget.fraction or 0.0)
     each = [budget.shots or round(share * count) for count in held.tolist()]
@@ -187,7 +187,7 @@ def _rows(entry: Entry, bagging: Bagging | None) -> CaseFeatures:
 
 
 def _test_rows(request: ProbeRequest, pair: Pair, train: CaseFeatures) -> LabelledRows[Any]:
-    """Return the test cases: of the test split, or of all splits where folds test; one per group with --level group."""
+    """Return the cases of the test split, or of all splits with test folds; one per group with --level group."""
     entries = [pair.test[0]] if not request.test_folds else [*pair.train, *pair.val, *pair.test]
     splits = [_rows(entry, pair.bagging) for entry in {entry.path: entry for entry in entries}.values()]
     y = np.concatenate([one.labels for one in splits])

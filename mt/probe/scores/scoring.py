@@ -1,6 +1,6 @@
-"""From kept predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags.
+"""From stored predictions to scores: the view (cases or groups, subgroups), the metric, its interval, the flags.
 
-`Scorer` takes those that the store holds, and makes the others.
+`Scorer` reads the scores that the store holds, and computes the others.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mt.results.store import Fit, Score, ScoreStore
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
-LEAST_UNITS = 5  # of a class in a subgroup: below, differences have no interval (paired tests on 2 reject 11 %)
+LEAST_UNITS = 5  # of a class in a subgroup: with fewer, differences have no interval (paired tests on 2 reject 11 %)
 REVISION = 5  # of views, intervals and flags; raised whenever their numbers change
 _UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
-# Columns that --level is for, without case, spaces and underscores.
+# Columns that name patients or slides, in lower case without spaces and underscores: --level handles them, not --by.
 _PATIENTS = ("patient", "patientid", "group", "subject", "subjectid", "case", "caseid", "slideid", "mrn")
 _BINS = 4  # a numeric column with many values is cut at its quartiles
 
@@ -44,7 +44,7 @@ def revision() -> dict[str, int]:
 
 
 def headline(pair: Pair) -> str:
-    """Return the metric that a dataset is judged by."""
+    """Return a dataset's headline metric: the one that its features name, else the task's."""
     defined = metrics.metrics_for(pair.task)
     named = str(pair.train[0].manifest.get("metric"))
     return named if named in defined else defined[0]
@@ -57,7 +57,7 @@ def score_fit(question: Question, fit: Fit, cases: LabelledRows[None], metric: s
 
 
 def fold_of(fit: Fit) -> Array | None:
-    """Return the test fold of each case, where each fold has a model of its own."""
+    """Return the test fold of each case; None unless each fold has a model of its own."""
     fold = fit.outcome.get("test_fold")
     return None if fold is None else np.asarray(fold, dtype=np.int64)
 
@@ -75,12 +75,14 @@ def views(
 def by_group(cases: ScoredRows, task: str) -> ScoredRows:
     """Return one case per group: the mean probability, and the highest label among its cases (any positive).
 
-    A label is missing where none of its cases has it.
+    A label is missing if it is missing for all cases of the group.
 
-    Raises InputError without groups, or where classes without an order differ inside a group.
+    Raises InputError without groups, and in multiclass tasks if a group holds several classes.
     """
     if cases.groups is None:
-        raise InputError("--level group needs the patient or slide of every test case, and none is known here.")
+        raise InputError(
+            "--level group needs the patient or slide of every test case; these features have none. Use --level row"
+        )
     names, group = np.unique(np.asarray(cases.groups), return_inverse=True)
     counts = np.bincount(group).astype(np.float64)
     p = np.zeros((len(names), *cases.p.shape[1:]))
@@ -100,7 +102,10 @@ def by_group(cases: ScoredRows, task: str) -> ScoredRows:
 
 
 def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]:
-    """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles."""
+    """Return the name and the rows of every value of a column; numbers with many values are cut at their quartiles.
+
+    Raises InputError for a column that does not exist, or that names patients.
+    """
     if column.casefold().replace(" ", "").replace("_", "") in _PATIENTS:
         raise InputError(f"--by {column} would make a table per patient. One prediction per patient: --level group")
     found = {name.casefold(): name for name in cases.columns} | {name: name for name in cases.columns}
@@ -117,7 +122,7 @@ def subgroups(cases: LabelledRows[None], column: str) -> list[tuple[str, Array]]
 
 
 def _numbers(values: Sequence[Any]) -> Array | None:
-    """Return the numbers of a column, NaN where there is none; None unless all that is there is numbers, or text of."""
+    """Return the numbers of a column, NaN for unknown values; None if a known value is not a number."""
     try:
         return np.array([np.nan if value is None or value in _UNKNOWN else float(value) for value in values])
     except (TypeError, ValueError):
@@ -132,7 +137,7 @@ def _draw_flags(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def fewest_units(cases: ScoredRows) -> int:
-    """Return the units (groups, else cases) that hold the rarest class, or the rarest value of a label."""
+    """Return the number of units (groups, else cases) that hold the rarest class, or the rarest value of a label."""
     unit = units_of(len(cases.y), cases.groups)
     columns = [cases.y] if cases.y.ndim == 1 else list(cases.y.T)
     values = [(column, k) for column in columns for k in np.unique(column) if k != MISSING]
@@ -140,7 +145,10 @@ def fewest_units(cases: ScoredRows) -> int:
 
 
 def too_few(cases: ScoredRows) -> str:
-    """Return why subgroups of so few cases are not compared: units of a class, or of all with several classes."""
+    """Return why cases are too few to be compared; empty if they are not.
+
+    Counts units of the rarest class; with several classes, all units.
+    """
     several = cases.p.ndim == 2
     units = len(np.unique(units_of(len(cases.y), cases.groups))) if several else fewest_units(cases)
     kind = "cases" if cases.groups is None else "groups"
@@ -148,7 +156,7 @@ def too_few(cases: ScoredRows) -> str:
 
 
 def _few_flags(cases: ScoredRows) -> list[str]:
-    """Return flags where there are few test groups, or few test units of the rarest class (or label value)."""
+    """Return the flags for few test groups, and for few test units of the rarest class (or label value)."""
     unit = units_of(len(cases.y), cases.groups)
     fewest = fewest_units(cases)
     kind = "cases" if cases.groups is None else "groups"
@@ -159,7 +167,7 @@ def _few_flags(cases: ScoredRows) -> list[str]:
 
 
 def _why_undefined(value: float, view: View, cases: ScoredRows) -> list[str]:
-    """Return a flag that says why a score is not defined."""
+    """Return the flag that says why a score is not defined; none if it is."""
     if not np.isnan(value):
         return []
     if cases.y.ndim == 1 and len(np.unique(cases.y)) == 1:
@@ -235,18 +243,18 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """Which cases are scored: of which dataset, and which subgroup."""
+        """The cases that are scored: the dataset, the test dataset if another, and the subgroup."""
         tested = "" if self.test_dataset == self.dataset else f", tested on {self.test_dataset}"
         return self.dataset + tested + (f", {self.by} = {self.subgroup}" if self.by else "")
 
     @property
     def family(self) -> tuple[str, str, str, str]:
-        """What Holm's correction counts as one family, at one budget: the subject with all of its subgroups."""
+        """The family of Holm's correction at one budget: the subject with all of its subgroups."""
         return self.dataset, self.test_dataset, self.metric, self.level
 
 
 class Scorer:
-    """Finds the scores of fits in the store, and makes those that are missing from the kept predictions.
+    """Finds the scores of fits in the store, and computes those that are missing from the stored predictions.
 
     metrics: names, or empty for each task's headline.
     """
@@ -259,7 +267,7 @@ class Scorer:
         self._made: dict[tuple[str, str, View], list[Score]] = {}
 
     def find(self, identities: Sequence[str]) -> None:
-        """Read the scores that are stored for these fits, made by this revision, in this view."""
+        """Read the stored scores of these fits that this revision computed in this view."""
         self._stored.clear()
         current = revision()
         for score in self.store.scores_of(identities):
@@ -269,9 +277,9 @@ class Scorer:
                 self._stored.setdefault((score.fit, score.metric), []).append(score)
 
     def scores(self, question: Question, fit: Fit | None) -> list[Score]:
-        """Return the scores of one question in all metrics, and keep those that were missing.
+        """Return the scores of one question in all metrics, and store those that were missing.
 
-        fit: given if it was just made.
+        fit: the question's fit if it was just made; None reads it from the store.
         """
         found: list[Score] = []
         for metric in chosen_metrics(self.metrics, question.pair):
@@ -279,7 +287,7 @@ class Scorer:
             if scores is None:
                 scores = self._make(question, fit or self.store.fit(question.identity), metric, self.view)
                 self.store.add_scores(scores)
-            # The same fit may have been asked for under other names: of a dataset, or to distinguish two models.
+            # The same fit may have been asked for under other names of the dataset or the model.
             pair = question.pair
             found += [
                 replace(score, dataset=pair.dataset, test_dataset=pair.test_dataset, model=pair.model)
@@ -289,7 +297,7 @@ class Scorer:
         return found
 
     def headline(self, question: Question, fit: Fit) -> list[Score]:
-        """Return the scores of a new fit in its dataset's headline metric; keeps nothing."""
+        """Return the scores of a new fit in its dataset's headline metric; stores nothing."""
         return self._make(question, fit, headline(question.pair), View())
 
     def _make(self, question: Question, fit: Fit, metric: str, view: View) -> list[Score]:
@@ -302,9 +310,9 @@ class Scorer:
 
 
 def chosen_metrics(asked: Sequence[str], pair: Pair) -> list[str]:
-    """Return the metrics to show: the dataset's headline, those named, or with "all" every one its task defines.
+    """Return the metrics to show: those asked for that the task defines; the dataset's headline if none is asked for.
 
-    "headline" names the headline of each dataset.
+    "all" stands for every metric of the task, "headline" for the dataset's headline.
     """
     defined = metrics.metrics_for(pair.task)
     if not asked:

@@ -1,7 +1,7 @@
 """Metrics of sums over cases (accuracy, F1, kappa, Brier score, ECE, ...): on resamples, and their intervals.
 
-Each is a table of numbers per case, summed by unit beforehand, and a formula of the weighted sums: a resample costs one
-matrix product and equals the metric on the resample's rows.
+Each is a table of numbers per case, summed by unit before, and a formula of the weighted sums.  A resample costs one
+matrix product, and its value equals the metric on the resample's rows.
 """
 
 from __future__ import annotations
@@ -40,16 +40,13 @@ Counts = Callable[[Array], tuple[Array, Array, Array]]
 
 
 def _of_sums(features: Features, formula: Statistic, y: Array, p: Array, unit: Ints) -> Statistic:
-    """The metric that is a formula of the sums of `features` (n, k) over the cases."""
+    """Return the metric that is a formula of the sums of `features` (n, k) over the cases."""
     sums = _sum_by_unit(features(y, p), unit)
     return lambda w: formula(w.astype(np.float64) @ sums)
 
 
 def _of_counts(formula: Callable[[Array, Array, Array], Array], y: Array, p: Array, unit: Ints) -> Statistic:
-    """The metric that is a formula of how many cases of each class are correct, true and predicted.
-
-    Classes are those that all cases together hold in truth or prediction.
-    """
+    """Return the metric that is a formula of the numbers of correct, true and predicted cases of each class."""
     counts = _counts(y, predicted_class(p), n_classes(y, p), unit)
     return lambda w: formula(*counts(w))
 
@@ -125,7 +122,7 @@ def _grades(y: Array, p: Array) -> Array:
 
 
 def _kappa(sums: Array) -> Array:
-    """1 - Σ (y - g)² / E, where E = Σ_ij (i - j)² n_i m_j / n is what the marginals n_i and m_j alone give."""
+    """Return 1 - Σ (y - g)² / E, where E = Σ_ij (i - j)² n_i m_j / n is expected from the marginals n_i and m_j."""
     n, disagreement, y, y2, g, g2 = sums.T
     expected = y2 + g2 - 2 * y * g / np.maximum(n, 1)
     # The sums are whole numbers: a remainder below 1e-9 is rounding.
@@ -142,14 +139,17 @@ def kappa_and_influence(y: Array, p: Array) -> tuple[float, Array]:
 
 
 def calibration(y: Array, p: Array) -> tuple[Array, Array, Array]:
-    """Return each case's confidence in its predicted class, whether that is right, and its bin."""
+    """Return each case's confidence in its predicted class, whether the class is right (0 or 1), and its bin."""
     confidence = class_columns(p).max(axis=1)
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     return confidence, (predicted_class(p) == y).astype(np.float64), bins
 
 
 def binned(y: Array, p: Array) -> tuple[Array, Array, Array]:
-    """Return confidence minus correctness of each case in the column of its bin (n, bins), confidences, and bins."""
+    """Return gaps (n, bins), confidences (n,) and bin numbers (n,).
+
+    A case's gap, confidence minus correctness, stands in the column of its bin; its other columns are 0.
+    """
     confidence, correct, bins = calibration(y, p)
     in_bin = bins[:, None] == np.arange(ECE_BINS)
     return in_bin * (confidence - correct)[:, None], confidence, bins
@@ -172,13 +172,14 @@ f1 = partial(_of_counts, _f1_of_class_1)
 macro_f1 = partial(_of_counts, _mean_f1)
 
 
-_BLOCKS = 500  # blocks of units that the jackknife removes one at a time
+_BLOCKS = 500  # blocks of units that the jackknife removes one at a time, at most
 
 
 def _mean_loss_interval(losses: Features, chance: float, sample: Sample) -> Estimate:
-    """The interval of a mean loss: log scale, Student's t; degrees of freedom: units of the rarest class, minus 1.
+    """Return the interval of a mean loss on the log scale, with Student's t.
 
-    chance: the loss of a binary prediction of 1/2, the scale where the cases show no variance.
+    The degrees of freedom are the units of the rarest class minus 1.
+    chance: the loss of a binary prediction of 1/2; it sets the width if the cases show no variance.
     """
     each = sample.mean(lambda p: losses(sample.y, p))
     value = float(each.mean())
@@ -197,7 +198,7 @@ log_loss_interval = partial(_mean_loss_interval, surprise, float(np.log(2)))
 
 
 def kappa_interval(sample: Sample) -> Estimate:
-    """Fisher's z scale with linearised variance and Student's t over the units."""
+    """Return kappa's interval on Fisher's z scale, with linearised variance and Student's t over the units."""
     value = float(sample.mean(lambda p: kappa_and_influence(sample.y, p)[0]))
     influence = sample.mean(lambda p: kappa_and_influence(sample.y, p)[1])
     variance = float(covariance(influence[None], sample)[0, 0])
@@ -211,7 +212,7 @@ def kappa_interval(sample: Sample) -> Estimate:
 
 
 def jackknife(over: Resampled, sample: Sample) -> Estimate:
-    """The interval of a metric without a rule: jackknife over units (or 500 blocks of units), Student's t."""
+    """Return the interval of a metric without a rule: the jackknife over units (or 500 blocks) and Student's t."""
     n_blocks = min(sample.n_units, _BLOCKS)
     block = np.random.default_rng(0).permutation(np.arange(sample.n_units) % n_blocks)
     weights = np.concatenate([whole(sample.n_units), block != np.arange(n_blocks)[:, None]]).astype(np.uint16)
@@ -224,7 +225,7 @@ def jackknife(over: Resampled, sample: Sample) -> Estimate:
 
 
 def no_interval_of_ece(sample: Sample) -> Estimate:
-    """No interval: chance alone makes the expected calibration error positive, and its bias depends on the truth."""
+    """Return no interval: the ECE is positive by chance alone, and its bias depends on the unknown true calibration."""
     value = float(sample.mean(lambda p: ece(sample.y, p, sample.unit)(whole(sample.n_units))[0]))
     return refused(
         value,
@@ -234,17 +235,17 @@ def no_interval_of_ece(sample: Sample) -> Estimate:
 
 
 def _floored(value: float, t: float, n_units: int, lowest: float, highest: float, scale: float) -> tuple[float, float]:
-    """Return an interval where the cases show no variance: that of two more units, one `scale` above, one below."""
+    """Return an interval for cases without variance, as if two more units lay one `scale` above and one below."""
     half = t * np.sqrt(2) * scale / (n_units + 2)
     return max(lowest, value - half), min(highest, value + half)
 
 
 def _effective(sample: Sample, share: float, variance: float, trials: float, units: float) -> float:
-    """Return the effective number of trials: those of independent trials with the same variance.
+    """Return the effective number of trials: as many independent trials would have the same variance.
 
-    It is at most the number of trials in all draws, and is smaller by (z / t)² where the variance rests on few groups
-    (Korn and Graubard, "Confidence Intervals for Proportions With Small Expected Number of Positive Counts Estimated
-    From Survey Data", Survey Methodology 24, 1998).
+    It is at most the number of trials in all draws.  With groups it is multiplied by (z / t)², since few groups
+    estimate the variance (Korn and Graubard, "Confidence Intervals for Proportions With Small Expected Number of
+    Positive Counts Estimated From Survey Data", Survey Methodology 24, 1998).
     """
     if not sample.clustered and len(sample.ps) == 1:
         return trials
@@ -255,7 +256,7 @@ def _effective(sample: Sample, share: float, variance: float, trials: float, uni
 
 
 def share_interval(hits: Features, trials: Features, sample: Sample) -> Estimate:
-    """Wilson's interval of the share of trials that are hits, with the effective sample size where there are groups."""
+    """Return Wilson's interval of the share of trials that are hits, with the effective sample size for groups."""
 
     def one(p: Array) -> tuple[float, Array, int, int]:
         hit, tried = hits(sample.y, p), trials(sample.y, p)
@@ -282,9 +283,9 @@ _jaccard_interval = partial(
 
 
 def f1_interval(sample: Sample) -> Estimate:
-    """Wilson's interval of the Jaccard index J, on the scale F1 = 2 J / (1 + J).
+    """Return Wilson's interval of the Jaccard index J, transformed to F1 = 2 J / (1 + J).
 
-    J is a proportion: true positives among the cases that are positive or are called so.
+    J is a proportion: true positives among the cases that are positive or predicted positive.
     """
     found = _jaccard_interval(sample)
     value, low, high = (2 * j / (1 + j) for j in (found.value, found.low, found.high))
@@ -293,7 +294,7 @@ def f1_interval(sample: Sample) -> Estimate:
 
 
 def _votes(p: Array) -> Array:
-    """Return (n, classes) ones where the class is the predicted one."""
+    """Return (n, classes) float64: 1 for the predicted class, else 0."""
     n_classes = 2 if p.ndim == 1 else p.shape[1]
     return np.asarray(predicted_class(p)[:, None] == np.arange(n_classes), dtype=np.float64)
 

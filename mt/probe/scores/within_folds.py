@@ -1,4 +1,4 @@
-"""Scores of predictions that several models made, one per test fold, and the dependence between folds.
+"""Scores of predictions from several models, one per test fold, and the dependence between folds.
 
 Metrics of the order of scores (ROC AUC, average precision, sensitivity) are computed in each fold and averaged: scores
 of two models have no common scale, and pooling them biases the AUC (Forman and Scholz, "Apples-to-Apples in
@@ -26,7 +26,7 @@ OfWeights = Callable[[Array], Array]  # (resamples, n_units) multiplicities -> (
 
 
 def defined_folds(y: Array, fold: Array) -> Iterator[Array]:
-    """Yield the rows of each fold whose cases are of two classes."""
+    """Yield the labelled rows of each fold that holds both classes."""
     for number in np.unique(fold):
         rows = np.flatnonzero((fold == number) & (y != MISSING))
         if len(rows) and y[rows].min() < y[rows].max():
@@ -73,7 +73,7 @@ def dependence(n_folds: int) -> float:
 def widened(value: float, low: float, high: float, factor: float, limits: tuple[float, float]) -> tuple[float, float]:
     """Return an interval whose distances from the value are multiplied by the root of a variance factor.
 
-    For a score from 0 to 1 the distances are those of logits, as far as they are finite.
+    For a score from 0 to 1 the distances are those of the logits, if all are finite.
     """
     root = np.sqrt(factor)
     if limits == (0.0, 1.0) and 0 < low <= value <= high < 1:

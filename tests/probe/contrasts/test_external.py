@@ -69,7 +69,9 @@ def test_images_and_patients_of_both_datasets_are_counted(tmp_path: Path) -> Non
     train, test = overlaps(external.scores, internal.scores, Catalog(tmp_path).entries())
     assert (train.split, train.images, train.groups) == ("train", 3, 0)
     assert (test.split, test.images, test.groups) == ("test", 2, 20)
-    assert "shares 3 images (the same content) with the train split of here: they were trained on" in train.said
+    assert (
+        "shares 3 images (the same content) with the train split of here: the model was trained on them" in train.said
+    )
     assert "2 images (the same content) and 20 names of patients or groups" in test.said
 
 
