@@ -1,4 +1,4 @@
-"""Fusion: DVME on the embeddings of several models, and what it must beat."""
+"""Fusion: DVME on the embeddings of several models, and the methods that it is compared with."""
 
 from __future__ import annotations
 

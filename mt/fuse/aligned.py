@@ -1,4 +1,4 @@
-"""The features of several models on the same cases: files joined by id, refused where they disagree."""
+"""The features of several models on the same cases: files joined by id, and refused if they disagree."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _join(pairs: list[Pair]) -> Pair:
 
 
 def leave_one_out(pair: Pair) -> list[Pair]:
-    """Return the pairs that lack one model each; of two models none is left to fuse."""
+    """Return the pairs that lack one model each; none for two models, since one alone cannot be fused."""
     models = pair.model.split(" + ")
     if len(models) < 3:
         return []

@@ -1,6 +1,6 @@
-"""Blend over all models as a start of DVME: its probabilities, out of fold and fitted on the whole budget.
+"""Blend over all models as a start of DVME: its probabilities, out of fold and from a fit on the whole budget.
 
-A network beside it has a share s of the prediction, s p(network) + (1 - s) p(blend): at s = 0 that is blend exactly.
+DVME's prediction is s p(network) + (1 - s) p(blend) for a share s; at s = 0 it equals blend exactly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BlendStart:
         return fit_probe(self.rows, self.fitting, seed=self.seed).probe
 
     def out_of_fold(self, fold: Array) -> Array:
-        """Return probabilities (n, K) float64 of the rows that each fold holds out, from its fitting rows alone."""
+        """Return float64 probabilities (n, K) of all rows, each by a fit on the other folds; fold: (n,) numbers."""
         y, groups = self.rows.y, None if self.rows.groups is None else np.asarray(self.rows.groups)
         numbers = range(int(fold.max()) + 1)
         parts = [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "methods",
     multiple=True,
     type=click.Choice(METHODS),
-    help="What to fit (repeatable); dvme brings what its gain is measured against.  [default: all]",
+    help="Method to fit (repeatable); dvme includes its references, best-single and concat.  [default: all]",
 )
 @options.fractions
 @options.shots
@@ -102,7 +102,7 @@ def fuse(
     weights: tuple[str, ...],
     data_dir: str | None,
 ) -> None:
-    """Fuse the features of several models with DVME, and compare it with what it must beat.
+    """Fuse the features of several models with DVME, and compare it with its baselines.
 
     Beside it, on the same draws and test cases: every single model, the best of them chosen inside the budget, averaged
     probabilities, and concatenation with logistic regression.  With --unfreeze also DVME trained end to end with its

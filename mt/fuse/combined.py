@@ -80,7 +80,7 @@ def save_combined(folder: ModelFolder, question: Question, fitted: CombinedProbe
 
 
 def read_combined(file: Path, about: Mapping[str, Any]) -> CombinedProbes:
-    """Read what `save_combined` wrote: its JSON's path and content.
+    """Read what `save_combined` wrote; file, about: the path and the content of its JSON.
 
     Raises InputError for another format, a newer version, and files that do not fit together.
     """

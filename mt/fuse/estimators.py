@@ -1,4 +1,4 @@
-"""DVME and what it must beat as scikit-learn classifiers over concatenated embeddings."""
+"""DVME and its baselines as scikit-learn classifiers over concatenated embeddings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ RandomState = int | np.random.RandomState | None
 
 
 class _Fused(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """What the three share: columns in groups, one group a model; labels as classes."""
+    """What the three share: columns in groups, one group per model; labels as classes."""
 
     groups_of_columns: Columns | None
     classes_: Array
 
     def fit(self, X: Any, y: Any, *, groups: Sequence[object] | None = None) -> Any:
-        """Fit on concatenated embeddings (rows, columns) and labels (rows,); `groups` are kept together by folds."""
+        """Fit on concatenated embeddings (rows, columns) and labels (rows,); folds keep `groups` (rows,) together.
+
+        Raises FitError for labels of one class, InputError for columns that X does not have.
+        """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.float16])
         check_classification_targets(y)
         self.classes_, number = np.unique(y, return_inverse=True)
@@ -79,20 +82,20 @@ def seed_of(random_state: RandomState) -> int:
 
 
 class DVMEClassifier(_Fused):
-    """DVME, its recipe chosen by folds of the rows it is given.
+    """DVME, with its recipe chosen by folds of the training rows.
 
     Parameters
     ----------
     groups_of_columns : the columns of each model, as slices or lists; None takes all columns as one model.
-    recipes : names of which one is chosen; the first is kept unless another is clearly better.
-    width, heads : of the tokens and of the attention over them.
-    class_weight : None or "balanced".  random_state : of folds, starts and batches.
+    recipes : names of recipes; the first is used unless another is better by more than a standard error.
+    width : width of the tokens, a multiple of `heads`.  heads : number of attention heads.
+    class_weight : None or "balanced".  random_state : seeds folds, starts and batches.
     device : as for torch, or "auto".
 
     Attributes
     ----------
     classes_, n_features_in_, feature_names_in_ : as in scikit-learn.
-    recipe_, epochs_, C_ : what was chosen;  selection_ : the scores it was chosen by;  model_ : the fitted network.
+    recipe_, epochs_, C_ : the choice.  selection_ : the scores it was made by.  model_ : the fitted network.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class DVMEClassifier(_Fused):
 
 
 class AverageProbe(_Fused):
-    """The mean of the probabilities of one logistic regression per model, each with the penalty its folds choose.
+    """The mean of the probabilities of one logistic regression per model, each with the penalty that its folds choose.
 
     Parameters
     ----------
@@ -177,7 +180,7 @@ class AverageProbe(_Fused):
 
 
 class ConcatProbe(AverageProbe):
-    """One logistic regression on all models' columns together, with the penalty its folds choose.
+    """One logistic regression on all models' columns together, with the penalty that its folds choose.
 
     Parameters and attributes are those of `AverageProbe`, of a single probe.
     """

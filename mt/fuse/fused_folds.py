@@ -1,7 +1,7 @@
-"""Out-of-fold probabilities of methods on several models: what thresholds and scaling are chosen on.
+"""Out-of-fold probabilities of methods on several models, on which thresholds and scaling are chosen.
 
-Best single model and average are made of each model's own; concatenation and blend have those of their probe; DVME is
-fitted in five folds more, its choice of a recipe included.
+Best single model and average combine those of each model's probe; concatenation and blend use those of their own probe;
+DVME is fitted in five more folds, including its choice of a recipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Joined = LabelledRows[tuple[Array, ...]]
 
 
 def fused_out_of_fold(question: Question, budget: Joined, fitting: Fitting, places: Sequence[int]) -> Array | None:
-    """Return the probabilities of a budget's rows by fits that did not see them; None where no fold can be held out.
+    """Return the probabilities of a budget's rows by fits that did not see them; None if no fold can be held out.
 
     places: the models that a rule of single models is made of.
     """
@@ -53,7 +53,7 @@ def fused_out_of_fold(question: Question, budget: Joined, fitting: Fitting, plac
 
 
 def _of_probe(question: Question, rows: LabelledRows[Array], fitting: Fitting) -> Array | None:
-    """Return those of a probe, which is fitted again: the store keeps what it predicts for test cases."""
+    """Return a probe's out-of-fold probabilities; it is fitted again, since the store has only its test predictions."""
     own = fit_probe(rows, fitting, seed=question.seed).held_out
     if own is not None:
         return own

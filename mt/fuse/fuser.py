@@ -33,7 +33,7 @@ REVISION = 6  # of fusion; raised whenever its numbers change
 class Single:
     """One model's probe on a draw: its probabilities on the joined test cases, and how it was chosen.
 
-    probe: the fitted probe, where it was fitted now.
+    probe: the fitted probe; None if the store had its probabilities.
     """
 
     model: str
@@ -45,11 +45,11 @@ class Single:
 
 
 class Fuser:
-    """Fits one method on every question it is asked; holds the features of one set of models at a time.
+    """Fits the method of each question; holds the features of one set of models at a time.
 
     probes: for every question on several models, the probe questions on each (their fits are in the store).
-    folder: where every fitted model is saved, ablations aside (`--save`).  opened: opens one feature file.
-    decider: what needs the out-of-fold scores of every fit.
+    folder: where fitted models are saved, except ablations (`--save`).  opened: opens one feature file.
+    decider: takes the out-of-fold probabilities of every fit.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Fuser:
                 yield self._fit(question, joined, drawn)
 
     def _fit(self, question: Question, joined: AlignedFeatures, drawn: Draw) -> Fit:
-        """Return what is kept of a fit: its test probabilities, and how they came about."""
+        """Return the fit to store: its test probabilities, and how they were made."""
         fitting = self.fitting.on(joined.task, joined.first.n_classes)
         found = {
             "best-single": self._best_single,
@@ -130,8 +130,8 @@ class Fuser:
     def _singles(self, question: Question, joined: AlignedFeatures, rows: Array) -> list[Single]:
         """Return each model's probe on this draw, its predictions in the order of the joined test cases.
 
-        The store has it where its files hold the rows in the joined order, or drew the same cases from another; else,
-        and where probes are to be saved, it is fitted on the joined rows.
+        The store's probe is used if it was fitted on the same cases.  Otherwise, or to save the probes, one is fitted
+        on the joined rows.
         """
         probes = self.probes[question.identity]
         if self.folder is not None:
@@ -142,7 +142,7 @@ class Fuser:
         ]
 
     def _kept(self, identity: str, model: str, joined: AlignedFeatures, rows: Array) -> Single | None:
-        """Return what the store keeps of a probe, unless it was drawn from other cases."""
+        """Return the stored probe, None if it was fitted on other cases."""
         fit, (pool, cases) = self.store.fit(identity), self._digests
         outcome, probabilities = fit.outcome, fit.probabilities
         if fit.pool != pool:
@@ -154,7 +154,7 @@ class Fuser:
         return Single(model, probabilities, outcome["settings"], outcome["selection"], tuple(outcome["flags"]))
 
     def _fitted(self, question: Question, joined: AlignedFeatures, rows: Array, place: int) -> Single:
-        """Return a probe on one model's embeddings, fitted now; on rows in one order to the numbers that are kept."""
+        """Fit a probe on one model's embeddings; rows in the stored order give exactly the stored numbers."""
         budget, fitting = joined.drawn(rows), self.fitting.on(joined.task, joined.first.n_classes)
         fitted = fit_probe(budget.with_features(budget.X[place]), fitting, seed=question.seed)
         return Single(

@@ -1,4 +1,4 @@
-"""What `mt fuse` asks on cached features; imports nothing heavy."""
+"""The request of `mt fuse` on cached features; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class FuseRequest:
     """Which cached features to fuse, by which methods, on which draws, and where to read and write.
 
     models, datasets: all that the cache holds, if empty.
-    methods: of "concat", "average", "blend" and "dvme", which brings the best single model and concatenation; all, if
-    empty.
+    methods: "concat", "average", "blend", "dvme" (which adds the best single model and concatenation); all if empty.
     fractions, shots: 1, 10 and 100 % of the labels, if both are empty.  seeds: draws per budget.
     draw: "stratified", "random" or "random-groups".  draw_file: read the draws from here.
     metrics: each dataset's headline metric, if empty.  primary: "METRIC@BUDGET", as `mt probe` takes it.
     ablations: also uniform attention, a random start, the paper's plain form, and DVME without each model.
     test_folds: instead of a test split, test every image once by K folds of all splits; repeats: of the folds.
-    files: only these feature files, where newer ones must not take their place.
-    save: a folder for the fitted models.  everything: use superseded, limited and random-weight features too.
+    files: use only these feature files, even if there are newer ones.
+    save: a folder for the fitted models.  scores: the score database.  device: `auto`, `cpu`, `cuda` or `mps`.
+    everything: use superseded, limited and random-weight features too.
     threshold, prevalence, calibrate: as in `mt.ProbeRequest`.
     """
 
@@ -54,7 +54,7 @@ class FuseRequest:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The rows on several models that the methods bring."""
+        """The table rows on several models that the methods add."""
         return rows_of(self.methods)
 
     def checked_folds(self) -> int:

@@ -1,4 +1,4 @@
-"""What `--method` chooses: the rows that each method brings into the tables."""
+"""The table rows that each `--method` adds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mt.errors import InputError, unknown
 
-# DVME comes with what its gain is measured against: the best single model, chosen inside the budget, and concatenation.
+# DVME adds its references: the best single model, chosen inside the budget, and concatenation.
 ROWS = {
     "concat": ("concat",),
     "average": ("average",),
@@ -19,7 +19,7 @@ OF_PROBES = frozenset({"best-single", "average"})  # made of the single models' 
 
 
 def rows_of(methods: Sequence[str]) -> tuple[str, ...]:
-    """Return the rows on several models that these methods bring; all of them without any.
+    """Return the rows on several models that these methods add; all rows if no method is named.
 
     Raises InputError for an unknown method.
     """
@@ -31,11 +31,11 @@ def rows_of(methods: Sequence[str]) -> tuple[str, ...]:
 
 
 def needs_probes(rows: Sequence[str]) -> bool:
-    """Say whether any of these rows is made of the single models' probes."""
+    """Return whether any of these rows is made of the single models' probes."""
     return not OF_PROBES.isdisjoint(rows)
 
 
 def check_of_dvme(methods: Sequence[str], option: str) -> None:
-    """Refuse an option that only DVME knows where DVME is not asked for.  Raises InputError."""
+    """Raise InputError for an option of DVME if the methods do not include DVME."""
     if methods and "dvme" not in methods:
-        raise InputError(f"{option} is DVME's, which is not asked for. Add it: --method dvme")
+        raise InputError(f"{option} requires --method dvme. Add it, or remove {option}.")

@@ -89,7 +89,7 @@ def run_fuse(request: FuseRequest) -> Answers:
 
 
 def _part_fuser(fitting: Fitting, folded: CrossValidation, store: PartStore, draws: DrawSource) -> Answering:
-    """Return what answers questions on parts of joined splits."""
+    """Return the fuser for questions on parts of joined splits."""
     return Fuser(fitting, store, draws, store.singles, opened=folded.opened)
 
 
@@ -111,7 +111,7 @@ class _Plan:
         self.singles: dict[str, list[Question]] = {}
 
     def add(self, pair: Pair, singles: Sequence[Pair], rows: Sequence[str], *, ablations: bool) -> None:
-        """Add a dataset's questions: on each model where a row is made of them, on all of them, and the ablations."""
+        """Add a dataset's questions: on each model if a row needs its probe, on all models, and the ablations."""
         recipe = {**self.fitting.identity(), "select": "folds"}
         probes: dict[Drawn, list[Question]] = {
             (budget, seed): [Question(one, budget, seed, "probe", recipe, draw) for one in singles]

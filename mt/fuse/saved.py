@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mt.results.store import Fit
 
 FORMAT = "mt-fusion"
-BLENDED = "mt-fusion-blend"  # with blend over all models as a part of the prediction: an mt without it refuses this
+BLENDED = "mt-fusion-blend"  # blend has a share of the prediction; versions of mt without blend refuse this format
 FORMAT_VERSION = 1
 END_TO_END = "mt-end-to-end"  # the format of `mt.fuse.end_to_end.saved`, which reads images, not embeddings
 
@@ -41,7 +41,7 @@ def save_dvme(folder: ModelFolder, question: Question, fitted: FittedDVME, fit: 
 
 
 def parts_of_dvme(fitted: FittedDVME) -> tuple[Tensors, dict[str, Any]]:
-    """Return the tensors of a DVME, and what builds it again; its JSON also needs class_names and backbones."""
+    """Return the tensors of a DVME, and the JSON that rebuilds it, except for class_names and backbones."""
     tensors = {"outputs": fitted.outputs, "base": fitted.base}
     for number, scaling in enumerate(fitted.inputs.scalings):
         tensors |= {f"mean.{number}": scaling.mean, f"scale.{number}": scaling.scale}
@@ -72,7 +72,7 @@ def parts_of_dvme(fitted: FittedDVME) -> tuple[Tensors, dict[str, Any]]:
 
 
 def read_dvme(file: Path, about: dict[str, Any]) -> FittedDVME:
-    """Read what `save_dvme` wrote: its JSON's path and content.
+    """Read what `save_dvme` wrote; file, about: the path and the content of its JSON.
 
     Raises InputError for another format, a newer version, and files that do not fit together.
     """

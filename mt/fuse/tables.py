@@ -38,10 +38,10 @@ def print_fusion(study: Answers, *, declared: bool = False) -> None:
 
 
 def recommendations(study: Answers, store: ScoreStore) -> list[str]:
-    """Return, for each dataset and budget, which method has the lowest out-of-fold log loss in how many draws.
+    """Return a line per dataset and budget: in how many draws each method has the lowest out-of-fold log loss.
 
-    Only labels of the budget are seen.  Of the methods that keep such a loss: the best single model, concatenation,
-    blend, and DVME where a network was raced.
+    Only labels of the budget are used.  Methods with such a loss are the best single model, concatenation, blend, and
+    DVME if networks were tried.
     """
     losses: dict[tuple[str, Budget], dict[int, dict[str, float]]] = {}
     for score in study.scores:
@@ -76,9 +76,9 @@ def _out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
 
 
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
-    """Return what was trained end to end minus each other row, and DVME minus each; Holm is over all pairs.
+    """Return end-to-end training minus each other row, and DVME minus each; the Holm correction covers all pairs.
 
-    Scaled rows are compared among themselves: what scaling gains is shown apart.
+    Scaled rows are compared only with scaled rows; the gain of scaling is shown separately.
     """
     found = comparisons(score_tables(study.scores, store), store)
     scaled = {row_name(score) for score in study.scores if ", " in score.protocol}
@@ -108,10 +108,10 @@ def _turned(pair: Comparison) -> Comparison:
 
 
 def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
-    """Return, for each DVME and budget, the attention that each model receives, the mean over draws.
+    """Return, for each DVME and budget, the mean attention over draws that each model receives.
 
-    Overall and for the test cases of each class; each sums to 1.  `trained` counts the draws in which it was trained:
-    the others kept their start, whose attention is uniform.
+    It is given overall and for the test cases of each class; each sums to 1.  `trained` counts the draws in which a
+    network was trained; the others kept their start, whose attention is uniform.
     """
     fits: dict[tuple[str, str, str, Budget], dict[str, Any]] = {}
     for score in study.scores:
@@ -141,7 +141,7 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
 
 
 def settings_of(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a fit chose: once, or once per test fold."""
+    """Return the settings that a fit chose: one, or one per test fold."""
     settings = outcome["settings"]
     return list(settings["test_folds"]) if "test_folds" in settings else [settings]
 
@@ -151,7 +151,7 @@ def _mean(values: list[list[float]]) -> list[float]:
 
 
 def print_attention(row: dict[str, Any]) -> None:
-    """Print in how many draws a network was trained, and if in any, the attention that each model receives."""
+    """Print the number of draws in which a network was trained and, if any, the attention that each model receives."""
     out = console()
     budget = Budget(row["fraction"], row["shots"])
     subject = f"{row['attention']}, {row['method']}, {budget}"

@@ -1,7 +1,7 @@
 """`mt cache import`: feature files made of embeddings that other programs computed.
 
-The command stands below `mt cache`, and its room above `datasets`, whose way of reading tables it uses: the top-level
-command line puts the two together.
+It is a command of `mt cache`, but reads tables as `datasets` does, which `cache` must not import.  So the top-level
+command line adds it to the group.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from mt.types import TASKS, Task
     "--dataset moles --model uni",
 )
 @click.argument("files", nargs=-1, metavar="[SPLIT=]FILE...")
-@click.option("--dataset", metavar="NAME", help="The dataset they are of; one that the cache knows is joined by ids.")
+@click.option("--dataset", metavar="NAME", help="Their dataset; if the cache has it, rows are joined by ids.")
 @click.option("--model", metavar="NAME", help="What computed them; shown as 'NAME (imported)'.")
-@click.option("--split", metavar="NAME", help="Of all files: train, val or test.  [default: a column, or drawn]")
+@click.option("--split", metavar="NAME", help="Split of all files: train, val or test.  [default: a column, or drawn]")
 @click.option(
     "--labels",
     multiple=True,
     metavar="[SPLIT=]FILE",
     help="Ids, labels, splits, groups: CSV, Excel or parquet; or .npy of labels (repeatable).",
 )
-@click.option("--task", type=click.Choice(TASKS), help="Instead of what the labels look like.")
+@click.option("--task", type=click.Choice(TASKS), help="Task of the labels.  [default: inferred]")
 @click.option("--bag", metavar="COLUMN|file", help="The case of each row; file: each file is one case.")
 @click.option("--pool", type=click.Choice(RULES), help="Make one row per case.  [default: keep the rows]")
 @click.option("--key", metavar="NAME", help="The array, or the prefix of the columns, that holds the embeddings.")
-@click.option("--id-column", metavar="NAME", help="The ids.  [default: id, slide_id, image, filename, ...]")
+@click.option("--id-column", metavar="NAME", help="Column of ids.  [default: id, slide_id, image, filename, ...]")
 @click.option(
     "--label-column",
     "label_columns",
     multiple=True,
     metavar="NAME",
-    help="Class names, or 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
+    help="Column of class names, or of 0 and 1 (repeatable).  [default: label, diagnosis, ...]",
 )
-@click.option("--group-column", metavar="NAME|none", help="The patient.  [default: group, patient, case_id, ...]")
-@click.option("--missing-group", type=click.Choice(["own"]), help="What a row without a patient is.")
+@click.option("--group-column", metavar="NAME|none", help="Column of patients.  [default: group, patient, ...]")
+@click.option("--missing-group", type=click.Choice(["own"]), help="own: a row without a patient is its own.")
 @click.option("--uncertain", type=click.Choice(["ignore", "0", "1"]), help="What -1 in a label column means.")
 @click.option("--blank", type=click.Choice(["ignore", "0"]), help="What an empty label cell means.")
 @click.option("--shared", is_flag=True, help="Omit ids that lack embeddings or labels.")
@@ -57,8 +57,8 @@ from mt.types import TASKS, Task
     show_default=True,
     help="A row with NaN or infinite values: raise (stop), or skip (keep the row without an embedding).",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), help="How to store them.  [default: as they are]")
-@click.option("--seed", default=0, show_default=True, help="Draws a test split where nothing names the splits.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), help="Stored numbers.  [default: as in the files]")
+@click.option("--seed", default=0, show_default=True, help="Seed of the test split drawn if no splits are named.")
 @options.cache_dir
 @options.as_json
 def import_(

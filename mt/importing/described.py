@@ -1,4 +1,4 @@
-"""What feature files say of each case: label, split, group and metadata, read as `table:` reads them."""
+"""What is known of each imported case: label, split, group and metadata, read as `table:` reads them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LABEL_PREFIX = "label_"  # how `mt cache export` names one column per label
 
 @dataclass(frozen=True)
 class Cases:
-    """The cases that are imported, and what is known of them.
+    """The cases that are imported, with labels, splits, groups and metadata.
 
     splits: the case numbers of each split.
     """
@@ -47,7 +47,7 @@ class Cases:
 
 
 def describe(table: CaseTable, request: ImportRequest) -> Cases:
-    """Return what the label table says of the cases; a test split is drawn where nothing names the splits.
+    """Return what the label table says of the cases; draw a test split if nothing names the splits.
 
     Raises DatasetError and InputError for columns, labels and groups that cannot be read.
     """
@@ -82,7 +82,7 @@ def describe(table: CaseTable, request: ImportRequest) -> Cases:
 
 
 def described_by(features: Mapping[str, FeatureFile], table: CaseTable) -> Cases:
-    """Return what feature files of the same dataset, by split, say of cases whose ids they share.
+    """Return what feature files of the same dataset, by split, say of the cases with the same ids.
 
     Raises InputError, with counts and names, for ids that are not in them.
     """
@@ -171,14 +171,14 @@ def _without_prefix(text: TableText) -> tuple[TableText, list[str]]:
 def _splits(
     ids: Sequence[str], labels: Array, groups: Sequence[str] | None, said: Sequence[str | None], request: ImportRequest
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the rows of each split: as it is said; drawn where it is said of none."""
+    """Return the rows of each split: as named, or drawn if no case has a named split."""
     unsaid = [name for name, split in zip(ids, said, strict=True) if split is None]
     if len(unsaid) == len(ids):
         rows, record = draw_splits(ids, labels, fractions=FRACTIONS, groups=groups, seed=request.seed)
         return {name: chosen for name, chosen in rows.items() if len(chosen)}, {"splits": record}
     if unsaid:
         raise DatasetError(
-            f"{len(unsaid):,} of {len(ids):,} cases have no split: {some(unsaid)}. Say it of all files: "
+            f"{len(unsaid):,} of {len(ids):,} cases have no split: {some(unsaid)}. Name it for all files: "
             "SPLIT=FILE, or a column 'split' in --labels"
         )
     names = np.array(said)

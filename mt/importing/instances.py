@@ -1,4 +1,4 @@
-"""Rows that stay the instances of their cases: each has its case's label, and the case as its bag and group."""
+"""Rows that remain instances of their cases: each has its case's label, and the case as its bag and group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings and label tables put together: which case each row belongs to, and what is known of each case."""
+"""Join embeddings and label tables: which case each row belongs to, and what is known of each case."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ OUT = -1  # the case of rows that are omitted
 class CaseTable:
     """The cases of an import in the order of their embeddings.
 
-    case_of: for each part the case number of each row, `OUT` for rows that are omitted; one number where a whole
-    file is a case.  bags: whether rows are instances of cases.  text: what is known of the cases, by column; None
-    without labels.  splits: of each case, where it is said.
+    case_of: for each part the case number of each row, `OUT` for rows that are omitted; one number if the whole file
+    is a case.  bags: whether rows are instances of cases.  text: what is known of the cases, by column; None without
+    labels.  splits: the split of each case, None if it is not named.
     """
 
     ids: list[str]
@@ -43,8 +43,8 @@ class CaseTable:
 def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: ImportRequest) -> CaseTable:
     """Return the cases of an import.
 
-    Raises InputError, with counts and names, for ids that are there twice, and for ids that only the embeddings or
-    only the labels have unless the shared ones are asked for; and for rows of one case that disagree.
+    Raises InputError, with counts and names, for repeated ids, for ids that only the embeddings or only the labels have
+    (unless `shared`), and for rows of one case that disagree.
     """
     bags = _are_bags(parts, request)
     names = [_row_names(part, tables, request) for part in parts]
@@ -75,7 +75,7 @@ def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: Imp
 
 
 def _are_bags(parts: Sequence[SourceFile], request: ImportRequest) -> bool:
-    """Say whether rows are instances of cases: a bag column was named, or a file that is one case has several rows."""
+    """Return whether rows are instances of cases: by a bag column, or because a file of one case has several rows."""
     if _bag_column(request) is not None:
         return True
     return any(part.case is not None and part.matrix.n > 1 for part in parts)
@@ -125,13 +125,13 @@ def _refuse_twice(names: Sequence[str]) -> None:
         return
     twice = [name for name, times in counted.items() if times > 1]
     raise InputError(
-        f"{len(twice):,} of {len(counted):,} ids are there more than once: {some(twice)}. Expected one row per id; "
+        f"{len(twice):,} of {len(counted):,} ids occur more than once: {some(twice)}. Expected one row per id; "
         "several rows of one case are a bag: --bag COLUMN"
     )
 
 
 def _said_splits(parts: Sequence[SourceFile], names: Sequence[Sequence[str]]) -> dict[str, str | None]:
-    """Return the split that the files say of each case."""
+    """Return the split of each case, as the files name it."""
     splits: dict[str, str | None] = {}
     mixed = []
     for part, some_names in zip(parts, names, strict=True):
@@ -164,7 +164,7 @@ def _by_case(
 
 
 def _matched(ids: Sequence[str], rows: dict[str, Row]) -> dict[str, str]:
-    """Return the name under which the labels have each case: the same, or where none is, without folder and suffix."""
+    """Return the labels' name of each case: the same, or without folder and suffix if no name is the same."""
     if any(name in rows for name in ids):
         return {name: name for name in ids if name in rows}
     bare: dict[str, list[str]] = {}
@@ -192,7 +192,7 @@ def _kept(ids: Sequence[str], renamed: dict[str, str], rows: dict[str, Row], fil
 
 
 def _table(rows: Sequence[Row], ids: Sequence[str], tables: Sequence[LabelTable]) -> TableText:
-    """Return one row of text per case; rows of one case must agree in what the column says of the case.
+    """Return one row of text per case; rows of one case must agree in columns that describe the case.
 
     Columns in which instances differ by nature (an instance's id, its position) are omitted.
     """
@@ -224,7 +224,7 @@ def _must_agree(column: str) -> bool:
 
 
 def _agreed(said: Sequence[str | None], text: TableText, ids: Sequence[str]) -> list[str | None]:
-    """Return the split of each case, said by the files, by the table, or by neither."""
+    """Return the split of each case, as the table or else the files name it; None if neither does."""
     column = next((name for name in text.columns if name.casefold() == "split"), None)
     if column is None:
         return list(said)
@@ -232,7 +232,7 @@ def _agreed(said: Sequence[str | None], text: TableText, ids: Sequence[str]) -> 
     other = [name for name, one, two in zip(ids, said, listed, strict=True) if one not in (None, two)]
     if other:
         raise InputError(
-            f"{len(other):,} cases are in another split in the table than --split or SPLIT= says: {some(other)}."
+            f"{len(other):,} cases have another split in the table than in --split or SPLIT=: {some(other)}."
         )
     return list(listed)
 

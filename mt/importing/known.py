@@ -1,4 +1,4 @@
-"""The dataset of an import as the cache knows it: same cases and labels join it, others are refused by name."""
+"""The dataset of an import in the cache: the same cases and labels join it, others are refused by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mt.types import Array
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """The newest complete feature files of a dataset, by split; of one content.  Empty where the cache has none."""
+    """The newest complete feature files of a dataset, by split, all of one content; empty if the cache has none."""
 
     name: str
     entries: Mapping[str, Entry]
@@ -29,7 +29,7 @@ class KnownDataset:
     def find(cls, catalog: Catalog, name: str) -> KnownDataset:
         """Look a dataset up by the name that tables show.
 
-        Raises InputError where the cache holds several contents of that name.
+        Raises InputError if the cache holds several contents of that name.
         """
         found = [
             entry
@@ -53,10 +53,11 @@ class KnownDataset:
         return {split: entry.open() for split, entry in self.entries.items()}
 
     def agreed(self, cases: Cases) -> Cases:
-        """Return the cases as the cache has them: labels numbered, rows ordered, patients and columns as there.
+        """Return the cases with the cache's numbering of labels, order of rows, groups and columns.
 
-        Draws and stored predictions are rows by number: all files of a split hold them in one order.
-        Raises InputError, with counts and names, where cases, labels, groups or splits differ.
+        Draws and stored predictions refer to rows by number, so all files of a split need the same order.
+
+        Raises InputError, with counts and names, if cases, labels, groups or splits differ.
         """
         first = next(iter(self.entries.values()))
         if cases.task != first.manifest["task"] and not _refined(cases, first):
@@ -103,12 +104,12 @@ class KnownDataset:
         return ordered
 
     def _as_known(self, cases: Cases, features: Mapping[str, FeatureFile], orders: Mapping[str, Array]) -> Cases:
-        """Return the cases in the cache's order; with its groups and columns, where it holds all of their splits."""
+        """Return the cases in the cache's order, with its groups and columns if it holds all of their splits."""
         cases = replace(cases, splits={**cases.splits, **orders})
         files = [features[split] for split in orders]
         grouped = any(file.groups is not None for file in features.values())
         if cases.groups is not None and not grouped:
-            raise self._other("its cases have no groups and these have; leave them out (--group-column none)")
+            raise self._other("its cases have no groups and these have; omit them (--group-column none)")
         if set(orders) != set(cases.splits):
             if grouped and cases.groups is None:
                 raise self._other("its cases have groups and these have none; give them (--group-column)")
@@ -148,14 +149,14 @@ class KnownDataset:
         return {name: manifest[name] for name in names if name in manifest}
 
     def split_fingerprint(self, split: str, cases: Cases) -> str | None:
-        """Return the fingerprint of a cached split that holds what is imported, groups included; else None."""
+        """Return the fingerprint of a cached split with the same rows and groups; None if there is none."""
         entry = self.entries.get(split)
         if entry is None or bool(entry.manifest.get("grouping")) != (cases.groups is not None):
             return None
         return entry.fingerprints["split"]
 
     def fingerprint(self, cases: Cases) -> str:
-        """Return the dataset's fingerprint: the cached one, else of its name, task and classes."""
+        """Return the dataset's fingerprint: the cached one, else a hash of name, task and classes."""
         if self.entries:
             return next(iter(self.entries.values())).fingerprints["dataset"]
         return digest({"imported": self.name, "task": cases.task, "class_names": list(cases.class_names)})
@@ -170,6 +171,6 @@ def _column(file: FeatureFile, *, name: str) -> list[Any] | None:
 
 
 def _refined(cases: Cases, entry: Entry) -> bool:
-    """Say whether labels that look like one task can be those of another: a split may lack classes."""
+    """Return whether labels that look like one task can belong to the other: a split may lack classes."""
     tasks = {cases.task, str(entry.manifest["task"])}
     return "multilabel" not in tasks

@@ -1,4 +1,4 @@
-"""The tables that say what each case is: `--labels`, the table that export wrote, or the file's own columns."""
+"""The tables that describe the cases: `--labels`, the table that `mt cache export` wrote, or a file's own columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mt.importing.readers.numpy_files import load_npy
 from mt.importing.request import ImportRequest
 from mt.terminal.spreadsheet import as_written
 
-# Names of columns that name the cases, without case, spaces and signs; the first that is there is taken.
+# Columns that name the cases, in lower case without spaces and punctuation; the first that exists is used.
 _IDS = (
     "id",
     "slideid",
@@ -44,7 +44,7 @@ _EXPORTED = ".rows.csv"  # what `mt cache export --format npy` writes beside the
 class LabelTable:
     """One table: its text by column, and which column names the case of each row; None for rows in order.
 
-    split: of all of its rows, if it was said.
+    split: the split of all of its rows, None if not named.
     """
 
     split: str | None
@@ -61,7 +61,7 @@ class LabelTable:
 
 
 def tables_of(request: ImportRequest, parts: Sequence[SourceFile]) -> list[LabelTable]:
-    """Return the tables of an import: those of `--labels`, else those that come with the embeddings; maybe none."""
+    """Return the tables of an import: those of `--labels`, else those that come with the embeddings, if any."""
     if request.labels:
         return [_read(word, request) for word in request.labels]
     return [table for part in parts if (table := _beside(part, request)) is not None]
@@ -86,7 +86,7 @@ def _read(word: str, request: ImportRequest) -> LabelTable:
 
 
 def _key(columns: Mapping[str, Sequence[str]], file: Path, request: ImportRequest) -> str | None:
-    """Return the column that names cases in a table: of bags, the bag's, where the table has it."""
+    """Return the column that names cases in a table: the bag column if the table has it."""
     if request.bag is not None and request.bag in columns:
         return request.bag
     return key_column(columns, request.rules.id_column, file)
@@ -124,6 +124,6 @@ def _array_table(path: Path) -> TableText:
 
 
 def _restored(text: TableText) -> TableText:
-    """Return a table whose cells are what they were before an export made formulas inert."""
+    """Return a table with the cells as they were before `mt cache export` made formulas inert."""
     columns = {as_written(name): [as_written(value) for value in values] for name, values in text.columns.items()}
     return TableText(columns, text.lines, text.notes)

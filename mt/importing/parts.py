@@ -1,4 +1,4 @@
-"""The files that an import names, each with its split and, where all of a file is one case, with that case."""
+"""The files that an import names, each with its split, and with its case if the whole file is one case."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SourceFile:
 
 
 def named_split(word: str) -> tuple[str | None, Path]:
-    """Return the split and the path of `SPLIT=PATH`; no split where there is no such prefix."""
+    """Return the split and the path of `SPLIT=PATH`; None as split without such a prefix."""
     head, sign, path = word.partition("=")
     if sign and head.casefold() in SPLIT_NAMES and path and not Path(word).exists():
         return SPLIT_NAMES[head.casefold()], Path(path).expanduser()

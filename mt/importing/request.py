@@ -1,4 +1,4 @@
-"""What `mt cache import` asks; imports nothing heavy."""
+"""The request of `mt cache import`; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mt.types import Task
 class LabelRules:
     """How the label tables are read: their columns, and what missing and uncertain cells mean.
 
-    id_column, label_columns, group_column: found by their common names, if not given.
+    task: inferred from the labels if None.  id_column, label_columns, group_column: found by common names if not given.
+    missing_group: "own" makes each row without a group its own.  uncertain, blank: what -1 and an empty cell mean.
     """
 
     task: Task | None = None
@@ -30,12 +31,13 @@ class LabelRules:
 class ImportRequest:
     """Which files to import, as which dataset and model, with which labels.
 
-    files, labels: paths, or `SPLIT=PATH`.  split: of the files that name none.
+    files, labels: paths, or `SPLIT=PATH`.  split: the split of files that name none.
     key: the array or the columns that hold the embeddings, if a file has several.
     bag: the column that names each row's case, or `file` for one case per file.  pool: how the rows of a case become
     one; None keeps them as instances.
-    shared: leave out ids that only the embeddings or only the labels have.  skip_bad: keep rows with NaN as skipped.
-    seed: draws a test split where nothing names the splits.
+    dtype: "float32" or "float16"; as in the files if None.
+    shared: omit ids that only the embeddings or only the labels have.  skip_bad: keep rows with NaN as skipped.
+    seed: draws a test split if nothing names the splits.  cache_dir: folder of feature files.
     """
 
     files: Sequence[str]

@@ -1,4 +1,4 @@
-"""The import: other programs' embeddings and their labels become feature files, one per split."""
+"""The import: make feature files, one per split, from other programs' embeddings and their labels."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from mt.system import files
 from mt.terminal import progress
 from mt.types import HEADLINE, Array, LabelledRows
 
-REVISION = 1  # of what an import makes of the same files; enters the fingerprints
+REVISION = 1  # raised when an import makes something else from the same files; enters the fingerprints
 BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Imported:
-    """One feature file that an import made, or found complete."""
+    """One feature file that an import made, or that was already complete."""
 
     path: Path
     split: str
@@ -50,7 +50,8 @@ class Imported:
 def import_features(request: ImportRequest) -> list[Imported]:
     """Make one feature file per split of embeddings that other programs computed.
 
-    Raises InputError, with counts and names, where embeddings and labels do not fit together; CacheError.
+    Raises InputError, with counts and names, if files cannot be read, or embeddings and labels do not fit together;
+    CacheError if the cache cannot be written.
     """
     if request.pool is not None:
         pooling.check_rule(request.pool)
@@ -125,7 +126,7 @@ class _Import:
                 raise
 
     def _ordered(self) -> Iterator[tuple[Array, Array]]:
-        """Yield case numbers and rows in the order of their splits, which is the cache's where it has them."""
+        """Yield case numbers and rows in the order of their splits: the cache's order if it has the splits."""
         if self.instances or all((np.diff(rows) > 0).all() for rows in self.cases.splits.values()):
             yield from self._rows()
             return
@@ -137,7 +138,7 @@ class _Import:
             yield chosen, whole[chosen]
 
     def _rows(self) -> Iterator[tuple[Array, Array]]:
-        """Yield case numbers and rows to write: as they are in the files, or one pooled row per case."""
+        """Yield case numbers and rows to write: the files' rows, or one pooled row per case."""
         total = sum(part.matrix.n for part in self.parts)
         with progress.bar("importing", total, unit="rows") as advance:
             if self.request.pool is None:
@@ -198,7 +199,7 @@ class _Import:
         return {**facts, "grouping": facts["grouping"] or "case"} if self.instances else facts
 
     def _fingerprints(self, split: str, rows: LabelledRows[None]) -> dict[str, str]:
-        """Return the fingerprints of a file; `source` is of the imported files' contents."""
+        """Return the fingerprints of a file; `source` is the hash of the imported files' contents."""
         model = {"imported": self.request.model, "revision": REVISION, "dim": self.dim, "pool": self.request.pool}
         if self.request.pool is not None:
             model["pooling"] = pooling.REVISION
@@ -244,12 +245,12 @@ class _Import:
         total = sum(file.writer.n_rows for file in files)
         raise InputError(
             f"{len(bad):,} of {total:,} embeddings hold NaN or infinite values (in {self.dtype}): {some(bad)}. "
-            "Mend them, or skip these rows: --on-error skip"
+            "Correct them, or skip these rows: --on-error skip"
         )
 
 
 class _SplitFile:
-    """One split's file: rows come in any number and leave as whole blocks."""
+    """One split's file: takes any number of rows at a time and writes complete blocks."""
 
     def __init__(
         self, split: str, writer: FeatureWriter, ids: Sequence[str], dtype: str, warnings: tuple[str, ...]
@@ -261,7 +262,7 @@ class _SplitFile:
         self._n_waiting, self._block = 0, 0
 
     def take(self, rows: Array) -> None:
-        """Take in the next rows, and write every block that is whole."""
+        """Take the next rows, and write every block that is complete."""
         self._waiting.append(np.asarray(rows))
         self._n_waiting += len(rows)
         size = self.writer.block_rows

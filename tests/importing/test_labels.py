@@ -156,7 +156,7 @@ def test_ids_that_differ_are_counted_and_named(tmp_path: Path, embeddings: Path,
 
 def test_ids_that_are_there_twice_are_counted_and_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", embeddings=sample.matrix(4), ids=["a", "b", "a", "b"])
-    with pytest.raises(InputError, match=r"2 of 2 ids are there more than once: a, b. .* --bag COLUMN"):
+    with pytest.raises(InputError, match=r"2 of 2 ids occur more than once: a, b. .* --bag COLUMN"):
         sample.imported(tmp_path, tmp_path / "x.npz")
 
 

@@ -1,8 +1,8 @@
-"""A smaller network for few rows: each model's embeddings in a few directions that hold most of the rows' variance.
+"""A smaller network for few rows: each model's embeddings projected on the directions of most of the rows' variance.
 
 A network on c of d directions learns from one step what a network on all features learns from one of the same size,
 since coordinates are scaled by sqrt(c / d): their row has the length that c standardised features have.  The directions
-use all rows of the budget and no label.  The logistic start must stay exact, so that each network adds the part of its
+use all rows of the budget and no label.  So that the logistic start stays exact, each network also sees the part of its
 own start that lies outside of them.
 """
 
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from mt.fuse.dvme.problem import Linear
 
-# With few rows, a network sees one direction per eight rows, and at least 64: more only fit what does not generalise.
+# With few rows, a network sees one direction per eight rows, at least 64; more would only be overfitted.
 LEAST, ROWS_PER_DIRECTION = 64, 8
 # Products with the rows that sharpen the directions, and directions in reserve (Halko et al., SIAM Review 2011).
 PASSES, RESERVE = 3, 8
 
 
 def kept_directions(rows: int, dim: int) -> int:
-    """Return how many directions of one model's features a network sees; all if it is more than half of them."""
+    """Return the number of directions of one model's features that a network sees; `dim` if above half of it."""
     kept = min(rows, max(LEAST, rows // ROWS_PER_DIRECTION))
     return kept if 2 * kept <= dim else dim
 
@@ -44,7 +44,7 @@ class Directions:
         return cls(tuple(axes), tuple(rows))
 
     def with_start(self, X: Sequence[Tensor], start: Linear) -> Lens:
-        """Return what a network that starts from a linear classifier sees: also the part outside of the directions."""
+        """Return what a network with this linear start sees: the directions, and the start's part outside of them."""
         device = X[0].device
         extra: list[Tensor | None] = []
         parts = torch.split(torch.from_numpy(start.coef).to(device), [x.shape[1] for x in X], dim=1)
@@ -74,7 +74,7 @@ class Lens:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """How many coordinates of each model the network sees."""
+        """The number of coordinates of each model that the network sees."""
         return tuple(
             rows.shape[1] + (0 if own is None else own.shape[1])
             for rows, own in zip(self.shared.rows, self.own, strict=True)

@@ -26,9 +26,9 @@ from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-BLEND_CLASSES = 3  # with fewer, blend has no LDA and takes no part
-BLEND_ROWS = 500  # with more, it takes no part: its folds take longer than all else, and gain little
-SMALL = 2_000  # with fewer rows one thread per product is fastest, whatever else runs on the machine
+BLEND_CLASSES = 3  # blend is tried from 3 classes: with fewer it has no LDA
+BLEND_ROWS = 500  # blend is tried up to 500 rows: above, its folds take longer than all other steps, and gain little
+SMALL = 2_000  # below 2,000 rows one thread per product is fastest, whatever else runs on the machine
 _BLOCK = 4096  # rows turned into float64 at once
 
 
@@ -36,9 +36,9 @@ _BLOCK = 4096  # rows turned into float64 at once
 class FittedDVME:
     """A network with its inputs' scaling, for the outputs that the draw could teach.
 
-    outputs (m,): the classes, or labels of a multilabel task, that the network speaks of; base (K,): what others get.
-    model is None where the draw holds one class only.  It computes in float64, rounded once at the end.
-    blend: over all models, where it has a part of the prediction.
+    outputs (m,): the classes, or labels of a multilabel task, that the network predicts; base (K,): the probabilities
+    of the other ones.  model is None if the draw holds only one class.  It computes in float64, rounded once at the
+    end.  blend: the probe on all models, None if its share of the prediction is 0.
     """
 
     model: DVME | None
@@ -72,11 +72,11 @@ class FittedDVME:
 
 @dataclass(frozen=True)
 class DVMEOptions:
-    """What DVME chooses among, and how large it is.
+    """The recipes that DVME chooses among, and its size.
 
-    recipes: the first is kept unless another is clearly better on held-out rows of the budget; "blend" takes part for
-    three and more classes without weights, on budgets of at most 500 rows.
-    class_weight: "balanced" weighs classes inversely to their rows.  width, heads: of the tokens and their attention.
+    recipes: the first is kept unless another is better by more than a standard error on held-out rows of the budget;
+    "blend" is tried for three or more classes without weights, on budgets of at most 500 rows.
+    class_weight: "balanced" weights classes inversely to their rows.  width: of the tokens.  heads: of the attention.
     """
 
     recipes: Sequence[Recipe] = recipes_of(CHOICES["dvme"])
@@ -97,7 +97,7 @@ def fit_dvme(
     seed: int = 0,
     device: str = "cpu",
 ) -> FittedDVME:
-    """Fit DVME on a budget: M embeddings (n, d_m) with labels y (n,) or (n, L), their groups where known.
+    """Fit DVME on a budget: M embeddings (n, d_m), labels y (n,) or (n, L), and groups (n,) if known.
 
     The recipe is chosen inside the budget, then trained on all of it for the median of the folds' epochs.
     Deterministic in `seed` on one device.
@@ -129,7 +129,7 @@ def fit_dvme(
 
 
 def _shape(options: DVMEOptions, dims: tuple[int, ...], rows: int, n_outputs: int, task: str) -> NetworkShape:
-    """Return the network's shape; tokens are not wider than what they hold: a vote per output, and the directions."""
+    """Return the network's shape; tokens are at most as wide as a vote per output plus the directions need."""
     heads = options.heads
     held = max(LEAST, *(kept_directions(rows, dim) for dim in dims)) + n_outputs
     width = max(min(options.width, heads * math.ceil(held / heads)), heads * math.ceil(n_outputs / heads))

@@ -1,4 +1,4 @@
-"""What DVME reads: each model's embeddings, scaled on the budget's rows as the probes of protocol `default` are."""
+"""DVME's inputs: each model's embeddings, standardised on the budget's rows as in the protocol `default`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The scaling of each model's embeddings, learned from the budget's rows; it looks at no label."""
+    """The scaling of each model's embeddings, learned from the budget's rows without their labels."""
 
     scalings: tuple[Scaling, ...]
 

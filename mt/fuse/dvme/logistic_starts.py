@@ -27,7 +27,7 @@ INNER_CS = DEFAULT_CS[::2]  # every other C of the protocol `default`
 class FoldStart:
     """One fold, as row numbers of the budget: those to train on, to stop on and to predict; and the start.
 
-    stopping is empty if the labels are too few to hold any out: then a logistic start stays as it is.
+    stopping is empty if there are too few labels to hold any out; then a logistic start is not trained.
     """
 
     rows: Array
@@ -55,7 +55,7 @@ class LogisticStarts:
         )
 
     def whole(self, fold: Array | None) -> tuple[float, Linear]:
-        """Return the C that is best on held-out rows and its fit on all rows; without folds, the fit at C = 1."""
+        """Return the C with the lowest held-out log loss and its fit on all rows; without folds, C = 1."""
         everything = np.arange(len(self.problem))
         if fold is None:
             return 1.0, self._linear(self._solve([everything], [1.0]), 0, 0, everything)
@@ -94,7 +94,7 @@ class LogisticStarts:
             return self._solver.solve(members, Cs)
 
     def _best(self, fits: SubsetFits, columns: Sequence[int], rows: Array, fold: Array, Cs: Sequence[float]) -> int:
-        """Return the C with the lowest pooled log loss on rows that the columns, one per fold, leave out."""
+        """Return the place of the C with the lowest pooled log loss on the rows that each fold's column omits."""
         known = self.problem.teachable(rows, fold)
         if not known.any():
             return list(Cs).index(1.0)

@@ -1,4 +1,4 @@
-"""What networks in training read: rows in the coordinates that each of them sees, and the dropout of input features."""
+"""The inputs of networks in training: rows in the coordinates that each network sees, and dropout of input features."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mt.fuse.dvme.coordinates import Lens, scale_of
 
 
 def most_rows(batch: int) -> int:
-    """Return how many rows a batch of about `batch` rows has at most."""
+    """Return the largest number of rows that a batch of about `batch` rows can have."""
     return batch + batch // 2 + 1
 
 
 class NetworkInputs:
-    """The rows of a budget as each network sees them, and the noise that dropout of their features makes.
+    """The rows of a budget as each network sees them, and the noise of their features' dropout.
 
-    faster: for each projection, the factor of the learning rate with which a step moves a weight by the same share of
-    its size as on all features.
+    faster: for each projection, the factor on its learning rate.  With it, a step changes a weight by the same share of
+    its size as a step of a network on all features.
     """
 
     def __init__(self, lenses: Sequence[Lens], X: Sequence[Tensor], dropout: Sequence[float]) -> None:

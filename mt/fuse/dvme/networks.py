@@ -65,7 +65,7 @@ class Networks:
         self.parameters = torch.stack(rows).to(device, torch.float32).requires_grad_()
 
     def keep(self, which: Tensor) -> None:
-        """Go on with some of the networks."""
+        """Keep only some of the networks."""
         self.parameters = self.parameters.detach()[which].requires_grad_()
 
     def model(self, network: int, shape: NetworkShape, recipe: Recipe, lens: Lens) -> DVME:
@@ -85,7 +85,7 @@ class Networks:
     ) -> Tensor:
         """Return logits (networks, rows, outputs) of inputs (networks, rows, c_m), one tensor per model.
 
-        which: the networks, if not all.  noise: draws what is dropped of the tokens; without it nothing is.
+        which: the networks, if not all.  noise: draws the entries of the tokens to drop; None drops none.
         """
         form, width = self.template, self.template.width
         p = _split(self.parameters if which is None else self.parameters[which], self._layers)
@@ -133,7 +133,7 @@ def attend(parts: Tensor) -> Tensor:
 
 
 def _uniform(parts: Tensor) -> Tensor:
-    """Return the same where each model takes the mean of all."""
+    """Return the result of `attend` if every model attends uniformly: the mean value."""
     value = parts[:, 2]
     return value.mean(dim=3, keepdim=True).expand_as(value)
 

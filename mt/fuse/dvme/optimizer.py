@@ -1,4 +1,4 @@
-"""AdamW for networks side by side, with the decay towards where training began."""
+"""AdamW for networks side by side, with weight decay towards the weights at the start of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BETAS, EPSILON, MOST_NORM = (0.9, 0.999), 1e-8, 1.0  # Adam's; gradients are cli
 
 
 class AdamWToStart:
-    """Adam with warm-up and cosine, a rate per network, and weights that decay towards where they began.
+    """AdamW with warm-up and cosine, one rate per network, and weights that decay towards their initial values.
 
     A logistic start decays towards itself (L2-SP, Li et al., ICML 2018), every other start towards zero as usual.
     """
@@ -49,7 +49,7 @@ class AdamWToStart:
         return torch.cat(parts).to(values.device, values.dtype)
 
     def keep(self, which: Tensor) -> None:
-        """Go on with some of the networks."""
+        """Keep only some of the networks."""
         self.mean, self.square, self.began = self.mean[which], self.square[which], self.began[which]
         self.rates, self.decay = self.rates[:, which], self.decay[which]
 

@@ -1,4 +1,4 @@
-"""A budget ready to be learned, the network's shape, and the loss of its logits."""
+"""A budget prepared for training, the network's shape, and the loss of its logits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NetworkShape:
 
 @dataclass(frozen=True)
 class DVMEProblem:
-    """A budget ready to be learned.
+    """A budget prepared for training.
 
     X: standardised embeddings on the device, one tensor (n, d_m) per model.  y: (n,) int64, numbered
     0 ... n_classes - 1, or (n, L) zeros, ones and MISSING.  groups: (n,) what folds keep together, or None.

@@ -12,13 +12,14 @@ from mt.errors import unknown
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train; every field changes numbers.
+    """One way to train DVME; every field changes numbers.
 
-    start: from the concatenation's logistic regression, from random votes, or as torch initialises every layer (plain).
+    start: the concatenation's logistic regression, random votes, or torch's initialisation of every layer (plain).
     epochs: at most this many; 0 keeps the start.
-    patience: epochs without a better one after which a fold stops looking.
-    decay: AdamW's, but towards the start: what the data does not speak against stays (L2-SP, Li et al., ICML 2018).
-    For the other starts, that is a decay towards zero as usual.  batch: rows per step.
+    patience: a fold stops after this many epochs without a lower loss.
+    decay: AdamW's weight decay; for a logistic start towards the start instead of zero (L2-SP, Li et al., ICML 2018).
+    batch: rows per step.  dropout: of the concatenated tokens.  input_dropout: of the embeddings.
+    residual: whether tokens are added to the attended ones.  uniform: fix the attention at 1/M.
     """
 
     name: str

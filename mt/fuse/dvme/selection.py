@@ -4,8 +4,8 @@ In a fold, a network trains on the fitting rows without the first inner fold, st
 lowest, and predicts the rows that the fold holds out.  Over all folds together, a recipe replaces the first one, which
 keeps the logistic start, if its log loss is lower by more than a standard error.
 
-Where blend takes part, the start is the one of the concatenation's logistic regression and blend with the lower log
-loss, and each network has the share of the prediction, beside blend, with the lowest log loss.
+If blend is tried, the start is the logistic regression or blend, whichever has the lower log loss.  Each network then
+gets the share of the prediction, beside blend, that has the lowest log loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)  # of a network in the prediction, beside blend
 
 @dataclass(frozen=True)
 class ChosenRecipe:
-    """What the budget decided: the recipe, its epochs, the penalty of the start, and the scores it was chosen by.
+    """The choice made inside the budget: recipe, epochs, penalty of the start, and the scores it was chosen by.
 
     share: of the network in the prediction; the rest is blend's.
     """
@@ -63,7 +63,7 @@ class Candidate:
     def of(
         cls, recipe: Recipe, problem: DVMEProblem, folds: Sequence[FoldStart], found: Sequence[Outcome]
     ) -> Candidate:
-        """Put together what a recipe did on each fold."""
+        """Join a recipe's results on all folds."""
         logits = np.empty((len(problem), problem.shape.n_outputs))
         for fold, outcome in zip(folds, found, strict=True):
             logits[fold.held] = outcome.logits
@@ -82,9 +82,9 @@ class Candidate:
         return int(np.median(self.fold_epochs))
 
     def gain_over(self, first: Candidate, known: Array, groups: Array | None) -> tuple[float, float]:
-        """Return by how much the mean loss is lower than the first's, and its standard error, rows of a group together.
+        """Return how much lower the mean loss over known rows is than the first's, and the standard error of that.
 
-        Over the known rows (n,).
+        known: (n,) bool.  groups (n,): the standard error treats the rows of a group as one unit.
         """
         difference = (first.losses - self.losses)[known]
         if not len(difference):
@@ -98,8 +98,8 @@ class Candidate:
 class DVMEFitter:
     """Chooses and fits on one budget; its logistic starts share a basis, its networks their directions.
 
-    threads: how many train at the same time, each its own networks.
-    blend: returns the out-of-fold probabilities (n, outputs) of blend over all models, where it takes part.
+    threads: the number that train at the same time, each its own networks.
+    blend: returns the out-of-fold probabilities (n, outputs) of blend over all models; None if it is not tried.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class DVMEFitter:
         return choice, self._network(choice.recipe, start, choice.epochs)
 
     def candidates(self, recipes: Sequence[Recipe], fold: Array) -> list[Candidate]:
-        """Return what each recipe did on the rows that folds hold out; networks of one form train together."""
+        """Return each recipe's result on the held-out rows; networks of one form train together."""
         folds = self._starts(fold)
         found: dict[str, list[Outcome]] = {}
         for recipe in recipes:
@@ -138,7 +138,7 @@ class DVMEFitter:
         return [Candidate.of(recipe, self.problem, folds, found[recipe.name]) for recipe in recipes]
 
     def _starts(self, fold: Array) -> list[FoldStart]:
-        """Return the folds' starts; a second thread finds the directions meanwhile, which need no label."""
+        """Return the folds' starts; a second thread finds the directions at the same time."""
         if self.threads == 1:
             return self.starts.of_folds(fold)
         with ThreadPoolExecutor(1) as aside:
@@ -183,7 +183,7 @@ class DVMEFitter:
 
 
 def _epochs(recipe: Recipe, fold: FoldStart) -> int:
-    """Return how long a recipe may train on a fold: a logistic start stays as it is without rows to stop on."""
+    """Return a recipe's most epochs on a fold: 0 for a logistic start without rows to stop on."""
     return 0 if recipe.start == "logistic" and not len(fold.stopping) else recipe.epochs
 
 
@@ -203,7 +203,7 @@ def beside_blend(candidates: Sequence[Candidate], blend: Array, y: Array, known:
 
 
 def clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> Candidate:
-    """Return the candidate that gains most over the first, if by more than its standard error."""
+    """Return the candidate that gains most over the first by more than a standard error; else the first."""
     first, best, most = candidates[0], candidates[0], 0.0
     for candidate in candidates[1:]:
         gain, error = candidate.gain_over(first, known, groups)
@@ -213,7 +213,7 @@ def clearly_best(candidates: Sequence[Candidate], known: Array, groups: Array | 
 
 
 def _account(candidates: Sequence[Candidate], known: Array, groups: Array | None) -> dict[str, Any]:
-    """Return what is kept of a choice: every recipe's out-of-fold log loss, its gain, and where its folds stopped."""
+    """Return the stored record of a choice: each recipe's out-of-fold log loss, gain, and epochs of its folds."""
     account = {}
     for candidate in candidates:
         gain, error = candidate.gain_over(candidates[0], known, groups)

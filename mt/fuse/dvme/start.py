@@ -5,9 +5,9 @@ Attention starts uniform (keys are zero), so that every head passes on the mean 
 
     sum_i (u_i + 1/M sum_j u_j) = 2 sum_j u_j,
 
-which the head halves and shifts by b.  From there, attention learns whose vote to trust for which image, and the
-other entries of the tokens, a random projection of the embedding, are what it can learn that from.  The same holds for
-the votes of a random classifier: initialised as usual instead, the layers around the attention learn to do without it.
+which the head halves and shifts by b.  Then attention can learn which model's vote to trust for which image, from the
+tokens' other entries, a random projection of the embedding.  A random start, too, is the votes of a random classifier:
+with the usual initialisation, the layers around the attention learn to ignore it.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def start_from_linear(model: DVME, coef: Tensor, intercept: Tensor) -> None:
 
 
 def _vote_scale(coef: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return, for each output, what brings its weights to the size of a projection's random rows, 1/sqrt(3 d)."""
+    """Return the factor per output that scales its weights to the size of a projection's random rows, 1/sqrt(3 d)."""
     size = coef.pow(2).mean(dim=1).sqrt()
     typical = (3 * sum(dims) / len(dims)) ** -0.5
     return torch.where(size > 0, typical / size.clamp_min(1e-30), torch.ones_like(size))
 
 
 def _pass_votes_through_attention(model: DVME, votes: int) -> None:
-    """Make every head attend uniformly and hand on the votes: in all heads where they fit, else spread over them."""
+    """Make every head attend uniformly and pass the votes on: all of them in each head if they fit, else spread."""
     attention, width = model.attention, model.width
     per_head = width // attention.heads
     copies = attention.heads if votes <= per_head else 1

@@ -1,4 +1,4 @@
-"""Training networks side by side: every step is one for all folds and recipes, with each one's own rows and rate."""
+"""Train networks side by side: each step is one step of all folds and recipes, each with its own rows and rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mt.system.device import one_thread
 from mt.types import Array
 
 EPOCH_STEPS = 10, 100  # an epoch is one pass over the rows, but at least and at most this many steps
-EVALUATED = 1 << 24  # numbers of inputs that are evaluated at once
+EVALUATED = 1 << 24  # input values that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Trainee:
 
 @dataclass
 class Outcome:
-    """The epoch at which a network stopped (0: the start), its logits (held rows, outputs) then, and its history.
+    """The epoch with the lowest loss (0: the start), the logits (held rows, outputs) after it, and the history.
 
     history: the loss on the stopping rows after 0, 1, ... epochs.
     """
@@ -66,7 +66,7 @@ class Training:
     """Networks of one form and batch size in training, from their starts.
 
     They share their directions; each also sees the part of its own start that lies outside of them.
-    steps: of an epoch; those that the networks' rows take if it is not given.
+    steps: per epoch; by default from the number of the networks' rows (`steps_of`).
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Training:
         self._weights = self._class_weights()
 
     def run(self) -> list[Outcome]:
-        """Train all networks until each has stopped; return what each found, in order."""
+        """Train all networks until each has stopped; return their outcomes, in order."""
         outcomes = self._started()
         orders = [_order(one, self.problem.seed) for one in self.trainees]
         noise = torch.Generator().manual_seed(self.problem.seed)
@@ -105,18 +105,18 @@ class Training:
         return outcomes
 
     def model(self, number: int) -> DVME:
-        """Return a network that still runs, or was the last to, as a module on the features: float64, on the CPU."""
+        """Return a network that still runs, or ran to the end, as a module on the features: float64, on the CPU."""
         one, place = self.trainees[number], self.running.index(number)
         return self.networks.model(place, self.problem.shape, one.recipe, self.lenses[number])
 
     def _started(self) -> list[Outcome]:
-        """Return where the networks begin: a logistic start's own logits, in float64."""
+        """Return the outcomes after 0 epochs; a logistic start has its own logits, in float64."""
         outcomes = [Outcome(0, np.zeros((0, 0))) for _ in self.trainees]
         self._look(outcomes, 0)
         return outcomes
 
     def _keep(self, outcomes: Sequence[Outcome], epoch: int) -> Array:
-        """Go on with the networks that have not stopped; return their numbers."""
+        """Keep the networks that have not stopped; return their places among those that ran."""
         goes_on = []
         for number in self.running:
             one = self.trainees[number]
@@ -153,7 +153,7 @@ class Training:
 
     @torch.no_grad()
     def _look(self, outcomes: Sequence[Outcome], epoch: int) -> None:
-        """Evaluate the networks that have to be looked at after an epoch, all together."""
+        """Evaluate together the networks that need it after an epoch: those that watch a loss, begin or end."""
         places = [
             place
             for place, number in enumerate(self.running)
@@ -211,9 +211,9 @@ class Training:
 
 
 def train(problem: DVMEProblem, trainees: Sequence[Trainee], directions: Directions, *, threads: int) -> list[Outcome]:
-    """Train networks of one form and batch size, each thread a share of them; return what each found, in order.
+    """Train networks of one form and batch size, each thread a share of them; return their outcomes, in order.
 
-    Threads that train networks of their own never wait for each other, as those inside one product do.
+    Threads with networks of their own never wait for each other, unlike the threads of one product.
     """
     shares = min(threads, len(trainees)) if problem.device.type == "cpu" else 1
     steps = steps_of(trainees)
@@ -235,7 +235,7 @@ def batches_of(n: int, batch: int) -> int:
 
 
 def shuffled(n: int, batch: int, seed: int) -> Iterator[Array]:
-    """Yield the rows of batches for ever, pass after pass in a new order; the batches of a pass are equally large."""
+    """Yield batches of row numbers without end, each pass in a new order, in batches of (almost) equal size."""
     rng = np.random.default_rng(seed)
     while True:
         yield from np.array_split(rng.permutation(n), batches_of(n, batch))

@@ -1,4 +1,4 @@
-"""Augmentation by kind of image: what keeps the label true.
+"""Augmentation by kind of image: only moves that keep the label valid.
 
 A patch of tissue has no up or down; a chest has a left and a right.  Every sample's moves are drawn from the seed, the
 epoch and the sample alone, so that neither batches, ranks nor a resumed run change them.  All models see the same.
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which moves are drawn, and how large.
+    """The moves that are drawn, and their size.
 
     shift, zoom: shares of the side.  contrast: a share.  brightness: standard deviations of the normalised images.
     """

@@ -1,8 +1,8 @@
-"""The trained network beside its start: their probabilities mixed, so that a training that failed costs no accuracy.
+"""The trained network beside its start: their probabilities are mixed, so that failed training costs no accuracy.
 
 WiSE-FT (Wortsman et al., CVPR 2022) mixes weights.  At the rates that convolutional networks need with few labels, the
 weights in between compute neither network: on 100 digits, 0.49 of the cases were right half-way from a start of 0.77 to
-a trained network of 0.96, and 0.96 with mixed probabilities.  Those cost a second pass where the share is below 1.
+a trained network of 0.96, and 0.96 with mixed probabilities.  Mixing costs a second pass if the share is below 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def mix_logits(start: Tensor, trained: Tensor, share: float, task: str) -> Tenso
 class Blended(nn.Module):
     """The network that predicts: the trained one and its start, mixed by the share, then divided by the temperature.
 
-    One of them is None where the share leaves it no part.
+    One of them is None if its share is 0.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Blended(nn.Module):
 
     @property
     def parts(self) -> list[EndToEnd]:
-        """The networks that have a part."""
+        """The networks whose share is above 0."""
         return [part for part in (self.start, self.trained) if part is not None]
 
     @property

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written aside, synced, renamed, verified when read; the last two good ones stay.
+"""Checkpoints of a training run: written aside, synced, renamed, verified when read; the last two are kept.
 
 FOLDER/<n>.safetensors    network, optimizer, random states; other facts as JSON in its header
 FOLDER/kept.json          format, version, and the files with their sha256, oldest first
@@ -52,7 +52,7 @@ class Checkpoints:
         return self.folder / kept[-1]["file"] if kept else None
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint; a process killed at any moment leaves the ones before."""
+        """Write a checkpoint; if the process is killed at any moment, the earlier ones remain."""
         files.make_folder(self.folder)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = save(tensors, {"facts": json.dumps(checkpoint.facts)})
@@ -68,7 +68,7 @@ class Checkpoints:
                 files.remove(old)
 
     def read(self) -> Checkpoint | None:
-        """Return the newest checkpoint whose bytes are those that were written; None where there is none.
+        """Return the newest checkpoint whose bytes match their hash; None if there is none.
 
         Raises InputError for checkpoints of another version.
         """
@@ -81,7 +81,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from the folder.  Raises LockedError naming the one that trains the same."""
+        """Lock the folder for other processes.  Raises LockedError, naming the process that has it."""
         files.make_folder(self.folder.parent)
         lock = acquire(self.folder, timeout=0)
         try:
@@ -94,7 +94,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_left(self) -> None:
-        """Remove what a run left that was killed once its fit was stored; the folder of a run in progress stays."""
+        """Remove the folder of a run that was killed after its fit was stored; a run in progress keeps its folder."""
         if self.folder.is_dir():
             with contextlib.suppress(LockedError), self.alone():
                 self.remove()
@@ -136,7 +136,7 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Go on from a state that `random_state` returned."""
+    """Set torch's generators to a state that `random_state` returned."""
     size = len(torch.get_rng_state())
     torch.set_rng_state(state[:size])
     if device.type == "cuda" and len(state) > size:

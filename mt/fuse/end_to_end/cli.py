@@ -60,7 +60,9 @@ def unfrozen(command: F) -> F:
             click.option(
                 "--epochs", type=int, metavar="N", help="Passes over the budget.  [default: 400 / sqrt(labels)]"
             ),
-            click.option("--fixed", is_flag=True, help="Choose nothing: the first --lr, the trained network alone."),
+            click.option(
+                "--fixed", is_flag=True, help="Choose nothing: use the first --lr and the trained network alone."
+            ),
             click.option(
                 "--batch-size",
                 type=int,
@@ -77,7 +79,7 @@ def unfrozen(command: F) -> F:
                 "--dropout",
                 type=float,
                 metavar="P",
-                help=f"Of the standardised embeddings, in training.  [default: {Settings.dropout:g}]",
+                help=f"Dropout of the standardised embeddings.  [default: {Settings.dropout:g}]",
             ),
             click.option(
                 "--label-smoothing",
@@ -116,7 +118,7 @@ def unfrozen(command: F) -> F:
                 "--weights",
                 multiple=True,
                 metavar="[MODEL=]FILE|random",
-                help="Weights of the backbones, where they were not the published ones.",
+                help="Weights of the backbones, if not the published ones.",
             ),
             options.data_dir,
         )
@@ -127,7 +129,7 @@ def unfrozen(command: F) -> F:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What was given on the command line; None, False or empty where nothing was."""
+    """The options given on the command line; None, False or empty if not given."""
 
     unfreeze: bool
     unfreeze_last: int | None

@@ -1,4 +1,4 @@
-"""The images behind cached features: found by id, decoded ahead by threads, and kept where they fit."""
+"""The images behind cached features: found by id, decoded ahead by threads, and kept if they fit in memory."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Made = TypeVar("Made")
 
 
 def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
-    """Load the dataset that a feature file was made from, as it was read then, or from `data_dir`.
+    """Load the dataset that a feature file was made from, from its recorded place or from `data_dir`.
 
-    Raises InputError and DatasetError where it is not there any more.
+    Raises InputError or DatasetError if it no longer exists there.
     """
     location = entry.manifest.get("location")
     place = data_dir or data_dir_of(entry.dataset, location)
@@ -43,7 +43,7 @@ def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
 class Images:
     """The pixels of some cases by row: for each of several preprocessings uint8 (n, S, S, 3).
 
-    recipes that share a geometry share its pixels.  memory: bytes up to which what was decoded is kept.
+    recipes that share a geometry share its pixels.  memory: decoded pixels are kept if all fit in this many bytes.
     """
 
     def __init__(self, dataset: Dataset, ids: Sequence[str], recipes: Sequence[Preprocess], *, memory: int = 0) -> None:
@@ -56,9 +56,9 @@ class Images:
         self._known = np.zeros(len(ids), bool)
 
     def pixels(self, rows: Array) -> list[Array]:
-        """Return the pixels of some rows, one array a preprocessing; the caller may change them.
+        """Return the pixels of some rows, one array per preprocessing; the caller may change them.
 
-        Raises DatasetError for an image that cannot be read any more.
+        Raises DatasetError for an image that can no longer be read.
         """
         made = {key: self._empty(key, len(rows)) for key in self._geometries}
         for place, row in enumerate(rows):
@@ -88,7 +88,7 @@ class Images:
 
 
 def _places(dataset: Dataset, ids: Sequence[str]) -> list[tuple[Any, int]]:
-    """Return the split and the row of each id; the splits may be other ones than those that were featurized."""
+    """Return the split and the row of each id; the splits may differ from those that were featurized."""
     known = {name: (split, row) for split in dataset.splits.values() for row, name in enumerate(split.ids)}
     lacking = [name for name in ids if name not in known]
     if lacking:
@@ -102,7 +102,7 @@ def _places(dataset: Dataset, ids: Sequence[str]) -> list[tuple[Any, int]]:
 def ahead(
     items: Iterable[Item], make: Callable[[Item], Made], *, workers: int, extra: int = 2
 ) -> Iterator[tuple[Item, Made]]:
-    """Yield each item with what `make` makes of it, in order, `workers + extra` of them under way in threads."""
+    """Yield each item with the result of `make`, in order; up to `workers + extra` items are in progress in threads."""
     window: deque[tuple[Item, Future[Made]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:

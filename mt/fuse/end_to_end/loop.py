@@ -1,7 +1,7 @@
 """The training loop: AdamW with a rate per block, warm-up and cosine, mixed precision, accumulation, several ranks.
 
 The weights at the end are the mean of those after each of the last steps (stochastic weight averaging, Izmailov et al.,
-UAI 2018): with few labels the last steps wander around what they average to.
+UAI 2018): with few labels the last steps fluctuate around their mean.
 
 Everything that decides a run's numbers is in its state: weights, optimizer, scaler, random states and the position in
 the global order of samples.  That order depends on seed and epoch alone; a batch is divided among the ranks and each
@@ -37,9 +37,9 @@ AVERAGED = 0.2  # the share of the steps, the last ones, whose weights are avera
 
 
 class Run:
-    """One network in training, from its start or from a checkpoint, an epoch at a time.
+    """One network in training, from its start or from a checkpoint, one epoch at a time.
 
-    epochs: how long the schedule is.
+    epochs: the length of the schedule.
     """
 
     def __init__(self, network: EndToEnd, work: Work, part: Part, candidate: CandidateRates, *, epochs: int) -> None:
@@ -59,9 +59,9 @@ class Run:
             checkpoint_blocks(network)
 
     def train_epoch(self, kept: Kept) -> None:
-        """Train from where the epoch stands to its end; checkpoints at the interval.
+        """Train from the current place in the epoch to its end, with a checkpoint every `checkpoint_every` steps.
 
-        Raises FitError where the loss or its gradient is not a number, MtError where memory does not hold a batch.
+        Raises FitError if the loss or its gradient is not a number, MtError if a batch does not fit in memory.
         """
         self.network.train()
         order = batches(len(self.part.rows), self.work.settings.batch, seed=self.work.seed, epoch=self.epoch)
@@ -93,7 +93,7 @@ class Run:
         return pixels, moves
 
     def _backward(self, pixels: list[Array], moves: Moves, places: Array, n: int) -> Tensor:
-        """Add the gradient of a part's share of the batch's mean loss; returns that share."""
+        """Add the gradient of a part's share of the batch's mean loss; return that share."""
         if not len(places):
             return torch.zeros((), device=self.work.device)
         y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
@@ -133,7 +133,7 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Take the weights after a step into the mean, if the step is one of the last."""
+        """Add the weights after a step to the mean, if the step is one of the last."""
         n = self.step - math.floor(self.n_steps * (1 - AVERAGED))
         if n == 1:
             self.averaged = [parameter.detach().clone() for parameter in self.parameters]
@@ -154,7 +154,7 @@ class Run:
         return self.network
 
     def images_per_second(self) -> float:
-        """Return how many images this process trains on per second; the network is as before."""
+        """Return the images per second that this process trains on; the network is not changed."""
         self.network.train()
         places = np.arange(len(self.part.rows))
         batch = _Part(places[: self.work.machine.batch_size], begins=True, ends=True)
@@ -169,7 +169,7 @@ class Run:
         return len(batch.places) / max(seconds, 1e-9)
 
     def not_a_number(self, what: str, rows: Array, kept: Kept) -> str:
-        """Return the line that says what is not a number on some rows, and where to resume from."""
+        """Return the message about a value that is not a number on some rows, with the checkpoint to resume from."""
         ids = ", ".join(self.work.images.ids[row] for row in rows)
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
@@ -186,11 +186,11 @@ class Run:
         return tensors
 
     def position(self) -> dict[str, Any]:
-        """Return where the run stands, as JSON; the learning rates follow from the step."""
+        """Return the run's position as JSON; the learning rates follow from the step."""
         return {"epoch": self.epoch, "step": self.step, "place": self.place, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Go on from what `state` and `position` returned."""
+        """Resume from what `state` and `position` returned."""
         network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         self.network.load_state_dict({**self.network.state_dict(), **network})
         kept = sum(name.startswith("mean.") for name in tensors)
@@ -208,7 +208,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one device computes at a time: places in the training set, the first or last of a step or neither."""
+    """What one device computes at a time: places in the training set; whether it begins or ends a step."""
 
     places: Array
     begins: bool
@@ -240,18 +240,18 @@ class Kept:
         if found and found.facts["world"] != self.work.ranks.world:
             raise InputError(
                 f"{self.files.folder} was begun by {found.facts['world']} processes, and there are "
-                f"{self.work.ranks.world}. Start as many, or remove that folder to begin again."
+                f"{self.work.ranks.world}. Start the same number, or remove that folder to begin again."
             )
         return found
 
     def restore(self, run: Run, found: Checkpoint) -> None:
-        """Bring a run and the random generators to where a checkpoint was written."""
+        """Set a run and the random generators to their state when a checkpoint was written."""
         run.restore(dict(found.tensors), found.facts["position"])
         set_random_state(found.tensors[f"random.{self.work.ranks.rank}"], self.work.device)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    """Return a parameter's gradient; zeros where no image of this rank reached it, so that ranks sum the same."""
+    """Return a parameter's gradient; zeros if no image of this rank reached it, so that all ranks sum the same list."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

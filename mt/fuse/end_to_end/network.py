@@ -22,7 +22,7 @@ from mt.fuse.end_to_end.trainable.lora import adapt
 
 
 class Standardize(nn.Module):
-    """Embeddings (N, d) scaled as the cached stage scales them, and clipped; nothing here is trained."""
+    """Scale embeddings (N, d) as the cached stage does, and clip them; nothing here is trained."""
 
     mean: Tensor
     scale: Tensor
@@ -96,7 +96,7 @@ class EndToEnd(nn.Module):
 
     @property
     def clip(self) -> float:
-        """Where standardised embeddings are cut off."""
+        """The absolute value at which standardised embeddings are clipped."""
         return self._clip
 
     @property
@@ -109,11 +109,11 @@ class EndToEnd(nn.Module):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Prepare for training: the last layer's weights are zero, and each of several models has a head of its own.
+        """Prepare for training: set the last layer's weights to zero, and give each of several models its own head.
 
-        A last layer fitted on few labels is certain of every one of them, and leaves little loss to learn from.
-        Heads of their own make every backbone learn what it can: through the common head alone, the one that learns
-        fastest explains the labels, and the others stop (Wang, Tran and Feiszli, CVPR 2020).
+        A last layer fitted on few labels fits all of them, so little loss would remain to train the backbones.  With
+        only a common head, the backbone that learns fastest explains the labels and the others stop learning (Wang,
+        Tran and Feiszli, CVPR 2020); its own head keeps each backbone learning.
         """
         output = self.head.output
         output.weight.zero_()
@@ -126,7 +126,7 @@ class EndToEnd(nn.Module):
             self.own = nn.ModuleList(own)
 
     def end(self) -> None:
-        """Leave only what predicts."""
+        """Remove the models' own heads, which only training uses."""
         self.own = nn.ModuleList()
 
     def train(self, mode: bool = True) -> Self:
@@ -156,7 +156,7 @@ class EndToEnd(nn.Module):
 
 
 def _freeze(backbone: nn.Module, *, last: int | None, lora: int | None, seed: int) -> None:
-    """Freeze all but the last blocks, and those too if adapters train in their place; the stem gets none."""
+    """Freeze all but the last blocks; with `lora`, freeze all and add adapters to the last ones, not to the stem."""
     parts = blocks(backbone)
     kept = parts[-last:] if last and last < len(parts) else parts
     for part in parts[: len(parts) - len(kept)] if lora is None else parts:
@@ -172,7 +172,7 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def checkpoint_blocks(network: EndToEnd) -> None:
-    """Compute every block again in the backward pass instead of keeping what is inside it: less memory, more time."""
+    """Recompute every block in the backward pass instead of storing its activations: less memory, more time."""
     for backbone in network.backbones:
         for part in blocks(backbone):
             for module in part.modules:
@@ -188,7 +188,7 @@ def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], A
 
 @contextmanager
 def _not_counted_again(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms that learn statistics from counting a batch twice: what is computed again was counted."""
+    """Stop batch norms that learn statistics from counting a batch again when it is recomputed."""
     counted = [
         (norm, norm.momentum, norm.num_batches_tracked.clone())
         for norm in module.modules()

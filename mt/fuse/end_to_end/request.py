@@ -1,4 +1,4 @@
-"""What `mt fuse --unfreeze` asks: what is trained, how, and in how much memory; imports nothing heavy."""
+"""The request of `mt fuse --unfreeze`: what is trained, how, and in how much memory; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ class Settings:
 
     last: train only the last N blocks of each backbone; None trains all.
     lora: train adapters of this rank in attention and MLP layers instead of the weights themselves.
-    learning_rates: candidates for the rate of the last block; empty takes those of each backbone's family
-    (`trainable/families.py`), which also says how rates fall from block to block.
+    learning_rates: candidates for the rate of the last block; empty: those of each backbone's family
+    (`trainable/families.py`), which also sets the decay of rates from block to block.
     epochs: passes over the budget; None takes `epochs_for` its size.
     fixed: choose nothing; the first rate, and the trained network alone.
     batch: images per step, over all accumulated parts and ranks.  dropout: of the standardised embeddings.
     label_smoothing: the share of each label that goes to all classes alike (Szegedy et al., CVPR 2016).
     augment: a name of `AUGMENTATIONS`, or `auto` for what fits the dataset's kind.
+    weight_decay: AdamW's, of matrices.  precision: one of `PRECISIONS`.
     train_batch_norm: batch norms learn statistics too; by default those of pretraining stay.
     """
 
@@ -53,6 +54,7 @@ class Machine:
     """How a run computes: changes memory and time, and numbers by rounding only.
 
     batch_size: images at a time on one device.  accumulate: such parts per step.  workers: threads that decode.
+    checkpoint_grad: recompute blocks in the backward pass to save memory.
     memory: bytes that decoded images may take.  checkpoint_every: steps between checkpoints inside an epoch.
     """
 
@@ -98,7 +100,7 @@ class FinetuneRequest:
 
 
 def check_settings(settings: Settings, machine: Machine) -> None:
-    """Raise InputError for a setting that cannot be trained with."""
+    """Raise InputError for a setting outside its range."""
     if settings.augment != "auto" and settings.augment not in AUGMENTATIONS:
         raise InputError(f"--augment takes one of auto, {', '.join(AUGMENTATIONS)}; got '{settings.augment}'.")
     if settings.precision not in PRECISIONS:

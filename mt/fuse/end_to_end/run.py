@@ -1,4 +1,4 @@
-"""The end-to-end study: cached methods and the tuned network, on the same draws and test cases, into one store."""
+"""The end-to-end study: methods on cached features and the tuned network, on the same draws, into one store."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def _questions(
 def _stored(
     questions: Sequence[Question], scorer: Scorer, folder: Path, *, again: bool
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what the draws of the questions got that the store answers, by identity.
+    """Return, by identity, the realised draws of the questions whose fits the store has.
 
-    Files that killed runs of these left in `folder` are removed.
+    Checkpoints that killed runs of these fits left in `folder` are removed.
     """
     identities = [question.identity for question in questions]
     known = set() if again else scorer.store.has_fits(identities)
@@ -111,7 +111,7 @@ def _joined(pairs: list[Pair]) -> Pair:
 
 
 def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Settings:
-    """Return the settings with what the machine decides: images per step over all ranks, and the precision."""
+    """Return the settings with the values that depend on the machine: images per step over all ranks, precision."""
     settings, machine = request.settings, request.machine
     batch = machine.batch_size * machine.accumulate * ranks.world
     precision = settings.precision

@@ -110,7 +110,7 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
 
 
 def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list[Preprocess]]:
-    """Return the network with the weights given, and what prepares each backbone's images."""
+    """Return the network with the given weights, and each backbone's preprocessing."""
     backbones = [load_untrained(one) for one in about["backbones"]]
     scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
     network = EndToEnd([one.model for one in backbones], scalings, _head([one.dim for one in backbones], about["head"]))
@@ -120,7 +120,7 @@ def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A network trained end to end that was read back.  about: what the JSON says; precision: it is evaluated in."""
+    """A network trained end to end, read from disk.  about: its JSON.  precision: the arithmetic of its prediction."""
 
     about: dict[str, Any]
     network: Blended

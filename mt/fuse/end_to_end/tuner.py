@@ -50,7 +50,7 @@ _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in 
 
 @dataclass(frozen=True)
 class TunedSource:
-    """What the questions on one dataset share: features, backbones, images' source."""
+    """What the questions on one dataset share: features, backbones, and the dataset of images."""
 
     joined: AlignedFeatures
     backbones: list[Backbone]
@@ -61,7 +61,7 @@ class Tuner:
     """Trains one network per question.
 
     folder: holds one folder of checkpoints per fit, removed when the fit is in the store.
-    weights: by model's name, where they are not the published ones.
+    weights: by model's name, if not the published ones.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Tuner:
         self._loaded: tuple[Pair, TunedSource] | None = None
 
     def __call__(self, question: Question) -> bool:
-        """Train, predict, and keep the fit; the first rank alone writes.
+        """Train, predict, and store the fit; only the first rank writes.
 
-        Return whether there was something to fit: not for a draw that repeats another.
+        Return whether a network was fitted: False for a draw that repeats another.
         """
         loaded = self._load(question.pair)
         first = loaded.joined.first
@@ -167,7 +167,7 @@ class Tuner:
         return (out[:, 1] if start.task == "binary" else out).astype(np.float32), received
 
     def _facts(self, question: Question, loaded: TunedSource, p: Array, fitted: TunedFit) -> dict[str, Any]:
-        """Return what a score says of its fit, beside the draw."""
+        """Return the facts of a fit that are stored with its scores, except those of the draw."""
         first = loaded.joined.first
         setting = self.fitting.on(first.train.task, first.n_classes)
         return {
@@ -210,7 +210,7 @@ def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str
 
 @torch.no_grad()
 def _check_images(work: Work, backbones: Sequence[Backbone], embeddings: Sequence[Array]) -> None:
-    """Refuse images that are not those the features were made from, whatever their ids say."""
+    """Refuse images that differ from those the features were made from, even if their ids are equal."""
     rows = np.arange(min(_COMPARED, len(embeddings[0])))
     cpu = replace(work, device=torch.device("cpu"))
     for backbone, images, X in zip(backbones, cpu.inputs(work.images.pixels(rows), None), embeddings, strict=True):

@@ -1,4 +1,4 @@
-"""The warm start: the cached stage fitted on a budget's embeddings, and the network that begins where it ends."""
+"""The warm start: the cached stage, fitted on a budget's embeddings, and the end-to-end network that begins as it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: S
 
 @torch.no_grad()
 def linear_of(model: DVME, *, dropout: float) -> LinearHead:
-    """Return the linear layer that a DVME on one model computes: with one token there is nothing to attend to."""
+    """Return the linear layer that a DVME on one model computes: one token attends only to itself."""
     (dim,) = model.dims
     model = copy.deepcopy(model).double().eval()
     intercept = model([torch.zeros(1, dim, dtype=torch.float64)])

@@ -1,4 +1,4 @@
-"""What every run of a fit shares: images on their way to a device, the global order of samples, predicting together."""
+"""What every run of a fit shares: copying images to a device, the global order of samples, joint prediction."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Work:
     seed: int
 
     def inputs(self, pixels: list[Array], moves: Moves | None) -> list[Tensor]:
-        """Return one normalised image tensor (n, 3, S, S) a backbone on the device."""
+        """Return one normalised image tensor (n, 3, S, S) per backbone, on the device."""
         found = []
         for recipe, array in zip(self.images.recipes, pixels, strict=True):
             tensor = torch.from_numpy(array)
@@ -60,7 +60,7 @@ class Work:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute without TF32, and turn what a device without memory raises into one line with what needs less."""
+        """Compute without TF32, and turn an out-of-memory error into one line with settings that need less."""
         try:
             with tf32(allowed=False):
                 yield
@@ -102,7 +102,7 @@ def predict(network: EndToEnd | Blended, work: Work, rows: Array) -> tuple[Array
 
 
 def smooth_loss(logits: Tensor, y: Tensor, task: str, smoothing: float) -> Tensor:
-    """Return the log loss of each row, a share of its label given to all classes alike (`loss` has the shapes)."""
+    """Return the log loss of each row with label smoothing; `mt.fuse.dvme.problem.loss` describes the shapes."""
     found = loss(logits, y, task)
     if not smoothing:
         return found
@@ -120,7 +120,7 @@ def _no_memory(error: Exception) -> bool:
 
 
 def memory_advice(settings: Settings, machine: Machine, device: torch.device) -> str:
-    """Return the line for a batch that does not fit: the settings that need less, those already in use omitted."""
+    """Return the message for a batch that does not fit: settings that need less memory and are not in use yet."""
     half, odd = divmod(machine.batch_size, 2)
     same = f"--accumulate {2 * machine.accumulate} (the same steps)" if not odd else "--accumulate 2"
     ways = [f"--batch-size {half} {same}"] * (machine.batch_size > 1)

@@ -88,7 +88,7 @@ def open_parquet(path: Path, key: str | None) -> Matrix:
 def feature_columns(path: Path, names: Sequence[str], prefix: str | None) -> list[str]:
     """Return the names of the columns that hold the embeddings, in the order of their numbers.
 
-    Raises InputError where no family of numbered columns is there, or one number is missing.
+    Raises InputError if there is no family of numbered columns, or if a number is missing.
     """
     families: dict[str, dict[int, str]] = {}
     for name in names:
@@ -114,7 +114,7 @@ def feature_columns(path: Path, names: Sequence[str], prefix: str | None) -> lis
 
 
 class _records:
-    """The lines of a text table that hold something, read as they are needed."""
+    """The non-empty lines of a text table, read as they are needed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,7 +170,7 @@ def _is_number(pa: Any, kind: Any) -> bool:
 
 
 def _list_column(path: Path, lists: Sequence[str], key: str | None) -> str | None:
-    """Return the column of lists that holds the embeddings, or None where numbered columns do."""
+    """Return the column of lists that holds the embeddings, or None if numbered columns do."""
     if key is not None:
         return key if key in lists else None
     if len(lists) < 2:

@@ -32,7 +32,7 @@ COORDS = "coords"
 
 
 def open_hdf5(path: Path, key: str | None) -> Matrix:
-    """Return the embeddings of an HDF5 file, and its ids, labels, splits and groups where it holds them.
+    """Return the embeddings of an HDF5 file, and its ids, labels, splits and groups if it holds them.
 
     Nothing outside the file is read: external links, external storage and virtual datasets are refused.
     """

@@ -22,7 +22,7 @@ class Matrix:
     """Embeddings (n, dim) of one file.
 
     parts: yields consecutive rows, all of them once per call.  beside: columns of text that the file holds beside the
-    embeddings, one value per row.  lines: where each row stands in a text file; row numbers from 1 otherwise.
+    embeddings, one value per row.  lines: the line of each row in a text file; empty for other files.
     one_case: the layout of the file says that all of its rows belong to one case.
     """
 
@@ -37,7 +37,7 @@ class Matrix:
 
 
 def stored_dtype(dtype: np.dtype) -> str:
-    """Return the type in which a feature file keeps values of a type: float16 stays what it is."""
+    """Return the type in which a feature file stores values of a type: float16 stays, all others become float32."""
     return "float16" if dtype == np.float16 else "float32"
 
 
@@ -76,7 +76,7 @@ def checked_shape(path: Path, shape: Sequence[int], dtype: np.dtype, what: str =
 
 
 def chosen_key(path: Path, shapes: Mapping[str, Sequence[int]], key: str | None) -> str:
-    """Return which of several named arrays holds the embeddings: the one asked for, or found by name or shape."""
+    """Return the name of the array that holds the embeddings: the one asked for, or found by name or shape."""
     if key is not None:
         if key not in shapes:
             raise InputError(f"{path} holds no '{key}'. Found: {', '.join(shapes) or 'nothing'}. Choose with --key.")
@@ -91,7 +91,7 @@ def chosen_key(path: Path, shapes: Mapping[str, Sequence[int]], key: str | None)
 
 
 def is_beside(name: str, shape: Sequence[int], n: int) -> bool:
-    """Say whether an array holds one value per row that a label table would hold."""
+    """Return whether an array holds one value per row of a kind that a label table holds."""
     return name.lower() in _BESIDE and tuple(shape) == (n,)
 
 

@@ -1,4 +1,4 @@
-"""NumPy's files: .npy, read at an offset so that memory stays flat, and .npz."""
+"""NumPy's files: .npy, read in parts so that memory stays constant, and .npz."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_npy(path: Path) -> Matrix:
 def load_npy(path: Path) -> Array:
     """Return a .npy file's array, mapped; Python objects in it are never unpickled.
 
-    Raises InputError for objects, and for what is not a whole .npy file.
+    Raises InputError for objects, and for a file that is not a complete .npy file.
     """
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -56,7 +56,7 @@ def load_npy(path: Path) -> Array:
 
 
 def open_npz(path: Path, key: str | None) -> Matrix:
-    """Return the embeddings of a .npz file, and its ids, labels, splits and groups where it holds them."""
+    """Return the embeddings of a .npz file, and its ids, labels, splits and groups if it holds them."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

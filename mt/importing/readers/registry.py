@@ -15,7 +15,7 @@ _CLAM = ("h5_files", "pt_files")
 
 
 def open_matrix(path: Path, key: str | None) -> Matrix:
-    """Return the embeddings of a file, known by its suffix.
+    """Return the embeddings of a file, whose suffix names its format.
 
     Raises InputError for a file that is not there, of an unknown suffix, or damaged.
     """

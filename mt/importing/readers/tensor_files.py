@@ -90,7 +90,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_zip(path: Path) -> bool:
-    """Say whether a file is of PyTorch's present format, which can be mapped; the one before 1.6 cannot."""
+    """Return whether a file is in PyTorch's zip format, which can be mapped; the one before 1.6 cannot."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"

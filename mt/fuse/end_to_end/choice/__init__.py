@@ -1,4 +1,4 @@
-"""One budget -> the network that predicts; everything here sees the budget alone.
+"""One budget -> the network that predicts; everything here sees only the budget.
 
 schedule.py    how long to train, and what choosing may cost
 held_out.py    fifths of the budget to choose on

@@ -32,14 +32,14 @@ from mt.fuse.end_to_end.work import Part, Work, predict
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]
-NO_FIFTH = Share(0.5, 1.0, {})  # nothing says which is better
+NO_FIFTH = Share(0.5, 1.0, {})  # without held-out rows: equal shares
 
 
 @dataclass(frozen=True)
 class TunedFit:
-    """What predicts, with its warm start, how both were chosen, and what that cost.
+    """The network that predicts, its warm start, how both were chosen, and the cost in images and seconds.
 
-    network is None where the budget holds one class only: then the start's base rates predict.
+    network is None if the budget holds only one class; then the start's base rates predict.
     """
 
     network: Blended | None
@@ -52,7 +52,7 @@ class TunedFit:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One run: a candidate on some rows for a number of epochs, `held` the rows that it is tried on."""
+    """One run: a candidate on some rows for a number of epochs; `held` are the rows that it is evaluated on."""
 
     candidate: CandidateRates
     start: FittedDVME
@@ -63,7 +63,7 @@ class _Trial:
 
 
 class Fitter:
-    """Fits one budget, from its checkpoint where there is one."""
+    """Fits one budget, resuming from its checkpoint if there is one."""
 
     def __init__(self, budget: Budget, backbones: Sequence[nn.Module], work: Work, kept: Kept) -> None:
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
@@ -116,7 +116,7 @@ class Fitter:
 
     @property
     def seconds(self) -> float:
-        """How long the fit has taken, those of a run before a checkpoint included."""
+        """The seconds that the fit has taken, including earlier runs that it resumed."""
         return time.perf_counter() - self._began
 
     def _cost(self) -> dict[str, float]:
@@ -157,7 +157,7 @@ class Fitter:
         return winner, raced, choose_share(found, task)
 
     def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> tuple[Blended, Share]:
-        """Train on the whole budget, if the trained network has a part; one that failed has none."""
+        """Train on the whole budget if the trained network has a share; if training fails, its share becomes 0."""
         everything = np.arange(len(self.budget.y))
         trained = None
         if share.share:
@@ -171,9 +171,9 @@ class Fitter:
         return blended, share
 
     def _failed(self, trained: EndToEnd, start: FittedDVME, share: Share) -> bool:
-        """Say whether a network has a higher loss on the rows that it trained on than trial and start on rows held out.
+        """Return whether training failed: its loss on its own rows exceeds every held-out loss of trial and start.
 
-        At the rates that few labels need, a training now and then ends at chance, also after a trial that went well.
+        At the rates that few labels need, training sometimes ends at chance, even after a good trial.
         """
         if not share.losses:
             return False
@@ -183,7 +183,7 @@ class Fitter:
         return choose_share([seen], self.work.task).loss > max(share.losses.values())
 
     def _try(self, trial: _Trial) -> HeldOut:
-        """Return what a run says of its held-out rows; known from the checkpoint if it was done before."""
+        """Return a run's logits of its held-out rows, from the checkpoint if the run is done."""
         assert trial.held is not None
         if self._runs < len(self.done):
             found = self.done[self._runs]
@@ -199,7 +199,7 @@ class Fitter:
         return self.done[-1]
 
     def _run(self, trial: _Trial) -> EndToEnd:
-        """Train one network, from its checkpoint where there is one."""
+        """Train one network, resuming from its checkpoint if there is one."""
         number = self._runs
         self._count(trial)
         work = self.work
@@ -225,7 +225,7 @@ class Fitter:
         return network_from(start, self.backbones, self.work.settings, seed=self.work.seed)
 
     def _part(self, start: FittedDVME, rows: Array) -> Part:
-        """Return those of the rows whose labels the start knows, numbered as it numbers them."""
+        """Return the rows whose labels the start knows, with its numbering of labels."""
         y, outputs = self.budget.y[rows], start.outputs
         if self.work.task == "multilabel":
             return Part(rows, y[:, outputs])
@@ -240,7 +240,7 @@ class Fitter:
             raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: --lr 1e-4")
 
     def _estimate(self, start: FittedDVME) -> None:
-        """Say before the work how long it takes, from one timed step."""
+        """Print how long the fit will take, estimated from one timed step."""
         n, work = len(self.budget.y), self.work
         choosing, training = self.schedule.images(n)
         part = self._part(start, np.arange(min(n, work.settings.batch)))
@@ -263,7 +263,7 @@ def _tensors(done: Sequence[HeldOut]) -> dict[str, Tensor]:
 
 
 def _tried(found: Checkpoint) -> list[HeldOut]:
-    """Return what the runs that a checkpoint knows found."""
+    """Return the results of the runs that a checkpoint records."""
     tensors = {name: value for name, value in found.tensors.items() if name.startswith("tried.")}
     return [
         HeldOut(*(tensors[f"tried.{number}.{name}"] for name in ("start", "trained", "y")))

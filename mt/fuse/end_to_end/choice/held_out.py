@@ -1,4 +1,4 @@
-"""Fifths of a budget to choose on: stratified, groups whole, as many as it takes to hold out 30 cases."""
+"""Fifths of a budget to choose on: stratified, groups kept together, enough of them to hold out 30 cases."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ENOUGH = 30  # cases held out
 
 
 def held_out(budget: Budget, *, task: str, n_classes: int, seed: int) -> list[tuple[Rows, Rows]]:
-    """Return for each fifth the rows to fit and those to choose on; none where no fifth says anything.
+    """Return for each fifth the rows to fit and the rows to choose on; empty if no fifth can be used.
 
-    A fifth of one class says nothing, and a rest of one class teaches nothing.
+    A fifth cannot be used if it, or the rest, holds only one class.
     """
     parts = stratified_split(
         budget.y,

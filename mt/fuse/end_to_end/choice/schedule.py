@@ -1,4 +1,4 @@
-"""How long to train on a budget, how long to try, and how many images that is.
+"""The epochs of training and of trials on a budget, and the number of images that they see.
 
 Steps, not epochs, should hardly depend on the budget (BiT's rule, Kolesnikov et al., ECCV 2020): 400 sqrt(n) images are
 40 epochs of 100 labels, 13 of 1,000 and 4 of 10,000.
@@ -17,19 +17,19 @@ from mt.fuse.end_to_end.choice.held_out import FIFTHS
 
 _IMAGES, _LEAST, _MOST = 400, 3, 100  # per sqrt(label); epochs
 _CHOOSING = 0.95  # images of all trials over those of the refit, at most
-_SHORTEST = 0.3  # of the schedule: shorter trials say nothing
+_SHORTEST = 0.3  # of the schedule: shorter trials do not show which rate is better
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs of the refit and of a trial, and how many trials there are."""
+    """The epochs of the refit and of each trial, and the number of trials."""
 
     whole: int
     trial: int
     n_trials: int
 
     def images(self, n: int) -> tuple[int, int]:
-        """Return how many images are seen to choose, and to train: n labels, of which a fifth at a time is held out."""
+        """Return the number of images seen for choosing and for training on n labels; a trial holds out a fifth."""
         return self.trial * self.n_trials * (n - n // FIFTHS), self.whole * n
 
 

@@ -1,4 +1,4 @@
-"""How much of the trained network and how much of its start, and at which temperature: by held-out log loss."""
+"""Choose the shares of the trained network and of its start, and the temperature, by held-out log loss."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.blended import mix_logits
 
 SHARES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Temperatures from 1/4 to 4.  Few cases that are all right would ask for the lowest, so log T has a normal prior of
-# standard deviation 1/2: it weighs as half a case whose loss is (2 log T)^2.
+# Temperatures from 1/4 to 4.  A few cases that are all predicted correctly would choose the lowest, so log T has a
+# normal prior of standard deviation 1/2: it weighs as half a case whose loss is (2 log T)^2.
 _TEMPERATURES = torch.logspace(-2, 2, 81, base=2, dtype=torch.float64)
 _PRIOR = 2.0
 

@@ -1,6 +1,6 @@
 """Learning rates by the kind of network: candidates, and how they fall towards the images.
 
-Convolutional networks with few labels take a rate that leaves a transformer in ruins: with 1,000 photographs
+Convolutional networks with few labels need a rate that would destroy a pretrained transformer: with 1,000 photographs
 `efficientnet-lite0` gained 4.5 points of accuracy at 1e-3 and none at 1e-4.  Transformers are fine-tuned at 1e-4 and
 below, with rates that fall from block to block (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022).
 ConvNeXt, with their layer norms, is fine-tuned as transformers are (Liu et al., CVPR 2022).
@@ -33,7 +33,7 @@ class Family:
 CONVOLUTIONAL = Family("convolutional", (1e-3, 3e-4), 1.0)
 TRANSFORMER = Family("transformer", (1e-4, 3e-5), 0.75)
 ADAPTERS = Family("adapters", (1e-3, 3e-4), 1.0)  # LoRA: only small matrices move (Hu et al., ICLR 2022, appendix D)
-HEAD_RATE = 3e-3  # the first candidate's; of later ones in proportion
+HEAD_RATE = 3e-3  # of the first candidate; later candidates have it in proportion to their rates
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CandidateRates:
 
 
 def family_of(backbone: nn.Module, *, adapters: bool = False) -> Family:
-    """Return a network's family: transformers and their kin have more layer norms than batch and group norms."""
+    """Return a network's family: transformers (and ConvNeXt) have more layer norms than batch and group norms."""
     if adapters:
         return ADAPTERS
     names = [type(module).__name__.lower() for module in backbone.modules()]
@@ -63,7 +63,7 @@ def family_of(backbone: nn.Module, *, adapters: bool = False) -> Family:
 def candidates(
     backbones: Sequence[nn.Module], rates: Sequence[float] = (), *, adapters: bool = False
 ) -> list[CandidateRates]:
-    """Return what a budget chooses among: each family's rates, or those that are asked for."""
+    """Return the candidates that a budget chooses among: each family's rates, or the given ones."""
     families = [family_of(backbone, adapters=adapters) for backbone in backbones]
     decays = tuple(family.layer_decay for family in families)
     by_number = [(rate,) * len(families) for rate in rates] or zip(*(one.rates for one in families), strict=True)

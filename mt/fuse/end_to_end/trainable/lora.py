@@ -40,7 +40,7 @@ def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
 
 
 def adaptable(backbone: nn.Module) -> bool:
-    """Return whether a network has layers that adapters are for."""
+    """Return whether a network has layers that can be adapted."""
     return any(True for _ in _weights(blocks(backbone)[1:]))
 
 
