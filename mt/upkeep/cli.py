@@ -14,8 +14,8 @@ from mt.system import files
 from mt.terminal import options, progress
 
 LEFT = (
-    "Forgotten. Remove the images, too: mt featurize embeds what it finds. Exports, saved models and copies of reports "
-    "are out of reach: make them again."
+    "Forgotten. Remove the images, too: mt featurize embeds every image it finds. Exports, saved models and "
+    "copies of reports are not changed: make them again."
 )
 
 
@@ -25,9 +25,9 @@ LEFT = (
 @options.as_json
 @click.pass_context
 def upgrade(context: click.Context, selected: Selection, data_dir: str | None, as_json: bool) -> None:
-    """Add content hashes to older feature files, so that their embeddings serve other splits and folders.
+    """Add content hashes to older feature files, so that other splits and folders can use their embeddings.
 
-    The images are hashed, not embedded, and compared with those that the file was made of.  Embeddings and
+    The images are hashed, not embedded, and compared with those that the file was made from.  Embeddings and
     fingerprints stay as they are.  Exit status 1 if a file could not be upgraded.
     """
     from mt.cache.content import ContentIndex
@@ -75,8 +75,8 @@ def forget(
 ) -> None:
     """Remove a person: rows of feature files, predictions, scores and report pages made with them, remembered hashes.
 
-    Scores fitted or tested with these rows are removed, not marked; the rows that stay answer again in seconds.
-    Images, exports and saved models are yours: remove them, or make them again.
+    Scores fitted or tested with these rows are removed, not marked; mt probe computes them again from the other rows.
+    Images, exports and saved models stay: remove them, or make them again.
     """
     from mt.cache.catalog import Catalog
     from mt.cache.content import ContentIndex
@@ -91,7 +91,7 @@ def forget(
     with ScoreStore(files.scores_path(scores, cache)) as store:
         found = traces(Person.named(ids, groups, cache), catalog, store, datasets)
         for entry in damaged(catalog, datasets):
-            progress.note(f"Warning: {entry.path} is damaged: whom it holds is not known. Remove it: mt cache remove")
+            progress.note(f"Warning: {entry.path} is damaged: its patients are unknown. Remove it: mt cache remove")
         reports = [(page, paths) for page in found.pages if (paths := page.removable()[0])]
         facts: list[dict[str, Any]] = [
             *({"path": str(path), "rows": int(rows.sum()), "of": len(rows)} for path, rows in found.files.items()),
@@ -112,7 +112,7 @@ def forget(
                 click.echo(f"report of {len(paths)} files: {page.page}. Draw it again: {page.command}")
             click.echo(f"{len(found.fits)} predictions and {found.n_scores} scores made with these rows")
         for path in (path for page in found.pages for path in page.removable()[1]):
-            progress.note(f"Warning: {path} was changed since mt wrote it, so it stays. Look whom it shows.")
+            progress.note(f"Warning: {path} was changed since mt wrote it, so it stays. Check whom it shows.")
         if not dry_run:
             if not yes:
                 click.confirm("Remove all this?", abort=True, err=True)

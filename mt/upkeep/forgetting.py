@@ -1,7 +1,7 @@
 """`mt cache forget`: a person whose consent is withdrawn leaves feature files, scores, predictions and hashes.
 
 A feature file is replaced by one without the person's rows, under another fingerprint; a partial one is removed.
-Scores and predictions that were fitted on these rows, or tested on them, are removed: the rows that stay answer again.
+Scores and predictions that were fitted or tested on these rows are removed; they can be computed again from the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PERSONS = ("groups", f"{COLUMNS}patient")  # arrays that name a person
 
 @dataclass(frozen=True)
 class Person:
-    """Who is to be forgotten: rows by id, or all rows of a group.  Hashes that stand for the names are known, too."""
+    """Who is to be forgotten: rows by id, or all rows of a group; names and the hashes that stand for them."""
 
     ids: frozenset[str]
     groups: frozenset[str]
@@ -102,7 +102,7 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
             partial.append(entry.path)
     cases = store.cases_where(person.is_in)
     fits = store.fits_on(cases, names)
-    if names and not fits:  # sets of rows say of no dataset that they are its
+    if names and not fits:  # a set of rows does not state its dataset
         cases = set()
     return Traces(
         found,
@@ -115,7 +115,7 @@ def traces(person: Person, catalog: Catalog, store: ScoreStore, datasets: Collec
 
 
 def forget(found: Traces, catalog: Catalog, store: ScoreStore, index: ContentIndex) -> None:
-    """Remove all that was found, reports and scores first; an interrupted call is finished by the same one again."""
+    """Remove all that was found, reports and scores first; after an interruption the same call finishes the work."""
     for page in found.pages:
         remove_page(page)
     store.forget(found.fits, found.cases)
@@ -160,7 +160,7 @@ def _replace(features: FeatureFile, rows: np.ndarray, cache_dir: Path) -> None:
 
 
 def _manifest_without(features: FeatureFile, rows: str, count: int) -> dict[str, Any]:
-    """Return the manifest of the file that stays: of the same backbone and dataset, and other rows."""
+    """Return the manifest of the file without the rows: same backbone and dataset, new split and file fingerprints."""
     manifest = dict(features.manifest)
     prints = {name: one for name, one in features.fingerprints.items() if name != "file"}
     prints["split"] = digest({"split": prints["split"], "rows": rows})

@@ -1,4 +1,4 @@
-"""`mt cache upgrade`: feature files of format version 1 gain the content hashes of their images, embedding nothing."""
+"""`mt cache upgrade`: adds the images' content hashes to feature files of format version 1, without embedding."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DONE, HAD = "upgraded", "has content hashes already"
 
 @dataclass
 class Upgrade:
-    """Adds content hashes to feature files; datasets that several files are of are loaded once.
+    """Adds content hashes to feature files; a dataset of several files is loaded once.
 
-    data_dir: where the images are; where the file says, if None.
+    data_dir: where the images are; None: where the feature file says.
     """
 
     index: ContentIndex
@@ -40,8 +40,7 @@ class Upgrade:
         Embeddings, ids, labels, groups and fingerprints stay byte for byte; the file is replaced once it is whole.
 
         Raises:
-            CacheError: its images are not there, or no longer the ones it was made of; or it is imported, incomplete
-                or damaged.
+            CacheError: its images are gone or changed since it was made; or it is imported, incomplete or damaged.
         """
         features = open_features(entry.path)
         if features.content is not None:
@@ -87,7 +86,7 @@ class Upgrade:
         return self._loaded[key]
 
     def _content(self, entry: Entry, features: FeatureFile, dataset: Dataset) -> Array:
-        """Return the content hashes of a file's rows, once its images are known to be those that it was made of."""
+        """Return the content hashes of a file's rows, after checking that its images are unchanged."""
         stated = features.manifest.get("inputs", {}).get("dataset", {})
         made_of = stated.get("splits", {}).get(entry.split)
         split = dataset.splits.get(entry.split)

@@ -138,7 +138,7 @@ def test_reports_go_with_their_folders_and_the_command_that_draws_them_is_named(
     result = _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
     assert f"{page}. Draw it again: mt report --out {page} --scores {cache / 'scores.sqlite'}" in result.stdout
     assert list((tmp_path / "out").iterdir()) == []
-    assert "Exports, saved models and copies of reports are out of reach" in result.stderr
+    assert "Exports, saved models and copies of reports are not changed" in result.stderr
 
 
 def test_no_file_goes_that_is_not_as_it_was_written_and_no_link_is_followed(cache: Path, tmp_path: Path) -> None:
