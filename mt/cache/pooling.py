@@ -92,8 +92,11 @@ class Pooler:
             "max": lambda: state["max"],
             "std": lambda: np.sqrt(state["squares"] / np.maximum(count, 1)),
         }
-        pooled = np.concatenate([parts[name]() for name in _PARTS[self.rule]], axis=1)
-        return np.where(count > 0, pooled, np.nan).astype(np.float32)
+        pooled = np.empty((self.n_bags, width(self.dim, self.rule)), dtype=np.float32)
+        for number, name in enumerate(_PARTS[self.rule]):
+            pooled[:, number * self.dim : (number + 1) * self.dim] = parts[name]()
+        pooled[count[:, 0] == 0] = np.nan
+        return pooled
 
 
 def pooled(parts: Iterable[tuple[np.ndarray, np.ndarray]], n_bags: int, dim: int, rule: str) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from mt.cache import pooling
 from mt.errors import InputError
 from mt.probe.questions import ATTENTION, Bagging
+from mt.system.memory import check_memory
 from mt.types import Array
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 REVISION = 1  # raised whenever the numbers of bags change for another reason than pooling.REVISION
 _ROWS = 4096  # rows read at once
+_POOLED = 20  # bytes of a number while it is pooled: float64 statistics, their root, and float32
 _NAMED = 3  # cases that an error names
 
 
@@ -63,7 +65,13 @@ class Bags:
         return self.rows[self.starts[case] : self.starts[case + 1]]
 
     def pooled(self, rule: str) -> Array:
-        """Return one row per case, (n, width) float32."""
+        """Return one row per case, (n, width) float32.  Raises InputError where memory does not hold them."""
+        width = pooling.width(self.instances.shape[1], rule)
+        check_memory(
+            f"--pool {rule} of {len(self):,} cases, {width:,} columns each,",
+            len(self) * width * _POOLED,
+            "Use --pool mean, or a --bag COLUMN of fewer cases.",
+        )
         return pooling.pooled(self._parts(), len(self), self.instances.shape[1], rule)
 
     def spread(self) -> tuple[Array, Array]:

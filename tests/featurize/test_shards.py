@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from mt.cache import Catalog
 from mt.cache.feature_file.shards import Shard
 from mt.cache.merging import merge, shard_sets
 from mt.cli import group
+from mt.types import MISSING
 from tests.featurize.conftest import OTHER, TINY
 from tests.featurize.extracting import CPU, counted, featurize
 
@@ -51,6 +53,48 @@ def test_shards_of_all_models_and_splits_are_merged_to_the_same_bytes(photos: Pa
     assert merged(parts) == contents(plain)
     again = featurize(photos, parts, [TINY, OTHER], shard=Shard(1, of))
     assert all(result.cached for result in again), "the whole file answers for its shard"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"limit": 20},
+        {"compute": replace(CPU, dtype="float16")},
+        {"views": "flips"},
+        {"limit": 13, "compute": replace(CPU, dtype="float16"), "views": "flips"},
+    ],
+    ids=["limit", "float16", "views", "all three"],
+)
+def test_every_choice_of_a_run_holds_for_its_shards(photos: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    featurize(photos, plain, **asked)
+    for number in (3, 1, 2):
+        featurize(photos, parts, shard=Shard(number, 3), **asked)
+    assert merge_by_command(parts) == contents(plain)
+    rows = [open_features(path, verify=True).n_rows for path in sorted(parts.rglob("*.h5"))]
+    assert rows == [min(split, asked.get("limit", split)) for split in (14, 50)]
+
+
+def test_rows_without_a_label_keep_their_place(photos: Path, tmp_path: Path) -> None:
+    lines = [
+        f"{path.relative_to(photos)},{path.parts[-3]},{'' if number % 7 == 3 else path.parts[-2]}"
+        for number, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    table = photos / "all.csv"
+    table.write_text("\n".join(["image,split,label", *lines]))
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    featurize(f"table:{table}", plain)
+    for number in (2, 1):
+        featurize(f"table:{table}", parts, shard=Shard(number, 2))
+    assert merge_by_command(parts) == contents(plain)
+    labels = [open_features(path, verify=True).labels for path in parts.rglob("*.h5")]
+    assert sum(int((one == MISSING).sum()) for one in labels) == 9
+
+
+def merge_by_command(cache: Path) -> dict[str, bytes]:
+    ran = CliRunner().invoke(group, ["cache", "merge", "--cache-dir", str(cache)], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return contents(cache)
 
 
 def test_a_shard_reads_its_own_images_only_and_holds_its_own_space(photos: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What fits hold in memory at once, estimated from the sizes of feature files before any is read.
 
 A fit that needs more than there is, or than `--memory` allows, is refused in one line.  The estimates are of the
-largest step of each method, on the CPU; tests hold them to within a factor of the measured peak.
+largest step of each method, on the CPU; tests compare them with measured peaks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mt.system.memory import available_memory, check_memory
 
 ROW = 400  # bytes of a row beside its features: id, group and label as Python objects, and what scoring holds
 _AT_ONCE = 1 << 24  # similarities, or logits, that are held at once
+_FOLDS = 5
 
 Answer = Callable[[Sequence[Question]], Iterable[Fit]]
 
@@ -104,17 +105,18 @@ class Size:
         """Return the bytes that loading, fitting and predicting hold at once, at most."""
         drawn = self.rows * self.dim * self.itemsize if self.rows < self.train else 0
         probabilities = 6 * self.others * self.classes * 8
-        return self.copied + drawn + (self.train + self.others) * ROW + probabilities + self._method(fitting)
+        return self.copied + drawn + (self.train + self.others) * ROW + probabilities + self.of_method(fitting)
 
-    def _method(self, fitting: Fitting) -> int:
-        method, repeats = fitting.protocol.method, fitting.protocol.validation.repeats
+    def of_method(self, fitting: Fitting) -> int:
+        method, held_out = fitting.protocol.method, fitting.protocol.validation
+        repeats = held_out.repeats if self.rows < 10 * held_out.few * self.classes else 1
         logistic = fitting.protocol.logistic
         linear = self._logistic(logistic, repeats) if logistic else 0
         match method:
             case Neighbours():
                 return self._neighbours(method)
             case Head():
-                return self._head(method)
+                return self._head(method, fitting)
             case Propagate():
                 return linear + self._propagation(method, repeats)
             case Blend():
@@ -125,18 +127,20 @@ class Size:
 
     def _logistic(self, method: Logistic, repeats: int) -> int:
         """Scaled rows, the design, the problems solved at once, and logits of held-out rows at every C."""
-        from mt.probe.solver.api import LOGIT_COPIES, MEMORY, WEIGHT_COPIES
+        from mt.probe.solver.api import LOGIT_COPIES, MEMORY, SMALL, WEIGHT_COPIES, WIDE
+        from mt.probe.solver.basis import PRODUCT_BYTES
 
         number = 8 if method.dtype == "float64" else 4
         rank, Cs = min(self.rows, self.dim) + 1, len(method.Cs)
         design = self.rows * rank * number
         problem = self.classes * (LOGIT_COPIES * self.rows + WEIGHT_COPIES * rank) * number
-        solved = max(problem, min(max(MEMORY, design // 4), problem * Cs * 5 * repeats))
+        fits = _FOLDS if Cs > 1 and not self.val else 1
+        waves = max(1, Cs // -(-max(WIDE, SMALL // (self.rows * rank)) // (fits * self.classes)))
+        solved = max(problem, min(max(MEMORY, design // 4), problem * fits * -(-Cs // waves)))
         wide = (3 * self.rows * self.dim + 4 * self.rows**2) * 8 if self.rows <= self.dim else 3 * self.dim**2 * 8
-        judged = self.rows if not self.val else 2 * self.val
-        held_out = Cs * judged * self.classes * (4 * repeats + 16) if Cs > 1 else 0
-        validated = self.val * self.dim * 8
-        return self.rows * self.dim * number + design + solved + wide + held_out + validated
+        exact = min(self.rows * self.dim * 8, PRODUCT_BYTES)
+        judged = (2 * self.val or self.rows) * self.classes * 4 * (repeats + 1) * Cs if Cs > 1 else 0
+        return self.rows * self.dim * number + design + solved + wide + exact + judged + self.val * self.dim * 8
 
     def _neighbours(self, method: Neighbours) -> int:
         """The bank of unit length, a block of queries, and each k's votes on held-out rows."""
@@ -145,18 +149,18 @@ class Size:
         similarities = 8 * min(_AT_ONCE, self.rows * max(self.rows, self.others))
         return self.rows * self.dim * (4 + self.itemsize) + similarities + votes
 
-    def _head(self, method: Head) -> int:
+    def _head(self, method: Head, fitting: Fitting) -> int:
         """Rows as scaled and with a column of ones, all held at once, and the weights of all runs and settings."""
         settings = method.runs * len(method.learning_rates) * len(method.weight_decays)
-        every = self.rows + self.val
+        every, held = self.rows + self.val, fitting.protocol.validation.kind != "none"
         weights = 10 * settings * self.classes * (self.dim + 1) * 4
-        logits = 24 * min(_AT_ONCE, every * settings * self.classes)
-        return every * self.dim * (self.itemsize + 12) + weights + logits
+        logits = 24 * min(_AT_ONCE, every * settings * self.classes) if held else 0
+        return every * self.dim * (self.itemsize * held + 12) + weights + logits
 
     def _propagation(self, method: Propagate, repeats: int) -> int:
         """All train rows of unit length, their graph, and a linear system with a column per fold and class."""
         graph = self.train * method.neighbours * 120
-        system = 7 * self.train * 5 * repeats * self.classes * 8
+        system = 7 * self.train * _FOLDS * repeats * self.classes * 8
         return self.train * self.dim * 5 + graph + system + 8 * min(_AT_ONCE, self.train**2)
 
     def _lda(self, method: Blend | BlendFour, repeats: int) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_ENTRIES = 1 << 24  # logits of held-out rows, of all runs and settings, at once
 _CHECKS = 500  # held-out rows are scored at most this often: with few rows eva's 12,500 steps are 12,500 epochs
 
 
@@ -202,11 +203,16 @@ class _Judge:
         """Return (S, R) scores of weights (S, d+1, R K)."""
         import torch
 
-        logits = self.features @ weights
-        votes = logits.reshape(*logits.shape[:2], n_settings, self.n_outputs).argmax(dim=-1)
-        said = torch.nn.functional.one_hot(votes, self.n_outputs).float()
-        right = torch.einsum("snrk,nk->srk", said, self.truth)
-        true, total = self.truth.sum(dim=0), said.sum(dim=1)
+        shape = len(weights), n_settings, self.n_outputs
+        right, total = weights.new_zeros(shape), weights.new_zeros(shape)
+        blocks = max(1, _ENTRIES // right.numel())
+        for features, truth in zip(torch.split(self.features, blocks), torch.split(self.truth, blocks), strict=True):
+            logits = features @ weights
+            votes = logits.reshape(*logits.shape[:2], n_settings, self.n_outputs).argmax(dim=-1)
+            said = torch.nn.functional.one_hot(votes, self.n_outputs).float()
+            right += torch.einsum("snrk,nk->srk", said, truth)
+            total += said.sum(dim=1)
+        true = self.truth.sum(dim=0)
         if self.metric == "balanced_accuracy":
             there = true > 0
             return (right[..., there] / true[there]).mean(dim=-1)

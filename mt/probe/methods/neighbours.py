@@ -42,8 +42,7 @@ class NeighbourProbe:
     def shares(self, X: Array, ks: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the share of the votes (len(ks), n, K) for several k at once; k is at most the rows of the bank."""
         out = np.zeros((len(ks), len(X), self.n_classes), dtype=np.float32)
-        queries = self.scaling.apply(X)
-        for rows, similarity, near in nearest(queries, self.bank, max(ks), self.device):
+        for rows, similarity, near in nearest(X, self.bank, max(ks), self.device, self.scaling):
             weight = np.exp(similarity / self.temperature) if self.vote == "weighted" else np.ones_like(similarity)
             voters = self.labels[near]
             for place, k in enumerate(ks):
@@ -73,14 +72,14 @@ def fit_neighbours(
     scaling = Scaling.learn(budget.X, fitting.protocol.scaling)
     y = np.asarray(budget.y, dtype=np.int64)
 
-    def probe(rows: Array, k: int) -> NeighbourProbe:
+    def probe(rows: Array | slice, k: int) -> NeighbourProbe:
         return NeighbourProbe(
             fitting.task,
             fitting.n_classes,
             scaling,
             scaling.apply(budget.X[rows]),
             y[rows],
-            min(k, len(rows)),
+            min(k, len(y[rows])),
             method.vote,
             method.temperature,
             fitting.device,
@@ -89,7 +88,7 @@ def fit_neighbours(
     def scores_on(rows: Array) -> Array:
         return agreement(shares[:, rows].argmax(axis=2), truth[rows], metric, fitting.n_classes)
 
-    everything = np.arange(len(y))
+    everything = slice(None)
     metric = fitting.protocol.selection_metric or "accuracy"
     source, fold = "val", None
     if validation is not None:
@@ -113,10 +112,12 @@ def fit_neighbours(
     return Fitted(probe(everything, k), {"k": min(k, len(y))}, selection, held_out=out_of_fold)
 
 
-def nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[slice, Array, Array]]:
+def nearest(
+    queries: Array, bank: Array, k: int, device: str, scaling: Scaling | None = None
+) -> Iterator[tuple[slice, Array, Array]]:
     """Yield for each block of b queries its rows, and similarities and row numbers (b, k) of the nearest bank rows.
 
-    Similarities descend.  Both arrays are unit-length rows, float32.
+    Similarities descend.  Both arrays are unit-length rows, float32; ``scaling`` scales the queries.
     """
     import torch
 
@@ -127,6 +128,7 @@ def nearest(queries: Array, bank: Array, k: int, device: str) -> Iterator[tuple[
     step = max(1, _ENTRIES // max(1, len(bank)))
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
+        block = queries[rows] if scaling is None else scaling.apply(queries[rows])
         with tf32(allowed=False):
-            similarity, near = (torch.from_numpy(queries[rows]).to(where) @ targets.T).topk(k, dim=1)
+            similarity, near = (torch.from_numpy(block).to(where) @ targets.T).topk(k, dim=1)
         yield rows, similarity.cpu().numpy(), near.cpu().numpy()

@@ -101,7 +101,7 @@ class PropagatedProbe:
     def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
         """Return (n,) probabilities of class 1 for binary, else (n, K)."""
         p = np.empty((len(X), self.n_classes))
-        for rows, _, near in nearest(self.scaling.apply(X), self.bank, self.k, self.device):
+        for rows, _, near in nearest(X, self.bank, self.k, self.device, self.scaling):
             p[rows] = self.shares[near].mean(axis=1)
         p = tempered(p, self.temperature)
         return np.asarray(p[:, 1] if self.task == "binary" else p, dtype=np.float32)

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS, MetricLike, weighted
-from mt.probe.scores.sample import Statistic, checked, replicate, units_of, whole
+from mt.probe.scores.sample import Statistic, check_resampling, checked, replicate, units_of, whole
 from mt.probe.scores.scoring import Subject
 from mt.stratification import Ints
 from mt.types import Array, Groups
@@ -195,6 +195,7 @@ def replicate_scores(
     labels, _ = checked(y, next(iter(predictions.values()))[0])
     unit = units_of(len(labels), groups)
     of_draw: Sequence[Array | None] = folds or [None] * next(iter(n_draws))
+    check_resampling(len(labels), sum(_columns(metric, p) for ps in predictions.values() for p in ps))
     statistics = [
         [weighted(metric, *checked(y, p), unit, fold) for p, fold in zip(ps, of_draw, strict=True)]
         for ps in predictions.values()
@@ -216,6 +217,12 @@ def replicate_scores(
         independent=groups is None,
         dependence=_dependence(folds),
     )
+
+
+def _columns(metric: MetricLike, p: ArrayLike) -> int:
+    """Return how many columns of scores a metric looks at one by one: a mean over classes, at each class's."""
+    each = isinstance(metric, str) and METRICS[metric].mean_of
+    return np.shape(p)[-1] if each else 1
 
 
 def _dependence(folds: Sequence[Array]) -> float:

@@ -23,6 +23,7 @@ from mt.probe.scores.sample import (
     Sample,
     Statistic,
     both_values,
+    check_resampling,
     checked,
     covariance,
     indicator,
@@ -263,10 +264,18 @@ def _precision_bias(y: Array, p: Array) -> float:
     for k in (0, 1):
         rows = np.flatnonzero(y == k)
         if 1 < len(rows) <= _JACKKNIFED:
-            weights = np.ones((len(rows), len(y)), dtype=np.uint8)
-            weights[np.arange(len(rows)), rows] = 0
-            bias += (len(rows) - 1) * float(np.mean(statistic(weights) - value + influence[rows]))
+            bias += (len(rows) - 1) * float(np.mean(_without_each(rows, statistic, len(y)) - value + influence[rows]))
     return bias
+
+
+def _without_each(rows: Ints, statistic: Statistic, n: int) -> Array:
+    """Return a statistic of n cases without each of some in turn."""
+    step, found = max(1, _AT_ONCE // n), []
+    for some in np.split(rows, range(step, len(rows), step)):
+        weights = np.ones((len(some), n), dtype=np.uint8)
+        weights[np.arange(len(some)), some] = 0
+        found.append(statistic(weights))
+    return np.concatenate(found)
 
 
 def sensitivity_interval(sample: Sample) -> Estimate:
@@ -274,6 +283,7 @@ def sensitivity_interval(sample: Sample) -> Estimate:
 
     The bootstrap chooses the threshold again on each resample.
     """
+    check_resampling(len(sample.y), len(sample.ps))
     statistics = sample.statistics(sensitivity_at_95_specificity)
     whole = np.ones((1, sample.n_units))
     value = float(np.mean([statistic(whole)[0] for statistic in statistics]))

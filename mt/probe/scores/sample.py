@@ -115,6 +115,11 @@ Resampled = Callable[[Array, Array, Ints], Statistic]
 _CHUNK_NUMBERS = 2**17
 # Fewest resamples on which statistics are computed at once: smaller chunks are joined.
 _TOGETHER = 64
+# And of which fewer are drawn at once by each thread, if they hold more multiplicities.
+_DRAWN_AT_ONCE = 2**24
+# Bytes per case: of a statistic of one column of scores, and of a thread that takes it of a resample.
+_OF_STATISTIC, _OF_THREAD = 50, 80
+_SMALL = 64 << 20  # bytes that are there
 
 
 def units_of(n_cases: int, groups: Groups | None) -> Ints:
@@ -154,10 +159,23 @@ def replicate(
             values[undefined] = np.column_stack([statistic(again) for statistic in statistics])
         return values, int(undefined.sum())
 
-    step = max(1, _TOGETHER // chunk_size)
+    step = max(1, min(_TOGETHER, _DRAWN_AT_ONCE // len(strata)) // chunk_size)
     with ThreadPoolExecutor(cores()) as threads:
         parts = list(threads.map(together, range(0, n_chunks, step)))
     return np.concatenate([values for values, _ in parts]), sum(redrawn for _, redrawn in parts)
+
+
+def check_resampling(n_cases: int, n_columns: int) -> None:
+    """Raise InputError where memory does not hold the statistics of these columns of scores, to be resampled."""
+    needed = n_cases * (_OF_STATISTIC * n_columns + _OF_THREAD * cores())
+    if needed > _SMALL:
+        from mt.system.memory import check_memory
+
+        check_memory(
+            f"Resampling {n_cases:,} test cases with {n_columns:,} columns of scores",
+            needed,
+            "The scores are kept. Compare fewer models (--model) or draws (--seeds), or print scores alone: --json",
+        )
 
 
 def whole(n_units: int) -> Array:

@@ -77,8 +77,12 @@ def test_runs_differ_by_their_seed_and_are_averaged() -> None:
     np.testing.assert_allclose(fitted.probe.probabilities(X), mean, atol=1e-6)
 
 
+@pytest.mark.parametrize("at_once", [1 << 24, 200], ids=["at once", "by blocks"])
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
-def test_held_out_scores_are_the_metrics_of_that_name(metric: str) -> None:
+def test_held_out_scores_are_the_metrics_of_that_name(
+    metric: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.probe.methods.gradient_heads._ENTRIES", at_once)
     X, y = data()
     rng = np.random.default_rng(2)
     weights = torch.from_numpy(rng.normal(size=(2, 7, 4 * 3)).astype(np.float32))

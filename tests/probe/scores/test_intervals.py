@@ -330,3 +330,17 @@ def test_balanced_accuracy_of_one_class_is_its_sensitivity() -> None:
     assert interval("balanced_accuracy", y, np.eye(2)[grades]) == pytest.approx(
         interval("accuracy", y, np.eye(2)[grades])
     )
+
+
+@pytest.mark.parametrize("metric", ["average_precision", "sensitivity_at_95_specificity", "roc_auc"])
+def test_how_much_is_resampled_at_once_changes_no_number(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 3000)
+    y[y.cumsum() > 20] = 0
+    ps = [np.clip(0.3 * y + rng.random(3000), 0, 1) for _ in range(2)]
+    whole = interval(metric, y, ps[0]), compare(metric, y, ps, ps[::-1], n_resamples=100)
+    monkeypatch.setattr(sample, "_DRAWN_AT_ONCE", 1)
+    monkeypatch.setattr("mt.probe.scores.rank_metrics._AT_ONCE", 1)
+    parts = interval(metric, y, ps[0]), compare(metric, y, ps, ps[::-1], n_resamples=100)
+    assert repr(parts[0]) == repr(whole[0])
+    assert parts[1] == whole[1]
