@@ -26,7 +26,7 @@ DIM, BLOCK_ROWS = 8, 256
 
 @dataclass(frozen=True)
 class Nothing:
-    """A backbone that there is none of: what a plan reads of it."""
+    """A stand-in for a backbone: only the attributes that a plan reads."""
 
     name: str = "nothing"
     dim: int = DIM

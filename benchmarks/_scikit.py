@@ -52,7 +52,7 @@ class GivenOptimum:
     default_gaps: list[float] = field(default_factory=list)
 
     def total(self) -> float:
-        """Return the seconds of all C, a label: those not timed lie on a log scale between those that were."""
+        """Return the seconds of all C, per label; values of C that were not timed are interpolated on a log scale."""
         return self._over_path(self.seconds)
 
     def total_default(self) -> float:

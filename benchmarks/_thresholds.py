@@ -1,4 +1,4 @@
-"""Coverage of what a threshold achieves: the threshold is chosen on an independent sample, the truth is that of it."""
+"""Coverage of rates at a threshold that is chosen on an independent sample; the truth is the rate at that threshold."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def ours(dataset: str, data_dir: Path | None, cache: Path, *, split: str) -> Non
 
 
 def fastest_forward(network: torch.nn.Module) -> Callable[[], None]:
-    """Return a function that runs the forward pass on as many images, in the faster memory format."""
+    """Return a function that runs the forward pass on the same number of images, in the faster memory format."""
 
     def run(memory_format: torch.memory_format) -> Callable[[], None]:
         images = torch.randn(BATCH, 3, 224, 224).to(memory_format=memory_format)

@@ -307,7 +307,7 @@ def end_to_end(bench: Bench) -> None:
 
 
 def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
-    """Return the hours that the paper's study takes at most, and of what they are made.
+    """Return the most hours that the paper's study takes, and the parts that they add up from.
 
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
     backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.

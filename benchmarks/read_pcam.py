@@ -29,7 +29,7 @@ STORAGE: dict[str, tuple[dict[str, Any], str, int, int]] = {
 
 
 def main() -> None:
-    """Print one ratio a way of storing, everything from the page cache; both sides read images and labels."""
+    """Print one ratio per storage layout, everything from the page cache; both sides read images and labels."""
     print(f"  {machine()}; {ROWS} patches 96x96, {WORKERS} workers on both sides")
     for kind, (storage, reach, rounds, count) in STORAGE.items():
         with pcam(storage) as folder:
@@ -55,7 +55,7 @@ def pcam(storage: dict[str, Any]) -> Iterator[Path]:
 
 
 def ours(folder: Path, count: int) -> Callable[[], int]:
-    """Return what opens the files and reads the first rows in ranges as `mt featurize` does, a share a thread."""
+    """Return what opens the files and reads the first rows in ranges as `mt featurize` does, one share per thread."""
 
     def read() -> int:
         images, labels = (Hdf5Rows(folder / f"{STEM}_{part}.h5", part) for part in "xy")

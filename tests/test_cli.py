@@ -1,4 +1,4 @@
-"""The command line as people meet it: a real process, one line an error, exit status 1."""
+"""The command line as people meet it: a real process, one line per error, exit status 1."""
 
 from __future__ import annotations
 

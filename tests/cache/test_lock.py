@@ -1,4 +1,4 @@
-"""One writer a feature file: a second one fails or waits, and a dead one's lock blocks nobody."""
+"""One writer per feature file: a second one fails or waits, and a dead one's lock blocks nobody."""
 
 from __future__ import annotations
 

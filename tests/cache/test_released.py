@@ -1,4 +1,4 @@
-"""Files that released versions wrote are read forever: `tests/data/features-v<version>.h5`, one a format version."""
+"""Files that released versions wrote are read forever: `tests/data/features-v<version>.h5`, one per format version."""
 
 from __future__ import annotations
 

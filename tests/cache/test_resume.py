@@ -1,4 +1,4 @@
-"""Going on with an unfinished feature file: only with what is missing, and only if it is the same."""
+"""Resuming an unfinished feature file: only the missing blocks are computed, and only if the inputs are the same."""
 
 from __future__ import annotations
 

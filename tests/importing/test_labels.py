@@ -189,7 +189,7 @@ def test_values_that_are_not_finite_are_counted_and_named(tmp_path: Path, value:
 
 def test_a_split_is_said_once(tmp_path: Path, embeddings: Path) -> None:
     table = sample.label_table(tmp_path / "labels.csv")
-    with pytest.raises(InputError, match=r"6 cases are in another split in the table than --split"):
+    with pytest.raises(InputError, match=r"6 cases have another split in the table than in --split"):
         sample.imported(tmp_path, embeddings, labels=[table], split="train")
     with pytest.raises(InputError, match=r"Unknown split 'holdout', expected train, val or test"):
         sample.imported(tmp_path, embeddings, labels=[table], split="holdout")
