@@ -1,1 +1,1 @@
-"""Which labels a probe may look at: our draws, and those of a draw file."""
+"""Which labels a probe may look at: draws of ours, stratified or random, and those of a draw file."""

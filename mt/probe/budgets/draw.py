@@ -1,7 +1,8 @@
-"""Label budgets: which rows a probe may look at, how it divides them into folds, and how it chooses settings inside.
+"""Label budgets: which rows a probe may look at, how they are divided into folds, and how settings are chosen on them.
 
 A draw is a prefix of one seeded order, so that the 1 % draw of a seed lies inside its 10 % draw, and 5 shots inside 10.
-Draws, folds and splits are stratified by class; several labels, and groups as units, by iterative stratification.
+Draws, folds and splits are stratified by class; for several labels, and for groups, by iterative stratification
+(`mt.stratification`).
 """
 
 from __future__ import annotations
@@ -56,13 +57,15 @@ def draw(
 ) -> Draw:
     """Return the draw of one seed: a fraction of the units, or `shots` units of every class.
 
-    Units are rows, or groups with `unit="group"` (then a fraction is one of groups, and a shot a group that holds the
-    class).  A fraction is rounded to whole units and takes at least one unit of every class there is; the first unit of
-    each class is at the front of the order.  In multilabel a shot of a label is a positive, and as many rows with no
-    label at all are added; a label that is not known (-1) is neither positive nor negative.  A draw of all units is
-    the same whatever the seed, and recorded under seed 0.
+    labels: (n,) class numbers, or (n, n_classes) for multilabel: 0, 1, or -1 if not known, which is neither positive
+    nor negative.  groups: the group of each row.  Units are rows or, with `unit="group"`, groups: a fraction then is a
+    fraction of the groups, and a shot is a group that holds the class.
+    A fraction is rounded to whole units and takes at least one unit of every class that occurs, since the first unit of
+    each class is moved to the front of the order.  In multilabel a shot of a label is a positive, and `shots` rows
+    without any label are added.  A draw of all units does not depend on the seed, and is recorded under seed 0.
 
-    Raises InputError on labels outside the task, or when not exactly one of fraction and shots is given.
+    Raises InputError for labels outside the task, a budget that cannot be drawn, or unless exactly one of fraction and
+    shots is given.
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     check_budget(fraction, shots, groups, unit)
@@ -85,12 +88,12 @@ def draw(
 def folds(
     labels: ArrayLike, *, task: str, n_classes: int, k: int = 5, groups: Groups | None = None, seed: int = 0
 ) -> Ints | None:
-    """Return the fold number of each row of a draw, or None where fewer than two folds are possible.
+    """Return the fold number of each row of a draw (n,), or None if fewer than two folds are possible.
 
-    There are min(k, units of the rarest class) folds, a unit being a group, or a row without groups; classes absent
-    from the draw do not count.  In multilabel each label is a problem of its own: its rarest class is the smaller of
-    the units with a positive and those with a negative row, and labels that have fewer than two of either, which no
-    fold can test, do not count.
+    labels, groups: as in `draw`.  There are min(k, units of the rarest class) folds; a unit is a group, or a row
+    without groups.  Classes absent from the draw do not count.  In multilabel each label is a problem of its own: its
+    rarest class is the smaller of the units with a positive and those with a negative row.  Labels with fewer than two
+    of either do not count, since no fold can test them.  Raises InputError for labels outside the task.
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     counts, _ = unit_counts(matrix, groups)
@@ -116,7 +119,10 @@ def stratified_split(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> dict[str, Ints]:
-    """Return the row numbers, ascending, of each named part; no group is in two parts."""
+    """Return the row numbers, ascending, of each named part; no group is in two parts.
+
+    fractions: the share of the rows by name.  Raises InputError for labels outside the task.
+    """
     class_matrix(labels, task=task, n_classes=n_classes)
     part = stratified_parts(labels, groups, list(fractions.values()), seed)
     return {name: np.flatnonzero(part == number) for number, name in enumerate(fractions)}
@@ -146,10 +152,10 @@ def _order(counts: Ints, seed: int, *, by_row: bool) -> Ints:
 
 
 def _fraction_places(held: NDArray[np.bool_], fraction: float) -> tuple[Ints, list[int]]:
-    """Return the places in the order that a fraction takes, and the classes it would have missed but for forcing.
+    """Return the positions in the order that a fraction takes, and the classes that only forcing includes.
 
-    `held` is (n_units, n_classes), in the order.  The order proper starts with the first unit of each class, so that
-    every prefix long enough holds them all; a shorter prefix is lengthened.
+    `held` is (n_units, n_classes), in the order.  The first unit of each class is moved to the front, so that a prefix
+    holds all classes; one that is too short for that is lengthened.
     """
     size = max(1, int(np.floor(fraction * len(held) + 0.5)))
     present = np.flatnonzero(held.any(axis=0))
@@ -161,7 +167,7 @@ def _fraction_places(held: NDArray[np.bool_], fraction: float) -> tuple[Ints, li
 
 
 def _shot_places(held: NDArray[np.bool_], shots: int) -> Ints:
-    """Return the places in the order of the first `shots` units of every class."""
+    """Return the positions in the order of the first `shots` units of every class."""
     return np.flatnonzero((held & (np.cumsum(held, axis=0) <= shots)).any(axis=1))
 
 
@@ -177,8 +183,8 @@ def rows_of_units(units: Ints, unit_of_row: Ints) -> Ints:
 def class_matrix(labels: ArrayLike, *, task: str, n_classes: int) -> Ints:
     """Return (n, n_classes) zeros and ones: which classes (multilabel: labels) each row holds.
 
-    A multilabel entry that is MISSING is not held.  Raises InputError on an unknown task, a wrong shape, a missing
-    class or a label outside the task.
+    A multilabel entry that is MISSING counts as 0.  Raises InputError for an unknown task, a wrong shape, no rows, NaN,
+    or a label outside the task.
     """
     if task not in TASKS:
         raise InputError(f"No task '{task}'. Expected one of: {', '.join(TASKS)}")
@@ -242,13 +248,16 @@ def account(
 
 
 class DrawSource:
-    """Draws as prefixes of our seeded orders."""
+    """Draws as prefixes of our seeded orders, stratified by class."""
 
     def __init__(self) -> None:
         self._whole: dict[tuple[str, str, str, str, Budget], int] = {}
 
     def asked(self, fractions: Sequence[float], shots: Sequence[int], seeds: int) -> list[Asked]:
-        """Return every draw of the budgets: budget, seed, and what identifies its rows beside the data."""
+        """Return every draw of the budgets: budget, seed, and what, with the data, identifies its rows.
+
+        Raises InputError for fewer than 1 seed, or a budget that cannot be drawn.
+        """
         if seeds < 1:
             raise InputError(f"--seeds must be at least 1, got {seeds}.")
         here = {"order": REVISION}
@@ -282,7 +291,7 @@ class DrawSource:
 # Selection: which rows of a budget are held out, and candidates' scores on them ---------------------------------------
 
 Floats = npt.NDArray[np.float64]
-_REPEAT = 1_000_003  # between the seeds of repeats: further than any two draws' seeds
+_REPEAT = 1_000_003  # distance between the seeds of repeats, larger than that of any two draws' seeds
 
 
 def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | None:
@@ -301,14 +310,14 @@ def carve(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> Array | N
     shares = {"fit": 1 - source.fraction, "held": source.fraction}
     parts = stratified_split(budget.y, fractions=shares, seed=seed if source.seed is None else source.seed, **names)
     if not len(parts["held"]) or len(np.unique(budget.y[parts["fit"]])) < 2:
-        return None  # few groups: one part took them all, or all of a class
+        return None  # with few groups, one part may get all of them, or all but one class
     fold = np.full(len(budget.y), -1)
     fold[parts["held"]] = 0
     return fold
 
 
 def carves(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> list[Array]:
-    """Return the folds of every repeat, the first those of `carve`; more than one only where rows are few."""
+    """Return the folds of every repeat, the first those of `carve`; there are several only if rows are few."""
     validation = fitting.protocol.validation
     few = not fitting.multilabel and len(budget.y) < validation.few * len(np.unique(budget.y))
     seeds = [seed + _REPEAT * repeat for repeat in range(validation.repeats if few else 1)]
@@ -318,8 +327,8 @@ def carves(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> list[Arr
 def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
     """Return which held-out entries (n,) or (n, L) can be scored: those whose class the fold's fitting labels hold.
 
-    For multilabel both values of a label must be among the fitting labels, and the entry itself known.  A fold that
-    never saw a class predicts 0 for it whatever the setting, so such rows would only drown the choice.
+    In multilabel, the fitting labels must hold both values of a label, and the entry itself must be known.  A fold
+    without a class predicts 0 for it at every setting, so such rows would only add noise to the choice.
     """
     known = np.zeros(y.shape, dtype=bool)
     for number in np.unique(fold[fold >= 0]):
@@ -381,6 +390,6 @@ def candidate_scores(logits: Array, y: Array, known: Array, metric: str, n_outpu
 
 
 def best(scores: Floats, ties: str = "smaller") -> int:
-    """Return the best of candidates in ascending order; of equals the first, or with ties "larger" the last."""
+    """Return the number of the best score; in a tie the first or, with ties "larger", the last."""
     known = np.where(np.isfinite(scores), scores, -np.inf)
     return int(np.argmax(known)) if ties == "smaller" else len(known) - 1 - int(np.argmax(known[::-1]))

@@ -1,10 +1,10 @@
-"""Draw files: they list the rows of draws by id, so that others train on the same rows (JSON, format `mt-draws`).
+"""Draw files: JSON files (format `mt-draws`) that list the rows of draws by id, so that others train on the same rows.
 
     {"format": "mt-draws", "format_version": 1, "dataset": "pcam", "fingerprint": "<of the dataset>", "unit": "row",
      "draws": [{"fraction": 0.01, "shots": null, "seed": 0, "ids": ["...", ...], "realised": {...}}, ...]}
 
-Only `ids` is required in a draw, and only `dataset` and `draws` beside the format.  Two draws of a file differ in
-`fraction`, `shots` or `seed`.  `realised` is counted again when a file is read.
+Required are `format`, `format_version`, `dataset` and `draws`, and in each draw `ids`.  Two draws of a file must differ
+in `fraction`, `shots` or `seed`.  `realised` is counted again when a file is read, except `forced`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Name = tuple[float | None, int | None, int]  # fraction, shots and seed: they id
 
 
 class DrawFile(DrawSource):
-    """Draws as a file lists them, whatever seeds were asked for; read once per train split."""
+    """The draws that a file lists, regardless of the seeds asked for; it is read once per train split."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class DrawFile(DrawSource):
             there, other = (", ".join(map(str, dict.fromkeys(found))) for found in (listed, wanted))
             raise InputError(
                 f"{self.path} lists draws of {there}; asked for were {other}. Remove --fraction and --shots, or "
-                "write the others to a new file: mt probe --draw-file FILE"
+                "write other draws to a new file: mt probe --draw-file FILE"
             )
         return [(budget, seed, {"ids": ids}) for (budget, seed), ids in self._listed.items()]
 
@@ -76,7 +76,7 @@ class DrawFile(DrawSource):
 
     @cached_property
     def _content(self) -> str:
-        """The beginning of the digest of all that the file lists: draws of two files are not of one kind."""
+        """The start of the digest of all draws in the file: draws of different files are of different kinds."""
         return digest([[str(budget), seed, ids] for (budget, seed), ids in self._listed.items()])[:12]
 
     @cached_property
@@ -97,7 +97,7 @@ def check_draw_file(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def save_draws(path: Path, questions: Sequence[Question], source: DrawSource, store: ScoreStore) -> None:
-    """Write the rows of every draw that was asked for, as the store keeps them."""
+    """Write the rows of every draw that was asked for, from the stored fits."""
     kept = store.has_fits(question.identity for question in questions)
     draws: dict[tuple[Budget, int], Draw] = {}
     pool = ""
@@ -119,7 +119,7 @@ def save_draws(path: Path, questions: Sequence[Question], source: DrawSource, st
 
 
 def write_draws(path: Path, draws: Sequence[Draw], *, ids: Sequence[str], dataset: str, fingerprint: str) -> None:
-    """Write draws by the ids of their rows; `ids` are those of the training split, which draws index."""
+    """Write draws by the ids of their rows; `ids` are those of all rows of the training split."""
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -153,8 +153,8 @@ def read_draws(
 ) -> list[Draw]:
     """Read the draws of a file against the training split that `ids`, `labels` and `groups` describe.
 
-    Raises InputError when the file is not a draw file, is newer than this version, belongs to another dataset or other
-    content of it, or names an id twice or one that the split lacks.
+    Raises InputError if the file is not a draw file, has another version, belongs to another dataset or other content
+    of it, or lists an id twice or an id that the split lacks.
     """
     content = _content(path)
     _check_origin(path, content, dataset, fingerprint)
@@ -174,9 +174,9 @@ def read_draws(
 
 
 def list_draws(path: Path) -> dict[Name, str]:
-    """Return the digest of the ids of every draw of a file, by its name; needs no split.
+    """Return the digest of the ids of every draw of a file, by (fraction, shots, seed); needs no split.
 
-    Raises InputError when the file is not a draw file, or gives two draws one name.
+    Raises InputError if the file is not a draw file, or if two draws agree in fraction, shots and seed.
     """
     found: dict[Name, str] = {}
     for number, entry in enumerate(_content(path)["draws"]):
@@ -238,11 +238,11 @@ def _name(where: str, entry: dict[str, Any]) -> Name:
 
 
 def _forced(where: str, entry: dict[str, Any]) -> list[int]:
-    """Return the classes that the file says were forced: the one thing about a draw that its rows do not show."""
+    """Return the classes that were forced according to the file; the rows of a draw do not show this."""
     realised = entry.get("realised", {})
     forced = realised.get("forced", []) if isinstance(realised, dict) else None
     if not isinstance(forced, list) or not all(type(number) is int for number in forced):
-        raise InputError(f"{where}: 'realised' is an object whose 'forced' lists class numbers; leave it out by hand")
+        raise InputError(f"{where}: 'realised' must be an object whose 'forced' lists class numbers, or be omitted")
     return forced
 
 

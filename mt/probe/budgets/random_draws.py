@@ -1,4 +1,4 @@
-"""Draws that look at no label, as someone gets who labels rows or patients at random: `--draw random`."""
+"""Draws that look at no label, as if rows or patients were chosen at random for labelling: `--draw random`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def random_draw(
 ) -> Draw:
     """Return a prefix of a seeded random order of rows, or of groups with `unit="group"`.
 
-    A fraction is rounded to whole units and takes at least one.  No label is looked at: a class may be missing, which
-    `realised` says.  A draw of all units is the same whatever the seed, and recorded under seed 0.
+    labels, groups: as in `draw`; labels only fill `realised`, which says if a class is missing.  A fraction is rounded
+    to whole units and takes at least one.  A draw of all units is the same for every seed, and recorded under seed 0.
 
-    Raises InputError on labels outside the task, a fraction outside (0, 1], and groups that are not known.
+    Raises InputError for labels outside the task, a fraction outside (0, 1], and `unit="group"` without groups.
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     check_budget(fraction, None, groups, unit)
@@ -67,17 +67,17 @@ class RandomDraws(DrawSource):
         """Return every draw of the budgets.  Raises InputError for shots, which count labels per class."""
         if shots:
             raise InputError(
-                f"--shots counts labels per class, and --draw {self.rule} looks at no label. Use --fraction instead."
+                f"--shots counts labels per class, but --draw {self.rule} looks at no label. Use --fraction instead."
             )
         here = {"order": RANDOM_REVISION, "rule": self.rule}
         return [(budget, seed, here) for budget, seed, _ in super().asked(fractions, shots, seeds)]
 
     def draw(self, train: CaseFeatures, budget: Budget, seed: int) -> Draw:
-        """Return the rows of one draw.  Raises InputError where patients are drawn and none is known."""
+        """Return the rows of one draw.  Raises InputError if groups are drawn and the dataset has none."""
         unit = "group" if self.rule == "random-groups" else str(train.manifest["budget_unit"])
         if unit == "group" and train.groups is None:
             raise InputError(
-                f"--draw {self.rule} draws patients (or slides), and '{train.dataset}' knows none. Draw rows: "
+                f"--draw {self.rule} draws patients (or slides), but '{train.dataset}' has none. Draw rows: "
                 "--draw random"
             )
         return random_draw(

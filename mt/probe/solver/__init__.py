@@ -1,1 +1,1 @@
-"""Logistic regression with an L2 penalty, every C, label and fold at once."""
+"""Logistic regression with an L2 penalty, for every C, label and fold at once."""

@@ -3,7 +3,7 @@
 The objective is scikit-learn's: ``C · Σ sample_weight · loss + ½ ‖w‖²``, the intercept unpenalised; one weight vector
 for `binary`, one per label for `multilabel`, multinomial for `multiclass` and `ordinal` (with two classes as well).
 
-The problems of one call, every request's fits at every C, are solved in batches that fit in memory.
+The problems of one call (every fit of every request at every C) are solved in batches that fit in memory.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ from mt.probe.solver.request import (
 from mt.probe.solver.rounds import PenalisedProblems, begin, finish, problems_of
 from mt.system.device import pick_device, tf32
 
-# Bytes that the problems solved at once may take, at least.
+# Bytes that the problems solved at once may take by default, or a quarter of the design's if that is more.
 MEMORY = 512 << 20
 # Solve draws together only if their problems fit in 16 MiB: above that, memory traffic dominates.
 SHARED = 16 << 20
-# And only if a problem has fewer coefficients: torch adds up those of a larger one on several threads, which rounds
-# differently.
+# And only if a problem has fewer coefficients than this: torch sums those of a larger problem on several threads, which
+# rounds differently.
 LONG = 1 << 14
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
-# A wave of C starts from the solutions of the waves before it. It has about this many outputs: products with fewer take
+# A wave of C starts from the solutions of the waves before it.  It has about this many outputs: products with fewer take
 # as long.
 WIDE = 72
-# In a small design a wave has more outputs: this many per entry of the design, so that its operations are long enough.
+# In a small design a wave has more outputs, this number divided by the entries of the design, so that each operation is
+# long enough.
 SMALL = 30_000_000
 
 
@@ -72,17 +73,18 @@ def fit_logistic(
     n_classes: int | None = None,
     memory: int | None = None,
 ) -> LogisticPath:
-    """Fit every C (and label) together.
+    """Fit logistic regression at every C, for all labels together, and return the coefficients of each C.
 
-    ``X`` (rows, dim), any real type, may be memory-mapped or strided; ``y`` class numbers, or (rows, labels) of 0/1,
-    and -1 where a label is not known: its fit is of the other rows.
-    Iteration stops at an estimated relative objective gap of ``tol``.  ``dtype`` is that of the centred features and
-    the products with them, and of their eigenbasis where that only scales; all else is float64.  ``n_classes`` declares
-    classes beyond those present, which get probability 0; ``memory`` is the bytes that problems solved at once may
-    take.
+    ``X`` (rows, dim) of any real type may be memory-mapped or strided.  ``y`` holds class numbers (rows,) or, for
+    multilabel, 0 and 1 (rows, labels), and -1 for a label that is not known, whose fit omits the row.
+    ``sample_weight`` (rows,) and ``class_weight``, a mapping from class number to weight or "balanced", multiply the
+    losses of rows.  Iteration stops at an estimated relative objective gap of ``tol``, or after ``max_iter`` steps.
+    ``dtype`` is the precision of the centred features, of products with them, and of their eigenbasis if it only scales
+    the problems; all else is float64.  ``n_classes`` declares classes beyond those present, which get probability 0.
+    ``memory`` is how many bytes the problems solved at once may take.
 
-    Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0.
-    Warns ConvergenceWarning with the numbers.
+    Raises FitError for labels of one class only, outside the task or of another length, for NaN, and for C <= 0;
+    InputError for an unknown task, device or dtype.  Warns ConvergenceWarning for fits that stop before ``tol``.
     """
     request = LogisticRequest(
         X,
@@ -105,7 +107,7 @@ def fit_logistic(
 def solve_paths(requests: Sequence[LogisticRequest], solver: Solver = SOLVERS["torch"]) -> list[LogisticPath]:
     """Fit all rows of each request at every C; small requests of one shape are solved together, to the same numbers.
 
-    All their features are held at once, centred.
+    The centred features of all requests are in memory at once.
     """
     if not solver.batched:
         return reference.solve_paths(requests, solver.name)
@@ -133,7 +135,7 @@ def solve_folds(
     for request, fold in zip(requests, folds, strict=True):
         checked = _checked(request)
         number = check_folds(fold, len(checked.X))
-        # Fold by fold: so the rows that a fit omits lie together, and its products omit them too.
+        # Sorted by fold, the rows that a fit omits lie together, and its products omit them too.
         order = np.argsort(number, kind="stable")
         draws.append(_Asked(checked, _basis(request, checked, order), checked.all_but_each(number), request.memory))
         numbers.append(number)
@@ -145,7 +147,7 @@ def solve_folds(
 def solve_refits(
     requests: Sequence[LogisticRequest], folded: Sequence[FoldedPath], solver: Solver = SOLVERS["torch"]
 ) -> list[LogisticPath]:
-    """Fit all rows of each request at its one C, started from its folds' solutions; solved as in solve_paths.
+    """Fit all rows of each request at its single C, starting from its folds' solutions; solved as in solve_paths.
 
     A label with one class predicts its smoothed base rate, as it does in folds.
     """
@@ -165,7 +167,7 @@ def solve_refits(
 
 
 class SubsetSolver:
-    """Fits many subsets of one request's rows, all in one basis: that of all rows, which uses no label."""
+    """Fits many subsets of one request's rows in the basis of all rows, which uses no label."""
 
     def __init__(self, request: LogisticRequest) -> None:
         self._checked, self._memory = _checked(request), request.memory
@@ -313,9 +315,9 @@ def _together(solving: Sequence[_Solving]) -> Iterator[list[_Solving]]:
 class _Solving:
     """The state of solving one draw: ``found`` holds the weights (fits, Cs, outputs, columns) so far, on the CPU.
 
-    A problem is a fit number with a C number.  ``steps`` are the problems (2, problems) to begin at once: waves of C,
-    small ones first, each started where the paths then point to.  What has not converged after all waves is finished
-    together, in the rotated basis.
+    A problem is a fit number with a C number.  ``steps`` are the problems (2, problems) to begin together: waves of C
+    in ascending order, each starting where the solutions so far extrapolate to.  Problems that have not converged after
+    all waves are finished together, in the rotated basis.
     """
 
     def __init__(self, asked: _Asked) -> None:
@@ -359,7 +361,7 @@ class _Solving:
         return problems, self.continuation.towards(number.tolist(), penalties, base_rates)
 
     def add(self, at: Tensor, minima: Minima) -> None:
-        """Keep what was found in a step."""
+        """Store the minima of a step."""
         self.continuation.add(at[0].tolist(), self.request.Cs[at[1].numpy()], minima.weights)
         self._keep(at, minima)
 
@@ -382,7 +384,7 @@ class _Solving:
             found.weights[..., -1] += torch.where(self.counts > 0, 0.0, -torch.inf)[:, None]
 
     def solutions(self) -> _Solutions:
-        """Return what was found, the labels of each fold together."""
+        """Return the solutions, with the labels of each fold joined."""
         request, found = self.request, self.found
         by_label = (self.asked.members.shape[1], request.targets.shape[1], len(request.Cs))
         weights = found.weights.reshape(*by_label, *found.weights.shape[-2:]).transpose(1, 2).flatten(2, 3)

@@ -5,8 +5,8 @@ coordinates does not change the penalty.  So the features are rotated once, exac
 covariance; there the curvature of every problem is close to diagonal, whatever its C, label or fold.
 
 With more rows than columns and no weak direction, single precision represents all directions in the features' own
-coordinates too.  Then nothing is rotated: the eigenvectors only scale the problems.  Single precision and, if there are
-very many rows, a sample of them are accurate enough for that, and take a third of the time.
+coordinates too.  Then nothing is rotated: the eigenvectors only scale the problems.  For that they may be computed in
+single precision and, if there are very many rows, from a sample of them, which takes a third of the time.
 
 Within the basis, a `Preconditioner` brings the Hessians of a batch of problems close to the identity.
 """
@@ -29,8 +29,8 @@ from mt.probe.solver.request import Rows
 PRODUCT_BYTES, CACHE_BYTES = 64 << 20, 8 << 20
 # Columns of the Gram matrix computed at once; entries below the diagonal blocks are not computed.
 BLOCK = 384
-# A direction with at least this share of the rows' mean square is strong: the design's precision is enough for it, as
-# rounding, which is relative to a row's length, is then small compared with the direction's spread.
+# A direction with at least this share of the rows' mean square is strong.  The design's precision is enough for it:
+# rounding is relative to a row's length, and so is small compared with the direction's spread.
 STRONG = 1e-6
 # Same threshold if the direction is estimated from the rows' inner products in double precision.
 DOUBLE = 1e-9
@@ -114,7 +114,7 @@ def build_basis(
 ) -> Basis:
     """Centre the features and find their eigenbasis, in double precision if a direction is weak.
 
-    ``order`` (rows,): the row numbers in the order that the design shall have.
+    ``order`` (rows,): the row numbers in the order in which the design holds the rows; None keeps the features' order.
     """
     rows, dim = features.shape
     mean = _mean(features, device)
@@ -152,7 +152,7 @@ def _strong(features: np.ndarray, mean: Tensor, wanted: Tensor, dtype: torch.dty
 
 
 def sample_rows(rows: int, few: int) -> Tensor:
-    """Return `few` row numbers in ascending order, drawn at random but always the same ones."""
+    """Return `few` row numbers in ascending order, drawn at random with a fixed seed."""
     drawn = np.random.default_rng(0).choice(rows, few, replace=False, shuffle=False)
     return torch.from_numpy(np.sort(drawn))
 

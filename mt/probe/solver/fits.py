@@ -29,10 +29,10 @@ from mt.types import MISSING
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """Checked input.  ``targets`` (rows, labels) on ``device``, ``outputs`` as in LogisticPath.
+    """A request after all checks.  ``targets`` (rows, labels) are on ``device``; ``outputs`` is that of LogisticPath.
 
-    A label that is MISSING stands as 0 in ``targets``, and weighs nothing in its label's fits: ``known`` (rows, labels)
-    is false there.  None where every label is known.
+    A label that is MISSING is 0 in ``targets`` and False in ``known`` (rows, labels), and has no weight in its label's
+    fits.  ``known`` is None if every label is known.
     """
 
     X: Rows
@@ -87,7 +87,7 @@ class CheckedRequest:
         return torch.ones(len(self.X), 1, dtype=torch.bool, device=self.device)
 
     def all_but_each(self, fold: np.ndarray) -> Tensor:
-        """Return the members (rows, folds) of the fits that leave one fold out."""
+        """Return the members (rows, folds) of the fits that omit one fold each."""
         return torch.from_numpy(fold[:, None] != np.arange(fold.max() + 1)).to(self.device)
 
     def path(
@@ -99,7 +99,7 @@ class CheckedRequest:
         n_iter: np.ndarray,
         converged: np.ndarray,
     ) -> LogisticPath:
-        """Return the path with float64 objectives; warns of fits that did not converge, with the numbers."""
+        """Return the path with float64 objectives.  Warns ConvergenceWarning, with the numbers, of unconverged fits."""
         fits = self.fits(self.all_rows())
         if fits.softmax:
             # Adding a constant to all intercepts leaves a softmax unchanged; as in scikit-learn they sum to zero.
@@ -138,7 +138,7 @@ class CheckedRequest:
 
 @dataclass(frozen=True)
 class FitSet:
-    """Fits that differ in their rows or their label; each is to be solved at every C.
+    """Fits that differ in their rows or their label; each is solved at every C.
 
     ``targets`` (rows, labels) holds class numbers (one column), or 0/1 per label; ``members`` (rows, folds) is true
     for the rows that a fold's fits use; ``known`` (rows, labels) where a label is known, None for everywhere;
@@ -169,7 +169,7 @@ class FitSet:
         return self.targets[:, i % self.targets.shape[1]]
 
     def counts(self, i: int) -> Tensor:
-        """Return how many rows of positive weight each class has in fit i."""
+        """Return the number of rows of positive weight of each class in fit i, (classes,)."""
         classes = self.classes(i)[self.weights(i) > 0]
         return torch.bincount(classes, minlength=self.outputs if self.softmax else 2)
 
@@ -187,7 +187,7 @@ class FitSet:
         return self.used(i) if balance is None else self.used(i) * balance[self.classes(i)]
 
     def balance(self, i: int) -> Tensor | None:
-        """Return what fit i's class weight multiplies the rows of each class by (classes,); None without any."""
+        """Return the factor of each class's rows in fit i, (classes,); None without class weights."""
         if self.class_weight != "balanced":
             return self.class_weight if isinstance(self.class_weight, Tensor) else None
         # scikit-learn: n / (classes present · rows of the class), rows counted by their sample weight.
@@ -204,7 +204,7 @@ def class_mass(classes: Tensor, weights: Tensor, n_classes: int) -> Tensor:
 
 # Losses of many problems at once, as functions of their logits (rows, problems, outputs) ------------------------------
 
-# Odds below e to this power count as zero: in single precision they are subnormal numbers, with which a product takes
+# Odds below e to this power count as zero: products with them become subnormal numbers in single precision, which take
 # up to thirty times as long.
 NOTHING = -60.0
 
@@ -311,7 +311,7 @@ def data_loss(
 ) -> Tensor:
     """Return ``Σ weight · loss`` (Cs,) for coefficients (Cs, outputs, dim) and intercepts (Cs, outputs).
 
-    For reported objectives: float64, from the features as given, independent of the basis that found the solution.
+    Reported objectives use it: it is float64, takes the features as given, and does not depend on the solver's basis.
     ``targets`` and ``weights`` are (rows, labels): one column of class numbers for softmax, else 0/1 per output.
     """
     total = torch.zeros(len(coef), dtype=torch.float64, device=coef.device)
@@ -340,11 +340,12 @@ PREDICT_ROWS = 8192
 
 @dataclass(frozen=True)
 class LogisticPath:
-    """Solutions along C.  ``coef`` (Cs, outputs, dim) and ``intercept`` (Cs, outputs) are float64.
+    """Solutions at each C.  ``coef`` (Cs, outputs, dim) and ``intercept`` (Cs, outputs) are float64.
 
-    A class without rows has intercept -inf: its probability is 0.  ``converged`` and ``n_iter`` (Cs,) are over all
-    labels.  ``objective`` is scikit-learn's, in float64; ``gap`` the estimated relative distance to its minimum (NaN
-    if the solver does not report it).
+    There is one output for binary, else one per class or label.  A class without rows has intercept -inf: its
+    probability is 0.  ``converged`` (Cs,) says whether all labels converged; ``n_iter`` (Cs,) is the largest of the
+    labels.  ``objective`` (Cs,) is scikit-learn's, in float64; ``gap`` (Cs,) is the estimated relative distance to its
+    minimum, NaN if the solver does not report it.
     """
 
     Cs: np.ndarray
@@ -357,7 +358,7 @@ class LogisticPath:
     gap: np.ndarray
 
     def decision_function(self, X: np.ndarray, c_index: int) -> np.ndarray:
-        """Return the logits (rows, outputs) at one C, float64, a bounded number of rows at a time."""
+        """Return the float64 logits (rows, outputs) of features X (rows, dim) at the C with this number."""
         logits = np.empty((len(X), self.coef.shape[1]))
         for start in range(0, len(X), PREDICT_ROWS):
             rows = slice(start, start + PREDICT_ROWS)
@@ -365,7 +366,7 @@ class LogisticPath:
         return logits
 
     def predict_proba(self, X: np.ndarray, c_index: int) -> np.ndarray:
-        """Return P(class 1) (rows,) for binary, else probabilities (rows, outputs)."""
+        """Return P(class 1) (rows,) for binary, else probabilities (rows, outputs), at the C with this number."""
         return probabilities(self.decision_function(X, c_index), self.task)
 
 
@@ -414,8 +415,8 @@ class Continuation:
     def towards(self, paths: list[int], Cs: np.ndarray, otherwise: Tensor) -> Tensor:
         """Return starts at these C: each path's latest two solutions extrapolated in log C, at most one step ahead.
 
-        ``otherwise`` holds the starts (problems, outputs, columns) of paths without solutions.  Ten labels of which
-        some separate take a third fewer iterations from there than from the latest solutions.
+        ``otherwise`` holds the starts (problems, outputs, columns) of paths without solutions.  In a test with ten
+        labels, some of them separable, this took a third fewer iterations than starting at the latest solutions.
         """
         start = otherwise.clone()
         for problem, (path, C) in enumerate(zip(paths, Cs, strict=True)):

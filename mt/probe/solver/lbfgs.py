@@ -23,18 +23,18 @@ HISTORY = 12
 LINE_STEPS = 12
 # Half the Newton decrement of L-BFGS under-estimates the gap if its curvature is poor: multiply it by this.
 DECREMENT_SAFETY = 10.0
-# A problem that converges linearly has about as far to go as it came in its last WINDOW iterations: multiply that by
-# this.  The decrease over fewer iterations is not used.
+# A problem that converges linearly still has to fall about as far as it fell in its last WINDOW iterations: multiply
+# that by this.  The decrease over fewer iterations is not used.
 WINDOW = 10
 DECREASE_SAFETY = 2.0
 # In its first QUICK iterations a problem continues to a fraction of the tolerance, which costs little there.  If the
 # decrease over the last SHORT iterations is less than 1 / FAST of that over the SHORT before them, the sum of the
-# geometric series estimates how far it has to go.
+# geometric series estimates the remaining decrease.
 QUICK = 30
 SHORT, FAST = 3, 2.0
 # A problem whose gap estimate has not halved for this many iterations has stalled.
 PATIENCE = 40
-# Problems that have ended stay in the batch, unchanged, until they are this share of it.
+# Problems that have ended stay in the batch, unchanged, until their share of it reaches this.
 LEAVE = 0.125
 # Logits processed at once, of all problems and some rows, so that intermediate results stay in a core's cache.
 AT_ONCE = 2**18
@@ -60,7 +60,7 @@ class ScaledProblems:
 
 @dataclass(frozen=True)
 class Minima:
-    """Where each problem ended: weights (problems, outputs, columns), estimated relative gap and iterations."""
+    """Where each problem ended: weights (problems, outputs, columns); relative gap and iterations (problems,)."""
 
     weights: Tensor
     gap: Tensor
@@ -70,7 +70,7 @@ class Minima:
 def minimise(batches: Sequence[ScaledProblems], *, tol: float, max_iter: int, sharp: float) -> list[Minima]:
     """Minimise every problem until its estimated relative objective gap is below ``tol``, or it stalls.
 
-    In the first QUICK iterations the limit is ``sharp`` times ``tol``.  Problems that have ended leave the products.
+    In the first QUICK iterations the limit is ``sharp`` times ``tol``.  Ended problems are removed from the products.
     All batches have the same number of outputs and columns.  Each ends as it would alone: the batches share only
     operations that involve no design.
     """
@@ -113,7 +113,7 @@ def times(design: Tensor, weights: Tensor) -> Tensor:
 
 
 def logits_by_rows(design: Design, weights: Tensor, at_once: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the logits (rows, outputs) of consecutive rows: at most ``at_once`` of them, or a chunk as it is read."""
+    """Yield consecutive rows and their logits (rows, outputs): at most ``at_once`` rows, or a chunk as it is read."""
     if not isinstance(design, Tensor):
         yield from design.logits(weights)
         return
@@ -123,7 +123,7 @@ def logits_by_rows(design: Design, weights: Tensor, at_once: int) -> Iterator[tu
 
 
 class Block(Protocol):
-    """Rows and the problems that use them: what an iteration asks of them."""
+    """Rows and the problems that use them, with the operations that an iteration needs."""
 
     problems: Tensor
 
@@ -135,7 +135,7 @@ class Block(Protocol):
 
 
 def blocks_of(batch: ScaledProblems) -> Sequence[Block]:
-    """Return the blocks of a batch's rows; rows that are read chunk by chunk are one."""
+    """Return the blocks of a batch's rows; streamed rows are one block."""
     if isinstance(batch.design, Tensor):
         return RowBlock.split(batch)
     return [batch.design.block(batch)]
@@ -144,8 +144,7 @@ def blocks_of(batch: ScaledProblems) -> Sequence[Block]:
 class RowBlock:
     """Consecutive rows and the problems that use them, with their logits (rows, those problems, outputs).
 
-    In memory the problems lie innermost: so sums over outputs, of which there are few, run over many problems side by
-    side.
+    In memory the problems are the innermost axis: sums over the few outputs then run over many problems in parallel.
     """
 
     def __init__(self, batch: ScaledProblems, rows: slice, problems: Tensor) -> None:

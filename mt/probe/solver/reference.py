@@ -1,4 +1,4 @@
-"""Fits along C with scikit-learn or cuML: every fold, label and C is its own call."""
+"""Fits along C with scikit-learn or cuML: each fold, label and C takes a call of its own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def _out_of_fold(request: LogisticRequest, fold: np.ndarray, solver: str) -> Fol
 
 
 def _checked(request: LogisticRequest, solver: str) -> CheckedRequest:
-    """Check a request.  The device is the solver's own and the precision float64, whatever the request says."""
+    """Check a request.  Its dtype is ignored: these solvers compute in float64, on their own device.
+
+    Raises InputError if the request names another device, and FitError for features that are not finite.
+    """
     if request.device != "auto" and torch.device(request.device).type != ("cuda" if solver == "cuml" else "cpu"):
         raise InputError(f"Solver '{solver}' does not run on '{request.device}'. Take --solver torch, or --device auto")
     check_dtype(request.dtype)
@@ -65,7 +68,7 @@ def _checked(request: LogisticRequest, solver: str) -> CheckedRequest:
 
 @dataclass(frozen=True)
 class OneFit:
-    """Coefficients (outputs, dim), intercepts (outputs,), iterations, and whether the solver says it converged."""
+    """Coefficients (outputs, dim), intercepts (outputs,), iterations, and whether they stayed below the limit."""
 
     coef: np.ndarray
     intercept: np.ndarray
@@ -76,7 +79,7 @@ class OneFit:
 def _fit_sklearn(X: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float, max_iter: int) -> OneFit:
     """Fit scikit-learn's lbfgs from zero.
 
-    Where float64 allows no further decrease, lbfgs warns: that counts as converged.
+    lbfgs warns if float64 allows no further decrease; that counts as converged.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -128,7 +131,7 @@ def _fit_rows(request: CheckedRequest, members: Tensor, solver: str) -> _RowsFit
         present, number = np.unique(classes[rows], return_inverse=True)
         outputs = present if fits.softmax else np.array([label])
         if len(present) < 2:
-            # One class only: a certain class for softmax, the smoothed base rate for a label (½ of none).
+            # One class only: softmax gives it probability 1; a label gets its smoothed base rate, ½ without rows.
             ones = int(classes[rows].sum())
             intercept[:, outputs] = 0 if fits.softmax else np.log((ones + 1) / (len(number) - ones + 1))
             continue

@@ -1,7 +1,7 @@
-"""The solvers by name; what a solver is asked; the checks that come before any computation, each with its message.
+"""The solvers by name, the request that a solver gets, and the checks before any computation, each with its message.
 
-`torch` is ours; `sklearn` is the reference, fitted cold to a tight tolerance in float64, one problem at a time; `cuml`
-is NVIDIA's, on a GPU.  Imports none of them.
+`torch` is ours; `sklearn` is the reference, which starts each problem from zero and solves it alone, in float64 to a
+tight tolerance; `cuml` is NVIDIA's, on a GPU.  This module imports none of them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 
 @dataclass(frozen=True)
 class Solver:
-    """What fits logistic regressions along C; several requests at once, each to the numbers that it gets alone.
+    """A solver of logistic regressions along C.  Solving several requests together does not change their numbers.
 
-    ``revision`` is raised whenever the solver's numbers change; scores remember it.  ``batched``: requests are solved
-    together, which is less work than one after another.
+    ``revision`` is raised whenever the solver's numbers change; it is stored with every score.  ``batched``: whether it
+    solves requests together, which takes less time than one after another.
     """
 
     name: str
@@ -55,9 +55,9 @@ def check_solver(name: str) -> Solver:
 
 
 def get_solver(name: str) -> Solver:
-    """Return the solver of that name, ready to be called.
+    """Return the solver of that name.
 
-    Raises InputError for an unknown name and MissingExtraError where it is not installed.
+    Raises InputError for an unknown name, and MissingExtraError if it is not installed.
     """
     solver = check_solver(name)
     if name == "cuml" and importlib.util.find_spec("cuml") is None:
@@ -70,7 +70,7 @@ def get_solver(name: str) -> Solver:
 
 @dataclass(frozen=True, eq=False)
 class LogisticRequest:
-    """Logistic regressions on the same rows, one per C.  Every field means what fit_logistic says of its argument."""
+    """Logistic regressions on the same rows, one per C.  The fields are the arguments of `fit_logistic`."""
 
     X: Rows
     y: np.ndarray
@@ -97,7 +97,10 @@ def is_streamed(X: Any) -> TypeGuard[StreamedRows]:
 
 
 def check_features(X: Rows) -> Rows:
-    """Return the features as a real (rows, dim) array without copying them; rows that are streamed as they are."""
+    """Return the features as a real (rows, dim) array without a copy; streamed rows as they are.
+
+    Raises FitError for another shape, no rows or columns, or values that are not real numbers.
+    """
     array = X if is_streamed(X) else np.asanyarray(X)
     if len(array.shape) != 2 or 0 in array.shape:
         raise FitError(f"Features must have shape (rows, dim) with at least one of each, found {array.shape}.")
@@ -107,7 +110,7 @@ def check_features(X: Rows) -> Rows:
 
 
 def check_penalties(Cs: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return Cs as float64 (Cs,)."""
+    """Return Cs as float64 (Cs,).  Raises FitError unless all are positive and finite."""
     array = np.asarray(Cs, dtype=np.float64)
     if array.ndim != 1 or len(array) == 0:
         raise FitError(f"Cs must be a non-empty list of numbers, found shape {array.shape}.")
@@ -121,7 +124,8 @@ def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: in
     """Return targets (rows, labels) int64 and the number of outputs: classes, labels, or 1 for binary.
 
     A class counts as present if one of its rows has a positive ``weight`` (rows,).  Labels of a multilabel task may
-    be MISSING.
+    be MISSING.  Raises InputError for an unknown task, and FitError for labels that do not fit the task or the rows, or
+    that hold one class only.
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS, see="mt probe --help")
@@ -130,7 +134,7 @@ def check_targets(y: np.ndarray, weight: np.ndarray, *, task: str, n_classes: in
     if array.ndim != wanted:
         raise FitError(f"Labels of a {task} task have {wanted} dimension(s), found shape {array.shape}.")
     if len(array) != len(weight):
-        raise FitError(f"{len(weight)} rows of features, but {len(array)} of labels.")
+        raise FitError(f"Features have {len(weight)} rows, but labels have {len(array)}.")
     if array.dtype.kind not in "iubf" or not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise FitError(f"Labels of a {task} task must be whole numbers, found dtype {array.dtype}.")
     targets = array.astype(np.int64).reshape(len(array), -1)
@@ -154,7 +158,7 @@ def refuse_constant_labels(targets: np.ndarray) -> None:
 
 
 def check_sample_weight(sample_weight: np.ndarray | None, rows: int) -> np.ndarray:
-    """Return weights (rows,) float64, ones by default."""
+    """Return weights (rows,) float64, ones by default.  Raises FitError for weights that are not usable."""
     if sample_weight is None:
         return np.ones(rows)
     array = np.asarray(sample_weight, dtype=np.float64)
@@ -166,7 +170,7 @@ def check_sample_weight(sample_weight: np.ndarray | None, rows: int) -> np.ndarr
 
 
 def check_class_weight(class_weight: ClassWeight, classes: int) -> np.ndarray | Literal["balanced"] | None:
-    """Return one weight per class number (classes,), "balanced" or None; a class that a mapping omits weighs 1."""
+    """Return one weight per class number (classes,), "balanced" or None; a class that a mapping omits has weight 1."""
     if class_weight is None:
         return None
     if isinstance(class_weight, str):
@@ -182,14 +186,14 @@ def check_class_weight(class_weight: ClassWeight, classes: int) -> np.ndarray | 
 
 
 def check_dtype(name: str) -> str:
-    """Return the name if it is a precision to compute in."""
+    """Return the name of a precision.  Raises InputError unless it is "float32" or "float64"."""
     if name not in DTYPES:
         raise unknown("dtype", name, DTYPES, see="help(mt.fit_logistic)")
     return name
 
 
 def check_folds(fold: np.ndarray, rows: int) -> np.ndarray:
-    """Return fold numbers (rows,) 0 ... K-1, K >= 2, each with rows."""
+    """Return fold numbers (rows,) as int64.  Raises FitError unless they are 0 ... K-1, K >= 2, each with rows."""
     array = np.asarray(fold)
     if array.shape != (rows,) or array.dtype.kind not in "iu":
         raise FitError(f"fold must number each of {rows} rows, found shape {array.shape}, dtype {array.dtype}.")

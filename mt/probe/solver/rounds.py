@@ -17,17 +17,17 @@ from mt.probe.solver.basis import Basis, Dense, Design, Diagonal, gram_of, stack
 from mt.probe.solver.fits import Continuation, FitSet, Loss, Sigmoid, Softmax, class_mass
 from mt.probe.solver.lbfgs import AT_ONCE, Minima, ScaledProblems, logits_by_rows, minimise
 
-# Iterations of each round.  If classes separate, p (1 - p) falls by orders of magnitude, and with it the Hessian's
-# diagonal in the eigenbasis; so each round is scaled by the diagonal at its start.
+# Iterations of each round.  If classes separate, p (1 - p) and with it the Hessian's diagonal in the eigenbasis fall by
+# orders of magnitude.  So each round is scaled by the diagonal at its start.
 ROUNDS = (30, 40, 80, 80, 80, 80)
 # From TALL rows per column on, an iteration of a few problems takes at least as long as a Hessian: then BEFORE_HESSIANS
 # rounds run without Hessians and WITH_HESSIANS with them, before float64.
 TALL, BEFORE_HESSIANS, WITH_HESSIANS = 4, 2, 4
-# Share of a block's weight that may be omitted in single precision: if classes separate, most rows have little weight.
+# Share of a block's weight that is omitted in single precision: if classes separate, most rows have little weight.
 NEGLIGIBLE = 1e-3
-# After this many iterations the gap estimate is not reliable; one more per EASY_COLUMNS columns.
+# After EASY iterations, plus one per EASY_COLUMNS columns, the gap estimate is not reliable.
 EASY, EASY_COLUMNS = 50, 16
-# Smallest share of the first round's curvature that a later round may scale by, since p (1 - p) underflows.
+# Smallest share of the first round's curvature by which a later round scales, since p (1 - p) underflows.
 FLOOR = 1e-6
 # Up to this many outputs are rotated into the axes of their mean Hessian.
 COUPLED = 32
@@ -51,8 +51,8 @@ SETTLED = 0.001
 class PenalisedProblems:
     """Problems in one basis, each at one C of some path along C.
 
-    ``penalty`` (problems, columns); ``curvature`` (problems, outputs, columns) is the diagonal one of the eigenbasis;
-    both are float64.  ``path`` and ``C`` (problems,) are on the CPU.
+    ``penalty`` (problems, columns) and ``curvature`` (problems, outputs, columns), the Hessian's diagonal in the
+    eigenbasis at the base rates, are float64.  ``path`` and ``C`` (problems,) are on the CPU.
     """
 
     basis: Basis
@@ -121,14 +121,14 @@ def _loss(fits: FitSet, distinct: Tensor, weights: Tensor, position: Tensor) -> 
 def begin(each: Sequence[PenalisedProblems], starts: Sequence[Tensor], *, tol: float, max_iter: int) -> list[Minima]:
     """Minimise every problem of each basis for one round, in the design's precision; returns float64 weights.
 
-    Too few problems remain after it for products to be efficient: collect them for `finish`.
+    Afterwards too few problems remain for efficient products: collect those of several calls for `finish`.
     """
     fits = _round(each, starts, tol=tol, max_iter=min(ROUNDS[0], max_iter), sharp=SETTLED)
     return [Minima(found.weights.double(), found.gap.double(), found.n_iter) for found in fits]
 
 
 def finish(problems: PenalisedProblems, found: Minima, *, tol: float, max_iter: int, memory: int) -> None:
-    """Minimise to the tolerance what `begin` did not, in place, in the rotated design.
+    """Minimise to the tolerance the problems that `begin` did not, in place, in the rotated design.
 
     ``memory`` is how many bytes Hessians may take; a problem too large for that keeps the diagonal scaling in float64.
     """
@@ -275,8 +275,8 @@ def _continue_by_hessians(
 ) -> None:
     """Continue problems with Hessians in the design's precision, in place, one problem of every path at a time.
 
-    Each starts where its path extrapolates to, if that is better than where it is.  A path keeps its Hessian as long as
-    ROUND iterations suffice.
+    Each starts at the extrapolation of its path if that has a lower objective than its weights.  A path keeps its
+    Hessian as long as ROUND iterations suffice.
     """
     design, paths = problems.design, Continuation()
     scalings: dict[int, Dense] = {}
@@ -366,7 +366,7 @@ def _hessian(design: Design, loss: Loss, penalty: Tensor, weights: Tensor) -> Te
     blocks += torch.diag(penalty[0])
     if alone:
         return blocks
-    # Σ w (diag(p) - p pᵀ) ⊗ z zᵀ: what couples two outputs is the product of both probabilities.
+    # Σ w (diag(p) - p pᵀ) ⊗ z zᵀ: the product of two probabilities couples their outputs.
     coupled = (weight.sqrt() * p)[:, :, None] * design[:, None, :]
     whole = -(coupled.flatten(1).T @ coupled.flatten(1))
     for k in range(outputs):

@@ -1,6 +1,6 @@
-"""Rows of a matrix that lies in a file and may be larger than memory: read where they are sliced.
+"""Rows of a matrix in a file that may be larger than memory: a slice reads its rows.
 
-Probing passes such rows on as it passes an array on; the solver reads them chunk by chunk, again in every pass.
+Probing handles such rows like an array; the solver reads them chunk by chunk, again in every pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class RowScaling(Protocol):
-    """What becomes of a row before it is fitted: mt.probe.methods.linear.Scaling."""
+    """How a row is scaled before it is fitted: mt.probe.methods.linear.Scaling."""
 
     @property
     def mean(self) -> np.ndarray: ...
@@ -30,7 +30,7 @@ class RowScaling(Protocol):
 
 @dataclass
 class Traffic:
-    """How often rows were read from one end to the other, parts of a pass included, and how many bytes in all."""
+    """How many passes over the rows were read, fractions included, and how many bytes in all."""
 
     passes: float = 0.0
     bytes: int = 0
@@ -74,7 +74,7 @@ class StreamedRows:
     @overload
     def __getitem__(self, rows: np.ndarray) -> StreamedRows: ...
     def __getitem__(self, rows: slice | np.ndarray) -> StreamedRows | np.ndarray:
-        """Read a slice of the rows, as an array; choose rows by number or by a mask, without reading them."""
+        """Read a slice of the rows as an array, or choose rows by number or mask without reading them."""
         if isinstance(rows, slice):
             raw = self.raw(rows)
             return raw if self.scaling is None else self.scaling.apply(raw, "float64")
@@ -82,7 +82,7 @@ class StreamedRows:
         return replace(self, numbers=chosen if self.numbers is None else self.numbers[chosen])
 
     def raw(self, rows: slice) -> np.ndarray:
-        """Read some rows as they are stored, into memory of their own."""
+        """Return a copy of some rows as they are stored."""
         found = np.array(self.matrix[rows]) if self.numbers is None else self.matrix[self.numbers[rows]]
         self.traffic.bytes += found.nbytes
         self.traffic.passes += len(found) / len(self)
@@ -93,7 +93,7 @@ class StreamedRows:
         return replace(self, scaling=scaling)
 
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return an array of float32 to fill: in memory, or in an unnamed file if it takes over a quarter of it."""
+        """Return an uninitialised float32 array, in an unnamed file if it takes over a quarter of ``memory``."""
         if 4 * int(np.prod(shape)) <= self.memory // 4:
             return np.empty(shape, dtype=np.float32)
         with tempfile.TemporaryFile() as file:

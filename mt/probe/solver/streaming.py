@@ -1,11 +1,11 @@
-"""The same problems where the rows lie in a file: every pass over them gives all problems their values and gradients.
+"""Problems whose rows are read from a file: each pass over the rows computes values and gradients of all problems.
 
-Nothing of the size of the features, or of rows times problems, is held: a chunk of rows is read, scaled, centred,
+No array of the size of the features, or of rows times problems, is held: a chunk of rows is read, scaled, centred,
 multiplied with the weights of all problems, and its residual multiplied back at once.  So a step of L-BFGS takes one
-pass where its first length is accepted, and one more for each further length, of the problems that try it.
+pass if its first length is accepted, and one more for each further length that some problems try.
 
-A row stands in the features' own coordinates and the weights are rotated instead: Z W = X (A W).  Directions too weak
-for the precision of the products are computed from the row in double precision.
+Rows keep the features' own coordinates, and the weights are rotated instead: Z W = X (A W).  Directions that are too
+weak for the precision of the products are computed from the row in double precision.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LOGITS = 2**18
 
 @dataclass(frozen=True, eq=False)
 class StreamedDesign:
-    """Centred rows in the coordinates of ``axes`` (dim, rank), read chunk by chunk; a last column of ones.
+    """Centred rows in the coordinates of ``axes`` (dim, rank), read chunk by chunk, with a last column of ones.
 
-    ``mean`` (dim,) is that of the scaled rows.  The first ``weak`` axes are computed in double precision.
+    ``mean`` (dim,) is the mean of the scaled rows.  The first ``weak`` axes are computed in double precision.
     """
 
     source: StreamedRows
@@ -66,7 +66,7 @@ class StreamedDesign:
 
     @property
     def chunk_rows(self) -> int:
-        """The rows that are in memory at once."""
+        """The number of rows in memory at once."""
         return max(1, min(len(self), CHUNK_BYTES // (self.element_size() * self.source.shape[1])))
 
     def chunks(self) -> Iterator[tuple[slice, Chunk]]:
@@ -88,7 +88,7 @@ class StreamedDesign:
             yield rows, chunk.times(turned)
 
     def fill_held_out(self, oof: np.ndarray, weights: Tensor, number: np.ndarray) -> None:
-        """Fill in each row's logits by the fold that omits it (Cs, rows, outputs): one pass.
+        """Fill ``oof`` (Cs, rows, outputs) with each row's logits by the fit that omits its fold: one pass.
 
         ``weights`` (folds, Cs, outputs, columns); ``number`` (rows,) is the fold of each row.
         """
@@ -98,7 +98,7 @@ class StreamedDesign:
             oof[:, rows] = by_fold[np.arange(len(logits)), number[rows]].transpose(1, 0, 2)
 
     def turned(self, weights: Tensor) -> Turned:
-        """Return weights (outputs, columns) as those of the features' own coordinates."""
+        """Return weights (outputs, columns) in the features' own coordinates."""
         own = weights[:, self.weak : -1] @ self.strong.T
         return Turned(own, weights[:, : self.weak], weights[:, -1])
 
@@ -112,7 +112,7 @@ class StreamedDesign:
         return StreamedLoss.of(fits, number, self.dtype)
 
     def block(self, batch: ScaledProblems) -> StreamedBlock:
-        """Return the rows as the block that a batch of problems on this design iterates on."""
+        """Return all rows as the one block of a batch of problems."""
         return StreamedBlock(self, batch)
 
     def hessian(self, loss: Loss, weights: Tensor, penalty: Tensor, *, whole: bool) -> Tensor:
@@ -165,10 +165,10 @@ class Chunk:
 
 
 class Reader:
-    """Reads rows, scales them as their source says, and centres them, in one precision.
+    """Reads rows, scales them as their source requires, and centres them, in one precision.
 
-    Single precision subtracts the large part of a column's mean before the small one: where a column's mean is many
-    times its spread, the difference is then exact.
+    In single precision, the mean rounded to float32 is subtracted first and the rest later: the first difference is
+    exact even if a column's mean is many times its spread.
     """
 
     def __init__(self, source: StreamedRows, dtype: torch.dtype, mean: Tensor | None) -> None:
@@ -258,7 +258,7 @@ class StreamedBlock:
         gradient.index_add_(0, self.problems, self.gradient)
 
     def aim(self, move: Tensor) -> None:
-        """Get ready to move the problems' weights."""
+        """Prepare a move of the problems' weights."""
         self.move, self.tried = move[self.problems], torch.zeros_like(self.tried)
         self.trial = self.value.clone(), self.gradient.clone()
 
@@ -291,10 +291,10 @@ class StreamedBlock:
 
 @dataclass(frozen=True)
 class StreamedLoss:
-    """Losses whose weights are made chunk by chunk, for problems of the fits ``distinct[position]``.
+    """Losses whose row weights are computed chunk by chunk, for problems of the fits ``distinct[position]``.
 
-    ``totals`` (distinct,) are the fits' weights in all; ``balance`` (distinct, classes) is what a row of a class weighs
-    more; ``absent`` (distinct, outputs) as in Softmax.
+    ``totals`` (distinct,) are the fits' total weights; ``balance`` (distinct, classes) is the factor of each class's
+    rows; ``absent`` (distinct, outputs) as in Softmax.
     """
 
     fits: FitSet
@@ -364,8 +364,8 @@ class StreamedLoss:
 def stream_basis(source: StreamedRows, *, dtype: torch.dtype, device: torch.device) -> Basis:
     """Centre the rows and find an orthonormal basis close to their eigenbasis, from Gram matrices in double precision.
 
-    One pass, with the Gram matrix of a sample of the rows; two more if a direction is weak, for that of all of them and
-    for the spread along the weak directions.
+    One pass computes the Gram matrix of a sample of the rows.  If a direction is weak, two more compute that of all
+    rows and the spread along the weak directions.  Raises FitError for NaN or infinity.
     """
     rows, dim = source.shape
     at_once = max(1, CHUNK_BYTES // (8 * dim))
@@ -396,7 +396,7 @@ def stream_basis(source: StreamedRows, *, dtype: torch.dtype, device: torch.devi
 
 
 def _moments(source: StreamedRows, near: Tensor, sample: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the sum of rows - near (dim,), and the centred Gram matrix of those of the sample: one pass.
+    """Return the sum of rows - near (dim,), and the centred Gram matrix of the sampled rows: one pass.
 
     Rows are read in ``dtype``; all else is float64.  The Gram matrix is corrected for the true mean of the sample.
     """

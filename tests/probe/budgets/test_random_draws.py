@@ -140,8 +140,8 @@ def test_the_table_says_how_draws_were_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"draw": "random", "shots": [5]}, "--shots counts labels per class, and --draw random looks at no label."),
-        ({"draw": "random-groups", "fractions": [0.2]}, "draws patients .* and 'toy' knows none. Draw rows"),
+        ({"draw": "random", "shots": [5]}, "--shots counts labels per class, but --draw random looks at no label."),
+        ({"draw": "random-groups", "fractions": [0.2]}, "draws patients .* but 'toy' has none. Draw rows"),
     ],
 )
 def test_what_cannot_be_drawn_at_random_is_refused(tmp_path: Path, asked: dict[str, Any], said: str) -> None:

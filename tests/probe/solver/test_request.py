@@ -29,7 +29,7 @@ REFUSED = {
     "flat features": ({"X": X[:, 0]}, r"shape \(rows, dim\) .* found \(6,\)"),
     "no features": ({"X": X[:, :0]}, "at least one of each"),
     "text features": ({"X": X.astype(str)}, "real numbers"),
-    "lengths": ({"y": Y[:4]}, "6 rows of features, but 4 of labels"),
+    "lengths": ({"y": Y[:4]}, "Features have 6 rows, but labels have 4"),
     "zero C": ({"Cs": [1.0, 0.0]}, "must be positive and finite, found 0.0"),
     "negative C": ({"Cs": [-1.0]}, "found -1.0"),
     "nan C": ({"Cs": [np.nan]}, "found nan"),
