@@ -50,8 +50,8 @@ LONG = 1 << 14
 # Live copies of a batch's logits and of its weights during one iteration, for the memory budget.
 LOGIT_COPIES = 8
 WEIGHT_COPIES = 2 * HISTORY + 8
-# A wave of C starts from the solutions of the waves before it.  It has about this many outputs: products with fewer take
-# as long.
+# A wave of C starts from the solutions of the waves before it.  It has about this many outputs: products with fewer
+# take as long.
 WIDE = 72
 # In a small design a wave has more outputs, this number divided by the entries of the design, so that each operation is
 # long enough.
