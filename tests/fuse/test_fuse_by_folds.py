@@ -42,5 +42,5 @@ def test_all_methods_are_tested_on_the_same_folds(tmp_path: Path) -> None:
 
 
 def test_saving_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--save keeps the model of a draw"):
+    with pytest.raises(InputError, match="--save saves one model per draw"):
         run_fuse(FuseRequest(tmp_path, test_folds=5, save=tmp_path))

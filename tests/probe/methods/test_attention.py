@@ -143,5 +143,5 @@ def test_it_beats_mean_pooling_on_rare_instances(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", ["thunder-knn", "clip", "eva"])
 def test_protocols_that_cannot_choose_it_are_refused(tmp_path: Path, protocol: str) -> None:
     write_bags(tmp_path)
-    with pytest.raises(InputError, match=rf"protocol '{protocol}' has none. Use --protocol default"):
+    with pytest.raises(InputError, match=rf"protocol '{protocol}' lacks one of them. Use --protocol default"):
         probed(tmp_path, pool="attention", protocol=protocol, fractions=[1.0])
