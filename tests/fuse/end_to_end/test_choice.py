@@ -15,7 +15,7 @@ from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
 from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
 from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
-from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, Share, choose_share, first_near_the_best
+from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.work import Work, predict
@@ -95,21 +95,6 @@ def test_a_few_cases_that_are_all_right_do_not_make_certain() -> None:
     assert few.temperature > many.temperature
     overconfident = torch.where(torch.arange(10)[:, None] < 2, -20 * sure, 20 * sure)
     assert choose_share([HeldOut(overconfident, overconfident * 0.99, y)], "binary").temperature > 1
-
-
-@pytest.mark.parametrize(
-    ("losses", "chosen"),
-    [
-        ([[0.5, 0.5, 0.5], [0.4, 0.4, 0.3]], 1),  # lower by more than its standard error
-        ([[0.5, 0.5, 0.5], [0.1, 0.9, 0.4]], 0),  # lower by chance
-        ([[0.3, 0.4], [0.5, 0.6]], 0),
-        ([[0.9, 0.9, 0.9], [0.5, 0.5, 0.5], [0.1, 0.8, 0.4]], 1),  # the first of those near the best
-        ([[0.5], [0.4]], 1),  # one case has no standard error
-    ],
-)
-def test_a_later_rate_has_to_be_better_by_more_than_a_standard_error(losses: list[list[float]], chosen: int) -> None:
-    tried = [Share(1.0, 1.0, {"1": sum(one) / len(one)}, torch.tensor(one)) for one in losses]
-    assert first_near_the_best(tried) == chosen
 
 
 def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(

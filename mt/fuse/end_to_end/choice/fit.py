@@ -22,7 +22,7 @@ from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.choice.held_out import FIFTHS, held_out
 from mt.fuse.end_to_end.choice.schedule import Schedule, schedule_for
-from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share, first_near_the_best
+from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.trainable.families import CandidateRates, candidates
@@ -148,12 +148,12 @@ class Fitter:
             return first, {}, NO_FIFTH
         epochs, task = self.schedule.trial, self.work.task
         tried = [self._try(_Trial(one, *taught[0], epochs, f"trying {one.label}")) for one in self.candidates]
-        shares = [choose_share([one], task) for one in tried]
-        best = first_near_the_best(shares)
+        losses = [choose_share([one], task).loss for one in tried]
+        best = int(np.argmin(losses))
         winner, found = self.candidates[best], [tried[best]]
         for number, fifth in enumerate(taught[1:], start=2):
             found.append(self._try(_Trial(winner, *fifth, epochs, f"fifth {number} of {len(taught)}")))
-        raced = {one.label: share.loss for one, share in zip(self.candidates, shares, strict=True)}
+        raced = {one.label: loss for one, loss in zip(self.candidates, losses, strict=True)}
         return winner, raced, choose_share(found, task)
 
     def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> tuple[Blended, Share]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,15 +20,11 @@ _PRIOR = 2.0
 
 @dataclass(frozen=True)
 class Share:
-    """The chosen share of the trained network and its temperature.
-
-    losses: held-out log loss at every share.  cases: that of each case at the chosen one (n,).
-    """
+    """The chosen share of the trained network and its temperature; losses: held-out log loss at every share."""
 
     share: float
     temperature: float
     losses: dict[str, float]
-    cases: Tensor = field(default_factory=lambda: torch.zeros(0), compare=False)
 
     @property
     def loss(self) -> float:
@@ -54,31 +50,18 @@ def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
     The start is kept as it is: its share is 0 and its temperature 1.
     """
     found = {share: _calibrated(fifths, share, task) for share in SHARES}
-    best = min(found, key=lambda share: (float(found[share][0].mean()), share))
-    cases, temperature = found[best]
-    losses = {f"{share:g}": float(each.mean()) for share, (each, _) in found.items()}
-    return Share(best, temperature if best else 1.0, losses, cases)
+    best = min(found, key=lambda share: (found[share][0], share))
+    temperature = found[best][1] if best else 1.0
+    return Share(best, temperature, {f"{share:g}": value for share, (value, _) in found.items()})
 
 
-def first_near_the_best(tried: Sequence[Share]) -> int:
-    """Return the place of the first candidate whose held-out log loss is near the lowest.
-
-    Near is at most one standard error of the paired difference above it, over the held-out cases (the rule of Breiman
-    et al., Classification and Regression Trees, 1984).  Trials are shorter than the training that follows, which
-    favours low rates: a lower one has to be better by more than chance.
-    """
-    best = min(range(len(tried)), key=lambda place: tried[place].loss)
-    for place, one in enumerate(tried[:best]):
-        above = one.cases - tried[best].cases
-        if len(above) > 1 and float(above.mean()) <= float(above.std()) / len(above) ** 0.5:
-            return place
-    return best
-
-
-def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[Tensor, float]:
-    """Return each case's log loss after temperature scaling (n,), and the temperature (Guo et al., ICML 2017)."""
+def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[float, float]:
+    """Return the log loss after temperature scaling, and the temperature (Guo et al., ICML 2017)."""
     mixed = [(mix_logits(one.start, one.trained, share, task), one.y) for one in fifths]
-    cases = torch.stack([torch.cat([loss(logits / T, y, task) for logits, y in mixed]) for T in _TEMPERATURES])
-    penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * cases.shape[1])
-    best = int((cases.mean(dim=1) + penalty).argmin())
-    return cases[best], float(_TEMPERATURES[best])
+    n = sum(len(y) for _, y in mixed)
+    losses = torch.stack(
+        [torch.stack([loss(logits / T, y, task).sum() for logits, y in mixed]).sum() / n for T in _TEMPERATURES]
+    )
+    penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * n)
+    best = int((losses + penalty).argmin())
+    return float(losses[best]), float(_TEMPERATURES[best])
