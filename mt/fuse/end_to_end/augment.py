@@ -55,8 +55,8 @@ AUGMENTATIONS = {
     "flip": Augmentation(flip=True, degrees=10, shift=0.05, zoom=0.1, contrast=0.1, brightness=0.1),
     "right-angles": Augmentation(flip=True, quarter_turns=True),
 }
-# Kinds that are not here (xray, scan, oct, ...; unknown, of a folder or table) get `mild`, without flips: left and right
-# may mean something.
+# Kinds that are not here (xray, scan, oct, ...; unknown, of a folder or table) get `mild`, without flips: left and
+# right may mean something.
 BY_KIND = {"patch": "right-angles", "microscopy": "right-angles", "photo": "flip", "fundus": "flip"}
 
 
