@@ -3,6 +3,9 @@
 `python -m benchmarks.scale [ROWS ...] [--folder FOLDER]`.  Each step is a process of its own, whose peak memory is
 stated less that of the same process without rows.  The images are hard links to a few small files, so that a million of
 them need no disk but their names; the cache holds embeddings of 8 numbers, written by the real writer.
+
+`python -m benchmarks.scale --writer [--workers K]`: what the process that writes can take in, from K simulated workers
+whose network computes nothing, at two lengths of a file with ordinary blocks and of one with small blocks.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ DIM = 8
 STEPS = ("imports", "list", "featurize", "recognise", "read", "catalog", "probe")
 # What must be reached at a million rows: seconds, and bytes of memory per row.
 GOALS = {"list": (20.0, 400), "recognise": (5.0, None)}
+# Files of `--writer`: what they are called, their width and type, and two numbers of blocks.
+FILES = (("ordinary", 1536, "float32", (200, 800)), ("small", 8, "float16", (2_000, 8_000)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("rows", nargs="*", type=int, default=list(ROWS))
     parser.add_argument("--folder", type=Path, help="where the images and the cache go, then removed")
     parser.add_argument("--split", action="store_true", help="the table has a column of splits: none is drawn")
+    parser.add_argument("--writer", action="store_true", help="measure the process that writes, and nothing else")
+    parser.add_argument("--workers", type=int, default=8, help="simulated workers of --writer")
     asked = parser.parse_args(arguments)
     print(f"  {machine()}")
+    if asked.writer:
+        writer(asked.workers, asked.folder)
+        return
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(prefix="mt-scale-", dir=asked.folder) as folder:
             began = time.perf_counter()
@@ -49,6 +59,23 @@ def main(arguments: list[str] | None = None) -> None:
                 parts = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
                 memory = f"peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row"
                 print(f"    {step:<10} {parts}; {memory}", flush=True)
+
+
+def writer(workers: int, folder: Path | None = None) -> None:
+    """Print the rates at which blocks are written, per second and per second of CPU, and the memory that it takes."""
+    print(
+        f"  {workers} simulated workers; blocks of 256 rows; must reach 200 MB/s (ordinary) and 1,000 blocks/s (small)"
+    )
+    for name, dim, dtype, lengths in FILES:
+        for blocks in lengths:
+            with tempfile.TemporaryDirectory(prefix="mt-scale-", dir=folder) as place:
+                words = [str(Path(place) / "file.h5"), str(blocks), str(dim), dtype, str(workers)]
+                found = said([sys.executable, "-m", "benchmarks._scale_writer", *words], dict(os.environ))
+            wall, cpu, size = found["seconds"], found["cpu"], found["bytes"] / 1e6
+            rates = f"{size / wall:,.0f} MB/s, {blocks / wall:,.0f} blocks/s, {wall:.2f} s"
+            of_cpu = f"per second of CPU {size / cpu:,.0f} MB, {blocks / cpu:,.0f} blocks"
+            print(f"    {name:<9} {blocks:>6,} blocks of {dim} {dtype}: {rates}; {of_cpu}", end="; ")
+            print(f"memory {found['added'] / 1e6:.0f} MB", flush=True)
 
 
 def made(folder: Path, rows: int, *, split: bool = False) -> Path:
@@ -79,14 +106,14 @@ def measured(step: str, table: Path) -> dict[str, Any]:
     home = table.parent / "home"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "XDG_"))}
     clean |= {"HOME": str(home), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks._scale_steps", step, str(table)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=clean,
-    )
+    return said([sys.executable, "-m", "benchmarks._scale_steps", step, str(table)], clean)
+
+
+def said(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run a command and return the JSON in its last line."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
-        raise SystemExit(f"{step} failed: {done.returncode}")
+        raise SystemExit(f"{' '.join(command[2:])} failed: {done.returncode}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, few_labels, gpu, walk
+from benchmarks import _device_decoder, _scale_writer, few_labels, gpu, walk
+from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.datasets.decoding import nvjpeg
 from mt.probe.questions import find_pairs
@@ -85,3 +86,9 @@ def test_fusion_on_few_labels_recommends_what_has_the_lower_loss_out_of_fold(
     )
     few_labels.print_tables(lines)
     assert "| made-up, 30 |" in capsys.readouterr().out
+
+
+def test_simulated_workers_fill_a_file_through_the_real_writer(tmp_path: Path) -> None:
+    found = _scale_writer.written(tmp_path / "file.h5", blocks=3, dim=8, dtype="float16", workers=2)
+    assert open_features(tmp_path / "file.h5", verify=True).n_ok == 3 * _scale_writer.ROWS
+    assert found["bytes"] == (tmp_path / "file.h5").stat().st_size

@@ -34,16 +34,18 @@ class Job:
     threads: int
     known: KnownRows
 
-    def batches(self) -> dict[int, np.ndarray]:
-        """Return the rows of each batch that missing blocks need, by number of the batch.
+    def needed(self) -> set[int]:
+        """Return the numbers of the batches that blocks still lack.
 
         The batches are those of an uninterrupted run: a resumed run computes each image in the same batch, and so gets
         the same bits.
         """
-        rows = np.flatnonzero(~self.known.mask)
-        missing = np.isin(rows // self.writer.block_rows, self.writer.missing)
-        needed = dict.fromkeys((np.flatnonzero(missing) // self.batch_size).tolist())
-        return {number: rows[number * self.batch_size : (number + 1) * self.batch_size] for number in needed}
+        first_rows = np.arange(0, self.writer.n_rows, self.writer.block_rows)
+        computed = np.add.reduceat(~self.known.mask, first_rows, dtype=np.int64)  # rows of each block
+        stops = np.cumsum(computed)
+        begin, end = (stops - computed) // self.batch_size, -(-stops // self.batch_size)
+        blocks = [block for block in self.writer.missing if computed[block]]
+        return {number for block in blocks for number in range(begin[block], end[block])}
 
 
 def missing_rows(jobs: Sequence[Job]) -> int:
@@ -52,9 +54,9 @@ def missing_rows(jobs: Sequence[Job]) -> int:
 
 
 def _batches(jobs: Sequence[Job]) -> dict[int, np.ndarray]:
-    """Return the batches that some job needs, in order."""
-    found = {number: rows for job in jobs for number, rows in job.batches().items()}
-    return dict(sorted(found.items()))
+    """Return the rows of each batch that some job needs, by number, in order; all are parts of one array."""
+    rows, size = np.flatnonzero(~jobs[0].known.mask), jobs[0].batch_size
+    return {n: rows[n * size : (n + 1) * size] for n in sorted(set().union(*(job.needed() for job in jobs)))}
 
 
 def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str, advance: Advance) -> None:
@@ -66,7 +68,7 @@ def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str
         DatasetError: an image could not be read and `on_error` is `raise`.
         CacheError: embeddings that are not finite.
     """
-    wanted = [(job.model, job.batches().keys()) for job in jobs]
+    wanted = [(job.model, job.needed()) for job in jobs]
     work = [
         RowBatch(number, rows, tuple(model for model, numbers in wanted if number in numbers))
         for number, rows in _batches(jobs).items()
