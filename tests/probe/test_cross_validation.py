@@ -115,7 +115,7 @@ def test_folds_depend_on_ids_not_on_the_order_of_rows() -> None:
         ({"repeats": 0}, "--repeats must be at least 1"),
         ({"test_folds": None}, "--repeats 2 repeats test folds"),
         ({"draw_file": "draws.json"}, "--draw-file lists rows of the train split"),
-        ({"save": "models"}, "--save keeps the model"),
+        ({"save": "models"}, "--save saves one model per draw"),
         ({"test_dataset": "other"}, "--test-dataset tests on another dataset"),
         ({"select": "val"}, "--select val chooses on the validation split"),
         ({"test_folds": 101}, "Use at most --test-folds 100"),
