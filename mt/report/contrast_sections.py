@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mt.probe.contrasts.contrast_tables import numbers, with_interval
 from mt.probe.contrasts.external import Drop, drops
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
-from mt.probe.scores.score_tables import score_tables
+from mt.probe.scores.score_tables import row_name, score_tables
 from mt.probe.scores.scoring import revision
 from mt.report.charts.figures import Section, SideTable
 from mt.report.panels import Panel
@@ -29,9 +30,13 @@ OF_DROPS = (
 
 def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
     """Return the differences between subgroups in the headline metric, for the fits of a panel; None without any."""
-    fits = {score.fit for cell in panel.headline for score in cell.scores}
-    scores = [one for one in _current(store.scores_of(fits)) if one.by is not None and one.metric == panel.metric]
-    found = subgroup_differences(score_tables(scores, store), store)
+    names = _Names.of(panel)
+    scores = [
+        one
+        for one in _current(store.scores_of({fit for fit, _ in names.by_row}))
+        if one.by is not None and one.metric == panel.metric and one in names
+    ]
+    found = subgroup_differences(score_tables(scores, store, name=names), store)
     if not found:
         return None
     rows = [(one.row_name, str(one.budget), _sides(one), numbers(one), "; ".join(one.flags)) for one in found]
@@ -44,12 +49,29 @@ def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
     if all(score.dataset == score.test_dataset for score in external):
         return None
     internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
-    found = drops(external, internal, store)
+    found = drops(external, internal, store, name=_Names.of(panel))
     rows = [
         (one.row_name, str(one.budget), _both(one), with_interval(one.found), "; ".join(one.flags)) for one in found
     ]
     title = "Internal and external test"
     return _section("drop", title, OF_DROPS, "internal, external", rows) if rows else None
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The names of a panel's rows, by fit and row: experiments on other features have names of their own."""
+
+    by_row: dict[tuple[str, str], str]
+
+    @classmethod
+    def of(cls, panel: Panel) -> _Names:
+        return cls({(score.fit, row_name(score)): cell.name for cell in panel.headline for score in cell.scores})
+
+    def __contains__(self, score: Score) -> bool:
+        return (score.fit, row_name(score)) in self.by_row
+
+    def __call__(self, score: Score) -> str:
+        return self.by_row[score.fit, row_name(score)]
 
 
 def _current(scores: Sequence[Score]) -> list[Score]:

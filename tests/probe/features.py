@@ -69,16 +69,21 @@ def write_features(
     content: str = "",
     shuffled: bool = False,
     hashes: list[bytes] | None = None,
+    seen: str = "",
     **manifest: Any,
 ) -> Path:
     """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint.
 
     shuffled: the same rows in another order.  hashes: what each row's image is known by, 16 bytes each.
+    seen: stands for how the backbone sees images, in its fingerprint.
     """
     made = embeddings_and_labels(dataset, model, split, n=n, dim=dim, task=task, n_classes=n_classes, signal=signal)
     embeddings = made[0] if embeddings is None else embeddings
     labels = made[1] if labels is None else labels
-    fingerprints = {"backbone": digest(["backbone", model]), "dataset": digest(["dataset", dataset, content])}
+    fingerprints = {
+        "backbone": digest(["backbone", model, *([seen] if seen else [])]),
+        "dataset": digest(["dataset", dataset, content]),
+    }
     fingerprints["split"] = digest([fingerprints["dataset"], split])
     fingerprints["file"] = digest([fingerprints["backbone"], fingerprints["split"]])
     facts = {

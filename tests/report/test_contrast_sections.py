@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mt.report import collect
+from mt.report.contrast_sections import subgroup_section
 from mt.report.request import ReportRequest
 from mt.report.writing import write_report
 from tests.probe.features import QUICK, probed, store_of, write_features
@@ -33,3 +35,19 @@ def test_the_drop_on_another_dataset_is_on_its_page(tmp_path: Path) -> None:
         written = write_report(store, ReportRequest(tmp_path / "page.html", export=False))
     assert written.page.read_text().count("<h3>Internal and external test</h3>") == 1
     assert any(file.name.endswith("drop.csv") for file in written.files)
+
+
+def test_experiments_on_other_features_are_never_joined(tmp_path: Path) -> None:
+    asked = {**QUICK, "scores": tmp_path / "scores.sqlite"}
+    for seen in ("at 64 pixels", "at 96 pixels"):
+        write_features(tmp_path / seen, seen=seen)
+        write_features(tmp_path / seen, split="test", n=80, columns={"sex": ["F", "M"] * 40}, seen=seen)
+        probed(tmp_path / seen, **asked)
+        study = probed(tmp_path / seen, **asked, by="sex")
+    with store_of(study) as store:
+        (panel,) = collect(store, names=["m1"])
+        assert len(panel.names) == 2
+        section = subgroup_section(store, panel)
+    assert section is not None
+    assert section.table is not None
+    assert sorted(row[0] for row in section.table.rows) == sorted(panel.names)

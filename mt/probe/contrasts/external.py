@@ -6,7 +6,7 @@ their scores add.  Both share the draws, so the variance over draws is that of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,22 +71,31 @@ class Drop:
         }
 
 
-def drops(external: Iterable[Score], internal: Iterable[Score], store: ScoreStore) -> list[Drop]:
-    """Return what every row loses at every budget, on the draws that both tests have."""
+def drops(
+    external: Iterable[Score],
+    internal: Iterable[Score],
+    store: ScoreStore,
+    *,
+    name: Callable[[Score], str] = row_name,
+) -> list[Drop]:
+    """Return what every row loses at every budget, on the draws that both tests have.
+
+    name: of the row of an external score.
+    """
     there = {_place(score): score for score in internal if score.by is None and score.test_dataset == score.dataset}
     rows: dict[tuple[Subject, Budget, str], list[tuple[Score, Score]]] = {}
     for score in external:
         own = there.get(_place(score))
         if score.by is None and score.test_dataset != score.dataset and own and _same_draw(own, score, store):
-            place = Subject.of(score), Budget(score.fraction, score.shots), row_name(score)
+            place = Subject.of(score), Budget(score.fraction, score.shots), name(score)
             rows.setdefault(place, []).append((own, score))
     return [Drop(*place, _kept(_distinct(pairs), store)) for place, pairs in rows.items()]
 
 
 def _place(score: Score) -> tuple[Any, ...]:
-    """Return what must agree in the two scores of a fit."""
+    """Return what must agree in the two scores of a fit, the features that it was trained on among them."""
     how = row_name(score), score.protocol, score.solver, score.select, score.metric, score.level
-    return score.dataset, *how, score.fraction, score.shots, score.seed
+    return score.dataset, digest(score.fingerprints["train"]), *how, score.fraction, score.shots, score.seed
 
 
 def _same_draw(a: Score, b: Score, store: ScoreStore) -> bool:

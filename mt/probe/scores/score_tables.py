@@ -6,7 +6,7 @@ Works for any method whose scores are in the store.  Nothing is fitted, and slow
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,14 +70,17 @@ class ScoreTable:
         return list(dict.fromkeys(budget for _, budget in self.cells))
 
 
-def score_tables(scores: Iterable[Score], store: ScoreStore) -> list[ScoreTable]:
+def score_tables(
+    scores: Iterable[Score], store: ScoreStore, *, name: Callable[[Score], str] | None = None
+) -> list[ScoreTable]:
     """Return the tables that these scores make.
 
+    name: of a score's row; by default `row_name`, which experiments on other features share.
     Draws that took every row (a fraction that rounds up to all rows, or enough shots) count as one draw.
     """
     tables: dict[Subject, dict[tuple[str, Budget], list[Score]]] = {}
     for score in scores:
-        place = row_name(score), Budget(score.fraction, score.shots)
+        place = (name or row_name)(score), Budget(score.fraction, score.shots)
         tables.setdefault(Subject.of(score), {}).setdefault(place, []).append(score)
     return [
         ScoreTable(subject, {place: cell_of(_distinct(draws), store) for place, draws in cells.items()})

@@ -62,6 +62,16 @@ def test_the_drop_is_the_internal_minus_the_external_score_of_the_same_draws(tmp
         assert drops(external.scores, others.scores, store) == [], "other draws are other fits"
 
 
+def test_scores_of_other_features_are_no_internal_test(tmp_path: Path) -> None:
+    written(tmp_path / "small")
+    written(tmp_path / "large", seen="at 96 pixels")
+    asked = {**QUICK, "datasets": ["here"], "scores": tmp_path / "scores.sqlite"}
+    internal = probed(tmp_path / "small", **asked)
+    external = probed(tmp_path / "large", **asked, test_dataset="there")
+    with store_of(external) as store:
+        assert drops(external.scores, internal.scores, store) == []
+
+
 def test_images_and_patients_of_both_datasets_are_counted(tmp_path: Path) -> None:
     written(tmp_path, grouped=True)
     internal = probed(tmp_path, **QUICK, datasets=["here"])
