@@ -39,7 +39,7 @@ class Disk:
         return disk
 
     def take(self, operation: Operation) -> None:
-        """Go on by one operation of the trace."""
+        """Advance by one operation of the trace."""
         if operation.kind == "sync":
             for change in (one for one in self.writes if one.inode == operation.inode):
                 self.files[change.inode] = _applied(self.files[change.inode], change)
