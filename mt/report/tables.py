@@ -14,6 +14,7 @@ from mt.probe.scores.score_tables import HOW_DRAWN, spoken_shares
 from mt.probe.scores.scoring import Subject
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
+from mt.report.short_names import ShortNames, in_words
 from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:
@@ -134,28 +135,36 @@ def as_csv(panels: Iterable[Panel]) -> str:
     return out.getvalue()
 
 
-def as_latex(panel: Panel) -> str:
-    """Return a panel's headline scores as a booktabs table: a row per method, a column per budget, the best in bold."""
+def as_latex(panel: Panel, names: ShortNames) -> str:
+    """Return a panel's headline scores as a booktabs table: a row per method, a column per budget, the best in bold.
+
+    names: short ones, whose key is in the comment at the table's end; so with the other tables.
+    """
     budgets = list(dict.fromkeys(cell.budget for cell in panel.headline))
     by_place = {(cell.name, cell.budget): cell for cell in panel.headline}
-    rows = [[latex(name), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names]
+    rows = [
+        [latex(names(name)), *(_latex_cell(by_place.get((name, budget))) for budget in budgets)] for name in panel.names
+    ]
     oracles = {(cell.name, cell.budget): cell for cell in panel.oracles if cell.metric == panel.metric}
     for name in dict.fromkeys(name for name, _ in oracles):
-        rows.append([latex(name), *(_latex_cell(oracles.get((name, budget))) for budget in budgets)])
+        rows.append([latex(names(name)), *(_latex_cell(oracles.get((name, budget))) for budget in budgets)])
     caption = (
         f"{panel.title}: {panel.metric_label}, mean ± {SPREAD} [{INTERVAL}]. Bold: best; *: not significantly worse; "
         "dagger: not compared, on other draws or test cases than most."
     )
+    caption = _with_key(caption, names, panel.names)
     return _booktabs(["Method", *map(str, budgets)], rows, caption)
 
 
-def side_latex(panel: Panel, side: SideTable) -> str:
+def side_latex(panel: Panel, side: SideTable, names: ShortNames) -> str:
     """Return a table that goes with charts as a booktabs table, as the page shows it."""
-    rows = [[latex(value) for value in row] for row in side.rows]
-    return _booktabs(side.columns, rows, f"{panel.title}: {side.title}. {side.text}")
+    rows = [[latex(names(value)) for value in row] for row in side.rows]
+    said = [*side.columns, *(row[0] for row in side.rows)]
+    caption = _with_key(f"{panel.title}: {side.title}. {side.text}", names, said)
+    return _booktabs([*map(names, side.columns)], rows, caption)
 
 
-def needed_files(panel: Panel) -> dict[str, str]:
+def needed_files(panel: Panel, names: ShortNames) -> dict[str, str]:
     """Return the table of labels needed as text, by the suffix of its file; empty if nothing can be compared."""
     rows = labels_needed.rows(panel, panel.names)
     if not rows:
@@ -164,9 +173,14 @@ def needed_files(panel: Panel) -> dict[str, str]:
     out = io.StringIO()
     lines = [columns, *([goal, *texts] for goal, texts in rows)]
     csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in lines])
-    cells = [[latex(value) for value in (goal, *texts)] for goal, texts in rows]
+    cells = [[latex(value) for value in (names(goal), *texts)] for goal, texts in rows]
     caption = f"{panel.title}: labels that a method (column) needs to match another (row) at its largest budget."
-    return {"csv": out.getvalue(), "tex": _booktabs(columns, cells, caption)}
+    return {"csv": out.getvalue(), "tex": _booktabs([*map(names, columns)], cells, _with_key(caption, names, columns))}
+
+
+def _with_key(caption: str, names: ShortNames, said: Iterable[str]) -> str:
+    """Return a caption that ends with what the short names in its table stand for."""
+    return f"{caption} {in_words(names.key(said))}".rstrip()
 
 
 def _booktabs(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:

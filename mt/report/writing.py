@@ -26,13 +26,13 @@ from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.report.answer.findings import BudgetAnswer
-    from mt.report.answer.sentences import Names
     from mt.report.charts.embedding import Maps
     from mt.report.charts.figures import Section
     from mt.report.charts.palette import Looks
+    from mt.report.short_names import ShortNames
 
 
-REVISION = 5  # of the page; raised whenever the same scores are shown differently
+REVISION = 6  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,22 @@ def _found(out: Path, folder: Path, state: str) -> list[Path]:
 def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) -> list[Path]:
     """Write page, tables and charts, the page first."""
     from mt.report.answer.findings import answers
-    from mt.report.answer.sentences import short_names
     from mt.report.charts.palette import looks_of
     from mt.report.page.html import vega_script
+    from mt.report.short_names import ShortNames
 
     folder, maps = request.folder, request.maps
     looks = looks_of(name for panel in panels for name in panel.names)
     with ThreadPoolExecutor(cores()) as threads:  # Rust draws, and Python continues meanwhile
         vega = threads.submit(vega_script)
-        groups, names = [], short_names(panels)[0]
+        groups, names = [], ShortNames.of(panels)
         with progress.bar("mapping", len(panels), unit="datasets") as advance:
             for panel in panels:
                 groups.append(_groups(store, panel, looks, maps, names))
                 advance(1)
         found = [answers(store, panel) for panel in panels]
-        written = _pages(panels, groups, looks, found, vega.result(), request)
-        written += _tables(panels, groups, folder)
+        written = _pages(panels, groups, looks, found, names, vega.result(), request)
+        written += _tables(panels, groups, folder, names)
         written += _charts(panels, groups, folder, threads) if request.export else []
     return written
 
@@ -131,6 +131,7 @@ def _pages(
     groups: Sequence[Sequence[Section]],
     looks: Looks,
     found: Sequence[Sequence[BudgetAnswer]],
+    names: ShortNames,
     vega: str,
     request: ReportRequest,
 ) -> list[Path]:
@@ -142,30 +143,32 @@ def _pages(
     folder, catalog = request.folder, request.maps.catalog if request.maps else None
     parts = provenance(panels, catalog)
     if len(panels) <= request.most:
-        content = page(panels, groups, looks, parts, vega, found=found, missing=request.missing)
+        content = page(panels, groups, looks, parts, vega, names=names, found=found, missing=request.missing)
         return [_write(request.out, content.encode())]
     places = [folder / f"{slug(panel.title)}.html" for panel in panels]
     links = {panel.title: quote(f"{folder.name}/{at.name}") for panel, at in zip(panels, places, strict=True)}
     none: list[list[Section]] = [[] for _ in panels]
-    content = page(panels, none, looks, parts, "", found=found, missing=request.missing, links=links)
+    content = page(panels, none, looks, parts, "", names=names, found=found, missing=request.missing, links=links)
     written = [_write(request.out, content.encode())]
     back = {"All datasets": f"../{quote(request.out.name)}"}
     for panel, some, one, at in zip(panels, groups, found, places, strict=True):
         parts = provenance([panel], catalog)
-        content = page([panel], [some], looks_of(panel.names), parts, vega, found=[one], links=back)
+        content = page([panel], [some], looks_of(panel.names), parts, vega, names=names, found=[one], links=back)
         written.append(_write(at, content.encode()))
     return written
 
 
-def _tables(panels: Sequence[Panel], groups: Sequence[Sequence[Section]], folder: Path) -> list[Path]:
+def _tables(
+    panels: Sequence[Panel], groups: Sequence[Sequence[Section]], folder: Path, names: ShortNames
+) -> list[Path]:
     """Write every table as CSV and LaTeX; the main table is one CSV file, and one LaTeX file per dataset."""
     written = [_write(folder / "scores.csv", tables.as_csv(panels).encode())]
     for panel, some in zip(panels, groups, strict=True):
         stem = slug(panel.title)
-        written.append(_write(folder / f"{stem}.tex", tables.as_latex(panel).encode()))
-        files = {f"needed.{kind}": text for kind, text in tables.needed_files(panel).items()}
+        written.append(_write(folder / f"{stem}.tex", tables.as_latex(panel, names).encode()))
+        files = {f"needed.{kind}": text for kind, text in tables.needed_files(panel, names).items()}
         for side in (group.table for group in some if group.table):
-            files |= {f"{side.name}.csv": side.file, f"{side.name}.tex": tables.side_latex(panel, side)}
+            files |= {f"{side.name}.csv": side.file, f"{side.name}.tex": tables.side_latex(panel, side, names)}
         written += [_write(folder / f"{stem}-{name}", text.encode()) for name, text in files.items()]
     return written
 
@@ -192,7 +195,7 @@ def _charts(
     return written
 
 
-def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, names: Names) -> list[Section]:
+def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, names: ShortNames) -> list[Section]:
     """Return the charts of one dataset, in the order of the page."""
     from mt.report.charts.close_up import close_up
     from mt.report.charts.efficiency import label_efficiency

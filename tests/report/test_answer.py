@@ -15,9 +15,10 @@ from mt.probe.questions import Budget
 from mt.probe.scores.score_tables import comparisons
 from mt.report import ReportRequest, collect, write_report
 from mt.report.answer.findings import BudgetAnswer, answers, leading
-from mt.report.answer.sentences import overview, sentence, short_names
+from mt.report.answer.sentences import overview, sentence
 from mt.report.labels_needed import Needed
 from mt.report.panels import Panel, as_grid
+from mt.report.short_names import ShortNames
 from tests.report.stores import filled
 
 TOGETHER = "simclr + swav"
@@ -40,7 +41,7 @@ def fused(path: Path, fusion: Mapping[str, float], **asked: Any) -> tuple[Panel,
 
 
 def said(panel: Panel, found: list[BudgetAnswer]) -> str:
-    one = sentence(found, short_names([panel])[0])
+    one = sentence(found, ShortNames.of([panel]))
     return f"{one.text} {one.verdict}"
 
 
@@ -75,7 +76,7 @@ def test_models_of_one_mean_are_both_named(tmp_path: Path) -> None:
     panel, found = answered(tmp_path / "s.sqlite", models={"dino": 0.9, "swav": 0.9, "simclr": 0.2})
     assert said(panel, found).startswith("dino and swav are best at 3 labels")
     assert "dino and swav have the same mean." in said(panel, found)
-    names = short_names([panel])[0]
+    names = ShortNames.of([panel])
     order, rows = overview([found], names)
     assert order[:2] == ["dino", "swav"]
     assert rows[0].ranks[:3] == ("1=", "1=", "3")
@@ -103,8 +104,8 @@ def by_hand(points: list[tuple[int, float]], target: float) -> int:
 
 
 def rank_names(panel: Panel, found: list[BudgetAnswer]) -> list[str]:
-    names = short_names([panel])[0]
-    return [names[name] for name in overview([found], names)[0]]
+    names = ShortNames.of([panel])
+    return [names(name) for name in overview([found], names)[0]]
 
 
 def test_the_interval_of_a_gain_is_the_stores_comparison(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_the_words_of_a_gain(tmp_path: Path, changed: dict[str, Any], words: str
     panel, found = fused(tmp_path / "s.sqlite", {"dvme": 1.6, "best-single": 0.7}, seeds=2, n_test=60)
     gain = found[0].gain
     assert gain is not None
-    text = sentence([replace(found[0], gain=replace(gain, **changed))], short_names([panel])[0]).text
+    text = sentence([replace(found[0], gain=replace(gain, **changed))], ShortNames.of([panel])).text
     assert words in text
     assert text.endswith(words) or not words.endswith(".")
 
@@ -168,7 +169,7 @@ def test_one_draw_tells_nothing_but_all_labels_are_one_draw(tmp_path: Path) -> N
     assert text in said(panel, found)
     few, found = answered(tmp_path / "few.sqlite", seeds=1, budgets=(0.1,))
     assert "dino is best at 30 labels" in said(few, found)
-    assert not sentence(found, short_names([few])[0]).conclusive
+    assert not sentence(found, ShortNames.of([few])).conclusive
 
 
 def test_few_test_cases_tell_nothing(tmp_path: Path) -> None:
@@ -203,27 +204,13 @@ def test_fusion_on_other_test_cases_is_not_compared(tmp_path: Path) -> None:
     assert "what fusing gains cannot be concluded" in said(panel, found)
 
 
-def test_short_names_have_a_key(tmp_path: Path) -> None:
-    path = tmp_path / "s.sqlite"
-    for models in ("a + b + c", "a + b", "a + c"):
-        filled(path, models={models: 1.0}, method="concat", seeds=1, budgets=(0.1,))
-    names, key = short_names(collect(filled(path, seeds=1, budgets=(0.1,))))
-    assert {names[f"concat: {m}"] for m in ("a + b + c", "a + b", "a + c")} == {
-        "concat of 3",
-        "concat of 2 A",
-        "concat of 2 B",
-    }
-    assert dict(key)[f"… of {names['concat: a + c'].removeprefix('concat of ')}"] == "a + c"
-    assert names["dino"] == "dino"
-
-
 def test_the_page_says_it_before_the_filters(look: Any, tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     store = filled(tmp_path / "s.sqlite", dataset=f"folder:{hostile}", seeds=2)
     page = look(write_report(store, ReportRequest(tmp_path / "r.html", export=False)).page)
     (panel,) = collect(store)
     text = page.locator("#answer li").inner_text()
-    assert sentence(answers(store, panel), short_names([panel])[0]).text in text
+    assert sentence(answers(store, panel), ShortNames.of([panel])).text in text
     assert hostile in text
     tops = [page.locator(one).bounding_box()["y"] for one in ("#answer", "#overview", "#filters")]
     assert tops == sorted(tops)

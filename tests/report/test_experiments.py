@@ -23,6 +23,7 @@ from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.figures import records
 from mt.report.charts.palette import looks_of
 from mt.report.labels_needed import labels_needed
+from mt.report.short_names import ShortNames
 from mt.report.tables import as_csv, as_latex
 from tests.report.stores import filled
 
@@ -179,7 +180,7 @@ def test_a_row_that_cannot_be_compared_is_marked(tmp_path: Path) -> None:
     assert drawn == {("dino", "1 %"), ("dino", "10 %")}
     rows = {(row["method"], row["budget"]): row["mark"] for row in csv.DictReader(io.StringIO(as_csv([panel])))}
     assert (rows["dino", "1 %"], rows["swav", "1 %"]) == ("not compared", "best")
-    assert r"$^{\dagger}$" in as_latex(panel)
+    assert r"$^{\dagger}$" in as_latex(panel, ShortNames())
 
 
 def test_shots_and_fractions_are_no_one_line(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mt.report.charts.palette import looks_of
 from mt.report.labels_needed import Needed, _reached
 from mt.report.panels import PanelCell
 from mt.report.provenance import provenance
+from mt.report.short_names import ShortNames
 from mt.report.tables import ScoreRow, as_csv, as_latex, latex
 from tests.report.stores import filled, outcome_of
 
@@ -175,7 +176,7 @@ def test_csv_holds_every_cell_in_full(tmp_path: Path) -> None:
 
 def test_latex_is_a_booktabs_table_with_names_escaped(tmp_path: Path) -> None:
     (panel,) = collect(filled(tmp_path / "s.sqlite", models={"a_b & 50%": 1.0, "plain": 0.2}))
-    table = as_latex(panel)
+    table = as_latex(panel, ShortNames())
     assert r"\toprule" in table
     assert r"a\_b \& 50\%" in table
     assert r"\textbf{" in table

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mt.report.answer.findings import BudgetAnswer, FusionGain, leading
-from mt.report.panels import Panel, PanelCell
+from mt.report.panels import PanelCell
+from mt.report.short_names import ShortNames
 from mt.report.tables import number
-from mt.terminal.tables import letters
-
-Names = Mapping[str, str]  # short names by full ones
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Sentence:
     conclusive: bool
 
 
-def sentence(found: Sequence[BudgetAnswer], names: Names) -> Sentence:
+def sentence(found: Sequence[BudgetAnswer], names: ShortNames) -> Sentence:
     """Return the sentence of one dataset, made of its answers at every budget."""
     one = leading(found)
     parts = [_best(one, names), *_fusing(one, names)]
@@ -32,16 +30,16 @@ def sentence(found: Sequence[BudgetAnswer], names: Names) -> Sentence:
     return Sentence(one.panel.title, "; ".join(parts) + ".", " ".join(verdicts), not one.doubts)
 
 
-def verdict(one: BudgetAnswer, names: Names) -> str:
+def verdict(one: BudgetAnswer, names: ShortNames) -> str:
     """Return what can be concluded of the best model, or why nothing can."""
     if one.doubts:
         return f"Nothing can be concluded at {_labels(one)}: {'; '.join(one.doubts)}."
-    best = _listed([names[cell.name] for cell in one.best])
+    best = _listed([names(cell.name) for cell in one.best])
     if len(one.best) > 1:
         return f"{best} have the same mean."
     if not one.level:
         return f"{best} is significantly better than {_all_of(one.others)}."
-    level = _listed([names[name] for name in one.level]) if len(one.level) <= 3 else f"{len(one.level)} models"
+    level = _listed([names(name) for name in one.level]) if len(one.level) <= 3 else f"{len(one.level)} models"
     return f"Of {one.others} other model{_s(one.others)}, {level} cannot be distinguished from {best}."
 
 
@@ -57,12 +55,12 @@ def _inconclusive(others: Sequence[BudgetAnswer]) -> list[str]:
     ]
 
 
-def _best(one: BudgetAnswer, names: Names) -> str:
+def _best(one: BudgetAnswer, names: ShortNames) -> str:
     """Return which model is best, and its score."""
     where = f"at {_labels(one)}"
     if not one.best:
         return f"no best model {where}"
-    best, cell = _listed([names[c.name] for c in one.best]), one.best[0]
+    best, cell = _listed([names(c.name) for c in one.best]), one.best[0]
     says = "is the only model" if not one.others else "are best" if len(one.best) > 1 else "is best"
     return f"{best} {says} {where}, {one.panel.metric_label} {score(cell)}"
 
@@ -74,17 +72,17 @@ def score(cell: PanelCell) -> str:
     return f"{number(cell.mean)} [{number(cell.low)}, {number(cell.high)}]"
 
 
-def _fusing(one: BudgetAnswer, names: Names) -> list[str]:
+def _fusing(one: BudgetAnswer, names: ShortNames) -> list[str]:
     """Return what fusing gains, and how many labels would gain as much."""
     if not one.fused:
         return ["fusing was not tried"]
     if one.gain is None:
         return ["what fusing gains cannot be concluded: it shares no draws and test cases with a single model"]
     gain = one.gain
-    over = f" over {names[gain.base.name]}, which the test cases chose" if gain.by_test else ""
+    over = f" over {names(gain.base.name)}, which the test cases chose" if gain.by_test else ""
     shown = round(gain.value, 3)
     does = "gains" if shown > 0 else "loses" if shown < 0 else "changes nothing,"
-    return [f"fusing ({names[gain.fused.name]}) {does} {difference(gain)}{over}{_weight(gain)}", *_as_many(gain)]
+    return [f"fusing ({names(gain.fused.name)}) {does} {difference(gain)}{over}{_weight(gain)}", *_as_many(gain)]
 
 
 def difference(gain: FusionGain) -> str:
@@ -140,7 +138,7 @@ class OverviewRow:
     ranks: tuple[str, ...]
 
 
-def overview(found: Sequence[Sequence[BudgetAnswer]], names: Names) -> tuple[list[str], list[OverviewRow]]:
+def overview(found: Sequence[Sequence[BudgetAnswer]], names: ShortNames) -> tuple[list[str], list[OverviewRow]]:
     """Return the rows that have ranks, by mean rank, and the table: a row per dataset and budget."""
     every = [one for some in found for one in some]
     places: dict[str, list[int]] = {}
@@ -151,14 +149,14 @@ def overview(found: Sequence[Sequence[BudgetAnswer]], names: Names) -> tuple[lis
     return order, [_row(one, order, names) for one in every]
 
 
-def _row(one: BudgetAnswer, order: Sequence[str], names: Names) -> OverviewRow:
+def _row(one: BudgetAnswer, order: Sequence[str], names: ShortNames) -> OverviewRow:
     gain = one.gain
     level = f" (level: {len(one.level)} of {one.others})" if one.level and not one.doubts else ""
     return OverviewRow(
         dataset=one.panel.title,
         budget=str(one.budget),
         labels=f"{one.labels:,}",
-        best=_listed([names[cell.name] for cell in one.best]) + level,
+        best=_listed([names(cell.name) for cell in one.best]) + level,
         score=score(one.best[0]) if one.best else "–",
         gain="–" if gain is None else difference(gain) + (" *" if gain.significant else ""),
         more="" if gain is None else more(gain),
@@ -186,26 +184,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _s(number: int) -> str:
     return "" if number == 1 else "s"
-
-
-def short_names(panels: Sequence[Panel]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Return a short name of every row, and the key to them: `concat: a + b + c` is `concat of 3`.
-
-    Several sets of the same size get letters: `concat of 3 A`.  Rows on one model keep their names.
-    """
-    cells = {cell.name: cell for panel in panels for cell in panel.cells}
-    sets = dict.fromkeys(cell.method.model for cell in cells.values() if " + " in cell.method.model)
-    sizes = {joined: joined.count(" + ") + 1 for joined in sets}
-    words = {}
-    for joined, size in sizes.items():
-        same = [other for other, n in sizes.items() if n == size]
-        words[joined] = f"{size} {letters(same.index(joined)).upper()}" if len(same) > 1 else f"{size}"
-    names = {name: _short(cell, words) for name, cell in cells.items()}
-    return names, [(f"… of {word}", joined) for joined, word in words.items()]
-
-
-def _short(cell: PanelCell, words: Mapping[str, str]) -> str:
-    model, method = cell.method.model, cell.method.method
-    if model not in words:
-        return cell.name
-    return cell.name.replace(f"{method}: {model}", f"{method} of {words[model]}", 1)

@@ -26,6 +26,7 @@ from mt.report.charts.figures import (
 )
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
+from mt.report.short_names import ShortNames
 
 _TICKS = 6
 _SOFT = 0.18  # of bands
@@ -37,12 +38,12 @@ _LINE = 0.052  # of the height: between two names
 _OPEN = "datum.open"  # marks of fewer draws than another method has at the budget, and of what is not compared
 
 
-def label_efficiency(panel: Panel, looks: Looks, names: Mapping[str, str] | None = None) -> Section:
+def label_efficiency(panel: Panel, looks: Looks, names: ShortNames | None = None) -> Section:
     """Return the curves of a panel: a line per method, named at its end; band and whiskers of the one in focus.
 
-    names: short names of lines by full names; None: full names.
+    names: short names of lines; None: full names.
     """
-    rows = [{**row, "label": (names or {}).get(name, name)} for name in panel.names for row in _rows(panel, name)]
+    rows = [{**row, "label": names(name) if names else name} for name in panel.names for row in _rows(panel, name)]
     marked = "Open marks: fewer draws than another method at that budget, or not compared with most."
     note = f" {marked}" if any(row["open"] for row in rows) else ""
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""

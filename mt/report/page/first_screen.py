@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mt.report.answer.findings import BudgetAnswer
-from mt.report.answer.sentences import overview, sentence, short_names
-from mt.report.panels import Panel
+from mt.report.answer.sentences import overview, sentence
+from mt.report.short_names import ShortNames
 
 _RANKED = 12  # methods whose ranks the first screen shows, the best on average
 _KEY = (
@@ -19,16 +19,15 @@ _KEY = (
 )
 
 
-def answer(panels: Sequence[Panel], found: Sequence[Sequence[BudgetAnswer]]) -> dict[str, Any]:
+def answer(found: Sequence[Sequence[BudgetAnswer]], names: ShortNames) -> dict[str, Any]:
     """Return what the template shows first; nothing without answers."""
     if not found:
         return {}
-    names, key = short_names(panels)
     order, rows = overview(found, names)
     few = f" The best {_RANKED} of {len(order)} methods are ranked here." if len(order) > _RANKED else ""
     return {
         "sentences": [sentence(some, names) for some in found],
-        "columns": [names[name] for name in order[:_RANKED]],
+        "columns": [names(name) for name in order[:_RANKED]],
         "rows": [vars(row) | {"ranks": row.ranks[:_RANKED]} for row in rows],
-        "key": " ".join([_KEY + few, *(f"“{short}”: {joined}." for short, joined in key)]),
+        "key": _KEY + few,
     }

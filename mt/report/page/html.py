@@ -20,6 +20,7 @@ from mt.report.experiments import Experiment
 from mt.report.page.first_screen import answer
 from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
+from mt.report.short_names import ShortNames
 from mt.report.tables import number
 
 NOTHING_DECLARED = "No primary metric and budget were declared (--primary): all comparisons here are exploratory."
@@ -37,12 +38,14 @@ def page(
     provenance: Sequence[ProvenancePart],
     vega: str,
     *,
+    names: ShortNames | None = None,
     found: Sequence[Sequence[BudgetAnswer]] = (),
     missing: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> str:
     """Return the whole page.
 
+    names: short ones, for all pages of a report; those of these panels without any.
     found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
     them.  missing: what a study's plan lacks.  links: addresses of other pages, by name.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
@@ -54,6 +57,8 @@ def page(
     environment = Environment(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    names = names or ShortNames.of(panels)
+    environment.filters["short"] = names
     parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
     figures = {
         f"{part['id']}-{figure.name}": _figure(figure, group)
@@ -66,7 +71,8 @@ def page(
         lead=_lead(panels),
         missing=missing,
         links=links or {},
-        answer=answer(panels, found),
+        answer=answer(found, names),
+        key=names.key(cell.name for panel in panels for cell in panel.cells),
         version=version("medical-transfer"),
         policy=_policy(scripts.values()),
         css=Markup(_resource("page.css")),

@@ -1,0 +1,80 @@
+"""Short names of rows on several models are on every part of the page, and the page says what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.report import ReportRequest, collect, write_report
+from mt.report.short_names import ShortNames
+from tests.report.stores import filled
+
+THREE, TWO, OTHER_TWO = "aa + bb + cc", "aa + bb", "aa + dd"
+
+
+def test_short_names_have_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    for models in (THREE, TWO, OTHER_TWO):
+        filled(path, models={models: 1.0}, method="concat", seeds=1, budgets=(0.1,))
+    names = ShortNames.of(collect(filled(path, seeds=1, budgets=(0.1,))))
+    short = {joined: names(f"concat: {joined}") for joined in (THREE, TWO, OTHER_TWO)}
+    assert set(short.values()) == {"concat of 3", "concat of 2 A", "concat of 2 B"}
+    key = dict(names.key([f"concat: {TWO}", f"dvme: {OTHER_TWO}", "dino"]))
+    assert key == {
+        f"… of {short[TWO].removeprefix('concat of ')}": TWO,
+        f"… of {short[OTHER_TWO].removeprefix('concat of ')}": OTHER_TWO,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dino", "dino"),
+        ("concat: a + b", "concat of 2"),
+        ("concat: a + b at 64 px, ungrouped", "concat of 2 at 64 px, ungrouped"),
+        ("dvme: a + b, 10 %: network trained in 1 of 3 draws", "dvme of 2, 10 %: network trained in 1 of 3 draws"),
+        ("concat: a + b + d", "concat: a + b + d"),
+        ("concat: a + bc", "concat: a + bc"),
+        ("concat: a + b (2)", "concat of 2 (2)"),
+    ],
+)
+def test_only_a_whole_list_of_models_is_shortened(text: str, said: str) -> None:
+    assert ShortNames({"a + b": "2"})(text) == said
+
+
+@pytest.mark.parametrize("task", ["binary", "ordinal"])
+def test_long_names_are_in_the_key_and_commands_alone(look: Any, tmp_path: Path, task: str) -> None:
+    asked: dict[str, Any] = {"task": task, "class_names": ("none", "mild", "severe")[: 2 if task == "binary" else 3]}
+    attention = {"models": ["aa", "bb", "cc"], "overall": [0.2, 0.3, 0.5], "classes": {}}
+    for method in ("concat", "best-single", "dvme"):
+        outcome = {"attention": attention} if method == "dvme" else None
+        filled(tmp_path / "s.sqlite", models={THREE: 1.2}, method=method, outcome=outcome, **asked)
+    store = filled(tmp_path / "s.sqlite", models={"aa": 0.5, "bb": 0.6, "cc": 0.7}, **asked)
+    written = write_report(store, ReportRequest(tmp_path / "r.html", export=False))
+    page = look(written.page)
+    assert page.locator("#names").inner_text() == f"Short names: “… of 3” is {THREE}."
+    page.evaluate("document.querySelectorAll('#names, pre, code').forEach((one) => one.remove())")  # commands are typed
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    text = page.locator("body").inner_text()
+    assert THREE not in text
+    assert text.count("concat of 3") > 3
+    assert not [text for text in page.locator("option").all_inner_texts() if THREE in text]
+    latex = [file.read_text() for file in written.files if file.suffix == ".tex"]
+    assert latex
+    assert all(table.count(THREE) == 1 and "concat of 3" in table for table in latex)
+    assert THREE in (tmp_path / "r" / "scores.csv").read_text()
+
+
+def test_pages_of_many_datasets_share_their_short_names(tmp_path: Path) -> None:
+    for dataset, joined in (("one", TWO), ("two", OTHER_TWO), ("three", TWO)):
+        filled(tmp_path / "s.sqlite", dataset=dataset, models={joined: 1.0}, method="concat", seeds=1)
+    store = filled(tmp_path / "s.sqlite", dataset="one", models={"aa": 0.5}, seeds=1)
+    written = write_report(store, ReportRequest(tmp_path / "r.html", export=False))
+    words = ShortNames.of(collect(store)).words
+    for dataset, joined in (("one", TWO), ("two", OTHER_TWO), ("three", TWO)):
+        page = (tmp_path / "r" / f"{dataset}.html").read_text()
+        assert f"“… of {words[joined]}” is {joined}." in page
+        assert f"concat of {words[joined]}" in page
+    assert written.page.read_text().count("“… of 2 ") == 2
