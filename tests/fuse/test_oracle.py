@@ -14,6 +14,7 @@ from mt.cli import group
 from mt.probe.scores.oracle import oracle_rows, with_oracle
 from mt.probe.scores.score_tables import comparisons, judged_tables, score_tables
 from mt.report import ReportRequest, collect, write_report
+from mt.report.short_names import ShortNames
 from mt.report.tables import as_latex
 from tests.probe.features import write_features
 from tests.report.stores import filled
@@ -136,10 +137,12 @@ def test_the_reports_tables_show_it_and_its_charts_do_not(tmp_path: Path) -> Non
     name = f"oracle-single (chosen by the test labels: not a method, not ranked): {TOGETHER}"
     assert [cell.name for cell in panel.oracles] == [name]
     assert name not in panel.names
-    assert name in as_latex(panel)
+    names = ShortNames.of([panel])
+    assert names(name) == "oracle-single (chosen by the test labels: not a method, not ranked) of 3"
+    assert names(name) in as_latex(panel, names)
     written = write_report(store, ReportRequest(tmp_path / "report.html", export=False))
     rows = list(csv.DictReader((written.folder / "scores.csv").read_text().splitlines()))
     assert [row["mark"] for row in rows if row["kind"] == "oracle-single"] == ["oracle"]
     page = written.page.read_text()
-    assert f'<th scope="row">{name}<' in page
+    assert f'<th scope="row">{names(name)}<' in page
     assert f'data-method="best-single: {TOGETHER}" data-metric' in page
