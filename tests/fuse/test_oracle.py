@@ -138,7 +138,7 @@ def test_the_reports_tables_show_it_and_its_charts_do_not(tmp_path: Path) -> Non
     assert [cell.name for cell in panel.oracles] == [name]
     assert name not in panel.names
     names = ShortNames.of([panel])
-    assert names(name) == "oracle-single (chosen by the test labels: not a method, not ranked) of 3"
+    assert names(name) == "oracle-single (chosen by the test labels: not a method, not ranked) of 2"
     assert names(name) in as_latex(panel, names)
     written = write_report(store, ReportRequest(tmp_path / "report.html", export=False))
     rows = list(csv.DictReader((written.folder / "scores.csv").read_text().splitlines()))
