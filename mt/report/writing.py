@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mt.report.charts.embedding import Maps
     from mt.report.charts.figures import Section
     from mt.report.charts.palette import Looks
+    from mt.report.page.html import Legend
     from mt.report.short_names import ShortNames
 
 
@@ -107,7 +108,7 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
     """Write page, tables and charts, the page first."""
     from mt.report.answer.findings import answers
     from mt.report.charts.palette import looks_of
-    from mt.report.page.html import vega_script
+    from mt.report.page.html import Legend, vega_script
     from mt.report.short_names import ShortNames
 
     folder, maps = request.folder, request.maps
@@ -120,7 +121,7 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
                 groups.append(_groups(store, panel, looks, maps, names))
                 advance(1)
         found = [answers(store, panel) for panel in panels]
-        written = _pages(panels, groups, looks, found, names, vega.result(), request)
+        written = _pages(panels, groups, Legend(looks, names), found, vega.result(), request)
         written += _tables(panels, groups, folder, names)
         written += _charts(panels, groups, folder, threads) if request.export else []
     return written
@@ -129,31 +130,30 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
 def _pages(
     panels: Sequence[Panel],
     groups: Sequence[Sequence[Section]],
-    looks: Looks,
+    legend: Legend,
     found: Sequence[Sequence[BudgetAnswer]],
-    names: ShortNames,
     vega: str,
     request: ReportRequest,
 ) -> list[Path]:
     """Write the page; above `most` datasets, a page per dataset in the folder, and the page that links to them."""
-    from mt.report.charts.palette import looks_of
-    from mt.report.page.html import page
+    from mt.report.page.html import Legend, page
     from mt.report.provenance import provenance
 
     folder, catalog = request.folder, request.maps.catalog if request.maps else None
     parts = provenance(panels, catalog)
     if len(panels) <= request.most:
-        content = page(panels, groups, looks, parts, vega, names=names, found=found, missing=request.missing)
+        content = page(panels, groups, legend, parts, vega, found=found, missing=request.missing)
         return [_write(request.out, content.encode())]
     places = [folder / f"{slug(panel.title)}.html" for panel in panels]
     links = {panel.title: quote(f"{folder.name}/{at.name}") for panel, at in zip(panels, places, strict=True)}
     none: list[list[Section]] = [[] for _ in panels]
-    content = page(panels, none, looks, parts, "", names=names, found=found, missing=request.missing, links=links)
+    content = page(panels, none, legend, parts, "", found=found, missing=request.missing, links=links)
     written = [_write(request.out, content.encode())]
     back = {"All datasets": f"../{quote(request.out.name)}"}
     for panel, some, one, at in zip(panels, groups, found, places, strict=True):
         parts = provenance([panel], catalog)
-        content = page([panel], [some], looks_of(panel.names), parts, vega, names=names, found=[one], links=back)
+        mine = Legend({name: legend.looks[name] for name in panel.names}, legend.names)
+        content = page([panel], [some], mine, parts, vega, found=[one], links=back)
         written.append(_write(at, content.encode()))
     return written
 

@@ -14,9 +14,10 @@ from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.embedding import MOST, _chart
 from mt.report.charts.figures import Figure, Menu, Section
 from mt.report.charts.palette import looks_of
-from mt.report.page.html import page, vega_script
+from mt.report.page.html import Legend, page, vega_script
 from mt.report.panels import Panel
 from mt.report.provenance import provenance
+from mt.report.short_names import ShortNames
 from tests.report.stores import filled
 
 NAMES = [f"timm:some_network_{i:03d}.its_pretraining" for i in range(200)]
@@ -50,7 +51,9 @@ def test_200_methods_and_50_000_points_are_one_page_under_15_mb(tmp_path: Path, 
     many = replace(few, cells=tuple(cells))
     looks = looks_of(many.names)
     groups = [label_efficiency(many, looks), close_up(store, many, looks), maps(many)]
-    content = page([many], [[g for g in groups if g]], looks, provenance([many]), vega_script()).encode()
+    content = page(
+        [many], [[g for g in groups if g]], Legend(looks, ShortNames()), provenance([many]), vega_script()
+    ).encode()
     assert len(content) < 15e6
     (tmp_path / "r.html").write_bytes(content)
     opened = look(tmp_path / "r.html")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -31,21 +32,28 @@ _NEEDED = 24  # methods that the page compares by the labels they need, the best
 _NUMBERS = ("labels", "score", "± sd", "95 % [ ]", "draws")
 
 
+@dataclass(frozen=True)
+class Legend:
+    """How the rows of a page are drawn, and their short names."""
+
+    looks: Looks
+    names: ShortNames
+
+
 def page(
     panels: Sequence[Panel],
     groups: Sequence[Sequence[Section]],
-    looks: Looks,
+    legend: Legend,
     provenance: Sequence[ProvenancePart],
     vega: str,
     *,
-    names: ShortNames | None = None,
     found: Sequence[Sequence[BudgetAnswer]] = (),
     missing: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> str:
     """Return the whole page.
 
-    names: short ones, for all pages of a report; those of these panels without any.
+    legend: how rows are drawn and called, the same on all pages of a report.
     found: the answers of each panel, which come first.  groups: the charts of each panel.  vega: the script that draws
     them.  missing: what a study's plan lacks.  links: addresses of other pages, by name.
     Every name from a dataset is escaped: in HTML by the template, in JSON by `_data`.
@@ -57,7 +65,7 @@ def page(
     environment = Environment(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = names or ShortNames.of(panels)
+    names = legend.names
     environment.filters["short"] = names
     parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
     figures = {
@@ -78,7 +86,7 @@ def page(
         css=Markup(_resource("page.css")),
         charts=Markup(_data(figures)),
         panels=[part for part in parts if part["groups"]],
-        filters=_filters(panels, looks),
+        filters=_filters(panels, legend.looks),
         columns=[{"label": name, "number": name in _NUMBERS} for name in _COLUMNS],
         rows=[_row(row) for row in tables.rows(panels)],
         flags={flag: number for number, flag in enumerate(_flags(panels), start=1)},
