@@ -6,9 +6,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,138 +16,166 @@ import numpy as np
 
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
-from mt.cache.feature_file.format import Status
-from mt.cache.feature_file.write import FeatureWriter
-from mt.datasets import Dataset, load_dataset
-from mt.featurize import plan
+from mt.datasets import Dataset, Split, load_dataset
+from mt.datasets.decoding.row_hashes import HASH_BYTES
+from mt.datasets.images import ImageFiles
+from mt.datasets.splitting import draw_splits
+from mt.featurize import FeaturizeRequest, extract
+from mt.featurize.plan import Result
+from mt.featurize.request import Compute
+from mt.texts import Texts
+from mt.types import LabelledRows
 
-DIM, BLOCK_ROWS = 8, 256
+DIM = 8
+CLASSES = ("benign", "malignant")
+BACKBONE = f"""
+import torch
+import mt
+
+
+def backbone():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, {DIM}))
+    return network, mt.Preprocess(resize=8, crop=8), {DIM}
+"""
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """A stand-in for a backbone: only the attributes that a plan reads."""
+class Blank:
+    """Images of one grey each; `files`, if there are any, are listed and hashed but not decoded."""
 
-    name: str = "nothing"
-    dim: int = DIM
-    fingerprint: str = "0" * 64
-    description: dict[str, Any] = field(default_factory=dict)
-    random_weights: bool = False
+    rows: int
+    files: ImageFiles | None = None
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def load(self, start: int, stop: int) -> list[Any]:
+        return [np.full((8, 8, 3), row * 7919 % 251, np.uint8) for row in range(start, min(stop, self.rows))]
+
+    def content(self, index: ContentIndex) -> Any:
+        return {"grey": self.rows} if self.files is None else self.files.content(index)
+
+    def row_hashes(self, index: ContentIndex, places: Sequence[int]) -> np.ndarray:
+        if self.files is not None:
+            return self.files.row_hashes(index, places)
+        hashes = np.zeros((len(places), HASH_BYTES), np.uint8)
+        hashes[:, :8] = (np.asarray(places, np.int64) + 1)[:, None].view(np.uint8)
+        return hashes
+
+
+def generated(rows: int) -> Dataset:
+    """Return as many rows as `benchmarks.scale.made` lists, without a table and without files."""
+    numbers = np.arange(rows)
+    ids = Texts.of(f"tile-{row:08}.png" for row in range(rows))
+    labels = (numbers * 7919 % 13 > 8).astype(np.int64)
+    groups = Texts(Texts.of(f"P{number:07}" for number in range(-(-rows // 20))).encoded[numbers // 20])
+    columns = {"patient": groups, "sex": Texts(np.array([b"F", b"M"])[numbers % 2])}
+    whole = LabelledRows(None, labels, groups, ids, columns)
+    chosen, record = draw_splits(ids, labels, fractions={"train": 0.8, "test": 0.2}, groups=groups, seed=0)
+    splits = {name: Split(name, whole.take(places), Blank(len(places))) for name, places in chosen.items()}
+    return Dataset(
+        "generated", None, "binary", CLASSES, "none", "patch", splits, grouping="patient", drawn={"splits": record}
+    )
+
+
+def listed(folder: Path, rows: int, index: ContentIndex) -> Dataset:
+    """Return the table that the folder holds, its images not decoded; a generated dataset if it holds none."""
+    table = folder / "tiles.csv"
+    if not table.exists():
+        return generated(rows)
+    found = load_dataset(f"table:{table}", index=index)
+    splits = {}
+    for name, split in found.splits.items():
+        assert isinstance(split.images, ImageFiles)
+        splits[name] = replace(split, images=Blank(len(split), split.images))
+    return replace(found, splits=splits)
+
+
+def featurized(folder: Path, dataset: Dataset, index: ContentIndex) -> list[Result]:
+    """Compute with a tiny network, into the folder's cache, what is not there; return one result per file."""
+    network = folder / "tiny.py"
+    if not network.exists():
+        network.write_text(BACKBONE, encoding="utf-8")
+    request = FeaturizeRequest(
+        [dataset],
+        [f"module:{network}:backbone"],
+        cache_dir=folder / "cache",
+        compute=Compute(device="cpu", dtype="float16"),
+    )
+    return extract(request, index=index)
 
 
 class Clock:
-    """Seconds by part."""
+    """Seconds by part: on the wall, and of the CPU."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, tuple[float, float]] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         yield
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = time.perf_counter() - began, time.process_time() - cpu
 
 
-def main(step: str, table: Path) -> None:
+def main(step: str, folder: Path, rows: int) -> None:
     """Do one step and print what it took."""
     clock = Clock()
     with clock.part("all"):
-        STEPS[step](table, clock)
+        STEPS[step](folder, rows, clock)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
     print(json.dumps({"seconds": clock.seconds, "peak": peak}))
 
 
-def _imports(table: Path, clock: Clock) -> None:
-    """Nothing but the imports, numpy's and h5py's among them."""
-    import h5py
-
-    assert h5py.version
+def _list(folder: Path, rows: int, clock: Clock) -> None:
+    listed(folder, rows, ContentIndex())
 
 
-def _list(table: Path, clock: Clock) -> None:
-    load_dataset(f"table:{table}")
-
-
-def _planned(table: Path, clock: Clock) -> tuple[Dataset, list[plan.Target], ContentIndex]:
+def _featurize(folder: Path, rows: int, clock: Clock) -> None:
+    """List, hash, plan and compute with a tiny network, as `mt featurize` does."""
     index = ContentIndex()
     with clock.part("list"):
-        dataset = load_dataset(f"table:{table}", index=index)
-    with clock.part("plan"):
-        found = plan.targets(dataset, list(dataset.splits), [Nothing()], cache_dir=table.parent / "cache", index=index)
-    return dataset, found, index
+        dataset = listed(folder, rows, index)
+    with clock.part("hash"):
+        dataset.fingerprint(index)
+    with clock.part("compute"):
+        assert all(not result.cached for result in featurized(folder, dataset, index))
 
 
-def _featurize(table: Path, clock: Clock) -> None:
-    """Plan with no hash known, and write what a network would give through the real writer."""
-    dataset, targets, index = _planned(table, clock)
-    for target in targets:
-        split = dataset.splits[target.split]
-        manifest = {
-            "dataset": dataset.name,
-            "location": dataset.location,
-            "split": target.split,
-            "backbone": target.model,
-            "task": dataset.task,
-            "class_names": list(dataset.class_names),
-            "metric": dataset.metric,
-            "budget_unit": dataset.budget_unit,
-            "grouping": dataset.grouping,
-            "licence": dataset.licence,
-            "fingerprints": dict(target.fingerprints),
-            "inputs": {"backbone": {}, "dataset": dataset.describe(index)},
-            "decoding": dataset.decoding,
-            "limit": None,
-            "random_weights": False,
-            "compute": {"batch_size": BLOCK_ROWS, "threads": 1},
-            "command": "mt featurize",
-            "warnings": [],
-        }
-        with clock.part(f"row hashes of {target.split}"):
-            hashes = split.row_hashes(index)
-        with clock.part(f"create {target.split}"):
-            writer = FeatureWriter.open(
-                target.path, split.rows, manifest, dim=DIM, dtype="float16", block_rows=BLOCK_ROWS, content=hashes
-            )
-        with clock.part(f"write {target.split}"), writer:
-            noise = np.random.default_rng(0)
-            for block in list(writer.missing):
-                n = min(BLOCK_ROWS, writer.n_rows - block * BLOCK_ROWS)
-                writer.write_block(
-                    block, noise.standard_normal((n, DIM), dtype=np.float32), np.full(n, Status.OK, np.uint8)
-                )
-            writer.finish()
+def _recognise(folder: Path, rows: int, clock: Clock) -> None:
+    index = ContentIndex()
+    with clock.part("list"):
+        dataset = listed(folder, rows, index)
+    with clock.part("recognise"):
+        assert all(result.cached for result in featurized(folder, dataset, index))
+    assert "torch" not in sys.modules
 
 
-def _recognise(table: Path, clock: Clock) -> None:
-    _, targets, _ = _planned(table, clock)
-    assert all(target.complete for target in targets)
+def _catalog(folder: Path, rows: int, clock: Clock) -> None:
+    assert len(Catalog(folder / "cache").entries()) == 2
 
 
-def _read(table: Path, clock: Clock) -> None:
-    for entry in Catalog(table.parent / "cache").entries():
+def _read(folder: Path, rows: int, clock: Clock) -> None:
+    for entry in Catalog(folder / "cache").entries():
         with clock.part(f"open {entry.split}"):
             features = entry.open()
         with clock.part(f"rows of {entry.split}"):
             assert len(features.ids) == len(features.labels) == len(features.groups or ()) == features.n_ok
 
 
-def _catalog(table: Path, clock: Clock) -> None:
-    assert len(Catalog(table.parent / "cache").entries()) == 2
-
-
-def _probe(table: Path, clock: Clock) -> None:
+def _probe(folder: Path, rows: int, clock: Clock) -> None:
     """`mt probe --shots 10`, a first time, which fits, and a second one, which reads the scores."""
     from mt.cli import group
 
-    words = ["probe", "--cache-dir", str(table.parent / "cache"), "--shots", "10", "--scores"]
+    words = ["probe", "--cache-dir", str(folder / "cache"), "--shots", "10", "--scores", str(folder / "scores.sqlite")]
     for part in ("first", "again"):
         with clock.part(part):
-            status = group.main([*words, str(table.parent / "scores.sqlite")], standalone_mode=False)
+            status = group.main(words, standalone_mode=False)
             assert not status
 
 
 STEPS = {
-    "imports": _imports,
     "list": _list,
     "featurize": _featurize,
     "recognise": _recognise,
@@ -157,4 +185,4 @@ STEPS = {
 }
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

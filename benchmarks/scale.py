@@ -1,8 +1,9 @@
 """Many rows: how long a table of 100,000 and of 1,000,000 images takes to list, to recognise and to start probing.
 
-`python -m benchmarks.scale [ROWS ...] [--folder FOLDER]`.  Each step is a process of its own, whose peak memory is
-stated less that of the same process without rows.  The images are hard links to a few small files, so that a million of
-them need no disk but their names; the cache holds embeddings of 8 numbers, written by the real writer.
+`python -m benchmarks.scale [ROWS ...] [--generated] [--folder FOLDER]`.  Each step is a process of its own.  Bytes per
+row are its peak memory minus that of the same process with 1,000 rows.  The images are hard links to a few small files,
+so that a million of them take no disk except for their names.  They are listed and hashed, but not decoded.  A network
+of one layer computes 8 numbers of each.  With `--generated` there are no files: the rows are made in memory.
 
 `python -m benchmarks.scale --writer [--workers K]`: what the process that writes can take in, from K simulated workers
 whose network computes nothing, at two lengths of a file with ordinary blocks and of one with small blocks.
@@ -26,9 +27,8 @@ ROWS = (100_000, 1_000_000)
 FOLDER_ROWS = 10_000  # images in one folder
 LINKS = 20_000  # names of one file: file systems limit them
 DIM = 8
-STEPS = ("imports", "list", "featurize", "recognise", "read", "catalog", "probe")
-# What must be reached at a million rows: seconds, and bytes of memory per row.
-GOALS = {"list": (20.0, 400), "recognise": (5.0, None)}
+STEPS = ("list", "featurize", "recognise", "read", "catalog", "probe")
+FEW = 1_000  # generated rows of the process whose peak memory counts as that of no rows
 # Files of `--writer`: what they are called, their width and type, and two numbers of blocks.
 FILES = (("ordinary", 1536, "float32", (200, 800)), ("small", 8, "float16", (2_000, 8_000)))
 
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("rows", nargs="*", type=int, default=list(ROWS))
     parser.add_argument("--folder", type=Path, help="where the images and the cache go, then removed")
+    parser.add_argument("--generated", action="store_true", help="rows without a table and without files")
     parser.add_argument("--split", action="store_true", help="the table has a column of splits: none is drawn")
     parser.add_argument("--writer", action="store_true", help="measure the process that writes, and nothing else")
     parser.add_argument("--workers", type=int, default=8, help="simulated workers of --writer")
@@ -49,16 +50,31 @@ def main(arguments: list[str] | None = None) -> None:
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(prefix="mt-scale-", dir=asked.folder) as folder:
             began = time.perf_counter()
-            table = made(Path(folder), rows, split=asked.split)
+            if not asked.generated:
+                made(Path(folder), rows, split=asked.split)
             print(f"  {rows:,} rows, made in {time.perf_counter() - began:.0f} s", flush=True)
-            base = 0.0
-            for step in STEPS:
-                found = measured(step, table)
-                base = base or found["peak"]
-                each = (found["peak"] - base) / rows
-                parts = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
-                memory = f"peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row"
-                print(f"    {step:<10} {parts}; {memory}", flush=True)
+            steps(Path(folder), rows)
+
+
+def steps(folder: Path, rows: int) -> None:
+    """Print what each step takes with these rows, and the disk that they fill."""
+    few = folder / "few"
+    few.mkdir()
+    without = {step: measured(step, few, FEW)["peak"] for step in STEPS}
+    for step in STEPS:
+        found = measured(step, folder, rows)
+        parts = ", ".join(f"{name} {wall:.2f} s ({cpu:.2f} of CPU)" for name, (wall, cpu) in found["seconds"].items())
+        each = (found["peak"] - without[step]) / rows
+        print(f"    {step:<10} {parts}; peak {found['peak'] / 1e6:.0f} MB, {each:,.0f} bytes per row", flush=True)
+        if step == "featurize":
+            sizes = {"feature files": size_of(folder / "cache"), "hashes": size_of(folder / "home")}
+            disk = ", ".join(f"{name} {size / 1e6:.0f} MB, {size / rows:,.0f} per row" for name, size in sizes.items())
+            print(f"    disk       {disk}", flush=True)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def writer(workers: int, folder: Path | None = None) -> None:
@@ -78,8 +94,8 @@ def writer(workers: int, folder: Path | None = None) -> None:
             print(f"memory {found['added'] / 1e6:.0f} MB", flush=True)
 
 
-def made(folder: Path, rows: int, *, split: bool = False) -> Path:
-    """Write a table of this many images and the images; return the table."""
+def made(folder: Path, rows: int, *, split: bool = False) -> None:
+    """Write a table of this many images and the images."""
     from PIL import Image
 
     table = folder / "tiles.csv"
@@ -98,15 +114,14 @@ def made(folder: Path, rows: int, *, split: bool = False) -> Path:
             file.write(
                 f"{place},{('benign', 'malignant')[row * 7919 % 13 > 8]},P{row // 20:07},{'FM'[row % 2]}{part}\n"
             )
-    return table
 
 
-def measured(step: str, table: Path) -> dict[str, Any]:
-    """Return the seconds of each part of a step and the peak memory of its process, in bytes."""
-    home = table.parent / "home"
+def measured(step: str, folder: Path, rows: int) -> dict[str, Any]:
+    """Return the seconds of each part of a step, wall and CPU, and the peak memory of its process, in bytes."""
+    home = folder / "home"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "XDG_"))}
     clean |= {"HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return said([sys.executable, "-m", "benchmarks._scale_steps", step, str(table)], clean)
+    return said([sys.executable, "-m", "benchmarks._scale_steps", step, str(folder), str(rows)], clean)
 
 
 def said(command: list[str], environment: dict[str, str]) -> dict[str, Any]:

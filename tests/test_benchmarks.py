@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, _scale_writer, few_labels, gpu, walk
+from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, gpu, scale, walk
 from mt.cache import open_features
 from mt.cache.catalog import Catalog
+from mt.cache.content import ContentIndex
 from mt.datasets.decoding import nvjpeg
 from mt.probe.questions import find_pairs
 from tests.datasets.nvjpeg_stand_in import NvJpeg
@@ -92,3 +93,19 @@ def test_simulated_workers_fill_a_file_through_the_real_writer(tmp_path: Path) -
     found = _scale_writer.written(tmp_path / "file.h5", blocks=3, dim=8, dtype="float16", workers=2)
     assert open_features(tmp_path / "file.h5", verify=True).n_ok == 3 * _scale_writer.ROWS
     assert found["bytes"] == (tmp_path / "file.h5").stat().st_size
+
+
+@pytest.mark.parametrize("generated", [True, False])
+def test_many_rows_are_listed_featurized_and_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, generated: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if not generated:
+        scale.made(tmp_path, 300)
+    index = ContentIndex(tmp_path / "index.sqlite")
+    dataset = _scale_steps.listed(tmp_path, 300, index)
+    computed = _scale_steps.featurized(tmp_path, dataset, index)
+    assert sorted(result.rows for result in computed) == [60, 240]
+    assert all(result.cached for result in _scale_steps.featurized(tmp_path, dataset, index))
+    for result in computed:
+        assert len(open_features(result.path, verify=True).groups or ()) == result.rows
