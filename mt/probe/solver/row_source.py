@@ -5,11 +5,17 @@ Probing handles such rows like an array; the solver reads them chunk by chunk, a
 
 from __future__ import annotations
 
+import mmap
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, overload
 
 import numpy as np
+
+# Bytes of rows that are read at once.
+READ_BYTES = 32 << 20
 
 
 class RowScaling(Protocol):
@@ -86,7 +92,25 @@ class StreamedRows:
         found = np.array(self.matrix[rows]) if self.numbers is None else self.matrix[self.numbers[rows]]
         self.traffic.bytes += found.nbytes
         self.traffic.passes += len(found) / len(self)
+        if len(found):
+            first, last = (rows.start, rows.stop - 1) if self.numbers is None else self.numbers[rows][[0, -1]]
+            release(self.matrix[first : last + 1])
         return found
+
+    def read_ahead(self, at_once: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, those rows as stored), `at_once` at a time, in order; a thread reads the next ones meanwhile."""
+        chunk = at_once * self.shape[1] * self.dtype.itemsize
+        step = max(1, min(READ_BYTES, self.memory // 16) // chunk) * at_once
+        reads = [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.raw, reads[0])
+            for rows, following in zip(reads, [*reads[1:], None], strict=True):
+                found = coming.result()
+                if following is not None:
+                    coming = reader.submit(self.raw, following)
+                for start in range(0, len(found), at_once):
+                    part = found[start : start + at_once]
+                    yield slice(rows.start + start, rows.start + start + len(part)), part
 
     def scaled(self, scaling: RowScaling) -> StreamedRows:
         """Return the same rows, scaled when they are read."""
@@ -98,3 +122,19 @@ class StreamedRows:
             return np.empty(shape, dtype=np.float32)
         with tempfile.TemporaryFile() as file:
             return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+
+
+def release(rows: np.ndarray) -> None:
+    """Drop these consecutive rows of a mapped file from the process; they stay in the page cache.
+
+    Otherwise they count as the process's memory until the system needs it.  Rows that are not mapped are left alone.
+    """
+    owner = rows
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        start = rows.ctypes.data - np.frombuffer(owner, dtype=np.uint8).ctypes.data
+        whole = -start % mmap.PAGESIZE  # a page that other rows share is kept
+        length = (rows.nbytes - whole) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            owner.madvise(mmap.MADV_DONTNEED, start + whole, length)

@@ -194,13 +194,12 @@ class Reader:
 
     def chunks(self, at_once: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, those rows), `at_once` at a time: one pass."""
-        for start in range(0, len(self.source), at_once):
-            rows = slice(start, min(start + at_once, len(self.source)))
-            yield rows, self.read(rows)
+        for rows, raw in self.source.read_ahead(at_once):
+            yield rows, self.prepared(raw)
 
-    def read(self, rows: slice) -> Tensor:
-        """Return some rows, scaled and centred."""
-        chunk = torch.from_numpy(self.source.raw(rows)).to(self.device).to(self.dtype)
+    def prepared(self, raw: np.ndarray) -> Tensor:
+        """Return rows as they are stored scaled and centred; they may be overwritten."""
+        chunk = torch.from_numpy(raw).to(self.device).to(self.dtype)
         if self.root is not None:
             chunk = torch.where(self.root, chunk.clamp(min=0).sqrt_(), chunk)
         chunk = torch.addcmul(self.rest, chunk.sub_(self.shift), self.factor, out=chunk)
@@ -369,7 +368,7 @@ def stream_basis(source: StreamedRows, *, dtype: torch.dtype, device: torch.devi
     """
     rows, dim = source.shape
     at_once = max(1, CHUNK_BYTES // (8 * dim))
-    near = Reader(source, torch.float64, None).read(slice(0, at_once)).mean(0).to(device)
+    near = Reader(source, torch.float64, None).prepared(source.raw(slice(0, at_once))).mean(0).to(device)
     few = min(rows, SAMPLED * dim)
     total, gram = _moments(source, near, sample_rows(rows, few).to(device), dtype)
     if not torch.isfinite(total).all():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from mt.errors import FitError
 from mt.probe.methods.linear import Scaling
-from mt.probe.solver import streaming
+from mt.probe.solver import row_source, streaming
 from mt.probe.solver.api import solve_folds, solve_paths, solve_refits
 from mt.probe.solver.fits import probabilities
 from mt.probe.solver.request import LogisticRequest
@@ -28,6 +30,7 @@ TASKS = ["binary", "multiclass", "ordinal", "multilabel"]
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read about 60 rows at once, so that every pass has a dozen chunks, the last one shorter."""
     monkeypatch.setattr(streaming, "CHUNK_BYTES", 61 * DIM * 4)
+    monkeypatch.setattr(row_source, "READ_BYTES", 61 * DIM * 2)
 
 
 def features(*, spread: float = 1.0, dtype: str = "float16") -> np.ndarray:
@@ -159,3 +162,40 @@ def test_logits_that_outgrow_the_limit_lie_in_a_file() -> None:
     assert isinstance(large, np.memmap)
     large[:] = 1.5
     assert float(large.sum()) == 1.5 * large.size
+
+
+@pytest.mark.parametrize(("memory", "rows_per_read"), [(1 << 20, [210, 210, 210, 70]), (1 << 10, [70] * 10)])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_rows_are_read_ahead_in_larger_parts_than_they_are_used(
+    memory: int, rows_per_read: list[int], chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, read = features(dtype="float64"), list[int]()
+    monkeypatch.setattr(row_source, "READ_BYTES", 3 * 70 * X[0].nbytes)
+    monkeypatch.setattr(StreamedRows, "raw", noted(StreamedRows.raw, lambda self, rows: read.append(len(X[rows]))))
+    source = StreamedRows(X, memory, Traffic(), np.arange(ROWS) if chosen else None)
+    parts = list(source.read_ahead(70))
+    assert read == rows_per_read
+    assert {len(part) for _, part in parts} == {70}
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), X)
+    np.testing.assert_array_equal(np.concatenate([np.arange(ROWS)[rows] for rows, _ in parts]), np.arange(ROWS))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the pages of a process are counted on Linux")
+@pytest.mark.parametrize("chosen", [False, True])
+def test_rows_that_were_read_no_longer_count_as_memory_of_the_process(chosen: bool, tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((1 << 17, 64)).astype(np.float32)
+    (tmp_path / "rows").write_bytes(b"head" + X.tobytes())
+    with open(tmp_path / "rows", "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    matrix = np.frombuffer(mapped, dtype=np.float32, offset=4).reshape(X.shape)
+    source = StreamedRows(matrix, 1 << 20, Traffic(), np.arange(len(X)) if chosen else None)
+    before = file_pages()
+    for rows, part in source.read_ahead(1024):
+        np.testing.assert_array_equal(part, X[rows])
+    assert (file_pages() - before) * mmap.PAGESIZE < X.nbytes // 4
+    np.testing.assert_array_equal(matrix, X)
+
+
+def file_pages() -> int:
+    """Return how many pages of files are mapped and held by this process."""
+    return int(Path("/proc/self/statm").read_text().split()[2])
