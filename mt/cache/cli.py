@@ -13,7 +13,7 @@ import click
 
 from mt.cache import show
 from mt.cache.catalog import OMITTED, Catalog, Entry, read_entry
-from mt.errors import DamagedError, InputError, LockedError
+from mt.errors import DamagedError, InputError, LockedError, counted
 from mt.system import files
 from mt.terminal import options, progress
 
@@ -150,7 +150,7 @@ def verify(context: click.Context, selected: Selection, as_json: bool) -> None:
     if as_json:
         show.json_lines(map(show.report_facts, reports))
     damaged = sum(bool(report.problem) for report in reports)
-    progress.note(f"{len(reports)} files verified, {damaged} damaged.")
+    progress.note(f"{counted(len(reports), 'file')} verified, {damaged} damaged.")
     context.exit(1 if damaged else 0)
 
 
@@ -168,7 +168,9 @@ def remove(selected: Selection, yes: bool, as_json: bool) -> None:
     if not yes:
         if not as_json:
             show.paths((entry.path, "") for entry in selected.entries)
-        click.confirm(f"Remove {len(selected.entries)} files ({show.size(selected.entries)})?", abort=True, err=True)
+        click.confirm(
+            f"Remove {counted(len(selected.entries), 'file')} ({show.size(selected.entries)})?", abort=True, err=True
+        )
     facts = [show.facts(entry) for entry in selected.entries]
     gone = _remove(selected.catalog, [entry.path for entry in selected.entries])
     if as_json:
@@ -189,7 +191,7 @@ def prune(cache_dir: str | None, dry_run: bool, as_json: bool) -> None:
     if not as_json:
         show.paths(found)
     if dry_run:
-        progress.note(f"{len(found)} files would be removed.")
+        progress.note(f"{counted(len(found), 'file')} would be removed.")
     gone = set() if dry_run else _remove(catalog, [path for path, _ in found])
     if as_json:
         show.json_lines({"path": str(path), "reason": reason, "removed": path in gone} for path, reason in found)
@@ -241,7 +243,7 @@ def _remove(catalog: Catalog, paths: list[Path]) -> set[Path]:
             gone.add(path)
         except LockedError as error:
             progress.note(str(error))
-    progress.note(f"{len(gone)} files removed, {megabytes(freed)} freed.")
+    progress.note(f"{counted(len(gone), 'file')} removed, {megabytes(freed)} freed.")
     return gone
 
 
@@ -287,7 +289,9 @@ def export(selected: Selection, form: str, out: Path, as_json: bool) -> None:
                 line = {"path": str(path), "source": str(entry.path), "rows": features.n_ok, "dim": features.dim}
                 click.echo(json.dumps(line) if as_json else str(path))
             if features.n_skipped:
-                progress.note(f"{features.n_skipped} rows without an embedding omitted: mt cache info '{entry.path}'")
+                progress.note(
+                    f"{counted(features.n_skipped, 'row')} without an embedding omitted: mt cache info '{entry.path}'"
+                )
             advance(1)
 
 

@@ -19,7 +19,7 @@ from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
 from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of, settings_of
 from mt.datasets.splitting import draw_splits
-from mt.errors import InputError, unknown
+from mt.errors import InputError, counted, unknown
 from mt.system import files
 from mt.types import LabelledRows
 
@@ -134,7 +134,8 @@ def _with_crossing_groups_noted(dataset: Dataset) -> Dataset:
     if not crossing:
         return dataset
     named = "" if dataset.settings.hash_ids else f": {some(list(crossing))}"
-    warning = f"{len(crossing):,} groups ({dataset.grouping}) are in more than one split{named}"
+    count, verb = counted(len(crossing), "group"), "is" if len(crossing) == 1 else "are"
+    warning = f"{count} ({dataset.grouping}) {verb} in more than one split{named}"
     return replace(dataset, warnings=(*dataset.warnings, warning))
 
 

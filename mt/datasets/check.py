@@ -15,6 +15,7 @@ from mt.cache.feature_file.rows import is_unlabelled
 from mt.datasets.base import Dataset, ImageError, Pixels, Split
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
+from mt.errors import counted
 from mt.system.device import cores
 from mt.terminal import progress
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING
@@ -93,7 +94,7 @@ def _few(dataset: Dataset) -> Iterator[str]:
         return
     units = split.ids if split.groups is None else split.groups
     if split.groups is not None and len(set(units)) < FEW_GROUPS:
-        count = f"{len(set(units))} groups, fewer than {FEW_GROUPS}"
+        count = f"{counted(len(set(units)), 'group')}, fewer than {FEW_GROUPS}"
         yield f"the test split has {count}: intervals will cover the true score less often than stated"
     columns = [split.labels] if split.labels.ndim == 1 else list(split.labels.T)
     held = [np.flatnonzero(y == k).tolist() for y in columns for k in np.unique(y) if k >= 0]
@@ -101,7 +102,7 @@ def _few(dataset: Dataset) -> Iterator[str]:
     if not counts:
         yield "no image of the test split has a label: mt can predict them, but not score the predictions"
     elif min(counts) < FEW_UNITS:
-        count = f"{min(counts)} {'images' if split.groups is None else 'groups'}, fewer than {FEW_UNITS}"
+        count = f"{counted(min(counts), 'image' if split.groups is None else 'group')}, fewer than {FEW_UNITS}"
         yield f"the rarest class of the test split has {count}: scores are uncertain"
 
 

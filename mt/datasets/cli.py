@@ -10,6 +10,7 @@ import click
 
 from mt.cache.names import bare_name
 from mt.datasets.setting_options import dataset_settings
+from mt.errors import counted
 from mt.terminal import options, tables
 from mt.terminal.progress import note
 
@@ -103,8 +104,8 @@ def _print(report: Report) -> None:
     dataset = report.dataset
     click.echo(f"{dataset.shown}: {dataset.task}, {dataset.metric}, licence {dataset.licence}")
     for split, counts in report.splits.items():
-        groups = "" if counts["groups"] is None else f", {counts['groups']:,} groups ({dataset.grouping})"
-        click.echo(f"\n{split}: {counts['rows']:,} images{groups}")
+        groups = "" if counts["groups"] is None else f", {counted(counts['groups'], 'group')} ({dataset.grouping})"
+        click.echo(f"\n{split}: {counted(counts['rows'], 'image')}{groups}")
         for class_name, count in counts["classes"].items():
             click.echo(f"  {count:>9,}  {count / counts['rows']:6.1%}  {class_name}")
         if counts["unlabelled"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.datasets.setting_options import dataset_settings
+from mt.errors import counted
 from mt.system.device import device_options
 from mt.system.files import megabytes
 from mt.terminal import options, progress
@@ -195,7 +196,7 @@ def as_plan(dataset: Dataset, target: Target, dtype: str, *, as_json: bool) -> s
     part = f", shard {target.shard} of them" if target.shard else ""
     state = "in the cache" if target.complete else "to compute"
     head = f"{dataset.shown} {target.split}  {target.model}"
-    return f"{head}: {rows} rows x {target.dim} ({megabytes(size)}){part}, {state}\n  {target.path}"
+    return f"{head}: {counted(rows, 'row')} x {target.dim} ({megabytes(size)}){part}, {state}\n  {target.path}"
 
 
 def as_line(result: Result, *, as_json: bool) -> str:
@@ -215,4 +216,4 @@ def as_line(result: Result, *, as_json: bool) -> str:
     head = f"{result.dataset} {result.split}  {result.model}"
     if not result.rows:
         return f"{head}: this shard has no rows"
-    return f"{head}: {result.rows} rows{skipped}, {how}\n  {result.path}"
+    return f"{head}: {counted(result.rows, 'row')}{skipped}, {how}\n  {result.path}"

@@ -9,6 +9,7 @@ from mt.cache.catalog import cache_of
 from mt.cache.feature_file.resume import MIXED
 from mt.cache.feature_file.write import partial_path
 from mt.cache.known_rows import COPIED, KnownRows, Pace, SameBits, WantedRows, find_known, nothing_known, recorded
+from mt.errors import counted
 from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder
 from mt.featurize.plan import Target
 from mt.featurize.request import Compute
@@ -82,7 +83,7 @@ def say(known: KnownRows) -> None:
     counts = known.counts()
     several = len(counts) > 1
     names = [f"{path}{f' ({count:,})' if several else ''}" for path, count in counts[:NAMED]]
-    more = f" and {len(counts) - NAMED} more files" if len(counts) > NAMED else ""
+    more = f" and {counted(len(counts) - NAMED, 'more file')}" if len(counts) > NAMED else ""
     progress.note(f"{len(known):,} of {len(known.mask):,} embeddings copied from {', '.join(names)}{more}")
 
 

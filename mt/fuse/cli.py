@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mt.datasets.settings import dataset_choice
+from mt.errors import counted
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
@@ -166,7 +167,7 @@ def fuse(
         study = run_unfrozen(training)
     if study is None:  # not the first process of a torchrun
         return
-    progress.note(f"{study.n_stored} scores from the store, {study.n_fitted} fitted: {study.store}")
+    progress.note(f"{counted(study.n_stored, 'score')} from the store, {study.n_fitted} fitted: {study.store}")
     (_print_json if as_json else _print_tables)(study, declared=primary is not None)
     if against:
         from mt.probe.margin_table import print_margins

@@ -12,7 +12,7 @@ import numpy as np
 from mt.datasets.listing import some
 from mt.datasets.tabular.column_roles import plain_name
 from mt.datasets.tabular.csv_file import TableText
-from mt.errors import InputError
+from mt.errors import InputError, counted
 from mt.importing.label_tables import LabelTable, key_column
 from mt.importing.parts import OF_FILES, SourceFile, split_name
 from mt.importing.request import ImportRequest
@@ -62,7 +62,7 @@ def join(parts: Sequence[SourceFile], tables: Sequence[LabelTable], request: Imp
     number = {name: case for case, name in enumerate(kept)}
     text = _table([rows[renamed[name]] for name in kept], kept, tables)
     left = len(ids) - len(kept)
-    notes = (f"{left:,} ids without labels omitted",) if left else ()
+    notes = (f"{counted(left, 'id')} without labels omitted",) if left else ()
     return CaseTable(
         kept,
         _numbered(parts, names, number),
@@ -139,7 +139,8 @@ def _said_splits(parts: Sequence[SourceFile], names: Sequence[Sequence[str]]) ->
             if splits.setdefault(name, part.split) != part.split:
                 mixed.append(name)
     if mixed:
-        raise InputError(f"{len(mixed):,} cases are in more than one split: {some(mixed)}. Expected each in one.")
+        are = counted(len(mixed), "case is", "cases are")
+        raise InputError(f"{are} in more than one split: {some(mixed)}. Expected each in one.")
     return splits
 
 
@@ -185,8 +186,9 @@ def _kept(ids: Sequence[str], renamed: dict[str, str], rows: dict[str, Row], fil
             "--id-column NAME"
         )
     if (lacking or surplus) and not shared:
-        found = [f"{len(lacking):,} ids have embeddings and no labels ({some(lacking)})"] if lacking else []
-        found += [f"{len(surplus):,} have labels and no embeddings ({some(surplus)})"] if surplus else []
+        have, others = counted(len(lacking), "id has", "ids have"), counted(len(surplus), "has", "have")
+        found = [f"{have} embeddings and no labels ({some(lacking)})"] if lacking else []
+        found += [f"{others} labels and no embeddings ({some(surplus)})"] if surplus else []
         raise InputError(f"{file}: {' and '.join(found)}. Import the {len(kept):,} that have both: --shared")
     return kept
 
@@ -209,9 +211,9 @@ def _table(rows: Sequence[Row], ids: Sequence[str], tables: Sequence[LabelTable]
             values = [[table.text.columns[name][row] for row in places] for table, places in rows]
             mixed = [case for case, found in zip(ids, values, strict=True) if len(set(found)) > 1]
             if mixed and _must_agree(name):
+                have = counted(len(mixed), "case has", "cases have")
                 raise InputError(
-                    f"{first.file}: {len(mixed):,} cases have rows that disagree in '{name}': {some(mixed)}. "
-                    "Expected one value per case."
+                    f"{first.file}: {have} rows that disagree in '{name}': {some(mixed)}. Expected one value per case."
                 )
             if not mixed:
                 columns[name] = [found[0] for found in values]
@@ -231,9 +233,8 @@ def _agreed(said: Sequence[str | None], text: TableText, ids: Sequence[str]) -> 
     listed = [split_name(value) for value in text.columns[column]]
     other = [name for name, one, two in zip(ids, said, listed, strict=True) if one not in (None, two)]
     if other:
-        raise InputError(
-            f"{len(other):,} cases have another split in the table than in --split or SPLIT=: {some(other)}."
-        )
+        have = counted(len(other), "case has", "cases have")
+        raise InputError(f"{have} another split in the table than in --split or SPLIT=: {some(other)}.")
     return list(listed)
 
 

@@ -13,7 +13,7 @@ from mt.cache.catalog import Catalog, Entry
 from mt.cache.feature_file.read import FeatureFile
 from mt.cache.names import digest
 from mt.datasets.listing import some
-from mt.errors import InputError
+from mt.errors import InputError, counted
 from mt.importing.described import Cases, as_classes_of, with_groups
 from mt.types import Array
 
@@ -82,7 +82,9 @@ class KnownDataset:
             if (name := cases.ids[row]) in there
         ]
         if stray:
-            raise self._other(f"{len(stray):,} cases are in '{split}' there and not here: {some(stray)}")
+            raise self._other(
+                f"{counted(len(stray), 'case is', 'cases are')} in '{split}' there and not here: {some(stray)}"
+            )
 
     def _order(self, cases: Cases, split: str, file: FeatureFile) -> Array:
         """Return the case numbers of a split in the order of its file, after checking that they agree."""
@@ -132,7 +134,7 @@ class KnownDataset:
         wrong = np.flatnonzero((one != two).reshape(len(one), -1).any(axis=1))
         if len(wrong):
             names = some([ids[row] for row in wrong.tolist()])
-            raise self._other(f"{len(wrong):,} {what} of '{split}' differ: {names}")
+            raise self._other(f"{what} of '{split}' differ in {counted(len(wrong), 'case')}: {names}")
 
     def _other(self, why: str) -> InputError:
         return InputError(

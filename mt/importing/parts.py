@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mt.datasets.listing import some
 from mt.datasets.readers.folder import SPLIT_NAMES
-from mt.errors import InputError
+from mt.errors import InputError, counted
 from mt.importing.readers.matrix import Matrix
 from mt.importing.readers.registry import files_of, open_matrix
 from mt.importing.request import ImportRequest
@@ -90,7 +90,8 @@ def _check_widths(parts: Sequence[SourceFile]) -> None:
 
 
 def _check_cases(parts: Sequence[SourceFile]) -> None:
-    counted = Counter(part.case for part in parts if part.case is not None)
-    twice = [case for case, times in counted.items() if times > 1]
+    files = Counter(part.case for part in parts if part.case is not None)
+    twice = [case for case, times in files.items() if times > 1]
     if twice:
-        raise InputError(f"{len(twice)} cases have more than one file: {some(twice)}. Expected one file per case.")
+        have = counted(len(twice), "case has", "cases have")
+        raise InputError(f"{have} more than one file: {some(twice)}. Expected one file per case.")

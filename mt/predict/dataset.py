@@ -12,7 +12,7 @@ from mt.cache.catalog import Catalog, settled
 from mt.cache.feature_file.format import Status
 from mt.cache.names import LOCATED, has_settings, with_settings
 from mt.cache.salt import hashed_id, id_salt
-from mt.errors import DatasetError, InputError
+from mt.errors import DatasetError, InputError, counted
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
@@ -65,7 +65,8 @@ def predict_dataset(request: PredictRequest) -> Predictions:
     p, ids = saved.predict_proba(in_first_order(made)), list(made[0].ids)
     skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in made[0].skipped()}
     if skipped and request.on_error == "raise":
-        progress.note(f"{len(skipped)} images have no features and no row here. To list them: --on-error skip")
+        have = counted(len(skipped), "image has", "images have")
+        progress.note(f"{have} no features and no row here. To list them: --on-error skip")
     for line in stated(saved):
         progress.note(line)
     if request.on_error == "raise":

@@ -9,6 +9,7 @@ import click
 
 from mt.cache.pooling import RULES
 from mt.datasets.settings import dataset_choice
+from mt.errors import counted
 from mt.probe.questions import ATTENTION
 from mt.probe.request import Margin, ProbeRequest
 from mt.probe.solver.request import SOLVERS
@@ -192,7 +193,7 @@ def print_scores(
     from mt.probe.run import run_probe
 
     answers = run_probe(request)
-    progress.note(f"{answers.n_stored} scores from the store, {answers.n_fitted} fitted: {answers.store}")
+    progress.note(f"{counted(answers.n_stored, 'score')} from the store, {answers.n_fitted} fitted: {answers.store}")
     if as_json:
         _print_json(answers, compare=compare, declared=request.primary is not None)
     else:

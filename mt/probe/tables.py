@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mt.errors import counted
 from mt.probe.name_key import shortened
 from mt.probe.protocols import PROTOCOLS, Protocol
 from mt.probe.questions import Budget
@@ -155,7 +156,7 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
     if cell.if_calibrated is not None:
         text.append(f" ({cell.if_calibrated:.3f})")
     text.append(mark)
-    text.append(f" ({draws} draw{'' if draws == 1 else 's'})" if draws else "")
+    text.append(f" ({counted(draws, 'draw')})" if draws else "")
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
     if cell.low is not None and cell.high is not None:
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
@@ -234,7 +235,7 @@ def _exceptions(judged: JudgedTable) -> list[str]:
             f"†: not compared, because draws or test cases differ from those of most rows: {', '.join(judged.apart)}."
         )
     for budget, draws in judged.shared.items():
-        lines.append(f"{budget}: compared on the {draws} draw{'' if draws == 1 else 's'} that all compared rows have.")
+        lines.append(f"{budget}: compared on the {counted(draws, 'draw')} that all compared rows have.")
     return lines
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mt.datasets.settings import dataset_choice
+from mt.errors import counted
 from mt.system import files
 from mt.terminal import options, progress
 
@@ -107,7 +108,7 @@ def report(
         facts = {"page": str(written.page), "folder": str(written.folder), "files": [str(f) for f in written.files]}
         click.echo(json.dumps(facts | {"n_scores": written.n_scores, "others": list(written.others)}))
         return
-    click.echo(f"{written.n_scores} scores: {written.page}")
+    click.echo(f"{counted(written.n_scores, 'score')}: {written.page}")
     click.echo(f"  {len(written.files) - 1} charts and tables: {written.folder}")
     for name in written.others:
         command = shlex.join(["mt", "report", "--experiment", name])

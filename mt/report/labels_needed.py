@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report.panels import Panel, PanelCell
 
@@ -23,7 +24,7 @@ class Needed:
     draws: int = 0
 
     def __str__(self) -> str:
-        shared = f" ({self.draws} draw{'' if self.draws == 1 else 's'})" if self.draws else ""
+        shared = f" ({counted(self.draws, 'draw')})" if self.draws else ""
         return f"{self.sign}{' ' if self.sign else ''}{self.labels:,}{shared}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mt.errors import MtError
+from mt.errors import MtError, counted
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.tables import stated
 from mt.report import reproduce
@@ -59,7 +59,7 @@ def _commands(panels: Sequence[Panel]) -> ProvenancePart:
     text = "In an empty cache, in this order, these commands make what is shown."
     gone = reproduce.unknown_features(panels)
     if gone:
-        text += f" {gone} feature files are gone: the settings they were made with are not known."
+        text += f" Settings of {counted(gone, 'feature file')} are not known, for they are gone."
     return ProvenancePart("Reproduce", text, commands=reproduce.commands(panels))
 
 

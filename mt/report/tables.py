@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, spoken_shares
 from mt.probe.scores.scoring import Subject
@@ -53,7 +54,7 @@ class ScoreRow:
         names = self.panel.class_names
         parts = [", ".join(f"{name} {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]
         if realised.get("n_groups"):
-            parts.append(f"{realised['n_groups']:,} groups")
+            parts.append(counted(realised["n_groups"], "group"))
         for what in ("forced", "missing"):
             if realised.get(what):
                 parts.append(f"{what}: {', '.join(names[k] for k in realised[what])}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mt.errors import InputError, MtError
+from mt.errors import InputError, MtError, counted
 from mt.system import files
 from mt.system.device import device_options, first_device
 from mt.terminal import options
@@ -68,8 +68,9 @@ def study(
 
         print_finished(ran, request)
     if ran.missing:
+        are = counted(len(ran.missing), "step of the plan is", "steps of the plan are")
         raise MtError(
-            f"{len(ran.missing)} steps of the plan are missing, first: {ran.missing[0]} "
+            f"{are} missing, first: {ran.missing[0]} "
             f"The report holds the others; to do what is missing: mt study {shlex.quote(str(file))}"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mt.errors import MtError
+from mt.errors import MtError, counted
 from mt.report.origins import options_of
 from mt.study.request import StudyRequest
 from mt.study.run import Step, load, steps
@@ -54,7 +54,7 @@ def plan(request: StudyRequest) -> list[StepSize]:
 def _fits_size(study: StudyFile, step: Step) -> str:
     """Return the number of fits of a step; with test folds each fit has one model per fold."""
     folds = f", each of {study.test_folds} models: {study.folds_name} test folds" if study.test_folds else ""
-    return f"{step.work:,} fits{folds}"
+    return f"{counted(step.work, 'fit')}{folds}"
 
 
 def _features_size(request: StudyRequest, step: Step) -> StepSize:
@@ -66,13 +66,15 @@ def _features_size(request: StudyRequest, step: Step) -> StepSize:
         dataset = error
     entries = Catalog(request.cache).entries(datasets=[step.dataset], models=request.study.models, everything=True)
     there = [entry for entry in entries if entry.complete and _is_wanted(entry, request.study, dataset)]
-    done = f"{len({entry.backbone for entry in there if _is_whole(entry, there, dataset)})} of {step.work}"
-    done += " backbones in the cache"
+    done = f"{len({entry.backbone for entry in there if _is_whole(entry, there, dataset)})} of "
+    done += f"{counted(step.work, 'backbone')} in the cache"
     if isinstance(dataset, MtError):
-        return StepSize(step.what, f"{step.work} backbones; not here yet: {dataset}", done)
+        return StepSize(step.what, f"{counted(step.work, 'backbone')}; not here yet: {dataset}", done)
     rows = sum(len(split) for split in dataset.splits.values())
     size = sum(_width(model, there) for model in request.study.models) * 4 * rows
-    return StepSize(step.what, f"{step.work} backbones x {rows:,} images, about {size / 1e6:,.0f} MB", done)
+    return StepSize(
+        step.what, f"{counted(step.work, 'backbone')} x {counted(rows, 'image')}, about {size / 1e6:,.0f} MB", done
+    )
 
 
 def _is_wanted(entry: Entry, study: StudyFile, dataset: Dataset | MtError) -> bool:

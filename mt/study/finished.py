@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mt.errors import counted
 from mt.probe.decisions.decided import Decisions
 from mt.probe.request import Answers, Margin
 from mt.probe.scores.margins import reference_row
@@ -24,7 +25,7 @@ def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:
             tables = score_tables(scores, store)
             print_tables(declared_tables(judged_tables([with_oracle(table, store) for table in tables], store), store))
         _print_decided(Answers(scores, 0, 0, request.scores, _decisions(request.study)), request.study, tables)
-    print(f"{ran.report.n_scores} scores: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
+    print(f"{counted(ran.report.n_scores, 'score')}: {ran.report.page}{'' if ran.report.drawn else ' (as it was)'}")
 
 
 def _decisions(study: StudyFile) -> Decisions | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.names import JSON
-from mt.errors import MtError
+from mt.errors import MtError, counted
 from mt.fuse.rivals import needs_probes, rows_of
 from mt.study.progress import Overall
 from mt.study.request import StudyRequest
@@ -136,7 +136,7 @@ class _DatasetSteps:
         results = extract(_featurizing(self.request, [load(self.request, self.dataset)]), backbones=self.backbones())
         self.files = frozenset(result.path for result in results)
         made = sum(not result.cached for result in results)
-        return StepOutcome(f"{len(results)} feature files, {made} made now")
+        return StepOutcome(f"{counted(len(results), 'feature file')}, {made} made now")
 
     def _probe(self, protocol: str) -> StepOutcome:
         from mt.probe.request import ProbeRequest

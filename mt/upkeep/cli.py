@@ -9,7 +9,7 @@ import click
 
 from mt.cache import show
 from mt.cache.cli import Selection, whole_selection
-from mt.errors import InputError, MtError
+from mt.errors import InputError, MtError, counted
 from mt.system import files
 from mt.terminal import options, progress
 
@@ -50,7 +50,7 @@ def upgrade(context: click.Context, selected: Selection, data_dir: str | None, a
             else:
                 progress.note(said)
     failed = sum(not ok for _, _, ok in outcomes)
-    progress.note(f"{sum(said == DONE for _, said, _ in outcomes)} files upgraded, {failed} could not be.")
+    progress.note(f"{counted(sum(said == DONE for _, said, _ in outcomes), 'file')} upgraded, {failed} could not be.")
     context.exit(1 if failed else 0)
 
 
@@ -109,8 +109,10 @@ def forget(
             for path in found.partial:
                 click.echo(f"unfinished file, removed whole: {path}")
             for page, paths in reports:
-                click.echo(f"report of {len(paths)} files: {page.page}. Draw it again: {page.command}")
-            click.echo(f"{len(found.fits)} predictions and {found.n_scores} scores made with these rows")
+                click.echo(f"report of {counted(len(paths), 'file')}: {page.page}. Draw it again: {page.command}")
+            click.echo(
+                f"{counted(len(found.fits), 'prediction')} and {counted(found.n_scores, 'score')} made with these rows"
+            )
         for path in (path for page in found.pages for path in page.removable()[1]):
             progress.note(f"Warning: {path} was changed since mt wrote it, so it stays. Check whom it shows.")
         if not dry_run:

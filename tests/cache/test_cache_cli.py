@@ -308,7 +308,7 @@ class TestExport:
         assert [row["id"] for row in table] == features.ids
         assert [int(row["label"]) for row in table] == features.labels.tolist()
         assert table[0].keys() == {"id", "label", "group", "age", "site/view"}
-        assert "1 rows without an embedding omitted" in result.stderr
+        assert "1 row without an embedding omitted" in result.stderr
 
     def test_csv_keeps_every_bit(self, cache: Path, source: Path, tmp_path: Path) -> None:
         mt(cache, "export", source, "--format", "csv", "--out", tmp_path / "x.csv")

@@ -73,7 +73,7 @@ def test_found_by_content(data: Path, index: ContentIndex) -> None:
     dataset = load(root, index)
     assert len(every_id(dataset)) == 24
     assert {"well/UPPER.DCM", "well/1.2.840.113", "well/x.IMA", "well/bareIM0000"} < every_id(dataset)
-    assert "1 files that are not images were ignored: well/notes.txt" in dataset.warnings
+    assert "1 file that is not an image was ignored: well/notes.txt" in dataset.warnings
     left_out = "2 DICOM objects that are not images were omitted: sick/SR000001 (Comprehensive SR Storage), "
     assert any(warning.startswith(left_out) for warning in dataset.warnings)
     assert np.array_equal(

@@ -181,7 +181,7 @@ def test_bad_folders(data: Path) -> None:
     with pytest.raises(DatasetError, match=r"No images found in .*Expected class/image"):
         load(data)
     write_image(data / "loose" / "a.png", 1)
-    with pytest.raises(DatasetError, match="1 files lie directly in it"):
+    with pytest.raises(DatasetError, match="1 file lies directly in it"):
         load(data / "loose")
     with pytest.raises(DatasetError, match=r"all images in .* are of one class, 'cat'"):
         load(write_folder(data / "one", classes=["cat"]))

@@ -166,7 +166,7 @@ def test_labels_without_images_and_images_without_labels(data: Path, index: Cont
     with pytest.raises(DatasetError, match=r"1 of 60 listed images do not exist .*: 000000001eef\.png.*skip"):
         load_dataset("aptos2019", data, index=index)
     dataset = load_dataset("aptos2019", data, index=index, on_error="skip")
-    assert any("1 images in" in text and "listed nowhere" in text and "ffff" in text for text in dataset.warnings)
+    assert any("1 image in" in text and "listed nowhere" in text and "ffff" in text for text in dataset.warnings)
     assert sum(map(len, dataset.splits.values())) == 60
     assert dataset.fingerprint(index)
     (found,) = [

@@ -112,7 +112,7 @@ def test_a_case_is_of_one_label_group_and_split(tmp_path: Path) -> None:
     for column, values in (("label", ["1"]), ("split", ["test"]), ("patient", ["other"])):
         rest = {"label": [f"{row % 2}" for row in range(sample.N)], "split": ["train"] * sample.N}.get(column)
         views = bag_rows(tmp_path, **{column: values + (rest or ["p"] * sample.N)[1:]})
-        with pytest.raises(InputError, match=rf"1 cases have rows that disagree in '{column}': study 0. Expected one"):
+        with pytest.raises(InputError, match=rf"1 case has rows that disagree in '{column}': study 0. Expected one"):
             sample.imported(tmp_path / "c", views, bag="study", pool="mean")
 
 
@@ -158,7 +158,7 @@ def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", sample.matrix(5))
-    with pytest.raises(InputError, match=r"1 cases have more than one file: a"):
+    with pytest.raises(InputError, match=r"1 case has more than one file: a"):
         sample.imported(tmp_path, tmp_path / "one", tmp_path / "two", pool="mean")
 
 

@@ -129,7 +129,7 @@ def test_missing_labels_are_kept_and_masked(tmp_path: Path, embeddings: Path) ->
     [
         (lambda names: names[:-2], r"2 ids have embeddings and no labels \(case 22, case 23\)"),
         (lambda names: [*names, "a", "b"], r"2 have labels and no embeddings \(a, b\)"),
-        (lambda names: [*names[1:], "a"], r"1 ids have embeddings and no labels \(case 0\) and 1 have labels and no"),
+        (lambda names: [*names[1:], "a"], r"1 id has embeddings and no labels \(case 0\) and 1 has labels and no"),
         (
             lambda names: [f"x{name}" for name in names],
             "No id of the embeddings .* Name its column of ids: --id-column",
@@ -275,9 +275,9 @@ class TestKnownDataset:
     @pytest.mark.parametrize(
         ("column", "values", "message"),
         [
-            ("label", ["tumour"] * 2 + sample.labels()[2:], "1 labels of 'train' differ: case 1"),
+            ("label", ["tumour"] * 2 + sample.labels()[2:], "labels of 'train' differ in 1 case: case 1"),
             ("label", ["mole", *sample.labels()[1:]], "these labels are multiclass|classes .* are not among"),
-            ("split", ["test", *sample.splits()[1:]], "1 cases are in 'train' there and not here: case 0"),
+            ("split", ["test", *sample.splits()[1:]], "1 case is in 'train' there and not here: case 0"),
         ],
     )
     def test_other_content_is_refused(

@@ -267,7 +267,7 @@ def test_a_datasets_unreadable_images_have_an_empty_row_and_a_reason(
         assert rows[place + 1]["prediction"] == "dark"
     capsys.readouterr()
     assert len(predict_dataset(asked).ids) == 9
-    assert "1 images have no features and no row here. To list them: --on-error skip" in capsys.readouterr().err
+    assert "1 image has no features and no row here. To list them: --on-error skip" in capsys.readouterr().err
 
 
 def test_cells_cannot_run_in_a_spreadsheet() -> None:

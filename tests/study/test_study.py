@@ -238,7 +238,7 @@ def test_a_dry_run_says_how_large_it_is_and_does_nothing(tmp_path: Path) -> None
 def test_a_dry_run_counts_features_with_the_studys_own_settings(pictures: Path, settings: str, done: int) -> None:
     text = f"datasets = ['folder:ihc']\nmodels = ['efficientnet-lite0']\n{settings}"
     said = run(str(written(pictures, text)), "--dry-run", cache=pictures / "cache").stdout
-    assert f"({done} of 1 backbones in the cache)" in said
+    assert f"({done} of 1 backbone in the cache)" in said
 
 
 def test_a_study_uses_and_shows_its_own_features_alone(pictures: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_group_leaves_files_scores_and_hashes(cache: Path, tmp_path: Path) -> 
     assert b"train8.png" in _everything(cache)
     result = _run("cache", "forget", "--group", GONE, "--cache-dir", cache, "--yes")
     assert "4 of 40 rows: " in result.stdout
-    assert "1 predictions and 1 scores made with these rows" in result.stdout
+    assert "1 prediction and 1 score made with these rows" in result.stdout
     entries = {entry.split: entry for entry in Catalog(cache).entries(everything=True)}
     assert sorted(entries) == ["test", "train"]
     train = entries["train"].open(verify=True)

@@ -18,7 +18,7 @@ from mt.cache.feature_file import format
 from mt.cache.feature_file.format import FileLayout, Status
 from mt.cache.feature_file.rows import COLUMNS, CONTENT
 from mt.cache.names import JSON, with_settings
-from mt.errors import CacheError, IncompleteError
+from mt.errors import CacheError, IncompleteError, counted
 from mt.system import files
 
 if TYPE_CHECKING:
@@ -318,8 +318,8 @@ def find_damage(descriptor: int, layout: FileLayout, advance: Callable[[int], ob
 
 def in_words(damages: Sequence[Damage]) -> str:
     """Return which rows are damaged, in one sentence."""
-    more = f"; and {len(damages) - 3} more blocks" if len(damages) > 3 else ""
-    return f"checksums disagree in {len(damages)} blocks: {'; '.join(map(str, damages[:3]))}{more}"
+    more = f"; and {counted(len(damages) - 3, 'more block')}" if len(damages) > 3 else ""
+    return f"checksums disagree in {counted(len(damages), 'block')}: {'; '.join(map(str, damages[:3]))}{more}"
 
 
 def stored_rows(mapped: mmap.mmap) -> dict[str, np.ndarray]:

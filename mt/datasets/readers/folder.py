@@ -17,7 +17,7 @@ from mt.datasets.listing import list_images, natural, some, subfolders
 from mt.datasets.readers.image_table import ImageTable, by_frame, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
-from mt.errors import DatasetError, InputError
+from mt.errors import DatasetError, InputError, counted
 from mt.types import FEW_IMAGES, TEST_BY_FOLDS, Task
 
 SPLIT_NAMES = {
@@ -102,10 +102,12 @@ def warnings_about(
         return [*warnings, only]
     test = splits["test"]
     if len(test) < FEW_TEST_IMAGES:
-        warnings.append(f"only {len(test)} test images: scores will be uncertain (below {FEW_TEST_IMAGES})")
+        warnings.append(f"only {counted(len(test), 'test image')}: scores will be uncertain (below {FEW_TEST_IMAGES})")
     images = sum(map(len, splits.values()))
     if drawn and images < FEW_IMAGES:
-        warnings.append(f"{images} images without splits of their own: {TEST_BY_FOLDS} tests every one of them")
+        warnings.append(
+            f"{counted(images, 'image')} without splits of their own: {TEST_BY_FOLDS} tests every one of them"
+        )
     if test.labels.ndim == 1:
         absent = [name for label, name in enumerate(class_names) if not (test.labels == label).any()]
         if absent:
@@ -172,7 +174,7 @@ def _by_class(found: list[Found]) -> list[Found]:
 
 def _nothing(root: Path) -> DatasetError:
     loose = sum(entry.is_file() for entry in os.scandir(root))
-    lying = f" {loose:,} files lie directly in it." if loose else ""
+    lying = f" {counted(loose, 'file lies', 'files lie')} directly in it." if loose else ""
     return DatasetError(
         f"No images found in {root}.{lying} Expected class/image.png or train/class/image.png below it."
     )
@@ -181,9 +183,11 @@ def _nothing(root: Path) -> DatasetError:
 def _passed_over(ignored: list[str], objects: list[str], empty: list[str]) -> list[str]:
     warnings = []
     if objects:
-        warnings.append(f"{len(objects):,} DICOM objects that are not images were omitted: {some(sorted(objects))}")
+        were = counted(len(objects), "DICOM object that is not an image was", "DICOM objects that are not images were")
+        warnings.append(f"{were} omitted: {some(sorted(objects))}")
     if ignored:
-        warnings.append(f"{len(ignored):,} files that are not images were ignored: {some(sorted(ignored))}")
+        were = counted(len(ignored), "file that is not an image was", "files that are not images were")
+        warnings.append(f"{were} ignored: {some(sorted(ignored))}")
     if empty:
         warnings.append(f"folders without images were ignored: {some(list(dict.fromkeys(empty)))}")
     return warnings

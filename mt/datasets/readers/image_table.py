@@ -18,7 +18,7 @@ from mt.datasets.images import ImageFiles, frame_counts, is_photograph
 from mt.datasets.listing import some
 from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
-from mt.errors import DatasetError
+from mt.errors import DatasetError, counted
 from mt.texts import Prefixed, Texts
 from mt.types import LabelledRows
 
@@ -148,7 +148,8 @@ def found_images(
     warnings = absent_warnings(request, ids, paths, where=where, ending=ending)
     unlisted = sorted(here.keys() - set(ids))
     if unlisted:
-        warnings.append(f"{len(unlisted):,} images in {where} are listed nowhere and omitted: {some(unlisted)}")
+        count, verb = counted(len(unlisted), "image"), "is" if len(unlisted) == 1 else "are"
+        warnings.append(f"{count} in {where} {verb} listed nowhere and omitted: {some(unlisted)}")
     return paths, warnings
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt.errors import counted
 from mt.probe.contrasts.difference import Difference
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
 from mt.probe.scores.metrics import METRICS
@@ -105,7 +106,7 @@ def print_drops(request: ProbeRequest, answers: Answers, *, as_json: bool) -> No
     except MtError as error:
         progress.note(f"No comparison with an internal test: {error}")
         return
-    progress.note(f"internal test: {internal.n_stored} scores from the store, {internal.n_fitted} fitted")
+    progress.note(f"internal test: {counted(internal.n_stored, 'score')} from the store, {internal.n_fitted} fitted")
     entries = Catalog(request.cache_dir, request.files).entries(everything=True)
     shared = overlaps(external.scores, internal.scores, entries)
     with ScoreStore(answers.store) as store:

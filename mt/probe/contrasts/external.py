@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mt.cache.names import digest
+from mt.errors import counted
 from mt.probe.contrasts.difference import REVISION, Difference, difference
 from mt.probe.questions import Budget
 from mt.probe.scores.score_tables import row_name, scored
@@ -148,8 +149,10 @@ class Overlap:
             return (
                 f"Whether images of {self.test_dataset} are also in {where} is not known: they have no content hashes."
             )
-        parts = [f"{self.images:,} images (the same content)"] if self.images else []
-        parts += [f"{self.groups:,} names of patients or groups"] if self.groups else []
+        parts = [f"{counted(self.images, 'image')} (the same content)"] if self.images else []
+        parts += (
+            [counted(self.groups, "name of a patient or group", "names of patients or groups")] if self.groups else []
+        )
         if not parts:
             return ""
         what = "the model was trained on them" if self.split == "train" else "the two tests are not independent"

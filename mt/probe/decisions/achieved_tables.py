@@ -7,6 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
+from mt.errors import counted
 from mt.probe.decisions.achieved import Achieved
 from mt.probe.decisions.decided import Decisions
 from mt.probe.scores.calibration import Measure
@@ -102,4 +103,4 @@ def _notes(some: Sequence[Achieved], decisions: Decisions, prevalence: str) -> l
 
 def _omitted(some: Sequence[Achieved], reason: str) -> str:
     count = sum(one.omitted for one in some if one.reason == reason)
-    return f"{count} draw{'' if count == 1 else 's'}"
+    return counted(count, "draw")

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from mt.errors import counted
 from mt.probe.planning.expected import CORRELATIONS, POWER, WITHIN
 from mt.probe.planning.probe_plan import DatasetPlan, internal_fits, plans
 from mt.probe.request import ProbeRequest
@@ -33,9 +34,9 @@ def print_plan(request: ProbeRequest, *, as_json: bool) -> None:
         _print(one)
     if request.test_dataset is not None:
         fits, stored = internal_fits(request)
-        click.echo(f"Comparison with the internal test: {fits} fits, {stored} stored.")
+        click.echo(f"Comparison with the internal test: {counted(fits, 'fit')}, {stored} stored.")
     total, stored = (sum(getattr(b, name) for one in found for b in one.budgets) for name in ("n_fits", "n_stored"))
-    click.echo(f"{total} fits, {stored} of them stored. Run them: the same command without --dry-run")
+    click.echo(f"{counted(total, 'fit')}, {stored} of them stored. Run them: the same command without --dry-run")
 
 
 def _print(plan: DatasetPlan) -> None:
@@ -81,7 +82,7 @@ def _tested(plan: DatasetPlan) -> str:
     k = plan.rarest
     rare = f"; '{plan.class_names[k]}' is rarest: {plan.counts[k]:,} cases"
     rare += f" of {plan.units[k]:,} patients or groups" if units else ""
-    models = f"{len(plan.models)} model{'' if len(plan.models) == 1 else 's'}"
+    models = f"{counted(len(plan.models), 'model')}"
     return f"{models}, {plan.n_cases:,} {what}{units}{how}{rare}"
 
 

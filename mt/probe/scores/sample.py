@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mt.errors import InputError
+from mt.errors import InputError, counted
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.device import cores
 from mt.types import MISSING, Array, Groups
@@ -45,7 +45,9 @@ def _class_numbers(labels: Array, classes: int) -> Array:
     if labels.dtype.kind not in "biuf":
         raise InputError(f"labels are the class numbers 0 to {classes - 1}, found {labels.ravel()[0]!r}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise InputError(f"{int(np.isnan(labels).sum())} labels are NaN: remove the cases without a label")
+        raise InputError(
+            f"{counted(int(np.isnan(labels).sum()), 'label is', 'labels are')} NaN: remove the cases without a label"
+        )
     lowest = MISSING if labels.ndim == 2 else 0
     wrong = (labels < lowest) | (labels >= classes) | (labels != np.floor(labels))
     if wrong.any():

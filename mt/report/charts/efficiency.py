@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 
+from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report.charts.figures import (
     IN_FOCUS,
@@ -191,7 +192,7 @@ def _row(panel: Panel, cell: PanelCell) -> dict[str, Any]:
         "of": panel.most_draws(cell),
         "open": panel.most_draws(cell) > len(cell.scores) or cell.mark is None,
         "kind": cell.budget.kind,
-        "says": f"{cell.name}, {cell.n_labels} labels: {panel.metric_label} {cell.mean:.4f}",
+        "says": f"{cell.name}, {counted(cell.n_labels, 'label')}: {panel.metric_label} {cell.mean:.4f}",
     }
 
 

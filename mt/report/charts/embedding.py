@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.names import digest
+from mt.errors import counted
 from mt.probe.labelled import labelled
 from mt.probe.scores.sample import predicted_class
 from mt.report.charts.figures import Figure, Menu, Section, as_spec, menu
@@ -69,7 +70,7 @@ def embedding_map(store: ScoreStore, panel: Panel, maps: Maps) -> Section | None
     names = list(dict.fromkeys(table["model"][0] for table in tables))
     choice = Menu("backbone", "model", names, names[0])
     merged = {name: [value for table in tables for value in table[name]] for name in tables[0]}
-    part = f"{len(tables[0]['x']):,} test cases"
+    part = counted(len(tables[0]["x"]), "test case")
     ids = "Cases carry their names" if maps.show_ids else "Names of cases are hashed"
     caption = (
         f"{part}, by PCA to {_COMPONENTS} dimensions and openTSNE to two: cases close together are alike to the "

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report import labels_needed, tables
 from mt.report.answer.findings import BudgetAnswer
@@ -99,13 +100,9 @@ def _lead(panels: Sequence[Panel]) -> str:
     methods = {cell.name for panel in panels for cell in panel.headline}
     fits = {score.fit for panel in panels for cell in panel.cells for score in cell.scores}
     return (
-        f"{_count(len(panels), 'dataset')}, {_count(len(methods), 'method')}, {_count(len(fits), 'fit')}. "
+        f"{counted(len(panels), 'dataset')}, {counted(len(methods), 'method')}, {counted(len(fits), 'fit')}. "
         "Everything here is drawn from stored predictions; nothing was fitted for this page."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _panel(name: str, panel: Panel, groups: Sequence[Section]) -> dict[str, Any]:
@@ -125,7 +122,7 @@ def _panel(name: str, panel: Panel, groups: Sequence[Section]) -> dict[str, Any]
 
 def _other(one: Experiment) -> dict[str, str]:
     """Return an experiment that is not shown, in words, and the command that shows it."""
-    draws = ", ".join(f"{_count(len(seeds), 'draw')} of {budget}" for budget, seeds in one.draws.items())
+    draws = ", ".join(f"{counted(len(seeds), 'draw')} of {budget}" for budget, seeds in one.draws.items())
     command = shlex.join(["mt", "report", "--dataset", one.data.dataset, "--experiment", one.name])
     return {"name": one.name, "draws": draws, "command": command}
 

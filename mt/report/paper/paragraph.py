@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mt.errors import MtError
+from mt.errors import MtError, counted
 from mt.probe.protocols import PROTOCOLS
 from mt.report.panels import Panel, PanelCell
 from mt.report.paper.facts import DatasetFacts, budgets_of
@@ -61,14 +61,18 @@ def _a(word: str) -> str:
 
 
 def _counted(rows: int, groups: int | None) -> str:
-    known = "without known patients or groups" if groups is None else f"of {groups:,} patients or groups"
-    return f"{rows:,} cases {known}"
+    known = (
+        "without known patients or groups"
+        if groups is None
+        else f"of {counted(groups, 'patient or group', 'patients or groups')}"
+    )
+    return f"{counted(rows, 'case')} {known}"
 
 
 def _features(facts: DatasetFacts) -> list[str]:
     models = backbones([facts.panel])
     named = [f"{md(name)} [@{key_of(name)}]" if known else md(name) for name, known in models.items()]
-    found = [f"Embeddings came from {len(models)} frozen network{'s' if len(models) > 1 else ''}: {', '.join(named)}."]
+    found = [f"Embeddings came from {counted(len(models), 'frozen network')}: {', '.join(named)}."]
     sizes = {
         f"{md(entry.backbone)} {size} pixels"
         for entry in facts.entries
@@ -81,7 +85,7 @@ def _budgets(facts: DatasetFacts) -> list[str]:
     parts = []
     for budget, cells in budgets_of(facts.panel).items():
         draws = max(len(cell.scores) for cell in cells)
-        parts.append(f"{budget} ({cells[0].n_labels:,} labels, {draws} draw{'' if draws == 1 else 's'})")
+        parts.append(f"{budget} ({counted(cells[0].n_labels, 'label')}, {counted(draws, 'draw')})")
     how = {_how_drawn(cell) for cell in facts.panel.headline}
     return [f"Label budgets: {', '.join(parts)}. " + " ".join(sorted(how))]
 

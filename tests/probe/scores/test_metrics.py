@@ -189,7 +189,7 @@ def test_importing_the_metrics_imports_no_heavy_library() -> None:
         ([0, 2, 2], "class numbers 0 to 1 of these predictions, found 2"),
         ([0, 1, -1], "found -1"),
         ([0, 0.5, 1], "found 0.5"),
-        ([0, np.nan, 1], "1 labels are NaN"),
+        ([0, np.nan, 1], "1 label is NaN"),
         (["a", "b", "a"], "class numbers 0 to 1, found"),
     ],
 )
