@@ -124,8 +124,3 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 def _parts_in_order(name: str) -> str:
     """Return the parts of a name in alphabetical order: `knn-dino` and `dino-knn` are alike."""
     return " ".join(sorted(re.findall(r"[^\W_]+", name.lower())))
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: `1 file`, `2,000 files`.  many: the plural, if it is not `one` and an s."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

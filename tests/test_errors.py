@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from mt.errors import counted, nearest
+from mt.errors import nearest
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.scores.metrics import METRICS
 
@@ -35,17 +35,3 @@ def test_synonyms_parts_in_another_order_and_close_spellings_are_proposed(
     typed: str, known: Iterable[str], meant: str | None
 ) -> None:
     assert nearest(typed, list(known)) == meant
-
-
-@pytest.mark.parametrize(
-    ("number", "words", "expected"),
-    [
-        (0, ("file",), "0 files"),
-        (1, ("file",), "1 file"),
-        (2000, ("file",), "2,000 files"),
-        (1, ("case is", "cases are"), "1 case is"),
-        (2, ("case is", "cases are"), "2 cases are"),
-    ],
-)
-def test_a_count_agrees_with_its_noun(number: int, words: tuple[str, ...], expected: str) -> None:
-    assert counted(number, *words) == expected

@@ -13,9 +13,10 @@ import click
 
 from mt.cache import show
 from mt.cache.catalog import OMITTED, Catalog, Entry, read_entry
-from mt.errors import DamagedError, InputError, LockedError, counted
+from mt.errors import DamagedError, InputError, LockedError
 from mt.system import files
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 P = ParamSpec("P")
 

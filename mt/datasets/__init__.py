@@ -19,8 +19,9 @@ from mt.datasets.listing import some
 from mt.datasets.registry import DATASETS, DatasetRequest, DatasetSpec, OnError
 from mt.datasets.settings import OF_TABLES, DatasetSettings, SettingWords, option_of, settings_of
 from mt.datasets.splitting import draw_splits
-from mt.errors import InputError, counted, unknown
+from mt.errors import InputError, unknown
 from mt.system import files
+from mt.terminal.progress import counted
 from mt.types import LabelledRows
 
 if TYPE_CHECKING:

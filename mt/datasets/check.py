@@ -15,9 +15,9 @@ from mt.cache.feature_file.rows import is_unlabelled
 from mt.datasets.base import Dataset, ImageError, Pixels, Split
 from mt.datasets.grouping import crossing_groups
 from mt.datasets.images import ImageFiles
-from mt.errors import counted
 from mt.system.device import cores
 from mt.terminal import progress
+from mt.terminal.progress import counted
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING
 
 _ROWS_A_TASK = 16

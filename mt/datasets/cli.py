@@ -10,9 +10,8 @@ import click
 
 from mt.cache.names import bare_name
 from mt.datasets.setting_options import dataset_settings
-from mt.errors import counted
 from mt.terminal import options, tables
-from mt.terminal.progress import note
+from mt.terminal.progress import counted, note
 
 if TYPE_CHECKING:
     from mt.datasets.check import Report

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt.datasets.setting_options import dataset_settings
-from mt.errors import counted
 from mt.system.device import device_options
 from mt.system.files import megabytes
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.datasets import Dataset

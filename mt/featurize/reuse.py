@@ -9,11 +9,11 @@ from mt.cache.catalog import cache_of
 from mt.cache.feature_file.resume import MIXED
 from mt.cache.feature_file.write import partial_path
 from mt.cache.known_rows import COPIED, KnownRows, Pace, SameBits, WantedRows, find_known, nothing_known, recorded
-from mt.errors import counted
 from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder
 from mt.featurize.plan import Target
 from mt.featurize.request import Compute
 from mt.terminal import progress
+from mt.terminal.progress import counted
 from mt.types import Array
 
 NAMED = 2  # files that the note on copied embeddings names

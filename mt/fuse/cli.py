@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mt.datasets.settings import dataset_choice
-from mt.errors import counted
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.probe.request import Margin, checked_folds
 from mt.system.device import device_options
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.probe.request import Answers

@@ -12,10 +12,11 @@ import numpy as np
 from mt.datasets.listing import some
 from mt.datasets.tabular.column_roles import plain_name
 from mt.datasets.tabular.csv_file import TableText
-from mt.errors import InputError, counted
+from mt.errors import InputError
 from mt.importing.label_tables import LabelTable, key_column
 from mt.importing.parts import OF_FILES, SourceFile, split_name
 from mt.importing.request import ImportRequest
+from mt.terminal.progress import counted
 from mt.types import Array
 
 CASE = "image"  # the column of a case table that names the cases, as `table:` calls it

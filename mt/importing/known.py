@@ -13,8 +13,9 @@ from mt.cache.catalog import Catalog, Entry
 from mt.cache.feature_file.read import FeatureFile
 from mt.cache.names import digest
 from mt.datasets.listing import some
-from mt.errors import InputError, counted
+from mt.errors import InputError
 from mt.importing.described import Cases, as_classes_of, with_groups
+from mt.terminal.progress import counted
 from mt.types import Array
 
 

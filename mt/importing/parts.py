@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mt.datasets.listing import some
 from mt.datasets.readers.folder import SPLIT_NAMES
-from mt.errors import InputError, counted
+from mt.errors import InputError
 from mt.importing.readers.matrix import Matrix
 from mt.importing.readers.registry import files_of, open_matrix
 from mt.importing.request import ImportRequest
+from mt.terminal.progress import counted
 
 OF_FILES = "file"  # `--bag file`: each file is one case
 _TABLES = (".csv", ".tsv", ".parquet")

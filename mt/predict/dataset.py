@@ -12,13 +12,14 @@ from mt.cache.catalog import Catalog, settled
 from mt.cache.feature_file.format import Status
 from mt.cache.names import LOCATED, has_settings, with_settings
 from mt.cache.salt import hashed_id, id_salt
-from mt.errors import DatasetError, InputError, counted
+from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
 from mt.system import files
 from mt.system.device import first_device
 from mt.terminal import progress
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile

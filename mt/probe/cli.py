@@ -9,12 +9,12 @@ import click
 
 from mt.cache.pooling import RULES
 from mt.datasets.settings import dataset_choice
-from mt.errors import counted
 from mt.probe.questions import ATTENTION
 from mt.probe.request import Margin, ProbeRequest
 from mt.probe.solver.request import SOLVERS
 from mt.system.device import device_options
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.probe.request import Answers

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mt.errors import counted
 from mt.probe.name_key import shortened
 from mt.probe.protocols import PROTOCOLS, Protocol
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, Cell, JudgedTable, ScoreTable, spoken_shares
+from mt.terminal.progress import counted
 from mt.terminal.tables import letters
 
 if TYPE_CHECKING:

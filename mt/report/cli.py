@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mt.datasets.settings import dataset_choice
-from mt.errors import counted
 from mt.system import files
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.report.request import ReportRequest

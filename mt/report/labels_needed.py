@@ -7,9 +7,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report.panels import Panel, PanelCell
+from mt.terminal.progress import counted
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mt.errors import MtError, counted
+from mt.errors import MtError
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.tables import stated
 from mt.report import reproduce
 from mt.report.panels import Panel, PanelCell
 from mt.report.reproduce import models_of
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Catalog, Entry

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, spoken_shares
 from mt.probe.scores.scoring import Subject
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames, in_words
+from mt.terminal.progress import counted
 from mt.terminal.spreadsheet import inert
 
 if TYPE_CHECKING:

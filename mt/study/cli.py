@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
-from mt.errors import InputError, MtError, counted
+from mt.errors import InputError, MtError
 from mt.system import files
 from mt.system.device import device_options, first_device
 from mt.terminal import options
+from mt.terminal.progress import counted
 
 
 @click.command(epilog="Example: mt study --paper && mt study paper.toml --dry-run")

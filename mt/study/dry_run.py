@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mt.errors import MtError, counted
+from mt.errors import MtError
 from mt.report.origins import options_of
 from mt.study.request import StudyRequest
 from mt.study.run import Step, load, steps
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry

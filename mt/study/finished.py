@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mt.errors import counted
 from mt.probe.decisions.decided import Decisions
 from mt.probe.request import Answers, Margin
 from mt.probe.scores.margins import reference_row
@@ -13,6 +12,7 @@ from mt.results.store import Score, ScoreStore
 from mt.study.request import StudyRequest
 from mt.study.run import FinishedStudy
 from mt.study.study_file import StudyFile
+from mt.terminal.progress import counted
 
 
 def print_finished(ran: FinishedStudy, request: StudyRequest) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.names import JSON
-from mt.errors import MtError, counted
+from mt.errors import MtError
 from mt.fuse.rivals import needs_probes, rows_of
 from mt.study.progress import Overall
 from mt.study.request import StudyRequest
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.datasets import Dataset

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line every 30 seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a line every 30 seconds elsewhere; and counts in words."""
 
 from __future__ import annotations
 
@@ -126,3 +126,8 @@ class _Lines:
 def note(message: str) -> None:
     """Print one line for people on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: `1 file`, `2,000 files`.  many: the plural, if it is not `one` and an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

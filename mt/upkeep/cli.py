@@ -9,9 +9,10 @@ import click
 
 from mt.cache import show
 from mt.cache.cli import Selection, whole_selection
-from mt.errors import InputError, MtError, counted
+from mt.errors import InputError, MtError
 from mt.system import files
 from mt.terminal import options, progress
+from mt.terminal.progress import counted
 
 LEFT = (
     "Forgotten. Remove the images, too: mt featurize embeds every image it finds. Exports, saved models and "

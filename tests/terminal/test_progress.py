@@ -63,3 +63,17 @@ def test_what_else_is_known_of_the_work_stands_at_the_end(capsys: pytest.Capture
     with progress.bar("pcam", 8000, clock=lambda: next(clock), more=lambda: workers) as advance:
         advance(4000)
     assert capsys.readouterr().err == f"pcam: 4,000 of 8,000 images, 100.0/s, 1 min left; {workers}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "expected"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (2000, ("file",), "2,000 files"),
+        (1, ("case is", "cases are"), "1 case is"),
+        (2, ("case is", "cases are"), "2 cases are"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(number: int, words: tuple[str, ...], expected: str) -> None:
+    assert progress.counted(number, *words) == expected

@@ -18,8 +18,9 @@ from mt.cache.feature_file import format
 from mt.cache.feature_file.format import FileLayout, Status
 from mt.cache.feature_file.rows import COLUMNS, CONTENT
 from mt.cache.names import JSON, with_settings
-from mt.errors import CacheError, IncompleteError, counted
+from mt.errors import CacheError, IncompleteError
 from mt.system import files
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     import numpy as np

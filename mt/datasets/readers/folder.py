@@ -17,7 +17,8 @@ from mt.datasets.listing import list_images, natural, some, subfolders
 from mt.datasets.readers.image_table import ImageTable, by_frame, splits_of, with_headers
 from mt.datasets.registry import DatasetRequest
 from mt.datasets.splitting import draw_splits
-from mt.errors import DatasetError, InputError, counted
+from mt.errors import DatasetError, InputError
+from mt.terminal.progress import counted
 from mt.types import FEW_IMAGES, TEST_BY_FOLDS, Task
 
 SPLIT_NAMES = {

@@ -18,7 +18,8 @@ from mt.datasets.images import ImageFiles, frame_counts, is_photograph
 from mt.datasets.listing import some
 from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
-from mt.errors import DatasetError, counted
+from mt.errors import DatasetError
+from mt.terminal.progress import counted
 from mt.texts import Prefixed, Texts
 from mt.types import LabelledRows
 

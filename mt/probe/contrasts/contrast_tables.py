@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mt.errors import counted
 from mt.probe.contrasts.difference import Difference
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import score_tables
 from mt.probe.scores.scoring import LEAST_UNITS
 from mt.results.store import ScoreStore
+from mt.terminal.progress import counted
 
 if TYPE_CHECKING:
     from mt.probe.contrasts.external import Drop

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mt.cache.names import digest
-from mt.errors import counted
 from mt.probe.contrasts.difference import REVISION, Difference, difference
 from mt.probe.questions import Budget
 from mt.probe.scores.score_tables import row_name, scored
 from mt.probe.scores.scoring import LEVEL, Subject
 from mt.probe.scores.scoring import REVISION as OF_VIEWS
 from mt.results.store import Score, ScoreStore
+from mt.terminal.progress import counted
 from mt.types import FEW_UNITS, LabelledRows, ScoredRows
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from itertools import groupby
 
 import numpy as np
 
-from mt.errors import counted
 from mt.probe.decisions.achieved import Achieved
 from mt.probe.decisions.decided import Decisions
 from mt.probe.scores.calibration import Measure
 from mt.probe.tables import console, table_box
+from mt.terminal.progress import counted
 
 _COLUMNS = {
     "sensitivity": "sensitivity",

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from mt.errors import counted
 from mt.probe.planning.expected import CORRELATIONS, POWER, WITHIN
 from mt.probe.planning.probe_plan import DatasetPlan, internal_fits, plans
 from mt.probe.request import ProbeRequest
 from mt.probe.scores.metrics import METRICS
+from mt.terminal.progress import counted
 from mt.types import FEW_UNITS
 
 READING = (

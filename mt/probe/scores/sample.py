@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mt.errors import InputError, counted
+from mt.errors import InputError
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.device import cores
+from mt.terminal.progress import counted
 from mt.types import MISSING, Array, Groups
 
 

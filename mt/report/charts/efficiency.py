@@ -8,7 +8,6 @@ from typing import Any
 
 import altair as alt
 
-from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report.charts.figures import (
     IN_FOCUS,
@@ -28,6 +27,7 @@ from mt.report.charts.figures import (
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames
+from mt.terminal.progress import counted
 
 _TICKS = 6
 _SOFT = 0.18  # of bands

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.names import digest
-from mt.errors import counted
 from mt.probe.labelled import labelled
 from mt.probe.scores.sample import predicted_class
 from mt.report.charts.figures import Figure, Menu, Section, as_spec, menu
@@ -25,6 +24,7 @@ from mt.report.charts.palette import colours_of_class
 from mt.report.charts.thumbnails import thumbnails
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
+from mt.terminal.progress import counted
 from mt.types import MISSING, CaseFeatures
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from mt.errors import counted
 from mt.probe.scores.metrics import METRICS
 from mt.report import labels_needed, tables
 from mt.report.answer.findings import BudgetAnswer
@@ -24,6 +23,7 @@ from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.short_names import ShortNames
 from mt.report.tables import number
+from mt.terminal.progress import counted
 
 NOTHING_DECLARED = "No primary metric and budget were declared (--primary): all comparisons here are exploratory."
 TITLE = "Which pretrained features, with how many labels?"

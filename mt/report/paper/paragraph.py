@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mt.errors import MtError, counted
+from mt.errors import MtError
 from mt.probe.protocols import PROTOCOLS
 from mt.report.panels import Panel, PanelCell
 from mt.report.paper.facts import DatasetFacts, budgets_of
 from mt.report.paper.references import REFERENCES, Reference, key_of, of_backbone
 from mt.report.reproduce import models_of
+from mt.terminal.progress import counted
 
 END_TO_END = "end-to-end"  # the protocol of what was trained from images
 _FUSIONS = {
