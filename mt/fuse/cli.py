@@ -131,6 +131,7 @@ def fuse(
         primary=primary,
         test_folds=test_folds,
         repeats=repeats,
+        memory=None if unfreeze or unfreeze_last is not None else memory,
     )
     against = Margin.of(margin, reference)
     training = TrainingOptions(

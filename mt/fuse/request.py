@@ -27,6 +27,7 @@ class FuseRequest:
     save: a folder for the fitted models.  scores: the score database.  device: `auto`, `cpu`, `cuda` or `mps`.
     everything: use superseded, limited and random-weight features too.
     threshold, prevalence, calibrate: as in `mt.ProbeRequest`.
+    memory: bytes that a fit may need; what is available, if None.
     """
 
     cache_dir: str | os.PathLike[str] | None = None
@@ -51,6 +52,7 @@ class FuseRequest:
     calibrate: str | None = None
     test_folds: int | None = None
     repeats: int = 1
+    memory: int | None = None
 
     @property
     def rows(self) -> tuple[str, ...]:

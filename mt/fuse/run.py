@@ -12,6 +12,7 @@ from mt.cache.catalog import Catalog
 from mt.errors import InputError
 from mt.fuse.aligned import join_pairs, leave_one_out
 from mt.fuse.fuser import Fuser, identity_of
+from mt.fuse.fusion_needs import check_fusions
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import needs_probes
 from mt.probe.budgets.draw import Asked, DrawSource
@@ -34,6 +35,7 @@ from mt.system.device import pick_device
 
 if TYPE_CHECKING:
     from mt.probe.cross_validation.fold_answers import CrossValidation, PartStore
+    from mt.probe.decisions.decided import Decider
 
 Drawn = tuple[Budget, int]
 ABLATIONS = ("dvme-random", "dvme-plain", "dvme-uniform")
@@ -77,6 +79,9 @@ def run_fuse(request: FuseRequest) -> Answers:
         if folded:
             prober = folded.answering(store, partial(Prober, fitting, opened=folded.opened))
             fuser = folded.answering(store, partial(_part_fuser, fitting, folded), plan.singles)
+        stored = plan.stored(store, decider, again=folder is not None)
+        lacking = [question for question in plan.questions if question.identity not in stored]
+        check_fusions(lacking, fitting, request.memory, folds=folded is not None)
         probed = ask_decided(plan.probes, prober, scorer, draws, decider)
         fused = ask_decided(plan.fusions, fuser, scorer, draws, decider, again=folder is not None, doing="fusing")
     return Answers(
@@ -123,6 +128,16 @@ class _Plan:
             self._fuse(pair, method, probes)
         for fewer in leave_one_out(pair) if ablations else ():
             self._fuse(fewer, "dvme", {})
+
+    @property
+    def questions(self) -> list[Question]:
+        return [*self.probes, *self.fusions]
+
+    def stored(self, store: ScoreStore, decider: Decider | None, *, again: bool) -> set[str]:
+        """Return the identities of the questions whose fits are in the store; again: fusions are fitted anyway."""
+        asked = self.probes if again else self.questions
+        found = store.has_fits([question.identity for question in asked])
+        return found - set(decider.out_of_fold.lacking(sorted(found))) if decider else found
 
     def _fuse(self, pair: Pair, method: str, probes: Mapping[Drawn, list[Question]]) -> None:
         for budget, seed, draw in self.asked:

@@ -112,7 +112,7 @@ def fit_dvme(
         )
     numbered = y[:, outputs] if task == "multilabel" else np.searchsorted(outputs, y)
     X = [x.to(where) for x in inputs.apply(embeddings)]
-    shape = _shape(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
+    shape = shape_of(options, inputs.dims, len(y), 1 if task == "binary" else len(outputs), task)
     patients = None if groups is None else np.asarray(groups)
     problem = DVMEProblem(X, numbered, patients, shape, len(outputs), seed, options.class_weight)
     threads = torch.get_num_threads()
@@ -128,9 +128,9 @@ def fit_dvme(
     return FittedDVME(model, inputs, task, n_classes, outputs, base, choice, whole)
 
 
-def _shape(options: DVMEOptions, dims: tuple[int, ...], rows: int, n_outputs: int, task: str) -> NetworkShape:
+def shape_of(options: DVMEOptions, dims: Sequence[int], rows: int, n_outputs: int, task: str) -> NetworkShape:
     """Return the network's shape; tokens are at most as wide as a vote per output plus the directions need."""
     heads = options.heads
     held = max(LEAST, *(kept_directions(rows, dim) for dim in dims)) + n_outputs
     width = max(min(options.width, heads * math.ceil(held / heads)), heads * math.ceil(n_outputs / heads))
-    return NetworkShape(dims, n_outputs, task, width, heads)
+    return NetworkShape(tuple(dims), n_outputs, task, width, heads)

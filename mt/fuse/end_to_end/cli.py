@@ -112,7 +112,8 @@ def unfrozen(command: F) -> F:
                 "--memory",
                 type=options.MemoryAmount(),
                 metavar="AMOUNT",
-                help=f"Memory for decoded images: 4, 4GB, 512MB.  [default: {Machine.memory >> 30}GB]",
+                help="Refuse fits that need more: 4, 4GB, 512MB.  [default: what is available]  With --unfreeze: "
+                f"memory for decoded images.  [default: {Machine.memory >> 30}GB]",
             ),
             click.option(
                 "--weights",
@@ -159,7 +160,8 @@ class TrainingOptions:
         """
         given = {name: value for name, value in vars(self).items() if value not in (None, ()) and value is not False}
         if not self.unfreeze and self.unfreeze_last is None:
-            extra = [name for name in given if name != "data_dir"]  # that one may come from the environment
+            # The folder of data may come from the environment; memory also limits fits on cached features.
+            extra = [name for name in given if name not in ("data_dir", "memory")]
             if extra:
                 raise InputError(f"--{extra[0].replace('_', '-')} is for end-to-end training: add --unfreeze.")
             return None

@@ -101,11 +101,15 @@ class Size:
             classes,
         )
 
-    def of_fit(self, fitting: Fitting) -> int:
-        """Return the bytes that loading, fitting and predicting hold at once, at most."""
-        drawn = self.rows * self.dim * self.itemsize if self.rows < self.train else 0
+    def of_fit(self, fitting: Fitting, *, fitted: int | None = None) -> int:
+        """Return the bytes that loading, fitting and predicting hold at once, at most.
+
+        fitted: those of the budget's rows and of their fit, if they are not a probe's.
+        """
+        if fitted is None:
+            fitted = self.of_method(fitting) + (self.rows * self.dim * self.itemsize if self.rows < self.train else 0)
         probabilities = 6 * self.others * self.classes * 8
-        return self.copied + drawn + (self.train + self.others) * ROW + probabilities + self.of_method(fitting)
+        return self.copied + (self.train + self.others) * ROW + probabilities + fitted
 
     def of_method(self, fitting: Fitting) -> int:
         method, held_out = fitting.protocol.method, fitting.protocol.validation

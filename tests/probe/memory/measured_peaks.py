@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def main() -> None:
     cases = json.loads(sys.argv[1])
     for name in dict.fromkeys(name for name, *_ in cases):
         fit(name, *made(60, 8, 3), 3)  # libraries are loaded, and threads started
-    print(json.dumps([peak(name, rows, dim, classes) for name, rows, dim, classes in cases]))
+    print(json.dumps([peak(*case) for case in cases]))
 
 
 def made(rows: int, dim: int, classes: int) -> tuple[Array, Array]:
@@ -41,10 +42,15 @@ def fit(name: str, X: Array, y: Array, classes: int) -> None:
 
 def peak(name: str, rows: int, dim: int, classes: int) -> int:
     X, y = made(rows, dim, classes)
+    return peak_of(lambda: fit(name, X, y, classes))
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """Return the bytes that some work holds at most above what the process held before."""
     ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
-    fit(name, X, y, classes)
+    work()
     return status("VmHWM") - before
 
 
