@@ -23,8 +23,7 @@ from mt.datasets.splitting import draw_splits
 from mt.featurize import FeaturizeRequest, extract
 from mt.featurize.plan import Result
 from mt.featurize.request import Compute
-from mt.texts import Texts
-from mt.types import LabelledRows
+from mt.types import LabelledRows, Texts
 
 DIM = 8
 CLASSES = ("benign", "malignant")

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mt.texts import Texts, sortable
-from mt.types import Groups
+from mt.types import Groups, Texts, sortable
 
 Ints = NDArray[np.int64]
 

@@ -19,7 +19,6 @@ from tests import house
 FLOORS = {
     "errors": 0,
     "types": 0,
-    "texts": 0,
     "stratification": 1,
     "terminal": 1,
     "system": 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,13 @@ def export(features: FeatureFile, target: Path, form: str) -> list[Path]:
     return [_written(target, lambda path: _parquet(features, path))]
 
 
-def columns(features: FeatureFile) -> dict[str, list[Any]]:
+def columns(features: FeatureFile) -> dict[str, Sequence[Any]]:
     """Return what is known of each row by column name: id, label (or one per class), group, metadata.
 
     A row without a label has none.  A metadata column that has one of these names gets a `column_` before it.
     """
     labels = features.labels
-    table: dict[str, list[Any]] = {"id": features.ids}
+    table: dict[str, Sequence[Any]] = {"id": features.ids}
     if labels.ndim == 1:
         table["label"] = [None if label == MISSING else label for label in labels.tolist()]
     else:

@@ -19,8 +19,7 @@ from mt.datasets.patients import PATIENT, HiddenPatients
 from mt.datasets.settings import DatasetSettings
 from mt.errors import DatasetError
 from mt.stratification import stratified_order
-from mt.texts import Texts
-from mt.types import HEADLINE, MISSING, Groups, LabelledRows, Task
+from mt.types import HEADLINE, MISSING, Groups, LabelledRows, Task, Texts
 
 Json: TypeAlias = Any
 

@@ -10,7 +10,7 @@ import numpy as np
 from mt.datasets.base import Split
 from mt.datasets.listing import some
 from mt.errors import InputError
-from mt.texts import Texts
+from mt.types import Texts
 
 NO_GROUPING = "no patient grouping known: the same patient may be in train and test (--group-regex distinguishes them)"
 

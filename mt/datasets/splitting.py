@@ -10,7 +10,7 @@ import numpy as np
 
 from mt.cache.feature_file.rows import is_unlabelled
 from mt.stratification import stratified_parts
-from mt.texts import Texts, sortable
+from mt.types import Texts, sortable
 
 # Enters fingerprints, so it keeps the name that the function had in the first release.
 ALGORITHM = "mt.cache.stratify.stratified_parts, revision 1"

@@ -165,11 +165,11 @@ class KnownDataset:
         return digest({"imported": self.name, "task": cases.task, "class_names": list(cases.class_names)})
 
 
-def _groups(file: FeatureFile) -> list[str] | None:
+def _groups(file: FeatureFile) -> Sequence[str] | None:
     return file.groups
 
 
-def _column(file: FeatureFile, *, name: str) -> list[Any] | None:
+def _column(file: FeatureFile, *, name: str) -> Sequence[Any] | None:
     return file.columns.get(name)
 
 

@@ -5,7 +5,7 @@ Labels, groups, budgets, folds and intervals then count cases instead of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -136,7 +136,7 @@ class BaggedFeatures:
     def embeddings(self) -> Any:
         return self.bags if self.bagging.pool == ATTENTION else self.bags.pooled(self.bagging.pool)
 
-    def _names(self) -> list[str]:
+    def _names(self) -> Sequence[str]:
         """Return the name of each row's case.
 
         Raises InputError if the column is missing, or if a row has no value in it.

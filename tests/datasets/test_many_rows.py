@@ -13,7 +13,7 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.names import digest, digest_of_rows
 from mt.datasets import Dataset, load_dataset
-from mt.texts import Prefixed, Texts
+from mt.types import Prefixed, Texts
 
 BYTES = 400  # of memory that a row may take while its table is read
 

@@ -92,7 +92,7 @@ def _with_more(pool: Path) -> Dataset:
 
 def _bytes(result: Result) -> tuple[bytes, bytes, list[str], list[int]]:
     features = open_features(result.path, verify=True)
-    return features.embeddings.tobytes(), features.status.tobytes(), features.ids, features.labels.tolist()
+    return features.embeddings.tobytes(), features.status.tobytes(), list(features.ids), features.labels.tolist()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from mt.terminal.progress import counted
 if TYPE_CHECKING:
     import numpy as np
 
+    from mt.types import Texts
+
 NAMED = 10  # rows that a message names
 
 
@@ -146,8 +148,9 @@ class FeatureFile:
         return self._view(dtype, self.n_rows * self.dim, self._layout.embeddings).reshape(self.n_rows, self.dim)
 
     @cached_property
-    def ids(self) -> list[str]:
-        return decoded(self._ok(self._stored["ids"]))
+    def ids(self) -> Texts:
+        """The name of each row."""
+        return self._texts("ids")
 
     @property
     def labels(self) -> np.ndarray:
@@ -155,15 +158,17 @@ class FeatureFile:
         return self._ok(self._stored["labels"])
 
     @cached_property
-    def groups(self) -> list[str] | None:
+    def groups(self) -> Texts | None:
         """What each row belongs to and must not be split from, or None where that is not known."""
-        return decoded(self._ok(self._stored["groups"])) if "groups" in self._stored else None
+        return self._texts("groups") if "groups" in self._stored else None
 
     @cached_property
-    def columns(self) -> dict[str, list[Any]]:
-        """Metadata by name, in the order of the rows."""
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Metadata by name, in the order of the rows: texts, or a list of numbers."""
         return {
-            unquoted(name.removeprefix(COLUMNS)): decoded(self._ok(array))
+            unquoted(name.removeprefix(COLUMNS)): self._texts(name)
+            if array.dtype.kind == "S"
+            else self._ok(array).tolist()
             for name, array in self._stored.items()
             if name.startswith(COLUMNS)
         }
@@ -191,6 +196,11 @@ class FeatureFile:
         import numpy as np
 
         return np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+
+    def _texts(self, name: str) -> Texts:
+        from mt.types import Texts
+
+        return Texts(self._ok(self._stored[name]))
 
     def _ok(self, array: np.ndarray) -> np.ndarray:
         return array if self.n_skipped == 0 else array[self.status == Status.OK]

@@ -55,7 +55,7 @@ def _check(rows: LabelledRows[None]) -> None:
     n = len(rows.ids)
     if n == 0:
         raise InputError("A feature file needs at least one row; this split has none.")
-    if len(set(rows.ids)) < n:
+    if not _differ(rows.ids):
         twice, times = Counter(rows.ids).most_common(1)[0]
         raise InputError(f"Row ids must be unique; '{twice}' is there {times} times.")
     lengths = {"labels": len(rows.y), **{name: len(values) for name, values in rows.columns.items()}}
@@ -64,6 +64,18 @@ def _check(rows: LabelledRows[None]) -> None:
     for name, length in lengths.items():
         if length != n:
             raise InputError(f"{name} has {length} values for {n} rows.")
+
+
+def _differ(ids: Sequence[str]) -> bool:
+    """Say whether no two ids are equal; one sorted copy of their bytes takes less memory than a set."""
+    import numpy as np
+
+    from mt.types import Texts
+
+    if not isinstance(ids, Texts):
+        return len(set(ids)) == len(ids)
+    ordered = np.sort(ids.encoded)
+    return not bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _labels(y: Array) -> np.ndarray:
@@ -98,6 +110,10 @@ def _column(name: str, values: Sequence[str | float | int | None]) -> np.ndarray
     """Return a column as numbers where all are numbers, else as text."""
     import numpy as np
 
+    from mt.types import Texts
+
+    if isinstance(values, Texts):
+        return _texts(name, values)
     kinds = {type(value) for value in values if value is not None}
     if any(issubclass(kind, str) for kind in kinds):
         if not all(issubclass(kind, str) for kind in kinds):
@@ -116,10 +132,13 @@ def _texts(name: str, values: Sequence[str] | Array) -> np.ndarray:
     import h5py
     import numpy as np
 
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
-    if any(b"\0" in value for value in encoded):
+    from mt.types import Texts
+
+    if not isinstance(values, Texts) and any("\0" in value for value in values):
         raise InputError(f"{name} hold a NUL character, which HDF5 strings cannot.")
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
+    encoded = Texts.of(values).encoded
+    width = int(np.char.str_len(encoded).max(initial=1))
+    return encoded.astype(h5py.string_dtype("utf-8", width))
 
 
 def _quoted(name: str) -> str:

@@ -20,8 +20,7 @@ from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
 from mt.errors import DatasetError
 from mt.terminal.progress import counted
-from mt.texts import Prefixed, Texts
-from mt.types import LabelledRows
+from mt.types import LabelledRows, Prefixed, Texts
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mt.datasets.tabular.csv_file import TableText
 from mt.datasets.tabular.sheets import read_table
 from mt.datasets.tabular.table_labels import labels_of
 from mt.errors import DatasetError, InputError
-from mt.texts import Prefixed, Texts, distinct
+from mt.types import Prefixed, Texts, distinct
 
 _RESERVED = ("image", "label", "split", "group", *METADATA)
 

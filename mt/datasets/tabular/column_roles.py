@@ -13,7 +13,7 @@ from mt.datasets.listing import some
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.tabular.csv_file import TableText, require_columns
 from mt.errors import DatasetError, InputError
-from mt.texts import Texts, distinct
+from mt.types import Texts, distinct
 
 # Names without case, spaces and underscores.
 _IMAGE = ("image", "filename", "filepath", "file", "path", "imagepath", "imagename", "imagefile", "img")

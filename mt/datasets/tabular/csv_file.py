@@ -16,7 +16,7 @@ import numpy as np
 
 from mt.datasets.settings import SEPARATORS
 from mt.errors import DatasetError, InputError
-from mt.texts import Texts
+from mt.types import Texts
 
 _PART = 1 << 20  # bytes that are decoded at a time
 _RECORDS = 1 << 13  # lines that are Python strings at a time

@@ -9,7 +9,7 @@ from typing import Any
 
 from mt.datasets.tabular.csv_file import TableText, read_text_table, refuse_twins, require_columns
 from mt.errors import DatasetError, MissingExtraError
-from mt.texts import Texts
+from mt.types import Texts
 
 _INSTALL = "pip install 'medical-transfer[tables]'"
 _PARQUET, _ZIP, _OLD_EXCEL = b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0"

@@ -15,8 +15,7 @@ from mt.datasets.listing import natural, some
 from mt.datasets.settings import DatasetSettings
 from mt.datasets.tabular.column_roles import TableColumns
 from mt.errors import DatasetError, InputError
-from mt.texts import distinct
-from mt.types import MISSING, Task
+from mt.types import MISSING, Task, distinct
 
 # Between the labels of one image where `--task multilabel` reads a single column.
 SEPARATOR = "|"
