@@ -302,7 +302,7 @@ def test_a_task_with_one_class_in_all_errors(tmp_path: Path) -> None:
 
 def test_folds_where_a_class_is_missing_do_not_drown_the_choice() -> None:
     y, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 0])
-    known = draws.teachable(y, fold, 3, multilabel=False)
+    known = draws.teachable(y, fold, multilabel=False)
     assert known.tolist() == [True, True, True, True, False, False]
 
 

@@ -98,10 +98,10 @@ def test_a_label_that_cannot_be_taught_has_the_base_rate_of_its_known_rows(known
 
 def test_held_out_entries_that_nobody_knows_are_not_scored() -> None:
     y = np.array([[1, 1], [0, MISSING], [1, 0], [MISSING, 0], [0, 1], [1, 0]], dtype=np.int8)
-    known = teachable(y, np.arange(6) // 2, 2, multilabel=True)
+    known = teachable(y, np.arange(6) // 2, multilabel=True)
     np.testing.assert_array_equal(known, y != MISSING)
     y[:2, 1] = MISSING  # without the first fold's rows no positive of label 1 is left in the fold of row 4
-    np.testing.assert_array_equal(teachable(y, np.arange(6) // 2, 2, multilabel=True)[4:, 1], [False, False])
+    np.testing.assert_array_equal(teachable(y, np.arange(6) // 2, multilabel=True)[4:, 1], [False, False])
 
 
 def test_c_is_chosen_on_known_entries_of_the_validation_split() -> None:

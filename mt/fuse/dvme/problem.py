@@ -76,7 +76,7 @@ class DVMEProblem:
 
     def teachable(self, rows: Array, fold: Array) -> Array:
         """Return which entries (n,) or (n, L) of these rows, held out in their folds, can be scored."""
-        return teachable(self.y[rows], fold, self.n_classes, multilabel=self.multilabel)
+        return teachable(self.y[rows], fold, multilabel=self.multilabel)
 
     def weights(self, rows: Array) -> Array | None:
         """Return the weight of each class among these rows, n / (K n_k); None if unweighted.

@@ -324,7 +324,7 @@ def carves(budget: LabelledRows[Array], fitting: Fitting, seed: int) -> list[Arr
     return [fold for one in seeds if (fold := carve(budget, fitting, one)) is not None]
 
 
-def teachable(y: Array, fold: Array, n_outputs: int, *, multilabel: bool) -> npt.NDArray[np.bool_]:
+def teachable(y: Array, fold: Array, *, multilabel: bool) -> npt.NDArray[np.bool_]:
     """Return which held-out entries (n,) or (n, L) can be scored: those whose class the fold's fitting labels hold.
 
     In multilabel, the fitting labels must hold both values of a label, and the entry itself must be known.  A fold

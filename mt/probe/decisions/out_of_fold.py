@@ -109,7 +109,7 @@ def cross_fitted(budget: LabelledRows[Any], problem: BudgetTask, refit: Refit) -
         held = np.flatnonzero(fold == number)
         part = budget.take(np.flatnonzero(fold != number))
         p[held] = refit(part)(budget.take(held).X)
-    p[~teachable(budget.y, fold, problem.n_classes, multilabel=several)] = np.nan
+    p[~teachable(budget.y, fold, multilabel=several)] = np.nan
     return p
 
 

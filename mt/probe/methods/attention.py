@@ -170,7 +170,7 @@ def _held_out(
         began = _on_means([part], fitting, [seed], None)[0]
         for stage, probe in enumerate(_stages(part, began, scaling, seed + number, fitting)):
             losses[stage, held] = _loss(probe, budget.take(held))
-    known = teachable(budget.y, fold, fitting.n_classes, multilabel=fitting.multilabel)
+    known = teachable(budget.y, fold, multilabel=fitting.multilabel)
     known = np.asarray(known.reshape(len(budget), -1).any(axis=1) & np.isfinite(losses).all(axis=0))
     return losses, known, None if budget.groups is None else np.asarray(budget.groups)
 

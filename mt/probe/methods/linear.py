@@ -284,9 +284,7 @@ class ScaledBudget:
         folds: tuple[Array, ...] = ()
         if len(method.Cs) > 1 and validation is None:
             folds = tuple(
-                fold
-                for fold in carves(rows, fitting, seed)
-                if teachable(y, fold, len(outputs), multilabel=fitting.multilabel).any()
+                fold for fold in carves(rows, fitting, seed) if teachable(y, fold, multilabel=fitting.multilabel).any()
             )
         X: Rows = rows.X.scaled(scaling) if is_streamed(rows.X) else scaling.apply(rows.X, method.dtype)
         return cls(X, y, folds, probe, fitting, method, validation)
@@ -341,7 +339,7 @@ class ScaledBudget:
         n_outputs, multilabel = len(self.probe.outputs), self.fitting.multilabel
         pooled, by_fold = list[Array](), []
         for fold, candidates in zip(self.folds, logits, strict=True):
-            known = teachable(self.y, fold, n_outputs, multilabel=multilabel)
+            known = teachable(self.y, fold, multilabel=multilabel)
 
             def scores(entries: Array, candidates: Array = candidates) -> Array:
                 return candidate_scores(candidates, self.y, entries, self.metric, n_outputs, multilabel=multilabel)
@@ -364,7 +362,7 @@ class ScaledBudget:
             return self.out_of_fold(logits[0][at]), None
         outputs = self.probe.outputs
         p = np.stack([link(one[at].astype(np.float64), self.fitting.task) for one in logits])
-        known = np.stack([teachable(self.y, fold, len(outputs), multilabel=False) for fold in self.folds])
+        known = np.stack([teachable(self.y, fold, multilabel=False) for fold in self.folds])
         folded = FoldPredictions(p, np.stack(self.folds), self.y, known)
         return folded.kept(outputs, self.fitting.n_classes, binary=binary), folded
 
@@ -374,7 +372,7 @@ class ScaledBudget:
         Entries that no fold can test are NaN.
         """
         outputs = self.probe.outputs
-        known = teachable(self.y, self.folds[0], len(outputs), multilabel=True)
+        known = teachable(self.y, self.folds[0], multilabel=True)
         held = np.full((len(self.y), len(self.probe.base)), np.nan)
         held[:, outputs] = np.where(known, link(logits.astype(np.float64), self.fitting.task), np.nan)
         return held.astype(np.float32)

@@ -58,13 +58,9 @@ def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, lev
     y: (n,) class numbers.  p: (n,) P(class 1), or (n, classes).  groups: the patient of each case; without them cases
     are assumed independent.  level: of the intervals; the range of `ece_if_calibrated` is always the 95 % one.
     Raises InputError for labels and predictions that do not belong together, for numbers outside [0, 1], and for
-    several labels per case: pass one column of labels and of probabilities at a time.
+    several labels per case: pass one column of labels and of probabilities at a time; also for a level outside (0, 1).
     """
-    labels, probabilities = checked(y, p)
-    if labels.ndim == 2:
-        raise InputError("calibration takes one label at a time: pass one column of labels and of probabilities")
-    if probabilities.min() < 0 or probabilities.max() > 1:
-        raise InputError(f"probabilities must lie in [0, 1], found {probabilities.min():g} to {probabilities.max():g}")
+    labels, probabilities = judged(y, p, level)
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
     found = {name: _measure(rule(sample)) for name, rule in MEASURES.items()}
     debiased, if_calibrated = ece_facts(labels, probabilities)
@@ -89,8 +85,11 @@ def calibration_curve(
     predictions separate the classes.
 
     y, p, groups: as in `calibration`.  level: of the band.  points: from the 2 % to the 98 % quantile of the logits.
+    Raises InputError for what `calibration` refuses, and for fewer than two points.
     """
-    labels, probabilities = _two_classes(*checked(y, p))
+    if points < 2:
+        raise InputError(f"a calibration curve has at least 2 points, got {points}")
+    labels, probabilities = _two_classes(*judged(y, p, level))
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
     x = logit(probabilities)
     knots = np.unique(np.quantile(x, [0.1, 0.5, 0.9]))
@@ -106,6 +105,24 @@ def calibration_curve(
     middle = at @ beta
     ends = {"p": grid, "observed": middle, "low": middle - half, "high": middle + half}
     return {name: 1 / (1 + np.exp(-value)) for name, value in ends.items()}
+
+
+def judged(y: ArrayLike, p: ArrayLike, level: float) -> tuple[Array, Array]:
+    """Return checked labels (n,) and probabilities, (n,) or (n, classes).
+
+    Raises InputError for several labels per case, for numbers outside [0, 1], for rows of zeros, and for a level
+    outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level is between 0 and 1 (0.95 is 95 %), got {level:g}")
+    labels, probabilities = checked(y, p)
+    if labels.ndim == 2:
+        raise InputError("calibration takes one label at a time: pass one column of labels and of probabilities")
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise InputError(f"probabilities must lie in [0, 1], found {probabilities.min():g} to {probabilities.max():g}")
+    if probabilities.ndim == 2 and not probabilities.any(axis=1).all():
+        raise InputError("the probabilities of some case are all 0: they must sum to 1 over the classes")
+    return labels, probabilities
 
 
 def _spline(x: Array, knots: Array) -> Array:

@@ -20,7 +20,7 @@ from mt.errors import InputError, unknown
 from mt.probe.scores import rank_metrics as rank
 from mt.probe.scores import sample
 from mt.probe.scores import sum_metrics as sums
-from mt.probe.scores.calibration import MEASURES
+from mt.probe.scores.calibration import MEASURES, judged
 from mt.probe.scores.sample import (
     Estimate,
     Resampled,
@@ -106,6 +106,10 @@ class Metric:
                 f"{self.label} needs probabilities from 0 to 1, found {p.min():g} to {p.max():g}: "
                 "apply a sigmoid or softmax to logits first"
             )
+        if not self.of_ranks and p.ndim == 2 and y.ndim == 1 and not p.any(axis=1).all():
+            raise InputError(
+                f"{self.label} needs probabilities that sum to 1 over the classes: those of some case are all 0"
+            )
 
     def value(self, y: Array, p: Array) -> float:
         """Return the score of labels and probabilities that were checked before."""
@@ -157,9 +161,11 @@ def per_class(name: str, y: ArrayLike, p: ArrayLike, fold: Array | None = None) 
     """Return the scores that a mean over classes ("macro_auc", "mean_auc", "mean_ap") averages, (classes,).
 
     Each is of one class or label against the rest; NaN if the mean omits it: no case has it, all have it, or it is
-    known for none.
+    known for none.  Raises InputError for the predictions of a binary task.
     """
     labels, probabilities = checked(y, p)
+    if probabilities.ndim == 1:
+        raise InputError(f"{get(name).label} has a score per class or label: predictions have a column for each")
     one, truth = get(get(name).mean_of or name), indicator(labels, probabilities)
     known = [known_cases(column) for column in truth.T]
     if fold is not None:
@@ -307,7 +313,7 @@ def interval(
     """
     if not 0 < level < 1:
         raise InputError(f"level is between 0 and 1 (0.95 is 95 %), got {level:g}")
-    labels, probabilities = checked(y, p)
+    labels, probabilities = judged(y, p, level) if metric in MEASURES else checked(y, p)
     if metric not in MEASURES:
         get(metric).check(labels, probabilities)
     found = over_cases(metric, labels, [probabilities], groups=groups, level=level)[1]

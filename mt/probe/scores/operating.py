@@ -143,7 +143,7 @@ def decision_curves(
 ) -> DecisionCurve:
     """Return the mean curve of several draws."""
     grid = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, dtype=np.float64)
-    if not len(grid) or grid.min() <= 0 or grid.max() >= 1:
+    if not len(grid) or not ((grid > 0) & (grid < 1)).all():
         raise InputError("threshold probabilities of a decision curve must lie between 0 and 1, both excluded")
     points = [_net_benefit(_called(y, ps, [t] * len(ps), groups, level), float(t / (1 - t))) for t in grid]
     positive = float(np.mean(np.asarray(y) == 1))
@@ -162,6 +162,8 @@ def _called(
     found = [checked(y, p)[1] for p in ps]
     if labels.ndim != 1 or any(p.ndim != 1 for p in found):
         raise InputError("a threshold applies to one label: pass its labels (n,) and its probabilities (n,)")
+    if np.isnan(thresholds).any():
+        raise InputError("a threshold is NaN")
     called = tuple((p >= t).astype(np.float64) for p, t in zip(found, thresholds, strict=True))
     return Sample(labels, called, units_of(len(labels), groups), groups is not None, level)
 

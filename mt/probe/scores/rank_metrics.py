@@ -32,6 +32,7 @@ from mt.probe.scores.sample import (
     over_classes,
     ratio,
     replicate,
+    table_of,
     units_of,
     wilson,
 )
@@ -344,14 +345,16 @@ def obuchowski(y: ArrayLike, scores: ArrayLike, groups: Groups | None) -> tuple[
     Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53, 1997; without groups it is
     DeLong's.  Raises InputError if fewer than two groups hold positives, or fewer than two hold negatives.
     """
-    table = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    labels = checked(y, table[0])[0]
+    rows = [checked(y, row) for row in np.atleast_2d(table_of(scores, "scores"))]
+    if not rows:
+        raise InputError("no scores: they have the shape (m, n) or (n,)")
+    labels = rows[0][0]
     sample = Sample(labels, (), units_of(len(labels), groups), False, 0.95)
     units_with = [sample.units_with(labels == k) for k in (0, 1)]
     if min(units_with) < 2:
         raise InputError(
             f"the variance of an AUC needs two units of each class, found {units_with[0]} and {units_with[1]}"
         )
-    found = [auc_and_influence(labels, row) for row in table]
+    found = [auc_and_influence(labels, row) for _, row in rows]
     influence = np.stack([influence for _, influence in found])
     return np.array([auc for auc, _ in found]), covariance(influence, sample, by_class=True)

@@ -29,16 +29,34 @@ from mt.types import MISSING, Array, Groups
 def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
     """Return labels as int64 and probabilities as float64 after checking that they belong together.
 
-    Raises InputError for shapes that disagree, labels that are not class numbers, and predictions that are not finite.
+    Raises InputError for shapes that disagree, labels that are not class numbers, and predictions that are not finite
+    numbers.
     """
-    labels, probabilities = np.asarray(y), np.asarray(p, dtype=np.float64)
+    labels, probabilities = table_of(y, "labels"), table_of(p, "predictions")
     if len(labels) == 0 or len(labels) != len(probabilities):
         raise InputError(f"as many predictions as labels are needed: {len(labels)} labels, {len(probabilities)} rows")
     if labels.ndim == 2 and labels.shape != probabilities.shape:
         raise InputError(f"multilabel predictions have the shape {labels.shape}, found {probabilities.shape}")
-    if not np.isfinite(probabilities).all():
+    if probabilities.ndim == 2 and probabilities.shape[1] < (1 if labels.ndim == 2 else 2):
+        raise InputError(f"predictions have the shape (n,) or (n, classes or labels), found {probabilities.shape}")
+    try:
+        numbers = probabilities.astype(np.float64, casting="unsafe" if probabilities.dtype.kind == "O" else "same_kind")
+    except (TypeError, ValueError):
+        raise InputError(f"predictions must be numbers, found {probabilities.ravel()[0]!r}") from None
+    if not np.isfinite(numbers).all():
         raise InputError("predictions must be finite, found NaN or infinity")
-    return _class_numbers(labels, n_classes(labels, probabilities)), probabilities
+    return _class_numbers(labels, n_classes(labels, numbers)), numbers
+
+
+def table_of(values: ArrayLike, name: str) -> Array:
+    """Return an array of one or two axes; raise InputError for anything else."""
+    try:
+        table = np.asarray(values)
+    except ValueError:
+        raise InputError(f"all rows of {name} must have the same length") from None
+    if table.ndim not in (1, 2):
+        raise InputError(f"{name} have one axis, or two with a column per class or label; found {table.ndim}")
+    return table
 
 
 def _class_numbers(labels: Array, classes: int) -> Array:
@@ -126,12 +144,18 @@ _SMALL = 64 << 20  # bytes that are there
 
 
 def units_of(n_cases: int, groups: Groups | None) -> Ints:
-    """Return the unit number (n_cases,) of each case: that of its group, or its own without groups."""
+    """Return the unit number (n_cases,) of each case: that of its group, or its own without groups.
+
+    Raises InputError for another number of groups than cases, and for cases without a group.
+    """
     if groups is None:
         return np.arange(n_cases)
-    if len(groups) != n_cases:
-        raise InputError(f"one group per case is needed: {n_cases} cases, {len(groups)} groups")
-    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    names = np.asarray(groups)
+    if names.ndim != 1 or len(names) != n_cases:
+        raise InputError(f"one group per case is needed: {n_cases} cases, {names.size} groups")
+    if names.dtype.kind in "fO" and (missing := sum(name is None or name != name for name in names.tolist())):
+        raise InputError(f"{counted(missing, 'case has', 'cases have')} no group (None or NaN)")
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def replicate(
