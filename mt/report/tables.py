@@ -52,7 +52,7 @@ class ScoreRow:
         """What the first draw realised, in words: rows per class, groups, which classes were forced or are missing."""
         realised = self.cell.scores[0].realised
         names = self.panel.class_names
-        parts = [", ".join(f"{name} {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]
+        parts = [", ".join(f"{name}: {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]
         if realised.get("n_groups"):
             parts.append(counted(realised["n_groups"], "group"))
         for what in ("forced", "missing"):

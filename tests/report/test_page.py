@@ -15,6 +15,7 @@ from mt.results.store import ScoreStore
 from tests.report.stores import filled
 
 HOSTILE = "<script>alert(1)</script>"
+MARKS = "#p0-labels svg .mark-symbol path[aria-label]"  # of scores; those beside the lines' names have no label
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def test_every_stored_mean_is_drawn(look: Any, written: tuple[ScoreStore, Path])
         page.locator(f"#p{number}-labels").scroll_into_view_if_needed()
         page.wait_for_selector(f"#p{number}-labels svg.marks")
         drawn = page.eval_on_selector_all(
-            f"#p{number}-labels svg .mark-symbol path", "marks => marks.map(m => m.getAttribute('aria-label'))"
+            f"#p{number}-labels svg .mark-symbol path[aria-label]",
+            "marks => marks.map(m => m.getAttribute('aria-label'))",
         )
         kept = {f"{c.name}, {c.n_labels} labels: {panel.metric_label} {c.mean:.4f}" for c in panel.headline}
         assert set(drawn) == kept
@@ -81,7 +83,10 @@ def test_a_filter_hides_a_method_everywhere(look: Any, written: tuple[ScoreStore
     page = look(written[1])
     page.get_by_role("checkbox", name="simclr").uncheck()
     assert {row[0] for row in rows(page)} == {"swav", "dino"}
-    page.wait_for_function("document.querySelectorAll('#p0-labels svg .mark-symbol path').length === 6")
+    page.wait_for_function(f"document.querySelectorAll({MARKS!r}).length === 6")
+    named = set(page.locator("#p0-labels svg .mark-text text").all_text_contents())
+    assert named & {"dino", "swav", "simclr"} == {"dino", "swav"}
+    assert set(page.locator("#p0 .legend span:visible").all_inner_texts()) == {"dino", "swav"}
     page.locator("details[data-filter=dataset] summary").click()
     page.get_by_role("checkbox", name="pcam").uncheck()
     assert {row[1] for row in rows(page)} == {"aptos2019", f"folder:{HOSTILE}"}
@@ -162,9 +167,6 @@ def test_bands_are_of_the_chosen_method_or_the_one_under_the_pointer(look: Any, 
     )
 
 
-MARKS = "#p0-labels svg .mark-symbol path"
-
-
 def gap(page: Any, budgets: tuple[float, ...], shown: int) -> float:
     """Return the least distance in pixels between the marks of methods at one budget."""
     centres = "all => all.map(m => { const b = m.getBoundingClientRect(); return b.x + b.width / 2; })"
@@ -204,6 +206,39 @@ def test_it_fits_the_screen_and_stays_in_place(
         list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({type: 'layout-shift', buffered: true})
         || setTimeout(() => done(0), 300))"""
     assert page.evaluate(moved) < 0.01
+
+
+CONTRAST = """(elements) => {
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + [0.2126, 0.7152, 0.0722][i] * v, 0);
+  const numbers = (text) => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+  const page = light(numbers(getComputedStyle(document.body).backgroundColor));
+  return elements.map((one) => {
+    const style = getComputedStyle(one);
+    const ink = light(numbers(one.closest("svg") ? style.fill : style.color));
+    return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_stand_out_from_the_page(look: Any, written: tuple[ScoreStore, Path], dark: bool) -> None:
+    """At least 4.5 to 1 (WCAG 2.2, 1.4.3), also for the names at the ends of lines, whatever the lines' colours."""
+    page = look(written[1], dark=dark)
+    page.wait_for_selector("#p0-labels svg .mark-text text")
+    for words in ("#p0-labels svg text", "figcaption", ".key", ".verdict", "td.notes", "nav a"):
+        assert min(page.eval_on_selector_all(words, CONTRAST)) >= 4.5, words
+
+
+def test_on_a_phone_the_score_stands_in_the_first_column(look: Any, written: tuple[ScoreStore, Path]) -> None:
+    page = look(written[1], width=390)
+    for table, scores in (("#overview", "th small.narrow"), ("#scores", "th small.narrow")):
+        shown = page.locator(f"{table} tbody tr").first.locator(scores)
+        shown.scroll_into_view_if_needed()
+        assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", shown.inner_text())
+        box = shown.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+        assert box["height"] < 24, "on one line"
 
 
 def test_past_two_datasets_each_has_a_page_that_works_offline(look: Any, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def close_up(store: ScoreStore, panel: Panel, looks: Looks) -> Section | None:
     choices.append(focus)
     most = f"the {curves.MOST} best methods" if len(panel.names) > curves.MOST else "each method"
     text = f"Predictions for the test cases by {most} at a budget, from the first draw of the labels."
-    return Section("A closer look", text, figures, choices, by_label(panel, predicted))
+    legend = [name for name in panel.names if name in names]
+    return Section("A closer look", text, figures, choices, by_label(panel, predicted), legend)
 
 
 _AXES = {

@@ -49,9 +49,9 @@ def label_efficiency(panel: Panel, looks: Looks, names: ShortNames | None = None
     note = f" {marked}" if any(row["open"] for row in rows) else ""
     some = f" The {MOST} best of the chosen methods are drawn." if len(panel.names) > MOST else ""
     caption = (
-        f"{panel.metric_label} against labels used. The band is the mean ± one standard deviation over draws of the "
-        "labels, the whiskers are the 95 % interval over test cases, both of the method under the pointer, else of "
-        "the one chosen above. Methods that share a budget are set a little apart." + note + some
+        f"{capitalised(panel.metric_label)} against labels used. The band is the mean ± one standard deviation over "
+        "draws of the labels, the whiskers are the 95 % interval over test cases, both of the method under the "
+        "pointer, else of the one chosen above. Methods that share a budget are set a little apart." + note + some
     )
     choice = Menu("uncertainty of", "chosen", panel.names, panel.names[0])
     spec = _chart(panel, looks, rows, choice)
@@ -62,15 +62,15 @@ def label_efficiency(panel: Panel, looks: Looks, names: ShortNames | None = None
 def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu) -> dict[str, Any]:
     ticks = sorted({row["labels"] for row in rows})
     lowest, highest = _heights(panel, rows)
-    base = (
+    plain = (
         alt.Chart(alt.NamedData(name="curves"))
         .transform_filter(IS_SHOWN)
         .transform_calculate(place=_place(rows))
         .encode(
-            x=alt.X("place:Q", scale=scale_with_room(ticks, _ROOM), title="labels used (log scale)", axis=_axis(ticks)),
-            color=by_method(panel, looks, "colour"),
+            x=alt.X("place:Q", scale=scale_with_room(ticks, _ROOM), title="labels used (log scale)", axis=_axis(ticks))
         )
     )
+    base = plain.encode(color=by_method(panel, looks, "colour"))
     focus = base.transform_filter(IN_FOCUS)
     y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(domain=[lowest, highest], nice=False, zero=False))
     band = focus.mark_area(opacity=_SOFT, aria=False).encode(y=alt.Y("sd_low:Q"), y2="sd_high:Q", detail="kind:N")
@@ -97,16 +97,22 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)
-    named = _line_names(base, (lowest, highest))
+    mark, named = _line_names(plain, (lowest, highest), panel, looks)
     wanted = (
         (band, some_bands),
         (bar, some_bars),
         (line, True),
         (whisker, some_whiskers),
+        (mark, True),
         (named, True),
         (point, True),
     )
     return as_spec(alt.layer(*(layer for layer, is_there in wanted if is_there)).add_params(shown(panel), menu(choice)))
+
+
+def capitalised(words: str) -> str:
+    """Return words with a capital at their start."""
+    return words[:1].upper() + words[1:]
 
 
 def _axis(ticks: Sequence[int]) -> alt.Axis:
@@ -124,8 +130,10 @@ def _heights(panel: Panel, rows: Sequence[Mapping[str, Any]]) -> tuple[float, fl
     return max(least, lowest - air), min(most, highest + air)
 
 
-def _line_names(base: Any, heights: tuple[float, float]) -> Any:
-    """Return the names at the right of the lines, in the order of their last points and far enough apart to be read.
+def _line_names(plain: Any, heights: tuple[float, float], panel: Panel, looks: Looks) -> tuple[Any, Any]:
+    """Return marks and names at the right of the lines, in the order of their last points and legibly far apart.
+
+    Marks have the lines' colours, names the page's own: some colours are too light for words.
 
     With last points m_1 <= m_2 <= ... and the distance d: the mean of pushing names up, i d + max_{j<=i} (m_j - j d),
     and of pushing them down, i d + min_{j>=i} (m_j - j d), both of which keep the distance; then moved inside.
@@ -137,17 +145,23 @@ def _line_names(base: Any, heights: tuple[float, float]) -> Any:
     inside = (
         f"max({lowest} + (datum.n - 0.5) * {apart}, min({highest} - (datum.of - datum.n + 0.5) * {apart}, {place}))"
     )
-    return (
-        base.transform_filter("datum.last && isValid(datum.mean)")
+    placed = (
+        plain.transform_filter("datum.last && isValid(datum.mean)")
         .transform_window(n="row_number()", sort=order)
         .transform_joinaggregate(of="count()")
         .transform_calculate(slack=f"datum.mean - datum.n * {apart}")
         .transform_window(up="max(slack)", sort=order, frame=[None, 0])
         .transform_window(down="min(slack)", sort=order, frame=[0, None])
         .transform_calculate(height=inside)
-        .mark_text(align="left", baseline="middle", fontSize=12, aria=False, limit=alt.ExprRef(f"{_ROOM} - 14"))
-        .encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 12")), y=alt.Y("height:Q"), text="label:N")
+        .encode(y=alt.Y("height:Q"))
     )
+    colours = {name: by_method(panel, looks, name) for name in ("shape", "fill")}
+    mark = placed.mark_point(size=44, strokeWidth=0, opacity=1, aria=False)
+    mark = mark.encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 12")), **colours)
+    name = placed.mark_text(
+        align="left", baseline="middle", fontSize=12, aria=False, limit=alt.ExprRef(f"{_ROOM} - 22")
+    )
+    return mark, name.encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 20")), text="label:N")
 
 
 def _place(rows: list[dict[str, Any]]) -> str:

@@ -61,13 +61,17 @@ class SideTable:
 
 @dataclass(frozen=True)
 class Section:
-    """Figures that belong together, under one heading, and the table that goes with them."""
+    """Figures that belong together, under one heading, and the table that goes with them.
+
+    legend: methods whose marks are explained above the figures.
+    """
 
     title: str
     text: str
     figures: Sequence[Figure]
     choices: Sequence[Menu] = ()
     table: SideTable | None = None
+    legend: Sequence[str] = ()
 
 
 def by_method(panel: Panel, looks: Looks, what: str) -> Any:

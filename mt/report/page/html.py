@@ -19,6 +19,7 @@ from mt.report.charts.figures import MOST, Figure, Section
 from mt.report.charts.palette import Look, Looks
 from mt.report.experiments import Experiment
 from mt.report.page.first_screen import answer
+from mt.report.page.flag_words import in_words
 from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.short_names import ShortNames
@@ -67,7 +68,7 @@ def page(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     names = legend.names
-    environment.filters["short"] = names
+    environment.filters |= {"short": names, "swatch": lambda name: _swatch(legend.looks[name])}
     parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
     figures = {
         f"{part['id']}-{figure.name}": _figure(figure, group)
@@ -182,7 +183,7 @@ def _swatch(look: Look) -> Any:
 
 def _flags(panels: Sequence[Panel]) -> list[str]:
     """Return what rows of the main table are flagged with, each once: the page prints it under the table."""
-    return list(dict.fromkeys(flag for row in tables.rows(panels) for flag in row.cell.flags))
+    return list(dict.fromkeys(in_words(flag) for row in tables.rows(panels) for flag in row.cell.flags))
 
 
 def _row(row: tables.ScoreRow) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def _row(row: tables.ScoreRow) -> dict[str, Any]:
         "of": row.panel.most_draws(cell),
         "mark": MARKS[cell.mark],
         "realised": "; ".join(filter(None, [row.role, row.realised])),
-        "flags": cell.flags,
+        "flags": list(dict.fromkeys(map(in_words, cell.flags))),
     }
 
 

@@ -62,7 +62,7 @@
   function filter() {
     const state = Object.fromEntries(["dataset", "task", "method", "metric"].map((name) => [name, chosen(name)]));
     const hides = (element) => Object.entries(state).some(([name, values]) => element.dataset[name] !== undefined && !values.has(element.dataset[name]));
-    for (const element of document.querySelectorAll("#scores tbody tr, section.panel, .needed [data-method], nav [data-dataset]")) element.hidden = hides(element);
+    for (const element of document.querySelectorAll("#scores tbody tr, section.panel, .needed [data-method], .legend [data-method], nav [data-dataset]")) element.hidden = hides(element);
     for (const details of form.querySelectorAll("details")) {
       const mine = boxes.filter((box) => box.name === details.dataset.filter);
       details.querySelector(".count").textContent = `${mine.filter((box) => box.checked).length} of ${mine.length}`;
