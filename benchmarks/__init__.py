@@ -1,4 +1,4 @@
-"""Measurements, not tests: each script prints ratios taken side by side in one run.
+"""Measurements, not tests: each script measures both sides in one run and prints their ratio.
 
 `python -m benchmarks` runs all of them, `python -m benchmarks.NAME` one.
 """

@@ -1,4 +1,4 @@
-"""Timing two things in turn, so that a ratio holds while the machine's speed drifts."""
+"""Times of two things that take turns, so that their ratio holds although the machine's speed changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seconds(work: Callable[[], object]) -> float:
 def paired(ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int) -> tuple[float, float, float]:
     """Run A B A B ... and return the medians of A's seconds, B's seconds and the pairwise ratio B / A.
 
-    A ratio over 1 says that ours is faster.
+    A ratio above 1 means that A, ours, is faster.
     """
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     mine, other = zip(*times, strict=True)

@@ -1,4 +1,4 @@
-"""One step of `benchmarks.scale`, in a process of its own: prints the seconds of its parts and its peak memory."""
+"""One step of `benchmarks.scale`, run in its own process: prints the seconds of its parts and its peak memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def backbone():
 
 @dataclass(frozen=True)
 class Blank:
-    """Images of one grey each; `files`, if there are any, are listed and hashed but not decoded."""
+    """Images of a single grey value each; `files`, if given, are listed and hashed but not decoded."""
 
     rows: int
     files: ImageFiles | None = None
@@ -64,7 +64,7 @@ class Blank:
 
 
 def generated(rows: int) -> Dataset:
-    """Return as many rows as `benchmarks.scale.made` lists, without a table and without files."""
+    """Return the rows that `benchmarks.scale.made` would list, without a table and without files."""
     numbers = np.arange(rows)
     ids = Texts.of(f"tile-{row:08}.png" for row in range(rows))
     labels = (numbers * 7919 % 13 > 8).astype(np.int64)
@@ -79,7 +79,7 @@ def generated(rows: int) -> Dataset:
 
 
 def listed(folder: Path, rows: int, index: ContentIndex) -> Dataset:
-    """Return the table that the folder holds, its images not decoded; a generated dataset if it holds none."""
+    """Return the dataset of the folder's table, whose images are not decoded; without a table, a generated one."""
     table = folder / "tiles.csv"
     if not table.exists():
         return generated(rows)
@@ -92,7 +92,7 @@ def listed(folder: Path, rows: int, index: ContentIndex) -> Dataset:
 
 
 def featurized(folder: Path, dataset: Dataset, index: ContentIndex) -> list[Result]:
-    """Compute with a tiny network, into the folder's cache, what is not there; return one result per file."""
+    """Featurize with a tiny network into the folder's cache, skipping finished files; return one result per file."""
     network = folder / "tiny.py"
     if not network.exists():
         network.write_text(BACKBONE, encoding="utf-8")
@@ -106,7 +106,7 @@ def featurized(folder: Path, dataset: Dataset, index: ContentIndex) -> list[Resu
 
 
 class Clock:
-    """Seconds by part: on the wall, and of the CPU."""
+    """Wall seconds and CPU seconds of each part."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, tuple[float, float]] = {}
@@ -119,7 +119,7 @@ class Clock:
 
 
 def main(step: str, folder: Path, rows: int) -> None:
-    """Do one step and print what it took."""
+    """Do one step; print its seconds and its peak memory as JSON."""
     clock = Clock()
     with clock.part("all"):
         STEPS[step](folder, rows, clock)
@@ -132,7 +132,7 @@ def _list(folder: Path, rows: int, clock: Clock) -> None:
 
 
 def _featurize(folder: Path, rows: int, clock: Clock) -> None:
-    """List, hash, plan and compute with a tiny network, as `mt featurize` does."""
+    """List, hash, plan and compute as `mt featurize` does, with a tiny network."""
     index = ContentIndex()
     with clock.part("list"):
         dataset = listed(folder, rows, index)
@@ -164,7 +164,7 @@ def _read(folder: Path, rows: int, clock: Clock) -> None:
 
 
 def _probe(folder: Path, rows: int, clock: Clock) -> None:
-    """`mt probe --shots 10`, a first time, which fits, and a second one, which reads the scores."""
+    """Run `mt probe --shots 10` twice: the first run fits, the second reads the stored scores."""
     from mt.cli import group
 
     words = ["probe", "--cache-dir", str(folder / "cache"), "--shots", "10", "--scores", str(folder / "scores.sqlite")]

@@ -1,7 +1,8 @@
-"""One run of `benchmarks.scale --writer`: a network that computes nothing, on simulated workers, into a feature file.
+"""One run of `benchmarks.scale --writer`: simulated workers, whose network computes nothing, fill one feature file.
 
-What hands units out, what takes answers, the thread that gathers blocks and the writer are those of `mt featurize`.
-A worker's answer is a fresh copy, as one that came through a pipe is.  Prints seconds, rates and memory as JSON.
+Only the workers are simulated.  The code that hands out units, collects answers, gathers blocks and writes them is that
+of `mt featurize`.  Each answer is a fresh copy, as an answer through a pipe would be.  Prints JSON: seconds, CPU
+seconds, bytes written and memory added.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from mt.featurize.engines.worker import Answer, PassTerms, Unit, WorkerFacts
 from mt.featurize.pipeline import Job, run_pass
 from mt.types import LabelledRows
 
-ROWS = 256  # of a block, a batch and a unit
+ROWS = 256  # per block, per batch and per unit
 MODEL = "nothing"
 
 
 class NoImages:
-    """A source that nobody reads."""
+    """An image source that must never be read."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -44,11 +45,11 @@ class NoImages:
         raise AssertionError("simulated workers read no image")
 
     def content(self, index: object) -> None:
-        """No file is named after it."""
+        """Return nothing: the file's name does not depend on it."""
 
 
 class SimulatedCrew:
-    """Workers that have computed a unit as soon as it is given."""
+    """Workers that finish a unit as soon as they receive it."""
 
     def __init__(self, workers: int, dim: int) -> None:
         facts = WorkerFacts("here", "cpu", {"device_name": "cpu"}, ROWS)
@@ -73,11 +74,11 @@ class SimulatedCrew:
         return answers
 
     def close(self) -> None:
-        """No process was started."""
+        """Do nothing: no process was started."""
 
 
 def written(path: Path, *, blocks: int, dim: int, dtype: str, workers: int) -> dict[str, float]:
-    """Write a file of this many blocks; return seconds of the pass, and the memory that it added to the process."""
+    """Write a file of `blocks` blocks; return the seconds of the pass, its size and the memory that it added."""
     n = blocks * ROWS
     rows = LabelledRows(None, np.zeros(n, np.int64), ids=[f"tile-{row:08}" for row in range(n)])
     names = ("backbone", "dataset", "split", "file")
@@ -103,7 +104,7 @@ def written(path: Path, *, blocks: int, dim: int, dtype: str, workers: int) -> d
 
 
 def _memory(*, reset: bool = False) -> float:
-    """Return the peak of the resident memory since the last reset, in bytes; after a reset, what is resident now."""
+    """Return the peak resident memory since the last reset, in bytes; `reset` sets the peak to the present size."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -112,7 +113,7 @@ def _memory(*, reset: bool = False) -> float:
 
 
 def main() -> None:
-    """Write one file and print what it took."""
+    """Write one file; print its seconds, size and memory as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
     parser.add_argument("blocks", type=int)

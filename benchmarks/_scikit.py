@@ -1,7 +1,7 @@
-"""scikit-learn's lbfgs, timed: given the optimum and stopped there, and as it is run, with its own stopping rule.
+"""Timings of scikit-learn's lbfgs: stopped once it reaches the known optimum, and with its own stopping rule.
 
-Seconds that stand for a fit or a path that was not there in time are fewer than it takes: what is made of them is a
-lower bound.
+A fit or path that does not arrive in time counts with its time limit.  It would take longer, so sums of such seconds
+are lower bounds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mt.probe.solver.fits import LogisticPath
 
 WITHIN = 1e-4
 ITERATIONS = 50_000
-# From this C on scikit-learn's float32 stops short of WITHIN (2,621 x 1,536: 1.1e-4 at C = 1, 2.3e-4 at C = 1000).
+# From this C upwards scikit-learn in float32 stops before WITHIN (2,621 x 1,536: 1.1e-4 at C = 1, 2.3e-4 at C = 1000).
 STALLS = 1.0
-# Tolerances a path is tried at, loosest first.
+# The tolerances to try for a path, loosest first.
 TOLERANCES = 10 ** -np.arange(3, 8.5, 0.5)
 Clock = Callable[[], float]
 
@@ -37,15 +37,15 @@ def seconds(clock: Clock, work: Callable[[], object]) -> float:
 
 @dataclass
 class GivenOptimum:
-    """Seconds of fits that were given the optimum, and of cold ones at the default tolerance.
+    """Seconds of fits that were given the optimum, and of cold fits at the default tolerance.
 
-    At the values of ``Cs`` numbered ``at``; a fit is stopped after ``limit`` seconds.
+    at: the places in `Cs` that are timed.  limit: the seconds after which a fit is stopped.
     """
 
     Cs: np.ndarray
     at: np.ndarray
     limit: float
-    cut: int = 0  # fits that were not there in time
+    cut: int = 0  # number of fits that did not arrive in time
     seconds: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     default: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class GivenOptimum:
         return self._over_path(self.seconds)
 
     def total_default(self) -> float:
-        """Return the same at scikit-learn's default tolerance."""
+        """Return the seconds of all C, per label, at scikit-learn's default tolerance."""
         return self._over_path(self.default)
 
     def _over_path(self, spent: list[float]) -> float:
@@ -73,9 +73,9 @@ def time_given(
     best: float,
     given: GivenOptimum,
 ) -> None:
-    """Time one fit to the first iterate within WITHIN of the optimum, cold or from a solution of ours.
+    """Time one fit up to its first iterate within WITHIN of the optimum, started at zero or at a solution of ours.
 
-    In float64; at small C also in float32, which counts where it is faster and gets there.
+    The fit runs in float64.  Below C = STALLS it also runs in float32, which counts if it arrives and is faster.
     """
     tried: list[tuple[float, float]] = []
     iterations = ITERATIONS
@@ -107,7 +107,7 @@ def time_given(
 
 @dataclass(frozen=True)
 class WarmPath:
-    """A path of fits, each started from its own one before, at one tolerance; ``gap`` is the largest of its fits."""
+    """Fits at one tolerance, each started from the one before; `gap` is the largest relative gap to the optimum."""
 
     seconds: float
     tol: float
@@ -121,9 +121,9 @@ class WarmPath:
 
 
 def warm_path(clock: Clock, X: np.ndarray, y: np.ndarray, Cs: np.ndarray, best: np.ndarray, limit: float) -> WarmPath:
-    """Time the warm-started path at the loosest tolerance that brings its every fit within WITHIN of the optimum.
+    """Time the warm-started path at the loosest tolerance that brings every fit within WITHIN of the optimum.
 
-    In float64 or float32, whichever is faster there.  A path is stopped after `limit` seconds.
+    The path runs in float32 and in float64; the faster one counts.  A path is stopped after `limit` seconds.
     """
     found = []
     for dtype in (np.float32, np.float64):
@@ -131,7 +131,7 @@ def warm_path(clock: Clock, X: np.ndarray, y: np.ndarray, Cs: np.ndarray, best: 
         for tol in TOLERANCES:
             path = _one_path(clock, X, y, Cs, best, limit, tol, dtype)
             if before is not None and path.n_iter == before.n_iter:
-                break  # it goes no further in this precision
+                break  # this precision allows no further iteration
             before = path
             if path.gap <= WITHIN or not np.isfinite(path.gap):
                 found.append(path)
@@ -162,9 +162,9 @@ def _one_path(
 
 @contextmanager
 def stopping_at(value: float, clock: Clock, limit: float) -> Iterator[None]:
-    """End scikit-learn's lbfgs at the first iterate whose function value (its objective over C n) is so low.
+    """Stop scikit-learn's lbfgs at its first iterate with a function value of at most `value`, or after `limit`.
 
-    Or at the first after this time.
+    The function value is the objective divided by C n.
     """
     minimise, end = scipy.optimize.minimize, clock() + limit
 

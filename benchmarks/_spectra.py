@@ -1,4 +1,4 @@
-"""Features like a network's: eigenvalues falling as a power law in rotated directions, and a mean offset."""
+"""Features like those of a network: eigenvalues that fall as a power law, rotated directions, and a mean offset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Coverage of rates at a threshold that is chosen on an independent sample; the truth is the rate at that threshold."""
+"""Coverage of intervals of rates at a threshold that is chosen on an independent sample.
+
+The truth is the rate of the whole population at that threshold.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Draw = Callable[[int], Drawn]
 
 
 class Population:
-    """The true rates at any threshold, of many cases with their scores."""
+    """Many cases with their scores, which give the true rates at any threshold."""
 
     def __init__(self, y: Array, p: Array) -> None:
         self.positive, self.negative, self.share = np.sort(p[y == 1]), np.sort(p[y == 0]), float(y.mean())
@@ -49,7 +52,7 @@ class Population:
         return float(self.share * found - (1 - self.share) * alarms * threshold / (1 - threshold))
 
     def _called(self, threshold: float) -> Array:
-        """Return the shares of positives and of negatives that are called positive; numpy's numbers divide by 0."""
+        """Return the shares of positives and of negatives that are called positive, as an array: it divides by 0."""
         return np.array([1 - np.searchsorted(one, threshold) / len(one) for one in (self.positive, self.negative)])
 
 
@@ -58,8 +61,9 @@ def simulated(
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Yield a measure's name with (value, low, high, truth, errors), once per measure and repeat.
 
-    Each repeat chooses a threshold on a sample of its own.  Net benefit is at the prevalence, within 5 and 50 %.
-    errors: units that hold a missed positive, or a false alarm, whichever the measure counts.
+    Each repeat chooses a threshold on a sample of its own.  The threshold probability of net benefit is the prevalence,
+    but at least 5 % and at most 50 %.  errors: the number of units with a missed positive or with a false alarm,
+    whichever the measure counts.
     """
     chosen_by, odds = ThresholdRule.parse(rule), float(np.clip(population.share, 0.05, 0.5))
     for _ in range(repeats):
@@ -86,7 +90,7 @@ def _units(rows: Array, patients: Array | None) -> int:
 
 @dataclass(frozen=True)
 class Found:
-    """What the repeats of one measure found; ratio is NaN where no interval is finite.  errors: their mean number."""
+    """What the repeats of one measure found; `ratio` is NaN if no interval is finite, `errors` is their mean number."""
 
     coverage: float
     error: float
@@ -99,8 +103,8 @@ class Found:
 def summary(found: Sequence[tuple[float, ...]]) -> Found:
     """Return coverage and length of (value, low, high, truth, errors) rows.
 
-    The oracle interval is the spread of the errors around the truth of each threshold.  A likelihood ratio that is
-    infinite, or open above, covers or does not, and has no length.
+    The oracle interval holds the middle 95 % of the differences between value and truth.  A likelihood ratio with an
+    infinite value or upper bound counts for coverage, but not for length.
     """
     value, low, high, truth, errors = np.array(found).T
     mean = float(errors.mean())

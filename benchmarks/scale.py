@@ -1,12 +1,16 @@
-"""Many rows: how long a table of 100,000 and of 1,000,000 images takes to list, to recognise and to start probing.
+"""Seconds and memory of each command on 100,000 and on 1,000,000 images.
 
-`python -m benchmarks.scale [ROWS ...] [--generated] [--folder FOLDER]`.  Each step is a process of its own.  Bytes per
-row are its peak memory minus that of the same process with 1,000 rows.  The images are hard links to a few small files,
-so that a million of them take no disk except for their names.  They are listed and hashed, but not decoded.  A network
-of one layer computes 8 numbers of each.  With `--generated` there are no files: the rows are made in memory.
+    python -m benchmarks.scale [ROWS ...] [--generated] [--folder FOLDER]
+    python -m benchmarks.scale --writer [--workers K]
 
-`python -m benchmarks.scale --writer [--workers K]`: what the process that writes can take in, from K simulated workers
-whose network computes nothing, at two lengths of a file with ordinary blocks and of one with small blocks.
+The first form measures six steps: list the table, featurize it, recognise the finished files, read them, find them in
+the catalog, and probe them.  Each step runs in its own process.  "Bytes per row" is the peak memory of that process,
+minus the peak with 1,000 rows, divided by the rows.  The images are hard links to a few small files, so that a million
+of them need disk only for their names.  They are listed and hashed, but not decoded.  A network of one layer computes 8
+numbers per image.  With `--generated` there are no files: the rows are made in memory.
+
+The second form measures how fast one process writes what K simulated workers send.  Their network computes nothing.  It
+writes two kinds of files, one with ordinary blocks and one with small blocks, at two lengths each.
 """
 
 from __future__ import annotations
@@ -24,12 +28,12 @@ from typing import Any
 from benchmarks._pairs import machine
 
 ROWS = (100_000, 1_000_000)
-FOLDER_ROWS = 10_000  # images in one folder
-LINKS = 20_000  # names of one file: file systems limit them
+FOLDER_ROWS = 10_000  # images per folder
+LINKS = 20_000  # hard links per file: file systems limit their number
 DIM = 8
 STEPS = ("list", "featurize", "recognise", "read", "catalog", "probe")
-FEW = 1_000  # generated rows of the process whose peak memory counts as that of no rows
-# Files of `--writer`: what they are called, their width and type, and two numbers of blocks.
+FEW = 1_000  # rows of the process whose peak memory is subtracted
+# The files of `--writer`: name, width, type, and the number of blocks of a short and of a long one.
 FILES = (("ordinary", 1536, "float32", (200, 800)), ("small", 8, "float16", (2_000, 8_000)))
 
 
@@ -57,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def steps(folder: Path, rows: int) -> None:
-    """Print what each step takes with these rows, and the disk that they fill."""
+    """Print the seconds and the memory of each step, and the size of the files on disk."""
     few = folder / "few"
     few.mkdir()
     without = {step: measured(step, few, FEW)["peak"] for step in STEPS}
@@ -78,7 +82,7 @@ def size_of(folder: Path) -> int:
 
 
 def writer(workers: int, folder: Path | None = None) -> None:
-    """Print the rates at which blocks are written, per second and per second of CPU, and the memory that it takes."""
+    """Print how fast blocks are written, per second and per CPU second, and how much memory the process adds."""
     print(
         f"  {workers} simulated workers; blocks of 256 rows; must reach 200 MB/s (ordinary) and 1,000 blocks/s (small)"
     )
@@ -95,7 +99,7 @@ def writer(workers: int, folder: Path | None = None) -> None:
 
 
 def made(folder: Path, rows: int, *, split: bool = False) -> None:
-    """Write a table of this many images and the images."""
+    """Write the images, and the table that lists them."""
     from PIL import Image
 
     table = folder / "tiles.csv"
@@ -117,7 +121,7 @@ def made(folder: Path, rows: int, *, split: bool = False) -> None:
 
 
 def measured(step: str, folder: Path, rows: int) -> dict[str, Any]:
-    """Return the seconds of each part of a step, wall and CPU, and the peak memory of its process, in bytes."""
+    """Run a step in its own process; return wall and CPU seconds of each part, and the peak memory in bytes."""
     home = folder / "home"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "XDG_"))}
     clean |= {"HOME": str(home), "OMP_NUM_THREADS": "1"}

@@ -1,18 +1,22 @@
-"""The solver against scikit-learn's lbfgs at 13 values of C: fitted cold, along a warm-started path, and in folds.
+"""The solver against scikit-learn's lbfgs at 13 values of C: without and with warm starts, on all rows and in folds.
 
-Every fit of either must come within 1e-4 of the float64 optimum.
+    python -m benchmarks.solver                 # a sample of scikit-learn's fits
+    python -m benchmarks.solver --full          # every fit, to its end: hours
+    python -m benchmarks.solver --only small    # one case
+    python -m benchmarks.solver --cpu           # CPU seconds of one thread, for a busy machine
 
-- Cold: scikit-learn is given the optimum and stopped at its first iterate that is there; no tolerance could serve it
-  better (what its default gives is shown too).
-- Warm: the path as one runs it, each fit started from its own one before, all with scikit-learn's own stopping rule at
-  one tolerance: the loosest in half decades that brings every fit there.
-- Warm and given the optimum: started from our solution at the C before and given the optimum.  No user
-  has either; it is printed as the lower bound of all warm starts.
+Each fit, ours and scikit-learn's, must end with an objective within 1e-4 (relative) of the float64 optimum.
+scikit-learn is timed in three ways:
 
-That optimum is interpolated, on a log scale, from a sample of the fits.  A fit that is not there after LIMIT seconds,
-or a path after PATH_LIMIT, counts as that time, so that its sums and the ratios are lower bounds.  `python -m
-benchmarks.solver --full` times all to their end (hours), `--only NAME` takes one case, `--cpu` counts CPU seconds of
-one thread each, for a busy machine.
+- "cold, given the optimum": each fit starts at zero and stops at its first iterate within 1e-4.  No tolerance could
+  stop it better.  The seconds at its default tolerance are printed too.
+- "warm-started path": each fit starts from the one before, as a user would do it.  All fits use scikit-learn's own
+  stopping rule with one tolerance: the loosest, in half decades, that brings every fit within 1e-4.
+- "warm, given the optimum": each fit starts from our solution at the C before and stops as the cold ones do.  No user
+  has either, so this is a lower bound for all warm starts.
+
+Seconds of the values of C that are not sampled are interpolated on a log scale.  A fit that takes longer than LIMIT
+seconds, or a path longer than PATH_LIMIT, counts as that time: the sums and ratios are then lower bounds.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ PATH_LIMIT = 200.0
 
 @dataclass(frozen=True)
 class Case:
-    """A fit of the table and the ratios it must reach: cold and warm, and the same in folds."""
+    """One row of the table, and the ratios (cold, warm) that it must reach on all rows and in folds."""
 
     rows: int
     dim: int
@@ -67,7 +71,7 @@ CASES = {
 
 @dataclass
 class Timed:
-    """scikit-learn's fits of one or more labels: cold, warm, and the warm paths as they are run."""
+    """scikit-learn's seconds on one or more labels: cold, warm, and the warm-started paths."""
 
     cold: GivenOptimum
     warm: GivenOptimum
@@ -78,9 +82,9 @@ class Timed:
         return cls(GivenOptimum(CS, at, limit), GivenOptimum(CS, at, limit), [])
 
     def add(self, clock: Clock, X: np.ndarray, y: np.ndarray, task: str, ours: LogisticPath) -> np.ndarray:
-        """Time one label's fits; ``ours`` are the solutions that the fits given the optimum start from.
+        """Time the fits of one label; return the optimal objective at each C.
 
-        Returns the optimal objectives.
+        ours: our solutions, from which the warm fits that are given the optimum start.
         """
         best = fit_logistic(X, y, CS, task=task, dtype="float64", tol=1e-7, max_iter=5000).objective
         for c in self.cold.at:
@@ -91,7 +95,7 @@ class Timed:
         return best
 
     def totals(self) -> np.ndarray:
-        """Return the seconds of all 13 C, a label: cold, warm, and given warm."""
+        """Return the seconds of all 13 C per label: cold, warm-started path, and warm given the optimum."""
         return np.array([self.cold.total(), statistics.mean(p.seconds for p in self.paths), self.warm.total()])
 
 
@@ -141,9 +145,9 @@ def compare(name: str, case: Case, clock: Clock, *, full: bool) -> None:
 def compare_folds(
     clock: Clock, name: str, task: str, reach: tuple[int, int], X: np.ndarray, y: np.ndarray, whole: Timed
 ) -> None:
-    """Print what a probe does, five folds and the refit at one C.
+    """Print the times of what a probe fits: five folds at every C, then the refit at one C.
 
-    scikit-learn is timed on one fold, counted five times; its refit counts as much as its mean fit of all rows.
+    scikit-learn is timed on one fold, which counts five times.  Its refit counts as its mean fit on all rows.
     """
     fold = np.random.default_rng(0).permutation(np.arange(len(y)) % FOLDS)
     request = LogisticRequest(X, y, CS, task=task)
@@ -158,7 +162,7 @@ def compare_folds(
     ours += [seconds(clock, probe) for _ in range(ROUNDS)]
     totals = FOLDS * timed.totals() + whole.totals() / len(CS)
     print_ratios(f"{name}, {FOLDS} folds + refit", statistics.median(ours), totals, reach, timed, "one fold timed")
-    # Fold 0's problems: in the basis of all rows, those of the fold weigh nothing.
+    # The problems of fold 0: the basis is that of all rows, and held-out rows have weight zero.
     first = fit_logistic(X, y, CS, task=task, sample_weight=inside.astype(float))
     gaps = objectives(X[inside], y[inside], first.coef, first.intercept, CS) / best - 1
     print(f"    gaps to the optimum: ours at most {max(gaps):.0e}, scikit-learn's {worst_gap(timed):.0e}")
@@ -183,8 +187,8 @@ def print_ratios(what: str, ours: float, theirs: np.ndarray, reach: tuple[int, i
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="time every fit of scikit-learn's")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="time every fit of scikit-learn")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds on one thread")
     parser.add_argument("--only", choices=list(CASES), nargs="+", default=list(CASES), help="cases to run")
     chosen = parser.parse_args()

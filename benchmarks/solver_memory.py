@@ -1,4 +1,9 @@
-"""The solver's memory at PCam's size, and how its time grows from 20,000 to 160,000 rows; each in its own process."""
+"""The solver's peak memory at PCam's size, and its time per row at 20,000 and at 160,000 rows.
+
+    python -m benchmarks.solver_memory
+
+Each fit runs in its own process.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +24,12 @@ GROWTH = (20_000, 160_000)
 
 
 def main() -> None:
-    """Print the peak of memory over the feature matrix, and CPU seconds per row at both sizes."""
+    """Print the ratio of peak memory to the feature matrix, and that of the CPU seconds per row at both sizes."""
     print(f"  {machine()}; {len(CS)} C, binary, {DIM} features, float32")
     fixed, _ = measure(100)
     peak, spent = measure(PCAM_ROWS)
     matrix = PCAM_ROWS * DIM * 4
-    note = f"{peak / 2**30:.2f} GiB less {fixed / 2**30:.2f} of the imports, {spent:.0f} CPU s"
+    note = f"{peak / 2**30:.2f} GiB minus {fixed / 2**30:.2f} of the imports, {spent:.0f} CPU s"
     row(f"peak memory at {PCAM_ROWS:,} rows / feature matrix", (peak - fixed) / matrix, reach="<= 2.5", note=note)
     few, many = (measure(rows)[1] for rows in GROWTH)
     note = f"{few:.1f} and {many:.1f} CPU s"
@@ -32,7 +37,7 @@ def main() -> None:
 
 
 def measure(rows: int) -> tuple[int, float]:
-    """Return peak bytes and CPU seconds of a fit in a process of its own."""
+    """Fit in a process of its own; return its peak bytes and CPU seconds."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.solver_memory", str(rows)], capture_output=True, text=True, check=True
     )
@@ -41,7 +46,10 @@ def measure(rows: int) -> tuple[int, float]:
 
 
 def fit(rows: int) -> None:
-    """Make features a block at a time, so that only the fit can set the peak; fit; print peak bytes and CPU seconds."""
+    """Fit this number of rows; print peak bytes and CPU seconds.
+
+    The features are made one block at a time, so that the peak is that of the fit.
+    """
     from mt.probe.solver.api import fit_logistic
 
     block = min(rows, 8_192)

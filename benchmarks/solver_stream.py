@@ -1,10 +1,10 @@
-"""Probing features that are read from their file in every pass, against the same features in memory.
-
-Both fit protocol `default` (13 C, up to 5 folds, the refit) on one mapped file of float16 in the page cache, in one
-process, one after the other; the rate is rows per second of the process's own time.
+"""Probing features that are read from their file in every pass, against probing the same features in memory.
 
     python -m benchmarks.solver_stream                 # 200,000 x 512, binary
     python -m benchmarks.solver_stream 50000 512 multiclass
+
+Both fit protocol `default` (13 C, up to 5 folds, the refit) on one mapped file of float16 that lies in the page cache.
+They run in one process, one after the other.  The rate is rows per CPU second of that process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = 10
 
 
 def main(rows: int, dim: int, task: str) -> None:
-    """Print the ratio of the rates, and how far apart the two fits are."""
+    """Print the ratio of the two rates, and the largest difference between the probabilities of the two fits."""
     print(f"  {machine()}; {rows:,} x {dim}, float16, {task}, protocol default")
     fitting = Fitting(get_protocol("default")).on(task, 2 if task == "binary" else CLASSES)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def main(rows: int, dim: int, task: str) -> None:
 
 
 def write(path: Path, rows: int, dim: int, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Write rows of a power-law spectrum, a block at a time; return them, mapped, with their labels."""
+    """Write features of a power-law spectrum, one block at a time; return the mapped rows (rows, dim) and labels."""
     block = min(rows, 8_192)
     X, factors = features(block, dim)
     y = labels(factors, task, CLASSES if task == "multiclass" else 1)

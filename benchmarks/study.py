@@ -1,11 +1,17 @@
-"""A whole label-efficiency study: five backbones by four datasets, 1/10/100 % of the labels, 5 seeds, 13 C, 5 folds.
+"""A whole label-efficiency study against scikit-learn's fits of the same study.
 
-Features are random with a realistic spectrum, at the datasets' published sizes with at most 20,000 train rows.  Ours is
-all of `mt probe`: reading, drawing, fitting, predicting, scoring with intervals.  A backbone of each width is timed and
-counted as often as the study has that width; `--full` runs all twenty.  Imports count once.  scikit-learn's time counts
-its fits alone, estimated from a sample: for each width, dataset and budget the fits at C = 1e-3, 1 and 1e3 on the
-draw's rows.
-`python -m benchmarks.study --scale 0.1` tries it out on a tenth of the rows.
+    python -m benchmarks.study
+    python -m benchmarks.study --scale 0.1    # on a tenth of the rows
+    python -m benchmarks.study --full         # every backbone on every dataset
+
+The study has five backbones, four datasets, 1, 10 and 100 % of the labels, 5 seeds, 13 values of C and 5 folds.  The
+features are random with a realistic spectrum.  Their numbers are the published sizes of the datasets, with at most
+20,000 train rows.
+
+Our time covers all of `mt probe`: reading, drawing, fitting, predicting, and scoring with intervals.  Imports count
+once.  Without `--full` one backbone of each width is timed; its time is multiplied by the number of backbones of that
+width.  scikit-learn's time covers its fits alone.  It is estimated: per width, dataset and budget, from the fits at
+C = 1e-3, 1 and 1e3 on the rows of one draw.
 """
 
 from __future__ import annotations
@@ -44,7 +50,7 @@ SAMPLED = ("one", "two")  # one of each width
 
 @dataclass(frozen=True)
 class Study:
-    """A dataset's sizes: train and test rows, its task and classes (labels), images per patient."""
+    """One dataset: numbers of train and test rows, task, number of classes or labels, images per patient."""
 
     name: str
     train: int
@@ -55,7 +61,7 @@ class Study:
     per_group: int
 
     def scaled(self, scale: float) -> Study:
-        """Return the study with a share of its rows."""
+        """Return the study with this share of its rows, but at least 300 for training and 100 for testing."""
         return Study(
             self.name,
             max(300, int(self.train * scale)),
@@ -76,7 +82,7 @@ STUDIES = (
 
 
 def main() -> None:
-    """Print the study's total time, scikit-learn's estimate, and their ratio."""
+    """Print our time, the estimate for scikit-learn, and their ratio, per dataset and for the whole study."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, to try it out")
     parser.add_argument("--full", action="store_true", help="time every backbone")
@@ -107,7 +113,7 @@ def imports() -> None:
 
 
 def timed(*, full: bool) -> dict[str, int]:
-    """Return the backbones to time, and how often each counts."""
+    """Return the backbones to time, with the factor that each time is multiplied by."""
     if full:
         return dict.fromkeys(BACKBONES, 1)
     widths = list(BACKBONES.values())
@@ -115,9 +121,9 @@ def timed(*, full: bool) -> dict[str, int]:
 
 
 def write(folder: Path, study: Study, backbone: str, dim: int, *, seed: int) -> None:
-    """Write the train and test features of one backbone; labels are the same for all backbones."""
+    """Write the train and test features of one backbone; all backbones have the same labels."""
     n = study.train + study.test
-    # What the images show is common to all backbones: each has it in the strongest directions of its own.
+    # The content of the images is common to all backbones: each has it in its own strongest directions.
     shown = features(n, 64, seed=7)[1]
     X, _ = features(n, dim, seed=seed, shared=shown)
     y = study_labels(study, shown)
@@ -164,7 +170,7 @@ def study_labels(study: Study, factors: np.ndarray) -> np.ndarray:
 
 
 def scikit_learn(folder: Path, study: Study) -> float:
-    """Return the estimated seconds of scikit-learn's fits in the same study."""
+    """Return the estimated seconds of scikit-learn's fits on this dataset."""
     total = 0.0
     for entry in Catalog(folder).entries(splits=["train"], models=SAMPLED):
         train = entry.open()
@@ -182,7 +188,7 @@ def scikit_learn(folder: Path, study: Study) -> float:
 
 
 def one_fit(X: np.ndarray, y: np.ndarray, C: float, study: Study) -> float:
-    """Return the seconds of one fit; of several labels the most frequent one, times their number."""
+    """Return the seconds of one fit; for several labels, those of the most frequent label times their number."""
     from sklearn.linear_model import LogisticRegression
 
     Z = Scaling.learn(X, "standardize").apply(X, "float64")

@@ -1,10 +1,11 @@
-"""How many files of `mt` one `mt probe --fraction 0.01` walks through, from the command to the printed row.
+"""The number of files of `mt` whose code one `mt probe --fraction 0.01` runs, from the command to the printed row.
 
-Each walk is a process of its own under a profiler.  A file is entered if one of its functions is called, and read if
-any of its code runs, importing it included.  Cold: five draws are fitted.  Warm: the score database answers.
+    python -m benchmarks.walk            # the numbers, cold and warm
+    python -m benchmarks.walk --files    # also each file that is entered, with the number of calls into it
 
-    python -m benchmarks.walk            # both numbers, cold and warm
-    python -m benchmarks.walk --files    # and every file that is entered, with the number of calls into it
+The command runs twice, each time in its own process under a profiler.  Cold, it fits five draws.  Warm, the score
+database answers.  A file is "entered" if one of its functions is called.  It is "read" if any of its code runs, even
+if only an import runs it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ GOAL = 30
 
 
 def main() -> None:
-    """Print the files entered and read, cold and warm."""
+    """Print the number of files entered and read, cold and warm."""
     for state, (entered, read) in walks().items():
         print(f"  {state}: {len(entered)} files entered (at most {GOAL}), {len(read)} read")
         for name in sorted(entered) if "--files" in sys.argv else ():
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def walks() -> dict[str, tuple[dict[str, int], dict[str, int]]]:
-    """Return the calls into each file, and the runs of any of its code, of the cold and of the warm walk."""
+    """Return, cold and warm, the number of calls into each file and the number of runs of any of its code."""
     from tests.probe.features import write_features
 
     found = {}
@@ -47,7 +48,7 @@ def walks() -> dict[str, tuple[dict[str, int], dict[str, int]]]:
 
 
 def walk(cache: str) -> tuple[Counter[str], Counter[str]]:
-    """Run the command; return the calls into each file of `mt`, and the runs of any of its code."""
+    """Run the command; return the number of calls into each file of `mt`, and of runs of any of its code."""
     entered, read = Counter[str](), Counter[str]()
     package = str(Path(__file__).parent.parent / "mt") + "/"
 
@@ -56,7 +57,7 @@ def walk(cache: str) -> tuple[Counter[str], Counter[str]]:
         if event == "call" and code.co_filename.startswith(package):
             name = code.co_filename.removeprefix(package)
             read[name] += 1
-            # Bodies of modules and classes are not optimised, as functions are: they run while importing.
+            # CO_OPTIMIZED marks functions.  Bodies of modules and classes lack it: they run during an import.
             entered[name] += bool(code.co_flags & inspect.CO_OPTIMIZED)
 
     threading.setprofile(profile)
