@@ -103,7 +103,10 @@ def _answered(
 
 @dataclass(frozen=True)
 class Planned:
-    """What a request asks, before anything is fitted.  folded: the evaluation by test folds, if asked for."""
+    """What a request asks, before anything is fitted.
+
+    folded: the evaluation by test folds.  streaming: opens features that are read chunk by chunk.  None: not asked for.
+    """
 
     cache: Path
     pairs: list[Pair]
@@ -112,10 +115,16 @@ class Planned:
     fitting: Fitting
     decisions: Decisions | None
     folded: CrossValidation | None
+    streaming: Streaming | None
 
 
 def plan_probe(request: ProbeRequest) -> Planned:
     """Return what a request asks, without reading features.  Raises InputError; CacheError if test features lack."""
+    streaming: Streaming | None = None
+    if request.memory is not None:
+        from mt.probe.memory import streamed_features
+
+        streaming = streamed_features.Streaming.of(request)
     drawn_to = Path(request.draw_file) if request.draw_file else None
     ours = request.draw == "stratified" and drawn_to is None
     draws = DrawSource() if ours else draw_source(request.draw, drawn_to)
@@ -139,6 +148,8 @@ def plan_probe(request: ProbeRequest) -> Planned:
         suggest_folds(pairs)
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
+    if streaming:
+        streaming.check(pairs)
     check_metrics(request.metrics, pairs)
     decided = request.threshold, request.calibrate, request.prevalence
     decisions = None if decided == (None, None, None) else decisions_of(*decided, pairs)
@@ -152,7 +163,7 @@ def plan_probe(request: ProbeRequest) -> Planned:
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
-    return Planned(cache, pairs, questions, draws, fitting, decisions, folded)
+    return Planned(cache, pairs, questions, draws, fitting, decisions, folded, streaming)
 
 
 def run_probe(request: ProbeRequest) -> Answers:
@@ -162,8 +173,8 @@ def run_probe(request: ProbeRequest) -> Answers:
     """
     if request.primary:
         request = replace(request, metrics=metrics_asked(request))
-    streaming = _streaming(request)
     planned = plan_probe(request)
+    streaming = planned.streaming
     questions, draws, decisions, folded = planned.questions, planned.draws, planned.decisions, planned.folded
     with ScoreStore(files.scores_path(request.scores, planned.cache)) as store:
         if request.primary:
@@ -182,15 +193,6 @@ def run_probe(request: ProbeRequest) -> Answers:
         if streaming:
             streaming.note()
         return answers
-
-
-def _streaming(request: ProbeRequest) -> Streaming | None:
-    """Return the reader that streams features chunk by chunk; None if memory is not limited."""
-    if request.memory is None:
-        return None
-    from mt.probe.memory.streamed_features import Streaming
-
-    return Streaming.of(request)
 
 
 def _within(memory: int | None, planned: Planned, answer: Answering) -> Answering:

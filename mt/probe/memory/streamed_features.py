@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +13,15 @@ from mt.errors import InputError
 from mt.probe.labelled import LabelledFeatures
 from mt.probe.method_settings import Logistic
 from mt.probe.protocols import get_protocol
-from mt.probe.questions import Bagging
+from mt.probe.questions import Bagging, Pair
 from mt.probe.request import ProbeRequest
 from mt.probe.solver.row_source import StreamedRows, Traffic
-from mt.system.memory import in_units
+from mt.system.memory import check_memory, in_units
 from mt.terminal import progress
 from mt.types import CaseFeatures
 
+# Matrices (dim, dim) of float64 at once: the Gram matrix, its eigenvectors, and twice their size to find these.
+_MATRICES = 4
 _TOGETHER = {
     "--bag": "groups rows into cases in memory",
     "--pool": "groups rows into cases in memory",
@@ -50,6 +53,14 @@ class Streaming:
         if request.solver != "torch":
             raise InputError(f"Solver '{request.solver}' holds all rows. Use --solver torch, or remove --memory.")
         return cls(request.memory)
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Raise InputError for features so wide that their Gram matrix and its eigenvectors exceed the limit."""
+        for pair in pairs:
+            dim = pair.train[0].dim
+            what = f"Reading '{pair.dataset}' ({pair.model}, {dim:,} columns) from disk in every step"
+            least = _MATRICES * dim**2 * 8
+            check_memory(what, least, f"Type at least --memory {-(-least >> 20)}MB.", limit=self.memory)
 
     def __call__(self, entry: Entry, bagging: Bagging | None) -> CaseFeatures:
         """Open the labelled rows of a feature file and verify every checksum; `bagging` is always None."""

@@ -19,11 +19,14 @@ from mt.types import Array, LabelledRows
 
 
 def main() -> None:
-    """Measure each case: protocol, rows, columns and classes.  As many rows are tested as are fitted."""
+    """Measure each case twice, and print the lower peak: protocol, rows, columns and classes.
+
+    As many rows are tested as are fitted.
+    """
     cases = json.loads(sys.argv[1])
     for name in dict.fromkeys(name for name, *_ in cases):
         fit(name, *made(60, 8, 3), 3)  # libraries are loaded, and threads started
-    print(json.dumps([peak(*case) for case in cases]))
+    print(json.dumps([min(peak(*case), peak(*case)) for case in cases]))
 
 
 def made(rows: int, dim: int, classes: int) -> tuple[Array, Array]:

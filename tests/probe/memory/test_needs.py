@@ -136,7 +136,8 @@ def test_pooling_takes_about_what_is_estimated(rule: str, monkeypatch: pytest.Mo
     assert 0.7 * peak < estimates[0] < 3 * peak
 
 
-PEAKS = [("dino-knn", 6000, 256, 3), ("clip", 6000, 256, 3), ("default", 3000, 256, 3), ("thunder", 1000, 256, 3)]
+PEAKS = [("dino-knn", 6000, 256, 3), ("clip", 12_000, 256, 3), ("default", 6000, 256, 3), ("thunder", 6000, 256, 3)]
+BUFFERS = 8 << 20  # what threads and the allocator hold whatever the sizes: no part of an estimate
 
 
 @pytest.mark.slow
@@ -147,4 +148,4 @@ def test_fits_take_about_what_is_estimated() -> None:
     for (name, rows, dim, classes), peak in zip(PEAKS, peaks, strict=True):
         fitting = Fitting(get_protocol(name)).on("multiclass", classes)
         estimate = Size(rows, rows, rows, 0, dim, 4, 0, classes).of_method(fitting)
-        assert 0.6 * peak < estimate < 4 * peak, f"{name}: {estimate:,} estimated, {peak:,} measured"
+        assert 0.75 * (peak - BUFFERS) < estimate < 4 * peak, f"{name}: {estimate:,} estimated, {peak:,} measured"

@@ -53,12 +53,80 @@ def test_scores_are_those_of_a_plain_probe(task: str, protocol: str, tmp_path: P
         ["--pool", "max"],
         ["--test-folds", "3"],
         ["--solver", "sklearn"],
+        ["--solver", "cuml"],
+        ["--bag", "slide", "--pool", "attention"],
+        ["--test-folds", "3", "--repeats", "2"],
     ],
     ids=" ".join,
 )
-def test_what_holds_all_rows_is_refused_with_what_to_type(option: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["fitted", "planned"])
+def test_what_holds_all_rows_is_refused_with_what_to_type(option: list[str], dry: list[str], tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_features(tmp_path, split=split)
-    result = probe(tmp_path, "refused", "--memory", "1MB", *option)
+    result = probe(tmp_path, "refused", "--memory", "1MB", *option, *dry)
     assert isinstance(result.exception, InputError)
     assert str(result.exception).endswith("or remove --memory.")
+    assert len(str(result.exception).splitlines()) == 1
+
+
+def test_features_too_wide_for_the_limit_are_refused_with_the_least_that_serves(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_features(tmp_path, split=split, dim=300)
+    for dry in ([], ["--dry-run"]):
+        result = probe(tmp_path, "wide", "--memory", "2MB", "--protocol", "clip", "--fraction", "1", *dry)
+        assert isinstance(result.exception, InputError)
+        said = (
+            "Reading 'toy' (m1, 300 columns) from disk in every step needs about 3 MB of memory; 2 MB is what --memory"
+        )
+        assert str(result.exception) == f"{said} allows. Type at least --memory 3MB."
+    assert probe(tmp_path, "wide", "--memory", "3MB", "--protocol", "clip", "--fraction", "1").exit_code == 0
+
+
+OPTIONS = [
+    ["--draw", "random"],
+    ["--draw", "random-groups"],
+    ["--shots", "20"],
+    ["--draw-file", "draws.csv"],
+    ["--select", "val"],
+    ["--select", "val", "--threshold", "youden"],
+    ["--threshold", "youden"],
+    ["--threshold", "sensitivity:0.9", "--prevalence", "0.1", "--calibrate", "platt"],
+    ["--calibrate", "temperature"],
+    ["--by", "sex", "--threshold", "youden"],
+    ["--level", "group"],
+    ["--test-dataset", "other"],
+    ["--test-dataset", "other", "--calibrate", "platt"],
+    ["--save", "models"],
+    ["--primary", "roc_auc@50%"],
+    ["--compare", "--margin", "0.05", "--reference", "m1"],
+    ["--metric", "all"],
+    ["--protocol", "ssl-transfer"],
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=" ".join)
+def test_what_a_probe_prints_is_the_same_with_every_other_option(
+    option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for dataset, model in (("toy", "m1"), ("toy", "m2"), ("other", "m1")):
+        for split, n in (("train", 200), ("val", 60), ("test", 80)):
+            sex = {"sex": ["fm"[row % 2] for row in range(n)]}
+            write_features(tmp_path, dataset, model, split, n=n, signal=0.3, grouped=True, columns=sex)
+    arguments = ["--dataset", "toy", "--seeds", "1", "--json", *option]
+    arguments += [] if "--shots" in option else ["--fraction", "0.5"]
+    arguments += [] if "--compare" in option else ["--model", "m1"]
+    protocol = [] if {"--protocol", "--select"} & {*option} else ["--protocol", "clip"]
+    plain, streamed = (
+        numbers(probe(tmp_path, name, *arguments, *protocol, *limit))
+        for name, limit in (("plain", []), ("streamed", ["--memory", "1MB"]))
+    )
+    assert len(plain) == len(streamed) > 0
+    assert streamed == pytest.approx(plain, abs=5e-3, nan_ok=True)
+
+
+def numbers(result: Result) -> list[float]:
+    """Return every fractional number that a probe printed, in order."""
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    return [value for row in rows for _, value in sorted(row.items()) if isinstance(value, float)]
