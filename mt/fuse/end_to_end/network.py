@@ -1,16 +1,18 @@
 """The network that trains end to end: images -> backbones -> fixed standardisation -> DVME, or a linear layer for one.
 
 Before its first step it computes what the cached stage computed: the backbones are those that made the features, the
-standardisation was learned from the cached embeddings, the head was fitted on them.
+standardisation was learned from the cached embeddings, the head was fitted on them.  `begin` prepares it for training.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,10 +21,14 @@ from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.lora import adapt
+from mt.probe.methods.linear import blocks as blocks_of_rows
+from mt.types import Array
+
+_LENGTH = 6.0  # of embeddings in training
 
 
 class Standardize(nn.Module):
-    """Scale embeddings (N, d) as the cached stage does, and clip them; nothing here is trained."""
+    """Scale embeddings (N, d), at first as the cached stage does, and clip them; nothing here is trained."""
 
     mean: Tensor
     scale: Tensor
@@ -35,6 +41,10 @@ class Standardize(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         return ((embeddings.float() - self.mean) / self.scale).clamp(-self.clip, self.clip)
+
+    def divide_evenly(self, number: float) -> None:
+        """Divide every column by the same number from now on."""
+        self.scale.fill_(number)
 
 
 class LinearHead(nn.Module):
@@ -108,13 +118,19 @@ class EndToEnd(nn.Module):
         return len(self.backbones)
 
     @torch.no_grad()
-    def begin(self) -> None:
-        """Prepare for training: set the last layer's weights to zero, and give each of several models its own head.
+    def begin(self, scales: Sequence[float]) -> None:
+        """Prepare for training, and cease to compute what the cached stage computed.
+
+        The last layer's weights become zero, each of several models gets a head of its own, and each model's embeddings
+        are divided by one number, `scales` (M,), instead of one per column.  Scales of columns differ by a factor of
+        100: divided by its own, a quiet column sends gradients 100 times as long into its backbone.
 
         A last layer fitted on few labels fits all of them, so little loss would remain to train the backbones.  With
         only a common head, the backbone that learns fastest explains the labels and the others stop learning (Wang,
         Tran and Feiszli, CVPR 2020); its own head keeps each backbone learning.
         """
+        for scaling, number in zip(self.scalings, scales, strict=True):
+            scaling.divide_evenly(number)
         output = self.head.output
         output.weight.zero_()
         if isinstance(self.head, DVME):
@@ -202,6 +218,15 @@ def _not_counted_again(module: nn.Module) -> Iterator[None]:
         for norm, momentum, n in counted:
             norm.momentum = momentum
             norm.num_batches_tracked = n
+
+
+def even_scale(embeddings: Array, mean: Array) -> float:
+    """Return the number that embeddings (n, d) are divided by in training: their root mean square length becomes 6.
+
+    At that length one rate of the head fits networks of any width, and with any share of constant columns.
+    """
+    squares = sum(float(np.square(rows - mean).sum()) for rows in blocks_of_rows(embeddings))
+    return math.sqrt(squares / len(embeddings)) / _LENGTH or 1.0
 
 
 def scalings_of(inputs: Inputs) -> list[Standardize]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from mt.backbones import load_backbone
 from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.network import checkpoint_blocks
+from mt.fuse.end_to_end.network import checkpoint_blocks, even_scale
 from mt.fuse.end_to_end.request import Settings
 from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
@@ -139,7 +139,9 @@ def test_training_begins_from_a_last_layer_at_zero_and_every_backbone_learns_for
     before = set(network.state_dict())
     work = bench.work()
     images = work.inputs(work.images.pixels(np.arange(8)), None)
-    network.begin()
+    network.begin([2.0, 3.0])
+    assert [float(one.scale.min()) for one in network.scalings] == [2.0, 3.0]
+    assert [float(one.scale.max()) for one in network.scalings] == [2.0, 3.0]
     together, *own = network.train().every_logits(images)
     assert len(own) == 2
     for logits in (together, *own):
@@ -158,6 +160,18 @@ def test_training_begins_from_a_last_layer_at_zero_and_every_backbone_learns_for
 def test_one_model_has_no_head_beside_its_own(cache: Path, model: str) -> None:
     bench = Bench(cache, model)
     _, network = start(bench)
-    network.begin()
+    network.begin([1.0])
     work = bench.work()
     assert len(network.every_logits(work.inputs(work.images.pixels(np.arange(8)), None))) == 1
+
+
+def test_training_divides_embeddings_by_one_number_whatever_columns_are_quiet_or_constant() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(3.0, 1.0, (500, 40)) * np.geomspace(1e-3, 1.0, 40)
+    X[:, ::4] = 7.0
+    centred = X - X.mean(axis=0)
+    scale = even_scale(X, X.mean(axis=0))
+    assert np.sqrt(np.square(centred / scale).sum(axis=1).mean()) == pytest.approx(6.0)
+    wider = np.hstack([X, np.full((500, 1000), 5.0)])
+    assert even_scale(wider, wider.mean(axis=0)) == pytest.approx(scale)
+    assert even_scale(np.ones((5, 3)), np.ones(3)) == 1.0  # nothing to divide

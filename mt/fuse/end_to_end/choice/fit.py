@@ -24,7 +24,7 @@ from mt.fuse.end_to_end.choice.held_out import FIFTHS, held_out
 from mt.fuse.end_to_end.choice.schedule import Schedule, schedule_for
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.network import EndToEnd, even_scale
 from mt.fuse.end_to_end.trainable.families import CandidateRates, candidates
 from mt.fuse.end_to_end.trainable.lora import merge
 from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
@@ -204,7 +204,8 @@ class Fitter:
         self._count(trial)
         work = self.work
         network = self._network(trial.start)
-        network.begin()
+        parts = zip(self.budget.X, trial.start.inputs.scalings, strict=True)
+        network.begin([even_scale(X[trial.rows], scaling.mean) for X, scaling in parts])
         run = Run(network, work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
         if self.found and self.found.facts["run"] == number:
             self.kept.restore(run, self.found)

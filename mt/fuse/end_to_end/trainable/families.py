@@ -33,7 +33,7 @@ class Family:
 CONVOLUTIONAL = Family("convolutional", (1e-3, 3e-4), 1.0)
 TRANSFORMER = Family("transformer", (1e-4, 3e-5), 0.75)
 ADAPTERS = Family("adapters", (1e-3, 3e-4), 1.0)  # LoRA: only small matrices move (Hu et al., ICLR 2022, appendix D)
-HEAD_RATE = 3e-3  # of the first candidate; later candidates have it in proportion to their rates
+HEAD_RATE = 1e-3  # of the first candidate; later candidates have it in proportion to their rates
 
 
 @dataclass(frozen=True)
