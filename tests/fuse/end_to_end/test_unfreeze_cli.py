@@ -200,7 +200,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
                 Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
     cache, images = tmp_path / "cache", tmp_path / "images"
     extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
-    shown = ran(cache, "--model", RESNET, "--fraction", "1", "--epochs", "20", "--save", str(tmp_path / "model"))
+    shown = ran(cache, "--model", RESNET, "--fraction", "1", "--epochs", "60", "--save", str(tmp_path / "model"))
     assert "training does not mirror any" in " ".join(shown.stderr.split())
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
