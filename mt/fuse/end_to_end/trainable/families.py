@@ -33,7 +33,7 @@ class Family:
 CONVOLUTIONAL = Family("convolutional", (1e-3, 3e-4), 1.0)
 TRANSFORMER = Family("transformer", (1e-4, 3e-5), 0.75)
 ADAPTERS = Family("adapters", (1e-3, 3e-4), 1.0)  # LoRA: only small matrices move (Hu et al., ICLR 2022, appendix D)
-HEAD_RATE = 1e-3  # of the first candidate; later candidates have it in proportion to their rates
+HEAD_RATE = 1e-3  # of every candidate: a head that learns as slowly as the backbone loses 2 points on 1,000 photographs
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def candidates(
     decays = tuple(family.layer_decay for family in families)
     by_number = [(rate,) * len(families) for rate in rates] or zip(*(one.rates for one in families), strict=True)
     found = [tuple(one) for one in by_number]
-    firsts = [family.rates[0] for family in families]
-    heads = [HEAD_RATE * max(rate / first for rate, first in zip(one, firsts, strict=True)) for one in found]
-    return [CandidateRates(head, one, decays) for head, one in zip(heads, found, strict=True)]
+    return [CandidateRates(HEAD_RATE, one, decays) for one in found]
 
 
 def parameter_groups(network: EndToEnd, candidate: CandidateRates, *, weight_decay: float) -> list[dict[str, Any]]:
