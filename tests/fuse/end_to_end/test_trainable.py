@@ -99,7 +99,7 @@ def adapted(cache: Path, folder: Path, model: str, *, fixed: bool = True) -> Any
         save=folder / "model",
         scores=folder / "scores.sqlite",
     )
-    settings = Settings(lora=2, learning_rates=(1e-2,), epochs=8, fixed=fixed)
+    settings = Settings(lora=2, learning_rates=(1e-2,), epochs=40, fixed=fixed)
     return run_unfrozen(FinetuneRequest(cached, settings, Machine(batch_size=8, workers=1)))
 
 
