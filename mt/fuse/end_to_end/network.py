@@ -42,10 +42,6 @@ class Standardize(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         return ((embeddings.float() - self.mean) / self.scale).clamp(-self.clip, self.clip)
 
-    def divide_evenly(self, number: float) -> None:
-        """Divide every column by the same number from now on."""
-        self.scale.fill_(number)
-
 
 class LinearHead(nn.Module):
     """One model's standardised embedding (N, d) to logits (N, outputs): the usual head of fine-tuning."""
@@ -130,7 +126,8 @@ class EndToEnd(nn.Module):
         Tran and Feiszli, CVPR 2020); its own head keeps each backbone learning.
         """
         for scaling, number in zip(self.scalings, scales, strict=True):
-            scaling.divide_evenly(number)
+            assert isinstance(scaling, Standardize)
+            scaling.scale.fill_(number)
         output = self.head.output
         output.weight.zero_()
         if isinstance(self.head, DVME):
