@@ -2,11 +2,14 @@
 
     python -m benchmarks.contrasts                        # every row, some minutes
     python -m benchmarks.contrasts --repeats 1000 --kind by-case
+    python -m benchmarks.contrasts --loss 0 --metric roc_auc accuracy     # no difference: the type I error of p
 
 `by-case`: both subgroups hold cases of each patient (two views of a chest).  `by-patient`: a patient is in one.
 `external`: the second set is a sample of its own, with another prevalence.  The second set separates the classes less.
 A draw is a random linear classifier.  The truth is the difference on 20,000 cases of each set: of the one classifier at
-one draw, the mean over classifiers at several.
+one draw, the mean over classifiers at several.  `p <= 0.05` is the share of simulations with such a p-value: its
+power, or the type I error where there is no difference (`--loss 0`; for `external` only of metrics that do not depend
+on the prevalence).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,7 +66,8 @@ SETTINGS = tuple(
 class Row:
     """What the simulations of one setting found.
 
-    units: of the rarest class in the smaller set.  ratio: the median length beside the oracle's.
+    units: of the rarest class in the smaller set.  ratio: the median length beside the oracle's.  rejected: the share
+    with p <= 0.05.
     """
 
     setting: Setting
@@ -73,6 +77,7 @@ class Row:
     error: float
     ratio: float
     refused: float
+    rejected: float
 
     @property
     def holds(self) -> bool:
@@ -112,6 +117,7 @@ def _row(setting: Setting, name: str, rows: Sequence[tuple[float, Difference]]) 
         float(np.sqrt(covered * (1 - covered) / there.sum())),
         float(np.median((high - low)[there])) / oracle,
         1 - float(there.mean()),
+        float(np.mean([one.excludes_zero for _, one in rows])),  # the p-value inverts the interval
     )
 
 
@@ -158,21 +164,24 @@ def main(arguments: Sequence[str] = ()) -> None:
     """Print the table; exit with status 1 where a row misses its goal."""
     parser = argparse.ArgumentParser(description="Coverage of differences between sets of test cases.")
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--metric", nargs="+", choices=METRICS, default=METRICS)
+    parser.add_argument("--loss", type=float, default=LOSS, help="by which the second set separates the classes less")
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
     print(
-        "| sets | draws | cases | prevalence | patients | metric | units | coverage | ± | length / oracle | refused |"
+        "| sets | draws | cases | prevalence | patients | metric | units | coverage | ± | length / oracle | refused "
+        "| p <= 0.05 |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     missed = 0
-    for setting in SETTINGS:
-        for row in measure(setting, repeats=asked.repeats, seed=asked.seed) if setting.kind in asked.kind else ():
+    for setting in (replace(one, loss=asked.loss) for one in SETTINGS if one.kind in asked.kind):
+        for row in measure(setting, repeats=asked.repeats, metrics=asked.metric, seed=asked.seed):
             missed += not row.holds
             print(
                 f"| {setting.kind}, {setting.share:.0%} | {setting.draws} | {setting.n} | {setting.prevalence:g} "
                 f"| {setting.patients or '-'} | {row.metric} | {row.units:.1f} | {row.coverage:.3f} | {row.error:.3f} "
-                f"| {row.ratio:.2f} | {row.refused:.2f} |{'' if row.holds else ' MISSED'}",
+                f"| {row.ratio:.2f} | {row.refused:.2f} | {row.rejected:.3f} |{'' if row.holds else ' MISSED'}",
                 flush=True,
             )
     print(f"\nNo interval below {LEAST_UNITS} units of a class on either side.")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mt.probe.contrasts.contrast_tables import numbers, with_interval
+from mt.probe.contrasts.contrast_tables import numbers, p_values, with_interval
 from mt.probe.contrasts.external import Drop, drops
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
 from mt.probe.scores.score_tables import row_name, score_tables
@@ -20,11 +20,14 @@ from mt.terminal.spreadsheet import inert
 OF_SUBGROUPS = (
     "A method's score in one subgroup minus its score in the other, or in all others. [ ] 95 % interval over test "
     "cases and draws, patients on both sides respected; { } for all differences of one budget together (Bonferroni), "
-    "* where it excludes 0. An interval that holds 0 does not show that subgroups are served equally well."
+    "* where it excludes 0. p is two-sided, and at most 0.05 if [ ] excludes 0; p (Holm) is adjusted for "
+    "all differences of { }, and at most 0.05 where there is a *. An interval that holds 0 does not show that "
+    "subgroups are served equally well."
 )
 OF_DROPS = (
     "The score on the test split of the training dataset minus that on this one, of the same draws. [ ] 95 % interval "
-    "over both sets of test cases, taken as independent, and over draws."
+    "over both sets of test cases, taken as independent, and over draws. p is two-sided, and at most 0.05 if [ ] "
+    "excludes 0; p (Holm) is adjusted for the methods of one budget."
 )
 
 
@@ -39,8 +42,12 @@ def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
     found = subgroup_differences(score_tables(scores, store, name=names), store)
     if not found:
         return None
-    rows = [(one.row_name, str(one.budget), _sides(one), numbers(one), "; ".join(one.flags)) for one in found]
-    return _section("subgroups", "Differences between subgroups", OF_SUBGROUPS, "difference of", rows)
+    rows = [
+        (one.row_name, str(one.budget), _sides(one), numbers(one), *p_values(one), "; ".join(one.flags))
+        for one in found
+    ]
+    columns = ("difference of", "difference", "p", "p (Holm)")
+    return _section("subgroups", "Differences between subgroups", OF_SUBGROUPS, columns, rows)
 
 
 def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
@@ -51,10 +58,11 @@ def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
     internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
     found = drops(external, internal, store, name=_Names.of(panel))
     rows = [
-        (one.row_name, str(one.budget), _both(one), with_interval(one.found), "; ".join(one.flags)) for one in found
+        (one.row_name, str(one.budget), _both(one), with_interval(one.found), *p_values(one), "; ".join(one.flags))
+        for one in found
     ]
-    title = "Internal and external test"
-    return _section("drop", title, OF_DROPS, "internal, external", rows) if rows else None
+    columns = ("internal, external", "difference", "p", "p (Holm)")
+    return _section("drop", "Internal and external test", OF_DROPS, columns, rows) if rows else None
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,8 @@ def _both(one: Drop) -> str:
     return f"{one.found.a:.3f}, {one.found.b:.3f}"
 
 
-def _section(name: str, title: str, text: str, what: str, rows: Sequence[Sequence[str]]) -> Section:
-    columns = ("method", "budget", what, "difference", "note")
+def _section(name: str, title: str, text: str, what: Sequence[str], rows: Sequence[Sequence[str]]) -> Section:
+    columns = ("method", "budget", *what, "note")
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in (columns, *rows)])
     table = SideTable(name, title, text, columns, rows, (), out.getvalue())

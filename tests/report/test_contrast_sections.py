@@ -24,7 +24,7 @@ def test_differences_between_subgroups_are_on_the_page(tmp_path: Path) -> None:
     assert "Differences between subgroups" in page
     assert "sex: F - M" in page
     (table,) = [file for file in written.files if file.name.endswith("subgroups.csv")]
-    assert table.read_text().splitlines()[0] == "method,budget,difference of,difference,note"
+    assert table.read_text().splitlines()[0] == "method,budget,difference of,difference,p,p (Holm),note"
 
 
 def test_the_drop_on_another_dataset_is_on_its_page(tmp_path: Path) -> None:
@@ -34,7 +34,8 @@ def test_the_drop_on_another_dataset_is_on_its_page(tmp_path: Path) -> None:
     with store_of(probed(tmp_path, **QUICK, datasets=["here"], test_dataset="there")) as store:
         written = write_report(store, ReportRequest(tmp_path / "page.html", export=False))
     assert written.page.read_text().count("<h3>Internal and external test</h3>") == 1
-    assert any(file.name.endswith("drop.csv") for file in written.files)
+    (table,) = [file for file in written.files if file.name.endswith("drop.csv")]
+    assert table.read_text().splitlines()[0] == 'method,budget,"internal, external",difference,p,p (Holm),note'
 
 
 def test_experiments_on_other_features_are_never_joined(tmp_path: Path) -> None:

@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 READING = (
     "[ ] 95 % interval over test cases and draws; it accounts for patients with cases on both sides. { } the interval "
-    "for all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. An interval that "
-    "holds 0 does not show that subgroups are served equally well. There is no interval with fewer than "
-    f"{LEAST_UNITS} patients (or cases) of a class on either side."
+    "for all differences of one dataset, budget and metric together (Bonferroni). *: { } excludes 0. p: two-sided, "
+    "at most 0.05 if [ ] excludes 0; p (Holm): adjusted for all differences of { }, at most 0.05 where there is a *. "
+    "An interval that holds 0 does not show that subgroups are served equally well. There is no interval with fewer "
+    f"than {LEAST_UNITS} patients (or cases) of a class on either side."
 )
 
 
 OF_DROPS = (
     "internal - external: the same draws and recipe, tested on the test split of the training dataset and on the other "
-    "dataset. [ ] 95 % interval over both sets of test cases, taken as independent, and over draws."
+    "dataset. [ ] 95 % interval over both sets of test cases, taken as independent, and over draws. p: two-sided, at "
+    "most 0.05 if [ ] excludes 0; p (Holm): adjusted for the rows of one budget and metric."
 )
 
 
@@ -56,14 +58,16 @@ def _print_table(found: Sequence[SubgroupDifference]) -> None:
     out.print("Differences between subgroups", style="bold")
     table = Table(box=table_box(out))
     names = ("dataset", "metric", "budget", "row", "difference of", "units", "difference [95 %] {all together}")
-    for name in (*names, "note"):
+    for name in (*names, "p", "p (Holm)", "note"):
         table.add_column(name, overflow="fold")
     for one in found:
         about = one.subject
         where = about.title.removesuffix(f", {about.by} = None"), METRICS[about.metric].label, str(one.budget)
         sides = f"{about.by}: {one.a} - {one.b}"
         units = " / ".join(map(str, one.found.units))
-        table.add_row(*map(Text, (*where, one.row_name, sides, units, numbers(one), "; ".join(one.flags))))
+        table.add_row(
+            *map(Text, (*where, one.row_name, sides, units, numbers(one), *p_values(one), "; ".join(one.flags)))
+        )
     out.print(table)
     out.print(READING, style="dim", markup=False)
     out.print()
@@ -76,6 +80,11 @@ def numbers(one: SubgroupDifference) -> str:
     if low == low:
         text += f" {{{low:+z.3f}, {high:+z.3f}}}" if one.n_family > 1 else ""
     return text + (" *" if one.shown else "")
+
+
+def p_values(one: SubgroupDifference | Drop) -> tuple[str, str]:
+    """Return p and Holm's p as text, empty without them."""
+    return ("", "") if one.found.p != one.found.p else (f"{one.found.p:.4f}", f"{one.p_holm:.4f}")
 
 
 def with_interval(found: Difference) -> str:
@@ -128,14 +137,14 @@ def _print_drops(found: Sequence[Drop], shared: Sequence[str]) -> None:
     if found:
         out.print("Internal and external test", style="bold")
         table = Table(box=table_box(out))
-        columns = ("datasets", "metric", "budget", "row", "internal", "external", "internal - external [95 %]", "note")
-        for name in columns:
+        columns = ("datasets", "metric", "budget", "row", "internal", "external", "internal - external [95 %]")
+        for name in (*columns, "p", "p (Holm)", "note"):
             table.add_column(name, overflow="fold")
         for one in found:
             about, found_one = one.subject, one.found
             where = f"{about.dataset} - {about.test_dataset}", METRICS[about.metric].label, str(one.budget)
             scores = f"{found_one.a:.3f}", f"{found_one.b:.3f}", with_interval(found_one)
-            table.add_row(*map(Text, (*where, one.row_name, *scores, "; ".join(one.flags))))
+            table.add_row(*map(Text, (*where, one.row_name, *scores, *p_values(one), "; ".join(one.flags))))
         out.print(table)
         out.print(OF_DROPS, style="dim", markup=False)
     for line in shared:

@@ -5,6 +5,9 @@ and twice the product of the distances times the correlation of the scores is su
 of confidence limits about effect measures: A general approach", Statistics in Medicine 27, 2008).  Scores correlate if
 patients have cases in both sets; influence values summed within patients estimate the correlation.  Over several draws,
 the square of Student's t interval of the draws' differences is added.
+
+The p-value of no difference inverts this interval: it is 1 minus the level at which an end of the interval is 0.  So it
+is at most 0.05 exactly if the 95 % interval excludes 0.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from mt.probe.scores.scoring import fewest_units, too_few
 from mt.types import Array, Groups, ScoredRows
 
 # Raised whenever the numbers of a difference change: stored ones of another revision are computed again.
-REVISION = 1
+REVISION = 2
+# The search for a p-value, in standard errors: where it begins and ends (p = 0.99 and 1e-15), and how exact it is.
+_NEAREST, _FURTHEST, _CLOSE = 0.01, 8.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Difference:
     a, b: the two scores.  low, high: NaN without an interval; `reason` says why.
     units: the number of patients (or cases, if patients are not known) of the rarest class on each side.
     shared: the number of patients on both sides.  independent: whether a side has no groups.
+    p: two-sided, of no difference, from the intervals of all levels; NaN without an interval.
     """
 
     a: float
@@ -41,6 +47,7 @@ class Difference:
     shared: int
     independent: bool
     reason: str = ""
+    p: float = float("nan")
 
     @property
     def value(self) -> float:
@@ -52,10 +59,13 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def difference(metric: str, a: Sequence[ScoredRows], b: Sequence[ScoredRows], *, level: float = 0.95) -> Difference:
+def difference(
+    metric: str, a: Sequence[ScoredRows], b: Sequence[ScoredRows], *, level: float = 0.95, tested: bool = False
+) -> Difference:
     """Return the score of `a` minus that of `b`.
 
-    a, b: one element per draw, each with the same cases; draw d of both comes from the same fit.
+    a, b: one element per draw, each with the same cases; draw d of both comes from the same fit.  tested: also return
+    the p-value, which computes about eight intervals more.
     """
     units = fewest_units(a[0]), fewest_units(b[0])
     sides = [_Side.of(metric, one, level) for one in (a, b)]
@@ -63,14 +73,53 @@ def difference(metric: str, a: Sequence[ScoredRows], b: Sequence[ScoredRows], *,
     independent = a[0].groups is None or b[0].groups is None
     lacks = [one.reason for one in sides if one.reason]
     lacks += [few for few in (too_few(a[0]), too_few(b[0])) if few]
-    low = high = np.nan
+    low = high = p = np.nan
     if not lacks:
-        rho = _correlation(sides[0], sides[1], shared) if shared else 0.0
-        low, high = _mover(sides[0], sides[1], rho)
-        low, high = _with_draws([x - y for x, y in zip(sides[0].draws, sides[1].draws, strict=True)], low, high, level)
+        low, high = _ends(sides[0], sides[1], shared, level)
+        if tested:
+            p = _p_value(metric, a, b, shared, (low, high), level)
     return Difference(
-        sides[0].value, sides[1].value, low, high, level, len(a), units, len(shared), independent, "".join(lacks[:1])
+        sides[0].value, sides[1].value, low, high, level, len(a), units, len(shared), independent, "".join(lacks[:1]), p
     )
+
+
+def _ends(a: _Side, b: _Side, shared: set[object], level: float) -> tuple[float, float]:
+    """Return the ends of the interval over test cases and draws."""
+    low, high = _mover(a, b, _correlation(a, b, shared) if shared else 0.0)
+    return _with_draws([x - y for x, y in zip(a.draws, b.draws, strict=True)], low, high, level)
+
+
+def _p_value(
+    metric: str,
+    a: Sequence[ScoredRows],
+    b: Sequence[ScoredRows],
+    shared: set[object],
+    known: tuple[float, float],
+    level: float,
+) -> float:
+    """Return 1 minus the level at which the interval reaches 0; `known` are its ends at `level`.
+
+    The search is over the normal quantile z of a level, in which an end is almost a straight line.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtr, ndtri
+
+    def clear(ends: tuple[float, float]) -> float:
+        """Return how far the interval is from 0; negative if it holds 0."""
+        return max(ends[0], -ends[1])
+
+    def at(z: float) -> float:
+        one = float(2 * ndtr(z) - 1)
+        return clear(_ends(_Side.of(metric, a, one), _Side.of(metric, b, one), shared, one))
+
+    z = float(ndtri((1 + level) / 2))
+    excluded = clear(known) > 0
+    if not excluded and at(_NEAREST) <= 0:
+        return 1.0
+    if excluded and at(_FURTHEST) > 0:
+        return float(2 * ndtr(-_FURTHEST))
+    between = (z, _FURTHEST) if excluded else (_NEAREST, z)
+    return float(2 * ndtr(-brentq(at, *between, xtol=_CLOSE)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ their scores add.  Both share the draws, so the variance over draws is that of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from mt.cache.names import digest
 from mt.probe.contrasts.difference import REVISION, Difference, difference
 from mt.probe.questions import Budget
+from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import row_name, scored
 from mt.probe.scores.scoring import LEVEL, Subject
 from mt.probe.scores.scoring import REVISION as OF_VIEWS
@@ -32,13 +33,16 @@ INTERNAL, EXTERNAL = "internal", "external"
 class Drop:
     """A row's score on the internal test split minus its score on the external one, at one budget.
 
-    subject: the subject of the external test.
+    subject: the subject of the external test.  p_holm: the p-value of no difference, adjusted over the rows of one
+    pair of datasets, budget and metric; NaN without one.
     """
 
     subject: Subject
     budget: Budget
     row_name: str
     found: Difference
+    p_holm: float = float("nan")
+    n_family: int = 1
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -58,6 +62,8 @@ class Drop:
             "difference": found.value,
             "low": found.low,
             "high": found.high,
+            "p": found.p,
+            "p_holm": self.p_holm,
         }
         return {
             "drop": f"{self.subject.dataset} - {self.subject.test_dataset}",
@@ -68,6 +74,7 @@ class Drop:
             "n_draws": found.n_draws,
             "units": list(found.units),
             "independent": found.independent,
+            "n_family": self.n_family,
             "flags": list(self.flags),
         }
 
@@ -90,7 +97,15 @@ def drops(
         if score.by is None and score.test_dataset != score.dataset and own and _same_draw(own, score, store):
             place = Subject.of(score), Budget(score.fraction, score.shots), name(score)
             rows.setdefault(place, []).append((own, score))
-    return [Drop(*place, _kept(_distinct(pairs), store)) for place, pairs in rows.items()]
+    families: dict[tuple[Subject, Budget], list[Drop]] = {}
+    for (subject, budget, row), pairs in rows.items():
+        one = Drop(subject, budget, row, _kept(_distinct(pairs), store))
+        families.setdefault((subject, budget), []).append(one)
+    return [
+        replace(one, p_holm=p_holm, n_family=len(family))
+        for family in families.values()
+        for one, p_holm in zip(family, holm([one.found.p for one in family]), strict=True)
+    ]
 
 
 def _place(score: Score) -> tuple[Any, ...]:
@@ -117,7 +132,7 @@ def _kept(pairs: Sequence[tuple[Score, Score]], store: ScoreStore) -> Difference
     if kept is None:
         sides = (scored([own for own, _ in pairs], store), scored([other for _, other in pairs], store))
         a, b = ([_told_apart(cases, name) for cases in side] for side, name in zip(sides, "ab", strict=True))
-        kept = vars(difference(pairs[0][1].metric, a, b))
+        kept = vars(difference(pairs[0][1].metric, a, b, tested=True))
         store.remember(key, kept)
     return Difference(**{**kept, "units": tuple(kept["units"])})
 

@@ -2,7 +2,7 @@
 
 Two known values make one difference; with more, each value is compared with all other known values together.  Cases
 whose value is unknown are omitted.  Beside the 95 % interval there is a simultaneous one, with Bonferroni's correction
-over all differences of one dataset, budget and metric.
+over all differences of one dataset, budget and metric; p-values are adjusted by Holm over the same family.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from mt.cache.names import digest
 from mt.probe.contrasts.difference import REVISION, Difference, difference
 from mt.probe.questions import Budget
+from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import ScoreTable
 from mt.probe.scores.scoring import LEVEL, Subject, View, by_group, fold_of, subgroups
 from mt.probe.scores.scoring import REVISION as OF_VIEWS
@@ -32,7 +33,7 @@ class SubgroupDifference:
     """A row's score in subgroup `a` minus that in `b`, at one budget.
 
     subject: the column, without a subgroup.  simultaneous: the interval that, with 95 % confidence, holds for all
-    `n_family` differences together.
+    `n_family` differences together.  p_holm: the p-value of no difference, adjusted over the family; NaN without one.
     """
 
     subject: Subject
@@ -43,6 +44,7 @@ class SubgroupDifference:
     found: Difference
     simultaneous: tuple[float, float] = (np.nan, np.nan)
     n_family: int = 1
+    p_holm: float = float("nan")
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -71,6 +73,8 @@ class SubgroupDifference:
             "high": found.high,
             "low_simultaneous": low,
             "high_simultaneous": high,
+            "p": found.p,
+            "p_holm": self.p_holm,
         }
         return {
             "subgroup_difference": f"{self.a} - {self.b}",
@@ -104,13 +108,13 @@ def _of_family(places: dict[tuple[str, Budget], tuple[Score, ...]], store: Score
         rows = {row: scores for (row, b), scores in places.items() if b == budget}
         parts = {row: Parts.of(scores, store) for row, scores in rows.items()}
         contrasts = [(row, pair) for row, one in parts.items() for pair in one.pairs]
-        for row, pair in contrasts:
+        plain = [_kept(rows[row], parts[row], pair, LEVEL, store) for row, pair in contrasts]
+        adjusted = holm([one.p for one in plain])
+        for (row, pair), found, p_holm in zip(contrasts, plain, adjusted, strict=True):
             subject = replace(Subject.of(rows[row][0]), subgroup=None)
-            plain, together = (
-                _kept(rows[row], parts[row], pair, level, store) for level in (LEVEL, 1 - (1 - LEVEL) / len(contrasts))
-            )
+            together = _kept(rows[row], parts[row], pair, 1 - (1 - LEVEL) / len(contrasts), store)
             ends = together.low, together.high
-            yield SubgroupDifference(subject, budget, row, *pair, plain, ends, len(contrasts))
+            yield SubgroupDifference(subject, budget, row, *pair, found, ends, len(contrasts), p_holm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +166,6 @@ def _kept(scores: Sequence[Score], parts: Parts, pair: tuple[str, str], level: f
     key = digest({"subgroups": [*pair], "confidence": level, **names, "revisions": [REVISION, OF_VIEWS]})
     kept = store.recall(key)
     if kept is None:
-        kept = vars(difference(parts.metric, *parts.sides(pair), level=level))
+        kept = vars(difference(parts.metric, *parts.sides(pair), level=level, tested=level == LEVEL))
         store.remember(key, kept)
     return Difference(**{**kept, "units": tuple(kept["units"])})

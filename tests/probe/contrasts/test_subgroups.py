@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks import contrasts
 from mt.cli import group
 from mt.probe.contrasts.difference import difference
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
+from mt.probe.scores.comparisons import holm
 from mt.probe.scores.metrics import over_cases
 from mt.probe.scores.score_tables import comparisons, score_tables
 from mt.probe.scores.scoring import LEAST_UNITS
@@ -146,7 +148,71 @@ def test_the_command_prints_the_differences_as_table_and_json(tmp_path: Path) ->
     (row,) = [row for row in rows if "subgroup_difference" in row]
     assert (row["subgroup_difference"], row["by"], row["n_family"], row["flags"]) == ("F - M", "sex", 1, [])
     assert row["low"] < row["difference"] < row["high"]
+    assert row["p"] == row["p_holm"] > 0
+    assert "p (Holm)" in table
     assert "Differences" not in run()
+
+
+@pytest.mark.parametrize(
+    ("metric", "shift", "n_draws"),
+    [
+        *itertools.product(["roc_auc", "f1", "log_loss"], [0.0, 0.4, 0.9], [1, 3]),
+        ("average_precision", 0.4, 1),
+        ("sensitivity_at_95_specificity", 0.4, 1),
+    ],
+)
+def test_p_is_one_minus_the_level_at_which_the_interval_reaches_zero(metric: str, shift: float, n_draws: int) -> None:
+    a = [cases(200, 1, patients=80, shift=0.1 * k) for k in range(n_draws)]
+    b = [cases(150, 1, patients=60, shift=shift + 0.1 * k) for k in range(n_draws)]
+    found = difference(metric, a, b, tested=True)
+    assert (found.p <= 0.05) == found.excludes_zero
+    at = difference(metric, a, b, level=1 - found.p)
+    nearer = at.low if found.value > 0 else at.high
+    assert nearer == pytest.approx(0, abs=2e-4)
+    assert np.isnan(difference(metric, a, b).p), "only if asked"
+
+
+def test_equal_scores_have_p_1_and_scores_far_apart_a_tiny_one() -> None:
+    a = cases(200, 1)
+    assert difference("roc_auc", [a], [a], tested=True).p == 1
+    assert 0 < difference("roc_auc", [a], [cases(200, 2, shift=4.0)], tested=True).p < 1e-12
+
+
+def test_p_values_are_adjusted_by_holm_over_all_rows_of_a_budget(tmp_path: Path) -> None:
+    labels = np.array([0] * 50 + [0, 1] * 75)
+    site = ["w"] * 50 + ["x", "x", "y", "y", "z", "z"] * 25
+    for model in ("m1", "m2"):
+        write_features(tmp_path, model=model, split="train", columns={"site": ["x"] * 120})
+        write_features(tmp_path, model=model, split="test", n=200, labels=labels, columns={"site": site})
+    several = found(tmp_path, by="site")
+    assert len(several) == 8
+    tested = [one for one in several if one.a != "w"]
+    assert all(np.isnan([one.p_holm, one.found.p]).all() for one in several if one.a == "w"), "one class"
+    assert [one.p_holm for one in tested] == holm([one.found.p for one in tested])
+    for one in tested:
+        assert (one.found.p <= 0.05) == one.found.excludes_zero
+        assert one.p_holm >= one.found.p
+        assert one.p_holm <= 0.05 or not one.shown, "what Bonferroni's interval shows, Holm shows too"
+        assert one.row()["p"] == one.found.p
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        contrasts.Setting("by-case", 1, 300, 0.3, 75, 0.4, 0.0),
+        contrasts.Setting("by-patient", 3, 300, 0.3, 0, 0.3, 0.0),
+    ],
+)
+def test_without_a_difference_p_is_rarely_small(setting: contrasts.Setting) -> None:
+    """The type I error of docs/intervals.md on fewer simulations: a Monte-Carlo error of 0.018."""
+    for row in contrasts.measure(setting, repeats=150, metrics=("roc_auc", "accuracy"), classifiers=10):
+        assert row.rejected <= 0.05 + 2.5 * 0.018, row
+
+
+def test_p_is_uniform_without_a_difference() -> None:
+    p = [difference("accuracy", [cases(200, k)], [cases(200, 1000 + k)], tested=True).p for k in range(150)]
+    for level, error in ((0.05, 0.018), (0.2, 0.033), (0.5, 0.041)):
+        assert abs(np.mean(np.array(p) <= level) - level) < 3 * error, level
 
 
 @pytest.mark.parametrize("setting", [contrasts.SETTINGS[0], contrasts.Setting("external", 5, 300, 0.3, 60)])
