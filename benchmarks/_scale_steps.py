@@ -100,7 +100,7 @@ def featurized(folder: Path, dataset: Dataset, index: ContentIndex) -> list[Resu
         [dataset],
         [f"module:{network}:backbone"],
         cache_dir=folder / "cache",
-        compute=Compute(device="cpu", dtype="float16"),
+        compute=Compute(device="cpu", dtype="float16", batch_size=256, workers=1),
     )
     return extract(request, index=index)
 
