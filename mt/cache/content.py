@@ -155,9 +155,13 @@ class ContentIndex:
         """
         hashed = hashlib.sha256()
         for path in paths:
-            one = _seen(path)
-            name = one.path if isinstance(one.path, bytes) else one.path.encode()
-            hashed.update(name + _STATE.pack(len(name), one.size, one.mtime_ns, one.ctime_ns))
+            try:
+                stat = os.stat(path)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            stored = _stored_name(path)
+            name = stored if isinstance(stored, bytes) else stored.encode()
+            hashed.update(name + _STATE.pack(len(name), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         return hashed.hexdigest()
 
     def recall(self, kind: str, key: JSON) -> JSON | None:
@@ -266,7 +270,9 @@ def _seen(path: StrPath) -> _FileState:
 
 def _stored_name(path: StrPath) -> _Name:
     """Return the absolute path as SQLite can keep it."""
-    name = os.path.abspath(path)
+    name = os.fspath(path)
+    if not name.startswith("/") or "/." in name or "//" in name or name.endswith("/"):  # else it is absolute already
+        name = os.path.abspath(name)
     return name if _is_text(name) else os.fsencode(name)
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 
 from mt.errors import InputError
 from mt.terminal import progress
+from mt.types import Groups, LabelledRows, Texts
 
 JSON: TypeAlias = Any  # None, bool, int, float, str, and lists and string-keyed dicts of these
 
@@ -45,12 +47,24 @@ def digest(value: JSON) -> str:
 
 def digest_of_rows(values: Any) -> str:
     """Return what `digest` returns of the values as a list, encoding 8,192 values at a time."""
-    hashed, between = hashlib.sha256(b"["), b""
-    for part in _parts(values):
-        hashed.update(between + canonical(part)[1:-1])
-        between = b","
-    hashed.update(b"]")
+    return _digest_of(_canonical_parts(values))
+
+
+def _digest_of(parts: Iterable[bytes]) -> str:
+    """Return the sha256 of a text that comes in parts, in hexadecimal."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part)
     return hashed.hexdigest()
+
+
+def _canonical_parts(values: Any) -> Iterator[bytes]:
+    """Yield what `canonical` returns of the values as a list, in parts of 8,192 values."""
+    between = b"["
+    for part in _parts(values):
+        yield between + canonical(part)[1:-1]
+        between = b","
+    yield b"[]" if between == b"[" else b"]"
 
 
 def _parts(values: Any) -> Iterator[list[JSON]]:
@@ -58,6 +72,44 @@ def _parts(values: Any) -> Iterator[list[JSON]]:
         return (values[start : start + _PART].tolist() for start in range(0, len(values), _PART))
     remaining = iter(values)
     return iter(lambda: list(islice(remaining, _PART)), [])
+
+
+def digest_of_cases(rows: LabelledRows[Any]) -> str:
+    """Return the digest that names these rows; features are not part of it."""
+    return _digest_of(content_of_cases(rows))
+
+
+def content_of_cases(rows: LabelledRows[Any]) -> Iterator[bytes]:
+    """Yield the canonical JSON whose digest names these rows, in parts: of millions it is long."""
+    yield b'{"columns":{'
+    for number, (name, values) in enumerate(sorted(rows.columns.items())):
+        yield (b"," if number else b"") + canonical(name) + b":"
+        yield from _canonical_parts(_finite(values))
+    yield b'},"dtype":' + canonical(str(rows.y.dtype)) + b',"groups":'
+    yield from [b"null"] if rows.groups is None else _canonical_parts(_listed(rows.groups))
+    yield b',"ids":'
+    yield from _canonical_parts(rows.ids)
+    yield b',"labels":'
+    yield from _canonical_parts(rows.y)
+    yield b"}"
+
+
+def _finite(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values that JSON has: a number that is undefined is null."""
+    listed = _listed(values)
+    if isinstance(listed, Texts):
+        return listed
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
+
+
+def _listed(values: Groups) -> Sequence[Any]:
+    """Return texts as they are, and other values as a list of Python's numbers and strings."""
+    import numpy as np
+
+    if isinstance(values, Texts):
+        return values
+    listed: list[Any] = np.asarray(values).tolist()
+    return listed
 
 
 def slug(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mt.cache.catalog import Entry
 from mt.cache.feature_file.rows import is_unlabelled
-from mt.types import Array, CaseFeatures
+from mt.types import Array, CaseFeatures, Texts
 
 
 def labelled(features: CaseFeatures) -> CaseFeatures:
@@ -37,7 +37,7 @@ class LabelledFeatures:
         self.task, self.class_names, self.dim = every.task, every.class_names, every.dim
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> Sequence[str]:
         return self._of(self.every.ids)
 
     @cached_property
@@ -45,17 +45,17 @@ class LabelledFeatures:
         return self.every.labels[self.rows]
 
     @cached_property
-    def groups(self) -> list[str] | None:
+    def groups(self) -> Sequence[str] | None:
         groups = self.every.groups
         return None if groups is None else self._of(groups)
 
     @cached_property
-    def columns(self) -> dict[str, list[Any]]:
+    def columns(self) -> dict[str, Sequence[Any]]:
         return {name: self._of(values) for name, values in self.every.columns.items()}
 
     @cached_property
     def embeddings(self) -> Any:
         return self.every.embeddings[self.rows]
 
-    def _of(self, values: Sequence[Any]) -> list[Any]:
-        return [values[row] for row in self.rows.tolist()]
+    def _of(self, values: Sequence[Any]) -> Sequence[Any]:
+        return values[self.rows] if isinstance(values, Texts) else [values[row] for row in self.rows.tolist()]

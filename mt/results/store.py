@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.names import digest
+from mt.cache.names import content_of_cases, digest, digest_of_cases
 from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.results.writers import FOLDER, Row, United, locks_fail, remove
 from mt.system import files
@@ -132,10 +132,10 @@ class ScoreStore:
 
     def add_cases(self, rows: LabelledRows[None]) -> str:
         """Keep the ids, labels, groups and columns of a split once; returns their digest."""
-        content = content_of(rows)
-        key = digest(content)
+        key = digest_of_cases(rows)
         if not self._database.rows("SELECT 1 FROM cases WHERE digest = ?", [key]):
-            blob = zlib.compress(json.dumps(content).encode(), 6)
+            packed = zlib.compressobj(6)
+            blob = b"".join([*map(packed.compress, content_of_cases(rows)), packed.flush()])
             self._database.add([Row("cases", [key, blob])])
         return key
 
@@ -249,17 +249,6 @@ class ScoreStore:
         return rows[0]
 
 
-def content_of(rows: LabelledRows[Any]) -> dict[str, Any]:
-    """Return the JSON whose digest names these rows; features are not part of it."""
-    return {
-        "ids": list(rows.ids),
-        "labels": rows.y.tolist(),
-        "dtype": str(rows.y.dtype),
-        "groups": None if rows.groups is None else np.asarray(rows.groups).tolist(),
-        "columns": {name: _plain(values) for name, values in rows.columns.items()},
-    }
-
-
 def _values(score: Score) -> list[Any]:
     return [json.dumps(value) if name in _JSON_FIELDS else _json_number(value) for name, value in vars(score).items()]
 
@@ -277,10 +266,6 @@ def _score(row: Sequence[Any]) -> Score:
 def _json_number(value: Any) -> Any:
     """Return a value that JSON and SQLite both know: an undefined number is null."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _plain(values: Sequence[Any]) -> list[Any]:
-    return [_json_number(value) for value in np.asarray(values).tolist()]
 
 
 # The file: whose it is, its tables, and SQLite's errors as ours -------------------------------------------------------

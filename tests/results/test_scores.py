@@ -14,11 +14,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from mt.cache.names import digest
+from mt.cache.names import digest_of_cases
 from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.results import store as database
-from mt.results.store import Fit, Score, ScoreStore, content_of
-from mt.types import LabelledRows
+from mt.results.store import Fit, Score, ScoreStore
+from mt.types import LabelledRows, Texts
 
 WRITER = """
 import sys
@@ -118,9 +118,11 @@ def test_an_undefined_score_is_null_in_json(store: ScoreStore) -> None:
 )
 def test_the_digest_of_rows_never_changes(rows: LabelledRows[None], expected: str) -> None:
     """Written by mt 0.1: databases of all releases name rows by it, whatever holds groups in memory."""
-    assert digest(content_of(rows)) == expected
+    assert digest_of_cases(rows) == expected
+    assert digest_of_cases(dataclasses.replace(rows, ids=Texts.of(rows.ids))) == expected
     if rows.groups is not None:
-        assert digest(content_of(dataclasses.replace(rows, groups=np.array(rows.groups)))) == expected
+        assert digest_of_cases(dataclasses.replace(rows, groups=Texts.of(rows.groups))) == expected
+        assert digest_of_cases(dataclasses.replace(rows, groups=np.array(rows.groups))) == expected
 
 
 def test_ids_are_stored_once_however_many_fits_use_them(store: ScoreStore) -> None:

@@ -19,7 +19,7 @@ from mt.errors import InputError
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Budget, Question, budgets, seeds_of
 from mt.stratification import Ints, iterative_order, label_matrix, stratified_order, stratified_parts, unit_counts
-from mt.types import MISSING, TASKS, Array, CaseFeatures, Groups, LabelledRows
+from mt.types import MISSING, TASKS, Array, CaseFeatures, Groups, LabelledRows, sortable
 
 REVISION = 1  # of the order that draws are prefixes of; raised whenever it changes
 Asked = tuple[Budget, int, Any]  # budget, seed, identity of how its rows are drawn
@@ -69,7 +69,7 @@ def draw(
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     check_budget(fraction, shots, groups, unit)
-    group_of_row = None if groups is None else np.asarray(groups)
+    group_of_row = None if groups is None else sortable(groups)
     counts, unit_of_row = unit_counts(_strata(labels, matrix), groups if unit == "group" else None)
     order = _order(counts, seed, by_row=task != "multilabel" and unit == "row")
     held = counts[order] > 0

@@ -26,7 +26,7 @@ from mt.probe.questions import Budget, Pair, Question, budgets
 from mt.results.store import ScoreStore
 from mt.stratification import Ints
 from mt.system import files
-from mt.types import CaseFeatures, Groups
+from mt.types import CaseFeatures, Groups, sortable
 
 FORMAT = "mt-draws"
 FORMAT_VERSION = 1
@@ -163,7 +163,7 @@ def read_draws(
         raise InputError(f"{path}: 'unit' is one of {', '.join(UNITS)}, found {unit!r}")
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     row_of_id = {str(name): row for row, name in enumerate(ids)}
-    group_of_row = None if groups is None else np.asarray(groups)
+    group_of_row = None if groups is None else sortable(groups)
     found = []
     for number, entry in enumerate(content["draws"]):
         where = f"{path}, draw {number}"

@@ -14,7 +14,7 @@ from mt.probe.budgets.draw import Asked, Draw, DrawSource, account, check_budget
 from mt.probe.budgets.draw_file import DrawFile
 from mt.probe.questions import Budget
 from mt.stratification import Ints
-from mt.types import CaseFeatures, Groups
+from mt.types import CaseFeatures, Groups, sortable
 
 RANDOM_REVISION = 1  # of the order that random draws are prefixes of; raised whenever it changes
 RULES = ("random", "random-groups")
@@ -39,7 +39,7 @@ def random_draw(
     """
     matrix = class_matrix(labels, task=task, n_classes=n_classes)
     check_budget(fraction, None, groups, unit)
-    group_of_row = None if groups is None else np.asarray(groups)
+    group_of_row = None if groups is None else sortable(groups)
     unit_of_row = np.arange(len(matrix)) if unit == "row" else _numbered(group_of_row)
     n_units = int(unit_of_row.max()) + 1
     order = np.argsort(np.random.default_rng(seed).random(n_units), kind="stable")

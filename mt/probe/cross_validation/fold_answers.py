@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mt.cache.names import digest
+from mt.cache.names import digest_of_cases
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.cross_validation.fold_draws import FoldDraws, Folds, PartDraws
 from mt.probe.cross_validation.joined_splits import JoinedSplits, PartEntry, open_part
 from mt.probe.questions import Pair, Question
-from mt.results.store import Fit, ScoreStore, content_of
+from mt.results.store import Fit, ScoreStore
 from mt.types import LabelledRows
 
 Answer = Callable[[Sequence[Question]], Iterable[Fit]]
@@ -33,7 +33,7 @@ class PartStore(ScoreStore):
         self.singles: dict[str, list[Question]] = {}  # by question on a part of several models: those on each model
 
     def add_cases(self, rows: LabelledRows[None]) -> str:
-        key = digest(content_of(rows))
+        key = digest_of_cases(rows)
         self._cases[key] = rows
         return key
 

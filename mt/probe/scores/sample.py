@@ -23,7 +23,7 @@ from mt.errors import InputError
 from mt.stratification import Ints, label_matrix, unit_counts
 from mt.system.device import cores
 from mt.terminal.progress import counted
-from mt.types import MISSING, Array, Groups
+from mt.types import MISSING, Array, Groups, sortable
 
 
 def checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
@@ -150,7 +150,7 @@ def units_of(n_cases: int, groups: Groups | None) -> Ints:
     """
     if groups is None:
         return np.arange(n_cases)
-    names = np.asarray(groups)
+    names = sortable(groups)
     if names.ndim != 1 or len(names) != n_cases:
         raise InputError(f"one group per case is needed: {n_cases} cases, {names.size} groups")
     if names.dtype.kind in "fO" and (missing := sum(name is None or name != name for name in names.tolist())):
