@@ -162,10 +162,15 @@ def print_tables(lines: Sequence[Line]) -> None:
         for (name, n), found in cells.items():
             if reference in found:
                 first = found[reference]
-                means = " / ".join(f"{np.mean([one[c] for one in first.values()]):.3f}" for c in COLUMNS[:2])
+                means = " / ".join(f"{mean_of(first, column):.3f}" for column in COLUMNS[:2])
                 shown = [difference(found[method], first) if method in found else "" for method in methods]
                 print(f"| {name}, {n} | {means} | " + " | ".join(shown) + " |")
         print()
+
+
+def mean_of(found: dict[int, Line], column: str) -> float:
+    """Return the mean of a column over the draws."""
+    return float(np.mean([one[column] for one in found.values()]))
 
 
 def difference(one: dict[int, Line], first: dict[int, Line]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, gpu, scale, walk
+from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, fused, gpu, scale, walk
 from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
@@ -87,6 +87,26 @@ def test_fusion_on_few_labels_recommends_what_has_the_lower_loss_out_of_fold(
     )
     few_labels.print_tables(lines)
     assert "| made-up, 30 |" in capsys.readouterr().out
+
+
+def test_what_mt_fuse_recommends_on_few_labels_is_what_has_the_lower_loss_out_of_fold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model in few_labels.MODELS:
+        for split, n in (("train", 120), ("test", 60)):
+            write_features(
+                tmp_path / "cache", model=model, split=split, n=n, task="multiclass", n_classes=3, signal=2, dim=4
+            )
+    pairs = find_pairs(Catalog(tmp_path / "cache"), models=few_labels.MODELS)
+    lines = list(fused.fused("made-up", pairs, 30, 2, tmp_path))
+    assert len(lines) == 2 * (len(fused.METHODS) + 1)
+    for recommended in (one for one in lines if one["method"] == "recommended"):
+        draw = [one for one in lines if one["seed"] == recommended["seed"] and one["out_of_fold"] is not None]
+        best = min(draw, key=lambda one: one["out_of_fold"])
+        assert (recommended["chosen"], recommended["roc_auc"]) == (best["method"], best["roc_auc"])
+    assert not any(one["trained"] for one in lines if one["method"] == "dvme"), "below 100 rows nothing is trained"
+    fused.print_table(lines)
+    assert "| made-up, 30 | 2 |" in capsys.readouterr().out
 
 
 def test_simulated_workers_fill_a_file_through_the_real_writer(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def recommendations(study: Answers, store: ScoreStore) -> list[str]:
     losses: dict[tuple[str, Budget], dict[int, dict[str, float]]] = {}
     for score in study.scores:
         if score.method in ("best-single", "concat", "blend", "dvme") and ", " not in score.protocol:
-            loss = _out_of_fold(score.method, store.fit(score.fit).outcome)
+            loss = out_of_fold(score.method, store.fit(score.fit).outcome)
             if loss is not None:
                 here = losses.setdefault((score.dataset, Budget(score.fraction, score.shots)), {})
                 here.setdefault(score.seed, {})[score.method] = loss
@@ -62,7 +62,7 @@ def recommendations(study: Answers, store: ScoreStore) -> list[str]:
     return lines
 
 
-def _out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
+def out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
     """Return the log loss of a fit on held-out rows of its budget, if it keeps one."""
     chosen = outcome["selection"]
     if method == "best-single":
