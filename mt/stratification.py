@@ -48,7 +48,9 @@ def stratified_order(labels: ArrayLike, seed: int) -> Ints:
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     place_in_class = np.arange(len(classes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     time = (place_in_class + 0.5) / np.repeat(sizes, sizes)
-    tie_breaker = np.argsort(shuffled, kind="stable")[by_class]
+    place = np.empty_like(shuffled)
+    place[shuffled] = np.arange(len(shuffled))
+    tie_breaker = place[by_class]
     return np.asarray(by_class[np.lexsort((tie_breaker, time))], dtype=np.int64)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -240,6 +240,15 @@ def count_done(descriptor: int, layout: FileLayout, path: Path) -> int:
     if path.suffix in (FINAL, SHARD) and done < layout.n_blocks:
         raise damaged(path, f"{layout.n_blocks - done} of its {layout.n_blocks} blocks have lost their checksum")
     return done
+
+
+def count_status(descriptor: int, layout: FileLayout, wanted: Sequence[Status]) -> list[int]:
+    """Return the number of rows of each of these states, reading a part of the states at a time."""
+    counts = [0] * len(wanted)
+    for start in range(0, layout.n_rows, _CHUNK):
+        states = files.read(descriptor, min(_CHUNK, layout.n_rows - start), layout.status + start)
+        counts = [count + states.count(one) for count, one in zip(counts, wanted, strict=True)]
+    return counts
 
 
 def wrong_blocks(

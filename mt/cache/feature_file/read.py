@@ -243,10 +243,9 @@ def peek(path: Path) -> Summary:
         layout = format.read_layout(descriptor, path)
         manifest = format.read_manifest(descriptor, layout, path)
         done = format.count_done(descriptor, layout, path)
-        status = files.read(descriptor, layout.n_rows, layout.status)
+        n_ok, n_missing = format.count_status(descriptor, layout, (Status.OK, Status.MISSING))
     finally:
         os.close(descriptor)
-    n_ok, n_missing = status.count(Status.OK), status.count(Status.MISSING)
     return Summary(
         manifest,
         layout.n_rows,
@@ -265,10 +264,10 @@ def status_counts(path: Path) -> dict[str, int]:
     descriptor = format.open_for_reading(path)
     try:
         layout = format.read_layout(descriptor, path)
-        status = files.read(descriptor, layout.n_rows, layout.status)
+        counts = format.count_status(descriptor, layout, tuple(Status))
     finally:
         os.close(descriptor)
-    return {one.name.lower(): status.count(one) for one in Status if one in status}
+    return {one.name.lower(): count for one, count in zip(Status, counts, strict=True) if count}
 
 
 def is_complete(path: str | os.PathLike[str]) -> bool:
