@@ -17,14 +17,12 @@ from mt.cache.feature_file.read import Summary, in_cache, is_complete, partial_r
 from mt.cache.feature_file.resume import MIXED, differences, with_warning
 from mt.cache.feature_file.rewrite import joined
 from mt.cache.feature_file.rows import hash_of
-from mt.cache.feature_file.shards import KEY, Shard
+from mt.cache.feature_file.shards import KEY, OWN, Shard
 from mt.cache.feature_file.verify import verify_file
 from mt.cache.feature_file.write import temporary_path
 from mt.cache.names import JSON
 from mt.errors import CacheError, DamagedError
 from mt.system import files
-
-OWN = (KEY, "rows", "format", "format_version")  # what every shard's manifest says of itself
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mt.cache.catalog import cache_of
 from mt.cache.feature_file.resume import MIXED
-from mt.cache.feature_file.write import partial_path
+from mt.cache.feature_file.write import Existing, partial_path
 from mt.cache.known_rows import COPIED, KnownRows, Pace, SameBits, WantedRows, find_known, nothing_known, recorded
 from mt.featurize.embed import AUTO_BATCH_SIZE, Embedder
 from mt.featurize.plan import Target
@@ -61,6 +61,23 @@ def planned(
     return Reuse(
         manifest | {"compute": {**manifest["compute"], "batch_size": batch_size, "threads": threads}}, content, known
     )
+
+
+def as_other_shards(planned: Reuse, target: Target, compute: Compute, existing: Existing) -> Reuse:
+    """Return the same for a shard as for the file's shards that exist: batch size, threads and copied rows.
+
+    Raises CacheError where `mt cache merge` would refuse them.
+    """
+    assert target.shard is not None
+    manifest = target.shard.agreed(
+        target.path, planned.manifest, COPIED, batch_size=compute.batch_size, existing=existing
+    )
+    if manifest.get(COPIED) == planned.manifest.get(COPIED) or planned.content is None:
+        return replace(planned, manifest=manifest)
+    known = recorded(
+        _wanted(target, manifest, planned.content, compute), manifest.get(COPIED), target.path, cache_of(target.path)
+    )
+    return Reuse(manifest, planned.content, known)
 
 
 def settled(reuse: Reuse, target: Target, manifest: dict[str, Any], compute: Compute, *, created: bool) -> Reuse:

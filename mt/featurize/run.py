@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from mt.backbones.weights import RANDOM
 from mt.cache import status_counts
 from mt.cache.catalog import cache_of
 from mt.cache.content import ContentIndex
+from mt.cache.feature_file.format import whole_path
+from mt.cache.feature_file.lock import acquire
 from mt.cache.feature_file.shards import BlockWriter
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import data_dir_of, loadable_name
@@ -30,11 +32,13 @@ from mt.featurize.loaded import LoadedBackbones
 from mt.featurize.pipeline import Job, missing_rows, run_pass
 from mt.featurize.plan import Result, Target
 from mt.featurize.request import Compute
+from mt.system import files
 from mt.system.device import computes_bfloat16_fast
 from mt.terminal import progress
 
 # Rows per block, which share a checksum; a killed run computes at most its unfinished blocks again.
 BLOCK_ROWS = 256
+SHARD_WAIT = 600.0  # seconds to wait while other shards of a file reserve their space
 MANY = 10_000  # images from which a note names the faster precision
 BFLOAT16 = (
     "Note: --precision bfloat16 computes several times as many images per second on this device. Its embeddings differ "
@@ -172,29 +176,19 @@ def command(
 
 def _reserve(
     dataset: Dataset,
-    reuses: Mapping[Target, reuse.Reuse],
+    reuses: dict[Target, reuse.Reuse],
     compute: Compute,
     open_files: ExitStack,
 ) -> dict[Target, BlockWriter]:
-    """Open every file of the run with all its space, or none, so that a full disk shows before any computing."""
+    """Open every file of the run with all its space, or none, so that a full disk shows before any computing.
+
+    What a shard takes from the other shards of its file replaces what was planned, in `reuses`.
+    """
     writers: dict[Target, BlockWriter] = {}
     try:
-        for target, planned in reuses.items():
-            split = dataset.splits[target.split]
-            batch_size = planned.manifest["compute"]["batch_size"]
-            rows = split.stored_rows(partial(id_salt, cache_of(target.path)))
-            opened: Callable[..., BlockWriter | None] = partial(FeatureWriter.open, target.path)
-            if target.shard:
-                opened = partial(target.shard.open, target.path)
-            writer = opened(
-                rows,
-                planned.manifest,
-                dim=target.dim,
-                dtype=compute.dtype,
-                block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
-                content=planned.content,
-                existing=Existing(compute.overwrite, compute.allow_mixed, compute.wait),
-            )
+        for target in reuses:
+            with _other_shards_wait(target):
+                writer, reuses[target] = _opened(dataset, target, reuses[target], compute)
             if writer:
                 writers[target] = writer
                 open_files.callback(writer.close)
@@ -204,6 +198,45 @@ def _reserve(
                 writer.discard()
         raise
     return writers
+
+
+@contextmanager
+def _other_shards_wait(target: Target) -> Iterator[None]:
+    """Let no other shard of the file begin while inside, so that each of them sees what the first one settled."""
+    if target.shard is None:
+        yield
+        return
+    try:
+        files.make_folder(target.path.parent)
+        lock = acquire(whole_path(target.path), SHARD_WAIT)
+    except OSError as error:
+        raise files.explained(error, target.path) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _opened(
+    dataset: Dataset, target: Target, planned: reuse.Reuse, compute: Compute
+) -> tuple[BlockWriter | None, reuse.Reuse]:
+    """Open a file, and return its writer, None for a shard without rows, with what it copies."""
+    existing = Existing(compute.overwrite, compute.allow_mixed, compute.wait)
+    opened: Callable[..., BlockWriter | None] = partial(FeatureWriter.open, target.path)
+    if target.shard:
+        planned = reuse.as_other_shards(planned, target, compute, existing)
+        opened = partial(target.shard.open, target.path)
+    batch_size = planned.manifest["compute"]["batch_size"]
+    writer = opened(
+        dataset.splits[target.split].stored_rows(partial(id_salt, cache_of(target.path))),
+        planned.manifest,
+        dim=target.dim,
+        dtype=compute.dtype,
+        block_rows=-(-BLOCK_ROWS // batch_size) * batch_size,
+        content=planned.content,
+        existing=existing,
+    )
+    return writer, planned
 
 
 def _job(writer: BlockWriter, planned: reuse.Reuse, target: Target, compute: Compute) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,14 +17,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
 from mt import open_features
 from mt.cache import Catalog
+from mt.cache.feature_file.read import peek
 from mt.cache.feature_file.shards import Shard
 from mt.cache.merging import merge, shard_sets
 from mt.cli import group
+from mt.errors import CacheError
+from mt.featurize.embed import versions
 from mt.types import MISSING
 from tests.featurize.conftest import OTHER, TINY
 from tests.featurize.extracting import CPU, counted, featurize
@@ -156,6 +161,97 @@ def test_skipped_rows_and_copied_rows(photos: Path, tmp_path: Path) -> None:
         if path.parent.name == "train" and str(path.relative_to(parts)) not in before
     ]
     assert open_features(new, verify=True).n_skipped == 1
+
+
+def test_a_shard_takes_batch_and_threads_from_those_that_exist(photos: Path, tmp_path: Path) -> None:
+    parts, plain = tmp_path / "parts", tmp_path / "plain"
+    featurize(photos, parts, compute=replace(CPU, batch_size=8), shard=Shard(2, 3))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)  # as on a machine with one core more
+        for number in (1, 3):
+            featurize(photos, parts, compute=replace(CPU, batch_size=None), shard=Shard(number, 3))
+    finally:
+        torch.set_num_threads(threads)
+    featurize(photos, plain, compute=replace(CPU, batch_size=8))
+    assert merged(parts) == contents(plain)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_a_shard_that_could_not_be_merged_is_refused_before_work(
+    begun: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    featurize(photos, cache, shard=Shard(1, 2))
+    if begun:
+        apart = tmp_path / "apart"
+        dataset, _ = counted(photos, interrupt_at=40)
+        with pytest.raises(KeyboardInterrupt):
+            featurize(dataset, apart, compute=replace(CPU, batch_size=12), shard=Shard(2, 2))
+        for path in apart.rglob("*.partial"):
+            shutil.copy(path, cache / path.relative_to(apart))
+    dataset, source = counted(photos)
+    with pytest.raises(CacheError) as refused:
+        featurize(dataset, cache, compute=replace(CPU, batch_size=12), shard=Shard(2, 2))
+    said = str(refused.value)
+    assert re.match(
+        r"\S+\.2of2\.(shard|partial) would differ from \S+\.1of2\.shard \(batch: 4 in the file, 12 here\)", said
+    )
+    assert "mt cache merge would refuse them" in said
+    assert not source.read, "before work"
+    monkeypatch.setattr("mt.featurize.embed.versions", lambda: {**versions(), "torch": "1.0"})
+    if not begun:
+        with pytest.raises(CacheError, match=r"torch: \S+ in the file, 1\.0 here"):
+            featurize(photos, cache, shard=Shard(2, 2))
+        featurize(photos, cache, compute=replace(CPU, allow_mixed=True), shard=Shard(2, 2))
+
+
+def test_all_shards_may_be_made_again_on_another_device(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = tmp_path / "parts"
+    for number in (1, 2):
+        featurize(photos, parts, shard=Shard(number, 2))
+    monkeypatch.setattr("mt.featurize.embed.versions", lambda: {**versions(), "torch": "1.0"})
+    for number in (1, 2):
+        featurize(photos, parts, compute=replace(CPU, overwrite=True), shard=Shard(number, 2))
+    assert len(merged(parts)) == 2
+
+
+def test_a_shard_copies_only_what_the_first_one_copied(photos: Path, tmp_path: Path) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    featurize(photos, plain)
+    featurize(photos, parts, shard=Shard(1, 2))
+    for path in plain.rglob("*.h5"):  # another run has made all embeddings meanwhile
+        shutil.copy(path, (parts / path.relative_to(plain)).with_name(f"{path.stem}-other.h5"))
+    results = featurize(photos, parts, shard=Shard(2, 2))
+    assert all(result.copied == 0 < result.computed for result in results)
+    assert contents(plain).items() <= merged(parts).items()
+
+
+@pytest.mark.slow
+def test_real_processes_with_other_threads_that_begin_together(photos: Path, tmp_path: Path) -> None:
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    words = [sys.executable, "-m", "mt", "featurize", "--model", TINY, "--dataset", f"folder:{photos}"]
+    words += ["--weights", "random", "--image-size", "32", "--device", "cpu"]
+    jobs = [
+        subprocess.Popen(
+            [*words, "--cache-dir", str(parts), "--shard", f"{number}/3"],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(number)},
+        )
+        for number in (1, 2, 3)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    threads = {peek(path).manifest["compute"]["threads"] for path in parts.rglob("*.shard")}
+    assert len(threads) == 1
+    subprocess.run(
+        [*words, "--cache-dir", str(plain)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads.pop())},
+    )
+    assert merged(parts) == contents(plain)
 
 
 @pytest.mark.slow

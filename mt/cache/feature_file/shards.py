@@ -7,21 +7,24 @@ not take it for a feature file.  Its manifest is the whole file's, and under `sh
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from mt.cache.feature_file.format import SHARD
+from mt.cache.feature_file.format import SHARD, whole_path
+from mt.cache.feature_file.read import peek
+from mt.cache.feature_file.resume import ADOPTED, MIXED, differences
 from mt.cache.feature_file.rows import arrays_of, hash_of
 from mt.cache.feature_file.write import Existing, FeatureWriter, partial_path
 from mt.cache.names import JSON
-from mt.errors import InputError
+from mt.errors import CacheError, InputError
 from mt.types import LabelledRows
 
 KEY = "shard"  # in the manifest of a shard
+OWN = (KEY, "rows", "format", "format_version")  # what every shard's manifest says of itself
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,45 @@ class Shard:
     def path(self, whole: Path) -> Path:
         """Return the shard's file, beside the feature file that it is a part of."""
         return whole.with_name(f"{whole.stem}.{self.number}of{self.of}{SHARD}")
+
+    def agreed(
+        self, path: Path, manifest: dict[str, JSON], taken: str, *, batch_size: int | None, existing: Existing
+    ) -> dict[str, JSON]:
+        """Return the whole file's manifest with what the other parts settled, so that all of them can be merged.
+
+        Batch size, threads and the field ``taken`` are those of the first part that exists.  batch_size: the one that
+        was asked for.  Raises CacheError where a part differs in anything else; `existing` may allow it.
+        """
+        own, others = _there(path), list(self._others(path))
+        if existing.overwrite and others and any(_differ(others[0][1], manifest, taken, mixed=False)):
+            return manifest  # the other parts are to be made again, too
+        for there, theirs in others:
+            if own is not None and not existing.overwrite:
+                ours = peek(own).manifest
+                found = [] if existing.allow_mixed else list(differences(_pace(theirs), _pace(ours)))
+            else:
+                ours = manifest = _as(manifest, others[0][1], taken)
+                asked = _pace(ours) if batch_size is None else _pace(ours) | {"batch": batch_size}
+                found = list(differences(_pace(theirs), asked))
+            found += _differ(theirs, ours, taken, mixed=existing.allow_mixed)
+            if found:
+                raise CacheError(
+                    f"{path.name} would differ from {there.name} ({'; '.join(found[:3])}), and mt cache merge would "
+                    "refuse them. Compute it as that part was computed, or make that part again, too (--overwrite); if "
+                    "only device or versions differ, --allow-mixed mixes them."
+                )
+        return manifest
+
+    def _others(self, path: Path) -> Iterator[tuple[Path, dict[str, JSON]]]:
+        """Yield the other parts that exist, complete or not, with their manifests; damaged ones are omitted."""
+        whole = whole_path(path)
+        for number in range(1, self.of + 1):
+            there = _there(Shard(number, self.of).path(whole)) if number != self.number else None
+            if there is not None:
+                try:
+                    yield there, peek(there).manifest
+                except CacheError:  # named by every command that reads it
+                    continue
 
     def open(
         self,
@@ -140,9 +182,31 @@ BlockWriter: TypeAlias = FeatureWriter | ShardWriter
 
 def _block_rows(path: Path) -> int | None:
     """Return the rows per block of a shard that an earlier run began; None where there is none."""
-    from mt.cache.feature_file.read import peek
+    there = _there(path)
+    return None if there is None else peek(there).block_rows
 
-    for there in (path, partial_path(path)):
-        if there.exists():
-            return peek(there).block_rows
-    return None
+
+def _there(path: Path) -> Path | None:
+    """Return the file of a shard, complete or not; None where there is none."""
+    return next((one for one in (path, partial_path(path)) if one.exists()), None)
+
+
+def _pace(manifest: dict[str, JSON]) -> dict[str, JSON]:
+    """Return batch size and threads by names that `differences` compares."""
+    compute = manifest["compute"]
+    return {"batch": compute["batch_size"], "threads of torch": compute["threads"]}
+
+
+def _as(manifest: dict[str, JSON], other: dict[str, JSON], taken: str) -> dict[str, JSON]:
+    """Return a manifest with another's batch size and threads, and its field `taken`, if it has one."""
+    kept = {name: one for name, one in manifest.items() if name != taken}
+    pace = {name: other["compute"][name] for name in ADOPTED}
+    own = {taken: other[taken]} if taken in other else {}
+    return {**kept, **own, "compute": {**manifest["compute"], **pace}}
+
+
+def _differ(theirs: dict[str, JSON], ours: dict[str, JSON], taken: str, *, mixed: bool) -> Iterator[str]:
+    """Yield in what two parts' manifests differ, beside batch size, threads and `taken`; mixed: and beside compute."""
+    beside = {*OWN, taken, *(("compute", MIXED, "warnings") if mixed else ())}
+    one, other = ({name: value for name, value in each.items() if name not in beside} for each in (theirs, ours))
+    yield from differences(one, other)
