@@ -232,3 +232,16 @@ def test_on_a_phone_the_score_stands_in_the_first_column(look: Any, tmp_path: Pa
 def test_budgets_of_shots_have_answers(tmp_path: Path) -> None:
     _, found = answered(tmp_path / "s.sqlite")
     assert [one.budget for one in found] == [Budget(0.01), Budget(0.1), Budget(1.0)]
+
+
+def test_scaled_probabilities_are_no_other_model(tmp_path: Path) -> None:
+    """The scaled row has the same ROC AUC: it would share the first rank, and stand in the sentence twice."""
+    path = tmp_path / "s.sqlite"
+    filled(path, code=2, outcome={"protocol": "default, temperature"})
+    panel, found = answered(path)
+    assert any(name.endswith("temperature") for name in panel.names)
+    for one in found:
+        assert one.others == 2
+        assert sorted(one.ranks.values()) == [1, 2, 3]
+        assert not any("temperature" in name for name in one.ranks)
+    assert "temperature" not in said(panel, found)

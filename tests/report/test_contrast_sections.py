@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mt.report import collect
 from mt.report.contrast_sections import subgroup_section
@@ -23,6 +24,7 @@ def test_differences_between_subgroups_are_on_the_page(tmp_path: Path) -> None:
     page = written.page.read_text()
     assert "Differences between subgroups" in page
     assert "sex: F - M" in page
+    assert page.count(">Differences between subgroups<") == 1, "one heading"
     (table,) = [file for file in written.files if file.name.endswith("subgroups.csv")]
     assert table.read_text().splitlines()[0] == "method,budget,difference of,difference,p,p (Holm),note"
 
@@ -52,3 +54,20 @@ def test_experiments_on_other_features_are_never_joined(tmp_path: Path) -> None:
     assert section is not None
     assert section.table is not None
     assert sorted(row[0] for row in section.table.rows) == sorted(panel.names)
+
+
+def test_on_a_phone_a_difference_stands_in_the_first_column(look: Any, tmp_path: Path) -> None:
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", n=200, columns={"sex": ["F", "M"] * 100})
+    probed(tmp_path, **QUICK)
+    with store_of(probed(tmp_path, **QUICK, by="sex")) as store:
+        written = write_report(store, ReportRequest(tmp_path / "by.html", export=False))
+    assert ">note<" not in written.page.read_text(), "no column without a note"
+    table = look(written.page, width=390).locator("#p0-subgroups-table")
+    shown = table.locator("tbody tr").first.locator(":is(th, td):visible")
+    assert shown.count() == 1
+    _, _, sides, difference = shown.inner_text().splitlines()
+    assert sides == "sex: F - M"
+    assert "[" in difference
+    box = shown.locator("small").last.bounding_box()
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 390

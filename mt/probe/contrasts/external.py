@@ -90,11 +90,17 @@ def drops(
 
     name: of the row of an external score.
     """
-    there = {_place(score): score for score in internal if score.by is None and score.test_dataset == score.dataset}
+    there: dict[tuple[Any, ...], list[Score]] = {}
+    for score in internal:
+        if score.by is None and score.test_dataset == score.dataset:
+            there.setdefault(_place(score), []).append(score)
     rows: dict[tuple[Subject, Budget, str], list[tuple[Score, Score]]] = {}
     for score in external:
-        own = there.get(_place(score))
-        if score.by is None and score.test_dataset != score.dataset and own and _same_draw(own, score, store):
+        if score.by is not None or score.test_dataset == score.dataset:
+            continue
+        newest_first = reversed(there.get(_place(score), []))  # stratified and random draws may have the same seed
+        own = next((one for one in newest_first if _same_draw(one, score, store)), None)
+        if own is not None:
             place = Subject.of(score), Budget(score.fraction, score.shots), name(score)
             rows.setdefault(place, []).append((own, score))
     families: dict[tuple[Subject, Budget], list[Drop]] = {}

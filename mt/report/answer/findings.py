@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mt.probe.decisions.gains import scaling_of
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
@@ -108,7 +109,7 @@ def _is_declared(one: BudgetAnswer) -> bool:
 
 
 def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
-    cells = {cell.name: cell for cell in panel.headline if cell.budget == budget}
+    cells = {cell.name: cell for cell in _unscaled(cell for cell in panel.headline if cell.budget == budget)}
     singles = [cell for cell in cells.values() if cell.method.method == SINGLE]
     models = singles or [cell for cell in cells.values() if cell.method.method not in NO_RIVALS]
     together, judged = _compared(store, models, budget)
@@ -127,6 +128,12 @@ def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
         ranks=_ranks({name: sign * cell.spread.mean for name, cell in ranked.items()}),
         doubts=tuple(_doubts(models, together)),
     )
+
+
+def _unscaled(cells: Iterable[PanelCell]) -> list[PanelCell]:
+    """Return the rows but those with scaled probabilities, which are no models of their own; all if none is left."""
+    every = list(cells)
+    return [cell for cell in every if not scaling_of(cell.scores[0])] or every
 
 
 def _compared(store: ScoreStore, cells: Sequence[PanelCell], budget: Budget) -> tuple[dict[str, Cell], dict[str, Mark]]:

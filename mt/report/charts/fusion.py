@@ -100,7 +100,7 @@ def _gain_figure(panel: Panel, rows: Sequence[dict[str, Any]]) -> Figure:
     ticks = sorted({row["labels"] for row in rows})
     low, high, cut = _focus(rows)
     overs = list(dict.fromkeys(row["over"] for row in rows))
-    legend = alt.Legend(orient="bottom", title="gain over", columns=2)
+    legend = alt.Legend(orient="bottom", title="gain over", columns=2, labelLimit=320)
     colour = alt.Color("over:N", scale=alt.Scale(domain=overs, range=list(COLOURS[: len(overs)])), legend=legend)
     shape = alt.Shape("over:N", scale=alt.Scale(domain=overs, range=list(SHAPES)[: len(overs)]), legend=legend)
     axis = alt.Axis(grid=False, values=ticks, format=",") if len(ticks) <= 6 else alt.Axis(grid=False, format="~s")

@@ -58,6 +58,17 @@ def test_the_drop_is_the_internal_minus_the_external_score_of_the_same_draws(tmp
             (cases,) = scored(score[:1], store)
             ends = over_cases("roc_auc", cases.y, [cases.p])[1]
             assert one.found.high - one.found.low > ends.high - ends.low, "variances add"
+
+
+def test_random_draws_of_the_same_seeds_do_not_hide_the_stratified_ones(tmp_path: Path) -> None:
+    written(tmp_path)
+    internal = probed(tmp_path, **QUICK, datasets=["here"])
+    at_random = probed(tmp_path, **QUICK, datasets=["here"], draw="random")
+    external = probed(tmp_path, **QUICK, datasets=["here"], test_dataset="there")
+    with store_of(external) as store:
+        (expected,) = drops(external.scores, internal.scores, store)
+        for scores in ([*internal.scores, *at_random.scores], [*at_random.scores, *internal.scores]):
+            assert drops(external.scores, scores, store) == [expected]
         others = probed(tmp_path, **{**QUICK, "seeds": 5, "draw": "random"}, datasets=["here"])
         assert drops(external.scores, others.scores, store) == [], "other draws are other fits"
 
