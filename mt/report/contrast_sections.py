@@ -97,14 +97,9 @@ def _both(one: Drop) -> str:
     return f"{one.found.a:.3f}, {one.found.b:.3f}"
 
 
-<<<<<<< HEAD
 def _section(name: str, title: str, text: str, what: Sequence[str], rows: Sequence[Sequence[str]]) -> Section:
     columns = ("method", "budget", *what, "note")
-=======
-def _section(name: str, title: str, text: str, what: str, rows: Sequence[Sequence[str]]) -> Section:
-    columns = ("method", "budget", what, "difference", "note")
     shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1  # the page omits an empty column
->>>>>>> 956c4e7 (External drops find their own draws; scaled rows are no models of their own; side tables read on a phone)
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in (columns, *rows)])
     table = SideTable(name, title, text, columns[:shown], [row[:shown] for row in rows], (), out.getvalue())

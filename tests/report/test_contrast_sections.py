@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ def test_on_a_phone_a_difference_stands_in_the_first_column(look: Any, tmp_path:
     table = look(written.page, width=390).locator("#p0-subgroups-table")
     shown = table.locator("tbody tr").first.locator(":is(th, td):visible")
     assert shown.count() == 1
-    _, _, sides, difference = shown.inner_text().splitlines()
-    assert sides == "sex: F - M"
-    assert "[" in difference
+    lines = shown.inner_text().splitlines()
+    assert lines[2] == "difference of sex: F - M"
+    assert re.fullmatch(r"difference [-+]\d\.\d{3} \[[-+]\d\.\d{3}, [-+]\d\.\d{3}\].*", lines[3])
+    assert re.fullmatch(r"p \d\.\d+", lines[4])
     box = shown.locator("small").last.bounding_box()
     assert 0 <= box["x"] < box["x"] + box["width"] <= 390
