@@ -25,8 +25,11 @@ ONE = (
     "backbone|batch|block|case|class|column|dataset|draw|epoch|file|fit|fold|group|image|label|line|model|patient|pixel|"
     "row|second|slide|split|stage|step"
 )
+NUMBER = r"[0-9][0-9,.]*|one|two|three|four|five|six|eight|ten|many|several"
 BANNED = {
     rf"\b({MANY}) an? ({ONE})\b(?!'| (of|takes|makes|can|may|needs|holds|at a time)\b)": "per",
+    rf"\b({NUMBER}) an? ({ONE})\b(?!'| (of|takes|makes|can|may|needs|holds|at a time)\b)": "per",
+    r", one each\b": "one per",
     r"(?<!there )(?<!There )(?<!whether )\b(is|are) no (?!longer\b)": "is not a, are not",
     r"\bso many\b": "the number",
     r"(?<![.`])\b[Tt]ells?\b(?!\()": "estimate, show, distinguish",

@@ -146,6 +146,7 @@ def test_the_pages_name_commands_that_make_knows(command: str) -> None:
     [
         ("labels a class", ["labels a class"]),
         ("what rows a fit takes", []),
+        ("two a class, its columns, one each", ["two a class", ", one each"]),
         ("it is no image, and there is no other", ["is no "]),
         ("handle.tell()", []),
         ("this tells so many", ["tells", "so many"]),

@@ -234,7 +234,7 @@ def test_budgets_of_shots_have_answers(tmp_path: Path) -> None:
     assert [one.budget for one in found] == [Budget(0.01), Budget(0.1), Budget(1.0)]
 
 
-def test_scaled_probabilities_are_no_other_model(tmp_path: Path) -> None:
+def test_scaled_probabilities_are_not_another_model(tmp_path: Path) -> None:
     """The scaled row has the same ROC AUC: it would share the first rank, and stand in the sentence twice."""
     path = tmp_path / "s.sqlite"
     filled(path, code=2, outcome={"protocol": "default, temperature"})

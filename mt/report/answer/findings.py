@@ -131,7 +131,7 @@ def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
 
 
 def _unscaled(cells: Iterable[PanelCell]) -> list[PanelCell]:
-    """Return the rows but those with scaled probabilities, which are no models of their own; all if none is left."""
+    """Return the rows but those with scaled probabilities, which are not other models; all if none is left."""
     every = list(cells)
     return [cell for cell in every if not scaling_of(cell.scores[0])] or every
 

@@ -48,7 +48,10 @@ class Menu:
 
 @dataclass(frozen=True)
 class SideTable:
-    """A table that goes with a group of figures.  methods: its last columns, one each.  file: all of it as CSV."""
+    """A table that goes with a group of figures.
+
+    methods: of its last columns, one column per method.  file: all of it as CSV.
+    """
 
     name: str
     title: str
