@@ -13,7 +13,7 @@ import numpy as np
 
 from mt.cache.catalog import Entry
 from mt.cache.feature_file.rows import is_unlabelled
-from mt.types import Array, CaseFeatures, Texts
+from mt.types import Array, CaseFeatures, Groups, Texts
 
 
 def labelled(features: CaseFeatures) -> CaseFeatures:
@@ -57,5 +57,5 @@ class LabelledFeatures:
     def embeddings(self) -> Any:
         return self.every.embeddings[self.rows]
 
-    def _of(self, values: Sequence[Any]) -> Sequence[Any]:
+    def _of(self, values: Groups) -> Sequence[Any]:
         return values[self.rows] if isinstance(values, Texts) else [values[row] for row in self.rows.tolist()]

@@ -12,7 +12,7 @@ from mt.errors import InputError
 from mt.probe.budgets.draw import Asked, Draw, DrawSource
 from mt.probe.questions import Budget, Question, seeds_of
 from mt.stratification import Ints, label_matrix, stratified_parts, unit_counts
-from mt.types import CaseFeatures, LabelledRows
+from mt.types import CaseFeatures, LabelledRows, sortable
 
 ALGORITHM = "mt.stratification.stratified_parts, revision 1"
 REVISION = 1  # of joining splits and folds; raised whenever its numbers change
@@ -45,8 +45,8 @@ class Folds:
 
     def assigned(self, rows: LabelledRows[Any], repeat: int) -> Ints:
         """Return the fold of each row.  Rows are taken by sorted id, so their order in files has no effect."""
-        by_id = np.argsort(np.asarray(rows.ids), kind="stable")
-        groups = None if rows.groups is None else [rows.groups[row] for row in by_id.tolist()]
+        by_id = np.argsort(sortable(rows.ids), kind="stable")
+        groups = LabelledRows(None, rows.y, rows.groups).take(by_id).groups
         fold = np.empty(len(rows), dtype=np.int64)
         fold[by_id] = stratified_parts(rows.y[by_id], groups, [1 / self.k] * self.k, self.seed + repeat)
         return fold

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from mt.probe.cross_validation.fold_draws import Folds
 from mt.probe.labelled import labelled
 from mt.probe.questions import Bagging
 from mt.stratification import Ints
-from mt.types import MISSING, Array, CaseFeatures, LabelledRows
+from mt.types import MISSING, Array, CaseFeatures, Groups, LabelledRows, Texts
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,11 @@ class JoinedFeatures:
                     f"The {first.split} and {other.split} features of '{first.dataset}' differ in task, classes or "
                     f"groups, so they cannot be joined. Make both again: {first.manifest.get('command')} --overwrite"
                 )
-        twice = [name for name, count in Counter(name for file in files for name in file.ids).items() if count > 1]
-        ids = [f"{file.split}/{name}" if twice else name for file in files for name in file.ids]
+        ids = Texts.of(name for file in files for name in file.ids)
+        if len(np.unique(ids.encoded)) < len(ids):
+            ids = Texts.of(f"{file.split}/{name}" for file in files for name in file.ids)
         names = [name for name in first.columns if all(name in file.columns for file in files)]
-        groups = None if first.groups is None else [group for file in files for group in file.groups or ()]
+        groups = None if first.groups is None else Texts.of(group for file in files for group in file.groups or ())
         columns = {name: [value for file in files for value in file.columns[name]] for name in names}
         y = np.concatenate([file.labels for file in files])
         rows = LabelledRows(np.concatenate([file.embeddings for file in files]), y, groups, ids, columns)
@@ -90,20 +90,20 @@ class JoinedFeatures:
         return self.first.dim
 
     @property
-    def ids(self) -> list[str]:
-        return list(self.rows.ids)
+    def ids(self) -> Sequence[str]:
+        return self.rows.ids
 
     @property
     def labels(self) -> Array:
         return self.rows.y
 
     @property
-    def groups(self) -> list[str] | None:
-        return None if self.rows.groups is None else list(self.rows.groups)
+    def groups(self) -> Groups | None:
+        return self.rows.groups
 
     @property
-    def columns(self) -> dict[str, list[Any]]:
-        return {name: list(values) for name, values in self.rows.columns.items()}
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return self.rows.columns
 
     @property
     def embeddings(self) -> Array:
