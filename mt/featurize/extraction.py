@@ -52,7 +52,9 @@ def extractions(
         yield dataset, _extract(request, dataset, backbones, index)
 
 
-def planned(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> Iterator[tuple[Dataset, plan.Target]]:
+def planned(
+    request: FeaturizeRequest, *, index: ContentIndex | None = None, backbones: LoadedBackbones | None = None
+) -> Iterator[tuple[Dataset, plan.Target]]:
     """Yield each dataset with each feature file, or shard, that the request would make; compute no embedding.
 
     Images are hashed and the hashes remembered, so jobs that share the user's folder need not hash them again.  Raises
@@ -60,7 +62,7 @@ def planned(request: FeaturizeRequest, *, index: ContentIndex | None = None) -> 
     """
     request.compute.check()
     index = index or ContentIndex()
-    backbones = LoadedBackbones(request, index)
+    backbones = backbones or LoadedBackbones(request, index)
     for one in request.datasets:
         dataset = plan.limited(_dataset(request, one, index), request.limit)
         yield from ((dataset, target) for target in _targets(request, dataset, backbones, index))

@@ -60,6 +60,7 @@ def _fits_size(study: StudyFile, step: Step) -> str:
 
 def _features_size(request: StudyRequest, step: Step) -> StepSize:
     from mt.cache.catalog import Catalog
+    from mt.cache.feature_file.format import is_shard
 
     try:
         dataset: Dataset | MtError = load(request, step.dataset)
@@ -69,6 +70,9 @@ def _features_size(request: StudyRequest, step: Step) -> StepSize:
     there = [entry for entry in entries if entry.complete and _is_wanted(entry, request.study, dataset)]
     done = f"{len({entry.backbone for entry in there if _is_whole(entry, there, dataset)})} of "
     done += f"{counted(step.work, 'backbone')} in the cache"
+    shards = [entry for entry in entries if is_shard(entry.path) and _is_wanted(entry, request.study, dataset)]
+    if shards:
+        done += f"; {counted(len(shards), 'shard')}, joined if complete"
     if isinstance(dataset, MtError):
         return StepSize(step.what, f"{counted(step.work, 'backbone')}; not here yet: {dataset}", done)
     rows = sum(len(split) for split in dataset.splits.values())

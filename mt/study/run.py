@@ -133,11 +133,15 @@ class _DatasetSteps:
 
     def _featurize(self) -> StepOutcome:
         from mt.featurize.extraction import extract
+        from mt.study.parts import join_parts
 
-        results = extract(_featurizing(self.request, [load(self.request, self.dataset)]), backbones=self.backbones())
+        request = _featurizing(self.request, [load(self.request, self.dataset)])
+        joined = join_parts(request, self.backbones())
+        results = extract(request, backbones=self.backbones())
         self.files = frozenset(result.path for result in results)
         made = sum(not result.cached for result in results)
-        return StepOutcome(f"{counted(len(results), 'feature file')}, {made} made now")
+        of_shards = f", {joined} joined from shards" if joined else ""
+        return StepOutcome(f"{counted(len(results), 'feature file')}, {made} made now{of_shards}")
 
     def _probe(self, protocol: str) -> StepOutcome:
         from mt.probe.request import ProbeRequest

@@ -15,12 +15,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mt.backbones.load import load_backbone
+from mt.cache.feature_file.shards import Shard
 from mt.cli import group
 from mt.datasets import load_dataset
 from mt.datasets.setting_options import dataset_settings
-from mt.errors import DatasetError, InputError, MtError
+from mt.errors import CacheError, DatasetError, InputError, MtError
 from mt.featurize.extraction import extract
-from mt.featurize.request import FeaturizeRequest
+from mt.featurize.request import Compute, FeaturizeRequest
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import rows_of
@@ -267,6 +268,37 @@ def test_a_step_that_fails_is_missing_and_the_others_are_done(tmp_path: Path) ->
     assert facts["n_scores"] == 3
     assert facts["missing"][1] == "probe pcam, default: not tried"
     assert "probe pcam, default: not tried" in Path(facts["page"]).read_text(encoding="utf-8")
+
+
+def test_a_study_joins_complete_shards_and_refuses_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt.featurize.run.BLOCK_ROWS", 8)
+    model, cache = "efficientnet-lite0", tmp_path / "cache"
+    text = SMALL.replace(', "efficientnet-lite1"', "")
+    path = written(tmp_path, text)
+    compute = Compute(device="cpu", batch_size=8)
+
+    def featurized(number: int) -> None:
+        shard = Shard(number, 2)
+        extract(
+            FeaturizeRequest(["synthetic@60"], [model], cache_dir=cache, image_size=32, compute=compute, shard=shard)
+        )
+
+    featurized(2)
+    refused = CliRunner().invoke(command, [str(path), "--cache-dir", str(cache)])
+    assert isinstance(refused.exception, CacheError)
+    said = (
+        " is being made in parts (to make it whole, remove them: mt cache remove): shard 1/2 is not there. Make it: mt"
+    )
+    assert said in str(refused.exception)
+    assert not list(cache.rglob("*.h5"))
+    featurized(1)
+    shards = len(list(cache.rglob("*.shard")))
+    dry = run(str(path), "--dry-run", cache=cache)
+    assert f"0 of 1 backbone in the cache; {shards} shards, joined if complete" in dry.stdout
+    done = run(str(path), cache=cache)
+    made = len(list(cache.rglob("*.h5")))
+    assert f"featurize synthetic@60: {made} feature files, 0 made now, {made} joined from shards" in done.stderr
+    assert not list(cache.rglob("*.shard"))
 
 
 def test_a_study_of_which_nothing_works_says_why(tmp_path: Path) -> None:
