@@ -1,4 +1,4 @@
-"""What a study does with shards of the feature files that it needs: it joins complete ones, as `mt cache merge` does."""
+"""What a study does with shards of the files that it needs: it joins complete ones, as `mt cache merge` does."""
 
 from __future__ import annotations
 
