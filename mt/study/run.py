@@ -133,7 +133,7 @@ class _DatasetSteps:
 
     def _featurize(self) -> StepOutcome:
         from mt.featurize.extraction import extract
-        from mt.study.parts import join_parts
+        from mt.study.joined_shards import join_parts
 
         request = _featurizing(self.request, [load(self.request, self.dataset)])
         joined = join_parts(request, self.backbones())
