@@ -37,7 +37,7 @@ MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 LABELS = {"protocols": (20, 50, 100, 200), "fusion": (100, 300)}
 PIXELS = {"tissue": 64, "retina": 64, "photographs": 64, "faces": 64}
 DRAWS = 20
-REFERENCES = {"default": ("blend", "propagate"), "concat": ("blend of all", "recommended")}
+REFERENCES = {"default": ("blend", "blend-four", "propagate"), "concat": ("blend of all", "recommended")}
 COLUMNS = ("roc_auc", "log_loss", "accuracy")
 Line = dict[str, Any]
 
@@ -81,7 +81,7 @@ def protocols(name: str, pairs: Sequence[Pair], known: Sequence[Line]) -> Iterat
     features = Features.load(pairs[0])
     pool = UnlabelledPool(features.train.embeddings, features.train.ids)
     for n in LABELS["protocols"]:
-        for protocol in ("default", "blend", "propagate"):
+        for protocol in ("default", *REFERENCES["default"]):
             if any((one["set"], one["n"], one["method"]) == (name, n, protocol) for one in known):
                 continue
             fitting = Fitting(PROTOCOLS[protocol]).on(features.train.task, features.n_classes)
