@@ -78,3 +78,37 @@ def test_pages_of_many_datasets_share_their_short_names(tmp_path: Path) -> None:
         assert f"“… of {words[joined]}” is {joined}." in page
         assert f"concat of {words[joined]}" in page
     assert written.page.read_text().count("“… of 2 ") == 2
+
+
+HUB = "hf:example/path-foundation-large"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (HUB, "path-foundation-large"),
+        (f"{HUB} at 64 px, ungrouped", "path-foundation-large at 64 px, ungrouped"),
+        (f"concat: {HUB} + dino", "concat of 2"),
+        (f"{HUB}-2", f"{HUB}-2"),
+        (f"{HUB}:cls", f"{HUB}:cls"),
+        (f"timm:{HUB}", f"timm:{HUB}"),
+    ],
+)
+def test_a_model_from_a_hub_is_called_by_its_own_name(text: str, said: str) -> None:
+    assert ShortNames({f"{HUB} + dino": "2"}, {HUB: "path-foundation-large"})(text) == said
+
+
+def test_models_of_two_owners_keep_their_long_names(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    models = {HUB: 0.5, "hf:one/same": 0.6, "hf:other/same": 0.7, "hf:owner/dino": 0.8, "dino": 0.9}
+    store = filled(path, models=models, seeds=1, budgets=(0.1,))
+    filled(path, models={f"{HUB} + dino": 1.0}, method="concat", seeds=1, budgets=(0.1,))
+    names = ShortNames.of(collect(store))
+    assert [names(model) for model in models] == ["path-foundation-large", *list(models)[1:]]
+    assert names.key([HUB, "dino"]) == [("path-foundation-large", HUB)]
+    assert names.key([f"concat: {HUB} + dino"]) == [("… of 2", f"{HUB} + dino")]
+    written = write_report(store, ReportRequest(tmp_path / "r.html", export=False))
+    page = written.page.read_text()
+    assert f"“path-foundation-large” is {HUB}" in page
+    assert f"<td>{HUB}</td>" in page, "provenance has the whole name"
+    assert HUB in (tmp_path / "r" / "scores.csv").read_text()

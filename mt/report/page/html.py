@@ -68,7 +68,11 @@ def page(
         loader=PackageLoader("mt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     names = legend.names
-    environment.filters |= {"short": names, "swatch": lambda name: _swatch(legend.looks[name])}
+    environment.filters |= {
+        "short": names,
+        "short_sets": names.of_sets,
+        "swatch": lambda name: _swatch(legend.looks[name]),
+    }
     parts = [_panel(f"p{i}", panel, some) for i, (panel, some) in enumerate(zip(panels, groups, strict=True))]
     figures = {
         f"{part['id']}-{figure.name}": _figure(figure, group)
