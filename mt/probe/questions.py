@@ -14,7 +14,7 @@ from typing import Any
 
 from mt.cache.catalog import Catalog, Entry, chosen, settled
 from mt.cache.names import bare_name, digest, is_named, typed
-from mt.errors import CacheError, InputError
+from mt.errors import CacheError, InputError, nearest
 from mt.probe.labelled import has_labels
 from mt.terminal import progress
 from mt.types import TEST_BY_FOLDS
@@ -355,7 +355,9 @@ def _check_asked(
     for name in models:
         if not has(models=[name], datasets=datasets):
             where = (datasets or [has()[0].dataset])[0]
-            raise _absent(cache, f"--model {name}", "", f"--model {name} --dataset {shlex.quote(where)}")
+            close = nearest(name, sorted({entry.backbone for entry in has(datasets=datasets)}))
+            meant = f"Did you mean '{close}'? " if close else ""
+            raise _absent(cache, f"--model {name}", meant, f"--model {name} --dataset {shlex.quote(where)}")
 
 
 def _check_dataset(name: str) -> None:

@@ -20,6 +20,7 @@ from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, Cell, JudgedTable, ScoreTable, spoken_shares
+from mt.results.flag_words import FLAG_WORDS
 from mt.terminal.progress import counted
 from mt.terminal.tables import letters
 
@@ -201,8 +202,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
     notes += _drawn(shown)
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
-        notes.append(f"All: {flag}.")
-    return notes + [f"{letter}  {flag}: {_count(shown, flag)}." for flag, letter in letters.items()]
+        notes.append(f"All: {_in_words(flag)}.")
+    return notes + [f"{letter}  {_in_words(flag)}: {_count(shown, flag)}." for flag, letter in letters.items()]
 
 
 def _drawn(shown: ScoreTable) -> list[str]:
@@ -237,6 +238,11 @@ def _exceptions(judged: JudgedTable) -> list[str]:
     for budget, draws in judged.shared.items():
         lines.append(f"{budget}: compared on the {counted(draws, 'draw')} that all compared rows have.")
     return lines
+
+
+def _in_words(flag: str) -> str:
+    """Return what a flag means, with the name that documents and --json have for it."""
+    return f"{FLAG_WORDS[flag]} ({flag})" if flag in FLAG_WORDS else flag
 
 
 def _count(shown: ScoreTable, flag: str) -> str:

@@ -142,7 +142,9 @@ def test_bad_tables(data: Path) -> None:
 def test_images_that_do_not_exist(data: Path, index: ContentIndex) -> None:
     path = write(data, "image,label", rows())
     (data / "images" / "3.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 20 listed images do not exist in .*: images/3\.png"):
+    with pytest.raises(
+        DatasetError, match=r"1 of 20 listed images do not exist in .*: images/3\.png\. Correct the paths, .*skip"
+    ):
         load(path)
     assert load(path, on_error="skip").fingerprint(index)
     (data / "t.csv").write_text("image,label\nno/a.png,0\nno/b.png,1\n")

@@ -46,6 +46,12 @@ def test_an_empty_cache_names_the_command_that_fills_it(tmp_path: Path) -> None:
         probed(tmp_path / "nothing", models=["swav"], datasets=["digits"])
 
 
+def test_a_misspelled_model_is_answered_with_the_one_that_the_cache_holds(tmp_path: Path) -> None:
+    write_pair(tmp_path, model="efficientnet-lite0")
+    with pytest.raises(InputError, match=r"--model efficientnet-lit0 in .*\. Did you mean 'efficientnet-lite0'\?"):
+        probed(tmp_path, models=["efficientnet-lit0"])
+
+
 def test_names_that_the_cache_lacks_are_errors(tmp_path: Path) -> None:
     write_pair(tmp_path)
     with pytest.raises(InputError, match=r"--model swav.*mt featurize --model swav --dataset toy"):

@@ -63,6 +63,15 @@ def test_a_table_a_dataset_with_both_uncertainties_named(cache: Path) -> None:
     assert line.count("[") == 3
 
 
+def test_flags_are_words_with_their_names(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    shown = run(tmp_path, "--shots", "1", "--seeds", "2").stdout
+    assert "All: too few labels to hold any out: C is 1, without a choice (fixed_C)." in shown
+    assert "All: cases assumed independent." in shown
+    shown = run(tmp_path, "--shots", "1", "--shots", "20", "--seeds", "2").stdout
+    assert "a  too few labels to hold any out: C is 1, without a choice (fixed_C): 2 of 4 fits." in shown
+
+
 def test_the_best_is_bold_and_what_is_level_with_it_is_marked(cache: Path) -> None:
     colours = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     lines = run(cache, *QUICK[:4], "--seeds", "5", **colours).stdout.splitlines()

@@ -154,9 +154,17 @@ def found_images(
 
 
 def absent_warnings(
-    request: DatasetRequest, ids: Sequence[str], paths: Sequence[str | None], *, where: Path, ending: str = ""
+    request: DatasetRequest,
+    ids: Sequence[str],
+    paths: Sequence[str | None],
+    *,
+    where: Path,
+    ending: str = "",
+    mend: str = "Complete the download",
 ) -> list[str]:
     """Return a warning about listed images that are absent, without a path.
+
+    mend: what the reader of the error can do.
 
     Raises:
         DatasetError: there are some, unless the request says to skip what cannot be used; or all are.
@@ -168,5 +176,5 @@ def absent_warnings(
         return []
     message = f"{len(absent):,} of {len(ids):,} listed images do not exist in {where}: {some(absent)}"
     if request.on_error == "raise" or len(absent) == len(ids):
-        raise DatasetError(f"{request.name}: {message}. Complete the download, or omit them: --on-error skip.")
+        raise DatasetError(f"{request.name}: {message}. {mend}, or omit them: --on-error skip.")
     return [message]

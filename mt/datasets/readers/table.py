@@ -85,7 +85,8 @@ def _image_table(
     images = _slashed(Texts.of(text.columns["image"]), file.parent)
     ids, shared = _ids(images)
     paths = _paths(file, images, ids, shared)
-    warnings = absent_warnings(request, ids, paths, where=file.parent)
+    mend = "Correct the paths, which are relative to that folder"
+    warnings = absent_warnings(request, ids, paths, where=file.parent, mend=mend)
     groups, grouping = _groups(settings, file, columns, ids)
     metadata = {name: text.columns[name] for name in METADATA if name in text.columns}
     hidden = None

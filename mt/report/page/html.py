@@ -19,11 +19,11 @@ from mt.report.charts.figures import MOST, Figure, Section
 from mt.report.charts.palette import Look, Looks
 from mt.report.experiments import Experiment
 from mt.report.page.first_screen import answer
-from mt.report.page.flag_words import in_words
 from mt.report.panels import Panel
 from mt.report.provenance import ProvenancePart
 from mt.report.short_names import ShortNames
 from mt.report.tables import number
+from mt.results.flag_words import in_words
 from mt.terminal.progress import counted
 
 NOTHING_DECLARED = "No primary metric and budget were declared (--primary): all comparisons here are exploratory."

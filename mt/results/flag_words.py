@@ -1,8 +1,8 @@
-"""Flags of scores in words, for readers of the page who do not know the flags' names."""
+"""Flags of scores in words, for readers who do not know the flags' names."""
 
 from __future__ import annotations
 
-_WORDS = {
+FLAG_WORDS = {
     "fixed_C": "too few labels to hold any out: C is 1, without a choice",
     "fixed_k": "too few labels to hold any out: k is the smallest, without a choice",
     "fixed_weight": "too few labels to hold any out: both parts count the same",
@@ -23,4 +23,4 @@ _WORDS = {
 
 def in_words(flag: str) -> str:
     """Return what a flag means; a flag that is words already is returned as it is."""
-    return _WORDS.get(flag, flag)
+    return FLAG_WORDS.get(flag, flag)

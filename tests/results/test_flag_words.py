@@ -1,4 +1,4 @@
-"""Readers of the page get words for every flag that the documents describe."""
+"""Readers of tables and pages get words for every flag that the documents describe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.report.page.flag_words import in_words
+from mt.results.flag_words import in_words
 
 DOCS = Path(__file__).parents[2] / "docs"
 
