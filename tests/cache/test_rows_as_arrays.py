@@ -1,4 +1,4 @@
-"""Rows that are arrays: the bytes of a file made from lists, in a fraction of the memory."""
+"""Rows that are arrays: the bytes of a file made from lists, in a fraction of the memory; listing files reads few."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from mt import types
-from mt.cache import open_features
+from mt.cache import FeatureWriter, open_features
+from mt.cache.catalog import Catalog
 from mt.cache.feature_file.rows import arrays_of
 from mt.cache.names import digest_of_cases
 from mt.errors import InputError
+from mt.system import files
 from mt.types import LabelledRows, Texts
 from tests.cache import samples
 
@@ -83,3 +85,23 @@ def test_a_row_takes_few_bytes(
     monkeypatch.setattr(types, "PART", 1_000)  # texts that are Python strings at a time
     step(many(10))  # imports
     assert bytes_per_row(step) < most
+
+
+def test_the_catalog_reads_about_a_byte_per_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    read = files.read
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        asked.append(size)
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(files, "read", counted)
+    taken = []
+    for n in (1_000, 11_000):
+        path = tmp_path / f"of-{n}" / "data" / "train" / "dino-0123456789ab.h5"
+        FeatureWriter.open(path, many(n), samples.manifest(), dim=4, block_rows=256).close()
+        asked.clear()
+        (entry,) = Catalog(tmp_path / f"of-{n}").entries()
+        assert entry.n_rows == n
+        taken.append(sum(asked))
+    assert taken[1] - taken[0] < 1.2 * 10_000
