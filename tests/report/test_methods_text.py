@@ -14,12 +14,14 @@ from click.testing import CliRunner
 
 from mt.cli import group
 from mt.probe.protocols import PROTOCOLS
+from mt.probe.scores.declared import Primary, declare
 from mt.report import ReportRequest, collect
 from mt.report.paper.checklists import GUIDELINES, Guideline, answered, unanswered
 from mt.report.paper.facts import dataset_facts
 from mt.report.paper.methods_text import methods, write_methods
 from mt.report.paper.paragraph import md
 from mt.report.paper.references import REFERENCES, of_backbone
+from tests.probe.features import QUICK, probed, store_of, write_features
 from tests.report.stores import filled
 from tests.report.test_fusion import fused
 
@@ -37,6 +39,29 @@ def test_the_paragraph_holds_the_counts_of_the_store(tmp_path: Path) -> None:
     assert f"Protocol default (hash {PROTOCOLS['default'].fingerprint[:12]})" in text
     assert "dvme: DVME" in text
     assert "torch 2.6.0 [@paszke2019pytorch]" in text
+
+
+def test_scaling_and_the_declared_primary_are_stated(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    store = filled(path)
+    declare(Primary.parsed("roc_auc@10%"), ["pcam"], store)
+    filled(path, code=2, outcome={"protocol": "default, temperature"})
+    text = methods(store, collect(store), None)[0]
+    assert "Probabilities were also scaled (temperature), on out-of-fold scores of the label budget." in text
+    assert "Protocol default, temperature" not in text
+    assert "Protocol default; 7 draws of the labels over all budgets." in text
+    assert re.search(r"Primary: roc\\_auc at 10 %, declared .*, when \d+ of its scores were stored", text)
+
+
+def test_another_dataset_answers_the_item_of_external_tests_alone(tmp_path: Path) -> None:
+    for dataset, split in (("here", "train"), ("here", "test"), ("there", "test")):
+        write_features(tmp_path, dataset, split=split, n=100)
+    probed(tmp_path, **QUICK, datasets=["here"])
+    with store_of(probed(tmp_path, **QUICK, datasets=["here"], test_dataset="there")) as store:
+        facts = {panel.title: dataset_facts(store, panel) for panel in collect(store)}
+    claim = next(one for one in GUIDELINES if one.name == "CLAIM 2024")
+    numbers = {title: {number for number, _, _ in answered(one, claim)} & {"32", "33"} for title, one in facts.items()}
+    assert numbers == {"here": {"32"}, "here → there": {"33"}}
 
 
 def test_every_citation_has_an_entry_and_every_entry_is_cited(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mt.report.paper.facts import DatasetFacts
-from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, md
+from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, md, protocols
+from mt.terminal.progress import counted
 
 NOT_CHECKED = (
     "Item numbers are not checked against the published checklists: compare them with the forms of the journal. "
@@ -150,8 +151,8 @@ def _software(facts: DatasetFacts) -> str:
 
 
 def _training(facts: DatasetFacts) -> str:
-    names = dict.fromkeys(cell.method.protocol for cell in facts.panel.headline)
-    return f"Protocol {', '.join(map(md, names))}; {len(facts.draws)} draws of the labels over all budgets."
+    draws = counted(len(facts.draws), "draw")
+    return f"Protocol {', '.join(map(md, protocols(facts.panel)))}; {draws} of the labels over all budgets."
 
 
 def _selection(facts: DatasetFacts) -> str:
@@ -171,6 +172,10 @@ def _uncertainty(_: DatasetFacts) -> str:
     return (
         "Standard deviation over draws; 95 % intervals over test cases; paired comparisons on shared draws and cases."
     )
+
+
+def _internal(facts: DatasetFacts) -> str:
+    return "" if _external(facts) else _partitions(facts)
 
 
 def _external(facts: DatasetFacts) -> str:
@@ -230,7 +235,7 @@ TOPICS = (
     Topic("output", "", "15", "", _output),
     Topic("metrics", "28", "12e", "18", _metrics),
     Topic("uncertainty and significance", "29", "", "", _uncertainty),
-    Topic("evaluation on internal data", "32", "", "", _partitions),
+    Topic("evaluation on internal data", "32", "", "", _internal),
     Topic("testing on external data", "33", "", "29", _external),
     Topic("cases included and excluded", "35", "20a", "24", _included),
     Topic("characteristics of cases by partition", "36", "20b", "25", _characteristics),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mt.errors import MtError
+from mt.probe.decisions.gains import scaling_of
 from mt.probe.protocols import PROTOCOLS
 from mt.report.panels import Panel, PanelCell
 from mt.report.paper.facts import DatasetFacts, budgets_of
@@ -105,9 +106,8 @@ def _how_drawn(cell: PanelCell) -> str:
 
 
 def _classifiers(panel: Panel) -> list[str]:
-    names = dict.fromkeys(cell.method.protocol for cell in panel.headline)
     found = []
-    for name in names:
+    for name in protocols(panel):
         if name not in PROTOCOLS:
             found.append("Some networks were trained end to end." if name == END_TO_END else f"Protocol {md(name)}.")
             continue
@@ -116,7 +116,20 @@ def _classifiers(panel: Panel) -> list[str]:
             f"Protocol {md(name)} (hash {one.fingerprint[:12]}): {md(one.title)}; settings chosen on "
             f"{md(one.validation_source)}."
         )
+    for kind in dict.fromkeys(scaling_of(cell.scores[0]) for cell in panel.headline):
+        if kind:
+            found.append(f"Probabilities were also scaled ({md(kind)}), on out-of-fold scores of the label budget.")
     return [*found, chosen_on(panel)]
+
+
+def protocols(panel: Panel) -> list[str]:
+    """Return the protocols of a panel, each once, without the names of scalings."""
+    return list(dict.fromkeys(_plain_protocol(cell) for cell in panel.headline))
+
+
+def _plain_protocol(cell: PanelCell) -> str:
+    scaling = scaling_of(cell.scores[0])
+    return cell.method.protocol.removesuffix(f", {scaling}") if scaling else cell.method.protocol
 
 
 def chosen_on(panel: Panel) -> str:
@@ -135,6 +148,8 @@ def _fusions(panel: Panel) -> list[str]:
 def _measures(panel: Panel) -> list[str]:
     notes = {md(cell.summary.interval) for cell in panel.headline if cell.low is not None}
     found = [f"The headline metric is {panel.metric_label}."]
+    if panel.declaration:
+        found.append(md(panel.declaration.said))
     if notes:
         found.append(f"Intervals over test cases: {'; '.join(sorted(notes))} {_cited(notes)}.".replace(" .", "."))
     return [
