@@ -1,4 +1,4 @@
-"""The surroundings of every test, whatever started the tests."""
+"""Fixtures and settings that give every test the same surroundings, however pytest was started."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from tests.browser import chromium, look
 
 __all__ = ["chromium", "look"]  # fixtures
 
-# A job in the background, and all it starts, ignores interrupts; processes that tests start are to be interrupted.
+# A job in the background ignores interrupts, and so do its child processes.  Tests interrupt the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Workers are given the width of their starter's terminal; tables are as wide as tests say.
+# pytest-xdist passes the width of the terminal to its workers.  Tests set the width of tables themselves.
 os.environ.pop("COLUMNS", None)
 
 
@@ -24,7 +24,7 @@ PRETEND = pretend_device.install()
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a home of its own, so that nothing is remembered between tests."""
+    """Give each test its own home folder, so that no test finds files of another."""
     place = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(place))
     for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):

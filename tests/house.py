@@ -1,4 +1,4 @@
-"""What the source of `mt` says about itself: modules, the imports between them, classes and functions."""
+"""Facts read from the source of `mt`: modules, the imports between them, classes and functions."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def _functions(node: ast.AST, owner: str) -> Iterator[tuple[str, Function]]:
 
 
 def n_parameters(function: Function) -> int:
-    """Return how many parameters a caller sees: `self`, `cls`, `*args` and `**kwargs` aside."""
+    """Return how many parameters a caller sees, without `self`, `cls`, `*args` and `**kwargs`."""
     args = function.args
     return sum(arg.arg not in ("self", "cls") for arg in [*args.posonlyargs, *args.args, *args.kwonlyargs])
 
 
 def is_command(function: Function) -> bool:
-    """Whether click calls it: decorated with a `command` or a `group`."""
+    """Return whether click calls the function: a `command` or a `group` decorates it."""
     calls = [node for node in function.decorator_list if isinstance(node, ast.Call)]
     names = [call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func) for call in calls]
     return bool({"command", "group"} & set(names))
@@ -112,24 +112,24 @@ def _bases() -> dict[str, set[str]]:
 
 
 def is_estimators_init(name: str) -> bool:
-    """Whether `name` is the `__init__` of a class that scikit-learn treats as an estimator."""
+    """Return whether `name` is the `__init__` of a class that scikit-learn treats as an estimator."""
     *_, class_name, method = name.split(".")
     return method == "__init__" and "BaseEstimator" in _reached(defaultdict(set, _bases()), class_name)
 
 
 def has_untyped_options(function: Function) -> bool:
-    """Whether it takes `**options: Any`, so that mypy sees none of them."""
+    """Return whether the function takes `**options: Any`, whose types mypy cannot check."""
     last = function.args.kwarg
     return last is not None and (last.annotation is None or ast.unparse(last.annotation) == "Any")
 
 
 def folder_sizes() -> Counter[str]:
-    """Return how many modules each folder holds, `__init__` counted."""
+    """Return the number of modules in each folder, including `__init__`."""
     return Counter(str(path.parent.relative_to(PACKAGE.parent)) for path in modules().values())
 
 
 def basenames() -> dict[str, list[str]]:
-    """Return the modules that share a file name, `__init__` and `__main__` aside."""
+    """Return the modules that share a file name, except `__init__` and `__main__`."""
     found = defaultdict(list)
     for module, path in modules().items():
         if path.stem not in ("__init__", "__main__"):

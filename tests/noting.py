@@ -1,4 +1,4 @@
-"""Watching a function: tests put the watched one in its place."""
+"""Functions that record their calls or results; tests put them in place of the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pretend accelerator: tensors that say they are on another device, compute on the CPU, and refuse to mix.
+"""A pretend accelerator: its tensors claim to be on another device, compute on the CPU, and refuse CPU tensors.
 
 It finds, without a GPU, what a GPU would refuse: operands on two devices, a factory without a device, `.numpy()` of a
 device tensor.  Numbers are the CPU's.  torch's Python-only backends carry it: `torch.device("pretend")` is a real
@@ -47,10 +47,10 @@ FACTORIES = (
     "triu_indices",
     "_efficientzerotensor",
 )
-# Parts of torch that its own types leave out.
+# Parts of torch that its own type hints omit.
 _C: Any = torch._C
 _library: Any = torch.library.Library
-# What autocast computes in the lower precision, and what it computes in float32, of what our networks use.
+# Operations of our networks that autocast computes in the lower precision, and those that it computes in float32.
 LOWERED = ("linear", "conv2d", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
 RAISED = ("layer_norm", "softmax.int", "log_softmax.int", "cross_entropy_loss", "mse_loss", "exp", "log", "cumsum")
 
@@ -80,7 +80,7 @@ class PretendTensor(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch types it as a function, not as a class method
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
-        with torch.inference_mode(False), torch.no_grad():  # a wrapper counts versions, which inference leaves out
+        with torch.inference_mode(False), torch.no_grad():  # a wrapper counts versions; inference mode does not
             return _computed(func, args, kwargs or {})
 
     def tolist(self) -> Any:
@@ -115,7 +115,7 @@ class DeviceModule:
 
     @staticmethod
     def manual_seed_all(seed: int) -> None:
-        """Leave it to the CPU's generator, which torch.manual_seed seeds too."""
+        """Do nothing: torch.manual_seed seeds the CPU's generator, which the device uses."""
 
     @staticmethod
     def get_amp_supported_dtype() -> list[torch.dtype]:
@@ -218,7 +218,7 @@ def _computed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 def _refuse_two_devices(name: str, tensors: Sequence[Tensor]) -> None:
-    """Raise as CUDA does where a tensor with dimensions is elsewhere; numbers may come from the CPU."""
+    """Raise as CUDA does if a tensor is on another device; tensors without dimensions may be on the CPU."""
     for tensor in tensors:
         if not isinstance(tensor, PretendTensor) and tensor.dim() > 0:
             raise RuntimeError(

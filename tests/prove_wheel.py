@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Build, install, run; the exit status says whether the packages work."""
+    """Build, install and run both packages; the exit status is 0 if they work."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         sdist, wheel = build(here / "dist")
@@ -57,7 +57,7 @@ def environment(folder: Path, *, with_pip: bool) -> Path:
 
 
 def run_elsewhere(python: Path, folder: Path) -> None:
-    """Run `mt demo` in a folder whose own `cache` and `probe` must not be taken for ours, with a home of its own.
+    """Run `mt demo` with a fresh home, in a folder whose own `cache` and `probe` must not be imported instead of ours.
 
     The second run in one folder finds what the first one computed.
     """

@@ -52,8 +52,9 @@ def state(namespace: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.n
 def images(size: int, count: int = 2) -> np.ndarray:
     """Return already normalised images, float32 (count, 3, size, size).
 
-    An offset a channel, blocks of 16 pixels, and noise a pixel: noise alone would vanish in the pooled features.
-    Sizes that are not a multiple of 16 are the top left of the next one that is.
+    They are the sum of an offset per channel, a value per block of 16 x 16 pixels, and noise per pixel: noise alone
+    would vanish in the pooled features.
+    A size that is not a multiple of 16 is cut from the top left of the next multiple.
     """
     full = -(-size // 16) * 16
     name = f"input/{count}x3x{full}x{full}"

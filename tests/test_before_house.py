@@ -1,4 +1,4 @@
-"""Files that mt 0.1 made before its folders moved: a cache, scores, saved models.  Every later version answers them.
+"""Every version can use what mt 0.1 wrote before its folders moved: a cache, scores and saved models.
 
 tests/data/before-house holds what the old code wrote, the commands that it was asked (commands.json), what it printed
 (outputs.json.xz) and what its saved models predicted (predictions.npz).  No file in it is ever made again.
@@ -60,7 +60,7 @@ IMAGES = (
 # Numbers of fusion have changed since (revision 5): a new run fits again.  What it was is found as what it was.
 REVISIONS = {"mt.fuse.fuser.REVISION": 4, "mt.fuse.end_to_end.tuner.FUSE_REVISION": 4}
 CLOSE = 1e-5
-# What a score, a comparison or an attention keeps saying; intervals have revisions of their own and may change.
+# The values that may not change in a score, a comparison or an attention.  Intervals may: they have revisions.
 STABLE = {
     "dataset",
     "test_dataset",
@@ -194,7 +194,7 @@ def run(arguments: list[str], places: dict[str, str]) -> tuple[str, str]:
 
 
 def same(found: Any, expected: Any) -> None:
-    """Check that JSON holds all that it held, numbers within 1e-12; newer versions may say more."""
+    """Check that JSON holds all earlier entries, numbers within 1e-12; newer versions may add entries."""
     if isinstance(expected, dict):
         assert set(expected) <= set(found)
         for name in expected:
@@ -215,7 +215,7 @@ def close(found: Any, expected: Any) -> None:
 
 
 def refused(name: str) -> Any:
-    """Return what stands for a function that must not be called."""
+    """Return a stand-in for a function that must not be called."""
 
     def function(*_: Any, **__: Any) -> Any:
         raise AssertionError(f"{name} was called")

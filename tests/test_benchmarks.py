@@ -1,4 +1,4 @@
-"""Benchmarks run at a small size, where their numbers mean nothing; a budget's walk enters few files."""
+"""Every benchmark runs, at a size too small for its numbers to mean anything; one `mt probe` enters few files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shell completes, asked as a shell asks."""
+"""Shell completion offers the right words; the tests ask for them as a shell does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation is current: the reference is what the commands say, the examples run, every page is reachable."""
+"""The documentation is current: the reference matches the commands, the examples run, every page is in the menu."""
 
 from __future__ import annotations
 

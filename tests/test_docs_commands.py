@@ -1,4 +1,4 @@
-"""Every command on the pages is run as it stands there, from top to bottom of its page, where it needs no weights.
+"""Every command on a page runs as it stands there, from top to bottom, unless it needs weights.
 
 Features of models whose weights must be downloaded are put in the cache as `mt featurize` would leave them.
 """
@@ -20,7 +20,7 @@ from tests.importing.elsewhere import slide, write_table
 from tests.probe.features import write_features, write_pair
 from tests.test_readme import PAGES, commands
 
-# What is not run, by how the line begins, and why.
+# Beginnings of lines that are not run, each with its reason.
 NOT_RUN = {
     "mt featurize --model dino": "its weights are downloaded",
     "mt featurize --model simclr": "its weights are downloaded",
@@ -48,7 +48,7 @@ def pcam(cache: Path) -> None:
 
 
 def photographs(cache: Path) -> None:
-    """`photos/`, `scans.csv` and `study.toml` of the first pages."""
+    """Write the `photos/`, `scans.csv` and `study.toml` that the first pages use."""
     pcam(cache)
     for number in range(12):
         for folder, shade in (("normal", 60), ("lesion", 120)):
@@ -71,7 +71,7 @@ def scores(cache: Path) -> None:
 
 
 def elsewhere(cache: Path) -> None:
-    """Embeddings of other programs, and bags of our own features."""
+    """Write embeddings as other programs do, and bags of our own features."""
     random = np.random.default_rng(0)
     write_pair(cache, "digits", "dino")
     for part, n in (("train", 60), ("test", 40)):

@@ -1,4 +1,4 @@
-"""The files that the page on scale offers parse, their commands do, and an array of jobs makes the file of one run."""
+"""The example files of the page on scale and their commands parse; an array of jobs makes the file of one run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from tests.test_readme import ROOT, check_parses
 
 EXAMPLES = ROOT / "docs" / "examples"
-# Runs each task of a job where it stands, one after the other, and prints a number as `sbatch --parsable` does.
+# Runs the tasks of a job here, one after the other, and prints a number as `sbatch --parsable` does.
 SBATCH = """#!/usr/bin/env bash
 set -eu
 tasks=none

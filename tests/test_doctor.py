@@ -1,4 +1,4 @@
-"""`mt doctor` says what is there, what is missing, and how to get it."""
+"""`mt doctor` shows what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 

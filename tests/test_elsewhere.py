@@ -115,7 +115,7 @@ def test_attention_over_the_rows_of_a_case(tmp_path: Path, pretend: torch.device
 def test_work_too_small_for_a_gpu_stays_on_the_cpu_under_auto(
     cache: Path, tmp_path: Path, words: tuple[str, ...], small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a card is said to be there, only work that is large for the border asks for it, and finds none."""
+    """If torch claims to have a GPU, only work above the limit asks for it, and then finds none."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     if not small:
         monkeypatch.setattr("mt.system.device.WORTH_A_GPU", 1)
@@ -160,7 +160,7 @@ def test_end_to_end(images: Path, tmp_path: Path, pretend: torch.device, words: 
         *TUNED,
         "--checkpoints",
         tmp_path / "checkpoints",
-        # Training from a last layer at zero in half precision: 20 test images rank otherwise after other roundings.
+        # Half precision, and a last layer that starts at zero: other rounding changes the order of the 20 test images.
         tolerance=0.15 if "--precision" in words else 0.05,
     )
 
@@ -184,7 +184,7 @@ def test_end_to_end_resumes(
     assert CliRunner().invoke(group, [*map(str, again), "--json"]).exit_code != 0
     assert list((tmp_path / "again").rglob("*.safetensors"))
     resumed = run(*again)
-    assert len(steps) < 8 + 15  # three epochs of five steps, less what the checkpoint holds
+    assert len(steps) < 8 + 15  # three epochs of five steps, minus those in the checkpoint
     assert [one.get("value") for one in resumed] == [one.get("value") for one in whole]
 
 

@@ -1,4 +1,4 @@
-"""What is proposed for a name that nobody knows."""
+"""The name that is proposed in place of an unknown one."""
 
 from __future__ import annotations
 

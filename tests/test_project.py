@@ -1,4 +1,4 @@
-"""The files for contributors, containers and releases say what is true."""
+"""The files for contributors, containers and releases agree with the code and with each other."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def check_parses(line: str) -> None:
 
 
 def every_command() -> dict[str, click.Command]:
-    """Return all commands by what people type, those below others too."""
+    """Return all commands, including subcommands, by the words that people type."""
     found = {}
     for name in COMMANDS:
         command = group.get_command(click.Context(group), name)

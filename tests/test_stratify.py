@@ -1,4 +1,4 @@
-"""Orders whose every prefix is stratified; parts in proportion that split no group."""
+"""Every prefix of an order is stratified; parts have their shares of each class and split no group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_every_prefix_of_an_order_holds_each_class_in_proportion(sizes: list[int
     assert sorted(order) == list(range(len(labels)))
     length = int(np.ceil(cut * len(labels)))
     expected = length * np.array(sizes) / len(labels)
-    # The Webster apportionment can leave the quota by a little when there are four classes and more.
+    # With four or more classes the Webster apportionment can differ slightly from the quota.
     assert np.abs(np.bincount(labels[order[:length]], minlength=len(sizes)) - expected).max() <= 1.5
 
 

@@ -1,4 +1,4 @@
-"""What people see in a terminal: no colour where NO_COLOR says so, no line wider than the window.
+"""Output in a terminal: no colour if NO_COLOR is set, and no line wider than the window.
 
 Each command runs in a real pseudo-terminal of a given width.
 """

@@ -1,4 +1,4 @@
-"""Labelled rows keep what belongs to each; texts as arrays answer as lists of strings do, in a tenth of the memory."""
+"""Labelled rows keep each row's entries together; `Texts` behaves as a list of strings in a tenth of the memory."""
 
 from __future__ import annotations
 

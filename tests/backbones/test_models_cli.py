@@ -1,4 +1,4 @@
-"""`mt models` says of every backbone what it takes, gives, comes from and may be used for."""
+"""`mt models` shows the input, the width, the source and the licence of every backbone."""
 
 from __future__ import annotations
 

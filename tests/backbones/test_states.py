@@ -1,4 +1,4 @@
-"""A state is found by its structure, in any wrapper and form, and never chosen silently among several."""
+"""Weights in a checkpoint are found by their structure, however nested; of several sets none is chosen silently."""
 
 from __future__ import annotations
 

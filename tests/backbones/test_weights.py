@@ -1,4 +1,4 @@
-"""Checkpoints are read without running what is in them, fitted strictly, and looked for in a stated order."""
+"""Checkpoints are read without running code from them, must fit exactly, and are searched for in a stated order."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_not_there() -> None:
 
 
 def test_the_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file given, then a converted one, then the original in the folder, then the package."""
+    """The order: a given file, a converted one, the original in the weights folder, the package."""
     monkeypatch.setenv("MT_WEIGHTS_DIR", str(tmp_path))
     lite = weights_of("efficientnet-lite0")
     package = weights.find(lite)

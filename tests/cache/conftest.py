@@ -11,7 +11,7 @@ from tests.cache import samples
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the sample file is to stand: in folders that do not exist yet."""
+    """Return the path of the sample file, in folders that do not exist yet."""
     return tmp_path / "cache" / "moles" / "train" / "dino-ffffffffffff.h5"
 
 
@@ -22,5 +22,5 @@ def complete(path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of the sample file when nothing interrupts its writing."""
+    """Return the bytes of the sample file after an uninterrupted run."""
     return samples.write(tmp_path_factory.mktemp("reference") / "dino-ffffffffffff.h5").read_bytes()

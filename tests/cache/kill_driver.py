@@ -3,7 +3,7 @@
     python -m tests.cache.kill_driver FOLDER whole|torn SYNC_EVERY
 
 Each try is a process of its own (forked, since importing numpy 150 times would take minutes) in `FOLDER/<k>`.
-Prints how many were killed: the first that lives ends the run.
+Stops at the first try that ends by itself, and prints how many were killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(folder: Path, mode: str) -> None:
 
 
 def _killed(path: Path, k: int, *, torn: bool) -> bool:
-    """Run one try; say whether it was killed."""
+    """Run one try; return whether it was killed."""
     path.parent.parent.mkdir()
     child = os.fork()
     if child == 0:

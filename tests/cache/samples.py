@@ -56,7 +56,7 @@ def statuses(n: int = N) -> np.ndarray:
 
 
 def open_writer(path: Path, **options: Any) -> FeatureWriter:
-    """Open a writer; what is about an existing file goes into its `Existing`."""
+    """Open a writer; options on an existing file go into its `Existing`."""
     existing = Existing(**{name: options.pop(name) for name in ("overwrite", "allow_mixed", "wait") if name in options})
     given: dict[str, Any] = {"rows": rows(), "manifest": manifest(), "dim": DIM, "block_rows": BLOCK} | options
     return FeatureWriter.open(path, given.pop("rows"), given.pop("manifest"), existing=existing, **given)
@@ -70,7 +70,7 @@ def fill(writer: FeatureWriter, blocks: list[int] | None = None) -> None:
 
 
 def write(path: Path, **options: Any) -> Path:
-    """Write the whole file, or finish what is there of it."""
+    """Write the whole file, or finish an unfinished one."""
     with open_writer(path, **options) as writer:
         fill(writer)
         return writer.finish()

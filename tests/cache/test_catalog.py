@@ -1,4 +1,4 @@
-"""The catalog: what is in a cache folder, what is omitted, and what is broken."""
+"""The catalog lists the files of a cache folder, those it omits, and the damaged ones."""
 
 from __future__ import annotations
 

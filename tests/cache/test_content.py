@@ -1,4 +1,4 @@
-"""Hashes of content, computed once."""
+"""Content hashes are computed once per file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are opened from here on."""
+    """Return a list that grows with each file that is opened."""
     names: list[str] = []
     real = os.open
 

@@ -126,7 +126,7 @@ def test_checksums_that_are_gone_are_damage_and_no_work_left_to_do(complete: Pat
 
 
 def test_swapped_blocks_are_found(complete: Path) -> None:
-    """A block's checksum holds its number: two whole blocks, changed over with their checksums, are not right."""
+    """A block's checksum depends on its number: two blocks that trade places with their checksums are damage."""
     layout = _layout(complete)
     content = bytearray(complete.read_bytes())
     for base, size in ((layout.embeddings, 4 * layout.row_bytes), (layout.status, 4), (layout.blocks, DIGEST)):

@@ -1,4 +1,4 @@
-"""A full disk, a file size limit and a read-only folder: one clear line, nothing lost, nothing half-made left."""
+"""A full disk, a file size limit and a read-only folder end in one clear line; nothing is lost or left unfinished."""
 
 from __future__ import annotations
 

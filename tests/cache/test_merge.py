@@ -1,4 +1,4 @@
-"""`mt cache merge`: shards become the file of one run, whatever kills it, and what does not fit is refused."""
+"""`mt cache merge` makes of shards the file of one run, even if it is killed, and refuses shards that do not fit."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_killed_at_any_moment_all_shards_or_the_whole_file_are_there(path: Path,
 
 
 def _killed(path: Path, k: int) -> bool:
-    """Merge in a process that is killed before its k-th change of the disk; say whether it was."""
+    """Merge in a process that is killed before its k-th change of the disk; return whether it was killed."""
     child = os.fork()
     if child == 0:
         setattr(files, "os", Killer(k, torn=True))  # noqa: B010

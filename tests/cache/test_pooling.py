@@ -1,4 +1,4 @@
-"""Pooling: the rules of bags, in any order and in parts of any size, equal what NumPy says of each bag at once."""
+"""Pooling of bags, in any order and in parts of any size, equals NumPy's result on each whole bag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks that arrive fast share a sync: in which order rows, syncs and checksums reach the disk."""
+"""Blocks that arrive fast share a sync; rows, syncs and checksums still reach the disk in a safe order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of one dataset made with different settings live side by side; one variant is taken."""
+"""Features of one dataset with different settings stay side by side in the cache; commands take one variant."""
 
 from __future__ import annotations
 

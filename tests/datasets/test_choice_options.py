@@ -1,4 +1,4 @@
-"""Settings in a dataset's name and as options: they load it alike, and choose among its features alike."""
+"""Settings in a dataset's name do the same as options, for loading it and for choosing among its features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders and tables of DICOM files: found by content, grouped by patients whom nothing names, columns on request."""
+"""Folders and tables of DICOM files: found by content, grouped by patient without names, columns on request."""
 
 from __future__ import annotations
 

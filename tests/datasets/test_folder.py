@@ -1,4 +1,4 @@
-"""`folder:PATH`: one's own images in class folders."""
+"""`folder:PATH`: the user's own images in class folders."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_synthetic_is_drawn_row_by_row_from_its_seed(index: ContentIndex) -> Non
 
 
 def test_synthetic_pixels_are_pinned() -> None:
-    """Raise GENERATOR with any change: old and new features would otherwise be taken for the same."""
+    """GENERATOR must rise with any change: otherwise old and new features would have the same fingerprint."""
     import hashlib
 
     images = load_dataset("synthetic@4").splits["train"].images.load(0, 4)

@@ -1,4 +1,4 @@
-"""Files as people have them, decoded to 8-bit RGB."""
+"""Image files of many kinds are decoded to 8-bit RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whichever way a JPEG file goes, its pixels are Pillow's."""
+"""The pixels of a JPEG file are Pillow's, whichever decoder reads it."""
 
 from __future__ import annotations
 

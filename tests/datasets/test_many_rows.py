@@ -1,4 +1,4 @@
-"""Tables of many images: what a row costs in memory, and that fingerprints are those of lists of strings."""
+"""Tables of many images: memory per row stays small, and fingerprints equal those of lists of strings."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_medmnist_bad_files(data: Path) -> None:
 
 
 def test_medmnist_array_that_says_it_is_larger_than_it_is(data: Path) -> None:
-    """A bomb in reverse: rows that are not there would otherwise be found missing after hours."""
+    """A file that promises more rows than it holds: otherwise a run would find that out after hours."""
     path = layouts.write_medmnist(data, "breastmnist", grey=True)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -1,4 +1,4 @@
-"""What holds for every registered dataset."""
+"""Rules that hold for every registered dataset."""
 
 from __future__ import annotations
 

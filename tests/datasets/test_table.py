@@ -1,4 +1,4 @@
-"""`table:CSV`: one's own images listed with labels."""
+"""`table:CSV`: the user's own images, listed with labels."""
 
 from __future__ import annotations
 

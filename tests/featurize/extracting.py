@@ -1,4 +1,4 @@
-"""What the tests of the extraction share: runs with tiny random networks, and sources that count what is read."""
+"""Helpers for tests of the extraction: runs with tiny random networks, and sources that count reads."""
 
 from __future__ import annotations
 

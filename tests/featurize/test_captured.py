@@ -1,4 +1,4 @@
-"""A captured function gives what the function gives, also where nothing can be captured."""
+"""A captured function returns what the plain function returns, also on devices that cannot capture."""
 
 from __future__ import annotations
 

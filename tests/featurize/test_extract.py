@@ -1,4 +1,4 @@
-"""The extraction loop: right numbers, one pass, what cannot be read or does not fit said and survived."""
+"""The extraction loop: right numbers in one pass; it reports and survives unreadable images and too little memory."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_skipped_image_keeps_its_place_and_no_reader_returns_it(photos: Path, 
 
 
 class Greedy(torch.nn.Module):
-    """A network that needs more memory than there is for more than `most` images."""
+    """A network that runs out of memory with more than `most` images."""
 
     def __init__(self, network: torch.nn.Module, most: int) -> None:
         super().__init__()

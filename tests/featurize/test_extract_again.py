@@ -1,4 +1,4 @@
-"""A second run: complete files are recognised, unfinished ones resumed, whatever cut the first run short."""
+"""A second run recognises complete files and resumes unfinished ones, whatever interrupted the first run."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_changed_content_is_another_file(photos: Path, tmp_path: Path) -> None:
     images[0].write_bytes(images[1].read_bytes())
     second = featurize(photos, tmp_path / "cache", splits=["train"])[0]
     assert second.path != first.path
-    assert (second.computed, second.copied) == (0, 50)  # all that is there was embedded before
+    assert (second.computed, second.copied) == (0, 50)  # all embeddings were computed before
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A disk that is too small for a run: said in one line before anything is computed, with nothing lost or left."""
+"""A disk that is too small gives one line before anything is computed; nothing is lost or left behind."""
 
 from __future__ import annotations
 

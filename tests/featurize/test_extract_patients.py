@@ -1,4 +1,4 @@
-"""What a feature file says of patients: numbers as groups, hashes as a column, never who they are."""
+"""A feature file holds patients as numbered groups and hashes, never their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mt cache merge` where it was killed before, where files are made again, and where shards do not fit."""
+"""`mt cache merge` after it was killed, with files that are made again, and with shards that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frozen request: what it refuses, and that a command loads each backbone once, whatever the datasets."""
+"""The frozen request refuses wrong values; a command loads each backbone once for all datasets."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ AUTO = replace(CPU, batch_size=None)
 
 @pytest.fixture
 def through(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images in each batch that goes through a network from here on; padding is not an image."""
+    """Return a list that grows by the number of images of each batch; padding does not count."""
     counts: list[int] = []
     real = Embedder.__call__
 

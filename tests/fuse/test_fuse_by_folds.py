@@ -1,4 +1,4 @@
-"""Fusion by test folds: all rows of a table are tested on the same folds; singles are cut from their kept fits."""
+"""Fusion by test folds: all rows of a table are tested on the same folds; single models are read from stored fits."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_follows_scikit_learn_to_the_letter(estimator: Any, check: Callable[[Any
 
 
 class Columns(NamedTuple):
-    """Two models' embeddings beside each other, labels, each model's columns, and which model to trust."""
+    """Return the embeddings of two models side by side, the labels, each model's columns, and the model to trust."""
 
     X: np.ndarray
     y: np.ndarray

@@ -1,4 +1,4 @@
-"""`mt fuse --threshold --calibrate`: every method on several models, saved and read back."""
+"""`mt fuse --threshold --calibrate` works for every method on several models, saved and read back."""
 
 from __future__ import annotations
 

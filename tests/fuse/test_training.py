@@ -1,4 +1,4 @@
-"""Training and choosing inside the budget: the gate, the rules of evaluation, every task."""
+"""DVME trains and chooses inside the budget: it follows the gate and obeys the rules of evaluation in every task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.noting import noted
 from tests.probe.brief import method_of
 
 SMALL: dict[str, Any] = {"width": 32, "heads": 4}
-# Per model its embeddings of the budget, labels, the same of the test cases, and whom to trust on each of these.
+# Embeddings per model and labels, of the budget and of the test cases, and the model to trust on each test case.
 GateSet = tuple[list[np.ndarray], np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]
 
 

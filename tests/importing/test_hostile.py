@@ -1,4 +1,4 @@
-"""Files made to do harm: nothing in them runs, and nothing outside them is read."""
+"""Malicious files: no code in them runs, and no file outside them is read."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_a_split_is_said_once(tmp_path: Path, embeddings: Path) -> None:
 
 
 class TestKnownDataset:
-    """A dataset that the cache holds: joined where ids and labels are the same, refused where they are not."""
+    """An import joins a dataset in the cache if ids and labels are the same, and is refused if not."""
 
     @pytest.fixture
     def cache(self, tmp_path: Path, embeddings: Path) -> Path:

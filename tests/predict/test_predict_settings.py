@@ -1,4 +1,4 @@
-"""A model predicts for images that are decoded as those were that it was fitted on."""
+"""A saved model decodes new images with the settings of the images that it was fitted on."""
 
 from __future__ import annotations
 

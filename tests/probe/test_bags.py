@@ -1,4 +1,4 @@
-"""Bags when probing: labels, budgets, folds and intervals count cases, whatever the rows are."""
+"""Probes of bags: labels, budgets, folds and intervals count cases, not rows."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_labels_and_features_outside_the_draw_never_influence_a_prediction(
     assert after.outcome["selection"] == before.outcome["selection"]
 
 
-# By how much a fit's logits may change with labels that it does not see, the solver, and its options.  A fit that is
+# How far logits may move when labels that the fit does not see change, the solver, and its options.  A fit that is
 # solved alone does not change by a bit.  Fits that are solved together share matrix products, whose rounding depends on
 # which fits still iterate: a fit in single precision then ends elsewhere within its stopping tolerance.
 SOLVED: dict[str, tuple[float, str, dict[str, Any]]] = {
@@ -235,7 +235,7 @@ def test_a_hold_out_that_would_take_all_of_a_class_is_not_made(monkeypatch: pyte
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].validation.kind != "none"])
 def test_a_validation_split_chooses_and_teaches_nothing(name: str) -> None:
-    """With one candidate the validation split, its labels and its scale, changes no prediction."""
+    """With one candidate, neither the labels nor the scale of the validation split change a prediction."""
     X, y = data_of("multiclass")
     protocol = brief(name)
     one: dict[str, Any] = {"Cs": (0.1,), "ks": (3,), "learning_rates": (1e-3,), "weight_decays": (0.0,)}

@@ -1,4 +1,4 @@
-"""Scores by subgroup, by patient, and on another dataset than the one trained on."""
+"""Scores by subgroup, by patient, and on a dataset other than the training one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that nobody knows (MISSING, in multilabel tasks) enter no fit, no budget and no score of that label."""
+"""Unknown labels (MISSING, in multilabel tasks) enter no fit, budget or score of their label."""
 
 from __future__ import annotations
 

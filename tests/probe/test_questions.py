@@ -1,4 +1,4 @@
-"""Identities of questions: what is stored under them by any version still answers."""
+"""Identities of questions stay the same: what any version stored is found again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved probes: the same predictions later, from two plain files that hold no code."""
+"""Saved probes give the same predictions later, from two plain files that hold no code."""
 
 from __future__ import annotations
 

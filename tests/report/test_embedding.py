@@ -1,4 +1,4 @@
-"""The maps of embeddings: how many points they share, whose they are, and what is marked."""
+"""The maps of embeddings: the number of points, their test cases, and the marked ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One curve is one experiment: what was made on other features is named and never joined."""
+"""One curve is one experiment: scores on other features are named and never joined to it."""
 
 from __future__ import annotations
 

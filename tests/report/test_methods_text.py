@@ -1,4 +1,4 @@
-"""The methods text says what the store and the feature files hold, escaped, and names what they do not answer."""
+"""The methods text states what store and feature files hold, escaped, and names the items they cannot answer."""
 
 from __future__ import annotations
 

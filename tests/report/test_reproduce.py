@@ -1,4 +1,4 @@
-"""The commands of the provenance ask for what is stored: recipes, methods, metrics, and training settings."""
+"""The commands of the provenance reproduce what is stored: recipes, methods, metrics and training settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def commands(path: Path) -> list[str]:
 
 
 def tuned(**settings: Any) -> dict[str, Any]:
-    """What a fit trained end to end says of itself."""
+    """Return the record of a fit that was trained end to end."""
     recipe = {"name": "unfrozen", **Settings(**settings).recipe(), "start": "start"}
     chosen = {"recipe": recipe, "lr": 1e-4, "epochs": 2, "C": 1.0}
     return {"protocol": "end-to-end", "select": "holdout", "settings": chosen}

@@ -1,4 +1,4 @@
-"""Features of one dataset with several settings: probe, fuse and report take the same, and say which."""
+"""Of a dataset's features with several settings, probe, fuse and report take the same ones, and name them."""
 
 from __future__ import annotations
 

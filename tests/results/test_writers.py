@@ -1,4 +1,4 @@
-"""Many writers where files cannot be locked: nothing is lost, whoever writes, is killed or is refused a lock."""
+"""Many writers on a disk without locks: nothing is lost, even if a writer is killed or refused a lock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for number in range(int(sys.argv[2]), 1_000_000):
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where a score database is to be, on what counts as a network file system."""
+    """Return the path of a score database on a folder that counts as a network file system."""
     monkeypatch.setattr(files, "is_shared", lambda folder: True)
     return tmp_path / "scores.sqlite"
 

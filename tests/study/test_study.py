@@ -1,4 +1,4 @@
-"""A study file: what it asks for, what is wrong with it, what it does, and that a second run does nothing."""
+"""A study file: its settings, its errors, its steps, and a second run that computes nothing."""
 
 from __future__ import annotations
 

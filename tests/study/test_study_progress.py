@@ -1,4 +1,4 @@
-"""One progress over a study: a bar where a person watches, lines elsewhere; what steps print is kept."""
+"""A study has one progress: a bar in a terminal, lines elsewhere; the output of its steps is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one device rule, and TF32 for as long as something computes."""
+"""One rule chooses the device; TF32 is set only while something computes."""
 
 from __future__ import annotations
 

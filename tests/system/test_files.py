@@ -1,4 +1,4 @@
-"""A file appears under its name whole and on the disk, or not at all, and nothing is left aside."""
+"""A file appears under its name complete and on the disk, or not at all; no temporary file remains."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ BY_HAND = re.compile(r"os\.(replace|rename|fsync|fdatasync)\b|aside\.re|mkstemp|
 
 
 def test_nobody_else_writes_aside() -> None:
-    """Only `lock.py` writes at once: who holds a lock, beside the lock, for people."""
+    """Only `lock.py` writes directly: beside a lock, for people, who holds it."""
     package = Path(mt.__file__).parent
     found = [path.relative_to(package) for path in package.rglob("*.py") if BY_HAND.search(path.read_text())]
     assert sorted(found) == [Path("cache/feature_file/lock.py"), Path("system/files.py")]

@@ -1,4 +1,4 @@
-"""How much memory a process can still take: the machine's, and what its control groups leave."""
+"""The memory that a process can still take: what the machine and its control groups allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One count of cores."""
+"""The number of cores is counted by one rule."""
 
 from __future__ import annotations
 

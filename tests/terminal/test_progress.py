@@ -1,4 +1,4 @@
-"""Progress where no person watches: a line every half a minute."""
+"""Progress without a terminal: one line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_quick_prints_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_one_unit_that_takes_long_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """A thread looks at the clock, so that a fit of an hour is not silence."""
+    """A thread watches the clock, so that a fit of an hour still prints lines."""
     clock = ticking(0, 31, 62, 93, 124)
     lines = progress._Lines("probing", 3, "fits", 0, lambda: next(clock))
     lines.say()

@@ -1,4 +1,4 @@
-"""`mt cache forget`: after it, nothing that mt keeps holds the person."""
+"""After `mt cache forget`, no file of mt holds data of the person."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def _upgrade(cache: Path, *words: str) -> Result:
 
 
 def _as_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureFile:
-    """Make a file what version 1 wrote of it."""
+    """Turn a file into what version 1 would have written."""
     features = open_features(path)
     arrays = {name: array for name, array in features.stored.items() if name != CONTENT}
     manifest = {name: value for name, value in features.manifest.items() if name != "decoding"}

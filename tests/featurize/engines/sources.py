@@ -1,4 +1,4 @@
-"""Image sources that misbehave in workers: each behaves well in the process that the test runs in."""
+"""Image sources that misbehave in workers, but not in the process of the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mt.datasets import Dataset, ImageError
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A source that does something before it loads rows in another process than the one that made it.
+    """A source that does something before it loads rows, unless it is in the process that made it.
 
     deed: what is done, with `flag`: a file that workers share.
     """
@@ -67,7 +67,7 @@ def fails(flag: Path, images: list[Any]) -> list[Any]:
 
 
 def dies_then_hangs(flag: Path, images: list[Any]) -> list[Any]:
-    """Let the first worker that loads end, and the second one never come back."""
+    """End the first worker that loads, and let the second one hang."""
     if first(flag):
         os.kill(os.getpid(), signal.SIGKILL)
     if first(flag.with_suffix(".hung")):

@@ -1,4 +1,4 @@
-"""Handing out units: fast workers take more, late units are given twice, and what comes back is bounded in bytes."""
+"""Fast workers get more units, late units go to a second worker, and waiting answers stay within a memory limit."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Rows:
         raise AssertionError("read in the process that writes")
 
     def content(self, index: Any) -> None:
-        """No file is named after it."""
+        """Return nothing: the file's name does not depend on it."""
 
 
 class PretendCrew:
-    """Workers that answer at each wait; those named `stuck` never do, and those that `die` end at their first unit."""
+    """Workers that answer at each wait; those in `stuck` never answer, and those in `die` end at their first unit."""
 
     def __init__(self, names: Sequence[str], stuck: Sequence[str] = (), die: Sequence[str] = ()) -> None:
         self.all = [Member(name, FACTS) for name in names]

@@ -1,4 +1,4 @@
-"""A process per device: the file of a plain run, byte for byte, whatever happens to the processes."""
+"""One process per device makes the file of a plain run, byte for byte, even if processes die."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TWO = replace(CPU, device="cpu,cpu")
 
 @pytest.fixture
 def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process embed nothing: what is embedded, workers embed."""
+    """Fail if this process embeds an image: only workers may."""
 
     def refused(self: Embedder, pixels: Any) -> None:
         raise AssertionError("embedded in the process that writes")

@@ -1,4 +1,4 @@
-"""Ray actors on two nodes: the file of a plain run, byte for byte, whatever happens to nodes and workers."""
+"""Ray actors on two nodes make the file of a plain run, byte for byte, even if nodes and workers die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reaching a Ray cluster: what is missing or does not answer is said in one line, at once."""
+"""A Ray cluster that is missing or does not answer gives one clear line at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's stream of units: every unit is answered, whatever arrives when, on a device as on the CPU."""
+"""A worker answers every unit of its stream, in whatever order units arrive, on a device and on the CPU."""
 
 from __future__ import annotations
 

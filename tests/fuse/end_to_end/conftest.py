@@ -1,4 +1,4 @@
-"""One small cache for all tests of end-to-end training."""
+"""One small cache that all tests of end-to-end training share."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def make_cache(folder: Path) -> Path:
 
 
 def always_trained() -> None:
-    """Leave the start no share of 1 in this process: it would beat so few steps, and nothing be trained on all rows."""
+    """Do not let the start win in this process: after so few steps it would, and nothing would train on all rows."""
     shares.SHARES = (0.5, 1.0)
 
 

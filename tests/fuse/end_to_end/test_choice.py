@@ -1,4 +1,4 @@
-"""The choice inside a budget: fifths, schedule, race, share of the trained network, temperature, and their cost."""
+"""Choices inside a budget: fifths, schedule, race, share of the trained network, temperature, and what they cost."""
 
 from __future__ import annotations
 

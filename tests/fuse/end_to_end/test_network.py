@@ -1,4 +1,4 @@
-"""The network before and while it trains: the cached stage's start, rates, what stays frozen, memory for time."""
+"""The network before and during training: its start from cached features, rates, frozen parts, recomputation."""
 
 from __future__ import annotations
 

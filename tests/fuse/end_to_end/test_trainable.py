@@ -1,4 +1,4 @@
-"""What of a backbone trains, and how fast: rates by kind of network, low-rank adapters."""
+"""Which parts of a backbone train, at which rates per kind of network; low-rank adapters."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_adapters_train_alone_begin_as_nothing_and_are_merged(cache: Path, tmp_p
     run.train_epoch(Kept(None, work))  # type: ignore[arg-type]  # too short for a checkpoint
     adapted = predict(network, work, np.arange(8))[0]
     assert np.abs(adapted - before).max() > 1e-3
-    run.averaged = [one.detach().clone() for one in run.parameters]  # what was computed is of the last step
+    run.averaged = [one.detach().clone() for one in run.parameters]  # the computed values are those of the last step
     merged = run.finished()
     assert merged.state_dict().keys() == plain.state_dict().keys()
     np.testing.assert_allclose(predict(merged, work, np.arange(8))[0], adapted, atol=1e-4)

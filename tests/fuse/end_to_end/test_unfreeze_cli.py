@@ -41,7 +41,7 @@ def ran(cache: Path, *arguments: str) -> Result:
 
 
 class Study(NamedTuple):
-    """What ran with one model and with two: its folder, what was shown and scored of each, and the common options."""
+    """Two runs, with one model and with two: folder, output and scores of each, and the options of both."""
 
     folder: Path
     shown: dict[str, str]

@@ -1,4 +1,4 @@
-"""Draws: nested, stratified, recorded; folds and splits: no group in two of them; draw files: the very same rows."""
+"""Draws are nested, stratified and recorded; folds and splits divide no group; draw files give the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random draws look at no label: what they get, that every method fits them, and what sets them apart."""
+"""Random draws look at no label; every method can fit them, and their scores are kept apart from stratified ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_all_rows_are_one_random_draw_and_no_class_is_forced() -> None:
 
 
 def test_random_draws_spread_wider_and_score_lower_than_stratified_ones() -> None:
-    """20 labels, 10 % positive: what someone who labels at random gets is worse and varies more."""
+    """With 20 labels and 10 % positives, random draws score lower and vary more than stratified ones."""
     rng = np.random.default_rng(1)
     y = (rng.random(4000) < 0.1).astype(np.int64)
     X = (rng.normal(size=(4000, 16)) + 0.5 * y[:, None]).astype(np.float32)

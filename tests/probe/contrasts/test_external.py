@@ -1,4 +1,4 @@
-"""Internal against external tests: the drop, its interval, and what both datasets hold."""
+"""Internal against external tests: the drop, its interval, and images that are in both datasets."""
 
 from __future__ import annotations
 

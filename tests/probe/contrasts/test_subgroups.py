@@ -1,4 +1,4 @@
-"""Differences between subgroups: which are made, that patients are respected, that few cases are refused or flagged."""
+"""Differences between subgroups: the pairs, intervals that respect patients, and too few cases refused or flagged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling on out-of-fold scores: it finds the truth, keeps ranks, and leaves alone what it cannot judge."""
+"""Scaling on out-of-fold scores finds the true scale, keeps ranks, and changes nothing if it cannot be estimated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mt probe --memory`: the scores of a plain probe, from features that are read chunk by chunk."""
+"""`mt probe --memory` gives the scores of a plain probe from features that are read chunk by chunk."""
 
 from __future__ import annotations
 

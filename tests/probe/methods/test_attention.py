@@ -1,4 +1,4 @@
-"""Gated attention on bags: chosen against mean pooling inside the budget, the same again, kept and read back."""
+"""Gated attention on bags is chosen against mean pooling inside the budget, is reproducible, saved and read back."""
 
 from __future__ import annotations
 

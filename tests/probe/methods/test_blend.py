@@ -1,4 +1,4 @@
-"""The mean of logistic regression and shrinkage LDA: its parts, its choices, where LDA has none."""
+"""Blend, the mean of logistic regression and shrinkage LDA: its parts, its choices, and draws that LDA cannot fit."""
 
 from __future__ import annotations
 

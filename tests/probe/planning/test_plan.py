@@ -1,4 +1,4 @@
-"""`mt probe --dry-run`: what would be fitted and what scores can show, without fitting, reading or writing anything."""
+"""`mt probe --dry-run` shows planned fits and detectable differences; it fits, reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASKED: dict[str, Any] = {"protocol": "clip", "fractions": [0.25, 1.0], "shots": 
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test fail where an embedding is read."""
+    """Fail if an embedding is read."""
     monkeypatch.setattr(FeatureFile, "embeddings", property(lambda _: pytest.fail("embeddings were read")))
 
 

@@ -56,17 +56,17 @@ def test_95_percent_intervals_cover_and_5_percent_tests_reject_as_often_as_they_
         covered += found.low <= 0 <= found.high
         rejected += found.p <= 0.05
     assert abs(covered / N_SIMULATIONS - 0.95) <= 0.02
-    # At most nominal, but for what chance adds to the rate of this number of simulations (two standard errors).
+    # At most the nominal rate, plus two standard errors for the number of simulations.
     assert rejected / N_SIMULATIONS <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / N_SIMULATIONS)
 
 
 def _noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
-    """What a draw adds to the scores of cases, half of it a group's."""
+    """Return the noise that a draw adds to the scores of cases; half of its variance is common to a group."""
     return np.asarray(0.4 * rng.normal(size=groups.max() + 1)[groups] + 0.4 * rng.normal(size=len(groups)))
 
 
 def test_differences_of_auc_on_clustered_cases_cover_the_truth_and_reject_as_often_as_they_say() -> None:
-    """Two methods of equal AUC in truth: what they add to a shared score has one distribution, drawn a method."""
+    """Two methods whose true AUC is equal: each adds noise of the same distribution to a shared score."""
     rng, groups, n_simulations = np.random.default_rng(3), np.repeat(np.arange(60), 5), 300
     covered = rejected = 0
     for seed in range(n_simulations):

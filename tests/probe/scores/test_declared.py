@@ -1,4 +1,4 @@
-"""A primary is declared once, kept with its time, and marks all else as exploratory: tables, JSON, report, study."""
+"""A primary analysis is declared once and stored with its time; all other results are marked as exploratory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals over test cases: exact where there is a formula, and covering as often as they say in simulations."""
+"""Intervals over test cases equal their formulas, and cover the truth in simulations as often as they claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Non-inferiority and equivalence: p and interval agree, no verdict says equal, wrong claims are as rare as stated."""
+"""Non-inferiority and equivalence: p and interval agree, no verdict claims equality, and few claims are wrong."""
 
 from __future__ import annotations
 

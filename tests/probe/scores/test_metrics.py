@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and the rules for what scikit-learn leaves open."""
+"""Metrics equal scikit-learn's; rules for cases that scikit-learn does not define."""
 
 from __future__ import annotations
 

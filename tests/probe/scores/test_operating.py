@@ -71,7 +71,7 @@ def test_without_a_class_what_needs_it_is_refused_with_the_reason(label: int) ->
 
 
 def test_dependent_cases_make_intervals_longer() -> None:
-    # Every group holds one case ten times: 100 cases know what 10 do.
+    # Every group holds one case ten times: 100 cases carry the information of 10.
     y, p = np.repeat(np.arange(10) % 2, 10), np.repeat(np.array([0.2, 0.8, 0.7, 0.9, 0.1, 0.3, 0.2, 0.6, 0.4, 0.7]), 10)
     alone = operating_point(y, p, 0.5).measures
     grouped = operating_point(y, p, 0.5, groups=np.repeat(np.arange(10), 10)).measures

@@ -1,4 +1,4 @@
-"""Comparisons of the rows of a table: what may be paired, Holm's family, and what p rests on."""
+"""Comparisons of the rows of a table: which rows may be paired, Holm's family, and the draws and cases behind p."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eigenbasis: every direction keeps its precision, the weakest beside the strongest too."""
+"""The eigenbasis keeps the precision of every direction, even of the weakest beside the strongest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws solved together: each gets the numbers that it gets alone."""
+"""Draws that are solved together get the same numbers as draws that are solved alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CS = np.logspace(-3, 3, 7)
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many draws each call of the solver's first round got."""
+    """Return a list that grows by the number of draws of each call of the solver's first round."""
     sizes: list[int] = []
     monkeypatch.setattr(api, "begin", noted(begin, lambda each, *_, **__: sizes.append(len(each))))
     return sizes

@@ -1,4 +1,4 @@
-"""solve_folds: every fold as if fitted alone on its own rows, the refit as fit_logistic."""
+"""solve_folds fits every fold as if alone on its own rows; the refit equals fit_logistic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are read chunk by chunk: the solutions of rows in memory, within the tolerance."""
+"""Rows that are read chunk by chunk give the solutions of rows in memory, within the tolerance."""
 
 from __future__ import annotations
 
