@@ -117,7 +117,10 @@ def test_items_are_answered_once_or_named_as_left_out(tmp_path: Path, guideline:
     assert there == sorted(set(there), key=guideline.items.index)
     left = unanswered(guideline, [facts])
     assert sorted([*there, *left]) == sorted(guideline.items)
-    assert f"- {guideline.name}: {', '.join(left)}" in methods(store, [panel], None)[0]
+    text = methods(store, [panel], None)[0]
+    assert f"- {guideline.name}: {', '.join(left)}" in text
+    table = text.partition(f"### {guideline.name} ")[2].partition("\n\n")[2]
+    assert table.startswith("| item (number not checked) | topic | answer |")
 
 
 def test_the_numbers_of_the_guidelines() -> None:

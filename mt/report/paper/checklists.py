@@ -16,6 +16,7 @@ from mt.report.paper.facts import DatasetFacts
 from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, md, protocols
 from mt.terminal.progress import counted
 
+ITEM = "item (number not checked)"  # the heading of a column of numbers
 NOT_CHECKED = (
     "Item numbers are not checked against the published checklists: compare them with the forms of the journal. "
     "Neither are the volume, pages and DOI of CLAIM 2024 and STARD-AI."

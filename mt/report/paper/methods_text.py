@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mt.cache.names import slug
 from mt.report.panels import Panel, collect
-from mt.report.paper.checklists import GUIDELINES, NOT_CHECKED, answered, unanswered
+from mt.report.paper.checklists import GUIDELINES, ITEM, NOT_CHECKED, answered, unanswered
 from mt.report.paper.facts import Characteristics, DatasetFacts, dataset_facts
 from mt.report.paper.paragraph import cited, md, sentences
 from mt.report.paper.references import bibtex
@@ -66,7 +66,7 @@ def _dataset(facts: DatasetFacts) -> Iterator[str]:
     yield from (f"## {md(facts.title)}", "", " ".join(sentences(facts)), "", *_flow(facts), *_table1(facts))
     for guideline in GUIDELINES:
         rows = [(number, what, answer) for number, what, answer in answered(facts, guideline)]
-        yield from (f"### {guideline.name} [@{guideline.key}]", "", *_table(("item", "topic", "answer"), rows), "")
+        yield from (f"### {guideline.name} [@{guideline.key}]", "", *_table((ITEM, "topic", "answer"), rows), "")
 
 
 def _rest(every: Sequence[DatasetFacts]) -> Iterator[str]:
