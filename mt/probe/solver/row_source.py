@@ -50,7 +50,7 @@ class StreamedRows:
     """Some rows (n, dim) of a mapped matrix, scaled when they are read.
 
     ``memory``: how many bytes a solve may hold at once.  ``numbers`` (n,): the chosen rows of the matrix, ascending;
-    None for all of them.
+    None for all of them.  ``held``: the matrix is in memory.
     """
 
     matrix: np.ndarray
@@ -58,6 +58,7 @@ class StreamedRows:
     traffic: Traffic
     numbers: np.ndarray | None = None
     scaling: RowScaling | None = None
+    held: bool = False
 
     def __len__(self) -> int:
         return len(self.matrix if self.numbers is None else self.numbers)
@@ -80,19 +81,31 @@ class StreamedRows:
     @overload
     def __getitem__(self, rows: np.ndarray) -> StreamedRows: ...
     def __getitem__(self, rows: slice | np.ndarray) -> StreamedRows | np.ndarray:
-        """Read a slice of the rows as an array, or choose rows by number or mask without reading them."""
+        """Read a slice of the rows as an array, or choose rows by number or mask.
+
+        Chosen rows are read now, once, if a quarter of ``memory`` holds them: scattered rows are slow to read.
+        """
         if isinstance(rows, slice):
             raw = self.raw(rows)
             return raw if self.scaling is None else self.scaling.apply(raw, "float64")
         chosen = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return replace(self, numbers=chosen if self.numbers is None else self.numbers[chosen])
+        found = replace(self, numbers=chosen if self.numbers is None else self.numbers[chosen])
+        return found._gathered() if 4 * found.size * found.dtype.itemsize <= self.memory else found
+
+    def _gathered(self) -> StreamedRows:
+        """Return the same rows, held in memory."""
+        matrix = np.empty(self.shape, dtype=self.dtype)
+        step = max(1, READ_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
+        for start in range(0, len(self), step):
+            matrix[start : start + step] = self.raw(slice(start, min(start + step, len(self))))
+        return replace(self, matrix=matrix, numbers=None, held=True)
 
     def raw(self, rows: slice) -> np.ndarray:
         """Return a copy of some rows as they are stored."""
         found = np.array(self.matrix[rows]) if self.numbers is None else self.matrix[self.numbers[rows]]
-        self.traffic.bytes += found.nbytes
         self.traffic.passes += len(found) / len(self)
-        if len(found):
+        if len(found) and not self.held:
+            self.traffic.bytes += found.nbytes
             first, last = (rows.start, rows.stop - 1) if self.numbers is None else self.numbers[rows][[0, -1]]
             release(self.matrix[first : last + 1])
         return found

@@ -122,10 +122,11 @@ def test_separable_labels_at_large_C_reach_the_optimum(task: str) -> None:
     np.testing.assert_allclose(streamed.objective, memory.objective, rtol=2e-5)
 
 
-def test_rows_that_are_chosen_are_the_rows_of_the_fit() -> None:
+@pytest.mark.parametrize("memory", [1 << 10, 1 << 20], ids=["read in every step", "held"])
+def test_rows_that_are_chosen_are_the_rows_of_the_fit(memory: int) -> None:
     X = features()
     y, chosen = labels("multiclass", X), np.flatnonzero(np.random.default_rng(4).random(ROWS) < 0.4)
-    source = StreamedRows(X, 1 << 20, Traffic())
+    source = StreamedRows(X, memory, Traffic())
     for rows in (source[chosen], source[np.isin(np.arange(ROWS), chosen)], source[np.arange(ROWS) >= 0][chosen]):
         [path] = solve_paths([LogisticRequest(rows, y[chosen], CS, task="multiclass")])
         [expected] = solve_paths([LogisticRequest(X[chosen], y[chosen], CS, task="multiclass")])
@@ -199,3 +200,16 @@ def test_rows_that_were_read_no_longer_count_as_memory_of_the_process(chosen: bo
 def file_pages() -> int:
     """Return how many pages of files are mapped and held by this process."""
     return int(Path("/proc/self/statm").read_text().split()[2])
+
+
+def test_chosen_rows_that_fit_are_read_once() -> None:
+    X, traffic = features(), Traffic()
+    chosen = np.flatnonzero(np.random.default_rng(4).random(ROWS) < 0.4)
+    few = StreamedRows(X, 4 * X[chosen].nbytes, traffic)[chosen]
+    many = StreamedRows(X, 4 * X[chosen].nbytes - 1, Traffic())[chosen]
+    for _ in range(3):
+        for rows in (few, many, few[np.arange(len(few)) >= 0]):
+            np.testing.assert_array_equal(np.concatenate([part for _, part in rows.read_ahead(50)]), X[chosen])
+    assert (few.held, many.held) == (True, False)
+    assert traffic.bytes == X[chosen].nbytes
+    assert many.traffic.bytes == 3 * X[chosen].nbytes
