@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mt.report import ReportRequest, collect, write_report
+from mt.report.charts.fusion import fusion
 from mt.report.short_names import ShortNames
 from tests.report.stores import filled
 
@@ -112,3 +113,17 @@ def test_models_of_two_owners_keep_their_long_names(tmp_path: Path) -> None:
     assert f"“path-foundation-large” is {HUB}" in page
     assert f"<td>{HUB}</td>" in page, "provenance has the whole name"
     assert HUB in (tmp_path / "r" / "scores.csv").read_text()
+
+
+def test_the_chart_of_attention_has_short_names(tmp_path: Path) -> None:
+    shares = {"models": [HUB, "dino"], "overall": [0.4, 0.6], "classes": {}}
+    path = tmp_path / "s.sqlite"
+    one: dict[str, Any] = {"seeds": 1, "budgets": (0.1,)}
+    filled(path, models={f"{HUB} + dino": 1.0}, method="dvme", outcome={"attention": shares}, **one)
+    store = filled(path, models={f"{HUB} + dino": 0.9}, method="concat", **one)
+    (panel,) = collect(store)
+    section = fusion(store, panel, ShortNames.of([panel]))
+    assert section is not None
+    (table,) = (figure.tables["attention"] for figure in section.figures if figure.name == "attention")
+    assert set(table["called"]) == {"path-foundation-large", "dino"}
+    assert set(table["model"]) == {HUB, "dino"}, "the whole name is under the pointer"

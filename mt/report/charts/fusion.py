@@ -27,6 +27,7 @@ from mt.report.charts.figures import (
 )
 from mt.report.charts.palette import COLOURS, SHAPES
 from mt.report.panels import Panel, PanelCell, as_grid
+from mt.report.short_names import ShortNames
 from mt.results.store import ScoreStore
 
 FUSED = "dvme"
@@ -40,8 +41,11 @@ BASELINES = {
 }
 
 
-def fusion(store: ScoreStore, panel: Panel) -> Section | None:
-    """Return the gains and the attention of a panel's DVMEs; None where there is none."""
+def fusion(store: ScoreStore, panel: Panel, names: ShortNames | None = None) -> Section | None:
+    """Return the gains and the attention of a panel's DVMEs; None where there is none.
+
+    names: short names of models; None: full names.
+    """
     fused = [cell for cell in panel.headline if cell.method.method.startswith(FUSED)]
     if not fused:
         return None
@@ -52,8 +56,9 @@ def fusion(store: ScoreStore, panel: Panel) -> Section | None:
     choices = []
     attention = _attention(store, panel, fused)
     if attention:
-        names = list(dict.fromkeys(row["place"] for row in attention))
-        choices.append(Menu("attention of", "place", names, names[-1]))
+        attention = [{**row, "called": names(row["model"]) if names else row["model"]} for row in attention]
+        places = list(dict.fromkeys(row["place"] for row in attention))
+        choices.append(Menu("attention of", "place", places, places[-1]))
         figures.append(_attention_figure(panel, attention, choices[0]))
     return Section("What fusing gains", _never_trained(store, fused), figures, choices) if figures else None
 
@@ -195,7 +200,7 @@ def _attention_figure(panel: Panel, rows: Sequence[dict[str, Any]], choice: Menu
         alt.Chart(alt.NamedData(name="attention"))
         .transform_filter("datum.place === place")
         .encode(
-            x=alt.X("model:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=150)),
+            x=alt.X("called:N", sort=None, title="model", axis=alt.Axis(labelAngle=0, labelLimit=150)),
             y=alt.Y("class:N", sort=classes, title=None, axis=alt.Axis(labelLimit=120)),
         )
     )
