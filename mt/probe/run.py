@@ -144,8 +144,6 @@ def plan_probe(request: ProbeRequest) -> Planned:
     pairs = with_bags(pairs, request.bag, request.pool)
     if request.pool == ATTENTION:
         check_protocol(recipe)
-    if folded is None and not request.test_dataset:
-        suggest_folds(pairs)
     for pair in pairs:
         recipe.check_task(pair.task, pair.dataset)
     if streaming:
@@ -163,6 +161,8 @@ def plan_probe(request: ProbeRequest) -> Planned:
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
+    if folded is None and not request.test_dataset:
+        suggest_folds(pairs)
     return Planned(cache, pairs, questions, draws, fitting, decisions, folded, streaming)
 
 

@@ -137,6 +137,9 @@ def test_features_that_suggest_test_folds_do_so_in_one_line(tmp_path: Path, caps
     assert capsys.readouterr().err.splitlines().count(f"toy: {said}") == 1
     probed(tmp_path, **ASKED)
     assert TEST_BY_FOLDS not in capsys.readouterr().err
+    with pytest.raises(InputError, match="--fraction must be above 0"):
+        probed(tmp_path, **plain | {"fractions": [10.0]})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_test_split_is_no_error_with_folds_and_the_error_without_names_them(tmp_path: Path) -> None:
