@@ -67,7 +67,8 @@ def test_official_code_agrees(name: str, golden: str, files: dict[str, Path]) ->
     assert backbone.dim == stored["feat"].shape[1]
     assert np.abs(embed(backbone, images) - stored["feat"]).max() <= 1e-5
     backbone.model.double()
-    assert np.abs(embed(backbone, images[:1].astype(np.float64)) - stored["feat_f64"][:1]).max() <= 1e-9
+    close = 1e-6 if name.startswith("dinov2") else 1e-9  # torch 2.6 is up to 2e-7 away
+    assert np.abs(embed(backbone, images[:1].astype(np.float64)) - stored["feat_f64"][:1]).max() <= close
 
 
 @pytest.mark.parametrize("name", RESNETS)

@@ -99,16 +99,18 @@ def test_a_complete_shard_is_no_feature_file(photos: Path, tmp_path: Path) -> No
 
 
 def test_shards_that_copy_from_other_files_fit_once_one_is_removed_and_made_again(photos: Path, tmp_path: Path) -> None:
-    cache, other = tmp_path / "cache", tmp_path / "other"
+    cache, apart, other = tmp_path / "cache", tmp_path / "apart", tmp_path / "other"
     make(photos, cache, 1)
     shutil.copytree(photos, other)
     (other / "train" / "benign" / "000.png").unlink()
-    featurize(other, cache, splits=["train"])
-    make(photos, cache, 2)
+    featurize(other, apart, splits=["train"])
+    make(photos, apart, 2)  # in a cache without the first shard, so it copies what that cache holds
+    for shard in shards(apart):
+        shutil.copy(shard, cache / shard.relative_to(apart))
     refused = merge(cache).exception
     assert "copied" in str(refused)
     assert "mt cache remove" in str(refused)
-    removed = shards(cache)[0]
+    removed = shards(cache)[1]
     assert CliRunner().invoke(group, ["cache", "remove", str(removed), "--yes"]).exit_code == 0
-    make(photos, cache, 1)
+    make(photos, cache, 2)
     assert merge(cache).exit_code == 0
