@@ -22,6 +22,7 @@ from mt.cli import group
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.predict.request import PredictRequest
 from mt.results.store import ScoreStore
+from mt.terminal.progress import counted
 
 KEPT = Path(__file__).parent / "data" / "before-house"
 ABOUT = json.loads((KEPT / "commands.json").read_text())
@@ -130,7 +131,7 @@ def test_every_command_is_answered_without_a_fit_or_an_image(
     for name, revision in REVISIONS.items():
         monkeypatch.setattr(name, revision)
     stdout, stderr = run(command["args"], places)
-    assert f"{command['n_stored']} scores from the store, 0 fitted" in stderr
+    assert f"{counted(command['n_stored'], 'score')} from the store, 0 fitted" in stderr
     expected = rows_of(command)
     since = {"subgroup_difference", "drop", "overlap"}  # rows that later code adds
     found = [row for row in map(json.loads, stdout.splitlines()) if not since & row.keys()]

@@ -21,6 +21,7 @@ from mt.featurize.embed import Embedder
 from mt.featurize.plan import weights_by_model
 from tests.featurize.conftest import OTHER, TINY
 from tests.featurize.extracting import CPU, counted, featurize, pictures
+from tests.unmeasured import environment
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -163,7 +164,8 @@ from mt.cli import main
 main(['featurize', '--model', '{TINY}', '--dataset', 'folder:{photos}', '--weights', 'random', '--image-size', '32',
       '--split', 'test', '--split', 'train', '--cache-dir', '{tmp_path / "cache"}'])
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert ran.returncode == 1, ran.stderr
     lines = [line for line in ran.stderr.splitlines() if line.startswith("Error:")]
     assert len(lines) == 1

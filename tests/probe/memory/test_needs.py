@@ -22,6 +22,7 @@ from mt.probe.protocols import PROTOCOLS, Fitting, get_protocol
 from mt.probe.scores import sample
 from mt.probe.scores.comparisons import replicate_scores
 from tests.probe.features import write_features
+from tests.unmeasured import environment
 
 WIDE = {"task": "multiclass", "n_classes": 3, "dim": 128}
 
@@ -144,7 +145,7 @@ BUFFERS = 8 << 20  # what threads and the allocator hold whatever the sizes: no 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured on Linux")
 def test_fits_take_about_what_is_estimated() -> None:
     command = [sys.executable, "-m", "tests.probe.memory.measured_peaks", json.dumps(PEAKS)]
-    peaks = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    peaks = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout)
     for (name, rows, dim, classes), peak in zip(PEAKS, peaks, strict=True):
         fitting = Fitting(get_protocol(name)).on("multiclass", classes)
         estimate = Size(rows, rows, rows, 0, dim, 4, 0, classes).of_method(fitting)
