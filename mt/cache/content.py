@@ -155,11 +155,7 @@ class ContentIndex:
         """
         hashed = hashlib.sha256()
         for path in paths:
-            try:
-                stat = os.stat(path)
-            except OSError as error:
-                raise _unreadable(path, error) from error
-            stored = _stored_name(path)
+            stat, stored = _stat(path), _stored_name(path)
             name = stored if isinstance(stored, bytes) else stored.encode()
             hashed.update(name + _STATE.pack(len(name), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         return hashed.hexdigest()
@@ -262,8 +258,13 @@ class ContentIndex:
 
 
 def _seen(path: StrPath) -> _FileState:
+    return _FileState.of(_stored_name(path), _stat(path))
+
+
+def _stat(path: StrPath) -> os.stat_result:
+    """Return a file's size and times; raise InputError if it cannot be read."""
     try:
-        return _FileState.of(_stored_name(path), os.stat(path))
+        return os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -99,7 +99,12 @@ def _finite(values: Sequence[Any]) -> Sequence[Any]:
     listed = _listed(values)
     if isinstance(listed, Texts):
         return listed
-    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
+    return [json_value(value) for value in listed]
+
+
+def json_value(value: Any) -> Any:
+    """Return a value that JSON and SQLite both know: an undefined number is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _listed(values: Groups) -> Sequence[Any]:

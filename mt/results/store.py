@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mt.cache.names import content_of_cases, digest, digest_of_cases
+from mt.cache.names import content_of_cases, digest, digest_of_cases, json_value
 from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.results.writers import FOLDER, Row, United, locks_fail, remove
 from mt.system import files
@@ -100,7 +100,7 @@ class Score:
 
     def row(self) -> dict[str, Any]:
         """Return the score as one flat JSON object; a value that is undefined is null."""
-        return {name: _json_number(value) for name, value in vars(self).items()}
+        return {name: json_value(value) for name, value in vars(self).items()}
 
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(Score))
@@ -250,7 +250,7 @@ class ScoreStore:
 
 
 def _values(score: Score) -> list[Any]:
-    return [json.dumps(value) if name in _JSON_FIELDS else _json_number(value) for name, value in vars(score).items()]
+    return [json.dumps(value) if name in _JSON_FIELDS else json_value(value) for name, value in vars(score).items()]
 
 
 def _score(row: Sequence[Any]) -> Score:
@@ -261,11 +261,6 @@ def _score(row: Sequence[Any]) -> Score:
     if values["value"] is None:
         values["value"] = float("nan")
     return Score(**values)
-
-
-def _json_number(value: Any) -> Any:
-    """Return a value that JSON and SQLite both know: an undefined number is null."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 # The file: whose it is, its tables, and SQLite's errors as ours -------------------------------------------------------
