@@ -144,7 +144,23 @@ class Size:
         wide = (3 * self.rows * self.dim + 4 * self.rows**2) * 8 if self.rows <= self.dim else 3 * self.dim**2 * 8
         exact = min(self.rows * self.dim * 8, PRODUCT_BYTES)
         judged = (2 * self.val or self.rows) * self.classes * 4 * (repeats + 1) * Cs if Cs > 1 else 0
-        return self.rows * self.dim * number + design + solved + wide + exact + judged + self.val * self.dim * 8
+        held = self.rows * self.dim * number + design + solved + wide + exact + judged + self.val * self.dim * 8
+        return held + self._hessians(fits, rank, number, max(MEMORY, design // 4))
+
+    def _hessians(self, fits: int, columns: int, number: int, memory: int) -> int:
+        """What the last rounds of a solve hold: factors of Hessians, and rows that couple the classes of a whole one.
+
+        The Hessians of all fits in the design's precision, if it is tall; then of one problem in float64.
+        """
+        from mt.probe.solver.rounds import CHEAP, HESSIAN_COPIES, TALL, WHOLE
+
+        coefs = (1 if self.classes == 2 else self.classes) * columns
+        if coefs <= CHEAP:
+            return 0
+        one, coupled = (coefs**2, self.rows * coefs) if coefs <= WHOLE else (columns * coefs, 0)
+        tall = min(memory, (fits + HESSIAN_COPIES) * one * number) + coupled * number
+        exact = HESSIAN_COPIES * one * 8 + coupled * 8
+        return max(tall if self.rows >= TALL * columns else 0, exact if HESSIAN_COPIES * one * 8 <= memory else 0)
 
     def _neighbours(self, method: Neighbours) -> int:
         """The bank of unit length, a block of queries, and each k's votes on held-out rows."""

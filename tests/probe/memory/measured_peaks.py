@@ -39,7 +39,7 @@ def made(rows: int, dim: int, classes: int) -> tuple[Array, Array]:
 
 def fit(name: str, X: Array, y: Array, classes: int) -> None:
     ids = [str(row) for row in range(len(X))]
-    fitting = Fitting(get_protocol(name)).on("multiclass", classes)
+    fitting = Fitting(get_protocol(name)).on("multiclass" if classes > 2 else "binary", classes)
     fit_probe(LabelledRows(X, y, None, ids), fitting, seed=0).probe.probabilities(X)
 
 
