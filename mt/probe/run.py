@@ -161,8 +161,6 @@ def plan_probe(request: ProbeRequest) -> Planned:
         for pair in pairs
         for budget, seed, draw in draws.asked(request.fractions, request.shots, request.seeds)
     ]
-    if folded is None and not request.test_dataset:
-        suggest_folds(pairs)
     return Planned(cache, pairs, questions, draws, fitting, decisions, folded, streaming)
 
 
@@ -192,6 +190,8 @@ def run_probe(request: ProbeRequest) -> Answers:
             save_draws(Path(request.draw_file), questions, draws, store)
         if streaming:
             streaming.note()
+        if answers.n_fitted and folded is None and not request.test_dataset:
+            suggest_folds(planned.pairs)
         return answers
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mt.probe.name_key import shortened
@@ -88,7 +88,7 @@ def print_table(out: Console, judged: JudgedTable) -> None:
     # Printed before the table: as its title, the line would be folded to the table's width.
     out.print(_title(shown) + _exploratory(judged), style="bold", markup=False)
     out.print(table)
-    for line in [*key, *_notes(shown, letters, plain=plain), *_exceptions(judged)]:
+    for line in [*key, *_notes(shown, letters, names, plain=plain), *_exceptions(judged)]:
         out.print(line, style="bold" if _FEW in line else "dim", markup=False)
     out.print()
 
@@ -180,14 +180,14 @@ def _letters(shown: ScoreTable) -> dict[str, str]:
     return {flag: letters(number) for number, flag in enumerate(f for f in flags if f not in everywhere)}
 
 
-def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[str]:
+def _notes(shown: ScoreTable, letters: dict[str, str], names: Mapping[str, str], *, plain: bool) -> list[str]:
     """Return the lines under a table: what each uncertainty covers, how draws were taken, and the flags."""
     cells = list(shown.cells.values())
     notes = []
     draws = sorted({cell.spread.n_draws for cell in cells if cell.spread.sd is not None})
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
-    notes += [f"[ ] {line}." for line in sorted({cell.interval for cell in cells})]
+    notes += _intervals(shown, names)
     if any(cell.if_calibrated is not None for cell in cells):
         notes.append("( ) the mean of a calibrated model with these probabilities: chance alone.")
     if any(cell.expected for cell in cells):
@@ -204,6 +204,27 @@ def _notes(shown: ScoreTable, letters: dict[str, str], *, plain: bool) -> list[s
     for flag in sorted(set.intersection(*(cell.flags for cell in cells))):
         notes.append(f"All: {_in_words(flag)}.")
     return notes + [f"{letter}  {_in_words(flag)}: {_count(shown, flag)}." for flag, letter in letters.items()]
+
+
+def _intervals(shown: ScoreTable, names: Mapping[str, str]) -> list[str]:
+    """Return a line per kind of interval; where there are several, all but the most frequent name their cells."""
+    kinds = Counter(cell.interval for cell in shown.cells.values())
+    (usual, _), *others = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    if not others:
+        return [f"[ ] {usual}."]
+    named = [f"[ ] of {_places(shown, interval, names)}: {interval}." for interval, _ in others]
+    return [*named, f"[ ] of all other cells: {usual}."]
+
+
+def _places(shown: ScoreTable, interval: str, names: Mapping[str, str]) -> str:
+    """Return the cells with this kind of interval in words: `dino at 10 %, 100 %; swav`."""
+    found = []
+    for row in shown.rows:
+        mine = [budget for budget in shown.budgets if (row, budget) in shown.cells]
+        here = [str(budget) for budget in mine if shown.cells[row, budget].interval == interval]
+        if here:
+            found.append(names[row] + (f" at {', '.join(here)}" if len(here) < len(mine) else ""))
+    return "; ".join(found)
 
 
 def _drawn(shown: ScoreTable) -> list[str]:

@@ -135,6 +135,8 @@ def test_features_that_suggest_test_folds_do_so_in_one_line(tmp_path: Path, caps
     plain = {name: value for name, value in ASKED.items() if name not in ("test_folds", "repeats")}
     probed(tmp_path, **plain)
     assert capsys.readouterr().err.splitlines().count(f"toy: {said}") == 1
+    probed(tmp_path, **plain)
+    assert said not in capsys.readouterr().err, "only a new fit makes it news"
     probed(tmp_path, **ASKED)
     assert TEST_BY_FOLDS not in capsys.readouterr().err
     with pytest.raises(InputError, match="--fraction must be above 0"):
