@@ -8,18 +8,21 @@ or where code changed.  They are never joined: the newest complete one is shown,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from mt.cache.names import Variant, bare_name, digest, newest_grouped, taken, typed
 from mt.errors import unknown
 from mt.probe.questions import Budget
-from mt.report.origins import DATA_FACTS, FACTS, FIRST_FACTS, REVISIONS, Facts, Origins
+from mt.report.origins import DATA_FACTS, FIRST_FACTS, REVISIONS, Facts, Origins
 from mt.results.store import Score
 
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 _LIMITED = re.compile(r" \([\d,]+ rows\)$")
+RECIPE = ("protocol", "solver", "select")  # parts of a method's recipe that its name may state
 _OF_FOLDS = ("k", "repeats", "seed", "algorithm", "revision")  # what distinguishes test folds
 _SHORT = 8  # characters of a fingerprint in a name
 
@@ -42,12 +45,10 @@ class Method:
             parts = [_plain(part, own) for part, own in zip(parts, prints, strict=True)]
         return cls(" + ".join(parts), score.method, score.protocol, score.solver, score.select)
 
-    def label(self, among: Iterable[Method]) -> str:
-        """Return the method in words, with the parts of its recipe in which others on the same models differ."""
-        rivals = [other for other in among if (other.model, other.method) == (self.model, self.method)]
-        fields = ("protocol", "solver", "select")
-        differs = [str(getattr(self, f)) for f in fields if len({getattr(other, f) for other in rivals}) > 1]
-        return ", ".join([self.model if self.method == "probe" else f"{self.method}: {self.model}", *differs])
+    def label(self, fields: Iterable[str]) -> str:
+        """Return the method in words, with these parts of its recipe."""
+        parts = [str(getattr(self, name)) for name in fields]
+        return _joined(self.model if self.method == "probe" else f"{self.method}: {self.model}", *parts)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Data:
 class Experiment:
     """Scores that may stand on one curve; if a question was answered twice, the later answer.
 
-    name: unique among the experiments of its dataset.  newest: place of its last score among all.
+    name: unique among the experiments of its dataset.  label: its name without what distinguishes its features.
+    newest: place of its last score among all.
     made: when the newest of its features were written, 0 where they are gone.
     """
 
@@ -93,6 +95,7 @@ class Experiment:
     made: float = 0.0
     facts: Facts = field(default_factory=dict)
     name: str = ""
+    label: str = ""
     shown: bool = False
 
     @cached_property
@@ -147,7 +150,7 @@ def experiments(scores: Iterable[Score], origins: Origins) -> list[Experiment]:
     for place, score in enumerate(scores):
         parts.setdefault(_identity(score), []).append((place, score))
     found = [_experiment(identity, part, origins) for identity, part in parts.items()]
-    return [one for several in _by_title(found) for one in _named(_chosen(several))]
+    return _named([_chosen(several) for several in _by_title(found)])
 
 
 def among(found: Iterable[Experiment]) -> list[Experiment]:
@@ -165,12 +168,10 @@ def asked_for(found: Sequence[Experiment], names: Sequence[str]) -> list[Experim
         for several in _by_title(found):
             taken(list(_variants(several)), what="Scores")
         return [one for one in found if one.shown]
-    methods = [one.method for one in found]
-    labels = {one.identity: one.method.label(methods) for one in found}
     for name in names:
-        if not any(name in (one.name, labels[one.identity]) for one in found):
+        if not any(name in (one.name, one.label) for one in found):
             raise unknown("experiment", name, dict.fromkeys(one.name for one in found), see="mt report --list")
-    return [one for one in found if one.name in names or labels[one.identity] in names]
+    return [one for one in found if one.name in names or one.label in names]
 
 
 def data_titles(found: Iterable[Experiment]) -> dict[Data, str]:
@@ -230,37 +231,68 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, made, facts)
 
 
-def _named(found: Sequence[Experiment]) -> list[Experiment]:
-    """Name the experiments of one dataset."""
-    methods = [one.method for one in found]
+def _named(titles: Sequence[Sequence[Experiment]]) -> list[Experiment]:
+    """Name the experiments of every dataset.
+
+    What must be said on one dataset to distinguish experiments is said on all, so that names agree across datasets.
+    """
+    recipes: dict[tuple[str, str], list[list[Method]]] = {}
+    features: dict[Method, list[list[Facts]]] = {}
+    for found in titles:
+        for method, same in _grouped(found, lambda one: one.method).items():
+            features.setdefault(method, []).append([one.facts for one in same])
+        for row, some in _grouped(
+            dict.fromkeys(one.method for one in found), lambda one: (one.model, one.method)
+        ).items():
+            recipes.setdefault(row, []).append(some)
     named = []
-    for method in dict.fromkeys(methods):
-        same = [one for one in found if one.method == method]
-        label = method.label(methods)
-        names = [f"{label}{said}" for said in _suffixes(same)]
-        named += [replace(one, name=name) for one, name in zip(same, names, strict=True)]
+    for found in titles:
+        for method, same in _grouped(found, lambda one: one.method).items():
+            fields = _differing([list(map(vars, some)) for some in recipes[method.model, method.method]], RECIPE)
+            label = method.label(fields)
+            suffixes = _suffixes(same, _differing(features[method], FIRST_FACTS))
+            named += [replace(one, name=label + end, label=label) for one, end in zip(same, suffixes, strict=True)]
     return named
 
 
-def _suffixes(same: Sequence[Experiment]) -> list[str]:
+def _grouped(some: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return items by their key, in the order in which keys come first."""
+    groups: dict[Key, list[Item]] = {}
+    for one in some:
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+def _differing(datasets: Iterable[Sequence[Mapping[str, str]]], names: Iterable[str]) -> list[str]:
+    """Return those of these names for which two different values are stated on one of the datasets."""
+    several = list(datasets)
+    return [name for name in names if any(len({one[name] for one in some if one.get(name)}) > 1 for some in several)]
+
+
+def _suffixes(same: Sequence[Experiment], stated: Sequence[str]) -> list[str]:
     """Return what distinguishes experiments of one method: ` at 32 px, grouped`.
 
-    If these words do not suffice, those not shown by default get their revisions of code, then all get fingerprints.
+    stated: the facts that all of them state.  If these do not suffice, those not shown by default also state facts of
+    their data, then revisions of code, then fingerprints; if that does not suffice either, all state their identity.
     """
-    words = _words([one.facts for one in same], FACTS)
-    if len(set(words)) < len(words):
-        revisions = _words([one.facts for one in same], REVISIONS)
-        words = [_joined(said, "" if one.shown else own) for said, own, one in zip(words, revisions, same, strict=True)]
-    if len(set(words)) < len(words):
-        prints = [one.scores[-1].fingerprints["train"][0]["file"][:_SHORT] for one in same]
-        words = [_joined(said, f"features {own}") for said, own in zip(words, prints, strict=True)]
+    words = [_joined(*(one.facts.get(name, "") for name in stated)) for one in same]
+    others: tuple[Callable[[], list[str]], ...] = (
+        lambda: _words([one.facts for one in same], DATA_FACTS[1:]),
+        lambda: _words([one.facts for one in same], REVISIONS),
+        lambda: [f"features {one.scores[-1].fingerprints['train'][0]['file'][:_SHORT]}" for one in same],
+    )
+    for further in others:
+        if len(set(words)) < len(words):
+            words = [
+                _joined(said, "" if one.shown else own) for said, own, one in zip(words, further(), same, strict=True)
+            ]
     if len(set(words)) < len(words):
         words = [_joined(said, one.identity[:_SHORT]) for said, one in zip(words, same, strict=True)]
     return [f" {said}" if said.startswith("at ") else f", {said}" if said else "" for said in words]
 
 
 def _words(several: Sequence[Facts], names: Iterable[str]) -> list[str]:
-    """Return, for each, the facts that distinguish it from the others: always the first kinds, others as far as needed.
+    """Return, for each, the facts that distinguish it from the others: as many, in this order, as are needed.
 
     A fact distinguishes only where two different values of it are stated.
     """

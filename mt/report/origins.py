@@ -20,7 +20,6 @@ Facts = Mapping[str, str]
 FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
 REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # of code that changes a score
-FACTS = (*FIRST_FACTS, *DATA_FACTS[1:])
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
 # Options that other facts state, or that change no embedding.

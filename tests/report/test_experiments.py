@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mt.cache.names import digest
 from mt.cli import group
 from mt.errors import InputError
 from mt.probe.questions import Budget
@@ -22,7 +23,9 @@ from mt.report import Panel, collect
 from mt.report.charts.efficiency import label_efficiency
 from mt.report.charts.figures import records
 from mt.report.charts.palette import looks_of
+from mt.report.experiments import experiments
 from mt.report.labels_needed import labels_needed
+from mt.report.origins import Origins
 from mt.report.short_names import ShortNames
 from mt.report.tables import as_csv, as_latex
 from tests.report.stores import filled
@@ -146,6 +149,62 @@ def test_the_newest_complete_one_is_shown(tmp_path: Path) -> None:
     filled(path, seeds=2, code=2, outcome=newer)
     (panel,) = collect(store)
     assert {score.versions["solver"] for cell in panel.cells for score in cell.scores} == {2}
+
+
+def names_of(panels: list[Panel]) -> dict[str, set[str]]:
+    return {panel.title: set(panel.names) for panel in panels}
+
+
+def test_a_part_of_a_recipe_is_said_on_all_datasets_or_on_none(tmp_path: Path) -> None:
+    """Two protocols on one dataset: the other names its only one too."""
+    path = tmp_path / "s.sqlite"
+    for dataset, protocols in (("here", ("default", "clip")), ("there", ("default",)), ("far", ("prism",))):
+        for protocol in protocols:
+            some = {"protocol": protocol, "solver": "other" if dataset == "far" else "torch"}
+            code = 1 + ("default", "clip", "prism").index(protocol)
+            store = filled(path, dataset=dataset, models={"dino": 1.4}, seeds=1, outcome=some, code=code)
+    assert names_of(collect(store)) == {
+        "here": {"dino, default", "dino, clip"},
+        "there": {"dino, default"},
+        "far": {"dino, prism"},
+    }
+    assert {one.name for one in collect(store, datasets=["there"])[0].cells} == {"dino, default"}
+    assert names_of(collect(store, names=["dino, default"])) == {"here": {"dino, default"}, "there": {"dino, default"}}
+
+
+@pytest.mark.parametrize(
+    ("other", "shown", "hidden"),
+    [
+        ({"image_size": "at 96 px"}, "dino at 64 px", "dino at 96 px"),
+        ({"seed": "split seed 3"}, "dino", "dino, split seed 3"),
+        ({}, "dino", "dino, features old-here"),
+    ],
+)
+def test_features_on_one_dataset_give_no_name_of_its_own_to_what_it_shows(
+    tmp_path: Path, other: dict[str, str], shown: str, hidden: str
+) -> None:
+    """Features were made twice on one dataset, once on the other: what both show has one name."""
+    usual = {"image_size": "at 64 px", "seed": "split seed 0"}
+    store = filled(tmp_path / "s.sqlite", dataset="here", models={"dino": 1.4}, seeds=1)
+    filled(tmp_path / "s.sqlite", dataset="there", models={"dino": 1.4}, seeds=1)
+    scores = store.scores()
+    for kept in (one.fingerprints["train"][0] for one in scores):
+        store.remember(digest({"origin of features": kept["file"]}), {"facts": usual})
+    store.remember(digest({"origin of features": "old-here"}), {"facts": usual | other})
+    old = [
+        replace(
+            one,
+            identity=f"old {one.identity}",
+            fingerprints={
+                split: [{**kept, "file": "old-here"} for kept in several] for split, several in one.fingerprints.items()
+            },
+        )
+        for one in scores
+        if one.dataset == "here"
+    ]
+    found = experiments([*old, *scores], Origins(store))
+    assert {(one.data.dataset, one.name) for one in found if one.shown} == {("here", shown), ("there", shown)}
+    assert [one.name for one in found if not one.shown] == [hidden]
 
 
 def few_draws(path: Path) -> Any:
