@@ -5,16 +5,22 @@ BIN := $(VENV)/bin
 # A worker a core, and a thread a worker: most tests are too small to share a core's work.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-fast coverage lint wheel bench docs clean
+.PHONY: demo test test-fast oldest pytest coverage lint wheel bench docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mt demo
 
-test: lint wheel
-	$(PYTEST)
+test: lint wheel pytest
 
 test-fast: $(VENV)/.test
 	$(PYTEST) -m "not slow"
+
+# The wheel and every test with the oldest versions.  Not mypy: numpy 1.26 has other type stubs than numpy 2.
+oldest:
+	PIP_CONSTRAINT=$(CURDIR)/oldest.txt $(MAKE) VENV=.venv-oldest wheel pytest
+
+pytest: $(VENV)/.test
+	$(PYTEST)
 
 coverage: $(VENV)/.test
 	$(PYTEST) --cov --cov-config=pyproject.toml --cov-report=term
@@ -49,4 +55,4 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -59,9 +60,24 @@ def test_the_workflow_runs_what_ci_runs_on_every_python_and_with_the_oldest_vers
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     matrix = job["strategy"]["matrix"]
     assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
-    assert matrix["include"] == [{"python": "3.11", "constraints": "oldest.txt"}]
-    assert job["steps"][-1] == {"run": ".ci/run"}
+    assert matrix["target"] == ["test"]
+    assert matrix["include"] == [{"python": "3.11", "target": "oldest"}]
+    assert job["steps"][-1] == {"run": ".ci/run ${{ matrix.target }}"}
     assert job["timeout-minutes"] <= 60
+    assert 'make "${1:-test}"' in (ROOT / ".ci/run").read_text()
+
+
+def test_make_oldest_runs_the_wheel_and_every_test_with_the_oldest_versions_and_no_linter() -> None:
+    dry = ["make", "--dry-run", "--always-make", "--directory", str(ROOT), "oldest"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    lines = subprocess.run(dry, capture_output=True, text=True, check=True, env=clean).stdout.splitlines()
+    assert f"PIP_CONSTRAINT={ROOT}/oldest.txt " in "\n".join(lines)
+    commands = [line.partition(".venv-oldest/bin/python ")[2] for line in lines if ".venv-oldest/bin/" in line]
+    install, wheel, tests = filter(None, commands)
+    assert install.startswith("-m pip install")
+    assert wheel == "tests/prove_wheel.py"
+    assert tests.startswith("-m pytest ")
+    assert "slow" not in tests
 
 
 def test_commits_are_checked_as_make_lint_checks() -> None:
