@@ -201,7 +201,7 @@ def method_name(n_models: int, settings: Settings) -> str:
 
 
 def revision(n_models: int) -> int:
-    """Return the revision of end-to-end training of so many models."""
+    """Return the revision of end-to-end training of one model, or of several."""
     return ONE if n_models == 1 else SEVERAL
 
 
