@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mt.report.short_names import ShortNames
 
 
-REVISION = 13  # of the page; raised whenever the same scores are shown differently
+REVISION = 14  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, na
     from mt.report.charts.fusion import fusion
     from mt.report.contrast_sections import drop_section, subgroup_section
 
-    found = [label_efficiency(panel, looks, names), fusion(store, panel, names), close_up(store, panel, looks)]
+    found = [label_efficiency(panel, looks, names), fusion(store, panel, looks, names), close_up(store, panel, looks)]
     found += [subgroup_section(store, panel), drop_section(store, panel)]
     if maps is not None:
         found.append(embedding_map(store, panel, maps))

@@ -9,6 +9,7 @@ import pytest
 
 from mt.report import ReportRequest, collect, write_report
 from mt.report.charts.fusion import fusion
+from mt.report.charts.palette import looks_of
 from mt.report.short_names import ShortNames
 from tests.report.stores import filled
 
@@ -122,7 +123,7 @@ def test_the_chart_of_attention_has_short_names(tmp_path: Path) -> None:
     filled(path, models={f"{HUB} + dino": 1.0}, method="dvme", outcome={"attention": shares}, **one)
     store = filled(path, models={f"{HUB} + dino": 0.9}, method="concat", **one)
     (panel,) = collect(store)
-    section = fusion(store, panel, ShortNames.of([panel]))
+    section = fusion(store, panel, looks_of(panel.names), ShortNames.of([panel]))
     assert section is not None
     (table,) = (figure.tables["attention"] for figure in section.figures if figure.name == "attention")
     assert set(table["called"]) == {"path-foundation-large", "dino"}

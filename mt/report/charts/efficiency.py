@@ -24,18 +24,14 @@ from mt.report.charts.figures import (
     scale_with_room,
     shown,
 )
+from mt.report.charts.line_names import ROOM, labels_axis, line_names, set_apart
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames
 from mt.terminal.progress import counted
 
-_TICKS = 6
 _SOFT = 0.18  # of bands
-# Pixels between methods that share a budget, with several budgets, and with one; together at most 0.7 of its space.
-_APART, _APART_ALONE, _SHARE = 6, 48, 0.7
 _ALONE = "datum.alone"
-_ROOM = "min(190, 0.42 * width)"  # pixels for the names of lines
-_LINE = 0.052  # of the height: between two names
 _OPEN = "datum.open"  # marks of fewer draws than another method has at the budget, and of what is not compared
 
 
@@ -65,9 +61,11 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
     plain = (
         alt.Chart(alt.NamedData(name="curves"))
         .transform_filter(IS_SHOWN)
-        .transform_calculate(place=_place(rows))
+        .transform_calculate(place=set_apart(rows))
         .encode(
-            x=alt.X("place:Q", scale=scale_with_room(ticks, _ROOM), title="labels used (log scale)", axis=_axis(ticks))
+            x=alt.X(
+                "place:Q", scale=scale_with_room(ticks, ROOM), title="labels used (log scale)", axis=labels_axis(ticks)
+            )
         )
     )
     base = plain.encode(color=by_method(panel, looks, "colour"))
@@ -97,7 +95,7 @@ def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu)
     # A layer without a number to show would have no domain, of which Vega warns.
     some_whiskers, some_bars = any(row["low"] is not None for row in rows), any(row["alone"] for row in rows)
     some_bands = any(row["sd"] is not None and not row["alone"] for row in rows)
-    mark, named = _line_names(plain, (lowest, highest), panel, looks)
+    mark, named = line_names(plain, (lowest, highest), panel, looks)
     wanted = (
         (band, some_bands),
         (bar, some_bars),
@@ -115,11 +113,6 @@ def capitalised(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _axis(ticks: Sequence[int]) -> alt.Axis:
-    where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
-    return alt.Axis(grid=False, **where)
-
-
 def _heights(panel: Panel, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Return the lowest and the highest score that the chart may have to show, with a little air, within its limits."""
     ends = ("mean", "sd_low", "sd_high", "low", "high")
@@ -128,52 +121,6 @@ def _heights(panel: Panel, rows: Sequence[Mapping[str, Any]]) -> tuple[float, fl
     air = 0.04 * (highest - lowest) or 0.05
     least, most = METRICS[panel.metric].limits
     return max(least, lowest - air), min(most, highest + air)
-
-
-def _line_names(plain: Any, heights: tuple[float, float], panel: Panel, looks: Looks) -> tuple[Any, Any]:
-    """Return marks and names at the right of the lines, in the order of their last points and legibly far apart.
-
-    Marks have the lines' colours, names the page's own: some colours are too light for words.
-
-    With last points m_1 <= m_2 <= ... and the distance d: the mean of pushing names up, i d + max_{j<=i} (m_j - j d),
-    and of pushing them down, i d + min_{j>=i} (m_j - j d), both of which keep the distance; then moved inside.
-    """
-    lowest, highest = heights
-    apart = _LINE * (highest - lowest)
-    order = [alt.SortField("mean", order="ascending"), alt.SortField("method", order="ascending")]
-    place = f"datum.n * {apart} + (datum.up + datum.down) / 2"
-    inside = (
-        f"max({lowest} + (datum.n - 0.5) * {apart}, min({highest} - (datum.of - datum.n + 0.5) * {apart}, {place}))"
-    )
-    placed = (
-        plain.transform_filter("datum.last && isValid(datum.mean)")
-        .transform_window(n="row_number()", sort=order)
-        .transform_joinaggregate(of="count()")
-        .transform_calculate(slack=f"datum.mean - datum.n * {apart}")
-        .transform_window(up="max(slack)", sort=order, frame=[None, 0])
-        .transform_window(down="min(slack)", sort=order, frame=[0, None])
-        .transform_calculate(height=inside)
-        .encode(y=alt.Y("height:Q"))
-    )
-    colours = {name: by_method(panel, looks, name) for name in ("shape", "fill")}
-    mark = placed.mark_point(size=44, strokeWidth=0, opacity=1, aria=False)
-    mark = mark.encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 12")), **colours)
-    name = placed.mark_text(
-        align="left", baseline="middle", fontSize=12, aria=False, limit=alt.ExprRef(f"{_ROOM} - 22")
-    )
-    return mark, name.encode(x=alt.value(alt.ExprRef(f"width - {_ROOM} + 20")), text="label:N")
-
-
-def _place(rows: list[dict[str, Any]]) -> str:
-    """Return the expression for where a point stands: its labels, a few pixels off by its rank among what is shown."""
-    labels = [row["labels"] for row in rows]
-    decades = math.log10(max(labels) / min(labels))
-    budgets = len({row["budget"] for row in rows})
-    most = _APART if decades else _APART_ALONE
-    width = f"(width - {_ROOM})"
-    pixels = f"min({most}, {_SHARE:g} * {width} / {budgets} / length(shown))"
-    rank = "(indexof(shown, datum.method) - (length(shown) - 1) / 2)"
-    return f"datum.labels * pow(10, {rank} * {pixels} * {decades or 1:.6g} / max({width}, 1))"
 
 
 def _rows(panel: Panel, name: str) -> list[dict[str, Any]]:
