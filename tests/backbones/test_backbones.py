@@ -206,3 +206,20 @@ def test_transformers_of_our_own_and_resnets_need_no_timm() -> None:
         "load_backbone('supervised', 'random'); assert 'timm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("network", ["resnet50", "vit_small_patch16", "tf_efficientnet_lite0"])
+def test_a_network_s_modules_are_imported_before_the_device_changes(network: str) -> None:
+    # At import, torchvision and torch 2.6 compute values, which the meta device cannot.
+    code = (
+        "import sys, torch\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        late = name.split('.')[0] in ('timm', 'torchvision') and torch.empty(0).is_meta\n"
+        "        assert not late, f'{name} is imported on the meta device'\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "from mt.backbones.networks.build import build\n"
+        f"assert all(value.is_meta for value in build({network!r}, 'pooled').parameters())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

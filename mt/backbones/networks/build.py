@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -25,27 +26,32 @@ VITS = {
 
 def build(network: str, embedding: str) -> nn.Module:
     """Return a network with no weights yet (torch's meta device), whose forward gives the embedding."""
+    # Modules are imported first: torchvision and torch 2.6 compute values at import, which the meta device cannot.
+    make = _maker(network, embedding)
     with torch.device("meta"):
-        if network == "resnet50":
-            return _resnet50()
-        if network in VITS:
-            return VisionTransformer(VITS[network], cast(Rule, embedding))
-        import timm
-
-        model: nn.Module = timm.create_model(network, num_classes=0)
-        return model
+        return make()
 
 
-def _resnet50() -> nn.Module:
+def _maker(network: str, embedding: str) -> Callable[[], nn.Module]:
+    """Return the function that makes the network, from an imported module."""
+    if network == "resnet50":
+        from torchvision.models import resnet50
+
+        return lambda: _without_classifier(resnet50())
+    if network in VITS:
+        return lambda: VisionTransformer(VITS[network], cast(Rule, embedding))
+    import timm
+
+    return lambda: cast(nn.Module, timm.create_model(network, num_classes=0))
+
+
+def _without_classifier(resnet: nn.Module) -> nn.Module:
     """Return torchvision's ResNet-50 without its classifier: images (N, 3, H, W) -> pooled features (N, 2048).
 
     All published checkpoints share torchvision's parameter names after their prefix.
     """
-    from torchvision.models import resnet50
-
-    network: nn.Module = resnet50()
-    network.fc = nn.Identity()
-    return network
+    resnet.fc = nn.Identity()
+    return resnet
 
 
 def random_state(network: nn.Module, seed: str) -> State:
