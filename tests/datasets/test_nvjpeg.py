@@ -44,13 +44,13 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("pretend")])
+@pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("xpu")])
 def test_where_no_card_decodes_one_line_says_so(
     device: torch.device | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     nvjpeg._reads.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = "none on 'pretend'" if device is not None and device.type == "pretend" else "no CUDA device"
+    found = "none on 'xpu'" if device is not None and device.type == "xpu" else "no CUDA device"
     with pytest.raises(InputError) as raised:
         nvjpeg.require(device)
     assert str(raised.value) == (

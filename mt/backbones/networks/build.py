@@ -42,7 +42,7 @@ def _maker(network: str, embedding: str) -> Callable[[], nn.Module]:
         return lambda: VisionTransformer(VITS[network], cast(Rule, embedding))
     import timm
 
-    return lambda: cast(nn.Module, timm.create_model(network, num_classes=0))
+    return lambda: timm.create_model(network, num_classes=0)
 
 
 def _without_classifier(resnet: nn.Module) -> nn.Module:
