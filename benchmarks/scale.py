@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--writer", action="store_true", help="measure the process that writes, and nothing else")
     parser.add_argument("--workers", type=int, default=8, help="simulated workers of --writer")
     asked = parser.parse_args(arguments)
+    if asked.folder:
+        asked.folder.mkdir(parents=True, exist_ok=True)
     print(f"  {machine()}")
     if asked.writer:
         writer(asked.workers, asked.folder)
