@@ -48,9 +48,13 @@ def _print_table(tests: Sequence[MarginTest], margin: Margin) -> None:
         pair = test.pair
         title = pair.subject.title if pair.subject else ""
         metric = METRICS[pair.subject.metric].label if pair.subject else ""
-        difference = f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]"
         p = (f"{value:.4f}" for value in test.holm[:2])
-        table.add_row(*map(Text, (title, metric, str(pair.budget), pair.a, difference, test.verdict, *p)))
+        table.add_row(*map(Text, (title, metric, str(pair.budget), pair.a, difference_of(test), test.verdict, *p)))
     out.print(table)
     out.print(READING, style="dim", markup=False)
     out.print()
+
+
+def difference_of(test: MarginTest) -> str:
+    """Return a row minus the reference, with its interval: `+0.012 [-0.004, +0.028]`."""
+    return f"{test.pair.difference:+z.3f} [{test.pair.low:+z.3f}, {test.pair.high:+z.3f}]"

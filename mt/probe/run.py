@@ -229,6 +229,7 @@ def ask_decided(
         return ask(questions, answer, scorer, draws, again=again, doing=doing)
     lacking = decider.out_of_fold.lacking([question.identity for question in questions])
     answers = ask(questions, answer, scorer, draws, again=again or lacking, doing=doing)
+    decider.remember(questions)
     answers = replace(answers, decisions=decider.asked)
     if decider.asked.calibrate is None:
         return answers

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 )
 @click.option("--show-ids", is_flag=True, help="Show the names of cases; by default they are hashed.")
 @click.option("--thumbnails", is_flag=True, help="Put small pictures of the test images into the page's maps.")
+@options.margin
+@options.reference
 @options.data_dir
 @options.as_json
 def report(
@@ -67,6 +69,8 @@ def report(
     methods_text: bool,
     show_ids: bool,
     thumbnails: bool,
+    margin: float | None,
+    reference: str | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -77,6 +81,7 @@ def report(
     grouped before ungrouped.
     """
     from mt.cache.catalog import Catalog
+    from mt.probe.request import Margin
     from mt.report.charts.embedding import Maps
     from mt.report.experiment_list import print_experiments
     from mt.report.panels import stored_experiments
@@ -98,7 +103,12 @@ def report(
             data_dir=Path(data_dir) if data_dir else None,
         )
         request = ReportRequest(
-            Path(out).absolute(), datasets=datasets, experiments=experiments, catalog=catalog, maps=maps
+            Path(out).absolute(),
+            datasets=datasets,
+            experiments=experiments,
+            catalog=catalog,
+            maps=maps,
+            margin=Margin.of(margin, reference),
         )
         if methods_text:
             _print_methods(store, request, as_json=as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +10,9 @@ from mt.probe.contrasts.external import Drop, drops
 from mt.probe.contrasts.subgroups import SubgroupDifference, subgroup_differences
 from mt.probe.scores.score_tables import row_name, score_tables
 from mt.probe.scores.scoring import revision
-from mt.report.charts.figures import Section, SideTable
+from mt.report.charts.figures import Section, table_section
 from mt.report.panels import Panel
 from mt.results.store import Score, ScoreStore
-from mt.terminal.spreadsheet import inert
 
 OF_SUBGROUPS = (
     "A method's score in one subgroup minus its score in the other, or in all others. [ ] 95 % interval over test "
@@ -33,7 +30,7 @@ OF_DROPS = (
 
 def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
     """Return the differences between subgroups in the headline metric, for the fits of a panel; None without any."""
-    names = _Names.of(panel)
+    names = RowNames.of(panel)
     scores = [
         one
         for one in _current(store.scores_of({fit for fit, _ in names.by_row}))
@@ -46,8 +43,8 @@ def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
         (one.row_name, str(one.budget), _sides(one), numbers(one), *p_values(one), "; ".join(one.flags))
         for one in found
     ]
-    columns = ("difference of", "difference", "p", "p (Holm)")
-    return _section("subgroups", "Differences between subgroups", OF_SUBGROUPS, columns, rows)
+    columns = ("method", "budget", "difference of", "difference", "p", "p (Holm)", "note")
+    return table_section("subgroups", "Differences between subgroups", OF_SUBGROUPS, columns, rows)
 
 
 def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
@@ -56,23 +53,23 @@ def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
     if all(score.dataset == score.test_dataset for score in external):
         return None
     internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
-    found = drops(external, internal, store, name=_Names.of(panel))
+    found = drops(external, internal, store, name=RowNames.of(panel))
     rows = [
         (one.row_name, str(one.budget), _both(one), with_interval(one.found), *p_values(one), "; ".join(one.flags))
         for one in found
     ]
-    columns = ("internal, external", "difference", "p", "p (Holm)")
-    return _section("drop", "Internal and external test", OF_DROPS, columns, rows) if rows else None
+    columns = ("method", "budget", "internal, external", "difference", "p", "p (Holm)", "note")
+    return table_section("drop", "Internal and external test", OF_DROPS, columns, rows) if rows else None
 
 
 @dataclass(frozen=True)
-class _Names:
+class RowNames:
     """The names of a panel's rows, by fit and row: experiments on other features have names of their own."""
 
     by_row: dict[tuple[str, str], str]
 
     @classmethod
-    def of(cls, panel: Panel) -> _Names:
+    def of(cls, panel: Panel) -> RowNames:
         return cls({(score.fit, row_name(score)): cell.name for cell in panel.headline for score in cell.scores})
 
     def __contains__(self, score: Score) -> bool:
@@ -95,12 +92,3 @@ def _sides(one: SubgroupDifference) -> str:
 
 def _both(one: Drop) -> str:
     return f"{one.found.a:.3f}, {one.found.b:.3f}"
-
-
-def _section(name: str, title: str, text: str, what: Sequence[str], rows: Sequence[Sequence[str]]) -> Section:
-    columns = ("method", "budget", *what, "note")
-    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1  # the page omits an empty column
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in (columns, *rows)])
-    table = SideTable(name, title, text, columns[:shown], [row[:shown] for row in rows], (), out.getvalue())
-    return Section(title, "", (), table=table)

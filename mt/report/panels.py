@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mt.cache.names import is_named, mapped_place
 from mt.errors import InputError
+from mt.probe.decisions.decided import Decisions, last_rule
 from mt.probe.questions import Budget
 from mt.probe.scores.declared import Declaration, declared
 from mt.probe.scores.metrics import METRICS
@@ -99,6 +100,7 @@ class Panel:
     commands: the command that made each feature file, by fingerprint, where it is known.
     oracles: the single model with the best test score of each draw: shown in tables, in no chart and no ranking.
     declaration: the primary metric and budget, if they were declared; all else is exploratory.
+    decisions: the rule that thresholds are chosen by, if the last run on the dataset asked for one.
     """
 
     dataset: str
@@ -112,6 +114,7 @@ class Panel:
     commands: Mapping[str, str] = field(default_factory=dict)
     oracles: tuple[PanelCell, ...] = ()
     declaration: Declaration | None = None
+    decisions: Decisions | None = None
 
     @property
     def metric_label(self) -> str:
@@ -242,10 +245,22 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
     shown_cells = _marked(store, [cell for one in shown for cell in _cells(store, one)])
     ordered = tuple(sorted(shown_cells, key=lambda cell: (cell.n_labels, cell.name, cell.metric)))
     names = shown[-1].dataset, shown[-1].test_dataset
-    oracles, stated = tuple(_oracles(store, ordered)), declared(shown[-1].scores[-1].dataset, store)
+    last = shown[-1].scores[-1].dataset
+    oracles, stated = tuple(_oracles(store, ordered)), declared(last, store)
     shown_metrics = {cell.metric for cell in ordered}
     metric = stated.primary.metric if stated and stated.primary.metric in shown_metrics else HEADLINE[task]
-    return Panel(*names, title, task, classes, metric, ordered, tuple(others), oracles=oracles, declaration=stated)
+    return Panel(
+        *names,
+        title,
+        task,
+        classes,
+        metric,
+        ordered,
+        tuple(others),
+        oracles=oracles,
+        declaration=stated,
+        decisions=last_rule(last, store),
+    )
 
 
 def _oracles(store: ScoreStore, cells: Sequence[PanelCell]) -> Iterator[PanelCell]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Catalog
+    from mt.probe.request import Margin
     from mt.report.charts.embedding import Maps
 
 
@@ -21,6 +22,7 @@ class ReportRequest:
     a study asks; None shows all.  missing: what the study's plan lacks, in words.
     catalog: where the features are; their settings distinguish experiments.  maps: what embedding maps may show; None
     draws no maps.  most: datasets on one page; with more, each has a page of its own, and the first page links to them.
+    margin: what non-inferiority and equivalence are tested with; a study's reference may be absent from a dataset.
     export: also write every chart as SVG and PNG.  again: draw even if the whole report of the same scores is there.
     """
 
@@ -31,6 +33,7 @@ class ReportRequest:
     missing: tuple[str, ...] = ()
     catalog: Catalog | None = None
     maps: Maps | None = None
+    margin: Margin | None = None
     most: int = 2
     export: bool = True
     again: bool = True
@@ -47,6 +50,8 @@ class ReportRequest:
         words = ["mt", "report", "--out", str(self.out), "--scores", str(scores)]
         words += [word for name in self.datasets for word in ("--dataset", name)]
         words += [word for name in self.experiments for word in ("--experiment", name)]
+        if self.margin is not None:
+            words += ["--margin", f"{self.margin.size:g}", "--reference", self.margin.reference]
         if self.catalog is not None:
             words += ["--cache-dir", str(self.catalog.cache_dir)]
         if self.maps is not None:

@@ -26,14 +26,13 @@ from mt.terminal import progress
 
 if TYPE_CHECKING:
     from mt.report.answer.findings import BudgetAnswer
-    from mt.report.charts.embedding import Maps
     from mt.report.charts.figures import Section
     from mt.report.charts.palette import Looks
     from mt.report.page.html import Legend
     from mt.report.short_names import ShortNames
 
 
-REVISION = 14  # of the page; raised whenever the same scores are shown differently
+REVISION = 15  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,10 @@ def write_report(store: ScoreStore, request: ReportRequest) -> WrittenReport:
     panels = collect(
         store, datasets=request.datasets, names=request.experiments, only=request.only, catalog=request.catalog
     )
+    if request.margin is not None and request.only is None:
+        from mt.report.verdicts.margin_section import check_reference
+
+        check_reference(panels, request.margin)
     out, folder, state = request.out, request.folder, _state(panels, request)
     written = [] if request.again else _found(out, folder, state)
     drawn = not written
@@ -89,7 +92,8 @@ def _state(panels: Sequence[Panel], request: ReportRequest) -> str:
     named = [[cell.name, cell.mark] for cell in cells]
     asked = [maps.points, maps.show_ids, maps.thumbnails] if maps else []
     stated = [panel.declaration.facts() if panel.declaration else None for panel in panels]
-    shown = [scores, named, stated, others, features, list(request.missing)]
+    decided = [repr([panel.decisions for panel in panels]), repr(request.margin)]
+    shown = [scores, named, stated, decided, others, features, list(request.missing)]
     return digest([REVISION, version("medical-transfer"), request.out.name, request.export, asked, shown])
 
 
@@ -111,14 +115,14 @@ def _draw(store: ScoreStore, panels: Sequence[Panel], request: ReportRequest) ->
     from mt.report.page.html import Legend, vega_script
     from mt.report.short_names import ShortNames
 
-    folder, maps = request.folder, request.maps
+    folder = request.folder
     looks = looks_of(name for panel in panels for name in panel.names)
     with ThreadPoolExecutor(cores()) as threads:  # Rust draws, and Python continues meanwhile
         vega = threads.submit(vega_script)
         groups, names = [], ShortNames.of(panels)
         with progress.bar("mapping", len(panels), unit="datasets") as advance:
             for panel in panels:
-                groups.append(_groups(store, panel, looks, maps, names))
+                groups.append(_groups(store, panel, request, looks, names))
                 advance(1)
         found = [answers(store, panel) for panel in panels]
         written = _pages(panels, groups, Legend(looks, names), found, vega.result(), request)
@@ -195,7 +199,7 @@ def _charts(
     return written
 
 
-def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, names: ShortNames) -> list[Section]:
+def _groups(store: ScoreStore, panel: Panel, request: ReportRequest, looks: Looks, names: ShortNames) -> list[Section]:
     """Return the charts of one dataset, in the order of the page."""
     from mt.report.charts.close_up import close_up
     from mt.report.charts.efficiency import label_efficiency
@@ -204,9 +208,17 @@ def _groups(store: ScoreStore, panel: Panel, looks: Looks, maps: Maps | None, na
     from mt.report.contrast_sections import drop_section, subgroup_section
 
     found = [label_efficiency(panel, looks, names), fusion(store, panel, looks, names), close_up(store, panel, looks)]
+    if panel.decisions is not None:
+        from mt.report.verdicts.threshold_section import threshold_sections
+
+        found += threshold_sections(store, panel)
+    if request.margin is not None:
+        from mt.report.verdicts.margin_section import margin_section
+
+        found.append(margin_section(store, panel, request.margin))
     found += [subgroup_section(store, panel), drop_section(store, panel)]
-    if maps is not None:
-        found.append(embedding_map(store, panel, maps))
+    if request.maps is not None:
+        found.append(embedding_map(store, panel, request.maps))
     return [group for group in found if group is not None]
 
 

@@ -217,7 +217,8 @@ class ScoreStore:
     def forget(self, fits: Collection[str], cases: Collection[str]) -> None:
         """Remove fits with their scores, and sets of rows that no other fit needs: in one step, and from the disk.
 
-        All answers derived from scores are removed, and computed again when they are asked for; declarations stay.
+        All answers derived from scores are removed, and computed again when they are asked for; declarations and
+        rules for thresholds stay.
         """
         self._database.forget(fits, cases)
 

@@ -31,7 +31,7 @@ from mt.system import files
 FORMAT, FORMAT_VERSION = "mt-scores-writer", 1
 SUFFIX, FOLDER = ".jsonl", ".writers"
 KEYS = {"cases": "digest", "fits": "identity", "scores": "identity", "answers": "key"}
-STAYING = ("report:", "declared: ")  # answers that are not derived from scores
+STAYING = ("report:", "declared: ", "decided: ")  # answers that are not derived from scores
 LATER = 1 << 40  # above the row numbers of a database
 KEPT = "kept"  # the database itself, beside the rows of the writers' files
 

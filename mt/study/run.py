@@ -265,6 +265,7 @@ def _outcome(ran: Answers) -> StepOutcome:
 def _report(request: StudyRequest, scores: Sequence[Score], missing: tuple[str, ...]) -> WrittenReport:
     """Draw the report of the study's own scores, whatever else the database holds."""
     from mt.cache.catalog import Catalog
+    from mt.probe.request import Margin
     from mt.report.charts.embedding import Maps
     from mt.report.request import ReportRequest
     from mt.report.writing import write_report
@@ -272,6 +273,14 @@ def _report(request: StudyRequest, scores: Sequence[Score], missing: tuple[str, 
 
     catalog = Catalog(request.cache)
     own = frozenset(score.identity for score in scores)
-    asked = ReportRequest(request.page, only=own, missing=missing, catalog=catalog, maps=Maps(catalog), again=False)
+    asked = ReportRequest(
+        request.page,
+        only=own,
+        missing=missing,
+        catalog=catalog,
+        maps=Maps(catalog),
+        margin=Margin.of(request.study.margin, request.study.reference),
+        again=False,
+    )
     with ScoreStore(request.scores) as store:
         return write_report(store, asked)

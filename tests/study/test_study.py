@@ -446,3 +446,7 @@ def test_a_study_shows_what_its_margin_and_thresholds_decide(tmp_path: Path) -> 
     assert "Against efficientnet-lite0, margin 0.1" in shown
     assert "Gain of scaling" in shown
     assert "youden" in shown
+    (page,) = (tmp_path / "cache").parent.rglob("*.html")
+    report = page.read_text(encoding="utf-8")
+    assert "<h3>Against efficientnet-lite0, margin 0.1</h3>" in report
+    assert "<h3>At the threshold youden, " in report

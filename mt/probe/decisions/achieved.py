@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,18 +77,28 @@ class Achieved:
 OUT_OF_FOLD = ("sensitivity", "specificity")
 
 
-def achieved(scores: Iterable[Score], decisions: Decisions, store: ScoreStore) -> Iterator[Achieved]:
-    """Yield what thresholds achieve for every table cell of these scores, once for all metrics."""
+def achieved(
+    scores: Iterable[Score],
+    decisions: Decisions,
+    store: ScoreStore,
+    *,
+    name: Callable[[Score], str] | None = None,
+    curves: bool = True,
+) -> Iterator[Achieved]:
+    """Yield what thresholds achieve for every table cell of these scores, once for all metrics.
+
+    name: of a score's row, as for `score_tables`.  curves: whether decision curves are computed too.
+    """
     seen: set[tuple[Any, ...]] = set()
-    for table in score_tables(scores, store):
+    for table in score_tables(scores, store, name=name):
         about = table.subject
         key = about.dataset, about.test_dataset, about.level, about.by, about.subgroup
         if key not in seen:
             seen.add(key)
-            yield from _of_table(table, decisions, store)
+            yield from _of_table(table, decisions, store, curves=curves)
 
 
-def _of_table(table: ScoreTable, decisions: Decisions, store: ScoreStore) -> Iterator[Achieved]:
+def _of_table(table: ScoreTable, decisions: Decisions, store: ScoreStore, *, curves: bool) -> Iterator[Achieved]:
     assert decisions.rule is not None
     held = OutOfFold(store)
     for (row, budget), cell in table.cells.items():
@@ -108,6 +118,7 @@ def _of_table(table: ScoreTable, decisions: Decisions, store: ScoreStore) -> Ite
                 ps,
                 cases[0].groups,
                 decisions.prevalence,
+                curves=curves,
             )
 
 
@@ -118,13 +129,15 @@ def _achieved(
     ps: Sequence[Array],
     groups: Any,
     prevalence: float | None,
+    *,
+    curves: bool,
 ) -> Achieved:
     known = y != MISSING
     kept = [draw for draw, one in enumerate(chosen) if one.value is not None]
     without = [one.reason for one in chosen if one.value is None]
     cases = None if groups is None else np.asarray(groups)[known]
     point = curve = None
-    if known.any():
+    if known.any() and curves:
         curve = decision_curves(y[known], [p[known] for p in ps], groups=cases, thresholds=CURVE)
     if kept and known.any():
         shown, values = [ps[draw][known] for draw in kept], [float(chosen[draw].value or 0) for draw in kept]

@@ -31,8 +31,7 @@ def print_achieved(found: Sequence[Achieved], decisions: Decisions) -> None:
     from rich.text import Text
 
     out = console()
-    prevalence = "" if decisions.prevalence is None else f"{100 * decisions.prevalence:g} %"
-    names = {key: name.format(prevalence) for key, name in _COLUMNS.items() if prevalence or "{}" not in name}
+    names = headings(decisions)
     for _, several in groupby(found, key=lambda one: one.subject.title):
         some = list(several)
         labels = any(one.label for one in some)
@@ -41,12 +40,22 @@ def print_achieved(found: Sequence[Achieved], decisions: Decisions) -> None:
         for name in ("model", "budget", *(["label"] if labels else []), "threshold", *names.values(), "TP FP FN TN"):
             table.add_column(name, overflow="fold")
         for one in some:
-            cells = [one.row, str(one.budget), *([one.label] if labels else []), _threshold(one)]
-            table.add_row(*map(Text, [*cells, *_measures(one, list(names))]))
+            cells = [one.row, str(one.budget), *([one.label] if labels else []), threshold_of(one)]
+            table.add_row(*map(Text, [*cells, *counts_and_measures(one, list(names))]))
         out.print(table)
-        for line in _notes(some, decisions, prevalence):
+        for line in explained(some, decisions):
             out.print(line, style="dim", markup=False)
         out.print()
+
+
+def headings(decisions: Decisions) -> dict[str, str]:
+    """Return the heading of each measure."""
+    prevalence = _prevalence(decisions)
+    return {key: name.format(prevalence) for key, name in _COLUMNS.items() if prevalence or "{}" not in name}
+
+
+def _prevalence(decisions: Decisions) -> str:
+    return "" if decisions.prevalence is None else f"{100 * decisions.prevalence:g} %"
 
 
 def _title(one: Achieved, decisions: Decisions) -> str:
@@ -55,7 +64,8 @@ def _title(one: Achieved, decisions: Decisions) -> str:
     return f"{one.subject.title}: at the threshold {decisions.rule}, on {one.n_test:,} {cases}{label}"
 
 
-def _threshold(one: Achieved) -> str:
+def threshold_of(one: Achieved) -> str:
+    """Return the mean of the draws' thresholds with its standard deviation; "none" if no draw has one."""
     values = [chosen.value for chosen in one.chosen if chosen.value is not None]
     if not values:
         return "none"
@@ -63,7 +73,8 @@ def _threshold(one: Achieved) -> str:
     return f"{np.mean(values):.3f}{spread}" + (f" ({len(values)} draws)" if one.omitted else "")
 
 
-def _measures(one: Achieved, names: Sequence[str]) -> list[str]:
+def counts_and_measures(one: Achieved, names: Sequence[str]) -> list[str]:
+    """Return these measures, each with its interval on a second line, then the 2x2 counts."""
     if one.point is None:
         return ["" for _ in names] + [""]
     digits = 1 if len(one.chosen) > 1 else 0  # of a mean over draws
@@ -83,8 +94,10 @@ def _text(found: Measure, *, ratio: bool) -> str:
     return number(found.value) + between
 
 
-def _notes(some: Sequence[Achieved], decisions: Decisions, prevalence: str) -> list[str]:
+def explained(some: Sequence[Achieved], decisions: Decisions) -> list[str]:
+    """Return sentences on a table: the rule in words, its intervals, and why numbers are absent."""
     assert decisions.rule is not None
+    prevalence = _prevalence(decisions)
     independent = {one.subject.level for one in some}
     notes = [
         f"Threshold: {decisions.rule.meaning}, on out-of-fold scores of the budget; positive from the threshold on"

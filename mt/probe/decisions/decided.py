@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mt.errors import InputError
+from mt.errors import CacheError, InputError
 from mt.probe.decisions import out_of_fold
 from mt.probe.decisions.out_of_fold import BudgetTask, OutOfFold
 from mt.probe.decisions.scaling import REVISION, Scaled, check_kind, fit_scaling
@@ -91,6 +92,16 @@ class Decider:
             question.identity, budget, problem, fitted.held_out, lambda rows: refit(rows).probe.probabilities
         )
 
+    def remember(self, questions: Sequence[Question]) -> None:
+        """Store the rule and the prevalence for the datasets of these questions, unless the database is read-only."""
+        if self.asked.rule is None:
+            return
+        facts = {"threshold": str(self.asked.rule), "prevalence": self.asked.prevalence}
+        for dataset in dict.fromkeys(question.pair.dataset for question in questions):
+            if self.store.recall(_key(dataset)) != facts:
+                with suppress(CacheError):
+                    self.store.remember(_key(dataset), facts)
+
     def scaled_question(self, question: Question) -> Question:
         """Return the question that asks for the scaled fit, which has scores of its own."""
         recipe = {**question.recipe, "calibrate": [self.asked.calibrate, REVISION, out_of_fold.REVISION]}
@@ -139,6 +150,16 @@ class Decider:
             chosen = [one.facts() for one in thresholds(self.asked.rule, fit, self.out_of_fold)]
             facts["decision"] = {"rule": str(self.asked.rule), "thresholds": chosen}
         return question, fit, facts
+
+
+def last_rule(dataset: str, store: ScoreStore) -> Decisions | None:
+    """Return the rule and the prevalence that were last asked for on a dataset; None if none were."""
+    kept = store.recall(_key(dataset))
+    return Decisions.of(kept["threshold"], None, kept["prevalence"]) if kept else None
+
+
+def _key(dataset: str) -> str:
+    return f"decided: {dataset}"  # `ScoreStore.forget` keeps these
 
 
 def thresholds(rule: ThresholdRule, fit: Fit, held: OutOfFold, *, level: str = "row") -> list[Threshold]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import altair as alt
 
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel
+from mt.terminal.spreadsheet import inert
 
 Spec = dict[str, Any]
 Table = Mapping[str, Sequence[Any]]
@@ -75,6 +78,20 @@ class Section:
     choices: Sequence[Menu] = ()
     table: SideTable | None = None
     legend: Sequence[str] = ()
+
+
+def side_table(name: str, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> SideTable:
+    """Return a table of texts, its file included; the page omits a last column without any text."""
+    out = io.StringIO()
+    lines = ([inert(" ".join(value.split())) for value in line] for line in (columns, *rows))
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    return SideTable(name, title, text, columns[:shown], [row[:shown] for row in rows], (), out.getvalue())
+
+
+def table_section(name: str, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Section:
+    """Return a section that is a table alone."""
+    return Section(title, "", (), table=side_table(name, title, text, columns, rows))
 
 
 def by_method(panel: Panel, looks: Looks, what: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +24,13 @@ from mt.report.charts.figures import (
     by_method,
     columns,
     scale_with_room,
+    side_table,
 )
 from mt.report.charts.line_names import ROOM, labels_axis, line_names, set_apart
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.report.short_names import ShortNames
 from mt.results.store import ScoreStore
-from mt.terminal.spreadsheet import inert
 
 FUSED = "dvme"  # the fusion that is also compared with the others
 IN_WORDS = {
@@ -238,6 +236,4 @@ def gain_table(found: Sequence[PairedGain]) -> SideTable:
         )
         for gain in found
     ]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([map(inert, line) for line in (names, *rows)])
-    return SideTable("gains", "All gains of fusion", _TABLE, names, rows, (), out.getvalue())
+    return side_table("gains", "All gains of fusion", _TABLE, names, rows)
