@@ -46,7 +46,7 @@ from mt.fuse.end_to_end.choice.schedule import epochs_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.end_to_end.run import run_unfrozen
-from mt.fuse.end_to_end.tuner import revision
+from mt.fuse.end_to_end.tuner import REVISION
 from mt.fuse.request import FuseRequest
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Budget, find_pairs
@@ -173,8 +173,7 @@ def measure(place: Place, methods: Sequence[str], models: Sequence[str]) -> None
 
 
 def _current(score: Score) -> bool:
-    now = revision(score.model.count(" + ") + 1)
-    return bool(score.versions.get("unfrozen", now) == now)
+    return bool(score.versions.get("unfrozen", REVISION) == REVISION)
 
 
 def run_script(place: Place, model: str) -> None:

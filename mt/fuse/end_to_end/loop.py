@@ -105,9 +105,10 @@ class Run:
         return share.detach()
 
     def _loss(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
-        """Return the summed losses of the rows: of all models together, and of each on its own."""
+        """Return the summed loss of all models together, plus the mean of their own."""
         task, smoothing = self.work.task, self.work.settings.label_smoothing
-        return torch.stack([smooth_loss(part.float(), y, task, smoothing).sum() for part in logits]).sum()
+        together, *own = (smooth_loss(part.float(), y, task, smoothing).sum() for part in logits)
+        return together + torch.stack(own).mean() if own else together
 
     def _finish_step(self, total: Tensor, batch: Array, kept: Kept) -> None:
         here = f"at epoch {self.epoch + 1}, step {self.step + 1}"

@@ -43,7 +43,7 @@ from mt.system.ranks import Ranks
 from mt.terminal import progress
 
 Array = npt.NDArray[Any]
-ONE, SEVERAL = 6, 7  # revisions of training one model, and several; raised whenever their numbers change
+REVISION = 6  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
 
@@ -179,11 +179,7 @@ class Tuner:
             "settings": fitted.settings,
             "selection": fitted.selection,
             "flags": [*fitted.flags, *row_flags(first, p)],
-            "versions": {
-                **setting.versions(),
-                "fuse": FUSE_REVISION,
-                "unfrozen": revision(len(fitted.start.inputs.scalings)),
-            },
+            "versions": {**setting.versions(), "fuse": FUSE_REVISION, "unfrozen": REVISION},
         }
 
 
@@ -200,16 +196,11 @@ def method_name(n_models: int, settings: Settings) -> str:
     return "dvme, " + (f"last {last} unfrozen" if last else "unfrozen") + lora
 
 
-def revision(n_models: int) -> int:
-    """Return the revision of end-to-end training of one model, or of several."""
-    return ONE if n_models == 1 else SEVERAL
-
-
 def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str, Any]:
     """Return what enters a question's identity: everything of training and warm start that changes a number."""
     recipes = [recipe.settings() for recipe in recipes_of(recipe_names(n_models))]
     return {
-        "unfrozen": revision(n_models),
+        "unfrozen": REVISION,
         "settings": settings.recipe(),
         "fuse": FUSE_REVISION,
         "recipes": recipes,

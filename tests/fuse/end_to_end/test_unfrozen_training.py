@@ -49,18 +49,6 @@ def test_training_lowers_the_loss_and_moves_backbones(cache: Path, tmp_path: Pat
     assert not torch.equal(old, new)
 
 
-def test_the_loss_of_each_model_counts_as_much_as_that_of_all_together(cache: Path) -> None:
-    bench = Bench(cache, RESNET, VIT)
-    work = bench.work()
-    network = network_from(cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.networks, work.settings)
-    network.begin([1.0, 1.0])
-    run = Run(network, work, Part(np.arange(40), bench.budget.y), bench.candidate(1e-3), epochs=1)
-    y = torch.tensor([0, 1, 1])
-    logits = [torch.randn(3, 1, generator=torch.Generator().manual_seed(k)) for k in range(3)]
-    each = [float(smooth_loss(part, y, "binary", work.settings.label_smoothing).sum()) for part in logits]
-    assert float(run._loss(logits, y)) == pytest.approx(sum(each))
-
-
 def test_the_weights_at_the_end_are_the_mean_of_the_last_steps(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
