@@ -9,10 +9,12 @@ import numpy as np
 
 from mt.probe.decisions.achieved import Achieved
 from mt.probe.decisions.decided import Decisions
+from mt.probe.name_key import shortened
 from mt.probe.scores.calibration import Measure
 from mt.probe.tables import console, table_box
 from mt.terminal.progress import counted
 
+_LONG = 24  # characters of a name
 _COLUMNS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -35,17 +37,24 @@ def print_achieved(found: Sequence[Achieved], decisions: Decisions) -> None:
     for _, several in groupby(found, key=lambda one: one.subject.title):
         some = list(several)
         labels = any(one.label for one in some)
+        rows, key = _short_rows(some)
         out.print(_title(some[0], decisions), style="bold", markup=False)
         table = Table(box=table_box(out))
         for name in ("model", "budget", *(["label"] if labels else []), "threshold", *names.values(), "TP FP FN TN"):
             table.add_column(name, overflow="fold")
         for one in some:
-            cells = [one.row, str(one.budget), *([one.label] if labels else []), threshold_of(one)]
+            cells = [rows[one.row], str(one.budget), *([one.label] if labels else []), threshold_of(one)]
             table.add_row(*map(Text, [*cells, *counts_and_measures(one, list(names))]))
         out.print(table)
-        for line in explained(some, decisions):
+        for line in [*key, *explained(some, decisions)]:
             out.print(line, style="dim", markup=False)
         out.print()
+
+
+def _short_rows(some: Sequence[Achieved]) -> tuple[dict[str, str], list[str]]:
+    """Return the name of each row, and the key to them; lists of models are shortened, as many columns need room."""
+    rows = list(dict.fromkeys(one.row for one in some))
+    return shortened(rows) if max(map(len, rows)) > _LONG else ({row: row for row in rows}, [])
 
 
 def headings(decisions: Decisions) -> dict[str, str]:

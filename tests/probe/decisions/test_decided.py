@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mt.errors import InputError
 from mt.probe.decisions.achieved import Achieved, achieved
+from mt.probe.decisions.achieved_tables import print_achieved
 from mt.probe.decisions.gains import gains
 from mt.probe.decisions.out_of_fold import BudgetTask, OutOfFold, cross_fitted
 from mt.probe.request import Answers
@@ -197,3 +199,14 @@ def test_a_mean_needs_all_of_its_parts(tmp_path: Path) -> None:
         assert both is not None
         np.testing.assert_allclose(both, own)
         assert held.of("one") is None
+
+
+def test_printed_tables_shorten_lists_of_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = probed(made(tmp_path), protocol="clip", fractions=[0.5], seeds=1, threshold="youden")
+    assert study.decisions is not None
+    (one,) = points(study)
+    both = "efficientnet-lite0 + efficientnet-lite1"
+    print_achieved([replace(one, row=f"concat: {both}"), one], study.decisions)
+    printed = capsys.readouterr().out
+    assert "concat: all 2 models " in printed
+    assert printed.count("efficientnet-lite0") == 1, "in the key"
