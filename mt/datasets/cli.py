@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@click.group(invoke_without_command=True, epilog="Example: mt datasets check folder:photos")
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",  # click 8.4 shows the command as required
+    epilog="Example: mt datasets check folder:photos",
+)
 @click.pass_context
 def datasets(ctx: click.Context) -> None:
     """List the datasets; check one before using it."""
