@@ -40,18 +40,18 @@ def _section(
     order = {name: place for place, name in enumerate(panel.names)}
     some = sorted(found, key=lambda one: order[one.row])
     label = ("label",) if any(one.label for one in some) else ()
-    names = headings(decisions)
+    names = headings(decisions) if any(one.point for one in some) else {}
     rows = [_row(one, list(names), labelled=bool(label)) for one in some]
     positive = "" if label else f" Positive: {some[0].positive}."
     text = " ".join([f"On {some[0].n_test:,} test cases.{positive}", *lines])
-    columns = ("method", *label, "threshold", *names.values(), "TP FP FN TN")
+    columns = ("method", *label, "threshold", *(("TP FP FN TN", *names.values()) if names else ()))
     place = f"{budget.fraction:g}" if budget.fraction else f"{budget.shots}-shots"
     return table_section(f"threshold-{place}", f"At the threshold {decisions.rule}, {budget}", text, columns, rows)
 
 
 def _row(one: Achieved, names: Sequence[str], *, labelled: bool) -> list[str]:
-    """Return the cells of one row; counts are laid out as the 2x2 table."""
+    """Return the cells of one row; counts are laid out as the 2x2 table, and absent if no row has any."""
     *measures, counts = counts_and_measures(one, names)
     numbers = counts.split()
     square = "\n".join(filter(None, (" ".join(numbers[:2]), " ".join(numbers[2:]))))
-    return [one.row, *([one.label] if labelled else []), threshold_of(one), *measures, square]
+    return [one.row, *([one.label] if labelled else []), threshold_of(one), *([square, *measures] if names else [])]

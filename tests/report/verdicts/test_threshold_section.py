@@ -43,13 +43,13 @@ def test_there_is_a_table_per_budget_with_what_was_asked_for_last(tmp_path: Path
         row = page.locator(f"[id='p0-threshold-{one.budget.fraction:g}-table'] tbody tr", has_text=one.row)
         cells = row.locator("td").all_inner_texts()
         measures = [one.point.measures[name] for name in ("sensitivity", "specificity", "ppv", "npv")]
-        for cell, measure in zip(cells[1:5], measures, strict=True):
+        for cell, measure in zip(cells[2:6], measures, strict=True):
             assert cell == f"{measure.value:.3f}\n[{measure.low:.3f}, {measure.high:.3f}]"
-        assert cells[-1] == f"{one.point.tp:.1f} {one.point.fp:.1f}\n{one.point.fn:.1f} {one.point.tn:.1f}"
+        assert cells[1] == f"{one.point.tp:.1f} {one.point.fp:.1f}\n{one.point.fn:.1f} {one.point.tn:.1f}"
         assert len(cells) == 10, "with PPV and NPV at the prevalence"
     file = (tmp_path / "report" / "toy-threshold-0.2.csv").read_text()
     assert file.startswith(
-        "method,threshold,sensitivity,specificity,PPV,NPV,LR+,LR-,PPV at 2 %,NPV at 2 %,TP FP FN TN\n"
+        "method,threshold,TP FP FN TN,sensitivity,specificity,PPV,NPV,LR+,LR-,PPV at 2 %,NPV at 2 %\n"
     )
     assert len(file.splitlines()) == 3
 
@@ -72,6 +72,7 @@ def test_a_rule_draws_the_report_anew_and_outlives_forgotten_scores(tmp_path: Pa
         text = threshold_sections(store, panel)[0].table
         assert text is not None
         assert "no out-of-fold scores are stored" in text.text
+        assert (text.columns, [row[1] for row in text.rows]) == (("method", "threshold"), ["none", "none"])
 
 
 @pytest.mark.parametrize("facts", [{}, {"task": "multiclass", "n_classes": 3}], ids=["not asked", "several classes"])
