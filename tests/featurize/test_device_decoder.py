@@ -117,7 +117,7 @@ def test_features_of_the_device_are_files_of_their_own(
         assert not np.array_equal(one["embeddings"][:], two["embeddings"][:])
 
 
-def test_without_a_card_no_file_is_begun(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_card_no_file_is_begun(photos: Path, tmp_path: Path, pretend: torch.device) -> None:
     nvjpeg._reads.cache_clear()
     with pytest.raises(InputError, match="--decoder device requires a CUDA device"):
         featurized(photos, tmp_path / "cache", "--decoder", "device")
