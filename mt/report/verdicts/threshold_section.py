@@ -13,6 +13,7 @@ from mt.report.contrast_sections import RowNames
 from mt.report.panels import Panel
 from mt.results.store import ScoreStore
 
+_SQUARE = "TP FP\nFN TN"  # the layout of the counts
 _RULE = "The rule is that of the last mt probe or mt fuse with --threshold on this dataset."
 
 
@@ -27,7 +28,7 @@ def threshold_sections(store: ScoreStore, panel: Panel) -> list[Section]:
     said: set[str] = set()
     for budget in dict.fromkeys(cell.budget for cell in panel.headline):
         some = [one for one in found if one.budget == budget]
-        lines = [line for line in (_RULE, *explained(some, decisions)) if line not in said]
+        lines = [line for line in (*explained(some, decisions), _RULE) if line not in said]
         said |= set(lines)
         sections.append(_section(panel, budget, some, decisions, lines))
     return sections
@@ -43,8 +44,10 @@ def _section(
     names = headings(decisions) if any(one.point for one in some) else {}
     rows = [_row(one, list(names), labelled=bool(label)) for one in some]
     positive = "" if label else f" Positive: {some[0].positive}."
-    text = " ".join([f"On {some[0].n_test:,} test cases.{positive}", *lines])
-    columns = ("method", *label, "threshold", *(("TP FP FN TN", *names.values()) if names else ()))
+    counts = sorted({one.n_test for one in some})
+    cases = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    text = " ".join([f"On {cases} labelled test cases.{positive}", *lines])
+    columns = ("method", *label, "threshold", *((_SQUARE, *names.values()) if names else ()))
     place = f"{budget.fraction:g}" if budget.fraction else f"{budget.shots}-shots"
     return table_section(f"threshold-{place}", f"At the threshold {decisions.rule}, {budget}", text, columns, rows)
 

@@ -47,6 +47,7 @@ def test_there_is_a_table_per_budget_with_what_was_asked_for_last(tmp_path: Path
             assert cell == f"{measure.value:.3f}\n[{measure.low:.3f}, {measure.high:.3f}]"
         assert cells[1] == f"{one.point.tp:.1f} {one.point.fp:.1f}\n{one.point.fn:.1f} {one.point.tn:.1f}"
         assert len(cells) == 10, "with PPV and NPV at the prevalence"
+    assert page.locator("[id='p0-threshold-0.2-table'] thead th").nth(2).inner_text() == "TP FP\nFN TN"
     file = (tmp_path / "report" / "toy-threshold-0.2.csv").read_text()
     assert file.startswith(
         "method,threshold,TP FP FN TN,sensitivity,specificity,PPV,NPV,LR+,LR-,PPV at 2 %,NPV at 2 %\n"
