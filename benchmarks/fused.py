@@ -4,8 +4,9 @@
     python -m benchmarks.fused FOLDER table                                    # what has been measured, as Markdown
 
 FOLDER is that of `benchmarks.few_labels`: the same images, features and draws.  Fits are kept in its score database, so
-a run resumes where it was interrupted.  `recommended` is in each draw the method with the lowest out-of-fold log loss,
-as `mt fuse` prints it; `trained` counts the draws in which DVME took a network.
+a run resumes where it was interrupted.  `recommended` is in each draw the fusion with the lowest out-of-fold log loss,
+as `mt fuse` prints it; `with best-single` is what it would be if the best single model competed, with its corrected
+loss; `trained` counts the draws in which DVME took a network.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from benchmarks._class_sets import EVERY_SET
 from benchmarks.few_labels import MODELS, Line, difference, featurized, mean_of
 from mt.fuse import FuseRequest, run_fuse
-from mt.fuse.tables import out_of_fold
+from mt.fuse.tables import held_out_losses, recommended
 from mt.probe.questions import Pair
 from mt.probe.run import Features
 from mt.results.store import ScoreStore
@@ -63,20 +64,21 @@ def fused(name: str, pairs: Sequence[Pair], n: int, draws: int, folder: Path) ->
     answers = run_fuse(request)
     found: dict[tuple[int, str], Line] = {}
     with ScoreStore(answers.store) as store:
+        (losses,) = held_out_losses(answers.scores, store).values()
         for score in answers.scores:
             if score.method not in METHODS:
                 continue
             outcome = store.fit(score.fit).outcome
             here = found.setdefault((score.seed, score.method), {"set": name, "n": n, "seed": score.seed})
             here |= {"method": score.method, "log_loss" if score.metric == "log_loss" else "roc_auc": score.value}
-            here |= {"out_of_fold": out_of_fold(score.method, outcome), "versions": dict(score.versions)}
+            here |= {"out_of_fold": losses[score.seed].get(score.method), "versions": dict(score.versions)}
             if score.method == "dvme":
                 here["trained"] = outcome["settings"].get("epochs", 0) > 0
     yield from found.values()
     for seed in range(draws):
-        known = [one for (at, _), one in found.items() if at == seed and one["out_of_fold"] is not None]
-        chosen = min(known, key=lambda one: one["out_of_fold"])
-        yield {**chosen, "method": "recommended", "chosen": chosen["method"]}
+        of_all = min(losses[seed], key=losses[seed].__getitem__)
+        for rule, method in (("recommended", recommended(losses[seed])), ("with best-single", of_all)):
+            yield {**found[seed, method], "method": rule, "chosen": method}
 
 
 def print_table(lines: Sequence[Line]) -> None:
@@ -84,18 +86,18 @@ def print_table(lines: Sequence[Line]) -> None:
     cells: dict[tuple[str, int], dict[str, dict[int, Line]]] = {}
     for one in lines:
         cells.setdefault((one["set"], one["n"]), {}).setdefault(one["method"], {})[one["seed"]] = one
-    columns = ("set, labels", "draws", "`concat`", "recommended minus `concat`", "`dvme` minus `concat`")
+    columns = ("set, labels", "draws", "`concat`", "recommended minus `concat`", "with `best-single`", "`dvme`")
     print("| " + " | ".join((*columns, "trained", "recommended")) + " |")
-    print("|---" * 7 + "|")
+    print("|---" * 8 + "|")
     for (name, n), found in cells.items():
-        concat, dvme, recommended = found["concat"], found["dvme"], found["recommended"]
+        concat, dvme, fusion = found["concat"], found["dvme"], found["recommended"]
         means = " / ".join(f"{mean_of(concat, column):.3f}" for column in ("roc_auc", "log_loss"))
         trained = f"{sum(one['trained'] for one in dvme.values())} of {len(dvme)}"
-        chosen = [one["chosen"] for one in recommended.values()]
+        chosen = [one["chosen"] for one in fusion.values()]
         counts = ", ".join(f"`{method}` {chosen.count(method)}" for method in METHODS if method in chosen)
         print(
-            f"| {name}, {n} | {len(dvme)} | {means} | {difference(recommended, concat)} | {difference(dvme, concat)} "
-            f"| {trained} | {counts} |"
+            f"| {name}, {n} | {len(dvme)} | {means} | {difference(fusion, concat)} "
+            f"| {difference(found['with best-single'], concat)} | {difference(dvme, concat)} | {trained} | {counts} |"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,15 @@ from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.oracle import oracle_rows, with_oracle
 from mt.probe.scores.score_tables import comparisons, declared_tables, judged_tables, row_name, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
-from mt.results.store import ScoreStore
+from mt.results.store import Fit, Score, ScoreStore
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from mt.probe.request import Answers
+
+Place = tuple[str, str, Budget]  # dataset, models, budget
+FUSIONS = frozenset({"concat", "blend", "dvme"})  # the methods that can be recommended
 
 
 def print_fusion(study: Answers, *, declared: bool = False) -> None:
@@ -38,41 +41,122 @@ def print_fusion(study: Answers, *, declared: bool = False) -> None:
 
 
 def recommendations(study: Answers, store: ScoreStore) -> list[str]:
-    """Return a line per dataset and budget: in how many draws each method has the lowest out-of-fold log loss.
+    """Return a line per dataset and budget: in how many draws each fusion has the lowest out-of-fold log loss.
 
-    Only labels of the budget are used.  Methods with such a loss are the best single model, concatenation, blend, and
-    DVME if networks were tried.
+    Only labels of the budget are used.  The best single model is not recommended; its loss is shown beside.
     """
-    losses: dict[tuple[str, Budget], dict[int, dict[str, float]]] = {}
-    for score in study.scores:
-        if score.method in ("best-single", "concat", "blend", "dvme") and ", " not in score.protocol:
-            loss = out_of_fold(score.method, store.fit(score.fit).outcome)
-            if loss is not None:
-                here = losses.setdefault((score.dataset, Budget(score.fraction, score.shots)), {})
-                here.setdefault(score.seed, {})[score.method] = loss
     lines = []
-    for (dataset, budget), draws in losses.items():
-        chosen = Counter(min(found, key=found.__getitem__) for found in draws.values() if len(found) > 1)
+    for (dataset, _, budget), draws in held_out_losses(study.scores, store).items():
+        chosen = {seed: recommended(found) for seed, found in draws.items() if len(found.keys() & FUSIONS) > 1}
         if chosen:
-            counts = ", ".join(f"{name} in {count}" for name, count in chosen.most_common())
+            counts = ", ".join(f"{name} in {count}" for name, count in Counter(chosen.values()).most_common())
             lines.append(
                 f"{dataset}, {budget}: recommended inside the budget (lowest out-of-fold log loss): "
-                f"{counts} of {chosen.total()} draws"
+                f"{counts} of {len(chosen)} draws{_beside(draws, chosen)}"
             )
     return lines
 
 
+def recommended(losses: Mapping[str, float]) -> str:
+    """Return the fusion with the lowest loss.
+
+    The best single model does not compete: of three models and few rows its choice is too noisy to judge
+    (docs/dvme.md).
+    """
+    return min(losses.keys() & FUSIONS, key=lambda method: (losses[method], method))
+
+
+def _beside(draws: Mapping[int, Mapping[str, float]], chosen: Mapping[int, str]) -> str:
+    """Return the mean loss of what is recommended, and of the best single model in the same draws, if it is known."""
+    pairs = [
+        (draws[seed][method], draws[seed]["best-single"])
+        for seed, method in chosen.items()
+        if "best-single" in draws[seed]
+    ]
+    if len(pairs) < len(chosen):
+        return ""
+    ours, single = np.mean(pairs, axis=0)
+    return f"; mean out-of-fold log loss {ours:.3f}, of best-single {single:.3f}"
+
+
+def held_out_losses(scores: Iterable[Score], store: ScoreStore) -> dict[Place, dict[int, dict[str, float]]]:
+    """Return the out-of-fold log loss of each method in each draw: {place: {seed: {method: loss}}}.
+
+    Methods with such a loss are concatenation, blend, DVME if networks were tried, and the best single model.
+    """
+    fits: dict[tuple[str, Budget, int], dict[str, Fit]] = {}
+    fused: dict[str, Score] = {}
+    for score in scores:
+        if ", " in score.protocol:  # scaled probabilities: the same fit
+            continue
+        if score.method == "probe":
+            draw = score.dataset, Budget(score.fraction, score.shots), score.seed
+            fits.setdefault(draw, {})[score.model] = store.fit(score.fit)
+        elif score.method in FUSIONS | {"best-single"}:
+            fused[score.fit] = score
+    losses: dict[Place, dict[int, dict[str, float]]] = {}
+    for fit, score in fused.items():
+        budget = Budget(score.fraction, score.shots)
+        if score.method == "best-single":
+            loss = _loss_of_singles(list(fits.get((score.dataset, budget, score.seed), {}).values()))
+        else:
+            loss = out_of_fold(score.method, store.fit(fit).outcome)
+        if loss is not None:
+            here = losses.setdefault((score.dataset, score.model, budget), {})
+            here.setdefault(score.seed, {})[score.method] = loss
+    return losses
+
+
 def out_of_fold(method: str, outcome: Mapping[str, Any]) -> float | None:
-    """Return the log loss of a fit on held-out rows of its budget, if it keeps one."""
+    """Return the log loss of a fit on all models, on held-out rows of its budget; None if it keeps none."""
     chosen = outcome["selection"]
-    if method == "best-single":
-        return -max(chosen["models"].values()) if chosen.get("models") else None
     if method == "dvme":
         recipe = chosen.get("recipes", {}).get(outcome["settings"].get("recipe", {}).get("name"))
         return None if recipe is None else float(recipe["log_loss"])
     if "log_loss" in chosen:
         return float(chosen["log_loss"])
     return -max(chosen["scores"]) if method == "concat" and chosen.get("scores") else None
+
+
+def _loss_of_singles(fits: Sequence[Fit]) -> float | None:
+    """Return the loss of the best of these probes, None if their files list the rows in other orders.
+
+    Folds are divisions of the rows in a file's order: only those of one order hold the same rows.
+    """
+    if len({fit.pool for fit in fits}) != 1:
+        return None
+    return loss_of_best_single([fit.outcome["selection"] for fit in fits])
+
+
+def loss_of_best_single(selections: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the log loss to expect of taking the model with the lowest loss on held-out rows.
+
+    That lowest loss is itself too low, because the rows that chose the model also judge it.  So each fold is also
+    judged with the model that the other folds choose, each model at its chosen C; the mean excess over the model that
+    all folds choose is added.  Choices are judged only on rows that had no part in them (Varma and Simon, BMC
+    Bioinformatics 2006), from the losses of the folds alone, as in Tibshirani and Tibshirani (Annals of Applied
+    Statistics 2009).  Folds count alike: their sizes differ by few rows.
+
+    selections: the stored choice of C of each model, on the same rows and folds, which are not repeated.  None without
+    two folds that can be scored: with a fixed C, or a C chosen on other rows.
+    """
+    if not selections or any(one.get("source") != "folds" for one in selections):
+        return None
+    lowest = [-max(one["scores"]) for one in selections]
+    losses = np.array([_losses_by_fold(one) for one in selections])  # (models, folds)
+    n_folds = losses.shape[1]
+    if n_folds < 2:
+        return None
+    best = int(np.argmin(lowest))
+    elsewhere = (losses.sum(axis=1, keepdims=True) - losses).argmin(axis=0)
+    excess = losses[elsewhere, np.arange(n_folds)] - losses[best]
+    return float(lowest[best] + max(0.0, excess.mean()))
+
+
+def _losses_by_fold(selection: Mapping[str, Any]) -> list[float]:
+    """Return the loss of each fold that can be scored, at the chosen C."""
+    C = int(np.argmax(selection["scores"]))
+    return [-scores[C] for scores in selection["folds"] if scores is not None]
 
 
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
