@@ -30,9 +30,9 @@ def print_fusion(study: Answers, *, declared: bool = False) -> None:
         tables = judged_tables([with_oracle(one, store) for one in score_tables(study.scores, store)], store)
         tables = declared_tables(tables, store) if declared else tables
         pairs, attention = differences(study, store), attentions(study, store)
-        recommended = recommendations(study, store)
+        lines = recommendations(study, store)
     print_tables(tables)
-    for line in recommended:
+    for line in lines:
         console().print(line, markup=False, soft_wrap=True)
     if pairs:
         print_comparisons(pairs)
@@ -60,8 +60,8 @@ def recommendations(study: Answers, store: ScoreStore) -> list[str]:
 def recommended(losses: Mapping[str, float]) -> str:
     """Return the fusion with the lowest loss.
 
-    The best single model does not compete: of three models and few rows its choice is too noisy to judge
-    (docs/dvme.md).
+    The best single model does not compete.  On few rows its loss is too uncertain, even corrected: on a real set it won
+    on held-out rows and lost on test cases (docs/dvme.md).
     """
     return min(losses.keys() & FUSIONS, key=lambda method: (losses[method], method))
 
