@@ -35,6 +35,8 @@ def test_the_page_shows_the_verdicts_of_the_tests(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert "Against swav, margin 0.05" in Path(out).read_text(encoding="utf-8")
     assert (tmp_path / "r" / "pcam-margin.csv").read_text().count("swav") == 0
+    again = ReportRequest(tmp_path / "r.html", margin=Margin(0.05, "swav")).command(store.path)
+    assert "--margin 0.05 --reference swav" in again, "what redraws a page draws its verdicts"
 
 
 def test_a_reference_of_two_protocols_serves_the_rows_of_each(tmp_path: Path) -> None:
