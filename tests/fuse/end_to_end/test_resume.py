@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mt.errors import InputError
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
@@ -42,6 +43,6 @@ def test_killed_and_resumed_ends_with_the_same_weights(cache: Path, tmp_path: Pa
 
 def test_another_number_of_processes_is_refused(cache: Path, tmp_path: Path) -> None:
     kept = Kept(Checkpoints(tmp_path), Bench(cache, RESNET).work())
-    kept.files.write(Checkpoint({}, {"world": 2}))
+    kept.files.write(Checkpoint({"weight": torch.zeros(1)}, {"world": 2}))
     with pytest.raises(InputError, match="begun by 2 processes, and there are 1"):
         kept.read()
