@@ -91,13 +91,14 @@ def print_table(lines: Sequence[Line]) -> None:
     print("|---" * 8 + "|")
     for (name, n), found in cells.items():
         concat, dvme, fusion = found["concat"], found["dvme"], found["recommended"]
+        single = found.get("with best-single")  # lines of earlier runs lack it
         means = " / ".join(f"{mean_of(concat, column):.3f}" for column in ("roc_auc", "log_loss"))
         trained = f"{sum(one['trained'] for one in dvme.values())} of {len(dvme)}"
         chosen = [one["chosen"] for one in fusion.values()]
         counts = ", ".join(f"`{method}` {chosen.count(method)}" for method in METHODS if method in chosen)
         print(
             f"| {name}, {n} | {len(dvme)} | {means} | {difference(fusion, concat)} "
-            f"| {difference(found['with best-single'], concat)} | {difference(dvme, concat)} | {trained} | {counts} |"
+            f"| {difference(single, concat) if single else ''} | {difference(dvme, concat)} | {trained} | {counts} |"
         )
 
 

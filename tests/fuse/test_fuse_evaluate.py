@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -220,6 +221,7 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path: Path) -> None
     shown = CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
     for words in ("dvme: m1 + m2", "concat: m1 + m2", "50 %: network trained in ", "dvme: m1 + m2 - concat: m1 + m2"):
         assert words in shown
+    assert re.search(r"of 2 draws; mean out-of-fold log loss 0\.\d{3}, of best-single 0\.\d{3}\n", shown)
     lines = [json.loads(line) for line in CliRunner().invoke(fuse, [*arguments, "--json"]).stdout.splitlines()]
     assert {"attention", "comparison"} <= {key for line in lines for key in line}
 
