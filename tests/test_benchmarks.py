@@ -99,12 +99,16 @@ def test_what_mt_fuse_recommends_on_few_labels_is_what_has_the_lower_loss_out_of
             )
     pairs = find_pairs(Catalog(tmp_path / "cache"), models=few_labels.MODELS)
     lines = list(fused.fused("made-up", pairs, 30, 2, tmp_path))
-    assert len(lines) == 2 * (len(fused.METHODS) + 2)
-    for rule, rivals in (("recommended", ("concat", "blend", "dvme")), ("with best-single", fused.METHODS)):
+    assert len(lines) == 2 * (len(fused.METHODS) + 3)
+    for rule, rivals in (("recommended", ("concat", "blend", "dvme")), (fused.CORRECTED, fused.METHODS)):
         for chosen in (one for one in lines if one["method"] == rule):
             draw = [one for one in lines if one["seed"] == chosen["seed"] and one["method"] in rivals]
             best = min((one for one in draw if one["out_of_fold"] is not None), key=lambda one: one["out_of_fold"])
             assert (chosen["chosen"], chosen["roc_auc"]) == (best["method"], best["roc_auc"])
+    known = {(one["seed"], one["method"]): one for one in lines}
+    for seed in range(2):  # a lower loss of best-single can only make it win
+        if known[seed, fused.CORRECTED]["chosen"] == "best-single":
+            assert known[seed, fused.AS_IT_IS]["chosen"] == "best-single"
     assert not any(one["trained"] for one in lines if one["method"] == "dvme"), "below 100 rows nothing is trained"
     fused.print_table(lines)
     assert "| made-up, 30 | 2 |" in capsys.readouterr().out
