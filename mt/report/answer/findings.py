@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from mt.probe.decisions.gains import scaling_of
 from mt.probe.questions import Budget
-from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import Cell, Mark, comparisons, competing, marks
+from mt.report.answer.paired_gain import PairedGain
 from mt.report.labels_needed import Needed, labels_to_reach
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.results.store import ScoreStore
@@ -27,20 +27,14 @@ _FEW = "fewer than"  # in the flags of scores that rest on few test cases
 
 
 @dataclass(frozen=True)
-class FusionGain:
-    """Fusion minus one model at a budget, positive where fusing helps; its interval is over draws and test cases.
+class FusionGain(PairedGain):
+    """Fusion minus one model at a budget; its interval is over draws and test cases.
 
     base: the best single model chosen inside the budget, or with `by_test` the best one on the test cases.
     reached: labels at which the base scores as high as fusion, None where its curve cannot be read.
     """
 
-    fused: PanelCell
-    base: PanelCell
-    value: float
-    low: float
-    high: float
-    draws: int
-    reached: Needed | None
+    reached: Needed | None = None
     by_test: bool = False
 
     @property
@@ -182,20 +176,11 @@ def _gain(store: ScoreStore, panel: Panel, cells: Sequence[PanelCell]) -> Fusion
     if base is None:
         return None
     for pair in comparisons([as_grid([fused, base])], store):
-        sign = 1 if METRICS[panel.metric].greater_is_better else -1
-        return _found(panel, replace(pair if pair.a == fused.name else pair.turned()), sign, (fused, base), by_test)
+        if math.isnan(pair.difference):
+            return None
+        reached = labels_to_reach(panel, panel.curve(base.name), fused, least=base.n_labels)
+        return replace(FusionGain.of(pair, fused, base), reached=reached, by_test=by_test)
     return None
-
-
-def _found(
-    panel: Panel, pair: Comparison, sign: int, cells: tuple[PanelCell, PanelCell], by_test: bool
-) -> FusionGain | None:
-    fused, base = cells
-    if math.isnan(pair.difference):
-        return None
-    low, high = (pair.low, pair.high) if sign > 0 else (-pair.high, -pair.low)
-    reached = labels_to_reach(panel, panel.curve(base.name), fused, least=base.n_labels)
-    return FusionGain(fused, base, sign * pair.difference, low, high, pair.n_draws, reached, by_test)
 
 
 def _fusion(cells: Iterable[PanelCell]) -> PanelCell | None:

@@ -11,7 +11,6 @@ import altair as alt
 from mt.probe.scores.metrics import METRICS
 from mt.report.charts.figures import (
     IN_FOCUS,
-    IS_SHOWN,
     MOST,
     Figure,
     Menu,
@@ -21,10 +20,9 @@ from mt.report.charts.figures import (
     columns,
     menu,
     near,
-    scale_with_room,
     shown,
 )
-from mt.report.charts.line_names import ROOM, labels_axis, line_names, set_apart
+from mt.report.charts.line_names import against_labels, line_names
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames
@@ -56,18 +54,8 @@ def label_efficiency(panel: Panel, looks: Looks, names: ShortNames | None = None
 
 
 def _chart(panel: Panel, looks: Looks, rows: list[dict[str, Any]], choice: Menu) -> dict[str, Any]:
-    ticks = sorted({row["labels"] for row in rows})
     lowest, highest = _heights(panel, rows)
-    plain = (
-        alt.Chart(alt.NamedData(name="curves"))
-        .transform_filter(IS_SHOWN)
-        .transform_calculate(place=set_apart(rows))
-        .encode(
-            x=alt.X(
-                "place:Q", scale=scale_with_room(ticks, ROOM), title="labels used (log scale)", axis=labels_axis(ticks)
-            )
-        )
-    )
+    plain = against_labels("curves", rows)
     base = plain.encode(color=by_method(panel, looks, "colour"))
     focus = base.transform_filter(IN_FOCUS)
     y = alt.Y("mean:Q", title=panel.metric_label, scale=alt.Scale(domain=[lowest, highest], nice=False, zero=False))

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from mt.report.charts.figures import by_method
+from mt.report.charts.figures import IS_SHOWN, by_method, scale_with_room
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel
 
@@ -19,10 +19,18 @@ ROOM = "min(190, 0.42 * width)"  # pixels for the names of lines
 _LINE = 0.052  # of the height: between two names
 
 
-def labels_axis(ticks: Sequence[int]) -> alt.Axis:
-    """Return the axis of labels: a tick per budget, if they are few."""
+def against_labels(name: str, rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """Return the base of a chart of the named rows that are shown, by labels: a tick per budget, if they are few."""
+    ticks = sorted({row["labels"] for row in rows})
     where = {"values": ticks, "format": ","} if len(ticks) <= _TICKS else {"tickCount": _TICKS, "format": "~s"}
-    return alt.Axis(grid=False, **where)
+    x = alt.X(
+        "place:Q",
+        scale=scale_with_room(ticks, ROOM),
+        title="labels used (log scale)",
+        axis=alt.Axis(grid=False, **where),
+    )
+    shown = alt.Chart(alt.NamedData(name=name)).transform_filter(IS_SHOWN).transform_calculate(place=_set_apart(rows))
+    return shown.encode(x=x)
 
 
 def line_names(
@@ -61,7 +69,7 @@ def line_names(
     return mark, name.encode(x=alt.value(alt.ExprRef(f"width - {ROOM} + 20")), text="label:N")
 
 
-def set_apart(rows: Sequence[Mapping[str, Any]]) -> str:
+def _set_apart(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the expression for where a point stands: its labels, a few pixels off by its rank among what is shown."""
     labels = [row["labels"] for row in rows]
     decades = math.log10(max(labels) / min(labels))

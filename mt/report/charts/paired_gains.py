@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
 
 from mt.probe.questions import Budget
-from mt.probe.scores.comparisons import Comparison, holm
-from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import comparisons
 from mt.report.answer.findings import CHOSEN_INSIDE, FUSIONS
+from mt.report.answer.paired_gain import PairedGain
 from mt.report.charts.figures import (
-    IS_SHOWN,
     MOST,
     Figure,
     SideTable,
@@ -23,10 +22,9 @@ from mt.report.charts.figures import (
     as_spec,
     by_method,
     columns,
-    scale_with_room,
     side_table,
 )
-from mt.report.charts.line_names import ROOM, labels_axis, line_names, set_apart
+from mt.report.charts.line_names import against_labels, line_names
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.report.short_names import ShortNames
@@ -44,31 +42,6 @@ _TABLE = (
     "The score of a fusion minus that of another row on the same models, positive where the fusion is better. [ ] 95 % "
     "interval over draws and test cases. p is adjusted for all differences of one budget (Holm)."
 )
-
-
-@dataclass(frozen=True)
-class PairedGain:
-    """A fusion minus another row on the same models, draws and test cases, positive where the fusion is better.
-
-    p_holm: adjusted for all differences of the panel at this budget.
-    """
-
-    fused: PanelCell
-    base: PanelCell
-    value: float
-    low: float
-    high: float
-    draws: int
-    p: float
-    p_holm: float = math.nan
-
-    @classmethod
-    def of(cls, pair: Comparison, fused: PanelCell, base: PanelCell) -> PairedGain:
-        """Return the gain that a comparison of these two states."""
-        pair = pair if pair.a == fused.name else pair.turned()
-        if METRICS[fused.metric].greater_is_better:
-            return cls(fused, base, pair.difference, pair.low, pair.high, pair.n_draws, pair.p)
-        return cls(fused, base, -pair.difference, -pair.high, -pair.low, pair.n_draws, pair.p)
 
 
 def is_fusion(cell: PanelCell) -> bool:
@@ -160,20 +133,7 @@ def _rows(name: str, found: Sequence[PairedGain], names: ShortNames | None) -> l
 def _chart(
     panel: Panel, looks: Looks, rows: Sequence[dict[str, Any]], order: Sequence[str], heights: tuple[float, float]
 ) -> Spec:
-    ticks = sorted({row["labels"] for row in rows})
-    plain = (
-        alt.Chart(alt.NamedData(name="gains"))
-        .transform_filter(IS_SHOWN)
-        .transform_calculate(place=set_apart(rows))
-        .encode(
-            x=alt.X(
-                "place:Q",
-                scale=scale_with_room(ticks, ROOM),
-                title="labels used (log scale)",
-                axis=labels_axis(ticks),
-            )
-        )
-    )
+    plain = against_labels("gains", rows)
     base = plain.encode(color=by_method(panel, looks, "colour"))
     y = alt.Y(
         "gain:Q",
