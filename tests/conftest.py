@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from tests import pretend_device
 from tests.browser import chromium, look
+from tests.open_stores import close_stores
 
 __all__ = ["chromium", "look"]  # fixtures
 
@@ -30,6 +32,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("MT_CACHE_DIR", "MT_DATA_DIR", "MT_SCORES", "MT_WEIGHTS_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     return place
+
+
+@pytest.fixture(autouse=True)
+def stores() -> Iterator[None]:
+    """Close the score databases that a test opens."""
+    yield
+    close_stores()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,5 +291,5 @@ def test_a_dry_run_hashes_and_computes_nothing(photos: Path, tmp_path: Path, hom
         if state == "to compute" and not shard:
             assert not list(tmp_path.rglob("*.h5"))
             CliRunner().invoke(group, words, catch_exceptions=False)
-    index = sqlite3.connect(next(home.rglob("index.sqlite")))
-    assert index.execute("select count(*) from files").fetchone()[0] >= 14
+    with closing(sqlite3.connect(next(home.rglob("index.sqlite")))) as index:
+        assert index.execute("select count(*) from files").fetchone()[0] >= 14

@@ -15,6 +15,7 @@ from mt.probe.request import Answers, ProbeRequest
 from mt.probe.run import run_probe
 from mt.results.store import ScoreStore
 from mt.types import LabelledRows
+from tests.open_stores import open_store
 
 HEADLINE = {"binary": "roc_auc", "multiclass": "accuracy", "ordinal": "quadratic_kappa", "multilabel": "mean_auc"}
 BLOCK = 64
@@ -27,7 +28,7 @@ def probed(cache: Path, **asked: Any) -> Answers:
 
 
 def store_of(study: Answers) -> ScoreStore:
-    return ScoreStore(study.store)
+    return open_store(study.store)
 
 
 def seed_of(*names: str) -> list[int]:

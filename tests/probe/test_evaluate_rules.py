@@ -23,9 +23,10 @@ from mt.probe.run import fit_probe
 from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest, get_solver
-from mt.results.store import Fit, ScoreStore
+from mt.results.store import Fit
 from mt.types import TASKS, LabelledRows
 from tests.noting import recorded
+from tests.open_stores import open_store
 from tests.probe.brief import brief, changed
 from tests.probe.features import embeddings_and_labels, probed, write_features, write_pair
 
@@ -37,7 +38,7 @@ def fit_of(cache: Path, **asked: Any) -> Fit:
     scores = cache / f"{len(list(cache.glob('*.sqlite')))}.sqlite"
     study = probed(cache, scores=scores, **asked)
     (identity,) = {score.fit for score in study.scores}
-    return ScoreStore(scores).fit(identity)
+    return open_store(scores).fit(identity)
 
 
 def fitting_of(protocol: str = "default", task: str = "binary", solver: str = "torch") -> Fitting:

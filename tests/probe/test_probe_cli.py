@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from mt.cli import group
 from mt.probe.protocols import PROTOCOLS
-from mt.results.store import ScoreStore
+from tests.open_stores import open_store
 from tests.probe.features import write_features, write_pair
 
 QUICK = ["--protocol", "clip", "--fraction", "0.2", "--fraction", "0.5", "--seeds", "3"]
@@ -204,19 +204,19 @@ def test_concurrent_processes_lose_and_double_no_row(cache: Path) -> None:
     keys = ("model", "fraction", "seed", "value")
     printed = [{tuple(json.loads(line)[key] for key in keys) for line in out.splitlines()} for out, _ in outputs]
     assert printed[0] == printed[1] == printed[2]
-    scores = ScoreStore(cache / "scores.sqlite").scores()
+    scores = open_store(cache / "scores.sqlite").scores()
     assert len(scores) == 18
     assert max(Counter((s.model, s.fraction, s.seed) for s in scores).values()) == 1
 
 
 @pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_scored(cache: Path) -> None:
-    store = ScoreStore(cache / "scores.sqlite")
+    store = open_store(cache / "scores.sqlite")
     with process(cache, *QUICK[:4], "--seeds", "200") as started:
         while started.poll() is None and len(store.scores()) < 5:
             pass
         started.kill()
-    kept = len(ScoreStore(cache / "scores.sqlite").scores())
+    kept = len(open_store(cache / "scores.sqlite").scores())
     assert kept >= 5
     with process(cache, *QUICK[:4], "--seeds", "3") as again:
         _, err = again.communicate()
@@ -227,7 +227,7 @@ def test_a_kill_loses_nothing_that_was_scored(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(cache: Path) -> None:
-    store = ScoreStore(cache / "scores.sqlite")
+    store = open_store(cache / "scores.sqlite")
     with process(cache, *QUICK[:4], "--seeds", "200") as started:
         while started.poll() is None and len(store.scores()) < 5:
             pass
@@ -257,7 +257,7 @@ def test_scores_can_be_kept_elsewhere(cache: Path, tmp_path: Path) -> None:
     run(cache, *QUICK, MT_SCORES=str(tmp_path / "yours.sqlite"))
     assert not (cache / "scores.sqlite").exists()
     for name in ("mine", "yours"):
-        assert len(ScoreStore(tmp_path / f"{name}.sqlite").scores()) == 18
+        assert len(open_store(tmp_path / f"{name}.sqlite").scores()) == 18
 
 
 def test_subgroups_have_tables_of_their_own(cache: Path) -> None:

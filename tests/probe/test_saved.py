@@ -17,7 +17,7 @@ from mt.probe import run
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.saved import FORMAT_VERSION, load_probe
 from mt.probe.scores import scoring
-from mt.results.store import ScoreStore
+from tests.open_stores import open_store
 from tests.probe.brief import brief
 from tests.probe.features import probed, store_of, write_pair
 
@@ -32,7 +32,7 @@ def test_a_saved_probe_predicts_what_was_scored(tmp_path: Path, monkeypatch: pyt
     (file,) = (tmp_path / "saved").glob("*.json")
     probe = load_probe(file)
     (test,) = Catalog(tmp_path).entries(splits=["test"])
-    kept = ScoreStore(study.store).fit(study.scores[0].fit)
+    kept = open_store(study.store).fit(study.scores[0].fit)
     np.testing.assert_allclose(probe.predict_proba(test.open().embeddings), kept.probabilities, atol=1e-6)
     assert probe.about["class_names"] == ["class 0", "class 1", "class 2"]
     assert probe.about["fingerprints"]["train"][0]["backbone"] == test.fingerprints["backbone"]

@@ -16,6 +16,7 @@ from mt.probe.run import ask
 from mt.probe.scores.scoring import Scorer
 from mt.results.store import Fit, ScoreStore
 from mt.types import LabelledRows
+from tests.open_stores import open_store
 
 BUDGETS = (0.01, 0.1, 1.0)
 MODELS = {"simclr": 0.6, "swav": 0.9, "dino": 1.4}
@@ -39,7 +40,7 @@ def filled(
     code: int = 1,
 ) -> ScoreStore:
     """Add a dataset to the store at `path`: predictions get better with `models[name]` and with the budget."""
-    store = ScoreStore(path)
+    store = open_store(path)
     k = len(class_names)
     labels = _labels(task, k, n_test) * (0 if one_class else 1)
     groups = [f"patient{i // 3}" for i in range(n_test)]

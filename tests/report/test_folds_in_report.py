@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from mt.report.labels_needed import labels_needed
@@ -15,12 +17,13 @@ FOLDS = {**ASKED, "test_folds": 3, "repeats": 2}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ScoreStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoreStore]:
     cache = tmp_path_factory.mktemp("folds")
     for model, signal in (("m1", 0.3), ("m2", 0.9)):
         write_pair(cache, model=model, signal=signal)
     probed(cache, **ASKED)
-    return ScoreStore(probed(cache, **FOLDS).store)
+    with ScoreStore(probed(cache, **FOLDS).store) as store:
+        yield store
 
 
 def test_folds_have_a_name_and_a_panel_of_their_own(store: ScoreStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ MARKS = "#p0-labels svg .mark-symbol path[aria-label]"  # of scores; those besid
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreStore, Path]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ScoreStore, Path]]:
     """A store with a binary, an ordinal and a multilabel dataset, and its report."""
     folder = tmp_path_factory.mktemp("report")
     store = filled(folder / "scores.sqlite")
@@ -30,7 +31,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreStore, Path]
         task="multilabel",
         class_names=("Mass", HOSTILE, "Nodule"),
     )
-    return store, write_report(store, ReportRequest(folder / "report.html", most=3)).page
+    with store:
+        yield store, write_report(store, ReportRequest(folder / "report.html", most=3)).page
 
 
 def rows(page: Any) -> list[list[str]]:

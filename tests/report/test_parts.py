@@ -28,6 +28,7 @@ from mt.report.panels import PanelCell
 from mt.report.provenance import provenance
 from mt.report.short_names import ShortNames
 from mt.report.tables import ScoreRow, as_csv, as_latex, latex
+from tests.open_stores import open_store
 from tests.report.stores import filled, outcome_of
 
 
@@ -262,10 +263,9 @@ def test_a_report_of_the_same_scores_is_left_as_it_is_where_nothing_is_missing(
 
 
 def test_asking_for_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
-    from mt.results.store import ScoreStore
 
     with pytest.raises(InputError, match=r"No scores in .* Make them: mt probe"):
-        collect(ScoreStore(tmp_path / "none.sqlite"))
+        collect(open_store(tmp_path / "none.sqlite"))
     with pytest.raises(
         InputError, match=r"No scores of dataset 'x' .* There are: pcam\. Make them: mt probe --dataset x"
     ):

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ from mt.errors import CacheError, LockedError, NoSpaceError
 from mt.results import store as database
 from mt.results.store import Fit, Score, ScoreStore
 from mt.types import LabelledRows, Texts
+from tests.open_stores import open_store
 
 WRITER = """
 import sys
@@ -62,7 +64,7 @@ def a_score(name: str = "score") -> Score:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ScoreStore:
-    return ScoreStore(tmp_path / "scores.sqlite")
+    return open_store(tmp_path / "scores.sqlite")
 
 
 def test_an_absent_database_answers_nothing_and_is_not_made(store: ScoreStore) -> None:
@@ -78,7 +80,7 @@ def test_a_fit_comes_back_bit_for_bit(store: ScoreStore, outputs: int | None) ->
     p = rng.random(7 if outputs is None else (7, outputs)).astype(np.float32)
     fit = dataclasses.replace(a_fit(), probabilities=p)
     assert store.add_fit(fit)
-    again = ScoreStore(store.path).fit("fit")
+    again = open_store(store.path).fit("fit")
     assert again.probabilities.tobytes() == p.tobytes()
     assert again.probabilities.shape == p.shape
     assert again.rows.tolist() == [3, 1, 2]
@@ -87,7 +89,7 @@ def test_a_fit_comes_back_bit_for_bit(store: ScoreStore, outputs: int | None) ->
 
 def test_a_score_comes_back(store: ScoreStore) -> None:
     store.add_scores([a_score()])
-    (score,) = ScoreStore(store.path).scores()
+    (score,) = open_store(store.path).scores()
     assert score == a_score()
     assert store.scores_of(["score"]) == [score]
     assert store.scores_of(["other"]) == []
@@ -131,7 +133,8 @@ def test_ids_are_stored_once_however_many_fits_use_them(store: ScoreStore) -> No
     )
     keys = {store.add_cases(cases) for _ in range(3)}
     assert len(keys) == 1
-    (count,) = sqlite3.connect(store.path).execute("SELECT count(*) FROM cases").fetchone()
+    with closing(sqlite3.connect(store.path)) as sql:
+        (count,) = sql.execute("SELECT count(*) FROM cases").fetchone()
     again = store.cases(keys.pop())
     assert count == 1
     assert again.ids == ["a", "b"]
@@ -155,7 +158,7 @@ def test_real_processes_lose_and_double_no_row(tmp_path: Path) -> None:
     writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     failures = [writer.communicate("go\n")[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, failures
-    store = ScoreStore(path)
+    store = open_store(path)
     assert sorted(int(score.identity) for score in store.scores()) == list(range(40))
     assert store.has_fits(map(str, range(50))) == set(map(str, range(40)))
 
@@ -175,7 +178,7 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path: Path) -> None:
         writer.stdin.flush()
         assert writer.stdout.readline() == "ready\n"
         writer.kill()
-    store = ScoreStore(path)
+    store = open_store(path)
     assert len(store.scores()) == 40
     store.add_scores([a_score("after")])
     assert len(store.scores()) == 41
@@ -183,17 +186,17 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path: Path) -> None:
 
 def test_journal_suits_network_file_systems(store: ScoreStore) -> None:
     store.add_fit(a_fit())
-    assert sqlite3.connect(store.path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with closing(sqlite3.connect(store.path)) as sql:
+        assert sql.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_a_lock_that_stays_is_an_error_that_says_what_to_do(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_fit(a_fit())
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
-    other = sqlite3.connect(store.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LockedError, match="--scores"):
-        ScoreStore(store.path).add_fit(a_fit("another"))
-    other.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LockedError, match="--scores"):
+            open_store(store.path).add_fit(a_fit("another"))
 
 
 def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
@@ -202,22 +205,20 @@ def test_other_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
     short = tmp_path / "short.sqlite"
     short.write_text("x")  # SQLite takes so short a file for an empty database
     foreign = tmp_path / "foreign.sqlite"
-    with sqlite3.connect(foreign) as sql:
+    with closing(sqlite3.connect(foreign)) as sql, sql:
         sql.execute("CREATE TABLE theirs (x)")
-    sql.close()
-    newer = ScoreStore(tmp_path / "newer.sqlite")
+    newer = open_store(tmp_path / "newer.sqlite")
     newer.add_fit(a_fit())
     newer.close()
-    with sqlite3.connect(newer.path) as sql:
+    with closing(sqlite3.connect(newer.path)) as sql, sql:
         sql.execute(f"PRAGMA user_version = {database.FORMAT_VERSION + 1}")
-    sql.close()
     for path in (text, short):
         with pytest.raises(CacheError, match="not a score database"):
-            ScoreStore(path).add_fit(a_fit())
+            open_store(path).add_fit(a_fit())
     assert short.read_text() == "x"
     for path, message in ((text, "not a score database"), (foreign, "not a score database"), (newer.path, "newer mt")):
         with pytest.raises(CacheError, match=message):
-            ScoreStore(path).scores()
+            open_store(path).scores()
 
 
 def test_a_full_disk_is_one_clear_line(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,20 +244,22 @@ class Raced:
 
     def execute(self, statement: str) -> sqlite3.Cursor:
         if "sqlite_master" in statement:
-            other = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            database.make_tables(other, self.path, "CREATE TABLE ours (x)")
-            try:
-                other.execute("COMMIT")
-                self.made = True
-            except sqlite3.OperationalError:
-                other.execute("ROLLBACK")
+            with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                database.make_tables(other, self.path, "CREATE TABLE ours (x)")
+                try:
+                    other.execute("COMMIT")
+                    self.made = True
+                except sqlite3.OperationalError:
+                    other.execute("ROLLBACK")
         return self.sql.execute(statement)
 
 
 def test_a_database_that_is_being_made_is_no_stranger(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
-    raced = Raced(sqlite3.connect(path, isolation_level=None), path)
-    assert database.is_ours(cast(sqlite3.Connection, raced), path) == raced.made
-    ScoreStore(path).add_cases(LabelledRows(None, np.zeros(1), ids=["a"]))
-    assert database.is_ours(sqlite3.connect(path, isolation_level=None), path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        raced = Raced(sql, path)
+        assert database.is_ours(cast(sqlite3.Connection, raced), path) == raced.made
+    open_store(path).add_cases(LabelledRows(None, np.zeros(1), ids=["a"]))
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        assert database.is_ours(sql, path)

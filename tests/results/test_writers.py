@@ -18,6 +18,7 @@ from mt.results.store import ScoreStore
 from mt.results.writers import Row, WriterFile, folder_of
 from mt.system import files
 from mt.types import LabelledRows
+from tests.open_stores import open_store
 from tests.results.test_scores import a_fit, a_score
 
 SHARED = "from mt.system import files\nfiles.is_shared = lambda folder: True\n"
@@ -78,7 +79,7 @@ def test_a_killed_writer_leaves_what_it_had_kept(path: Path) -> None:
     assert set(said) <= kept(path)
     with ScoreStore(path) as store:
         store.add_scores([a_score("1000000")])
-    assert 1_000_000 in {int(score.identity) for score in ScoreStore(path).scores()}
+    assert 1_000_000 in {int(score.identity) for score in open_store(path).scores()}
 
 
 def test_a_line_that_is_cut_off_anywhere_takes_nothing_else_along(path: Path) -> None:
@@ -91,12 +92,12 @@ def test_a_line_that_is_cut_off_anywhere_takes_nothing_else_along(path: Path) ->
     last = len(whole[: whole[:-1].rindex(b"\n")])
     for end in (0, 10, last // 2, last + 2, (last + len(whole)) // 2, len(whole) - 1):
         one.write_bytes(whole[:end])
-        found = {score.identity for score in ScoreStore(path).scores()}
+        found = {score.identity for score in open_store(path).scores()}
         assert len(found) == (5 if end > last else 3)
 
 
 def test_what_was_written_by_others_meanwhile_is_read_by_the_next_to_open(path: Path) -> None:
-    first = ScoreStore(path)
+    first = open_store(path)
     first.add_fit(a_fit("1"))
     with ScoreStore(path) as second:
         assert second.has_fits("1") == {"1"}
@@ -167,7 +168,7 @@ def test_what_a_failing_lock_refuses_goes_to_a_file_of_its_own(
 
 
 def test_a_failed_append_leaves_no_half_line_before_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ScoreStore(path)
+    store = open_store(path)
     store.add_fit(a_fit("1"))
 
     def full(descriptor: int, data: bytes, offset: int) -> None:
@@ -192,7 +193,7 @@ def test_what_is_forgotten_leaves_every_file(path: Path) -> None:
             store.add_fit(type(fit)(**{**vars(fit), "pool": key, "cases": key}))
             store.add_scores([a_score(str(number))])
             store.remember("mean", number)
-    alive = ScoreStore(path)
+    alive = open_store(path)
     assert alive.has_fits("01") == {"0", "1"}
     with ScoreStore(path) as store:
         gone = store.cases_where(lambda some: "Alice" in some.ids)
@@ -203,7 +204,7 @@ def test_what_is_forgotten_leaves_every_file(path: Path) -> None:
         assert store.cases_where(lambda some: True) == {store.fit("1").cases}
         assert store.recall("mean") is None
     alive.add_fit(a_fit("2"))
-    assert ScoreStore(path).has_fits("012") == {"1", "2"}
+    assert open_store(path).has_fits("012") == {"1", "2"}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_other_files_and_newer_formats_are_refused(first: bytes, message: str, p
     folder_of(path).mkdir()
     (folder_of(path) / "a.jsonl").write_bytes(first)
     with pytest.raises(CacheError, match=message):
-        ScoreStore(path).scores()
+        open_store(path).scores()
 
 
 @pytest.mark.parametrize(
