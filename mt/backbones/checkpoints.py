@@ -65,10 +65,11 @@ class IgnoredMapping:
         return {}
 
 
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 # What published checkpoints hold beside tensors.  None of these is imported or called: a stand-in takes its place.
 _OBJECTS = (
     "argparse.Namespace",
-    "pathlib.PosixPath",
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),  # _local: Python 3.13's
     "typing.Any",
     "numpy.dtype",
     "numpy.ndarray",

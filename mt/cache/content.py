@@ -16,6 +16,7 @@ import sqlite3
 import struct
 import threading
 import time
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,6 +113,7 @@ class ContentIndex:
         self.rehash = rehash
         self._lock = threading.Lock()
         self._database = _connect(path or files.index_path())
+        weakref.finalize(self, self._database.close)
 
     def sha256(self, path: StrPath) -> str:
         """Return the sha256 of a file's content, in hexadecimal."""
@@ -188,10 +190,6 @@ class ContentIndex:
                     f"DELETE FROM {table} WHERE path = ?", [(_stored_name(one),) for one in paths]
                 )
             self._database.execute("DELETE FROM memory WHERE kind IN ('dicom headers', 'files')")
-
-    def __del__(self) -> None:
-        if hasattr(self, "_database"):
-            self._database.close()
 
     def _known(self, seen: Sequence[_FileState]) -> dict[_Name, str]:
         """Return the hashes that can be trusted, by path; a moved file is remembered at its new path."""

@@ -171,7 +171,7 @@ class ScoreStore:
         """Return one kept fit with its predictions.  Raises CacheError if there is none."""
         row = self._one("SELECT * FROM fits WHERE identity = ?", identity)
         _, pool, cases, rows, probabilities, outputs, outcome = row
-        values = np.frombuffer(zlib.decompress(probabilities), "<f4")
+        values: npt.NDArray[np.float32] = np.frombuffer(zlib.decompress(probabilities), "<f4")
         if outputs is not None:
             values = values.reshape(-1, outputs)
         drawn = np.frombuffer(zlib.decompress(rows), "<i8")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import sys
 from argparse import Namespace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,6 +165,23 @@ def test_listed_objects_are_replaced_by_stand_ins(tmp_path: Path) -> None:
     listed = {"args": Namespace(lr=0.1), "best": np.float64(0.5), "curve": np.arange(3), "folder": Path("/x")}
     torch.save(nested(GOOD) | listed, file)
     assert torch.equal(fit(read_checkpoint(file))["conv.bias"], GOOD["conv.bias"])
+
+
+@pytest.mark.parametrize("name", ["PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"])
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_of_any_python_are_replaced_by_stand_ins(
+    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13 pickles paths as objects of `pathlib._local`, all others as objects of `pathlib`."""
+    kind = type(name, (), {"__module__": module})
+    with monkeypatch.context() as patch:
+        other = ModuleType(module)
+        patch.setattr(other, name, kind, raising=False)
+        patch.setitem(sys.modules, module, other)
+        content = io.BytesIO()
+        torch.save(nested(GOOD) | {"folder": kind()}, content)
+    (tmp_path / "paths.pth").write_bytes(content.getvalue())
+    assert torch.equal(fit(read_checkpoint(tmp_path / "paths.pth"))["conv.bias"], GOOD["conv.bias"])
 
 
 def test_lightnings_objects_are_read_without_lightning(tmp_path: Path) -> None:

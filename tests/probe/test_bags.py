@@ -165,4 +165,6 @@ def test_bags_are_taken_like_rows_of_an_array() -> None:
     some = bags[np.array([2, 1])]
     assert [some.rows_of(case).tolist() for case in range(2)] == [[3], [0, 2, 5]]
     assert [bags[np.array([True, False, True])].rows_of(case).tolist() for case in range(2)] == [[1, 4], [3]]
-    np.testing.assert_allclose(some.pooled("mean"), [[6, 7], instances[[0, 2, 5]].mean(axis=0)], rtol=1e-6)
+    np.testing.assert_allclose(
+        some.pooled("mean"), np.stack([[6.0, 7.0], instances[[0, 2, 5]].mean(axis=0)]), rtol=1e-6
+    )

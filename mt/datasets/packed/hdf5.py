@@ -138,7 +138,7 @@ class Hdf5Rows:
         return data.view(self.dtype)
 
     def _read_into(self, array: np.ndarray, offset: int) -> None:
-        view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        view = array.reshape(-1).view(np.uint8).data
         descriptor = self._open()
         while len(view):
             count = os.preadv(descriptor, [view], offset)

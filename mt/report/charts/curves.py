@@ -151,9 +151,10 @@ def confusion(panel: Panel, predicted: list[Predicted]) -> Table:
     for one in predicted:
         places = one.y * len(names) + predicted_class(one.p)
         counts = np.bincount(places, minlength=len(names) ** 2).reshape(len(names), -1)
-        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        shares = np.round(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), 4)
         for i, j in np.ndindex(counts.shape):
-            row = (one.cell.name, str(one.cell.budget), names[i], names[j], int(counts[i, j]), round(shares[i, j], 4))
+            count, share = int(counts[i, j]), float(shares[i, j])
+            row = (one.cell.name, str(one.cell.budget), names[i], names[j], count, share)
             for column, value in zip(table.values(), row, strict=True):
                 column.append(value)
     return table

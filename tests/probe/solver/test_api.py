@@ -98,7 +98,7 @@ def test_rare_classes_reach_the_optimum(task: str) -> None:
     y = np.zeros(150, dtype=int)
     y[:4] = [1, 1, 1, 1] if task == "binary" else [1, 1, 2, 3]
     path = fit_logistic(X, y, CS, task=task)
-    best = np.array([optimum(X, y, C, classes=y.max() + 1) for C in CS])
+    best = np.array([optimum(X, y, C, classes=int(y.max()) + 1) for C in CS])
     assert (path.objective / best - 1 <= ALLOWED).all(), path.objective / best - 1
 
 
@@ -122,7 +122,7 @@ def test_any_shape_reaches_the_optimum(
     y = np.unique(y, return_inverse=True)[1]
     task = "binary" if y.max() == 1 else "multiclass"
     path = fit_logistic(X, y, [C], task=task)
-    assert path.objective[0] <= (1 + 1e-5) * optimum(X, y, C, classes=y.max() + 1)
+    assert path.objective[0] <= (1 + 1e-5) * optimum(X, y, C, classes=int(y.max()) + 1)
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
