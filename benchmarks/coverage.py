@@ -5,6 +5,7 @@
     python -m benchmarks.coverage --all --only-thresholds           # what thresholds achieve: rates, likelihood ratios
     python -m benchmarks.coverage --only-expected                   # draws and test cases together
     python -m benchmarks.coverage --metric roc_auc --cases 100 --prevalence 0.05 --patients 0 20 --auc 0.97
+    python -m benchmarks.coverage --all --metric roc_auc --auc 0.97 --missed 0.04    # positives that look negative
 
 Cases are simulated from a known distribution; the truth is the score of 200,000 of them.  With patients, cases of a
 patient share part of their score and of their prevalence.  The oracle interval is what nobody can compute: the
@@ -49,13 +50,24 @@ ALSO_MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 @dataclass(frozen=True)
 class Setting:
-    """One distribution of cases.  separation: of the classes, in standard deviations."""
+    """One distribution of cases.
+
+    separation: of the classes, in standard deviations of the negatives' scores.  spread: the standard deviation of the
+    positives' scores.  missed: the share of the positives that score as negatives do.
+    """
 
     task: str
     n: int
     prevalence: float
     patients: int
     separation: float = SEPARATION
+    spread: float = 1.0
+    missed: float = 0.0
+
+    def at_auc(self, auc: float) -> Setting:
+        """Return the distribution with the separation that has this AUC."""
+        seen = (auc - self.missed / 2) / (1 - self.missed)
+        return replace(self, separation=float(np.sqrt(1 + self.spread**2) * ndtri(seen)))
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,8 @@ def _two_classes(
     shape = (labels,) if labels else ()
     odds = base + (shift[:, None] if labels else shift)
     y = (rng.random((len(shift), *shape)) < 1 / (1 + np.exp(-odds))).astype(int)
-    scores = noise(*shape) + separation * y
+    seen = y * (rng.random(y.shape) >= setting.missed) if setting.missed else y
+    scores = noise(*shape) * np.where(seen, setting.spread, 1) + separation * seen
     return y, 1 / (1 + np.exp(-(base + separation * (scores - separation / 2))))
 
 
@@ -227,13 +240,14 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--only-thresholds", action="store_true", help="no metric, but what thresholds achieve")
     parser.add_argument("--only-expected", action="store_true", help="the interval over draws and test cases together")
     parser.add_argument("--auc", type=float, help="of the simulated scores, instead of 0.85")
+    parser.add_argument("--spread", type=float, default=1.0, help="of the positives' scores, in the negatives'")
+    parser.add_argument("--missed", type=float, default=0.0, help="share of the positives that score as negatives do")
     parser.add_argument("--cases", nargs="+", type=int)
     parser.add_argument("--prevalence", nargs="+", type=float)
     parser.add_argument("--patients", nargs="+", type=int, help="0: without patients")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
-    separation = SEPARATION if asked.auc is None else float(np.sqrt(2) * ndtri(asked.auc))
     if asked.only_expected:
         print_expected(asked.repeats, asked.seed)
         return
@@ -245,14 +259,14 @@ def main(arguments: Sequence[str] = ()) -> None:
     rows = []
     names = [] if asked.only_thresholds else asked.metric
     at_thresholds = asked.only_thresholds or set(names) == set(TASK_OF)
-    settings = [
-        (replace(setting, separation=separation), some)
-        for setting, some in settings_of(names, cases, prevalences, patients)
-    ]
+
+    def asked_of(setting: Setting) -> Setting:
+        shaped = replace(setting, spread=asked.spread, missed=asked.missed)
+        return shaped if asked.auc is None else shaped.at_auc(asked.auc)
+
+    settings = [(asked_of(setting), some) for setting, some in settings_of(names, cases, prevalences, patients)]
     binary = (
-        [replace(one, separation=separation) for one, _ in settings_of(["roc_auc"], cases, prevalences, patients)]
-        if at_thresholds
-        else []
+        [asked_of(one) for one, _ in settings_of(["roc_auc"], cases, prevalences, patients)] if at_thresholds else []
     )
     for measured in itertools.chain(
         (measure(setting, some, repeats=asked.repeats, seed=asked.seed) for setting, some in settings),

@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks.coverage import TASK_OF, Setting, _truth, simulate
 from mt.probe.planning import expected
-from mt.probe.planning.expected import Counts, auc_variance
+from mt.probe.planning.expected import Counts
 from mt.probe.scores.comparisons import replicate_scores
 from mt.probe.scores.metrics import over_cases
+from mt.probe.scores.rank_metrics import binormal_variance
 from mt.types import Array
 
 WIDTH_ERROR = 0.15  # of the half-width, without patients
@@ -103,7 +104,7 @@ def power(n: int, prevalence: float, shared: float, *, repeats: int, seed: int =
     y = (np.arange(n) < round(n * prevalence)).astype(int)
     aucs = np.array([_aucs(y, _pair(y, 0.8, 0.8, shared, rng)) for _ in range(1000)])
     correlation = float(np.corrcoef(aucs.T)[0, 1])
-    error = np.sqrt(auc_variance(0.8, y.sum(), n - y.sum()))
+    error = np.sqrt(binormal_variance(0.8, y.sum(), n - y.sum()))
     factor = expected._student(n - 1) + expected._normal(expected.POWER)
     difference = float(factor * np.sqrt(2 * (1 - correlation)) * error)
     high, low = 0.8 + difference / 2, 0.8 - difference / 2

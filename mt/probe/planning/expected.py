@@ -2,9 +2,7 @@
 
 The half-width follows the rule of `mt.probe.scores` at an assumed score:
 
-- ROC AUC: logit scale, Student's t.  The variance is that of two normal classes of equal spread at AUC θ:
-  (θ (1 - θ) + (m + n - 2) (Q - θ²)) / (m n), with d = √2 Φ⁻¹(θ), Q = E Φ(d - X)² and X standard normal (the form is
-  Hanley and McNeil's, Radiology 143, 1982, whose Q is another).
+- ROC AUC: Wilson, Student's t.  The variance is that of two normal classes of equal spread (`binormal_variance`).
 - Shares (accuracy, and the recall of each class in balanced accuracy, taken to be equal): Wilson.
 - Quadratic weighted kappa: Fisher's z scale with the variance of a correlation.
 - A mean over classes or labels: half-widths add in squares, with the correlation `BETWEEN` of the AUCs of classes.
@@ -101,28 +99,18 @@ def expectations(metric: str, counts: Counts, *, factor: float = 1.0) -> list[Ex
     return found
 
 
-def auc_variance(score: float, m: float, n: float) -> float:
-    """Return the variance of an AUC of m and n independent normal scores of equal spread."""
-    from scipy.special import ndtr, ndtri
-
-    x, weights = np.polynomial.hermite_e.hermegauss(60)
-    q = float(weights @ ndtr(np.sqrt(2) * ndtri(score) - x) ** 2 / weights.sum())
-    return (score * (1 - score) + (m + n - 2) * (q - score**2)) / (m * n)
-
-
 def _auc(score: float, counts: Counts, row: int = 0) -> tuple[float, float]:
+    from mt.probe.scores.rank_metrics import binormal_variance, newcombe
+    from mt.probe.scores.sample import wilson
+
     m, n = counts.effective[row]
-    error = float(np.sqrt(auc_variance(score, m, n)))
+    variance = binormal_variance(score, m, n)
     fewest = int(counts.units[row].min())
     if fewest < 2:
-        from mt.probe.scores.rank_metrics import newcombe
-
         low, high = newcombe(score, int(m), int(n), _normal((1 + LEVEL) / 2))
-        return (high - low) / 2, error
-    half = _student(fewest - 1) * error / (score * (1 - score))
-    middle = np.log(score / (1 - score))
-    low, high = (float(1 / (1 + np.exp(-end))) for end in (middle - half, middle + half))
-    return (high - low) / 2, error
+    else:
+        low, high = wilson(score, score * (1 - score) / variance, _student(fewest - 1))
+    return (high - low) / 2, float(np.sqrt(variance))
 
 
 def _mean_auc(score: float, counts: Counts, between: float) -> tuple[float, float]:

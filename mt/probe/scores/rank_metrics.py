@@ -10,7 +10,8 @@ and a resample is a quadratic form.  All are exact: equal to the metric on the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -33,6 +34,7 @@ from mt.probe.scores.sample import (
     ratio,
     replicate,
     table_of,
+    unit_sums,
     units_of,
     wilson,
 )
@@ -215,26 +217,71 @@ _JACKKNIFED = 500  # a class with more cases is not jackknifed: its bias counts 
 
 
 def auc_interval(sample: Sample) -> Estimate:
-    """Return the AUC's interval on the logit scale, with Obuchowski's variance and Student's t.
+    """Return Wilson's interval of the AUC, the share of pairs in order, with Student's t in the place of z.
 
-    The degrees of freedom are the units of the rarer class minus 1.  Patients with different numbers of cases count as
-    a smaller number of equal size (Kish, "Survey Sampling", 1965); counted whole, the interval covered 0.929 instead of
-    0.936 in a simulation with 20 patients.
+    The number of trials is the one at which such a share has the AUC's variance (Korn and Graubard 1998).  The degrees
+    of freedom are the units of the rarer class minus 1.  Patients with different numbers of cases count as a smaller
+    number of equal size (Kish, "Survey Sampling", 1965).
 
-    At 0 and 1, where that variance is zero, and if a class has only one unit, it is the score interval with Hanley and
-    McNeil's variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic",
-    Statistics in Medicine 25, 2006, method 5).
+    At 0 and 1, where the sample shows no variance, and if a class has only one unit, it is the score interval with
+    Hanley and McNeil's variance (Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney
+    statistic", Statistics in Medicine 25, 2006, method 5).
     """
-    value, influence = sample.linearised(auc_and_influence)
+    values, influences = zip(*sample.by_draw(auc_and_influence), strict=True)
+    value, influence = float(np.mean(values)), np.mean(influences, axis=0)
     m, n = sample.units_with(sample.y == 1), sample.units_with(sample.y == 0)
-    variance = float(covariance(influence[None], sample, by_class=True)[0, 0])
-    if min(m, n) < 2 or not 0 < value < 1 or variance < 1e-16:
+    variance = _auc_variance(value, influences, sample) if min(m, n) > 1 and 0 < value < 1 else 0.0
+    if variance < 1e-16:
         low, high = newcombe(value, m, n, sample.z())
         return Estimate(value, low, high, "Newcombe's score interval", influence)
     fewest = min(sample.effective_units_with(sample.y == k) for k in (0, 1))
-    low, high = logit(value, variance, sample.t(fewest - 1))
+    low, high = wilson(value, value * (1 - value) / variance, sample.t(fewest - 1))
     author = "Obuchowski" if sample.clustered else "DeLong"
-    return Estimate(value, low, high, f"logit, {author}'s variance", influence)
+    return Estimate(value, low, high, f"Wilson, {author}'s variance", influence)
+
+
+def _auc_variance(value: float, influences: Sequence[Array], sample: Sample) -> float:
+    """Return the variance of the mean AUC of several draws: Obuchowski's, or the binormal one where it is larger.
+
+    A high AUC depends on the few positives that have low scores.  A sample without them has a higher AUC and, wrongly,
+    a small variance.  Therefore the variance is at least that of normal scores of equal spread with this AUC.  It is
+    multiplied by the factor by which groups and several draws change Obuchowski's variance.
+    """
+    shown = float((unit_sums(_leveraged(np.mean(influences, axis=0), sample)[None], sample.unit) ** 2).sum())
+    independent = replace(sample, unit=np.arange(len(sample.y)), clustered=False)
+    alone = float(np.mean([(_leveraged(each, independent) ** 2).sum() for each in influences]))
+    positives = int((sample.y == 1).sum())
+    assumed = binormal_variance(value, positives, len(sample.y) - positives)
+    return max(shown, assumed * shown / alone) if alone > 0 else shown
+
+
+def _leveraged(influence: Array, sample: Sample) -> Array:
+    """Return influence values (n,) of two classes, each raised by its unit's share h of the cases of its class.
+
+    Divided by 1 - h the squared sums of groups make the jackknife's variance, also of groups with different numbers of
+    cases (CR3: Bell and McCaffrey, "Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples",
+    Survey Methodology 28, 2002); divided by sqrt(1 - h) those of independent cases make DeLong's.
+    """
+    shares = np.empty(len(influence))
+    for rows in (sample.y == 1, sample.y != 1):
+        counts = np.bincount(sample.unit[rows], minlength=sample.n_units)
+        shares[rows] = counts[sample.unit[rows]] / max(1, counts.sum())
+    left = 1 - shares
+    return np.asarray(influence / (left if sample.clustered else np.sqrt(left)))
+
+
+def binormal_variance(auc: float, m: float, n: float) -> float:
+    """Return the variance of the AUC of m positives and n negatives with normal scores of equal spread.
+
+    It is (A (1 - A) + (m + n - 2) (Q - A²)) / (m n), a form of Hanley and McNeil's (Radiology 143, 1982).  A is the
+    AUC, Q the probability that two negatives lie below one positive: Φ2(h, h; 1/2) with h = Φ⁻¹(A), which is
+    A - 2 T(h, 1 / √3) with Owen's T ("Tables for Computing Bivariate Normal Probabilities", Annals of Mathematical
+    Statistics 27, 1956).
+    """
+    from scipy.special import ndtri, owens_t
+
+    q = auc - 2 * float(owens_t(ndtri(auc), 1 / np.sqrt(3)))
+    return (auc * (1 - auc) + (m + n - 2) * (q - auc**2)) / (m * n)
 
 
 def precision_interval(sample: Sample) -> Estimate:

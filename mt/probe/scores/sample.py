@@ -287,10 +287,7 @@ class Sample:
         return len(np.unique(self.unit[rows]))
 
     def effective_units_with(self, rows: Array) -> float:
-        """Return Kish's effective number of units of these cases, (Σ c)² / Σ c² ("Survey Sampling", 1965).
-
-        c is the number of these cases in each unit.  Without groups the result is the number of cases.
-        """
+        """Return Kish's effective number of units with c of these cases: (Σ c)² / Σ c² ("Survey Sampling", 1965)."""
         counts = np.unique(self.unit[rows], return_counts=True)[1].astype(np.float64)
         return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
 
@@ -310,8 +307,16 @@ class Sample:
 
     def linearised(self, one: Callable[[Array, Array], tuple[float, Array]]) -> tuple[float, Array]:
         """Return the mean over draws (and test folds) of a metric, and of its influence values."""
-        found = [one(self.y, p) for p in self.ps] if not self.folds else self._in_folds(one)
+        found = self.by_draw(one)
         return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
+
+    def by_draw(self, one: Callable[[Array, Array], tuple[float, Array]]) -> list[tuple[float, Array]]:
+        """Return each draw's metric and influence values; with test folds, the means over folds."""
+        if not self.folds:
+            return [one(self.y, p) for p in self.ps]
+        from mt.probe.scores.within_folds import mean_and_influence
+
+        return [mean_and_influence(one, self.y, p, fold) for p, fold in zip(self.ps, self.folds, strict=True)]
 
     def statistics(self, one: Resampled) -> list[Statistic]:
         """Return each draw's metric as a function of multiplicities; with test folds, the mean over folds."""
@@ -320,11 +325,6 @@ class Sample:
         from mt.probe.scores.within_folds import mean_statistic
 
         return [mean_statistic(one, self.y, p, self.unit, fold) for p, fold in zip(self.ps, self.folds, strict=True)]
-
-    def _in_folds(self, one: Callable[[Array, Array], tuple[float, Array]]) -> list[tuple[float, Array]]:
-        from mt.probe.scores.within_folds import mean_and_influence
-
-        return [mean_and_influence(one, self.y, p, fold) for p, fold in zip(self.ps, self.folds, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -367,16 +367,16 @@ def covariance(influence: Array, sample: Sample, *, by_class: bool = False) -> A
     jackknife's variance: since group sizes differ, intervals without it covered 0.92 to 0.93 with 20 patients.
     """
     if not by_class:
-        x = _unit_sums(influence, sample.unit)
+        x = unit_sums(influence, sample.unit)
         return np.asarray(inflation(sample.n_units, sample) * x @ x.T)
     positive = sample.y == 1
-    x, z = (_unit_sums(influence * part, sample.unit) for part in (positive, ~positive))
+    x, z = (unit_sums(influence * part, sample.unit) for part in (positive, ~positive))
     m, n = sample.units_with(positive), sample.units_with(~positive)
     both = inflation(sample.n_units, sample) * (x @ z.T + z @ x.T)
     return np.asarray(inflation(m, sample) * x @ x.T + inflation(n, sample) * z @ z.T + both)
 
 
-def _unit_sums(influence: Array, unit: Ints) -> Array:
+def unit_sums(influence: Array, unit: Ints) -> Array:
     n_units = int(unit.max()) + 1
     return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in influence])
 

@@ -23,7 +23,7 @@ from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, Scored
 
 LEVEL = 0.95
 LEAST_UNITS = 5  # of a class in a subgroup: with fewer, differences have no interval (paired tests on 2 reject 11 %)
-REVISION = 5  # of views, intervals and flags; raised whenever their numbers change
+REVISION = 6  # of views, intervals and flags; raised whenever their numbers change
 _UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
 # Columns that name patients or slides, in lower case without spaces and underscores: --level handles them, not --by.
 _PATIENTS = ("patient", "patientid", "group", "subject", "subjectid", "case", "caseid", "slideid", "mrn")

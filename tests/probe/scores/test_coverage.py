@@ -9,7 +9,7 @@ from benchmarks import coverage
 from benchmarks._expected import METRICS as EXPECTED
 from benchmarks._expected import Study, measure_expected
 from benchmarks._thresholds import NAMES as AT_THRESHOLD
-from mt.probe.scores.metrics import METRICS
+from mt.probe.scores.metrics import METRICS, value_of
 
 
 @pytest.mark.parametrize("patients", [0, 50])
@@ -38,6 +38,15 @@ def test_with_very_few_positives_intervals_still_cover(patients: int) -> None:
         assert row.shortest > 0
 
 
+@pytest.mark.parametrize(("n", "prevalence", "patients"), [(200, 0.05, 0), (1000, 0.05, 0), (50, 0.5, 20)])
+def test_an_auc_of_097_is_covered_by_intervals_that_are_not_too_long(n: int, prevalence: float, patients: int) -> None:
+    """The few positives with low scores decide: DeLong's variance alone covers 0.92, or is 1.5 oracle lengths long."""
+    setting = coverage.Setting("binary", n, prevalence, patients).at_auc(0.97)
+    (row,) = coverage.measure(setting, ["roc_auc"], repeats=600)
+    assert row.coverage >= coverage.LEAST, row
+    assert row.ratio <= coverage.LONGEST, row
+
+
 @pytest.mark.parametrize("patients", [0, 50])
 def test_what_a_threshold_achieves_has_intervals_that_cover(patients: int) -> None:
     rows = list(coverage.measure_thresholds(coverage.Setting("binary", 120, 0.3, patients), repeats=100))
@@ -55,6 +64,13 @@ def test_the_interval_over_draws_and_cases_covers_where_that_over_cases_alone_do
         assert row.coverage + 2 * row.error >= coverage.LEAST, row
         assert row.ratio <= coverage.LONGEST, row
     assert rows[0].cases_alone < 0.8
+
+
+@pytest.mark.parametrize("shape", [{}, {"spread": 1.5}, {"missed": 0.1}])
+def test_simulated_scores_have_the_auc_that_is_asked_for(shape: dict[str, float]) -> None:
+    setting = coverage.Setting("binary", 40_000, 0.5, 0, **shape).at_auc(0.9)
+    y, p, _ = coverage.simulate(setting, np.random.default_rng(0))
+    assert value_of("roc_auc", y, [p]) == pytest.approx(0.9, abs=0.006)
 
 
 def test_every_metric_is_measured_but_those_without_an_interval() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri, stdtrit
 
 from mt.errors import InputError
-from mt.probe.scores import sample
+from mt.probe.scores import rank_metrics, sample
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.metrics import METRICS, Metric, interval, over_cases, over_draws, score, weighted, with_draws
-from mt.probe.scores.rank_metrics import delong, obuchowski
+from mt.probe.scores.rank_metrics import binormal_variance, delong, obuchowski
 
 N_SIMULATIONS = 600
 
@@ -63,8 +63,8 @@ def test_an_interval_says_what_it_rests_on() -> None:
     naive, grouped = (over_cases("roc_auc", y, [p], groups=g)[1] for g in (None, groups))
     assert (naive.independent, naive.n_units) == (True, 100)
     assert (grouped.independent, grouped.n_units) == (False, 20)
-    assert naive.note == "95 % interval over 100 test cases, assumed independent (logit, DeLong's variance)"
-    assert grouped.note == "95 % interval over 20 test groups of cases (logit, Obuchowski's variance)"
+    assert naive.note == "95 % interval over 100 test cases, assumed independent (Wilson, DeLong's variance)"
+    assert grouped.note == "95 % interval over 20 test groups of cases (Wilson, Obuchowski's variance)"
 
 
 def test_resamples_without_a_class_are_redrawn_and_counted() -> None:
@@ -195,6 +195,44 @@ def test_the_formulas_and_the_bootstrap_agree_on_a_paired_difference(grouped: bo
     np.testing.assert_allclose(np.cov(values.T), covariance, rtol=0.12)
     contrast = np.array([1, -1])
     assert (values @ contrast).var() == pytest.approx(contrast @ covariance @ contrast, rel=0.1)
+
+
+@pytest.mark.parametrize("auc", [0.3, 0.5, 0.85, 0.97, 0.999])
+def test_the_binormal_variance_is_that_of_the_pairs_of_two_normal_distributions(auc: float) -> None:
+    x, weights = np.polynomial.hermite_e.hermegauss(60)
+    q = weights @ ndtr(np.sqrt(2) * ndtri(auc) - x) ** 2 / weights.sum()  # two negatives below one positive
+    expected = (auc * (1 - auc) + (20 - 1 + 30 - 1) * (q - auc**2)) / (20 * 30)
+    assert binormal_variance(auc, 20, 30) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("normal", [True, False])
+def test_the_aucs_interval_is_wilsons_with_delongs_variance_or_the_larger_binormal_one(normal: bool) -> None:
+    """Scores of two normal distributions with ends cut off show less variance; with a tail of misses they show more."""
+    rng = np.random.default_rng(21)
+    y = np.arange(300) % 2
+    p = (
+        np.clip(rng.normal(size=300), -1, 1) + 2 * y
+        if normal
+        else rng.normal(size=300) + 4 * y * (rng.random(300) < 0.8)
+    )
+    (value,), ((variance,),) = delong(y, p)
+    assumed = binormal_variance(value, 150, 150)
+    assert (assumed > variance) == normal
+    expected = sample.wilson(value, value * (1 - value) / max(variance, assumed), float(stdtrit(149, 0.975)))
+    assert interval("roc_auc", y, p) == pytest.approx(expected, rel=1e-12)
+
+
+def test_groups_of_unlike_size_have_the_jackknifes_variance() -> None:
+    rng = np.random.default_rng(22)
+    groups = np.repeat(np.arange(12), np.arange(1, 13) * 4)
+    y = rng.integers(0, 2, len(groups))
+    p = rng.normal(size=len(y)) + 0.5 * y + rng.normal(size=12)[groups]
+    value, influence = rank_metrics.auc_and_influence(y, p)
+    cases = sample.Sample(y, (p,), groups, True, 0.95)
+    found = rank_metrics._auc_variance(value, [influence], cases)
+    # Without a group, to the first order: the mean of each class's influence values over its other cases.
+    without = [sum(influence[(y == k) & (groups != g)].mean() * (y == k).sum() for k in (0, 1)) for g in range(12)]
+    assert found == pytest.approx(np.square(without).sum(), rel=1e-9)
 
 
 def test_a_variance_needs_two_units_of_each_class() -> None:
