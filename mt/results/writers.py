@@ -95,12 +95,16 @@ class United:
         self.path, self.folder, self.columns, self.insert = path, folder_of(path), columns, insert
         self.own = WriterFile(self.folder, columns)
         self.sql = sqlite3.connect("", isolation_level=None, uri=True)
-        self.sql.execute("PRAGMA journal_mode = OFF")
-        for statement in make:
-            self.sql.execute(statement)
         self.read: dict[Path, tuple[int, int]] = {}  # inode, and how many bytes were taken in
-        self._attach()
-        self.refresh()
+        try:
+            self.sql.execute("PRAGMA journal_mode = OFF")
+            for statement in make:
+                self.sql.execute(statement)
+            self._attach()
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self.sql.close()

@@ -46,6 +46,8 @@ TWO = (
     "torch.distributed.run",
     "--nproc-per-node",
     "2",
+    "--local-addr",
+    "localhost",  # the host's own name may have no address
     "--master-port",
     "0",
     "--rdzv-backend",
