@@ -24,7 +24,7 @@ from mt.report.charts.figures import (
     columns,
     side_table,
 )
-from mt.report.charts.line_names import against_labels, line_names
+from mt.report.charts.line_names import ROOM, against_labels, line_names
 from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.report.short_names import ShortNames
@@ -162,7 +162,8 @@ def _chart(
             alt.Tooltip("draws:Q"),
         ],
     )
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False).encode(y="zero:Q")
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4], aria=False)
+    zero = zero.encode(y="zero:Q", x=alt.value(0), x2=alt.value(alt.ExprRef(f"width - {ROOM}")))
     mark, named = line_names(plain, heights, panel, looks, "gain")
     some = alt.param("shown", value=list(order[:MOST]))
     return as_spec(alt.layer(zero, line, whisker, mark, named, point).add_params(some))
