@@ -233,7 +233,7 @@ class ScoreStore:
 
     def recalled(self, kind: str) -> list[Any]:
         """Return the answers whose key begins with this kind."""
-        rows = self._database.rows("SELECT value FROM answers WHERE substr(key, 1, length(?1)) = ?1", [kind])
+        rows = self._database.rows("SELECT value FROM answers WHERE instr(key, ?) = 1", [kind])
         return [json.loads(value) for (value,) in rows]
 
     def _in(self, query: str, values: list[str]) -> list[Any]:

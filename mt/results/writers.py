@@ -206,10 +206,8 @@ def remove(sql: sqlite3.Connection, fits: Collection[str], cases: Collection[str
         sql.execute("DELETE FROM scores WHERE fit = ?", [fit])
         sql.execute("DELETE FROM fits WHERE identity = ?", [fit])
     for key in cases:
-        sql.execute(
-            "DELETE FROM cases WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM fits WHERE pool = ?1 OR cases = ?1)",
-            [key],
-        )
+        unused = "NOT EXISTS (SELECT 1 FROM fits WHERE cases.digest IN (fits.pool, fits.cases))"
+        sql.execute(f"DELETE FROM cases WHERE digest = ? AND {unused}", [key])
     if fits or cases:
         staying = " AND ".join(f"key NOT LIKE '{start}%'" for start in STAYING)
         sql.execute(f"DELETE FROM answers WHERE {staying}")
