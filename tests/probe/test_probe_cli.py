@@ -55,7 +55,7 @@ def test_a_table_a_dataset_with_both_uncertainties_named(cache: Path) -> None:
     assert "grades: quadratic weighted kappa" in result.stdout
     assert "standard deviation over 3 draws" in result.stdout
     assert "{ } 95 % interval of the expected score, over draws and test cases together." in result.stdout
-    assert "95 % interval over 20 test groups of cases (Wilson, Obuchowski's variance)" in result.stdout
+    assert "95 % interval over 20 test groups of cases (Wilson, Obuchowski's or binormal variance)" in result.stdout
     assert "95 % interval over 80 test cases, assumed independent (Fisher's z, linearised variance)" in result.stdout
     assert "(24 labels)" in result.stdout
     (line,) = (line for line in result.stdout.splitlines() if line.split()[:1] == ["bad"])

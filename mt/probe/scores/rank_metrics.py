@@ -237,7 +237,7 @@ def auc_interval(sample: Sample) -> Estimate:
     fewest = min(sample.effective_units_with(sample.y == k) for k in (0, 1))
     low, high = wilson(value, value * (1 - value) / variance, sample.t(fewest - 1))
     author = "Obuchowski" if sample.clustered else "DeLong"
-    return Estimate(value, low, high, f"Wilson, {author}'s variance", influence)
+    return Estimate(value, low, high, f"Wilson, {author}'s or binormal variance", influence)
 
 
 def _auc_variance(value: float, influences: Sequence[Array], sample: Sample) -> float:

@@ -63,8 +63,10 @@ def test_an_interval_says_what_it_rests_on() -> None:
     naive, grouped = (over_cases("roc_auc", y, [p], groups=g)[1] for g in (None, groups))
     assert (naive.independent, naive.n_units) == (True, 100)
     assert (grouped.independent, grouped.n_units) == (False, 20)
-    assert naive.note == "95 % interval over 100 test cases, assumed independent (Wilson, DeLong's variance)"
-    assert grouped.note == "95 % interval over 20 test groups of cases (Wilson, Obuchowski's variance)"
+    assert (
+        naive.note == "95 % interval over 100 test cases, assumed independent (Wilson, DeLong's or binormal variance)"
+    )
+    assert grouped.note == "95 % interval over 20 test groups of cases (Wilson, Obuchowski's or binormal variance)"
 
 
 def test_resamples_without_a_class_are_redrawn_and_counted() -> None:
