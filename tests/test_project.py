@@ -56,12 +56,12 @@ def test_the_oldest_versions_are_those_of_the_metadata() -> None:
         )
 
 
-def test_the_workflow_runs_what_ci_runs_on_every_python_and_with_the_oldest_versions() -> None:
+def test_the_workflow_runs_what_ci_runs_on_every_python_with_the_oldest_versions_and_for_coverage() -> None:
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     matrix = job["strategy"]["matrix"]
     assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert matrix["target"] == ["test"]
-    assert matrix["include"] == [{"python": "3.11", "target": "oldest"}]
+    assert matrix["include"] == [{"python": "3.11", "target": "oldest"}, {"python": "3.11", "target": "coverage"}]
     assert job["steps"][-1] == {"run": ".ci/run ${{ matrix.target }}"}
     assert job["timeout-minutes"] <= 60
     assert 'make "${1:-test}"' in (ROOT / ".ci/run").read_text()
