@@ -26,7 +26,7 @@ from mt.types import Array
 if TYPE_CHECKING:
     from mt.probe.decisions.decided import Decider
 
-REVISION = 6  # of fusion; raised whenever its numbers change
+REVISION = 7  # of fusion; raised whenever its numbers change
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,8 @@ def identity_of(method: str, fitting: Fitting, probes: list[Question]) -> dict[s
     if method in ("best-single", "average"):
         return {"probes": [probe.identity for probe in probes]}
     if method in ("concat", "blend"):
-        return {**fitting_of(method, fitting).identity(), "select": "folds"}
+        own = {"fuse": REVISION} if method == "blend" else {}
+        return {**fitting_of(method, fitting).identity(), "select": "folds", **own}
     if method not in CHOICES:
         raise InputError(f"No method '{method}'. Known: best-single, average, concat, blend, {', '.join(CHOICES)}")
     recipes = [recipe.settings() for recipe in recipes_of(CHOICES[method])]

@@ -16,7 +16,7 @@ from mt.cache.names import slug
 from mt.errors import InputError
 from mt.probe.methods.attention import AttentionProbe
 from mt.probe.methods.blend import MeanProbe
-from mt.probe.methods.blend_four import ProductProbe
+from mt.probe.methods.blend_four import ColumnsProbe, ProductProbe
 from mt.probe.methods.gradient_heads import AveragedProbe
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.methods.neighbours import NeighbourProbe
@@ -184,10 +184,13 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
         every = [taken_apart(part) for part in probe.probes]
         tensors = {f"{number}.{name}": array for number, (t, _) in enumerate(every) for name, array in t.items()}
         kept = {"kind": "mean", "weights": list(probe.weights), "parts": [about for _, about in every]}
-        return tensors, {**kept, "task": every[0][1]["task"], "n_classes": every[0][1]["n_classes"]}
+        return tensors, {**kept, **_shape_of(every[0][1])}
     if isinstance(probe, ProductProbe):
         tensors, about = taken_apart(MeanProbe(probe.probes, probe.weights))
         return {**tensors, "outputs": probe.outputs}, {**about, "kind": "product", "temperature": probe.temperature}
+    if isinstance(probe, ColumnsProbe):
+        tensors, about = taken_apart(probe.probe)
+        return tensors, {"kind": "columns", "columns": [probe.first, probe.end], "of": about, **_shape_of(about)}
     if isinstance(probe, AttentionProbe):
         linear, shape = taken_apart(probe.linear)
         seen = {"instance_mean": probe.scaling.mean, "instance_scale": probe.scaling.scale}
@@ -213,6 +216,11 @@ def taken_apart(probe: Probe) -> tuple[Tensors, dict[str, Any]]:
     return tensors, {**rebuild, **shared}
 
 
+def _shape_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a combination has in common with its parts."""
+    return {name: about[name] for name in ("task", "n_classes")}
+
+
 def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
     """Return the probe that `taken_apart` took apart."""
     if about.get("averaged"):
@@ -226,6 +234,8 @@ def put_together(tensors: Tensors, about: Mapping[str, Any]) -> Probe:
         if about["kind"] == "mean":
             return MeanProbe(parts, tuple(about["weights"]))
         return ProductProbe(parts, tuple(about["weights"]), tensors["outputs"], about["temperature"])
+    if about["kind"] == "columns":
+        return ColumnsProbe(put_together(tensors, about["of"]), *about["columns"])
     if about["kind"] == "attention":
         linear = put_together(tensors, {**about, "kind": "linear"})
         assert isinstance(linear, LinearProbe)

@@ -7,6 +7,12 @@ With several models, the first LDA reads each model's features at unit length, a
 features together at unit length.  So the two differ in more than the root, which improves their mean.  Held-out rows
 choose all settings: the shrinkage and temperature of each LDA by the log loss of its mean with (l1 + l2) / 2, and T by
 the log loss of p.
+
+Several models also have a p of their own each, p_1 ... p_M, fitted on their features alone, and the prediction is
+
+    (p^(3/4) * (p_1 * ... * p_M)^(1/(4M)))^(1/T'),  normalised
+
+where T' has the lowest log loss on held-out rows.
 """
 
 from __future__ import annotations
@@ -21,10 +27,11 @@ import numpy.typing as npt
 from mt.probe.method_settings import BlendFour
 from mt.probe.methods.blend import Draws, MeanProbe, columns_of, lda_beside, on_validation, roots
 from mt.probe.methods.linear import Floats, LinearProbe, Scaling, fit_logistic_probes
-from mt.probe.protocols import Fitted, Fitting, Probe
+from mt.probe.protocols import Fitted, Fitting, FoldPredictions, Probe
 from mt.types import Array, LabelledRows
 
 _FLOOR = 1e-5  # probabilities are at least this before their logarithms are taken
+TOGETHER = 0.75  # the weight of the fit on all models' features; those on one model's share the rest
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,76 @@ def product(parts: Sequence[Array], weights: Sequence[float], temperature: float
     return np.asarray(softmax(logs / temperature, axis=-1))
 
 
+@dataclass(frozen=True)
+class ColumnsProbe:
+    """A probe on one model's columns, first to before end, of features that lie side by side."""
+
+    probe: Probe
+    first: int
+    end: int
+
+    def probabilities(self, X: Array) -> npt.NDArray[np.float32]:
+        return self.probe.probabilities(X[:, self.first : self.end])
+
+
 def fit_four_blends(
+    draws: Draws, fitting: Fitting, method: BlendFour, validation: LabelledRows[Array] | None
+) -> list[Fitted]:
+    """Fit the four parts on each draw, of each model too if there are several, and choose how to combine them.
+
+    Raises ValueError for several models with a validation split: their folds choose.
+    """
+    together = _fit_four(draws, fitting, method, validation)
+    if len(fitting.widths) < 2 or fitting.task != "multiclass":
+        return together
+    if validation is not None:
+        raise ValueError("Several models are combined on folds of the budget, not on a validation split.")
+    ends = np.cumsum(fitting.widths).tolist()
+    blocks = list(zip([0, *ends], ends, strict=False))
+    alone = replace(fitting, widths=())
+    each = [
+        _fit_four([(rows.with_features(rows.X[:, a:b]), seed) for rows, seed in draws], alone, method, None)
+        for a, b in blocks
+    ]
+    return [
+        _of_all(whole, ones, blocks, fitting, method) for whole, ones in zip(together, zip(*each, strict=True), strict=True)
+    ]
+
+
+def _of_all(
+    together: Fitted, each: Sequence[Fitted], blocks: Sequence[tuple[int, int]], fitting: Fitting, method: BlendFour
+) -> Fitted:
+    """Return the product of the fit on all models' features and those on one model's; without LDA, the first alone."""
+    probe, folds = together.probe, [one.folded for one in (together, *each) if one.folded is not None]
+    if not isinstance(probe, ProductProbe) or len(folds) <= len(each):
+        return together
+    weights = TOGETHER, *[(1 - TOGETHER) / len(each)] * len(each)
+    T, folded, scores = _tempered([one.p for one in folds], weights, folds[0], method)
+    columns = (ColumnsProbe(one.probe, a, b) for one, (a, b) in zip(each, blocks, strict=True))
+    return Fitted(
+        ProductProbe((probe, *columns), weights, probe.outputs, T),
+        {**together.settings, "each": [one.settings for one in each], "temperature_of_all": T},
+        {**together.selection, "temperatures_of_all": scores},
+        tuple(dict.fromkeys(flag for one in (together, *each) for flag in one.flags)),
+        folded.kept(probe.outputs, fitting.n_classes, binary=False),
+        folded,
+    )
+
+
+def _tempered(
+    parts: Sequence[Array], weights: Sequence[float], folded: FoldPredictions, method: BlendFour
+) -> tuple[float, FoldPredictions, list[list[float]]]:
+    """Return the temperature of a product with the lowest log loss on held-out rows, its predictions, and all losses.
+
+    parts: probabilities (repeats, n, outputs) of the rows of `folded`.
+    """
+    joined = {T: replace(folded, p=product(parts, weights, T)) for T in method.final_temperatures}
+    scores = {T: float(np.nanmean(one.losses())) for T, one in joined.items()}
+    T = min(scores, key=scores.__getitem__)
+    return T, joined[T], [[T, score] for T, score in scores.items()]
+
+
+def _fit_four(
     draws: Draws, fitting: Fitting, method: BlendFour, validation: LabelledRows[Array] | None
 ) -> list[Fitted]:
     """Fit the four parts on each draw, and choose on held-out rows how to combine them."""
@@ -103,19 +179,17 @@ def _together(
         lda_beside(folded, linear[0], scaling, rows, method, validation) for scaling in _scalings(rows, linear, fitting)
     ]
     mean = np.mean([p for _, p, _ in ldas], axis=0)
-    joined = {T: replace(folded, p=product([folded.p, mean], (0.5, 0.5), T)) for T in method.final_temperatures}
-    scores = {T: float(np.nanmean(one.losses())) for T, one in joined.items()}
-    T = min(scores, key=scores.__getitem__)
+    T, joined, scores = _tempered([folded.p, mean], (0.5, 0.5), folded, method)
     probes = both.probe, MeanProbe(tuple(lda for lda, _, _ in ldas), (1 / len(ldas),) * len(ldas))
     both = replace(
         both,
         probe=ProductProbe(probes, (0.5, 0.5), outputs, T),
         settings={**both.settings, "lda": [settings for _, _, settings in ldas], "temperature": T},
-        selection={**both.selection, "temperatures": [[T, score] for T, score in scores.items()]},
+        selection={**both.selection, "temperatures": scores},
     )
     if validation is not None:
         return both
-    return replace(both, held_out=joined[T].kept(outputs, fitting.n_classes, binary=False), folded=joined[T])
+    return replace(both, held_out=joined.kept(outputs, fitting.n_classes, binary=False), folded=joined)
 
 
 def _mean_of_logistic(parts: Sequence[Fitted], fitting: Fitting) -> Fitted:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mt.probe.methods.blend import MeanProbe
-from mt.probe.methods.blend_four import ProductProbe, product
+from mt.probe.methods.blend_four import TOGETHER, ColumnsProbe, ProductProbe, product
 from mt.probe.methods.linear import LinearProbe
 from mt.probe.protocols import PROTOCOLS, Fitted, Fitting
 from mt.probe.run import fit_probe, fit_probes
@@ -26,7 +26,10 @@ def fitted(
 
 
 def parts_of(probe: object) -> tuple[tuple[LinearProbe, ...], tuple[LinearProbe, ...]]:
+    """Return the logistic parts and the LDAs of a fit on the features of one model or of several."""
     assert isinstance(probe, ProductProbe)
+    if isinstance(probe.probes[0], ProductProbe):
+        probe = probe.probes[0]
     logistic, lda = probe.probes
     assert isinstance(logistic, MeanProbe)
     assert isinstance(lda, MeanProbe)
@@ -151,6 +154,43 @@ def test_it_is_saved_with_the_widths_of_its_models() -> None:
     probe = fitted(X, y, widths=(4, 8)).probe
     again = put_together(*taken_apart(probe))
     np.testing.assert_array_equal(again.probabilities(X), probe.probabilities(X))
+
+
+def test_several_models_have_a_fit_of_their_own_each_in_the_product() -> None:
+    X, y = data(90, dim=12)
+    one = fitted(X, y, widths=(4, 8))
+    assert isinstance(one.probe, ProductProbe)
+    together, *each = one.probe.probes
+    own = [fitted(X[:, columns], y).probe for columns in (slice(4), slice(4, 12))]
+    for part, probe, columns in zip(each, own, (slice(4), slice(4, 12)), strict=True):
+        assert isinstance(part, ColumnsProbe)
+        np.testing.assert_array_equal(part.probabilities(X), probe.probabilities(X[:, columns]))
+    parts = [part.probabilities(X).astype(np.float64) for part in one.probe.probes]
+    weights = TOGETHER, (1 - TOGETHER) / 2, (1 - TOGETHER) / 2
+    expected = product(parts, weights, one.settings["temperature_of_all"])
+    np.testing.assert_allclose(one.probe.probabilities(X), expected, atol=1e-6)
+    assert one.probe.weights == pytest.approx(weights)
+    assert [settings["C"] for settings in one.settings["each"]] == [
+        fitted(X[:, columns], y).settings["C"] for columns in (slice(4), slice(4, 12))
+    ]
+    scores = dict(map(tuple, one.selection["temperatures_of_all"]))
+    assert one.folded is not None
+    assert float(np.nanmean(one.folded.losses())) == pytest.approx(min(scores.values()))
+    assert scores[one.settings["temperature_of_all"]] == min(scores.values())
+    np.testing.assert_allclose(one.held_out, one.folded.p.mean(axis=0), atol=1e-6)
+
+
+def test_two_classes_of_several_models_have_no_product() -> None:
+    X, y = data(n_classes=2)
+    assert isinstance(fitted(X, y, "binary", 2, widths=(4, 8)).probe, MeanProbe)
+    assert isinstance(fitted(X, y, "multiclass", 3, widths=(4, 8)).probe, MeanProbe)
+
+
+def test_several_models_and_a_validation_split_are_refused() -> None:
+    X, y = data(90)
+    fitting = Fitting(PROTOCOL, widths=(4, 8)).on("multiclass", 3)
+    with pytest.raises(ValueError, match="folds of the budget"):
+        fit_probe(LabelledRows(X[:60], y[:60]), fitting, seed=0, validation=LabelledRows(X[60:], y[60:]))
 
 
 def test_the_product_of_equal_parts_is_the_part() -> None:
