@@ -179,7 +179,7 @@ def difference(one: dict[int, Line], first: dict[int, Line]) -> str:
     parts = []
     for column in COLUMNS[:2]:
         values = np.array([one[seed][column] - first[seed][column] for seed in seeds])
-        parts.append(f"{values.mean():+.3f} ± {values.std(ddof=1) / len(values) ** 0.5:.3f}")
+        parts.append(f"{values.mean():+.4f} ± {values.std(ddof=1) / len(values) ** 0.5:.4f}")
     return ", ".join(parts)
 
 

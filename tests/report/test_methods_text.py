@@ -53,6 +53,17 @@ def test_scaling_and_the_declared_primary_are_stated(tmp_path: Path) -> None:
     assert re.search(r"Primary: roc\\_auc at 10 %, declared .*, when \d+ of its scores were stored", text)
 
 
+@pytest.mark.parametrize(
+    ("task", "names", "said"),
+    [("binary", ("a", "b"), "mean of logistic regressions"), ("multiclass", ("a", "b", "c"), "discriminant analyses")],
+)
+def test_blend_is_described_as_it_is_fitted(tmp_path: Path, task: str, names: tuple[str, ...], said: str) -> None:
+    store = filled(tmp_path / "s.sqlite", task=task, class_names=names, method="blend", models={"a + b": 1.0})
+    (sentence,) = re.findall(r"Methods on several models: blend: [^;]*\.", methods(store, collect(store), None)[0])
+    assert said in sentence
+    assert ("discriminant" in sentence) == (task == "multiclass")
+
+
 def test_another_dataset_answers_the_item_of_external_tests_alone(tmp_path: Path) -> None:
     for dataset, split in (("here", "train"), ("here", "test"), ("there", "test")):
         write_features(tmp_path, dataset, split=split, n=100)

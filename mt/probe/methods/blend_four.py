@@ -89,11 +89,12 @@ def fit_four_blends(
     blocks = list(zip([0, *ends], ends, strict=False))
     alone = replace(fitting, widths=())
     each = [
-        _fit_four([(rows.with_features(rows.X[:, a:b]), seed) for rows, seed in draws], alone, method, None)
-        for a, b in blocks
+        _fit_four([(rows.with_features(rows.X[:, first:end]), seed) for rows, seed in draws], alone, method, None)
+        for first, end in blocks
     ]
     return [
-        _of_all(whole, ones, blocks, fitting, method) for whole, ones in zip(together, zip(*each, strict=True), strict=True)
+        _of_all(whole, ones, blocks, fitting, method)
+        for whole, ones in zip(together, zip(*each, strict=True), strict=True)
     ]
 
 
@@ -106,7 +107,7 @@ def _of_all(
         return together
     weights = TOGETHER, *[(1 - TOGETHER) / len(each)] * len(each)
     T, folded, scores = _tempered([one.p for one in folds], weights, folds[0], method)
-    columns = (ColumnsProbe(one.probe, a, b) for one, (a, b) in zip(each, blocks, strict=True))
+    columns = (ColumnsProbe(one.probe, *block) for one, block in zip(each, blocks, strict=True))
     return Fitted(
         ProductProbe((probe, *columns), weights, probe.outputs, T),
         {**together.settings, "each": [one.settings for one in each], "temperature_of_all": T},

@@ -18,9 +18,11 @@ _FUSIONS = {
     "dvme": "DVME, self-attention over the projected embeddings [@truong2021transferable]",
     "concat": "logistic regression on the concatenated embeddings",
     "average": "the mean of the single models' probabilities",
-    "blend": "logistic regression and shrinkage discriminant analysis together, on the concatenated embeddings",
+    "blend": "a product of logistic regressions and shrinkage discriminant analyses, on all embeddings concatenated and "
+    "on each model's alone",
     "best-single": "the single model that was best inside the budget",
 }
+_LOGISTIC_BLEND = "the mean of logistic regressions on the concatenated embeddings and on their square roots"
 _SOFTWARE = {"torch": "paszke2019pytorch", "sklearn": "pedregosa2011scikit", "scikit-learn": "pedregosa2011scikit"}
 
 
@@ -141,7 +143,8 @@ def chosen_on(panel: Panel) -> str:
 
 def _fusions(panel: Panel) -> list[str]:
     there = dict.fromkeys(cell.method.method for cell in panel.headline)
-    said = [f"{md(name)}: {_FUSIONS[name]}" for name in there if name in _FUSIONS]
+    known = _FUSIONS if panel.task == "multiclass" else {**_FUSIONS, "blend": _LOGISTIC_BLEND}
+    said = [f"{md(name)}: {known[name]}" for name in there if name in known]
     return [f"Methods on several models: {'; '.join(said)}."] if said else []
 
 

@@ -160,7 +160,7 @@ def test_several_models_have_a_fit_of_their_own_each_in_the_product() -> None:
     X, y = data(90, dim=12)
     one = fitted(X, y, widths=(4, 8))
     assert isinstance(one.probe, ProductProbe)
-    together, *each = one.probe.probes
+    each = one.probe.probes[1:]
     own = [fitted(X[:, columns], y).probe for columns in (slice(4), slice(4, 12))]
     for part, probe, columns in zip(each, own, (slice(4), slice(4, 12)), strict=True):
         assert isinstance(part, ColumnsProbe)
@@ -175,6 +175,7 @@ def test_several_models_have_a_fit_of_their_own_each_in_the_product() -> None:
     ]
     scores = dict(map(tuple, one.selection["temperatures_of_all"]))
     assert one.folded is not None
+    assert one.held_out is not None
     assert float(np.nanmean(one.folded.losses())) == pytest.approx(min(scores.values()))
     assert scores[one.settings["temperature_of_all"]] == min(scores.values())
     np.testing.assert_allclose(one.held_out, one.folded.p.mean(axis=0), atol=1e-6)
