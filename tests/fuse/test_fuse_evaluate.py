@@ -23,7 +23,7 @@ from mt.fuse.aligned import AlignedFeatures, _rows_like, join_pairs
 from mt.fuse.cli import fuse
 from mt.fuse.dvme import recipes
 from mt.fuse.dvme.fit import DVMEOptions
-from mt.fuse.fuser import attention_by_class
+from mt.fuse.fuser import REVISION, attention_by_class, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.fuse.run import run_fuse
@@ -206,6 +206,14 @@ def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(
     shown = CliRunner().invoke(fuse, [*arguments, "--method", "concat"], catch_exceptions=False).stdout
     assert f"lowest out-of-fold log loss): {min(losses, key=lambda one: losses[one])} in 1 of 1 draws" in shown
     assert "recommended" not in CliRunner().invoke(fuse, arguments, catch_exceptions=False).stdout
+
+
+def test_blend_of_an_earlier_revision_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitting = Fitting(get_protocol("default"))
+    before = {method: identity_of(method, fitting, []) for method in ("concat", "blend", "dvme")}
+    monkeypatch.setattr("mt.fuse.fuser.REVISION", REVISION + 1)
+    after = {method: identity_of(method, fitting, []) for method in before}
+    assert [method for method in before if before[method] != after[method]] == ["blend", "dvme"]
 
 
 def test_attention_and_the_choice_are_stored_and_printed(tmp_path: Path) -> None:
