@@ -18,8 +18,8 @@ _FUSIONS = {
     "dvme": "DVME, self-attention over the projected embeddings [@truong2021transferable]",
     "concat": "logistic regression on the concatenated embeddings",
     "average": "the mean of the single models' probabilities",
-    "blend": "a product of logistic regressions and shrinkage discriminant analyses, on all embeddings concatenated and "
-    "on each model's alone",
+    "blend": "a product of logistic regressions and shrinkage discriminant analyses, on all embeddings together and on "
+    "each model's alone",
     "best-single": "the single model that was best inside the budget",
 }
 _LOGISTIC_BLEND = "the mean of logistic regressions on the concatenated embeddings and on their square roots"
