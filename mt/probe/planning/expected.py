@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mt.probe.scores.metrics import METRICS
 from mt.types import Array, Groups
 
 WITHIN = 0.2  # assumed correlation of the cases of a patient
@@ -79,16 +80,34 @@ class Expectation:
     detectable: tuple[float, ...]
 
 
+_MEANS = ("balanced_accuracy", "macro_f1")  # over all classes: each needs a case
+_LOSSES = ("brier", "log_loss")  # need cases of two classes
+
+
+def refusal(metric: str, counts: Counts) -> str:
+    """Return why a metric will have no interval on these test cases; empty if it will have one."""
+    from mt.probe.scores.sum_metrics import without_cases
+
+    classes, held = len(counts.cases), int((counts.cases[:, 0] > 0).sum())
+    if counts.n_units < 2:
+        return "all cases are of one group"
+    if (metric in _MEANS and held < classes) or (metric in _LOSSES and held < 2):
+        return without_cases(classes - held, classes)
+    if (METRICS[metric].of_ranks and not len(counts.there)) or (metric == "f1" and not counts.cases[-1, 0]):
+        return "all cases are of one class"
+    return ""
+
+
 Rule = Callable[[float, Counts], tuple[float, float]]  # half-width and standard error at an assumed score
 
 
 def expectations(metric: str, counts: Counts, *, factor: float = 1.0) -> list[Expectation]:
-    """Return what to expect at each plausible score; empty for a metric without a formula, or with one class.
+    """Return what to expect at each plausible score; empty for a metric without a formula, or without an interval.
 
     factor: the factor by which test folds multiply the variance.
     """
     rule = RULES.get(metric)
-    if rule is None or not len(counts.there) or counts.n_units < 2:
+    if rule is None or refusal(metric, counts) or not len(counts.there):
         return []
     t = _student(counts.n_units - 1)
     found = []
@@ -135,8 +154,7 @@ def _accuracy(score: float, counts: Counts) -> tuple[float, float]:
 
 
 def _balanced(score: float, counts: Counts) -> tuple[float, float]:
-    held = [row for row in range(len(counts.cases)) if counts.cases[row, 0]]
-    half, error = np.array([_share(score, counts.effective[row, 0]) for row in held]).T
+    half, error = np.array([_share(score, n) for n in counts.effective[:, 0]]).T
     return _mean(half, 0.0), _mean(error, 0.0)
 
 

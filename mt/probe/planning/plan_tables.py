@@ -19,6 +19,7 @@ READING = (
     "over samples of test cases. The spread over draws of the labels adds to both."
 )
 OF_GROUPS = f"Cases of a patient are assumed to have a correlation of {WITHIN:g}."
+WITHOUT_FORMULA = "no expectation without a pilot; its width depends on more than the score"
 PRECISE = "How exact this is: docs/intervals.md."
 
 
@@ -57,9 +58,8 @@ def _print(plan: DatasetPlan) -> None:
     for metric, expected in plan.expected.items():
         label = METRICS[metric].label
         if not expected:
-            out.print(
-                f"{label}: no expectation without a pilot; its width depends on more than the score.", markup=False
-            )
+            none = f"no interval: {plan.refused[metric]}" if plan.refused[metric] else WITHOUT_FORMULA
+            out.print(f"{label}: {none}.", markup=False)
             continue
         table = Table(box=table_box(out))
         table.add_column(label)

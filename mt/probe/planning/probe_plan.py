@@ -13,7 +13,7 @@ import numpy as np
 
 from mt.cache.catalog import Entry
 from mt.errors import MtError
-from mt.probe.planning.expected import CORRELATIONS, Counts, Expectation, expectations
+from mt.probe.planning.expected import CORRELATIONS, Counts, Expectation, expectations, refusal
 from mt.probe.questions import Bagging, Budget, Pair, Question
 from mt.probe.request import ProbeRequest
 from mt.probe.run import Planned, plan_probe
@@ -45,7 +45,8 @@ class DatasetPlan:
     """One dataset: its test cases, what each metric can show on them, and its budgets.
 
     counts: test cases of each class; units: patients (or cases) that hold it; rarest: the class with the fewest.
-    expected: expectations by metric, empty for a metric without a formula.
+    expected: expectations by metric, empty for a metric without a formula or without an interval on these cases.
+    refused: why a metric will have no interval, empty if it will have one.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class DatasetPlan:
     units: tuple[int, ...]
     folds: str
     expected: dict[str, list[Expectation]]
+    refused: dict[str, str]
     budgets: tuple[BudgetPlan, ...]
 
     @property
@@ -100,6 +102,7 @@ class DatasetPlan:
                     "metric": metric,
                     **test,
                     "expected": [_expected(each) for each in expected],
+                    "no_interval": self.refused[metric] or None,
                 }
 
 
@@ -129,6 +132,7 @@ def _plan(request: ProbeRequest, planned: Planned, pairs: Sequence[Pair], stored
     folds = planned.folded.folds if planned.folded else None
     names = {pair.model for pair in pairs}
     asked = [one for one in planned.questions if one.pair in pairs]
+    shown = [metric for metric in chosen_metrics(request.metrics, first) if metric in METRICS]
     factor = 1.0 if folds is None else 1 + folds.k / (folds.k - 1)
     return DatasetPlan(
         first.dataset,
@@ -142,11 +146,8 @@ def _plan(request: ProbeRequest, planned: Planned, pairs: Sequence[Pair], stored
         tuple(counts.cases[:, 0].tolist()),
         tuple(counts.units[:, 0].tolist()),
         folds.name if folds else "",
-        {
-            metric: expectations(metric, counts, factor=factor)
-            for metric in chosen_metrics(request.metrics, first)
-            if metric in METRICS
-        },
+        {metric: expectations(metric, counts, factor=factor) for metric in shown},
+        {metric: refusal(metric, counts) for metric in shown},
         tuple(_budget(planned, train, test, budget, asked, stored) for budget in _budgets(asked)),
     )
 

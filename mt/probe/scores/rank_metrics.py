@@ -346,7 +346,9 @@ def sensitivity_interval(sample: Sample) -> Estimate:
 
 
 mean_auc_interval = partial(over_classes, auc_interval)
-mean_precision_interval = partial(over_classes, precision_interval)
+# Average precision is too high if a label has few positives, and the bias of one or two positives cannot be estimated.
+# Biases of several labels add up, their squares do not: with 50 cases and three labels of 5 %, intervals covered 0.90.
+mean_precision_interval = partial(over_classes, precision_interval, few=5)
 
 
 def logit(value: float, variance: float, t: float) -> tuple[float, float]:

@@ -117,13 +117,6 @@ def left_out(y: ArrayLike, p: ArrayLike) -> list[int]:
     return np.flatnonzero(~both_values(indicator(*checked(y, p)))).tolist()
 
 
-def collapsed(y: ArrayLike, p: ArrayLike) -> bool:
-    """Return whether all cases get the same prediction: one class or, in multilabel, the same set of labels."""
-    labels, probabilities = checked(y, p)
-    prediction = probabilities > 0.5 if labels.ndim == 2 else predicted_class(probabilities)
-    return bool((prediction == prediction[0]).all())
-
-
 # Resamples: units with replacement, the same for all statistics of a call ---------------------------------------------
 
 # (resamples, n_units) multiplicities -> (resamples,) values, NaN where the metric is not defined.  A resample is never
@@ -387,31 +380,25 @@ def inflation(n: int, sample: Sample) -> float:
     return once**2 if sample.clustered else once
 
 
-Kept = Callable[[Array, list[Array]], Array]
-
-
-def _varied(truth: Array, shown: list[Array]) -> Array:
-    """Return which classes some cases hold and others do not."""
-    return both_values(truth)
-
-
 def over_classes(
-    one: Rule, sample: Sample, *, columns: Callable[[Array], Array] = lambda p: p, kept: Kept = _varied
+    one: Rule, sample: Sample, *, columns: Callable[[Array], Array] = lambda p: p, few: int = 0
 ) -> Estimate:
     """Return the interval of a mean over K classes or labels: MOVER combines the intervals of the classes.
 
     low = θ̂ - sqrt(Σ_kl ρ_kl (θ̂_k - l_k) (θ̂_l - l_l)) / K, likewise high (Zou and Donner, "Construction of confidence
     limits about effect measures: A general approach", Statistics in Medicine 27, 2008), with the correlations ρ of the
-    classes' influence values.  columns: returns predictions with one column per class.  kept: returns which classes
-    are averaged, from the true and the predicted columns.  A label is scored on the cases for which it is known.
+    classes' influence values.  Classes that no case or every case holds are omitted.  A label is scored on the cases
+    for which it is known.  columns: returns predictions with one column per class.  few: classes with fewer units count
+    as perfectly correlated with each other, so that their distances add up.
     """
     truth = indicator(sample.y, sample.ps[0])
     shown = [columns(p) for p in sample.ps]
-    averaged = np.flatnonzero(kept(truth, shown))
+    averaged = np.flatnonzero(both_values(truth))
     if not len(averaged):
         return refused(np.nan, "all cases are of one class")
     columns_of = [replace(sample, y=truth[:, k], ps=tuple(p[:, k] for p in shown)) for k in averaged]
-    return _mover([_over_known(one, column) for column in columns_of], sample)
+    alike = np.array([min(column.units_with(column.y == k) for k in (0, 1)) < few for column in columns_of])
+    return _mover([_over_known(one, column) for column in columns_of], sample, np.outer(alike, alike))
 
 
 def _over_known(one: Rule, sample: Sample) -> Estimate:
@@ -427,14 +414,14 @@ def _over_known(one: Rule, sample: Sample) -> Estimate:
     return replace(found, influence=influence)
 
 
-def _mover(parts: Sequence[Estimate], sample: Sample) -> Estimate:
+def _mover(parts: Sequence[Estimate], sample: Sample, alike: Array) -> Estimate:
     influence = np.stack([influence_of(part) for part in parts])
     spread = covariance(influence, sample)
     sd = np.sqrt(np.diag(spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         rho = np.where(np.outer(sd, sd) > 0, spread / np.outer(sd, sd), np.eye(len(parts)))
     # Correlations are estimated from M units: without this shrinkage a width could cancel to zero.
-    rho = np.where(np.eye(len(parts)) > 0, 1.0, rho * (1 - 1 / sample.n_units))
+    rho = np.where((np.eye(len(parts)) > 0) | alike, 1.0, rho * (1 - 1 / sample.n_units))
     centres = np.array([part.value if part.centre is None else part.centre for part in parts])
     below, above = centres - [part.low for part in parts], [part.high for part in parts] - centres
     down, up = (float(np.sqrt(max(0.0, side @ rho @ side))) / len(parts) for side in (below, above))

@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mt.cache.names import digest
 from mt.errors import InputError
 from mt.probe.questions import Pair, Question
 from mt.probe.scores import metrics
 from mt.probe.scores.metrics import over_cases
-from mt.probe.scores.sample import collapsed, units_of
+from mt.probe.scores.sample import checked, predicted_class, units_of
 from mt.results.store import Fit, Score, ScoreStore
 from mt.types import FEW_GROUPS, FEW_UNITS, MISSING, Array, LabelledRows, ScoredRows
 
 LEVEL = 0.95
 LEAST_UNITS = 5  # of a class in a subgroup: with fewer, differences have no interval (paired tests on 2 reject 11 %)
-REVISION = 6  # of views, intervals and flags; raised whenever their numbers change
+REVISION = 7  # of views, intervals and flags; raised whenever their numbers change
 _UNKNOWN = ("", "unknown", "NA", "N/A", "nan", "None", "null", "<NA>", ".")
 # Columns that name patients or slides, in lower case without spaces and underscores: --level handles them, not --by.
 _PATIENTS = ("patient", "patientid", "group", "subject", "subjectid", "case", "caseid", "slideid", "mrn")
@@ -359,3 +360,10 @@ def row_flags(features: FitRows, p: Array) -> list[str]:
     if collapsed(labels := features.cases.y, p) and (labels != labels[0]).any():
         flags.append("collapsed")
     return flags
+
+
+def collapsed(y: ArrayLike, p: ArrayLike) -> bool:
+    """Return whether all cases get the same prediction: one class or, in multilabel, the same set of labels."""
+    labels, probabilities = checked(y, p)
+    prediction = probabilities > 0.5 if labels.ndim == 2 else predicted_class(probabilities)
+    return bool((prediction == prediction[0]).all())

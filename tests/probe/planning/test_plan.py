@@ -17,6 +17,7 @@ from mt.errors import InputError
 from mt.probe.planning.expected import PLAUSIBLE, RULES, Counts, expectations
 from mt.probe.planning.probe_plan import plans
 from mt.probe.request import ProbeRequest
+from mt.probe.scores.metrics import over_cases
 from tests.probe.features import probed, write_features, write_pair
 
 ASKED: dict[str, Any] = {"protocol": "clip", "fractions": [0.25, 1.0], "shots": [3], "seeds": 2}
@@ -111,6 +112,25 @@ def test_the_command_prints_the_plan_and_stops(tmp_path: Path) -> None:
     ]
     assert [one["score"] for one in rows[0]["expected"]] == list(PLAUSIBLE)
     assert list(tmp_path.glob("*.sqlite*")) == [], "nothing is written"
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_metric_that_will_have_no_interval_is_refused_with_its_reason(tmp_path: Path) -> None:
+    for split, y in (("train", np.arange(60) % 2), ("test", np.zeros(20, dtype=np.int64))):
+        write_features(tmp_path, split=split, n=len(y), labels=y)
+    request = ProbeRequest(tmp_path, **ASKED, metrics=["all"])
+    (plan,) = plans(request)
+    labels = np.zeros(20, dtype=np.int64)
+    for metric, why in plan.refused.items():
+        value, found = over_cases(metric, labels, [np.linspace(0.1, 0.6, 20)])
+        assert metric == "ece" or bool(why) == bool(found.reason), metric
+        assert not why or why == found.reason or np.isnan(value)
+        assert not (why and plan.expected[metric])
+    words = ["probe", "--cache-dir", str(tmp_path), "--dry-run", "--metric", "balanced_accuracy"]
+    text = CliRunner().invoke(group, words, catch_exceptions=False, env={"COLUMNS": "160"}).output
+    assert "balanced accuracy: no interval: 1 of 2 classes has no test case; at least 1 of each is needed." in text
+    rows = CliRunner().invoke(group, [*words, "--json"], catch_exceptions=False).output.splitlines()
+    assert {json.loads(row)["no_interval"] for row in rows} == {plan.refused["balanced_accuracy"]}
 
 
 @pytest.mark.parametrize("metric", list(RULES))

@@ -358,18 +358,28 @@ def test_predictions_of_another_task_are_refused(name: str, y: list[int], p: Arr
 
 def test_macro_f1_averages_the_classes_that_occur_in_truth_or_prediction() -> None:
     y, grades = np.repeat([0, 1], 30), np.repeat([0, 2, 1], [25, 10, 25])
-    value, found = over_cases("macro_f1", y, [np.eye(3)[grades]])
-    assert value == pytest.approx(score("macro_f1", y, np.eye(3)[grades]))
-    assert found.low < value < found.high
-    lacking = over_cases("macro_f1", y, [np.eye(3)[np.where(grades == 2, 0, grades)]])[1]
-    assert found.high < lacking.high  # the class that no case holds scores 0
-
-
-def test_balanced_accuracy_of_one_class_is_its_sensitivity() -> None:
-    y, grades = np.zeros(40, dtype=int), np.repeat([0, 1], [30, 10])
-    assert interval("balanced_accuracy", y, np.eye(2)[grades]) == pytest.approx(
-        interval("accuracy", y, np.eye(2)[grades])
+    assert score("macro_f1", y, np.eye(3)[grades]) == pytest.approx(np.mean([50 / 55, 50 / 55, 0]))
+    assert score("macro_f1", y, np.eye(3)[np.where(grades == 2, 0, grades)]) == pytest.approx(
+        np.mean([60 / 65, 50 / 55])
     )
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "log_loss", "brier"])
+def test_without_a_case_of_a_class_there_is_no_interval_and_the_reason_says_what_is_needed(metric: str) -> None:
+    p = np.linspace(0.1, 0.6, 40)
+    with pytest.raises(InputError, match="1 of 2 classes has no test case; at least 1 of each is needed"):
+        interval(metric, np.zeros(40, dtype=int), p)
+    low, high = interval(metric, np.arange(40) == 39, p)
+    assert 0 <= low < high
+    assert metric == "log_loss" or high <= 1, "a Brier score, too, is at most 1"
+
+
+def test_an_interval_of_three_classes_of_which_two_occur() -> None:
+    y, p = np.arange(60) % 2, np.random.default_rng(6).dirichlet(np.ones(3), 60)
+    value, found = over_cases("balanced_accuracy", y, [p])
+    assert value == pytest.approx(score("balanced_accuracy", y, p))
+    assert found.note == "no interval: 1 of 3 classes has no test case; at least 1 of each is needed"
+    assert interval("log_loss", y, p)[0] < score("log_loss", y, p), "the loss is a mean over cases, not over classes"
 
 
 @pytest.mark.parametrize("metric", ["average_precision", "sensitivity_at_95_specificity", "roc_auc"])

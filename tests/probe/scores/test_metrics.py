@@ -15,7 +15,8 @@ from mt.errors import InputError
 from mt.probe.scores import sum_metrics
 from mt.probe.scores.comparisons import compare
 from mt.probe.scores.metrics import METRICS, Metric, interval, metrics_for, per_class, score
-from mt.probe.scores.sample import collapsed, left_out
+from mt.probe.scores.sample import left_out
+from mt.probe.scores.scoring import collapsed
 from mt.types import HEADLINE
 
 RNG = np.random.default_rng(0)
