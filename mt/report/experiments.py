@@ -24,6 +24,7 @@ Key = TypeVar("Key")
 _LIMITED = re.compile(r" \([\d,]+ rows\)$")
 RECIPE = ("protocol", "solver", "select")  # parts of a method's recipe that its name may state
 _OF_FOLDS = ("k", "repeats", "seed", "algorithm", "revision")  # what distinguishes test folds
+_AT_RANDOM = {"random": "random draws", "random-groups": "random draws of groups"}
 _SHORT = 8  # characters of a fingerprint in a name
 
 
@@ -211,6 +212,14 @@ def _kind(score: Score) -> list[Any]:
     return kind if folds is None else [*kind, {name: folds[name] for name in _OF_FOLDS}]
 
 
+def how_drawn(score: Score) -> str:
+    """Return the kind of a score's draws in words."""
+    listed = score.realised.get("listed")
+    if listed:
+        return "listed draws" if listed is True else f"listed draws {listed}"
+    return _AT_RANDOM.get(score.realised.get("draw", ""), "stratified draws")
+
+
 def folds_of(score: Score) -> str:
     """Return what the test folds of a score are called, "5-fold x 3"; empty on a test split."""
     return str(score.realised.get("test_folds", {}).get("name", ""))
@@ -221,11 +230,8 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     last_place, last = part[-1]
     facts = dict(origins.facts(last.fingerprints))
     facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
-    listed = last.realised.get("listed")
-    seeded = {"random": "random draws", "random-groups": "random draws of groups"}
-    kind = seeded.get(last.realised.get("draw", ""), "seeded draws")
-    facts["draws"] = kind if not listed else "listed draws" if listed is True else f"listed draws {listed}"
-    facts["draws"] = folds_of(last) or facts["draws"]
+    facts["folds"] = folds_of(last) or "test split"
+    facts["draws"] = how_drawn(last)
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
     made = origins.made(last.fingerprints)
     return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, made, facts)
@@ -235,7 +241,10 @@ def _named(titles: Sequence[Sequence[Experiment]]) -> list[Experiment]:
     """Name the experiments of every dataset.
 
     What must be said on one dataset to distinguish experiments is said on all, so that names agree across datasets.
+    Where some draws are random and others are not, every name states its kind of draws.
     """
+    kinds = {one.facts["draws"] for found in titles for one in found}
+    always = ["draws"] if len(kinds) > 1 and not kinds.isdisjoint(_AT_RANDOM.values()) else []
     recipes: dict[tuple[str, str], list[list[Method]]] = {}
     features: dict[Method, list[list[Facts]]] = {}
     for found in titles:
@@ -250,7 +259,8 @@ def _named(titles: Sequence[Sequence[Experiment]]) -> list[Experiment]:
         for method, same in _grouped(found, lambda one: one.method).items():
             fields = _differing([list(map(vars, some)) for some in recipes[method.model, method.method]], RECIPE)
             label = method.label(fields)
-            suffixes = _suffixes(same, _differing(features[method], FIRST_FACTS))
+            differing = _differing(features[method], FIRST_FACTS)
+            suffixes = _suffixes(same, [name for name in FIRST_FACTS if name in (*differing, *always)])
             named += [replace(one, name=label + end, label=label) for one, end in zip(same, suffixes, strict=True)]
     return named
 

@@ -35,8 +35,8 @@ def labels_needed(panel: Panel, method: str, goal: str) -> Needed | None:
     """Return the labels that `method` needs to reach the mean score of `goal` at its largest budget.
 
     Means are over the draws that both have at every budget that is read.  A curve joins budgets of one kind only,
-    fractions or shots.  None if the two cannot be compared: no draw in common, different train rows or test cases, or a
-    score that is not defined.
+    fractions or shots.  None if the two cannot be compared: no draw in common, draws of two kinds, different train rows
+    or test cases, or a score that is not defined.
     """
     return labels_to_reach(panel, panel.curve(method), panel.curve(goal)[-1])
 
@@ -48,7 +48,7 @@ def labels_to_reach(
     curve = _same_kind(curve, target_cell)
     curve = [cell for cell in curve if cell.splits and cell.splits == target_cell.splits and cell.n_labels >= least]
     drawn = [set(cell.by_seed) for cell in (target_cell, *curve) if not cell.is_everything]
-    shared = set.intersection(*drawn) if drawn else set()
+    shared = set.intersection(*drawn) - _of_other_rows(curve, panel.curve(target_cell.name)) if drawn else set()
     if not curve or (drawn and not shared):
         return None
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
@@ -79,6 +79,18 @@ def _same_kind(curve: Sequence[PanelCell], goal: PanelCell) -> list[PanelCell]:
     kinds = [cell.budget.kind for cell in curve if not cell.is_everything]
     kind = goal.budget.kind if not goal.is_everything or not kinds else max(dict.fromkeys(kinds), key=kinds.count)
     return [cell for cell in curve if cell.is_everything or cell.budget.kind == kind]
+
+
+def _of_other_rows(curve: Sequence[PanelCell], other: Sequence[PanelCell]) -> set[int]:
+    """Return the seeds whose draws differ between two curves: other rows at a budget that both have.
+
+    Curves without a common budget are compared by the kind of their draws; all draws differ if the kinds do.
+    """
+    there = {cell.budget: cell for cell in other if not cell.is_everything}
+    pairs = [(cell, there[cell.budget]) for cell in curve if not cell.is_everything and cell.budget in there]
+    if not pairs and len({cell.how_drawn for cell in (*curve, *there.values()) if not cell.is_everything}) > 1:
+        return {seed for cell in curve for seed in cell.by_seed}
+    return {seed for a, b in pairs for seed, rows in a.drawn.items() if b.drawn.get(seed, rows) != rows}
 
 
 def _mean(cell: PanelCell, shared: Collection[int]) -> float:

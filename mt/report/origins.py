@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Facts = Mapping[str, str]
 # Facts that distinguish experiments of one name, in the order in which names list them: the first always, the others
 # only if the first do not suffice.  Those of the data also distinguish different contents of one dataset.
-FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "draws")
+FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "folds", "draws")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
 REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # of code that changes a score
 # Options of `mt featurize` that say how a dataset is read.

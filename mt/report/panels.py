@@ -23,7 +23,7 @@ from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.oracle import CHOSEN_BY, ORACLE, oracle_of, recipe_of
 from mt.probe.scores.score_tables import Cell, Mark, ScoreTable, marks, score_tables
 from mt.probe.scores.scoring import Subject
-from mt.report.experiments import Experiment, Method, among, asked_for, data_titles, experiments
+from mt.report.experiments import Experiment, Method, among, asked_for, data_titles, experiments, how_drawn
 from mt.report.origins import Origins
 from mt.results.store import Score, ScoreStore
 from mt.types import HEADLINE
@@ -37,7 +37,8 @@ class PanelCell:
     """One method at one budget in one metric: its draws in the order of their seeds.
 
     mark: None where the cell cannot be compared with most of its budget.  splits: digest of the train rows that draws
-    are taken from, and of the test cases; empty where these differ between draws.
+    are taken from, and of the test cases; empty where these differ between draws.  drawn: for each seed a digest of
+    these and of the rows that were drawn: equal draws can be paired.
     beside: of an oracle, the name of the row that it belongs to.
     """
 
@@ -50,6 +51,7 @@ class PanelCell:
     mark: Mark | None = ""
     splits: str = ""
     beside: str = ""
+    drawn: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -74,6 +76,15 @@ class PanelCell:
     def is_everything(self) -> bool:
         """Whether its draws took all labels, of which there is one draw."""
         return all(score.realised.get("everything", self.budget.is_everything) for score in self.scores)
+
+    @property
+    def how_drawn(self) -> str:
+        """How its rows were drawn, in words: "stratified draws"."""
+        return how_drawn(self.scores[0])
+
+    def shares_draws(self, other: PanelCell) -> bool:
+        """Say whether a cell at the same budget has a draw of the same rows, with the same test cases."""
+        return bool(self.drawn.items() & other.drawn.items())
 
     @cached_property
     def by_seed(self) -> dict[int, float]:
@@ -286,6 +297,7 @@ def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
     for score in experiment.scores:
         places.setdefault((Budget(score.fraction, score.shots), score.metric), []).append(score)
     splits = store.splits(score.fit for score in experiment.scores)
+    origins = store.origins(score.fit for score in experiment.scores)
     found = []
     for (budget, metric), scores in places.items():
         ((summary,),) = (table.cells.values() for table in score_tables(_by_seed(scores), store))
@@ -299,6 +311,7 @@ def _cells(store: ScoreStore, experiment: Experiment) -> list[PanelCell]:
                 summary.scores,
                 summary,
                 splits=own.pop() if len(own) == 1 else "",
+                drawn={score.seed: origins[score.fit] for score in summary.scores},
             )
         )
     return found

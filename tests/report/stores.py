@@ -38,8 +38,12 @@ def filled(
     metrics: Sequence[str] = (),
     one_class: bool = False,
     code: int = 1,
+    at_random: bool = False,
 ) -> ScoreStore:
-    """Add a dataset to the store at `path`: predictions get better with `models[name]` and with the budget."""
+    """Add a dataset to the store at `path`: predictions get better with `models[name]` and with the budget.
+
+    at_random: the draws are random ones, of other rows.
+    """
     store = open_store(path)
     k = len(class_names)
     labels = _labels(task, k, n_test) * (0 if one_class else 1)
@@ -53,6 +57,8 @@ def filled(
         p = _probabilities(labels, task, k, models[question.pair.model] * (1 + fraction), rng)
         rows = np.arange(round(N_TRAIN * fraction))
         whole = {**outcome_of(task, class_names, len(rows)), **(outcome or {})}
+        if at_random:
+            rows, whole = N_TRAIN - 1 - rows, {**whole, "realised": {**whole["realised"], "draw": "random"}}
         return Fit(question.identity, pool, cases, rows, p, whole)
 
     questions = [

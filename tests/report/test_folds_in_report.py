@@ -28,14 +28,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoreStore]:
 
 def test_folds_have_a_name_and_a_panel_of_their_own(store: ScoreStore) -> None:
     names = [one.name for one in stored_experiments(store)]
-    assert sorted(names) == ["m1, 3-fold x 2", "m1, seeded draws", "m2, 3-fold x 2", "m2, seeded draws"]
+    assert sorted(names) == ["m1, 3-fold x 2", "m1, test split", "m2, 3-fold x 2", "m2, test split"]
     (newest,) = collect(store)
     assert newest.title == "toy, 3-fold x 2"
     assert set(newest.names) == {"m1, 3-fold x 2", "m2, 3-fold x 2"}
-    assert {one.name for one in newest.others} == {"m1, seeded draws", "m2, seeded draws"}
-    both = collect(store, names=["m1, 3-fold x 2", "m2, seeded draws"])
+    assert {one.name for one in newest.others} == {"m1, test split", "m2, test split"}
+    both = collect(store, names=["m1, 3-fold x 2", "m2, test split"])
     assert [(panel.title, panel.names) for panel in both] == [
-        ("toy", ("m2, seeded draws",)),
+        ("toy", ("m2, test split",)),
         ("toy, 3-fold x 2", ("m1, 3-fold x 2",)),
     ]
 

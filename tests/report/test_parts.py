@@ -74,7 +74,7 @@ def test_listed_draws_do_not_mix_with_our_own_of_the_same_seeds(tmp_path: Path) 
     (panel,) = collect(store)
     assert set(panel.names) == {f"{model}, listed draws" for model in ("dino", "swav", "simclr")}
     assert len(panel.curve("dino, listed draws")[0].scores) == 2
-    assert {one.name for one in panel.others} == {f"{model}, seeded draws" for model in ("dino", "swav", "simclr")}
+    assert {one.name for one in panel.others} == {f"{model}, stratified draws" for model in ("dino", "swav", "simclr")}
     assert all(ScoreRow(panel, cell).realised.endswith("; as a draw file lists them") for cell in panel.cells)
 
 

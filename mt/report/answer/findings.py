@@ -205,7 +205,7 @@ def _n_models(cell: PanelCell) -> int:
 def _base(panel: Panel, fused: PanelCell, cells: Iterable[PanelCell]) -> tuple[PanelCell | None, bool]:
     """Return the best single model that fusion is compared with, and whether the test cases chose it."""
     parts = fused.method.model.split(" + ")
-    cells = [cell for cell in cells if cell.splits == fused.splits and not math.isnan(cell.mean)]
+    cells = [cell for cell in cells if cell.shares_draws(fused) and not math.isnan(cell.mean)]
     for cell in cells:
         if (cell.method.method, cell.method.model) == (CHOSEN_INSIDE, fused.method.model):
             return cell, False

@@ -83,8 +83,9 @@ def _at(store: ScoreStore, panel: Panel, budget: Budget) -> Iterator[PairedGain]
 
 
 def _like(fused: PanelCell, singles: Sequence[PanelCell]) -> list[PanelCell]:
-    """Return the best single model by the fusion's own protocol, else by the first one that is stored."""
-    return sorted(singles, key=lambda cell: cell.method.protocol != fused.method.protocol)[:1]
+    """Return the best single model on the fusion's draws: by its own protocol, else by the first one that is stored."""
+    here = [cell for cell in singles if cell.shares_draws(fused)]
+    return sorted(here, key=lambda cell: cell.method.protocol != fused.method.protocol)[:1]
 
 
 def over_single(found: Sequence[PairedGain]) -> list[PairedGain]:

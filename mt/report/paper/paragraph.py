@@ -90,8 +90,9 @@ def _budgets(facts: DatasetFacts) -> list[str]:
     for budget, cells in budgets_of(facts.panel).items():
         draws = max(len(cell.scores) for cell in cells)
         parts.append(f"{budget} ({counted(cells[0].n_labels, 'label')}, {counted(draws, 'draw')})")
-    how = {_how_drawn(cell) for cell in facts.panel.headline}
-    return [f"Label budgets: {', '.join(parts)}. " + " ".join(sorted(how))]
+    how = sorted({_how_drawn(cell) for cell in facts.panel.headline})
+    apart = ["Methods on different draws were not compared."] if len(how) > 1 else []
+    return [f"Label budgets: {', '.join(parts)}. " + " ".join([*how, *apart])]
 
 
 def _how_drawn(cell: PanelCell) -> str:

@@ -116,7 +116,7 @@ def test_the_rule_is_part_of_the_identity_and_stratified_stays_as_it_was(tmp_pat
     assert all("draw" not in one.realised for one in stratified.scores)
     with store_of(random) as store:
         found = experiments([*stratified.scores, *random.scores, *patients.scores], Origins(store))
-    assert sorted(one.facts["draws"] for one in found) == ["random draws", "random draws of groups", "seeded draws"]
+    assert sorted(one.facts["draws"] for one in found) == ["random draws", "random draws of groups", "stratified draws"]
     assert len({one.name for one in found}) == 3
 
 
