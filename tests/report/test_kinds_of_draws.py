@@ -87,7 +87,7 @@ def test_the_page_says_not_compared(store: ScoreStore, tmp_path: Path) -> None:
 
 
 def test_a_fusion_is_compared_with_rows_on_its_own_draws(tmp_path: Path) -> None:
-    """The best single model on other draws is no base, although it is stored first and better."""
+    """The best single model on other draws does not count, although it is stored first and better."""
     path = tmp_path / "s.sqlite"
     kinds = {"stratified draws": False, "random draws": True}
     for at_random in kinds.values():
