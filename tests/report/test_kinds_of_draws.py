@@ -108,7 +108,8 @@ def test_a_fusion_is_compared_with_rows_on_its_own_draws(tmp_path: Path) -> None
 
 def test_the_base_that_test_cases_choose_is_on_the_draws_of_fusion(tmp_path: Path) -> None:
     """Better single models on other draws do not count."""
-    path, asked = tmp_path / "s.sqlite", {"budgets": (0.1,), "seeds": 2}
+    path = tmp_path / "s.sqlite"
+    asked: dict[str, Any] = {"budgets": (0.1,), "seeds": 2}
     filled(path, models={"swav": 0.9}, code=2, at_random=True, **asked)
     filled(path, models={"simclr": 0.6}, **asked)
     store = filled(path, models={BOTH: 1.1}, method="concat", **asked)

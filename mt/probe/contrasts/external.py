@@ -164,20 +164,20 @@ class Overlap:
 
     @property
     def said(self) -> str:
-        """The overlap and its meaning in words; empty if nothing is shared."""
+        """The overlap and its meaning in words, and what is not known of it; empty if nothing is shared."""
         where = f"the {self.split} split of {self.dataset}"
-        if self.images is None:
-            return (
-                f"Whether images of {self.test_dataset} are also in {where} is not known: they have no content hashes."
-            )
+        unknown = (
+            f"Whether images of {self.test_dataset} are also in {where} is not known: they have no content hashes."
+        )
         parts = [f"{counted(self.images, 'image')} (the same content)"] if self.images else []
         parts += (
             [counted(self.groups, "name of a patient or group", "names of patients or groups")] if self.groups else []
         )
         if not parts:
-            return ""
+            return unknown if self.images is None else ""
         what = "the model was trained on them" if self.split == "train" else "the two tests are not independent"
-        return f"The test split of {self.test_dataset} shares {' and '.join(parts)} with {where}: {what}."
+        shares = f"The test split of {self.test_dataset} shares {' and '.join(parts)} with {where}: {what}."
+        return f"{shares} {unknown}" if self.images is None else shares
 
     def row(self) -> dict[str, Any]:
         """Return it as one JSON object."""

@@ -111,9 +111,15 @@ def test_the_command_shows_the_drop_and_what_is_shared(tmp_path: Path) -> None:
     assert by.count('"drop"') == 1
 
 
-def test_where_content_is_not_known_that_is_said(tmp_path: Path) -> None:
+def test_where_content_is_not_known_that_is_said_beside_shared_patients(tmp_path: Path) -> None:
     written(tmp_path, known=False)
-    assert "is not known: they have no content hashes" in run(tmp_path).stdout
+    said = " ".join(run(tmp_path).stdout.split())
+    unknown = "Whether images of there are also in the {} split of here is not known: they have no content hashes."
+    assert unknown.format("train") in said
+    assert (
+        "The test split of there shares 20 names of patients or groups with the test split of here: the two tests are "
+        f"not independent. {unknown.format('test')}"
+    ) in said
 
 
 def test_without_an_internal_test_the_scores_stand_alone(tmp_path: Path) -> None:
