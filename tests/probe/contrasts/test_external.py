@@ -112,7 +112,7 @@ def test_the_command_shows_the_drop_and_what_is_shared(tmp_path: Path) -> None:
 
 
 def test_where_content_is_not_known_that_is_said_beside_shared_patients(tmp_path: Path) -> None:
-    written(tmp_path, known=False)
+    written(tmp_path, known=False, grouped=True)
     said = " ".join(run(tmp_path).stdout.split())
     unknown = "Whether images of there are also in the {} split of here is not known: they have no content hashes."
     assert unknown.format("train") in said
