@@ -66,7 +66,7 @@ def times(
     )
     dim = loaded.dim
     scaling = Standardize(torch.zeros(dim), torch.ones(dim), CLIP)
-    network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1, dropout=settings.dropout)).to(where)
+    network = EndToEnd([loaded.model], [scaling], LinearHead(dim, 1)).to(where)
     part, candidate = Part(np.arange(len(split)), split.labels), CandidateRates(1e-5, (1e-5,), (1.0,))
     run = Run(network, work, part, candidate, epochs=ROUNDS + 1)
     kept = Kept(Checkpoints(Path("unused")), work)  # an epoch ends before the first checkpoint is due

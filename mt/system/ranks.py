@@ -60,14 +60,6 @@ class Ranks:
         sent: T = box[0]
         return sent
 
-    def gathered(self, tensor: Tensor) -> list[Tensor]:
-        """Return a small CPU tensor of each rank, in their order."""
-        if self.world == 1:
-            return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.world)]
-        dist.all_gather(found, tensor)
-        return found
-
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []

@@ -1,6 +1,6 @@
 """Checkpoints of a training run: written aside, synced, renamed, verified when read; the last two are kept.
 
-FOLDER/<n>.safetensors    network, optimizer, random states; other facts as JSON in its header
+FOLDER/<n>.safetensors    network, optimizer; other facts as JSON in its header
 FOLDER/kept.json          format, version, and the files with their sha256, oldest first
 
 Reading executes no code.
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -125,19 +124,3 @@ def _write(path: Path, content: bytes) -> None:
         files.write_whole(path, content)
     except OSError as error:
         raise files.explained(error, path, needed=len(content)) from error
-
-
-def random_state(device: torch.device) -> Tensor:
-    """Return the state of torch's generators on the CPU and on a GPU, uint8, one after the other."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
-
-
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Set torch's generators to a state that `random_state` returned."""
-    size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size])
-    if device.type == "cuda" and len(state) > size:
-        torch.cuda.set_rng_state(state[size:], device)

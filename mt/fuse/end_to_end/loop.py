@@ -3,9 +3,9 @@
 The weights at the end are the mean of those after each of the last steps (stochastic weight averaging, Izmailov et al.,
 UAI 2018): with few labels the last steps fluctuate around their mean.
 
-Everything that decides a run's numbers is in its state: weights, optimizer, scaler, random states and the position in
-the global order of samples.  That order depends on seed and epoch alone; a batch is divided among the ranks and each
-rank's share into parts that fit the device, so neither ranks nor parts change what a step sees.
+Everything that decides a run's numbers is in its state: weights, optimizer, scaler and the position in the global order
+of samples.  That order depends on seed and epoch alone, a sample's moves and dropout also on the sample.  A batch is
+divided among the ranks, and each rank's share into parts that fit the device, so neither changes what a step sees.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from mt.errors import FitError, InputError
 from mt.fuse.dvme.optimizer import schedule
 from mt.fuse.end_to_end.augment import Moves
-from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
+from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.images import ahead
 from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks
 from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
 from mt.fuse.end_to_end.trainable.lora import merge
-from mt.fuse.end_to_end.work import Part, Work, batches, smooth_loss
+from mt.fuse.end_to_end.work import Part, Work, batches, dropout, smooth_loss
 
 Array = npt.NDArray[Any]
 _MOST_NORM = 1.0  # gradients are clipped at this length
@@ -54,7 +54,6 @@ class Run:
         self.averaged: list[Tensor] = []
         self._frozen = {name for name, one in network.named_parameters() if not one.requires_grad}
         self.epoch = self.step = self.place = 0
-        torch.manual_seed(work.seed * 1000 + work.ranks.rank)
         if work.machine.checkpoint_grad:
             checkpoint_blocks(network)
 
@@ -67,11 +66,11 @@ class Run:
         order = batches(len(self.part.rows), self.work.settings.batch, seed=self.work.seed, epoch=self.epoch)
         todo = [(batch, part) for batch in order[self.place :] for part in self._parts(batch)]
         total = torch.zeros((), device=self.work.device)
-        for (batch, part), (pixels, moves) in ahead(todo, self._made, workers=self.work.workers):
+        for (batch, part), made in ahead(todo, self._made, workers=self.work.workers):
             if part.begins:
                 self.optimizer.zero_grad()
                 total.zero_()
-            total += self._backward(pixels, moves, part.places, len(batch))
+            total += self._backward(made, part.places, len(batch))
             if part.ends:
                 self._finish_step(total, batch, kept)
         self.epoch, self.place = self.epoch + 1, 0
@@ -83,23 +82,24 @@ class Run:
         for start in cuts:
             yield _Part(share[start : start + size], begins=start == 0, ends=start == cuts[-1])
 
-    def _made(self, item: tuple[Array, _Part]) -> tuple[list[Array], Moves]:
-        """Decode and turn the images of one part, on a thread."""
-        places = item[1].places
-        pixels = self.work.images.pixels(self.part.rows[places])
-        moves = self.work.augmentation.draw(self.work.seed, self.epoch, self.part.rows[places])
+    def _made(self, item: tuple[Array, _Part]) -> _Made:
+        """Decode and turn the images of one part, and draw their dropout, on a thread."""
+        work, rows = self.work, self.part.rows[item[1].places]
+        pixels, moves = work.images.pixels(rows), work.augmentation.draw(work.seed, self.epoch, rows)
         for array in pixels:
             moves.turn(array)
-        return pixels, moves
+        p = work.settings.dropout
+        return _Made(pixels, moves, dropout(self.network.widths, p, seed=work.seed, epoch=self.epoch, samples=rows))
 
-    def _backward(self, pixels: list[Array], moves: Moves, places: Array, n: int) -> Tensor:
+    def _backward(self, made: _Made, places: Array, n: int) -> Tensor:
         """Add the gradient of a part's share of the batch's mean loss; return that share."""
         if not len(places):
             return torch.zeros((), device=self.work.device)
         y = torch.from_numpy(self.part.y[places]).long().to(self.work.device)
         with self.work.computing():
+            kept = [torch.from_numpy(array).to(self.work.device) for array in made.dropout]
             with self.work.autocast():
-                logits = self.network.every_logits(self.work.inputs(pixels, moves))
+                logits = self.network.every_logits(self.work.inputs(made.pixels, made.moves), kept)
             share = self._loss(logits, y) / n
             torch.autograd.backward(self.scaler.scale(share))
         return share.detach()
@@ -161,8 +161,7 @@ class Run:
         seconds = 0.0
         for _ in range(2):  # the first pass prepares memory and kernels
             began = time.perf_counter()
-            pixels, moves = self._made((places, batch))
-            self._backward(pixels, moves, batch.places, len(places))
+            self._backward(self._made((places, batch)), batch.places, len(places))
             if self.work.device.type == "cuda":
                 torch.cuda.synchronize(self.work.device)
             seconds = time.perf_counter() - began
@@ -215,6 +214,15 @@ class _Part:
     ends: bool
 
 
+@dataclass(frozen=True)
+class _Made:
+    """The images of a part, their moves, and their dropout for each embedding that a head reads."""
+
+    pixels: list[Array]
+    moves: Moves
+    dropout: list[Array]
+
+
 class Kept:
     """Writes a run's checkpoints, with what is known of the fit around it, and resumes from them.
 
@@ -227,12 +235,10 @@ class Kept:
         self.tensors: dict[str, Tensor] = {}
 
     def write(self, run: Run) -> None:
-        """Write a checkpoint from the first rank, with the random states of all."""
-        states = self.work.ranks.gathered(random_state(self.work.device))
+        """Write a checkpoint from the first rank."""
         if self.work.ranks.first:
-            random = {f"random.{rank}": state for rank, state in enumerate(states)}
             facts = {**self.facts, "position": run.position(), "world": self.work.ranks.world}
-            self.files.write(Checkpoint({**run.state(), **random, **self.tensors}, facts))
+            self.files.write(Checkpoint({**run.state(), **self.tensors}, facts))
 
     def read(self) -> Checkpoint | None:
         """Return the newest good checkpoint.  Raises InputError for one of another number of processes."""
@@ -245,9 +251,8 @@ class Kept:
         return found
 
     def restore(self, run: Run, found: Checkpoint) -> None:
-        """Set a run and the random generators to their state when a checkpoint was written."""
+        """Set a run to its state when a checkpoint was written."""
         run.restore(dict(found.tensors), found.facts["position"])
-        set_random_state(found.tensors[f"random.{self.work.ranks.rank}"], self.work.device)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

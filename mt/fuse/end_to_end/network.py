@@ -2,6 +2,8 @@
 
 Before its first step it computes what the cached stage computed: the backbones are those that made the features, the
 standardisation was learned from the cached embeddings, the head was fitted on them.  `begin` prepares it for training.
+
+Nothing in it draws at random: dropout comes in as numbers that depend on the sample (`dropout` in `work.py`).
 """
 
 from __future__ import annotations
@@ -46,10 +48,9 @@ class Standardize(nn.Module):
 class LinearHead(nn.Module):
     """One model's standardised embedding (N, d) to logits (N, outputs): the usual head of fine-tuning."""
 
-    def __init__(self, dim: int, n_outputs: int, *, dropout: float) -> None:
+    def __init__(self, dim: int, n_outputs: int) -> None:
         super().__init__()
         self.n_outputs = n_outputs
-        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, n_outputs)
 
     @property
@@ -64,7 +65,7 @@ class LinearHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.linear(self.dropout(x))
+        logits: Tensor = self.linear(x)
         return logits
 
 
@@ -72,7 +73,8 @@ class EndToEnd(nn.Module):
     """M images (N, 3, S_m, S_m) of the same cases, one per backbone, to logits (N, outputs).
 
     last: train only the last N blocks of each backbone.  lora: train adapters of this rank instead of weights.
-    Batch norms keep their statistics unless `train_batch_norm`.
+    Batch norms keep their statistics unless `train_batch_norm`.  Everything else computes in training as it predicts:
+    a backbone's own dropout and drop path stay off.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class EndToEnd(nn.Module):
         self.requires_grad_(True)
         for backbone in backbones:
             _freeze(backbone, last=last, lora=lora, seed=seed)
-        self._still = [
+        self._learned_norms = [
             module
             for backbone in backbones
+            if train_batch_norm
             for module in backbone.modules()
-            if (isinstance(module, nn.modules.batchnorm._BatchNorm) and not train_batch_norm) or _is_frozen(module)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not _is_frozen(module)
         ]
 
     @property
@@ -112,6 +115,12 @@ class EndToEnd(nn.Module):
     @property
     def n_models(self) -> int:
         return len(self.backbones)
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths of the embeddings that heads read: of all models together, then of each one's own."""
+        dims = [len(scaling.get_buffer("mean")) for scaling in self.scalings]
+        return dims + dims[: len(self.own)]
 
     @torch.no_grad()
     def begin(self, scales: Sequence[float]) -> None:
@@ -131,8 +140,7 @@ class EndToEnd(nn.Module):
         output = self.head.output
         output.weight.zero_()
         if isinstance(self.head, DVME):
-            dropout = self.head.input_dropout.p
-            own = [LinearHead(dim, self.n_outputs, dropout=dropout).to(output.weight.device) for dim in self.head.dims]
+            own = [LinearHead(dim, self.n_outputs).to(output.weight.device) for dim in self.head.dims]
             for head in own:
                 head.output.weight.zero_()
                 head.output.bias.copy_(output.bias)
@@ -143,20 +151,30 @@ class EndToEnd(nn.Module):
         self.own = nn.ModuleList()
 
     def train(self, mode: bool = True) -> Self:
+        """Let batch norms that learn statistics do so; nothing else computes in training otherwise than it predicts."""
         super().train(mode)
-        for module in self._still:
+        for module in self.children():
             module.eval()
+        for norm in self._learned_norms:
+            norm.train(mode)
         return self
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
         """Return the logits (N, outputs)."""
         return self.with_attention(images)[0]
 
-    def every_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Return the logits (N, outputs) of all models together, then in training of each model's own head."""
+    def every_logits(self, images: Sequence[Tensor], dropout: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Return the logits (N, outputs) of all models together, then in training of each model's own head.
+
+        dropout: for each of `widths` what its embeddings (N, width) are multiplied by; empty for no dropout.
+        """
         embeddings = self._embeddings(images)
-        own = [head(x) for head, x in zip(self.own, embeddings, strict=False)]
-        return [self.head.with_attention(embeddings)[0], *own]
+        read = [*embeddings, *embeddings[: len(self.own)]]
+        if dropout:
+            read = [x * kept for x, kept in zip(read, dropout, strict=True)]
+        together, alone = read[: self.n_models], read[self.n_models :]
+        own = [head(x) for head, x in zip(self.own, alone, strict=True)]
+        return [self.head.with_attention(together)[0], *own]
 
     def with_attention(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits and the attention (N, heads, M, M)."""

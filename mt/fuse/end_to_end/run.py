@@ -118,9 +118,11 @@ def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Setting
     if precision == "auto":
         low = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float16"
         precision = low if device.type == "cuda" else "float32"
-    if ranks.world > 1 and settings.train_batch_norm:
+    if settings.train_batch_norm and ranks.world * machine.accumulate > 1:
+        several = f"{ranks.world} processes" if ranks.world > 1 else "--accumulate"
         raise InputError(
-            f"--train-batch-norm does not go with {ranks.world} processes: each would keep statistics of its own."
+            f"--train-batch-norm does not go with {several}: each part of a batch would have statistics of its own. "
+            "Remove one of them."
         )
     return replace(settings, batch=batch, precision=precision)
 

@@ -212,4 +212,4 @@ def _head_shape(head: DVME | LinearHead) -> dict[str, Any]:
 
 def _head(dims: Sequence[int], shape: Mapping[str, Any]) -> DVME | LinearHead:
     options = {name: value for name, value in shape.items() if name != "kind"}
-    return DVME(dims, **options) if shape["kind"] == "dvme" else LinearHead(dims[0], shape["n_outputs"], dropout=0.0)
+    return DVME(dims, **options) if shape["kind"] == "dvme" else LinearHead(dims[0], shape["n_outputs"])

@@ -47,11 +47,10 @@ def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: S
     if fitted.model is None:
         raise InputError("A budget of one class trains no network.")
     head = copy.deepcopy(fitted.model).float()
-    head.input_dropout.p = settings.dropout
     return EndToEnd(
         [copy.deepcopy(backbone) for backbone in backbones],
         scalings_of(fitted.inputs),
-        head if len(backbones) > 1 else linear_of(fitted.model, dropout=settings.dropout),
+        head if len(backbones) > 1 else linear_of(fitted.model),
         last=settings.last,
         lora=settings.lora,
         seed=seed,
@@ -60,12 +59,12 @@ def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: S
 
 
 @torch.no_grad()
-def linear_of(model: DVME, *, dropout: float) -> LinearHead:
+def linear_of(model: DVME) -> LinearHead:
     """Return the linear layer that a DVME on one model computes: one token attends only to itself."""
     (dim,) = model.dims
     model = copy.deepcopy(model).double().eval()
     intercept = model([torch.zeros(1, dim, dtype=torch.float64)])
-    head = LinearHead(dim, model.n_outputs, dropout=dropout).double()
+    head = LinearHead(dim, model.n_outputs).double()
     head.linear.weight.copy_((model([torch.eye(dim, dtype=torch.float64)]) - intercept).T)
     head.linear.bias.copy_(intercept[0])
     return head.float()

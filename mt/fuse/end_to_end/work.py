@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from mt.system.ranks import Ranks
 from mt.types import MISSING
 
 Array = npt.NDArray[Any]
+_DROPOUT = 1  # the stream of random numbers beside that of a sample's moves
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -84,6 +85,21 @@ def batches(n: int, batch: int, *, seed: int, epoch: int) -> list[Array]:
     return np.array_split(order, -(-n // batch))
 
 
+def dropout(widths: Sequence[int], p: float, *, seed: int, epoch: int, samples: Array) -> list[Array]:
+    """Return what embeddings of some samples are multiplied by, (n, width) for each width: 0 or 1 / (1 - p), float32.
+
+    As a sample's moves (`mt.fuse.end_to_end.augment`), its numbers depend on seed, epoch and sample alone.
+    """
+    if not p:
+        return []
+    drawn = [
+        np.random.default_rng([seed, epoch, int(sample), _DROPOUT]).random(sum(widths), np.float32)
+        for sample in samples
+    ]
+    kept = (np.array(drawn, np.float32).reshape(-1, sum(widths)) >= p) / np.float32(1 - p)
+    return np.split(kept, np.cumsum(widths)[:-1], axis=1)
+
+
 @torch.no_grad()
 def predict(network: EndToEnd | Blended, work: Work, rows: Array) -> tuple[Array, Array]:
     """Return logits (n, outputs) and the attention each model receives (n, M), float64; ranks share the work."""
@@ -122,8 +138,8 @@ def _no_memory(error: Exception) -> bool:
 def memory_advice(settings: Settings, machine: Machine, device: torch.device) -> str:
     """Return the message for a batch that does not fit: settings that need less memory and are not in use yet."""
     half, odd = divmod(machine.batch_size, 2)
-    same = f"--accumulate {2 * machine.accumulate} (the same steps)" if not odd else "--accumulate 2"
-    ways = [f"--batch-size {half} {same}"] * (machine.batch_size > 1)
+    same = f" --accumulate {2 * machine.accumulate} (the same steps)" if not odd else " --accumulate 2"
+    ways = [f"--batch-size {half}{same if not settings.train_batch_norm else ''}"] * (machine.batch_size > 1)
     ways += ["--checkpoint-grad"] * (not machine.checkpoint_grad)
     ways += ["--precision bfloat16"] * (settings.precision == "float32" and device.type == "cuda")
     ways += [f"--unfreeze-last {max(1, settings.last // 2) if settings.last else 2}"] * (settings.last != 1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mt.errors import InputError, LockedError
-from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
+from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.system import files as disk
 from tests.cache.operations import Killer
 
@@ -114,12 +114,3 @@ def test_what_a_killed_run_left_is_removed_but_not_under_a_run_in_progress(tmp_p
         assert _value(files) == 1
     files.remove_left()
     assert not files.folder.exists()
-
-
-def test_random_numbers_go_on() -> None:
-    cpu = torch.device("cpu")
-    with torch.random.fork_rng(devices=[]):
-        state, expected = random_state(cpu), torch.rand(5)
-        torch.rand(3)
-        set_random_state(state, cpu)
-        assert torch.equal(torch.rand(5), expected)

@@ -28,8 +28,6 @@ COMMON = (
     "--fraction",
     "1",
     "--everything",
-    "--dropout",
-    "0",
     "--lr",
     "1e-3",
     "--lr",

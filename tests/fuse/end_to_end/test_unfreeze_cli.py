@@ -230,6 +230,7 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
         (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
         (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
         (("--unfreeze", "--lora", "0"), "--lora takes a number of at least 1"),
+        (("--unfreeze", "--train-batch-norm", "--accumulate", "2"), "--train-batch-norm does not go with --accumulate"),
         (("--lora", "4"), "--lora is for end-to-end training: add --unfreeze"),
         (("--unfreeze", "--label-smoothing", "1"), "--label-smoothing must be at least 0 and below 1"),
         (("--unfreeze", "--batch-size", "0"), "--batch-size takes a number of at least 1"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mt.errors import FitError, InputError, MtError
 from mt.fuse.end_to_end.checkpoint import Checkpoints
@@ -16,7 +17,7 @@ from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
-from mt.fuse.end_to_end.work import Part, batches, memory_advice, predict, smooth_loss
+from mt.fuse.end_to_end.work import Part, batches, dropout, memory_advice, predict, smooth_loss
 from tests.featurize.extracting import pictures
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
 from tests.noting import noted
@@ -96,14 +97,37 @@ def test_tf32_is_off_while_networks_train_and_predict(cache: Path, tmp_path: Pat
 
 
 def test_accumulated_parts_make_the_same_steps(cache: Path, tmp_path: Path) -> None:
-    whole = trained(Bench(cache, RESNET, VIT, batch_size=8), tmp_path)
-    parts = trained(Bench(cache, RESNET, VIT, batch_size=3), tmp_path)  # 8 = 3 + 3 + 2
-    assert parts.step == whole.step == 10
-    rows = np.arange(40)
-    found = [predict(run.network, run.work, rows)[0] for run in (whole, parts)]
-    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
-    apart = trained(Bench(cache, RESNET, VIT), tmp_path, batch=4)
-    assert np.abs(predict(apart.network, apart.work, rows)[0] - found[0]).max() > 1e-2
+    rows, dropout = np.arange(40), Settings.dropout
+    assert dropout > 0
+
+    def logits(batch_size: int, **changes: object) -> np.ndarray:
+        bench = Bench(cache, RESNET, VIT, batch_size=batch_size)
+        for network in bench.networks:  # the dropout of backbones' own stays off
+            network.register_forward_hook(lambda module, _, x: F.dropout(x, 0.5, module.training))
+        run = trained(bench, tmp_path, **{"dropout": dropout, **changes})  # type: ignore[arg-type]
+        assert run.step == 2 * -(-40 // run.work.settings.batch)
+        return predict(run.network, run.work, rows)[0]
+
+    whole, parts = logits(8), logits(3)  # 8 = 3 + 3 + 2
+    np.testing.assert_allclose(parts, whole, atol=1e-3)
+    for changed in ({"batch": 4}, {"dropout": 0.0}, {"label_smoothing": 0.0}):
+        assert np.abs(logits(8, **changed) - whole).max() > 3e-3
+
+
+def test_dropout_depends_on_seed_epoch_and_sample_alone() -> None:
+    def drawn(*samples: int, seed: int = 0, epoch: int = 0) -> list[np.ndarray]:
+        return dropout([400, 600], 0.25, seed=seed, epoch=epoch, samples=np.array(samples))
+
+    together = drawn(3, 7, 5)
+    assert [one.shape for one in together] == [(3, 400), (3, 600)]
+    for one, alone in zip(together, drawn(7), strict=True):
+        np.testing.assert_array_equal(one[1:2], alone)
+        np.testing.assert_allclose(np.unique(one), [0, 1 / 0.75])
+        assert one.mean() == pytest.approx(1, abs=0.1)
+    for other in (drawn(7, seed=1), drawn(7, epoch=1), drawn(8)):
+        assert not np.array_equal(together[0][1], other[0][0])
+    assert not np.array_equal(together[0][:, :100], together[1][:, :100])  # each head drops others
+    assert dropout([4], 0.0, seed=0, epoch=0, samples=np.arange(2)) == []
 
 
 def test_every_epoch_sees_every_sample_once_in_a_new_order() -> None:
@@ -183,6 +207,8 @@ def test_a_full_memory_says_what_needs_less(cache: Path, tmp_path: Path, monkeyp
         trained(Bench(cache, RESNET), tmp_path)
     inuse = memory_advice(Settings(last=4), Machine(batch_size=1, checkpoint_grad=True), torch.device("cuda"))
     assert "Use less: --precision bfloat16, or --unfreeze-last 2. " in inuse
+    learned = memory_advice(Settings(train_batch_norm=True), Machine(batch_size=8), torch.device("cpu"))
+    assert "Use less: --batch-size 4, or --checkpoint-grad" in learned  # parts have statistics of their own
 
 
 def test_images_are_kept_up_to_the_memory_given_and_are_those_of_the_ids(cache: Path) -> None:
