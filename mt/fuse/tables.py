@@ -11,7 +11,7 @@ import numpy as np
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.oracle import oracle_rows, with_oracle
-from mt.probe.scores.score_tables import comparisons, declared_tables, judged_tables, row_name, score_tables
+from mt.probe.scores.score_tables import comparisons, declared_tables, judged_tables, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import Fit, Score, ScoreStore
 
@@ -162,11 +162,9 @@ def _losses_by_fold(selection: Mapping[str, Any]) -> list[float]:
 def differences(study: Answers, store: ScoreStore) -> list[Comparison]:
     """Return end-to-end training minus each other row, and DVME minus each; the Holm correction covers all pairs.
 
-    Scaled rows are compared only with scaled rows; the gain of scaling is shown separately.
+    Scaled rows are compared only with scaled rows, as a family of their own; the gain of scaling is shown separately.
     """
-    found = comparisons(score_tables(study.scores, store), store)
-    scaled = {row_name(score) for score in study.scores if ", " in score.protocol}
-    found = [pair for pair in found if (pair.a in scaled) == (pair.b in scaled)]
+    found = [pair for pair in comparisons(score_tables(study.scores, store), store) if pair.scaled != 1]
     fused = [_turned(pair) for pair in found if _rank(pair.a) or _rank(pair.b)]
     return sorted(fused, key=_order)
 

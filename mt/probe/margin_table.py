@@ -10,15 +10,27 @@ from mt.probe.scores.declared import role_of_pair
 from mt.probe.scores.margins import MarginTest, margin_tests
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import score_tables
-from mt.probe.tables import console, table_box
+from mt.probe.tables import console, said, table_box
 from mt.results.store import ScoreStore
 
-READING = (
+_WORDS = (
     "non-inferior: worse than the reference by less than the margin. equivalent: within the margin on either side. "
     "superior: better (two-sided, 5 %). inferior: worse by more than the margin. undecided: none of these is shown, "
-    "which is not evidence of being as good. Each follows from the 95 % interval of the paired difference (one-sided "
-    "2.5 %); p is adjusted by Holm over the rows against the reference within one dataset, budget and metric."
+    "which is not evidence of being as good. "
 )
+
+
+def reading(tests: Sequence[MarginTest]) -> str:
+    """Return the note under a table of these tests: what the verdicts mean, and which number decides."""
+    sizes = sorted({test.pair.n_family for test in tests})
+    if not sizes or sizes[-1] < 2:
+        return _WORDS + "Each follows from the 95 % interval of the paired difference: p is one-sided, at 2.5 %."
+    count = "-".join(map(str, [*sizes[:1], *sizes[1:][-1:]]))
+    return (
+        f"{_WORDS}p decides (one-sided, 2.5 %), adjusted by Holm over {count} comparisons with the reference in one "
+        "dataset, budget and metric. The 95 % interval is of one comparison alone: it can lie beyond the margin, or "
+        "beyond 0, where p does not show it."
+    )
 
 
 def print_margins(answers: Answers, margin: Margin, *, as_json: bool) -> None:
@@ -48,13 +60,13 @@ def _print_table(tests: Sequence[MarginTest], margin: Margin) -> None:
         pair = test.pair
         title = pair.subject.title if pair.subject else ""
         metric = METRICS[pair.subject.metric].label if pair.subject else ""
-        p = (f"{value:.4f}" for value in test.holm[:2])
-        table.add_row(*map(Text, (title, metric, str(pair.budget), pair.a, difference_of(test), test.verdict, *p)))
+        p = map(p_of, test.holm[:2])
+        table.add_row(*map(Text, (title, metric, str(pair.budget), pair.a, said(pair), test.verdict, *p)))
     out.print(table)
-    out.print(READING, style="dim", markup=False)
+    out.print(reading(tests), style="dim", markup=False)
     out.print()
 
 
-def difference_of(test: MarginTest) -> str:
-    """Return a row minus the reference, with its interval: `+0.012 [-0.004, +0.028]`."""
-    return f"{test.pair.difference:+z.3f} [{test.pair.low:+z.3f}, {test.pair.high:+z.3f}]"
+def p_of(value: float) -> str:
+    """Return a p-value with four decimals; a dash if it is not defined."""
+    return "–" if value != value else f"{value:.4f}"

@@ -308,8 +308,15 @@ def print_comparisons(pairs: Sequence[Comparison]) -> None:
 def _numbers(pair: Comparison) -> tuple[str, str, str]:
     """Return a difference with its interval, and both p-values; a dash if they are not defined."""
     if math.isnan(pair.p):
-        return f"{pair.difference:+z.3f}", "–", "–"
-    return f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]", f"{pair.p:.4f}", f"{pair.p_holm:.4f}"
+        return said(pair), "–", "–"
+    return said(pair), f"{pair.p:.4f}", f"{pair.p_holm:.4f}"
+
+
+def said(pair: Comparison) -> str:
+    """Return a difference with its interval, or the reason why it has none: `+0.012 [-0.004, +0.028]`."""
+    if math.isnan(pair.low):
+        return f"{pair.difference:+z.3f}" + (f" ({pair.reason})" if pair.reason else "")
+    return f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]"
 
 
 def _few(pairs: Sequence[Comparison]) -> dict[str, list[str]]:
@@ -339,7 +346,7 @@ def _families(pairs: Sequence[Comparison]) -> str:
 
 
 def _family(pair: Comparison) -> tuple[Any, ...]:
-    return (pair.subject.family if pair.subject else (), pair.budget)
+    return (pair.subject.family if pair.subject else (), pair.budget, pair.scaled)
 
 
 def table_box(out: Console) -> Any:

@@ -12,9 +12,11 @@ import pytest
 from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import comparisons
 from mt.report import ReportRequest, collect, write_report
+from mt.report.answer.findings import answers
+from mt.report.answer.sentences import sentence
 from mt.report.charts.figures import records
 from mt.report.charts.fusion import fusion
-from mt.report.charts.paired_gains import focus, gains, over_single
+from mt.report.charts.paired_gains import focus, gain_figure, gain_table, gains, over_single
 from mt.report.charts.palette import looks_of
 from mt.report.panels import as_grid
 from mt.report.short_names import ShortNames
@@ -48,6 +50,21 @@ def test_gains_are_the_stores_comparisons(tmp_path: Path) -> None:
         assert one.value == cells[a].mean - cells[b].mean
     adjusted = holm([found[a, b, "10 %"].p for a, b in pairs])
     assert [found[a, b, "10 %"].p_holm for a, b in pairs] == adjusted
+
+
+def test_a_fusion_with_the_predictions_of_another_row_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    for method in ("best-single", "concat", "dvme"):
+        store = filled(path, models={TOGETHER: 0.7}, method=method, seeds=2, budgets=[0.1])
+    (panel,) = collect(store)
+    found = gains(store, panel)
+    assert {(one.value, one.said) for one in found} == {(0, "+0.000 (same predictions)")}
+    assert {row[3] for row in gain_table(found).rows} == {"+0.000 (same predictions)"}
+    figure = gain_figure(panel, looks_of(panel.names), over_single(found))
+    drawn = records(figure.tables["gains"])
+    assert {(row["gain"], row["low"], row["high"], row["p"]) for row in drawn} == {(0, None, None, None)}
+    said = sentence(answers(store, panel), ShortNames.of([panel]))
+    assert "changes nothing, +0.000 (same predictions)" in f"{said}"
 
 
 def test_every_fusion_is_drawn_against_the_best_single_model(tmp_path: Path, look: Any) -> None:

@@ -26,13 +26,24 @@ from numpy.typing import ArrayLike
 from mt.errors import InputError
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS, MetricLike, weighted
-from mt.probe.scores.sample import Statistic, check_resampling, checked, replicate, units_of, whole
+from mt.probe.scores.sample import (
+    Statistic,
+    check_resampling,
+    checked,
+    predicted_class,
+    replicate,
+    units_of,
+    whole,
+)
 from mt.probe.scores.scoring import Subject
 from mt.stratification import Ints
 from mt.types import Array, Groups
 
 # Raised whenever the numbers of a comparison change: stored ones of another revision are computed again.
-REVISION = 1
+REVISION = 2
+SAME = "same predictions"
+CONSTANT = "same on every resample"
+_EQUAL = 1e-6  # predictions closer than this count as the same: rounding of float32
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Comparison:
     `redrawn` the number of those that were undefined at first.  `n_units` counts the test groups, or the cases if no
     groups are known; `independent` then is True, and cases are assumed independent.
     Numbers are NaN if a score is undefined; with a single group, interval and p are NaN.
+    reason: why there is no interval and no p: `SAME`, or `CONSTANT` if the difference is the same on every resample.
+    scaled: how many of the two rows have scaled probabilities.
     subject, budget: the table and its column, if rows of a table are compared.
     flags: what says that the test cases are few.
     """
@@ -60,8 +73,10 @@ class Comparison:
     n_resamples: int
     redrawn: int
     independent: bool
+    reason: str = ""
     p_holm: float = float("nan")
     n_family: int = 0
+    scaled: int = 0
     subject: Subject | None = None
     budget: Budget | None = None
     flags: tuple[str, ...] = ()
@@ -86,6 +101,7 @@ class Replicates:
     `scores` is (methods, draws); `values` (n_resamples, methods, draws) are the scores on resampled test cases; `share`
     (n_resamples, draws) is the share of each draw in a resample; `tails` (n_resamples, 2) are sqrt(χ² / df) for cases
     and for draws.  dependence: the variance factor of test folds (`mt.probe.scores.within_folds`), else 1.
+    first_alike: per method, the number of the first method with the same predictions; empty if all differ.
     """
 
     names: tuple[str, ...]
@@ -98,15 +114,16 @@ class Replicates:
     redrawn: int
     independent: bool
     dependence: float = 1.0
+    first_alike: tuple[int, ...] = ()
 
     def compare(self, a: str, b: str, *, level: float = 0.95) -> Comparison:
         """Return the comparison of method `a` with method `b`; the interval excludes 0 if p <= 1 - level."""
         difference = self._mean(a) - self._mean(b)
-        half = p = np.nan
-        if not np.isnan(difference) and self.n_units > 1:
+        half, p, reason = np.nan, np.nan, self._without_interval(a, b)
+        if not np.isnan(difference) and self.n_units > 1 and not reason:
             deviation = np.abs(self._deviation(a, b)[0])
             half = _bound(deviation, level)
-            # Differences up to rounding count as equal: methods that agree on every resample have p = 1.
+            # Differences up to rounding count as equal.
             p = (1 + int((deviation >= abs(difference) - 1e-12).sum())) / (1 + len(deviation))
         return Comparison(
             a=a,
@@ -121,15 +138,17 @@ class Replicates:
             n_resamples=len(self.values),
             redrawn=self.redrawn,
             independent=self.independent,
+            reason=reason,
         )
 
     def p_above(self, a: str, b: str, bound: float) -> float:
         """Return the one-sided p-value of the hypothesis `a - b <= bound`; NaN if it is not defined.
 
-        It is at most 0.025 exactly if the lower end of the 95 % interval of `compare` lies above `bound`.
+        The difference of the same predictions is 0 for certain.  Otherwise p is at most 0.025 exactly if the lower end
+        of the 95 % interval of `compare` lies above `bound`.
         """
         distance = self._mean(a) - self._mean(b) - bound
-        if np.isnan(distance) or self.n_units < 2:
+        if np.isnan(distance) or self.n_units < 2 or self._without_interval(a, b) == CONSTANT:
             return float("nan")
         deviation = np.abs(self._deviation(a, b)[0])
         two_sided = (1 + int((deviation >= abs(distance) - 1e-12).sum())) / (1 + len(deviation))
@@ -160,6 +179,12 @@ class Replicates:
         if not leads or max(leads) <= 0:
             return True
         return max(leads) <= _bound(np.max(lead_deviations, axis=0), level)
+
+    def _without_interval(self, a: str, b: str) -> str:
+        """Return why resamples show no variance of a difference, so that it has no interval; empty if they do."""
+        if self.first_alike and self.first_alike[self.names.index(a)] == self.first_alike[self.names.index(b)]:
+            return SAME
+        return CONSTANT if np.abs(self._deviation(a, b)[0]).max(initial=0.0) <= 1e-12 else ""
 
     def _mean(self, name: str) -> float:
         return float(self.scores[self.names.index(name)].mean())
@@ -216,7 +241,22 @@ def replicate_scores(
         redrawn=redrawn,
         independent=groups is None,
         dependence=_dependence(folds),
+        first_alike=_first_alike(metric, list(predictions.values())),
     )
+
+
+def _first_alike(metric: MetricLike, predictions: Sequence[Sequence[ArrayLike]]) -> tuple[int, ...]:
+    """Return per method the number of the first method with the same predictions, as the metric sees them, or its own.
+
+    A metric of predicted classes sees no probabilities.
+    """
+    of_classes = isinstance(metric, str) and METRICS[metric].of_classes
+    seen = [[predicted_class(np.asarray(p)) if of_classes else np.asarray(p) for p in ps] for ps in predictions]
+
+    def same(one: Sequence[Array], other: Sequence[Array]) -> bool:
+        return all(np.allclose(p, q, rtol=0, atol=_EQUAL) for p, q in zip(one, other, strict=True))
+
+    return tuple(next(k for k, other in enumerate(seen) if same(one, other)) for one in seen)
 
 
 def _columns(metric: MetricLike, p: ArrayLike) -> int:

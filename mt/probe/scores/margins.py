@@ -1,10 +1,11 @@
 """Non-inferiority and equivalence against a reference: "not significantly worse" is not evidence of being as good.
 
 With a margin D, a row is *non-inferior* if its paired difference from the reference lies above -D, and *equivalent* if
-it lies between -D and D; differences count in the direction in which the metric is better.  The 95 % interval of the
-paired difference decides both, which is one-sided testing at 2.5 % (ICH E9, 1998, section 3.3.2; two one-sided tests:
-Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987).  Holm's correction covers, within one dataset,
-budget and metric, all rows that are compared with the reference.
+it lies between -D and D; differences count in the direction in which the metric is better.  One-sided p-values at 2.5 %
+decide (ICH E9, 1998, section 3.3.2; two one-sided tests: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics
+15, 1987).  They are adjusted by Holm over all rows that are compared with the reference within one dataset, budget and
+metric; rows of scaled probabilities are a family of their own.  The 95 % interval is that of one comparison: without
+other rows it decides alike, with others it can lie beyond the margin where p does not show it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,20 @@ from mt.probe.questions import Budget
 from mt.probe.scores import comparisons as comparing
 from mt.probe.scores.comparisons import Comparison, Replicates, holm
 from mt.probe.scores.metrics import METRICS
-from mt.probe.scores.score_tables import RESAMPLES, ScoreTable, identities, kept_of, replicates_of, shared_cells
+from mt.probe.scores.score_tables import (
+    RESAMPLES,
+    ScoreTable,
+    identities,
+    is_scaled,
+    kept_of,
+    replicates_of,
+    shared_cells,
+    without_scaled_ranks,
+)
 from mt.results.store import ScoreStore
 
 ONE_SIDED = 0.025  # the one-sided level that belongs to a two-sided 95 % interval
-REVISION = 1  # raised whenever the numbers of a test change
+REVISION = 2  # raised whenever the numbers of a test change
 UNDECIDED = "undecided"
 
 
@@ -33,7 +43,7 @@ class MarginTest:
 
     Each p-value tests a null hypothesis.  `noninferior`: the row is worse by the margin or more.  `equivalent`: it
     differs by the margin or more.  `inferior`: it is worse by less than the margin, or not worse.  They are NaN if the
-    scores are not defined.
+    scores are not defined, or if their difference is the same on every resample.
     """
 
     pair: Comparison
@@ -84,14 +94,14 @@ def margin_tests(tables: Iterable[ScoreTable], store: ScoreStore, *, reference: 
     several rows of a table.
     """
     families: dict[tuple[Any, ...], list[MarginTest]] = {}
-    shown = list(tables)
+    shown = [without_scaled_ranks(table) for table in tables]
     named = [(table, reference_row(table, reference)) for table in shown]
     if all(row is None for _, row in named):
         raise unknown("row", reference, dict.fromkeys(row for table in shown for row in table.rows), see="the table")
     for table, row in named:
         for budget in table.budgets if row else ():
-            family = families.setdefault((table.subject.family, budget), [])
-            family += _against(table, budget, str(row), margin, store)
+            for test in _against(table, budget, str(row), margin, store):
+                families.setdefault((table.subject.family, budget, test.pair.scaled), []).append(test)
     return [one for family in families.values() for one in _adjusted(family)]
 
 
@@ -124,7 +134,8 @@ def _against(table: ScoreTable, budget: Budget, reference: str, margin: float, s
                 made = margin_test(replicates, row, reference, margin)
                 kept = {"pair": kept_of(made.pair), "p": [made.noninferior, made.equivalent, made.inferior]}
                 store.remember(key, kept)
-            pair = Comparison(**kept["pair"], subject=table.subject, budget=budget)
+            scaled = sum(map(is_scaled, cells.values()))
+            pair = Comparison(**kept["pair"], subject=table.subject, budget=budget, scaled=scaled)
             greater = METRICS[table.subject.metric].greater_is_better
             found.append(MarginTest(pair, margin, greater, *kept["p"]))
     return found
@@ -134,6 +145,6 @@ def _adjusted(family: Sequence[MarginTest]) -> list[MarginTest]:
     columns = [holm([getattr(one, name) for one in family]) for name in ("noninferior", "equivalent", "inferior")]
     pairs = holm([one.pair.p for one in family])
     return [
-        replace(one, holm=(a, b, c), pair=replace(one.pair, p_holm=p, n_family=len(family)))
+        replace(one, holm=(a, b, c), pair=replace(one.pair, p_holm=p, n_family=sum(q == q for q in columns[0])))
         for one, a, b, c, p in zip(family, *columns, pairs, strict=True)
     ]

@@ -52,7 +52,8 @@ class Metric:
 
     Pass `function(y, p)`, or, for speed, only `resampled(y, p, unit)`: it returns the score as a function of the units'
     multiplicities, whose value with every unit once is the score itself.
-    of_ranks: whether it takes any real scores, not only probabilities.  mean_of: the metric of one class or label that
+    of_ranks: whether it takes any real scores, not only probabilities.  of_classes: whether it depends on the predicted
+    classes alone.  mean_of: the metric of one class or label that
     it averages.  rule: how its interval is computed; None is the jackknife.  limits: the least and the greatest value
     that it can have.
     """
@@ -67,6 +68,7 @@ class Metric:
     mean_of: str | None = None
     rule: Rule | None = None
     limits: tuple[float, float] = (-math.inf, math.inf)
+    of_classes: bool = False
 
     def over(self, y: Array, p: Array, unit: Ints) -> Statistic:
         """Return the metric as a function of the multiplicities of the units; `unit` (n,) is each case's unit number.
@@ -197,7 +199,8 @@ def _fast(
     of_ranks = resampled in (rank.roc_auc, rank.average_precision, rank.sensitivity_at_95_specificity)
     limits = (-1.0 if rule is sums.kappa_interval else 0.0, math.inf if rule is sums.log_loss_interval else 1.0)
     of_ranks |= mean_of is not None
-    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks, mean_of, rule, limits)
+    of_classes = resampled in (sums.accuracy, sums.balanced_accuracy, sums.f1, sums.macro_f1, sums.quadratic_kappa)
+    return Metric(name, tasks, None, not smaller, label, resampled, of_ranks, mean_of, rule, limits, of_classes)
 
 
 _BINARY, _MULTILABEL = ("binary",), ("multilabel",)

@@ -219,7 +219,7 @@ Mark = Literal["best", "tied", ""]
 RESAMPLES = 10_000
 QUICK_RESAMPLES = 1_000  # for the marks in a table, which should appear quickly
 # Fields of a comparison that depend on its table: not stored with its numbers.
-_TABLES = ("subject", "budget", "flags", "p_holm", "n_family")
+_TABLES = ("subject", "budget", "flags", "p_holm", "n_family", "scaled")
 
 
 @dataclass(frozen=True)
@@ -342,21 +342,40 @@ def marks(table: ScoreTable, budget: Budget, store: ScoreStore) -> dict[str, Mar
 def comparisons(tables: Iterable[ScoreTable], store: ScoreStore) -> list[Comparison]:
     """Return the comparison of every pair of rows of every table and budget, on the draws that both have, if any.
 
-    Holm's family is one dataset, budget and metric: the tables of all its subgroups together.
+    Holm's family is one dataset, budget and metric: the tables of all its subgroups together.  Pairs with a row of
+    scaled probabilities are families of their own, so that scaling leaves the p of other pairs as it is.
     """
-    families: dict[tuple[tuple[str, str, str, str], Budget], list[Comparison]] = {}
-    for table in tables:
+    families: dict[tuple[tuple[str, str, str, str], Budget, int], list[Comparison]] = {}
+    for table in map(without_scaled_ranks, tables):
         for budget in table.budgets:
-            family = families.setdefault((table.subject.family, budget), [])
+            scaled = {row for (row, b), cell in table.cells.items() if b == budget and is_scaled(cell)}
             cells = competing(table, budget, store)
-            family += _pairs(table, budget, cells, store)
+            pairs = _pairs(table, budget, cells, store)
             for both in _others(table, budget, cells, store):
-                family += _pairs(table, budget, both, store)
+                pairs += _pairs(table, budget, both, store)
+            for pair in pairs:
+                count = (pair.a in scaled) + (pair.b in scaled)
+                family = families.setdefault((table.subject.family, budget, count), [])
+                family.append(replace(pair, scaled=count))
     return [
-        replace(pair, p_holm=p_holm, n_family=len(family))
+        replace(pair, p_holm=p_holm, n_family=sum(one.p == one.p for one in family))
         for family in families.values()
         for pair, p_holm in zip(family, holm([pair.p for pair in family]), strict=True)
     ]
+
+
+def is_scaled(cell: Cell) -> bool:
+    """Return whether the probabilities of a cell were scaled (`--calibrate`)."""
+    return ", " in cell.scores[0].protocol
+
+
+def without_scaled_ranks(table: ScoreTable) -> ScoreTable:
+    """Return the table of a metric of ranks without rows of scaled probabilities, which keep the order of the cases.
+
+    Other metrics keep all rows, and so does a table of scaled rows alone.
+    """
+    plain = {place: cell for place, cell in table.cells.items() if not is_scaled(cell)}
+    return replace(table, cells=plain) if plain and METRICS[table.subject.metric].of_ranks else table
 
 
 def _others(

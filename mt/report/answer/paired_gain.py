@@ -15,7 +15,7 @@ from mt.report.panels import PanelCell
 class PairedGain:
     """A fusion minus another row on the same models, draws and test cases, positive where the fusion is better.
 
-    p_holm: p adjusted for a family of differences, NaN without one.
+    p_holm: p adjusted for a family of differences, NaN without one.  reason: why there is no interval and no p.
     """
 
     fused: PanelCell
@@ -25,12 +25,22 @@ class PairedGain:
     high: float
     draws: int
     p: float
+    reason: str = ""
     p_holm: float = math.nan
 
     @classmethod
     def of(cls, pair: Comparison, fused: PanelCell, base: PanelCell) -> Self:
         """Return the gain that a comparison of these two states."""
         pair = pair if pair.a == fused.name else pair.turned()
-        if METRICS[fused.metric].greater_is_better:
-            return cls(fused, base, pair.difference, pair.low, pair.high, pair.n_draws, pair.p)
-        return cls(fused, base, -pair.difference, -pair.high, -pair.low, pair.n_draws, pair.p)
+        better = METRICS[fused.metric].greater_is_better
+        value, low, high = (
+            (pair.difference, pair.low, pair.high) if better else (-pair.difference, -pair.high, -pair.low)
+        )
+        return cls(fused, base, value, low, high, pair.n_draws, pair.p, pair.reason)
+
+    @property
+    def said(self) -> str:
+        """The gain and its 95 % interval, or why there is none: `+0.030 [-0.010, +0.080]`."""
+        if math.isnan(self.low):
+            return f"{self.value:+z.3f}" + (f" ({self.reason})" if self.reason else "")
+        return f"{self.value:+z.3f} [{self.low:+z.3f}, {self.high:+z.3f}]"

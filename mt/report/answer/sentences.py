@@ -82,19 +82,12 @@ def _fusing(one: BudgetAnswer, names: ShortNames) -> list[str]:
     over = f" over {names(gain.base.name)}, which the test cases chose" if gain.by_test else ""
     shown = round(gain.value, 3)
     does = "gains" if shown > 0 else "loses" if shown < 0 else "changes nothing,"
-    return [f"fusing ({names(gain.fused.name)}) {does} {difference(gain)}{over}{_weight(gain)}", *_as_many(gain)]
-
-
-def difference(gain: FusionGain) -> str:
-    """Return a gain and its 95 % interval: `+0.030 [-0.010, +0.080]`."""
-    if math.isnan(gain.low):
-        return f"{gain.value:+z.3f}"
-    return f"{gain.value:+z.3f} [{gain.low:+z.3f}, {gain.high:+z.3f}]"
+    return [f"fusing ({names(gain.fused.name)}) {does} {gain.said}{over}{_weight(gain)}", *_as_many(gain)]
 
 
 def _weight(gain: FusionGain) -> str:
     if math.isnan(gain.low):
-        return ", without an interval"
+        return "" if gain.reason else ", without an interval"
     return "" if gain.significant else ", not significant"
 
 
@@ -158,7 +151,7 @@ def _row(one: BudgetAnswer, order: Sequence[str], names: ShortNames) -> Overview
         labels=f"{one.labels:,}",
         best=_listed([names(cell.name) for cell in one.best]) + level,
         score=score(one.best[0]) if one.best else "–",
-        gain="–" if gain is None else difference(gain) + (" *" if gain.significant else ""),
+        gain="–" if gain is None else gain.said + (" *" if gain.significant else ""),
         more="" if gain is None else more(gain),
         doubts="; ".join(one.doubts),
         ranks=tuple(_rank(one, name) for name in order),

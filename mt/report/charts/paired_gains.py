@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from mt.probe.decisions.gains import scaling_of
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import comparisons
@@ -55,11 +56,16 @@ def gains(store: ScoreStore, panel: Panel) -> list[PairedGain]:
         gain for budget in dict.fromkeys(cell.budget for cell in panel.headline) for gain in _at(store, panel, budget)
     ]
     adjusted = []
-    for budget in dict.fromkeys(gain.fused.budget for gain in found):
-        family = [gain for gain in found if gain.fused.budget == budget]
+    for place in dict.fromkeys(map(_place, found)):
+        family = [gain for gain in found if _place(gain) == place]
         ps = holm([gain.p for gain in family])
         adjusted += [replace(gain, p_holm=p) for gain, p in zip(family, ps, strict=True)]
     return adjusted
+
+
+def _place(gain: PairedGain) -> tuple[Budget, bool]:
+    """Return the family of a gain: its budget; gains of scaled probabilities are a family of their own."""
+    return gain.fused.budget, bool(scaling_of(gain.fused.scores[0]))
 
 
 def _at(store: ScoreStore, panel: Panel, budget: Budget) -> Iterator[PairedGain]:
@@ -120,15 +126,20 @@ def _rows(name: str, found: Sequence[PairedGain], names: ShortNames | None) -> l
             "kind": gain.fused.budget.kind,
             "labels": gain.fused.n_labels,
             "gain": gain.value,
-            "low": gain.low,
-            "high": gain.high,
-            "p": gain.p_holm,
+            "low": _known(gain.low),
+            "high": _known(gain.high),
+            "p": _known(gain.p_holm),
             "draws": gain.draws,
             "last": gain is mine[-1],
-            "says": f"{name} minus {gain.base.name} at {gain.fused.budget}: {gain.value:+.4f}",
+            "says": f"{name} minus {gain.base.name} at {gain.fused.budget}: {gain.value:+.4f}"
+            + (f" ({gain.reason})" if gain.reason else ""),
         }
         for gain in mine
     ]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _chart(
@@ -192,7 +203,7 @@ def gain_table(found: Sequence[PairedGain]) -> SideTable:
             gain.fused.name,
             IN_WORDS[gain.base.method.method],
             str(gain.fused.budget),
-            f"{gain.value:+z.3f} [{gain.low:+z.3f}, {gain.high:+z.3f}]",
+            gain.said,
             "–" if math.isnan(gain.p_holm) else f"{gain.p_holm:.4f}",
             str(gain.draws),
         )

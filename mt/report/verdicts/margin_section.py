@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mt.errors import InputError, unknown
-from mt.probe.margin_table import READING, difference_of
+from mt.probe.margin_table import p_of, reading
 from mt.probe.request import Margin
 from mt.probe.scores.margins import margin_tests
 from mt.probe.scores.score_tables import row_name
+from mt.probe.tables import said
 from mt.report.charts.figures import Section, table_section
 from mt.report.panels import Panel, PanelCell, as_grid
 from mt.results.store import ScoreStore
@@ -26,11 +27,10 @@ def margin_section(store: ScoreStore, panel: Panel, margin: Margin | None) -> Se
     ]
     columns = ("method", "budget", "minus reference", "shown", "p non-inferior", "p equivalent")
     rows = [
-        (test.pair.a, str(test.pair.budget), difference_of(test), test.verdict, *(f"{p:.4f}" for p in test.holm[:2]))
-        for test in found
+        (test.pair.a, str(test.pair.budget), said(test.pair), test.verdict, *map(p_of, test.holm[:2])) for test in found
     ]
     title = f"Against {margin.reference}, margin {margin.size:g}"
-    text = f"The unit is {panel.metric_label}. {READING}"
+    text = f"The unit is {panel.metric_label}. {reading(found)}"
     if len(references) > 1:
         text += " Each row is compared with the reference of its own protocol."
     return table_section("margin", title, text, columns, rows) if rows else None

@@ -107,10 +107,34 @@ def test_the_estimand_is_the_mean_difference_over_draws() -> None:
     assert (turned.difference, turned.low, turned.p) == pytest.approx((-found.difference, -found.high, found.p))
 
 
-def test_equal_methods_have_p_1_and_a_clear_difference_the_smallest_p_there_is() -> None:
+def test_the_same_predictions_have_neither_interval_nor_p_and_say_so() -> None:
     y, a, b = _scores()
-    same = compare("roc_auc", y, a, a, n_resamples=300)
-    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    for again in (a, [p + 1e-8 for p in a]):
+        same = compare("roc_auc", y, a, again, n_resamples=300)
+        assert (same.difference, same.reason) == (0, "same predictions")
+        assert np.isnan([same.low, same.high, same.p]).all()
+    assert compare("roc_auc", y, a, [*a[:-1], b[-1]], n_resamples=300).reason == "", "one draw differs"
+
+
+def test_accuracy_sees_predicted_classes_alone() -> None:
+    y, a, _ = _scores()
+    p = [1 / (1 + np.exp(-one)) for one in a]
+    cooler = [1 / (1 + np.exp(-2 * one)) for one in a]
+    assert compare("accuracy", y, p, cooler, n_resamples=300).reason == "same predictions"
+    assert compare("log_loss", y, p, cooler, n_resamples=300).reason == ""
+
+
+def test_a_difference_that_no_resample_changes_has_no_interval() -> None:
+    y = np.arange(40) % 2
+    right, surer = np.where(y == 1, 0.8, 0.2), np.where(y == 1, 0.9, 0.1) + 0.01 * np.sin(np.arange(40))
+    for other, difference in ((surer, 0), (1 - right, 1)):
+        found = compare("roc_auc", y, [right], [other], n_resamples=300)
+        assert (found.difference, found.reason) == (difference, "same on every resample")
+        assert np.isnan([found.low, found.high, found.p]).all()
+
+
+def test_a_clear_difference_has_the_smallest_p_there_is() -> None:
+    y, a, b = _scores()
     perfect = [y + 0.0] * 3
     assert compare("roc_auc", y, perfect, [np.random.default_rng(0).random(400)] * 3, n_resamples=300).p == 1 / 301
     assert compare("roc_auc", y, a, b, n_resamples=300).p < 0.05

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from click.testing import CliRunner
 from benchmarks import margins
 from mt.cli import group
 from mt.errors import InputError
+from mt.probe.margin_table import p_of, reading
 from mt.probe.request import Margin
 from mt.probe.scores.comparisons import replicate_scores
-from mt.probe.scores.margins import margin_test, margin_tests
+from mt.probe.scores.margins import MarginTest, margin_test, margin_tests
 from mt.probe.scores.score_tables import score_tables
+from mt.probe.tables import said
 from tests.probe.features import write_pair
 from tests.report.stores import filled
 
@@ -84,16 +88,54 @@ def test_holm_counts_the_rows_against_the_reference(tmp_path: Path) -> None:
     assert again == tests
 
 
+def test_scaled_rows_leave_the_verdicts_of_others_as_they_are(tmp_path: Path) -> None:
+    models = {"simclr": 0.6, "swav": 0.9, "dino-large": 0.95}
+    every: dict[str, Any] = {"seeds": 2, "budgets": [0.1], "metrics": ["roc_auc", "log_loss"]}
+    store = filled(tmp_path / "s.sqlite", models=models, **every)
+
+    def tested() -> list[MarginTest]:
+        return margin_tests(score_tables(store.scores(), store), store, reference="swav", margin=0.05)
+
+    plain = tested()
+    filled(tmp_path / "s.sqlite", models=models, **every, code=2, outcome={"protocol": "default, temperature"})
+    added = [test for test in tested() if test not in plain]
+    assert len(tested()) == len(plain) + len(added)
+    assert {(test.pair.n_family, test.pair.scaled) for test in added} == {(3, 1)}
+    assert {test.pair.subject.metric for test in added if test.pair.subject} == {"log_loss"}
+
+
+def test_the_same_predictions_are_equivalent_and_a_difference_without_spread_is_undecided() -> None:
+    y, predictions = _sample(0.1, 60, 0)
+    twins = replicate_scores("roc_auc", y, {**predictions, "copy": predictions["old"]}, n_resamples=1000)
+    test = margin_test(twins, "copy", "old", 0.05)
+    assert (test.verdict, test.pair.reason) == ("equivalent", "same predictions")
+    assert said(test.pair) == "+0.000 (same predictions)"
+    both = {"right": [y + 0.0], "too": [y + 0.1 * np.sin(np.arange(60))]}
+    test = margin_test(replicate_scores("roc_auc", y, both, n_resamples=1000), "right", "too", 0.05)
+    assert (test.verdict, test.pair.reason) == ("undecided", "same on every resample")
+    assert list(map(p_of, test.holm)) == ["–"] * 3
+
+
+def test_the_note_says_which_number_decides() -> None:
+    """One comparison's interval can lie beyond the margin where Holm's p, over several, shows nothing."""
+    y, predictions = _sample(0.0, 150, 3)
+    one = margin_test(replicate_scores("roc_auc", y, predictions, n_resamples=1000), "new", "old", 0.05)
+    alone, three = (replace(one, pair=replace(one.pair, n_family=count)) for count in (1, 3))
+    assert "Each follows from the 95 % interval" in reading([alone])
+    assert "p decides (one-sided, 2.5 %), adjusted by Holm over 3 comparisons" in reading([three])
+    assert "interval is of one comparison alone" in reading([three])
+
+
 @pytest.mark.parametrize(
-    ("size", "reference", "said"),
+    ("size", "reference", "message"),
     [
         (0.02, None, "Add: --reference"),
         (None, "dino", "Add: --margin D"),
         (0.0, "dino", "--margin must be above 0"),
     ],
 )
-def test_a_margin_and_its_reference_go_together(size: float | None, reference: str | None, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_margin_and_its_reference_go_together(size: float | None, reference: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Margin.of(size, reference)
 
 

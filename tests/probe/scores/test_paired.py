@@ -12,7 +12,9 @@ from mt.probe.scores import comparisons as comparing
 from mt.probe.scores import score_tables as kept
 from mt.probe.scores.comparisons import Comparison, compare, holm
 from mt.probe.scores.score_tables import comparisons, competing, marks, score_tables
+from mt.probe.tables import print_comparisons
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
+from tests.report.stores import filled
 
 
 def test_rows_on_other_test_cases_or_draws_are_not_paired(tmp_path: Path) -> None:
@@ -85,6 +87,48 @@ def test_a_new_revision_of_comparisons_computes_them_again(tmp_path: Path, monke
     for ask in (lambda: comparisons([table], store), lambda: marks(table, budget, store)):
         with pytest.raises(AssertionError, match="computed again"):
             ask()
+
+
+def test_rows_with_the_same_predictions_are_printed_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method, strength in (("concat", 0.8), ("dvme", 0.8), ("average", 1.2)):
+        store = filled(tmp_path / "s.sqlite", models={"a + b": strength}, method=method, seeds=2, budgets=[0.1])
+    found = {(pair.a, pair.b): pair for pair in comparisons(score_tables(store.scores(), store), store)}
+    same = found["concat: a + b", "dvme: a + b"]
+    print_comparisons([same])
+    text = capsys.readouterr().out
+    assert "+0.000 (same predictions)" in text
+    assert "[" not in text.split("same predictions")[1].split("Intervals")[0], "no interval"
+    row = same.row()
+    assert [row[name] for name in ("reason", "low", "high", "p", "p_holm")] == ["same predictions", *[None] * 4]
+    others = [pair for pair in found.values() if pair is not same]
+    assert [pair.p_holm for pair in others] == holm([pair.p for pair in others])
+    assert {pair.n_family for pair in found.values()} == {2}, "a row beside itself is no comparison"
+
+
+def test_rows_of_scaled_probabilities_leave_the_p_of_others_as_it_is(tmp_path: Path) -> None:
+    """Holm's family grew from 3 to 15 pairs with `--calibrate`, of which most are of rows that score alike."""
+    models = {"simclr": 0.6, "swav": 0.9, "dino-large": 1.0}
+    every: dict[str, Any] = {"seeds": 2, "budgets": [0.1], "metrics": ["roc_auc", "log_loss"]}
+    store = filled(tmp_path / "s.sqlite", models=models, **every)
+
+    def compared() -> dict[tuple[str, str, str], Comparison]:
+        pairs = comparisons(score_tables(store.scores(), store), store)
+        return {(_question(pair)[0], pair.a, pair.b): pair for pair in pairs}
+
+    plain = compared()
+    assert [pair.n_family for pair in plain.values()] == [3] * 6
+    filled(tmp_path / "s.sqlite", models=models, **every, code=2, outcome={"protocol": "default, temperature"})
+    both = compared()
+    assert {place: both[place] for place in plain} == plain
+    added = [pair for place, pair in both.items() if place not in plain]
+    assert {_question(pair)[0] for pair in added} == {"log_loss"}
+    assert sorted((pair.scaled, pair.n_family) for pair in added) == [(1, 9)] * 9 + [(2, 3)] * 3
+
+
+def test_a_table_of_scaled_rows_alone_is_compared(tmp_path: Path) -> None:
+    scaled = {"outcome": {"protocol": "default, temperature"}, "seeds": 2, "budgets": [0.1]}
+    store = filled(tmp_path / "s.sqlite", models={"simclr": 0.6, "swav": 0.9}, **scaled)
+    assert [pair.scaled for pair in comparisons(score_tables(store.scores(), store), store)] == [2]
 
 
 def test_a_comparison_turned_is_the_other_difference() -> None:
