@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from benchmarks import coverage
 from benchmarks._expected import METRICS as EXPECTED
-from benchmarks._expected import Study, measure_expected
+from benchmarks._expected import Combined, Study, measure_expected
 from benchmarks._thresholds import NAMES as AT_THRESHOLD
 from mt.probe.scores.metrics import METRICS, value_of
 
@@ -104,6 +106,18 @@ def test_a_cell_misses_its_goals_by_coverage_length_or_width() -> None:
     refused = coverage.Row(**{**vars(good), "coverage": np.nan, "error": np.nan, "refused": 1.0, "shortest": np.inf})
     assert not refused.holds
     assert coverage.Row(**{**vars(refused), "units": 5.0}).holds
+
+
+@pytest.mark.parametrize(("ratio", "missed"), [(1.4, 0), (1.6, 1)])
+def test_the_length_of_the_interval_over_draws_and_cases_is_checked(
+    ratio: float, missed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(coverage, "STUDIES", coverage.STUDIES[:1])
+    row = Combined("roc_auc", 0.95, 0.01, 0.9, ratio)
+    monkeypatch.setattr(coverage, "measure_expected", lambda *_, **__: iter([row]))
+    with pytest.raises(SystemExit, match="1 rows miss") if missed else nullcontext():
+        coverage.print_expected(10, 1)
+    assert capsys.readouterr().out.count("MISSED") == missed
 
 
 def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

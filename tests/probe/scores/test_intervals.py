@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
@@ -10,8 +12,20 @@ from scipy.special import ndtr, ndtri, stdtrit
 from mt.errors import InputError
 from mt.probe.scores import rank_metrics, sample
 from mt.probe.scores.comparisons import compare
-from mt.probe.scores.metrics import METRICS, Metric, interval, over_cases, over_draws, score, weighted, with_draws
+from mt.probe.scores.metrics import (
+    METRICS,
+    Metric,
+    interval,
+    metrics_for,
+    over_cases,
+    over_draws,
+    score,
+    weighted,
+    with_draws,
+)
 from mt.probe.scores.rank_metrics import binormal_variance, delong, obuchowski
+from mt.probe.scores.score_tables import score_tables, scored
+from tests.probe.features import probed, store_of, write_pair
 
 N_SIMULATIONS = 600
 
@@ -393,3 +407,21 @@ def test_how_much_is_resampled_at_once_changes_no_number(metric: str, monkeypatc
     monkeypatch.setattr("mt.probe.scores.rank_metrics._AT_ONCE", 1)
     parts = interval(metric, y, ps[0]), compare(metric, y, ps, ps[::-1], n_resamples=100)
     assert repr(parts) == repr(whole)  # NaN equals no NaN
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_the_public_interval_is_exactly_that_of_a_tables_row(tmp_path: Path, task: str, grouped: bool) -> None:
+    write_pair(tmp_path, task=task, n_classes=2 if task == "binary" else 3, grouped=grouped)
+    study = probed(tmp_path, fractions=[0.25], seeds=1, metrics=["all"])
+    store = store_of(study)
+    tables = score_tables(study.scores, store)
+    assert {table.subject.metric for table in tables} == set(metrics_for(task))
+    for table in tables:
+        (cell,) = table.cells.values()
+        (cases,) = scored(cell.scores, store)
+        assert (cases.groups is not None) == grouped
+        if cell.low is None:
+            assert table.subject.metric == "ece"
+            continue
+        assert (cell.low, cell.high) == interval(table.subject.metric, cases.y, cases.p, groups=cases.groups)
