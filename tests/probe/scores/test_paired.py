@@ -102,7 +102,7 @@ def test_rows_with_the_same_predictions_are_printed_as_such(tmp_path: Path, caps
     assert [row[name] for name in ("reason", "low", "high", "p", "p_holm")] == ["same predictions", *[None] * 4]
     others = [pair for pair in found.values() if pair is not same]
     assert [pair.p_holm for pair in others] == holm([pair.p for pair in others])
-    assert {pair.n_family for pair in found.values()} == {2}, "a row beside itself is no comparison"
+    assert {pair.n_family for pair in found.values()} == {2}, "twins do not count"
 
 
 def test_rows_of_scaled_probabilities_leave_the_p_of_others_as_it_is(tmp_path: Path) -> None:
