@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import coverage
 from benchmarks._expected import METRICS as EXPECTED
-from benchmarks._expected import Combined, Study, measure_expected
+from benchmarks._expected import STUDIES, Combined, Study, measure_expected
 from benchmarks._thresholds import NAMES as AT_THRESHOLD
 from mt.probe.scores.metrics import METRICS, value_of
 
@@ -112,7 +112,7 @@ def test_a_cell_misses_its_goals_by_coverage_length_or_width() -> None:
 def test_the_length_of_the_interval_over_draws_and_cases_is_checked(
     ratio: float, missed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(coverage, "STUDIES", coverage.STUDIES[:1])
+    monkeypatch.setattr(coverage, "STUDIES", STUDIES[:1])
     row = Combined("roc_auc", 0.95, 0.01, 0.9, ratio)
     monkeypatch.setattr(coverage, "measure_expected", lambda *_, **__: iter([row]))
     with pytest.raises(SystemExit, match="1 rows miss") if missed else nullcontext():

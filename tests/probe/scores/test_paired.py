@@ -126,7 +126,7 @@ def test_rows_of_scaled_probabilities_leave_the_p_of_others_as_it_is(tmp_path: P
 
 
 def test_a_table_of_scaled_rows_alone_is_compared(tmp_path: Path) -> None:
-    scaled = {"outcome": {"protocol": "default, temperature"}, "seeds": 2, "budgets": [0.1]}
+    scaled: dict[str, Any] = {"outcome": {"protocol": "default, temperature"}, "seeds": 2, "budgets": [0.1]}
     store = filled(tmp_path / "s.sqlite", models={"simclr": 0.6, "swav": 0.9}, **scaled)
     assert [pair.scaled for pair in comparisons(score_tables(store.scores(), store), store)] == [2]
 
