@@ -15,7 +15,7 @@ from mt.fuse.dvme.fit import DVMEOptions, fit_dvme
 from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.saved import save_dvme
 from mt.probe.budgets.draw import Draw, DrawSource
-from mt.probe.protocols import Fitting, Probe
+from mt.probe.protocols import Fitting, Probe, get_protocol
 from mt.probe.questions import Pair, Question
 from mt.probe.run import Opening, fit_probe, open_cases
 from mt.probe.saved import ModelFolder
@@ -97,7 +97,7 @@ class Fuser:
             "flags": flags,
             "realised": drawn.realised,
             "n_labels": len(drawn.rows),
-            "versions": {**fitting.versions(), "fuse": REVISION},
+            "versions": {**fitting.versions(), **_also_fitted(question.method, found["selection"]), "fuse": REVISION},
             **found,
         }
         fit = Fit(question.identity, *self._digests, drawn.rows, probabilities, outcome)
@@ -236,6 +236,13 @@ class Fuser:
             },
             "attention": attention_by_class(question.pair, joined, received),
         }
+
+
+def _also_fitted(method: str, selection: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of protocol `blend-four`, by its name, if the method fits it beside or instead of its own."""
+    if method != "blend" and "blend" not in selection.get("recipes", ()):
+        return {}
+    return {"blend-four": get_protocol("blend-four").fingerprint[:12]}
 
 
 def _combined(rule: str, singles: Sequence[Single], places: Sequence[int]) -> CombinedProbes | None:

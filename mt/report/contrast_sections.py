@@ -30,36 +30,42 @@ OF_DROPS = (
 
 def subgroup_section(store: ScoreStore, panel: Panel) -> Section | None:
     """Return the differences between subgroups in the headline metric, for the fits of a panel; None without any."""
+    rows = [
+        (one.row_name, str(one.budget), _sides(one), numbers(one), *p_values(one), "; ".join(one.flags))
+        for one in differences_of(store, panel)
+    ]
+    columns = ("method", "budget", "difference of", "difference", "p", "p (Holm)", "note")
+    return table_section("subgroups", "Differences between subgroups", OF_SUBGROUPS, columns, rows) if rows else None
+
+
+def differences_of(store: ScoreStore, panel: Panel) -> list[SubgroupDifference]:
+    """Return the differences between the subgroups that were scored, in the headline metric."""
     names = RowNames.of(panel)
     scores = [
         one
         for one in _current(store.scores_of({fit for fit, _ in names.by_row}))
         if one.by is not None and one.metric == panel.metric and one in names
     ]
-    found = subgroup_differences(score_tables(scores, store, name=names), store)
-    if not found:
-        return None
-    rows = [
-        (one.row_name, str(one.budget), _sides(one), numbers(one), *p_values(one), "; ".join(one.flags))
-        for one in found
-    ]
-    columns = ("method", "budget", "difference of", "difference", "p", "p (Holm)", "note")
-    return table_section("subgroups", "Differences between subgroups", OF_SUBGROUPS, columns, rows)
+    return subgroup_differences(score_tables(scores, store, name=names), store)
 
 
 def drop_section(store: ScoreStore, panel: Panel) -> Section | None:
     """Return what methods lose on another dataset's test split; None on their own dataset, or without internal ones."""
-    external = [score for cell in panel.headline for score in cell.scores]
-    if all(score.dataset == score.test_dataset for score in external):
-        return None
-    internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
-    found = drops(external, internal, store, name=RowNames.of(panel))
     rows = [
         (one.row_name, str(one.budget), _both(one), with_interval(one.found), *p_values(one), "; ".join(one.flags))
-        for one in found
+        for one in drops_of(store, panel)
     ]
     columns = ("method", "budget", "internal, external", "difference", "p", "p (Holm)", "note")
     return table_section("drop", "Internal and external test", OF_DROPS, columns, rows) if rows else None
+
+
+def drops_of(store: ScoreStore, panel: Panel) -> list[Drop]:
+    """Return what methods lose on another dataset's test split, in the headline metric."""
+    external = [score for cell in panel.headline for score in cell.scores]
+    if all(score.dataset == score.test_dataset for score in external):
+        return []
+    internal = [score for score in _current(store.scores()) if score.metric == panel.metric]
+    return drops(external, internal, store, name=RowNames.of(panel))
 
 
 @dataclass(frozen=True)

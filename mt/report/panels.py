@@ -107,6 +107,7 @@ class Panel:
     """One dataset (or one dataset tested on another): its methods at every budget, in every stored metric.
 
     dataset, test_dataset: names with their settings.  title: also distinguishes different contents of one name.
+    metric: the headline metric: the declared primary one, the task's, or the first that was scored.
     others: experiments of the dataset that are not shown.
     commands: the command that made each feature file, by fingerprint, where it is known.
     oracles: the single model with the best test score of each draw: shown in tables, in no chart and no ranking.
@@ -133,7 +134,7 @@ class Panel:
 
     @cached_property
     def headline(self) -> tuple[PanelCell, ...]:
-        """The cells of the task's headline metric, which charts show."""
+        """The cells of the headline metric, which charts show."""
         return tuple(cell for cell in self.cells if cell.metric == self.metric)
 
     @cached_property
@@ -259,7 +260,8 @@ def _panel(store: ScoreStore, title: str, shown: Sequence[Experiment], others: S
     last = shown[-1].scores[-1].dataset
     oracles, stated = tuple(_oracles(store, ordered)), declared(last, store)
     shown_metrics = {cell.metric for cell in ordered}
-    metric = stated.primary.metric if stated and stated.primary.metric in shown_metrics else HEADLINE[task]
+    wanted = (*([stated.primary.metric] if stated else []), HEADLINE[task], *METRICS)
+    metric = next(name for name in wanted if name in shown_metrics)
     return Panel(
         *names,
         title,

@@ -201,6 +201,8 @@ def test_blend_is_the_protocol_on_all_models_and_the_budget_recommends(
     alone = fit_probe(budget.with_features(np.concatenate(budget.X, axis=1)), fitting, seed=0)
     np.testing.assert_array_equal(fit.probabilities, alone.probe.probabilities(joined.concatenated_test))
     assert ("no_lda" in fit.outcome["flags"]) == (task == "binary")
+    hashes = {method: one.outcome["versions"].get("blend-four") for method, one in fits.items()}
+    assert hashes == {"blend": get_protocol("blend-four").fingerprint[:12], "concat": None}
     losses = {method: fit.outcome["selection"]["log_loss"] for method, fit in fits.items()}
     arguments = ["--cache-dir", str(cache), "--fraction", "0.5", "--seeds", "1", "--method", "blend"]
     shown = CliRunner().invoke(fuse, [*arguments, "--method", "concat"], catch_exceptions=False).stdout

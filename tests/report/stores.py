@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mt.probe.budgets.draw import DrawSource
+from mt.probe.protocols import PROTOCOLS
 from mt.probe.questions import Budget, Pair, Question
 from mt.probe.run import ask
 from mt.probe.scores.scoring import Scorer
@@ -122,5 +123,5 @@ def outcome_of(task: str, class_names: Sequence[str], n_labels: int) -> dict[str
         "flags": [],
         "n_labels": n_labels,
         "realised": realised,
-        "versions": {"mt": "0.1.0", "torch": "2.6.0", "solver": 1},
+        "versions": {"mt": "0.1.0", "protocol": PROTOCOLS["default"].fingerprint[:12], "torch": "2.6.0", "solver": 1},
     }

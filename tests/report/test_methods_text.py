@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import mt.report.paper
 from mt.cli import group
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.scores.declared import Primary, declare
-from mt.report import ReportRequest, collect
+from mt.report import ReportRequest, collect, write_report
 from mt.report.paper.checklists import GUIDELINES, Guideline, answered, unanswered
+from mt.report.paper.citations import effective_size, with_references
+from mt.report.paper.escaped import md
 from mt.report.paper.facts import dataset_facts
 from mt.report.paper.methods_text import methods, write_methods
-from mt.report.paper.paragraph import md
+from mt.report.paper.paragraph import OF_PROTOCOLS
 from mt.report.paper.references import REFERENCES, of_backbone
 from tests.probe.features import QUICK, probed, store_of, write_features
 from tests.report.stores import filled
@@ -47,7 +50,10 @@ def test_scaling_and_the_declared_primary_are_stated(tmp_path: Path) -> None:
     declare(Primary.parsed("roc_auc@10%"), ["pcam"], store)
     filled(path, code=2, outcome={"protocol": "default, temperature"})
     text = methods(store, collect(store), None)[0]
-    assert "Probabilities were also scaled (temperature), on out-of-fold scores of the label budget." in text
+    assert (
+        "Probabilities were also scaled, by temperature scaling [@guo2017calibration] with Platt's targets "
+        "[@platt1999probabilistic], fitted on out-of-fold scores of the label budget."
+    ) in text
     assert "Protocol default, temperature" not in text
     assert "Protocol default; 7 draws of the labels over all budgets." in text
     assert re.search(r"Primary: roc\\_auc at 10 %, declared .*, when \d+ of its scores were stored", text)
@@ -83,6 +89,51 @@ def test_every_citation_has_an_entry_and_every_entry_is_cited(tmp_path: Path) ->
     assert {"truong2021transferable", "backbone-simclr", "collins2024tripod"} <= cited
     assert set(re.findall(r"^@\w+\{([^,]+),", entries, re.MULTILINE)) == cited
     assert entries.count("{") == entries.count("}")
+
+
+def test_methods_that_a_note_names_have_their_references(tmp_path: Path) -> None:
+    for groups, author in ((True, "Obuchowski's [@obuchowski1997"), (False, "DeLong's [@delong1988")):
+        note = f"95 % interval over 9 test {'groups of cases' if groups else 'cases'} (Wilson, {author[:10]}"
+        assert effective_size(note + " variance)")
+    assert with_references("(Wilson, DeLong's or binormal variance; classes combined by MOVER)") == (
+        "(Wilson [@wilson1927probable], DeLong's [@delong1988comparing] or binormal [@hanley1982meaning] variance; "
+        "classes combined by MOVER [@zou2008construction])"
+    )
+    assert with_references("(Newcombe's score interval)") == (
+        "(Newcombe's [@newcombe2006confidence; @hanley1982meaning] score interval)"
+    )
+    store = filled(tmp_path / "s.sqlite", seeds=2)
+    text = methods(store, collect(store), None)[0]
+    for key in ("wilson1927probable", "obuchowski1997nonparametric", "korn1998confidence", "holm1979simple"):
+        assert f"@{key}" in text
+
+
+def test_every_key_in_the_code_has_an_entry() -> None:
+    code = [path.read_text(encoding="utf-8") for path in Path(mt.report.paper.__file__).parent.glob("*.py")]
+    keys = {key for text in code for key in re.findall(r"@([a-z]+\d{4}\w+)", text)}
+    keys |= {key for several in OF_PROTOCOLS.values() for key in several} | {one.key for one in GUIDELINES}
+    keys |= set(re.findall(r'"([a-z]+\d{4}[a-z]+)"', "".join(code)))
+    assert keys == set(REFERENCES)
+
+
+@pytest.mark.parametrize("key", sorted(REFERENCES))
+def test_volume_pages_and_doi_are_fields(key: str) -> None:
+    entry = REFERENCES[key].bibtex(key)
+    names = re.findall(r"^  (\w+) = ", entry, re.MULTILINE)
+    assert len(set(names)) == len(names)
+    assert "note" not in names
+    assert {"author", "title", "year"} <= set(names)
+    if entry.startswith("@article"):
+        assert {"journal", "volume", "pages"} <= set(names)
+    assert all(re.fullmatch(r"10\.\d{4,}/\S+", doi) for doi in re.findall(r"doi = \{(.*)\}", entry))
+
+
+def test_a_panel_without_the_metric_of_its_task_has_another(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", seeds=1, metrics=("log_loss",))
+    (panel,) = collect(store)
+    assert panel.metric == "log_loss"
+    assert "The headline metric is log loss." in methods(store, [panel], None)[0]
+    assert write_report(store, ReportRequest(tmp_path / "r.html", export=False)).page.exists()
 
 
 def test_table_1_is_by_split_and_draw(tmp_path: Path) -> None:

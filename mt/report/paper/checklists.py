@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mt.report.paper.escaped import md
 from mt.report.paper.facts import DatasetFacts
-from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, md, protocols
+from mt.report.paper.paragraph import END_TO_END, backbones, chosen_on, protocols, software
 from mt.terminal.progress import counted
 
 ITEM = "item (number not checked)"  # the heading of a column of numbers
@@ -142,13 +143,8 @@ def _initial(facts: DatasetFacts) -> str:
 
 
 def _software(facts: DatasetFacts) -> str:
-    found = {
-        (name, str(value))
-        for cell in facts.panel.headline
-        for score in cell.scores
-        for name, value in score.versions.items()
-    }
-    return ", ".join(f"{md(name)} {md(value)}" for name, value in sorted(found)) + "."
+    found = sorted((name, value) for name, values in software(facts.panel).items() for value in values)
+    return ", ".join(f"{md(name)} {md(value)}" for name, value in found) + "."
 
 
 def _training(facts: DatasetFacts) -> str:
@@ -214,8 +210,7 @@ def _stored(_: DatasetFacts) -> str:
 def _scaling(facts: DatasetFacts) -> str:
     from mt.probe.protocols import PROTOCOLS
 
-    names = dict.fromkeys(cell.method.protocol for cell in facts.panel.headline)
-    known = [f"{md(name)}: {PROTOCOLS[name].scaling}" for name in names if name in PROTOCOLS]
+    known = [f"{md(name)}: {PROTOCOLS[name].scaling}" for name in protocols(facts.panel) if name in PROTOCOLS]
     return f"Embeddings enter scaled by the draw's rows ({', '.join(known)})." if known else ""
 
 

@@ -1,18 +1,24 @@
-"""The facts of one dataset that a paper states: cases by split and draw, exclusions, missing values.
+"""The facts of one dataset that a paper states: cases by split and draw, exclusions, decisions, contrasts.
 
-Exclusions and settings of features come from the feature files, if these still exist; all else from the score database.
+Exclusions, settings of features, and images and groups that two datasets share come from the feature files, if these
+still exist; all else from the score database.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mt.cache.feature_file.read import status_counts
+from mt.probe.contrasts.external import Drop, Overlap, overlaps
+from mt.probe.contrasts.subgroups import SubgroupDifference
+from mt.probe.decisions.decided import Decisions, thresholds
+from mt.probe.decisions.out_of_fold import OutOfFold
+from mt.report.contrast_sections import differences_of, drops_of
 from mt.report.panels import Panel, PanelCell
 from mt.report.reproduce import models_of
 from mt.results.store import ScoreStore
@@ -49,8 +55,36 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class ChosenThresholds:
+    """The thresholds of a dataset: the rule, how many there are, and the number of those absent by reason.
+
+    In multilabel tasks each label of a fit has one.
+    """
+
+    decisions: Decisions
+    n_chosen: int
+    absent: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Differences between sets of test cases, in the headline metric.
+
+    subgroups: those that were scored.  drops: internal minus external test.  shared: what the two datasets share; empty
+    if a feature file is gone.
+    """
+
+    subgroups: tuple[SubgroupDifference, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    shared: tuple[Overlap, ...] = ()
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
-    """What a paper states of one dataset.  train: the rows that draws are taken from.  draws: all of all budgets."""
+    """What a paper states of one dataset.
+
+    train: the rows that draws are taken from.  draws: all of all budgets.  thresholds: None if none were chosen.
+    """
 
     panel: Panel
     train: Characteristics
@@ -59,6 +93,8 @@ class DatasetFacts:
     flow: tuple[Flow, ...]
     entries: tuple[Entry, ...]
     crossed: bool
+    contrasts: Contrasts
+    thresholds: ChosenThresholds | None
 
     @property
     def title(self) -> str:
@@ -82,7 +118,30 @@ def dataset_facts(store: ScoreStore, panel: Panel, catalog: Catalog | None = Non
         flow=tuple(_flow(split, model, known.get(file)) for file, (split, model) in files.items()),
         entries=tuple(known[file] for file in files if file in known),
         crossed=fit.pool == fit.cases,
+        contrasts=_contrasts(store, panel, known.values()),
+        thresholds=_thresholds(store, panel),
     )
+
+
+def _contrasts(store: ScoreStore, panel: Panel, entries: Iterable[Entry]) -> Contrasts:
+    external = [score for cell in panel.headline for score in cell.scores if score.test_dataset != score.dataset]
+    internal = [one for one in store.scores() if one.test_dataset == one.dataset] if external else []
+    return Contrasts(
+        tuple(differences_of(store, panel)),
+        tuple(drops_of(store, panel)),
+        tuple(overlaps(external, internal, entries)) if external else (),
+    )
+
+
+def _thresholds(store: ScoreStore, panel: Panel) -> ChosenThresholds | None:
+    """Return the thresholds of the fits that are shown, by the rule that was last asked for on the dataset."""
+    decisions = panel.decisions
+    if decisions is None or decisions.rule is None:
+        return None
+    held, fits = OutOfFold(store), dict.fromkeys(score.fit for cell in panel.headline for score in cell.scores)
+    found = [one for fit in fits for one in thresholds(decisions.rule, store.fit(fit), held)]
+    absent = Counter(one.reason for one in found if one.value is None)
+    return ChosenThresholds(decisions, len(found) - absent.total(), absent)
 
 
 def _files(panel: Panel) -> dict[str, tuple[str, str]]:

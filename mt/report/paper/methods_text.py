@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from mt.cache.names import slug
 from mt.report.panels import Panel, collect
 from mt.report.paper.checklists import GUIDELINES, ITEM, NOT_CHECKED, answered, unanswered
+from mt.report.paper.escaped import md
 from mt.report.paper.facts import Characteristics, DatasetFacts, dataset_facts
-from mt.report.paper.paragraph import cited, md, sentences
+from mt.report.paper.paragraph import cited, sentences
 from mt.report.paper.references import bibtex
 from mt.system import files
 from mt.terminal.spreadsheet import inert

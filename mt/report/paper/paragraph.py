@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from mt.errors import MtError
 from mt.probe.decisions.gains import scaling_of
 from mt.probe.protocols import PROTOCOLS
+from mt.report.experiments import folds_of
 from mt.report.panels import Panel, PanelCell
+from mt.report.paper.citations import effective_size, with_references
+from mt.report.paper.contrast_sentences import contrasted, decided
+from mt.report.paper.escaped import md, named
 from mt.report.paper.facts import DatasetFacts, budgets_of
 from mt.report.paper.references import REFERENCES, Reference, key_of, of_backbone
 from mt.report.reproduce import models_of
+from mt.results.store import Score
 from mt.terminal.progress import counted
 
 END_TO_END = "end-to-end"  # the protocol of what was trained from images
+OF_BLEND = "blend-four"  # the protocol of the row `blend` of `mt fuse`
+OF_PROTOCOLS = {
+    "blend": ("ledoit2004well",),
+    "blend-four": ("ledoit2004well",),
+    "propagate": ("zhou2003learning",),
+}
 _FUSIONS = {
     "dvme": "DVME, self-attention over the projected embeddings [@truong2021transferable]",
     "concat": "logistic regression on the concatenated embeddings",
@@ -26,12 +37,6 @@ _LOGISTIC_BLEND = "the mean of logistic regressions on the concatenated embeddin
 _SOFTWARE = {"torch": "paszke2019pytorch", "sklearn": "pedregosa2011scikit", "scikit-learn": "pedregosa2011scikit"}
 
 
-def md(text: str) -> str:
-    """Return text that Markdown and HTML show as it is, on one line."""
-    special = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{sign: f"\\{sign}" for sign in "\\`*_[]|#~$@"}}
-    return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
-
-
 def sentences(facts: DatasetFacts) -> list[str]:
     """Return the methods of one dataset."""
     panel = facts.panel
@@ -42,6 +47,8 @@ def sentences(facts: DatasetFacts) -> list[str]:
         *_classifiers(panel),
         *_fusions(panel),
         *_measures(panel),
+        *decided(facts),
+        *contrasted(facts),
         _software(panel),
     ]
 
@@ -52,7 +59,10 @@ def _cases(facts: DatasetFacts) -> list[str]:
     what = f"labels ({classes})" if panel.task == "multilabel" else f"classes ({classes})"
     found = [f"{md(panel.title)} is {_a(panel.task)} task with {len(panel.class_names)} {what}."]
     if facts.crossed:
-        return [*found, f"Its {_counted(facts.train.n_rows, facts.train.n_groups)} were tested out of fold."]
+        folds = dict.fromkeys(folds_of(score) for cell in panel.headline for score in cell.scores)
+        how = ", ".join(filter(None, folds))
+        cases = _counted(facts.train.n_rows, facts.train.n_groups)
+        return [*found, f"Its {cases} were tested out of fold{f' ({how})' if how else ''}."]
     return [
         *found,
         f"Labels were drawn from {_counted(facts.train.n_rows, facts.train.n_groups)}; "
@@ -90,44 +100,78 @@ def _budgets(facts: DatasetFacts) -> list[str]:
     for budget, cells in budgets_of(facts.panel).items():
         draws = max(len(cell.scores) for cell in cells)
         parts.append(f"{budget} ({counted(cells[0].n_labels, 'label')}, {counted(draws, 'draw')})")
-    how = sorted({_how_drawn(cell) for cell in facts.panel.headline})
-    apart = ["Methods on different draws were not compared."] if len(how) > 1 else []
-    return [f"Label budgets: {', '.join(parts)}. " + " ".join([*how, *apart])]
+    return [f"Label budgets: {', '.join(parts)}.", *_drawn(facts.panel)]
 
 
-def _how_drawn(cell: PanelCell) -> str:
-    realised = cell.scores[0].realised
+def _drawn(panel: Panel) -> list[str]:
+    """Return how labels were drawn; if there are several ways, a sentence for each, with its rows."""
+    kinds: dict[str, dict[str, None]] = {}
+    for cell in panel.headline:
+        for score in cell.scores:
+            kinds.setdefault(_how_drawn(score), {})[cell.name] = None
+    several = len(kinds) > 1
+    found = [f"Draws{f' of {named(rows)}' if several else ''} were {how}." for how, rows in kinds.items()]
+    return [*found, *(["Methods on different draws were not compared."] if several else [])]
+
+
+def _how_drawn(score: Score) -> str:
+    realised = score.realised
+    listed = realised.get("listed")
+    if listed:
+        return "those that a draw file lists" + (f" (hash of its contents {listed})" if isinstance(listed, str) else "")
     unit = "patients or groups" if realised.get("unit") == "group" else "cases"
-    if realised.get("listed"):
-        return "Draws were those that a draw file lists."
     if realised.get("draw"):
-        return f"Draws were random {unit}; no label was used to draw them."
-    cite = " [@sechidis2011stratification]"
+        groups = "patients or groups" if realised["draw"] == "random-groups" else unit
+        return f"random {groups}; no label was used to draw them"
     return (
-        f"Draws were {unit}, stratified by the labels of all of them{cite}, and smaller draws lie inside larger ones."
+        f"{unit}, stratified by the labels of all of them [@sechidis2011stratification], and smaller draws lie inside "
+        "larger ones"
     )
 
 
 def _classifiers(panel: Panel) -> list[str]:
-    found = []
-    for name in protocols(panel):
-        if name not in PROTOCOLS:
-            found.append("Some networks were trained end to end." if name == END_TO_END else f"Protocol {md(name)}.")
-            continue
-        one = PROTOCOLS[name]
-        found.append(
-            f"Protocol {md(name)} (hash {one.fingerprint[:12]}): {md(one.title)}; settings chosen on "
-            f"{md(one.validation_source)}."
-        )
-    for kind in dict.fromkeys(scaling_of(cell.scores[0]) for cell in panel.headline):
-        if kind:
-            found.append(f"Probabilities were also scaled ({md(kind)}), on out-of-fold scores of the label budget.")
+    kinds: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in panel.headline:
+        for score in cell.scores:
+            for protocol in _protocols_of(cell, score):
+                kinds.setdefault(protocol, {})[cell.name] = None
+    several = len(kinds) > 1
+    found = [_protocol(*kind) + (f" Rows: {named(rows)}." if several else "") for kind, rows in kinds.items()]
     return [*found, chosen_on(panel)]
 
 
+def _protocols_of(cell: PanelCell, score: Score) -> Iterator[tuple[str, str]]:
+    """Yield name and stored hash of each protocol that a fit was made by; the hash is empty where none is stored.
+
+    The row `blend` of `mt fuse` fits a protocol of its own; DVME fits it beside its networks.
+    """
+    versions = score.versions
+    if cell.method.method != "blend":
+        yield _plain_protocol(cell), str(versions.get("protocol", ""))
+    if cell.method.method == "blend" or OF_BLEND in versions:
+        yield OF_BLEND, str(versions.get(OF_BLEND, ""))
+
+
+def _protocol(name: str, stored: str) -> str:
+    """Return the sentence on one protocol; its prose is that of this version, and given where the hash agrees."""
+    if name == END_TO_END:
+        return "Some networks were trained end to end."
+    if name not in PROTOCOLS:
+        return f"Protocol {md(name)} (hash {md(stored) or 'not stored'})."
+    one = PROTOCOLS[name]
+    if stored and stored != one.fingerprint[:12]:
+        return f"Protocol {md(name)} (hash {md(stored)}, of another version of mt)."
+    sources = "".join(f" [@{key}]" for key in OF_PROTOCOLS.get(name, ()))
+    return (
+        f"Protocol {md(name)} (hash {stored or 'not stored'}): {md(one.title)}{sources}; choice of settings: "
+        f"{md(one.validation_source)}."
+    )
+
+
 def protocols(panel: Panel) -> list[str]:
-    """Return the protocols of a panel, each once, without the names of scalings."""
-    return list(dict.fromkeys(_plain_protocol(cell) for cell in panel.headline))
+    """Return the protocols that were fitted, each once, without the names of scalings."""
+    found = (name for cell in panel.headline for score in cell.scores for name, _ in _protocols_of(cell, score))
+    return list(dict.fromkeys(found))
 
 
 def _plain_protocol(cell: PanelCell) -> str:
@@ -150,37 +194,40 @@ def _fusions(panel: Panel) -> list[str]:
 
 
 def _measures(panel: Panel) -> list[str]:
-    notes = {md(cell.summary.interval) for cell in panel.headline if cell.low is not None}
+    notes = dict.fromkeys(cell.summary.interval for cell in panel.headline if cell.low is not None)
     found = [f"The headline metric is {panel.metric_label}."]
     if panel.declaration:
         found.append(md(panel.declaration.said))
     if notes:
-        found.append(f"Intervals over test cases: {'; '.join(sorted(notes))} {_cited(notes)}.".replace(" .", "."))
+        found.append(f"Intervals over test cases: {'; '.join(sorted(with_references(md(note)) for note in notes))}.")
+    if any(map(effective_size, notes)):
+        found.append("Wilson's interval has the number of independent cases of equal variance [@korn1998confidence].")
+    if any(cell.summary.expected for cell in panel.headline):
+        found.append(
+            "MOVER [@zou2008construction] combines them with the variance over draws to intervals of expected scores."
+        )
     return [
         *found,
         "Methods were compared in pairs on the same draws and test cases, with joint resamples of draws and test units "
-        "[@owen2007pigeonhole]; the best and those not significantly worse by max-T [@hsu1996multiple].",
+        "[@owen2007pigeonhole]; p-values are adjusted within a budget and metric [@holm1979simple]; the best and those "
+        "not significantly worse by max-T [@hsu1996multiple].",
     ]
 
 
-def _cited(notes: Iterable[str]) -> str:
-    joined = " ".join(notes)
-    keys = [
-        key
-        for word, key in (("Obuchowski", "obuchowski1997nonparametric"), ("Wilson", "wilson1927probable"))
-        if word in joined
-    ]
-    return f"[{'; '.join(f'@{key}' for key in keys)}]" if keys else ""
-
-
-def _software(panel: Panel) -> str:
+def software(panel: Panel) -> dict[str, list[str]]:
+    """Return the versions of libraries and the revisions of our code, by name; hashes of protocols are elsewhere."""
     found: dict[str, dict[str, None]] = {}
     for score in (score for cell in panel.headline for score in cell.scores):
         for name, value in score.versions.items():
-            found.setdefault(name, {})[str(value)] = None
+            if name != "protocol" and name not in PROTOCOLS:
+                found.setdefault(name, {})[str(value)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _software(panel: Panel) -> str:
     parts = [
         f"{md(name)} {', '.join(map(md, values))}" + (f" [@{_SOFTWARE[name]}]" if name in _SOFTWARE else "")
-        for name, values in found.items()
+        for name, values in software(panel).items()
     ]
     return f"Software and revisions: {'; '.join(parts)}."
 
