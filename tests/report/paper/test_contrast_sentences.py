@@ -81,7 +81,7 @@ def test_draws_of_two_kinds_name_their_rows(tmp_path: Path) -> None:
     store = filled(path, models={"simclr": 0.6}, budgets=(0.1,), code=2, outcome={"realised": realised})
     panels = collect(store, names=["simclr"])
     text = methods(store, panels, None)[0]
-    stratified, drawn = (re.findall(rf"Draws of “([^”]*)” were {how}", text) for how in ("cases, strat", "random"))
+    stratified, drawn = (re.findall(rf"Draws of “([^”]*)” were {how}", text) for how in ("cases, stratified", "random"))
     assert {*stratified, *drawn} == set(panels[0].names)
     assert "random draws" in drawn[0]
     assert "Draws were" not in text
