@@ -99,7 +99,7 @@ def test_the_hash_of_every_protocol_that_was_fitted_is_stated(tmp_path: Path) ->
             rf"Protocol {name} \(hash {PROTOCOLS[name].fingerprint[:12]}\): .*?Rows: ([^.]*)\.", text
         )
         assert sentence == f"“{row}”"
-    assert "protocol d" not in text, "hashes are no versions of software"
+    assert "protocol d" not in text, "the list of software holds no hash"
 
 
 def test_a_hash_that_is_not_stored_is_not_made_up(tmp_path: Path) -> None:
