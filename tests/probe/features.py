@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mt.cache.catalog import feature_path
+from mt.cache.feature_file.format import Status
 from mt.cache.feature_file.write import Existing, FeatureWriter
 from mt.cache.names import digest
 from mt.probe.request import Answers, ProbeRequest
@@ -71,12 +73,13 @@ def write_features(
     shuffled: bool = False,
     hashes: list[bytes] | None = None,
     seen: str = "",
+    unreadable: Sequence[int] = (),
     **manifest: Any,
 ) -> Path:
     """Write one complete feature file; `content` stands for the images' content in the dataset's fingerprint.
 
     shuffled: the same rows in another order.  hashes: what each row's image is known by, 16 bytes each.
-    seen: stands for how the backbone sees images, in its fingerprint.
+    seen: stands for how the backbone sees images, in its fingerprint.  unreadable: rows without an embedding.
     """
     made = embeddings_and_labels(dataset, model, split, n=n, dim=dim, task=task, n_classes=n_classes, signal=signal)
     embeddings = made[0] if embeddings is None else embeddings
@@ -128,7 +131,9 @@ def write_features(
     ) as writer:
         for block in list(writer.missing):
             part = slice(block * BLOCK, (block + 1) * BLOCK)
-            writer.write_block(block, embeddings[part], np.ones(len(embeddings[part]), dtype=np.uint8))
+            status = np.ones(len(embeddings), dtype=np.uint8)
+            status[list(unreadable)] = Status.UNREADABLE
+            writer.write_block(block, embeddings[part], status[part])
         return writer.finish()
 
 

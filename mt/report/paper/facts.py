@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.cache.feature_file.read import status_counts
 from mt.probe.contrasts.external import Drop, Overlap, overlaps
 from mt.probe.contrasts.subgroups import SubgroupDifference
 from mt.probe.decisions.decided import Decisions, thresholds
 from mt.probe.decisions.out_of_fold import OutOfFold
 from mt.report.contrast_sections import differences_of, drops_of
 from mt.report.panels import Panel, PanelCell
+from mt.report.paper.flow import Flow
 from mt.report.reproduce import models_of
 from mt.results.store import ScoreStore
 from mt.types import MISSING, LabelledRows
@@ -43,15 +43,6 @@ class Characteristics:
     n_groups: int | None
     rows: tuple[tuple[str, str], ...]
     unknown: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class Flow:
-    """What became of the images of one split under one backbone: counts by status; None once the file is gone."""
-
-    split: str
-    backbone: str
-    counts: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ def dataset_facts(store: ScoreStore, panel: Panel, catalog: Catalog | None = Non
         train=_characteristics("train", pool, panel),
         test=_characteristics("test", cases, panel),
         draws=tuple(_draws(store, panel)),
-        flow=tuple(_flow(split, model, known.get(file)) for file, (split, model) in files.items()),
+        flow=tuple(Flow.of(split, model, known.get(file)) for file, (split, model) in files.items()),
         entries=tuple(known[file] for file in files if file in known),
         crossed=fit.pool == fit.cases,
         contrasts=_contrasts(store, panel, known.values()),
@@ -152,10 +143,6 @@ def _files(panel: Panel) -> dict[str, tuple[str, str]]:
         for split, several in cell.scores[0].fingerprints.items()
         for model, kept in zip(models_of(cell), several, strict=False)
     }
-
-
-def _flow(split: str, model: str, entry: Entry | None) -> Flow:
-    return Flow(split, model, status_counts(entry.path) if entry is not None else None)
 
 
 def _draws(store: ScoreStore, panel: Panel) -> Iterator[Characteristics]:

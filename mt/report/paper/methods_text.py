@@ -14,6 +14,7 @@ from mt.report.panels import Panel, collect
 from mt.report.paper.checklists import GUIDELINES, ITEM, NOT_CHECKED, answered, unanswered
 from mt.report.paper.escaped import md
 from mt.report.paper.facts import Characteristics, DatasetFacts, dataset_facts
+from mt.report.paper.flow import NOTE, flow_table, why_no_groups
 from mt.report.paper.paragraph import cited, sentences
 from mt.report.paper.references import bibtex
 from mt.system import files
@@ -79,20 +80,12 @@ def _rest(every: Sequence[DatasetFacts]) -> Iterator[str]:
 
 
 def _flow(facts: DatasetFacts) -> Iterator[str]:
-    """Yield the flow of cases: images listed, omitted with the reason, and used."""
-    yield from ("### Flow of cases", "")
-    rows = []
-    for one in facts.flow:
-        if one.counts is None:
-            rows.append((one.split, md(one.backbone), "not known", "the feature file is gone", "not known"))
-            continue
-        used = one.counts.get("ok", 0)
-        out = [f"{count:,} {name.replace('_', ' ')}" for name, count in one.counts.items() if name != "ok"]
-        rows.append(
-            (one.split, md(one.backbone), f"{sum(one.counts.values()):,}", ", ".join(out) or "none", f"{used:,}")
-        )
-    columns = ("split", "network", "images listed", "excluded, and why", "images used")
-    yield from (*_table(columns, list(dict.fromkeys(rows))), "")
+    """Yield the flow of cases: images, and patients or groups, that are listed, excluded and used."""
+    columns, *rows = flow_table(facts.flow)
+    yield from ("### Flow of cases", "", NOTE, "", *_table(columns, rows), "")
+    reason = why_no_groups(facts.flow)
+    if reason:
+        yield from (reason, "")
 
 
 def _table1(facts: DatasetFacts) -> Iterator[str]:
