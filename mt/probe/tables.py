@@ -22,7 +22,7 @@ from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import HOW_DRAWN, Cell, JudgedTable, ScoreTable, spoken_shares
 from mt.results.flag_words import FLAG_WORDS
 from mt.terminal.progress import counted
-from mt.terminal.tables import letters
+from mt.terminal.tables import interval_text, letters
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -314,9 +314,7 @@ def _numbers(pair: Comparison) -> tuple[str, str, str]:
 
 def said(pair: Comparison) -> str:
     """Return a difference with its interval, or the reason why it has none: `+0.012 [-0.004, +0.028]`."""
-    if math.isnan(pair.low):
-        return f"{pair.difference:+z.3f}" + (f" ({pair.reason})" if pair.reason else "")
-    return f"{pair.difference:+z.3f} [{pair.low:+z.3f}, {pair.high:+z.3f}]"
+    return interval_text(pair.difference, pair.low, pair.high, pair.reason)
 
 
 def _few(pairs: Sequence[Comparison]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
@@ -34,6 +35,17 @@ def letters(number: int) -> str:
     """Return the letters that stand for 0, 1, 2, ...: a ... z, aa, ab, ..."""
     before, last = divmod(number, 26)
     return (letters(before - 1) if before else "") + chr(ord("a") + last)
+
+
+def interval_text(value: float, low: float, high: float, reason: str = "") -> str:
+    """Return a difference with its interval, `+0.012 [-0.004, +0.028]`, or with the reason why it has none.
+
+    Three decimals; more where both ends of the interval would otherwise be printed alike.
+    """
+    if math.isnan(low):
+        return f"{value:+z.3f}" + (f" ({reason})" if reason else "")
+    places = next((n for n in range(3, 9) if round(low, n) != round(high, n)), 9)
+    return f"{value:+z.{places}f} [{low:+z.{places}f}, {high:+z.{places}f}]"
 
 
 def indented(text: str, *, first: str = "", rest: str = "", cut_words: bool = True) -> str:

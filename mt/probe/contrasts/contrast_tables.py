@@ -16,6 +16,7 @@ from mt.probe.scores.score_tables import score_tables
 from mt.probe.scores.scoring import LEAST_UNITS
 from mt.results.store import ScoreStore
 from mt.terminal.progress import counted
+from mt.terminal.tables import interval_text
 
 if TYPE_CHECKING:
     from mt.probe.contrasts.external import Drop
@@ -91,7 +92,7 @@ def with_interval(found: Difference) -> str:
     """Return a difference with its interval: `+0.030 [-0.010, +0.080]`."""
     if found.value != found.value:
         return "not defined"
-    return f"{found.value:+z.3f}" + ("" if found.low != found.low else f" [{found.low:+z.3f}, {found.high:+z.3f}]")
+    return interval_text(found.value, found.low, found.high)
 
 
 def print_drops(request: ProbeRequest, answers: Answers, *, as_json: bool) -> None:

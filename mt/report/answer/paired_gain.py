@@ -9,6 +9,7 @@ from typing import Self
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.metrics import METRICS
 from mt.report.panels import PanelCell
+from mt.terminal.tables import interval_text
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,4 @@ class PairedGain:
     @property
     def said(self) -> str:
         """The gain and its 95 % interval, or why there is none: `+0.030 [-0.010, +0.080]`."""
-        if math.isnan(self.low):
-            return f"{self.value:+z.3f}" + (f" ({self.reason})" if self.reason else "")
-        return f"{self.value:+z.3f} [{self.low:+z.3f}, {self.high:+z.3f}]"
+        return interval_text(self.value, self.low, self.high, self.reason)

@@ -13,6 +13,7 @@ from mt.probe.scores import score_tables as kept
 from mt.probe.scores.comparisons import Comparison, compare, holm
 from mt.probe.scores.score_tables import comparisons, competing, marks, score_tables
 from mt.probe.tables import print_comparisons
+from mt.terminal.tables import interval_text
 from tests.probe.features import QUICK, probed, store_of, write_features, write_pair
 from tests.report.stores import filled
 
@@ -103,6 +104,18 @@ def test_rows_with_the_same_predictions_are_printed_as_such(tmp_path: Path, caps
     others = [pair for pair in found.values() if pair is not same]
     assert [pair.p_holm for pair in others] == holm([pair.p for pair in others])
     assert {pair.n_family for pair in found.values()} == {2}, "twins do not count"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.0121, -0.0042, 0.0279), "+0.012 [-0.004, +0.028]"),
+        ((-0.00001, -0.00003, 0.00002), "-0.00001 [-0.00003, +0.00002]"),
+        ((0.2, 0.2, 0.2000004), "+0.2000000 [+0.2000000, +0.2000004]"),
+    ],
+)
+def test_an_interval_is_never_printed_with_zero_width(numbers: tuple[float, float, float], text: str) -> None:
+    assert interval_text(*numbers) == text
 
 
 def test_rows_of_scaled_probabilities_leave_the_p_of_others_as_it_is(tmp_path: Path) -> None:
