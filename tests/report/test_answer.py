@@ -92,7 +92,31 @@ def test_fusion_is_compared_with_the_model_chosen_inside_the_budget(tmp_path: Pa
     assert one.gain.more == by_hand(points, one.gain.fused.mean) - 3
     assert "best-single of 2" not in rank_names(panel, found)
     assert f"fusing (dvme of 2) gains {one.gain.value:+.3f} [" in said(panel, found)
-    assert f"; {one.gain.more} more labels would gain as much as fusing." in said(panel, found)
+    assert f"; {one.gain.more} more labels would gain that model as much as fusing." in said(panel, found)
+
+
+def test_a_gain_names_what_it_is_over_where_the_best_model_is_another(tmp_path: Path) -> None:
+    """Beside the best model's score, the gain alone would read as one over it."""
+    panel, found = fused(tmp_path / "s.sqlite", {"dvme": 1.0, "best-single": 0.6}, n_test=300)
+    gain, best = found[1].gain, found[1].best[0]
+    assert gain is not None
+    assert gain.base.mean < best.mean
+    assert f"{gain.base_score + gain.value:.6f}" == f"{gain.fused.mean:.6f}"
+    over = f"] over the model chosen inside the budget ({gain.base.mean:.3f})"
+    assert over in sentence(found[1:2], ShortNames.of([panel])).text
+    _, rows = overview([found], ShortNames.of([panel]))
+    assert rows[1].over == f"over {gain.base.mean:.3f}"
+
+
+def test_the_score_of_the_base_is_that_of_the_shared_draws(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    filled(path, models={TOGETHER: 0.7}, method="best-single", seeds=3)
+    _, found = fused(path, {"dvme": 1.6}, seeds=2)
+    gain = found[0].gain
+    assert gain is not None
+    assert (len(gain.base.scores), len(gain.fused.scores)) == (3, 2)
+    assert gain.base_score != gain.base.mean
+    assert gain.base_score + gain.value == pytest.approx(gain.fused.mean)
 
 
 def by_hand(points: list[tuple[int, float]], target: float) -> int:
@@ -130,24 +154,27 @@ def test_a_loss_is_called_one(tmp_path: Path) -> None:
 def test_without_a_choice_inside_the_budget_the_base_is_named(tmp_path: Path) -> None:
     panel, found = fused(tmp_path / "s.sqlite", {"concat": 1.5})
     assert "fusing (concat of 2) gains" in said(panel, found)
-    assert "over swav, which the test cases chose" in said(panel, found)
+    assert f" over swav, which the test cases chose ({found[0].gain.base.mean:.3f})" in said(panel, found)
 
 
 GAINS = [
-    ({"value": 0.03, "low": -0.01, "high": 0.08}, "gains +0.030 [-0.010, +0.080], not significant"),
-    ({"value": 0.03, "low": 0.01, "high": 0.08}, "gains +0.030 [+0.010, +0.080];"),
-    ({"value": -0.02, "low": -0.04, "high": -0.01}, "loses -0.020 [-0.040, -0.010]."),
-    ({"value": 0.0, "low": 0.0, "high": 0.0}, "changes nothing, +0.000 [+0.000, +0.000], not significant."),
-    ({"value": 0.03, "low": math.nan, "high": math.nan}, "gains +0.030, without an interval"),
-    ({"reached": Needed(123)}, "120 more labels would gain as much as fusing."),
-    ({"reached": Needed(4)}, "1 more label would gain as much as fusing."),
-    ({"reached": Needed(300, ">")}, "even 297 more labels would not gain as much as fusing."),
+    ({"value": 0.03, "low": -0.01, "high": 0.08}, "gains +0.030 [-0.010, +0.080] over BASE, not significant"),
+    ({"value": 0.03, "low": 0.01, "high": 0.08}, "gains +0.030 [+0.010, +0.080] over BASE;"),
+    ({"value": -0.02, "low": -0.04, "high": -0.01}, "loses -0.020 [-0.040, -0.010] against BASE."),
+    (
+        {"value": 0.0, "low": 0.0, "high": 0.0},
+        "changes nothing, +0.000 [+0.000, +0.000] against BASE, not significant.",
+    ),
+    ({"value": 0.03, "low": math.nan, "high": math.nan}, "gains +0.030 over BASE, without an interval"),
+    ({"reached": Needed(123)}, "120 more labels would gain that model as much as fusing."),
+    ({"reached": Needed(4)}, "1 more label would gain that model as much as fusing."),
+    ({"reached": Needed(300, ">")}, "even 297 more labels would not gain that model as much as fusing."),
     (
         {"reached": Needed(3, ">")},
-        "no larger budget was measured, so it is unknown how many labels would gain as much.",
+        "no larger budget was measured, so it is unknown how many labels would gain that model as much as fusing.",
     ),
-    ({"reached": Needed(3, "≤")}, "]."),
-    ({"reached": None}, "]."),
+    ({"reached": Needed(3, "≤")}, " over BASE."),
+    ({"reached": None}, " over BASE."),
 ]
 
 
@@ -157,6 +184,7 @@ def test_the_words_of_a_gain(tmp_path: Path, changed: dict[str, Any], words: str
     gain = found[0].gain
     assert gain is not None
     text = sentence([replace(found[0], gain=replace(gain, **changed))], ShortNames.of([panel])).text
+    words = words.replace("BASE", f"the model chosen inside the budget ({gain.base.mean:.3f})")
     assert words in text
     assert text.endswith(words) or not words.endswith(".")
 

@@ -29,6 +29,13 @@ class PairedGain:
     reason: str = ""
     p_holm: float = math.nan
 
+    @property
+    def base_score(self) -> float:
+        """The mean of the other row over the draws that both have, which the gain adds to."""
+        both = self.fused.drawn.items() & self.base.drawn.items()
+        values = [self.base.by_seed[seed] for seed, _ in both]
+        return sum(values) / len(values)
+
     @classmethod
     def of(cls, pair: Comparison, fused: PanelCell, base: PanelCell) -> Self:
         """Return the gain that a comparison of these two states."""

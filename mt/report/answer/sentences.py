@@ -11,6 +11,8 @@ from mt.report.panels import PanelCell
 from mt.report.short_names import ShortNames
 from mt.report.tables import number
 
+INSIDE = "the model chosen inside the budget"  # how the base of a gain is called
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -79,10 +81,16 @@ def _fusing(one: BudgetAnswer, names: ShortNames) -> list[str]:
     if one.gain is None:
         return ["what fusing gains cannot be concluded: it shares no draws and test cases with a single model"]
     gain = one.gain
-    over = f" over {names(gain.base.name)}, which the test cases chose" if gain.by_test else ""
     shown = round(gain.value, 3)
     does = "gains" if shown > 0 else "loses" if shown < 0 else "changes nothing,"
-    return [f"fusing ({names(gain.fused.name)}) {does} {gain.said}{over}{_weight(gain)}", *_as_many(gain)]
+    against = f"{'over' if shown > 0 else 'against'} {_base(gain, names)}"
+    return [f"fusing ({names(gain.fused.name)}) {does} {gain.said} {against}{_weight(gain)}", *_as_many(gain)]
+
+
+def _base(gain: FusionGain, names: ShortNames) -> str:
+    """Return which model a gain is over, and its score."""
+    base = number(gain.base_score)
+    return f"{names(gain.base.name)}, which the test cases chose ({base})" if gain.by_test else f"{INSIDE} ({base})"
 
 
 def _weight(gain: FusionGain) -> str:
@@ -92,15 +100,17 @@ def _weight(gain: FusionGain) -> str:
 
 
 def _as_many(gain: FusionGain) -> list[str]:
-    """Return how many more labels would gain as much, where fusing gains anything."""
+    """Return how many more labels would gain the base as much, where fusing gains anything."""
     if gain.value <= 0 or gain.reached is None or gain.reached.sign == "≤":
         return []
     if gain.more is not None:
-        return [f"{gain.more:,} more label{_s(gain.more)} would gain as much as fusing"]
+        return [f"{gain.more:,} more label{_s(gain.more)} would gain that model as much as fusing"]
     most = gain.reached.labels - gain.base.n_labels
     if most <= 0:
-        return ["no larger budget was measured, so it is unknown how many labels would gain as much"]
-    return [f"even {most:,} more label{_s(most)} would not gain as much as fusing"]
+        return [
+            "no larger budget was measured, so it is unknown how many labels would gain that model as much as fusing"
+        ]
+    return [f"even {most:,} more label{_s(most)} would not gain that model as much as fusing"]
 
 
 def more(gain: FusionGain) -> str:
@@ -118,7 +128,11 @@ def more(gain: FusionGain) -> str:
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """One dataset at one budget.  ranks: of every row of the page, empty where it was not compared."""
+    """One dataset at one budget.
+
+    over: the score that the gain adds to, after the name of the model if test cases chose it.
+    ranks: of every row of the page, empty where it was not compared.
+    """
 
     dataset: str
     budget: str
@@ -126,6 +140,7 @@ class OverviewRow:
     best: str
     score: str
     gain: str
+    over: str
     more: str
     doubts: str
     ranks: tuple[str, ...]
@@ -152,10 +167,15 @@ def _row(one: BudgetAnswer, order: Sequence[str], names: ShortNames) -> Overview
         best=_listed([names(cell.name) for cell in one.best]) + level,
         score=score(one.best[0]) if one.best else "–",
         gain="–" if gain is None else gain.said + (" *" if gain.significant else ""),
+        over="" if gain is None else f"over {_named(gain, names)}{number(gain.base_score)}",
         more="" if gain is None else more(gain),
         doubts="; ".join(one.doubts),
         ranks=tuple(_rank(one, name) for name in order),
     )
+
+
+def _named(gain: FusionGain, names: ShortNames) -> str:
+    return f"{names(gain.base.name)}, " if gain.by_test else ""
 
 
 def _rank(one: BudgetAnswer, name: str) -> str:

@@ -12,10 +12,11 @@ from mt.report.short_names import ShortNames
 _RANKED = 12  # methods whose ranks the first screen shows, the best on average
 _KEY = (
     "Best: of the single models, on the draws and test cases that they share; level: not significantly worse (max-T). "
-    "[ ]: 95 % interval, of a score over test cases, of a gain over draws and test cases. Gain of fusion: minus the "
-    "best single model chosen inside the budget; *: the interval excludes 0, one comparison per row, not adjusted for "
-    "the number of rows. More labels: how many the single model needs beyond its own to gain as much, read off its "
-    "curve. Rank 1 is best; =: shared. ?: nothing can be concluded."
+    "[ ]: 95 % interval, of a score over test cases, of a gain over draws and test cases. Gain of fusion: over the "
+    "model chosen inside the budget, whose score follows, or over the named one, which the test cases chose; *: the "
+    "interval excludes 0, one comparison per row, not adjusted for the number of rows. More labels: how many that "
+    "model needs beyond its own to gain as much, read off its curve. Rank 1 is best; =: shared. ?: nothing can be "
+    "concluded."
 )
 
 
