@@ -170,6 +170,8 @@ def fuse(
         return
     progress.note(f"{counted(study.n_stored, 'score')} from the store, {study.n_fitted} fitted: {study.store}")
     (_print_json if as_json else _print_tables)(study, declared=primary is not None)
+    if training is not None:
+        _print_scalings(study, as_json=as_json)
     if against:
         from mt.probe.margin_table import print_margins
 
@@ -184,6 +186,15 @@ def _print_tables(study: Answers, *, declared: bool) -> None:
     from mt.fuse.tables import print_fusion
 
     print_fusion(study, declared=declared)
+
+
+def _print_scalings(study: Answers, *, as_json: bool) -> None:
+    from mt.fuse.end_to_end.choice.own_scaling import own_scalings, said
+    from mt.results.store import ScoreStore
+
+    with ScoreStore(study.store) as store:
+        for row in own_scalings(study.scores, store):
+            click.echo(json.dumps(row) if as_json else said(row))
 
 
 def _print_json(study: Answers, *, declared: bool) -> None:

@@ -124,7 +124,7 @@ _WHY_NOT = {
     "--bag": "turns rows into cases, which test folds do not support",
     "--pool": "turns rows into cases, which test folds do not support",
     "--threshold": "chooses one threshold per fit, but with test folds a score pools several fits",
-    "--calibrate": "scales the scores of one fit, but with test folds a score pools several fits",
+    "--calibrate": "scales a fit on its out-of-fold scores, which are not stored for the fits of each test fold",
     "--unfreeze": "trains from images, once per draw",
 }
 

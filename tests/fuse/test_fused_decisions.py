@@ -73,9 +73,18 @@ def test_the_average_has_the_mean_of_the_models_out_of_fold_scores(tmp_path: Pat
         np.testing.assert_allclose(average, (single[0] + single[1]) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("option", ["threshold", "calibrate"])
-def test_end_to_end_training_refuses_what_needs_folds(option: str) -> None:
-    asked: dict[str, Any] = {option: "youden"}
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"threshold": "youden"}, "--threshold needs out-of-fold scores"),
+        (
+            {"calibrate": "temperature"},
+            "--unfreeze scales already: its logits are divided by the temperature with the lowest log loss on held-out "
+            "fifths of the budget.*Remove --calibrate temperature, or --unfreeze",
+        ),
+    ],
+)
+def test_end_to_end_training_refuses_what_needs_folds(asked: dict[str, Any], words: str) -> None:
     cached = FuseRequest(**asked)
-    with pytest.raises(InputError, match=f"--{option} needs out-of-fold scores"):
+    with pytest.raises(InputError, match=words):
         FinetuneRequest(cached, Settings(), Machine()).check()

@@ -91,11 +91,16 @@ class FinetuneRequest:
             raise InputError("--method requires at least two --model options. Remove it, or add one: --model NAME")
         if self.cached.ablations:
             raise InputError("--ablations is for DVME on cached features. Remove --ablations, or --unfreeze.")
-        decided = {"--threshold": self.cached.threshold, "--calibrate": self.cached.calibrate}
-        for option in (name for name, given in decided.items() if given is not None):
+        if self.cached.threshold is not None:
             raise InputError(
-                f"{option} needs out-of-fold scores, and no network is trained from images in every fold. "
-                f"Remove {option}, or --unfreeze."
+                "--threshold needs out-of-fold scores, and no network is trained from images in every fold. "
+                "Remove --threshold, or --unfreeze."
+            )
+        if self.cached.calibrate is not None:
+            raise InputError(
+                "--unfreeze scales already: its logits are divided by the temperature with the lowest log loss on "
+                "held-out fifths of the budget. A second scaling needs out-of-fold scores, and no network is trained "
+                f"from images in every fold. Remove --calibrate {self.cached.calibrate}, or --unfreeze."
             )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mt.errors import FitError
 from mt.fuse.end_to_end.checkpoint import Checkpoints
@@ -85,6 +87,20 @@ def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(
     assert found.loss == found.losses[f"{share:g}"] == min(found.losses.values())
     assert list(found.losses) == [f"{one:g}" for one in SHARES]
     assert (found.temperature == 1) == (share == 0)
+    before, after = found.scaling()["scaling"]["log_loss"]
+    assert before == pytest.approx(_log_loss_at_one(start, trained, share, y, task))
+    assert (after == before) if share == 0 else (after == found.loss < before)
+
+
+def _log_loss_at_one(start: Tensor, trained: Tensor, share: float, y: Tensor, task: str) -> float:
+    """Return the mean log loss of the mixture without a temperature, in terms of probabilities."""
+    link = torch.sigmoid if task != "multiclass" else partial(torch.softmax, dim=1)
+    p = (1 - share) * link(start) + share * link(trained)
+    if task == "multiclass":
+        return float(-p[torch.arange(len(y)), y].log().mean())
+    y = y.double().reshape(p.shape)
+    each = -(y * p.log() + (1 - y) * (1 - p).log())
+    return float(each.sum() / len(y)) if task == "binary" else float(each.mean())
 
 
 def test_a_few_cases_that_are_all_right_do_not_make_certain() -> None:

@@ -106,6 +106,7 @@ class Fitter:
             "source": f"{len(self.fifths)} of {FIFTHS} fifths of the budget",
             "candidates": raced,
             "shares": share.losses,
+            **share.scaling(),
         }
         flags = [*start.choice.flags, *(["start_kept"] if not share.share else [])]
         if chosen.share and not share.share:
@@ -163,7 +164,7 @@ class Fitter:
         if share.share:
             trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
             if self._failed(trained, start, share):
-                trained, share = None, replace(share, share=0.0, temperature=1.0)
+                trained, share = None, replace(share, share=0.0, temperature=1.0, unscaled=None)
         before = self._network(start) if share.share < 1 else None
         if before is not None:
             merge(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +21,28 @@ _PRIOR = 2.0
 
 @dataclass(frozen=True)
 class Share:
-    """The chosen share of the trained network and its temperature; losses: held-out log loss at every share."""
+    """The chosen share of the trained network and its temperature.
+
+    losses: held-out log loss at every share, after its temperature.  unscaled: that of the chosen share before; None
+    without held-out rows.
+    """
 
     share: float
     temperature: float
     losses: dict[str, float]
+    unscaled: float | None = None
 
     @property
     def loss(self) -> float:
         """The lowest held-out log loss."""
         return min(self.losses.values())
+
+    def scaling(self) -> dict[str, Any]:
+        """Return the temperature, and the held-out log loss before and after it, as stored; empty if not known."""
+        if self.unscaled is None:
+            return {}
+        after = self.loss if self.share else self.unscaled  # the start is kept as it is
+        return {"scaling": {"temperature": self.temperature, "log_loss": [self.unscaled, after]}}
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,14 @@ def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
     found = {share: _calibrated(fifths, share, task) for share in SHARES}
     best = min(found, key=lambda share: (found[share][0], share))
     temperature = found[best][1] if best else 1.0
-    return Share(best, temperature, {f"{share:g}": value for share, (value, _) in found.items()})
+    losses = {f"{share:g}": value for share, (value, _) in found.items()}
+    return Share(best, temperature, losses, _unscaled(fifths, best, task))
+
+
+def _unscaled(fifths: Sequence[HeldOut], share: float, task: str) -> float:
+    """Return the log loss of a share without temperature scaling."""
+    losses = [loss(mix_logits(one.start, one.trained, share, task), one.y, task).sum() for one in fifths]
+    return float(sum(losses)) / sum(len(one.y) for one in fifths)
 
 
 def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[float, float]:
