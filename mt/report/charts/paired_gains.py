@@ -41,7 +41,8 @@ IN_WORDS = {
 _LONGEST = 2.0  # times the largest gain: a longer whisker is cut
 _TABLE = (
     "The score of a fusion minus that of another row on the same models, positive where the fusion is better. [ ] 95 % "
-    "interval over draws and test cases. p is adjusted for all differences of one budget (Holm)."
+    "interval over draws and test cases. p is adjusted for all differences of one budget (Holm), those of scaled "
+    "probabilities apart."
 )
 
 
