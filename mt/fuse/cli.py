@@ -202,10 +202,13 @@ def _print_json(study: Answers, *, declared: bool) -> None:
     from mt.probe.scores.declared import role_of, role_of_pair
     from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
+    from mt.results.trained_networks import is_trained
 
     with ScoreStore(study.store) as store:
         for score in study.scores:
-            click.echo(json.dumps(json_row(score, store) | (role_of(score, store) if declared else {})))
+            trained = is_trained(score.method, score.settings)
+            row = json_row(score, store) | ({} if trained is None else {"network_trained": trained})
+            click.echo(json.dumps(row | (role_of(score, store) if declared else {})))
         found = differences(study, store)
         pairs = [pair.row() | (role_of_pair(pair, store) if declared else {}) for pair in found]
         for row in (*oracles(study, store), *pairs, *attentions(study, store)):

@@ -14,6 +14,7 @@ from mt.probe.scores.oracle import oracle_rows, with_oracle
 from mt.probe.scores.score_tables import comparisons, declared_tables, judged_tables, score_tables
 from mt.probe.tables import console, print_comparisons, print_tables
 from mt.results.store import Fit, Score, ScoreStore
+from mt.results.trained_networks import is_trained, settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -213,19 +214,13 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
                 "shots": budget.shots,
                 "models": found[0]["models"],
                 "draws": len(found),
-                "trained": sum(any(own["epochs"] > 0 for own in settings_of(outcome)) for outcome in outcomes),
-                "recipes": sorted({own["recipe"]["name"] for outcome in outcomes for own in settings_of(outcome)}),
+                "trained": sum(bool(is_trained(method, outcome["settings"])) for outcome in outcomes),
+                "recipes": sorted({own["recipe"]["name"] for one in outcomes for own in settings_of(one["settings"])}),
                 "overall": _mean([one["overall"] for one in found]),
                 "classes": {name: _mean([one["classes"][name] for one in found]) for name in classes},
             }
         )
     return rows
-
-
-def settings_of(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the settings that a fit chose: one, or one per test fold."""
-    settings = outcome["settings"]
-    return list(settings["test_folds"]) if "test_folds" in settings else [settings]
 
 
 def _mean(values: list[list[float]]) -> list[float]:

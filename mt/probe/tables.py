@@ -163,7 +163,19 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
     if cell.expected is not None:
         text.append(("\n" if stacked else " ") + "{{{:.3f}, {:.3f}}}".format(*cell.expected), style="not bold")
+    trained = _trained(cell)
+    if trained is not None:
+        text.append(f"\ntrained {trained}/{len(cell.scores)}", style="not bold")
     return text
+
+
+def _trained(cell: Cell) -> int | None:
+    """Return the number of draws in which a network was trained; None for a row without networks."""
+    if cell.scores[0].method == "probe":  # spares `mt probe` a module
+        return None
+    from mt.results.trained_networks import n_trained
+
+    return n_trained(cell.scores)
 
 
 def _mark(cell: Cell | None, found: str, *, plain: bool) -> str:
@@ -198,6 +210,8 @@ def _notes(shown: ScoreTable, letters: dict[str, str], names: Mapping[str, str],
             f"{best}: best of the budget. =: not significantly worse than the best (max-T, 5 %); "
             "that does not show that it is as good: see --margin."
         )
+    if any(_trained(cell) is not None for cell in cells):
+        notes.append("trained k/D: a network was trained in k of D draws; in the others the row is its start.")
     first = cells[0].scores[0]
     notes += _drawn(shown)
     notes.append(f"Protocol {first.protocol}, {first.solver}; chosen on: {first.select}.")

@@ -15,6 +15,8 @@ from mt.probe.scores.scoring import Subject
 from mt.report import labels_needed
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames, in_words
+from mt.results.trained_networks import in_words as in_draws
+from mt.results.trained_networks import n_trained
 from mt.terminal.progress import counted
 from mt.terminal.spreadsheet import inert
 
@@ -49,7 +51,10 @@ class ScoreRow:
 
     @property
     def realised(self) -> str:
-        """What the first draw realised, in words: rows per class, groups, which classes were forced or are missing."""
+        """What the first draw realised, in words: rows per class, groups, which classes were forced or are missing.
+
+        A row with networks also says in how many draws one was trained.
+        """
         realised = self.cell.scores[0].realised
         names = self.panel.class_names
         parts = [", ".join(f"{name}: {count:,}" for name, count in zip(names, realised.get("rows", ()), strict=False))]
@@ -64,6 +69,7 @@ class ScoreRow:
         parts.append(HOW_DRAWN.get(realised.get("draw", ""), ""))
         if realised.get("listed"):
             parts.append("as a draw file lists them")
+        parts.append(in_draws(self.cell.scores))
         return "; ".join(part for part in parts if part)
 
 
@@ -103,6 +109,7 @@ def as_csv(panels: Iterable[Panel]) -> str:
             "mark",
             "role",
             "flags",
+            "networks_trained",
         ]
     )
     for row in rows(panels):
@@ -130,6 +137,7 @@ def as_csv(panels: Iterable[Panel]) -> str:
                     "oracle" if cell.beside else NOT_COMPARED if cell.mark is None else cell.mark,
                     row.role,
                     "; ".join(cell.flags),
+                    _count(n_trained(cell.scores)),
                 ],
             )
         )
@@ -222,6 +230,10 @@ def _latex_cell(cell: PanelCell | None) -> str:
     text += {"tied": r"$^{\ast}$", None: r"$^{\dagger}$"}.get(cell.mark, "")
     text += "" if cell.sd is None else rf" $\pm$ {cell.sd:.3f}"
     return text + ("" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]")
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _full(value: float | None) -> str:

@@ -234,6 +234,11 @@ def test_attention_and_the_choice_are_stored_and_printed(tmp_path: Path) -> None
     assert re.search(r"of 2 draws; mean out-of-fold log loss 0\.\d{3}, of best-single 0\.\d{3}\n", shown)
     lines = [json.loads(line) for line in CliRunner().invoke(fuse, [*arguments, "--json"]).stdout.splitlines()]
     assert {"attention", "comparison"} <= {key for line in lines for key in line}
+    (attention,) = (line for line in lines if "attention" in line)
+    rows = [line for line in lines if line.get("method") == "dvme" and "identity" in line]
+    assert sum(row["network_trained"] for row in rows) == attention["trained"]
+    assert all("network_trained" not in line for line in lines if line.get("method") == "concat")
+    assert re.findall(r"trained \d/\d", shown) == [f"trained {attention['trained']}/2"], "in the row of DVME alone"
 
 
 @pytest.mark.parametrize("trained", [0, 1])

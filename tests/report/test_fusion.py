@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from mt.report.charts.paired_gains import focus, gain_figure, gain_table, gains,
 from mt.report.charts.palette import looks_of
 from mt.report.panels import as_grid
 from mt.report.short_names import ShortNames
+from mt.report.tables import as_csv, rows
+from mt.results.trained_networks import is_trained
 from tests.report.stores import filled
 
 TOGETHER = "simclr + swav"
@@ -160,6 +163,38 @@ def test_without_a_trained_network_in_any_draw_there_is_no_attention_panel(tmp_p
     assert not group.choices
     written = write_report(store, ReportRequest(tmp_path / "report.html", export=False))
     assert "p0-attention" not in written.page.read_text()
+
+
+def test_rows_say_in_how_many_draws_a_network_was_trained(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path, models={TOGETHER: 1.0}, method="concat", seeds=3, budgets=(0.1,))
+    for seeds, epochs in ((1, 30), (3, 0)):  # the first of three draws is stored already when all are asked for
+        settings = {"recipe": {"name": "gentle"}, "epochs": epochs}
+        outcome = {"attention": ATTENTION, "settings": settings}
+        store = filled(path, models={TOGETHER: 1.3}, method="dvme", seeds=seeds, budgets=(0.1,), outcome=outcome)
+    (panel,) = collect(store)
+    said = {row.cell.method.method: row.realised for row in rows([panel])}
+    assert said["dvme"].endswith("network trained in 1 of 3 draws")
+    assert "network" not in said["concat"]
+    table = csv.DictReader(as_csv([panel]).splitlines())
+    assert {row["kind"]: row["networks_trained"] for row in table} == {"dvme": "1", "concat": ""}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "trained"),
+    [
+        ("dvme", {"epochs": 0}, False),
+        ("dvme", {"epochs": 30}, True),
+        ("dvme, unfrozen", {"epochs": 3}, True),
+        ("fine-tune", {"epochs": 0}, False),
+        ("dvme", {"test_folds": [{"epochs": 0}, {"epochs": 30}]}, True),
+        ("dvme", {"test_folds": [{"epochs": 0}, {"epochs": 0}]}, False),
+        ("dvme", {"C": 1.0}, None),
+        ("probe", {"epochs": 30}, None),
+    ],
+)
+def test_which_fits_trained_a_network(method: str, settings: dict[str, Any], trained: bool | None) -> None:
+    assert is_trained(method, settings) is trained
 
 
 def test_gains_stand_on_the_axis_of_labels_on_a_scale_that_fits_them(tmp_path: Path) -> None:

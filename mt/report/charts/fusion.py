@@ -24,6 +24,7 @@ from mt.report.charts.palette import Looks
 from mt.report.panels import Panel, PanelCell
 from mt.report.short_names import ShortNames
 from mt.results.store import ScoreStore
+from mt.results.trained_networks import is_trained
 
 
 def fusion(store: ScoreStore, panel: Panel, looks: Looks, names: ShortNames | None = None) -> Section | None:
@@ -53,7 +54,7 @@ def _attention(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> l
     rows = []
     for cell in fused:
         outcomes = [store.fit(score.fit).outcome for score in cell.scores]
-        draws = [outcome["attention"] for outcome in outcomes if _is_trained(outcome)]
+        draws = [outcome["attention"] for outcome in outcomes if _is_trained(cell, outcome)]
         where = f"{cell.name}, {cell.budget}: network trained in {len(draws)} of {len(outcomes)} draws"
         for name in ("all test cases", *panel.class_names):
             shares = [one["overall"] if name == "all test cases" else one["classes"].get(name) for one in draws]
@@ -63,9 +64,9 @@ def _attention(store: ScoreStore, panel: Panel, fused: Sequence[PanelCell]) -> l
     return rows
 
 
-def _is_trained(outcome: Mapping[str, Any]) -> bool:
+def _is_trained(fused: PanelCell, outcome: Mapping[str, Any]) -> bool:
     """Say whether a DVME's network was trained; where its start was kept, its attention is uniform and says nothing."""
-    return bool(outcome["settings"].get("epochs", 1))
+    return is_trained(fused.method.method, outcome["settings"]) is not False
 
 
 def _never_trained(store: ScoreStore, fused: Sequence[PanelCell]) -> str:
@@ -73,7 +74,7 @@ def _never_trained(store: ScoreStore, fused: Sequence[PanelCell]) -> str:
     none = [
         f"{cell.n_labels:,}"
         for cell in fused
-        if not any(_is_trained(store.fit(score.fit).outcome) for score in cell.scores)
+        if not any(_is_trained(cell, store.fit(score.fit).outcome) for score in cell.scores)
     ]
     if not none:
         return ""
