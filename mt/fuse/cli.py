@@ -198,7 +198,7 @@ def _print_scalings(study: Answers, *, as_json: bool) -> None:
 
 
 def _print_json(study: Answers, *, declared: bool) -> None:
-    from mt.fuse.tables import attentions, differences, oracles
+    from mt.fuse.tables import attentions, costs, differences, oracles
     from mt.probe.scores.declared import role_of, role_of_pair
     from mt.probe.scores.score_tables import json_row
     from mt.results.store import ScoreStore
@@ -211,5 +211,5 @@ def _print_json(study: Answers, *, declared: bool) -> None:
             click.echo(json.dumps(row | (role_of(score, store) if declared else {})))
         found = differences(study, store)
         pairs = [pair.row() | (role_of_pair(pair, store) if declared else {}) for pair in found]
-        for row in (*oracles(study, store), *pairs, *attentions(study, store)):
+        for row in (*oracles(study, store), *pairs, *attentions(study, store), *costs(study, store)):
             click.echo(json.dumps(row))

@@ -190,6 +190,23 @@ def _turned(pair: Comparison) -> Comparison:
     return pair if _rank(pair.a) >= _rank(pair.b) else pair.turned()
 
 
+def costs(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
+    """Return the images and the seconds that each fit of end-to-end training took, in whichever run it was fitted."""
+    fits = {score.fit: score for score in study.scores if score.protocol == "end-to-end"}
+    return [
+        {
+            "cost": score.dataset,
+            "method": score.method,
+            "models": score.model.split(" + "),
+            "fraction": score.fraction,
+            "shots": score.shots,
+            "seed": score.seed,
+            **store.fit(fit).outcome["cost"],
+        }
+        for fit, score in fits.items()
+    ]
+
+
 def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
     """Return, for each DVME and budget, the mean attention over draws that each model receives.
 

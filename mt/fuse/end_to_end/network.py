@@ -168,7 +168,7 @@ class EndToEnd(nn.Module):
 
         dropout: for each of `widths` what its embeddings (N, width) are multiplied by; empty for no dropout.
         """
-        embeddings = self._embeddings(images)
+        embeddings = self._scaled(self.embeddings(images))
         read = [*embeddings, *embeddings[: len(self.own)]]
         if dropout:
             read = [x * kept for x, kept in zip(read, dropout, strict=True)]
@@ -178,12 +178,19 @@ class EndToEnd(nn.Module):
 
     def with_attention(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits and the attention (N, heads, M, M)."""
-        found: tuple[Tensor, Tensor] = self.head.with_attention(self._embeddings(images))
+        return self.of_embeddings(self.embeddings(images))
+
+    def embeddings(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Return each backbone's embeddings (N, d_m), as a feature file holds them."""
+        return [net(x) for net, x in zip(self.backbones, images, strict=True)]
+
+    def of_embeddings(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits and the attention of the backbones' embeddings."""
+        found: tuple[Tensor, Tensor] = self.head.with_attention(self._scaled(embeddings))
         return found
 
-    def _embeddings(self, images: Sequence[Tensor]) -> list[Tensor]:
-        parts = zip(self.backbones, self.scalings, images, strict=True)
-        return [scale(net(x)) for net, scale, x in parts]
+    def _scaled(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
+        return [scale(x) for scale, x in zip(self.scalings, embeddings, strict=True)]
 
 
 def _freeze(backbone: nn.Module, *, last: int | None, lora: int | None, seed: int) -> None:

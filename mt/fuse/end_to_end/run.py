@@ -70,6 +70,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
                 draws.repeats(question, known.get(question.identity, {}))  # before later questions are drawn
             todo = [question for question in questions if question.identity not in known]
             n_fitted = 0
+            tuner.plan(todo)
             for number, question in enumerate(todo, start=1):
                 if ranks.first:
                     progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(todo)}")

@@ -20,14 +20,14 @@ from mt.datasets.settings import decoding_of
 from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
-from mt.fuse.end_to_end.blended import Blended
+from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.saved import END_TO_END
 from mt.probe.methods.linear import link
-from mt.probe.saved import ModelFolder
+from mt.probe.saved import ModelFolder, put_together, taken_apart
 from mt.results.model_files import (
     Tensors,
     check_classes,
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
-FORMAT_VERSION = 2  # version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`
+# Version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`.  Version 3 also holds
+# `blend`, which predicts beside the start; without it version 2 is written.
+FORMAT_VERSION = 3
 Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
@@ -63,13 +65,18 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
             for name, value in first.state_dict().items()
             if not np.array_equal(value.cpu().numpy(), tensors[name])
         }
+    beside: dict[str, Any] = {"format_version": 2}
+    if network.blend is not None:
+        own, rebuild = taken_apart(network.blend.probe)
+        tensors |= {f"blend.{name}": value for name, value in own.items()}
+        beside = {"format_version": FORMAT_VERSION, "blend": rebuild, "blend_beside": network.blend.share}
     folder.write(
         question,
         fit,
         {**tensors, "outputs": start.outputs, "base": start.base},
         {
             "format": END_TO_END,
-            "format_version": FORMAT_VERSION,
+            **beside,
             "task": start.task,
             "n_classes": start.n_classes,
             "head": _head_shape(last.head),
@@ -88,25 +95,33 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format_version") != 1 or about.get("format") != END_TO_END:
+    if about.get("format_version") not in (1, 2) or about.get("format") != END_TO_END:
         check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
         tensors = read_tensors(file, about)
         outputs, base = tensors.pop("outputs"), tensors.pop("base")
-        before = {name.removeprefix("start."): tensors.pop(name) for name in list(tensors) if name.startswith("start.")}
+        before, own = _taken(tensors, "start."), _taken(tensors, "blend.")
         trained, preprocessing = _network(about, tensors)
         start = _network(about, {**tensors, **before})[0] if before else None
-        share = about.get("share", 1.0)
+        share, blend = about.get("share", 1.0), None
+        if "blend" in about:
+            blend = StartBlend(put_together(own, about["blend"]), about["blend_beside"], outputs)
         network = Blended(
             start or trained,
             trained,
             about["task"],
-            share=share if before else 1.0,
+            share=share if before or blend else 1.0,
             temperature=about.get("temperature", 1.0),
+            blend=blend,
         )
         precision = about["settings"]["recipe"]["precision"]
     return TunedModel(about, network.eval(), preprocessing, outputs, base, precision)
+
+
+def _taken(tensors: Tensors, prefix: str) -> Tensors:
+    """Remove the tensors whose names begin with a prefix, and return them without it."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
 def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list[Preprocess]]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
+from mt.fuse.end_to_end.choice.plan import plan_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import save_tuned
+from mt.fuse.end_to_end.trainable.families import CONVOLUTIONAL
 from mt.fuse.end_to_end.trainable.lora import adaptable, no_layers
 from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
@@ -35,12 +38,14 @@ from mt.probe.budgets.draw import DrawSource
 from mt.probe.methods.linear import link
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
+from mt.probe.run import open_cases
 from mt.probe.saved import ModelFolder
 from mt.probe.scores.scoring import Scorer, row_flags
 from mt.results.store import Fit
 from mt.system.device import decoders
 from mt.system.ranks import Ranks
 from mt.terminal import progress
+from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
 REVISION = 7  # of end-to-end training; raised whenever its numbers change
@@ -82,6 +87,28 @@ class Tuner:
         save = request.cached.save
         self.saved = ModelFolder(Path(save), scorer.headline) if save else None
         self._loaded: tuple[Pair, TunedSource] | None = None
+        self._study: tuple[int, int] | None = None
+
+    def plan(self, questions: Sequence[Question]) -> None:
+        """Add up what the fits will see; the first one says how long all of them will take."""
+        images, n_candidates = 0, len(self.settings.learning_rates) or len(CONVOLUTIONAL.rates)
+        for _, group in groupby(questions, key=lambda question: question.pair):
+            asked = list(group)
+            train = open_cases(asked[0].pair.train[0], None)
+            for question in asked:
+                rows = self.draws.draw(train, question.budget, question.seed).rows
+                groups = None if train.groups is None else np.asarray(train.groups)[rows]
+                budget = LabelledRows[tuple[Array, ...]]((), train.labels[rows], groups)
+                plan = plan_for(
+                    budget,
+                    self.settings,
+                    task=train.task,
+                    n_classes=len(train.class_names),
+                    seed=question.seed,
+                    n_candidates=n_candidates,
+                )
+                images += sum(plan.images)
+        self._study = len(questions), images
 
     def __call__(self, question: Question) -> bool:
         """Train, predict, and store the fit; only the first rank writes.
@@ -98,7 +125,8 @@ class Tuner:
         _check_images(work, loaded.backbones, budget.X)
         kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
-            fitted = Fitter(budget, [backbone.model for backbone in loaded.backbones], work, kept).fit()
+            models, self._study, study = [backbone.model for backbone in loaded.backbones], None, self._study
+            fitted = Fitter(budget, models, work, kept, study=study).fit()
         probabilities, received = self._predict(fitted, work, loaded)
         if not self.ranks.first:
             return True

@@ -11,13 +11,13 @@ from torch import nn
 from mt.errors import InputError
 from mt.fuse.dvme.fit import DVMEOptions, FittedDVME, fit_dvme
 from mt.fuse.dvme.module import DVME
-from mt.fuse.dvme.recipes import recipes_of
+from mt.fuse.dvme.recipes import CHOICES, recipes_of
 from mt.fuse.end_to_end.network import EndToEnd, LinearHead, scalings_of
 from mt.fuse.end_to_end.request import Settings
 from mt.types import Array, LabelledRows
 
 Budget = LabelledRows[tuple[Array, ...]]  # one embedding matrix (n, d_m) per model
-RECIPES = {"one": ("start",), "several": ("start", "gentle", "bold")}  # one model: logistic regression; else DVME
+RECIPES = {"one": ("start",), "several": CHOICES["dvme"]}  # one model: logistic regression; else as the row `dvme`
 
 
 def recipe_names(n_models: int) -> tuple[str, ...]:
@@ -40,8 +40,9 @@ def cached_stage(budget: Budget, task: str, n_classes: int, *, seed: int, device
 
 
 def network_from(fitted: FittedDVME, backbones: Sequence[nn.Module], settings: Settings, *, seed: int = 0) -> EndToEnd:
-    """Return the network that computes what `fitted` does, from images; the backbones are copied.
+    """Return the network that computes what that of `fitted` does, from images; the backbones are copied.
 
+    If `fitted` chose `blend`, the network is the logistic regression, or what is mixed with blend.
     The seed draws the adapters, if there are any.
     """
     if fitted.model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,20 @@ import torch
 from torch import Tensor
 
 from mt.errors import FitError
+from mt.fuse.dvme.fit import fit_dvme
+from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
 from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
 from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
-from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, choose_share
+from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.trainable.families import ADAPTERS, TRANSFORMER
 from mt.fuse.end_to_end.work import Work, predict
+from mt.probe.methods.linear import link
 from mt.types import LabelledRows
-from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+from tests.fuse.end_to_end.small import RESNET, VIT, Bench, blend_first
 from tests.noting import noted, recorded
 
 
@@ -62,8 +67,56 @@ def test_steps_hardly_depend_on_the_budget(n: int, epochs: int) -> None:
 @pytest.mark.parametrize("n", [75, 100, 300, 1_000, 10_000])
 def test_choosing_costs_less_than_training(n: int) -> None:
     n_fifths = 1 if n >= 5 * ENOUGH else 2
-    choosing, training = schedule_for(n, None, n_candidates=2, n_fifths=n_fifths).images(n)
+    schedule = schedule_for(n, None, n_candidates=2, n_fifths=n_fifths)
+    choosing, training = schedule.images(n)
     assert 0.5 * training < choosing < training
+    assert schedule.passes == math.floor(schedule.whole * 0.95 / ((1 + n_fifths) * 0.8))  # as it was measured
+
+
+@pytest.mark.parametrize("epochs", [None, 1, 2, 7])
+@pytest.mark.parametrize("n_candidates", range(1, 9))
+def test_choosing_costs_less_than_training_whatever_races(n_candidates: int, epochs: int | None) -> None:
+    for n in (*range(20, 75), 75, 149, 150, 1_000, 30_000, 1_000_000):
+        for n_fifths in range(6):
+            schedule = schedule_for(n, epochs, n_candidates=n_candidates, n_fifths=n_fifths)
+            choosing, training = schedule.images(n)
+            assert choosing <= training
+            grouped = schedule_for(n, epochs, n_candidates=n_candidates, n_fifths=n_fifths, rest=n - 2)
+            assert grouped.images(n)[0] <= training  # few large groups
+            if n_fifths:
+                assert choosing > 0.5 * min(training, 0.8 * n * schedule.whole)
+                assert schedule.rounds[0].candidates == n_candidates
+                assert schedule.rounds[-1].candidates <= 2 or epochs == 1
+
+
+def test_three_and_more_candidates_race_by_halving(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(cache, RESNET)
+    rates = (1e-3, 3e-4, 1e-4, 3e-5)
+    loss_of = {1e-3: 0.4, 3e-4: 0.2, 1e-4: 0.3, 3e-5: 0.1}
+    runs: list[tuple[float, int, int]] = []
+
+    def tried(self: Fitter, trial: Any) -> float:
+        runs.append((trial.candidate.backbones[0], trial.epochs, len(trial.rows)))
+        self._count(trial)
+        return loss_of[trial.candidate.backbones[0]]
+
+    def chosen(found: list[float], _: str) -> Share:
+        return Share(0.0, 1.0, {"0": found[0]})
+
+    monkeypatch.setattr(Fitter, "_try", tried)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", chosen)
+    found = fitted(bench, bench.budget.y, tmp_path, learning_rates=rates, epochs=40)
+    assert runs[:4] == [(rate, 3, 32) for rate in rates]
+    assert runs[4:6] == [(3e-5, 6, 32), (3e-4, 6, 32)]
+    assert runs[6:] == [(3e-5, 6, 32)] * 3
+    assert found.settings["lr"] == [3e-5]
+    assert found.cost["images_choosing"] == (4 * 3 + 5 * 6) * 32 <= 40 * 40
+    runs.clear()
+    fitted(bench, bench.budget.y, tmp_path, learning_rates=rates, epochs=1)
+    assert runs[:5] == [*((rate, 1, 2) for rate in rates), (3e-5, 1, 5)]  # less than a pass: one over some of the rows
+    assert sum(rows for _, _, rows in runs) <= 40
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -126,27 +179,33 @@ def test_candidates_race_and_the_winner_is_refitted_on_the_whole_budget(
     found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
     raced = found.selection["candidates"]
     winner = float(min(raced, key=raced.get))
-    assert runs[:2] == [(1e-3, 6, 32), (1e-4, 6, 32)]
-    assert runs[2:] == [(winner, 6, 32)] * 3 + [(winner, 20, 40)] * (found.settings["share"] > 0)
+    assert runs[:2] == [(1e-3, 4, 32), (1e-4, 4, 32)]
+    assert runs[2:] == [(winner, 4, 32)] * 3 + [(winner, 20, 40)] * (found.settings["share"] > 0)
     assert found.settings["lr"] == [winner]
-    choosing = (2 + 3) * 6 * 32
+    choosing = (2 + 3) * 4 * 32
     assert found.cost["images_choosing"] == choosing
     assert found.cost["images"] == choosing + 20 * 40 * (found.settings["share"] > 0)
     assert found.cost["seconds"] > 0
 
 
-def test_held_out_labels_change_nothing_but_the_choice(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changed", ["labels", "embeddings"])
+def test_what_is_held_out_changes_nothing_but_the_choice(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     bench = Bench(cache, RESNET)
     pairs = held_out(bench.budget, task="binary", n_classes=2, seed=0)[:1]
     turned = bench.budget.y.copy()
     turned[pairs[0][1]] = turned[pairs[0][1]][::-1]
     assert not np.array_equal(turned, bench.budget.y)
-    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.held_out", lambda *_, **__: pairs)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.plan.held_out", lambda *_, **__: pairs)
     tried = []
-    for number, y in enumerate((bench.budget.y, turned)):
+    for number in range(2):
+        y = turned if number and changed == "labels" else bench.budget.y
         one = fitter(bench, y, tmp_path / str(number), learning_rates=(1e-3,))
+        if number and changed == "embeddings":
+            X = bench.budget.X[0].copy()
+            X[pairs[0][1]] *= 10  # neither the start nor the scale of training may come from them
+            one.budget = replace(one.budget, X=(X,))
         one.fit()
         tried.append(one.done[0])
     for name in ("start", "trained"):
@@ -180,6 +239,41 @@ def test_a_training_that_fails_costs_no_accuracy(
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), expected, atol=1e-4)
 
 
+def test_with_three_classes_a_kept_start_is_the_row_dvme_blend_included(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(cache, RESNET, VIT)
+    y = bench.budget.X[0][:, 0].argsort().argsort() % 3
+    monkeypatch.setattr("mt.fuse.dvme.selection.beside_blend", blend_first)
+    settings = replace(bench.settings, learning_rates=(1e-3, 1e-4), epochs=2)
+    work = replace(bench.work(), settings=settings, task="multiclass", n_classes=3)
+    one = Fitter(replace(bench.budget, y=y), bench.networks, work, Kept(Checkpoints(tmp_path), work))
+    finished: list[EndToEnd] = []
+    monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
+
+    def wrong(network: EndToEnd, work: Work, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, attention = predict(network, work, rows)
+        return (-10.0 * np.eye(3)[y[rows]] if any(network is one for one in finished) else logits), attention
+
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.predict", wrong)
+    found = one.fit()
+    assert (found.settings["share"], found.settings["recipe"]["start"]) == (0, "blend")
+    row = fit_dvme(bench.budget.X, y, task="multiclass", n_classes=3, seed=work.seed)  # as the row `dvme` is fitted
+    assert row.blend is not None
+    assert found.network is not None
+    test = replace(work, images=bench.work(bench.joined.first.cases.ids).images)
+    logits, attention = predict(found.network, test, np.arange(20))
+    expected, received = row.predict(bench.joined.test)
+    np.testing.assert_allclose(link(logits, "multiclass"), expected, atol=1e-4)
+    np.testing.assert_allclose(attention, received, atol=1e-4)
+    for share in (0.0, 0.25):  # of the start's network, beside blend
+        mixed = replace(row, choice=replace(row.choice, share=share))
+        begun = one._network(mixed)
+        both = Blended(begun, None, "multiclass", share=0.0, blend=StartBlend.of(mixed))
+        p = link(predict(both, test, np.arange(20))[0], "multiclass")
+        np.testing.assert_allclose(p, mixed.predict(bench.joined.test)[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -205,6 +299,13 @@ def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
     assert found.settings["epochs"] == 2
     assert found.network is not None
     assert [part for part in found.network.parts if part is finished[-1]] == ([] if fails else [finished[-1]])
+
+
+def test_adapters_have_rates_of_their_own(cache: Path, tmp_path: Path) -> None:
+    bench = Bench(cache, VIT)
+    for lora, family in ((None, TRANSFORMER), (2, ADAPTERS)):
+        one = fitter(bench, bench.budget.y, tmp_path, learning_rates=(), lora=lora)
+        assert [found.backbones for found in one.candidates] == [(rate,) for rate in family.rates]
 
 
 def test_fixed_chooses_nothing(cache: Path, tmp_path: Path) -> None:
@@ -250,9 +351,12 @@ def test_predictions_that_are_no_numbers_name_the_images(
         fitted(bench, bench.budget.y, tmp_path)
 
 
-def test_how_long_it_takes_is_said_before(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_long_it_takes_is_said_before(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(cache, RESNET)
+    monkeypatch.setattr(Run, "images_per_second", lambda _: 2.0)
     found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "labels: about" in line]
-    assert line.startswith("  40 labels: about 960 images to choose and 800 to train, at ")
-    assert found.cost["images_choosing"] == 960
+    assert line.startswith("  40 labels: about 640 images to choose and 800 to train, at 2 images/s: about 12 min")
+    assert found.cost["images_choosing"] == 640

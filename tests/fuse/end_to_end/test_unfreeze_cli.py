@@ -19,6 +19,7 @@ from mt.errors import DatasetError, InputError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
+from mt.fuse.end_to_end.choice.held_out import held_out
 from mt.fuse.end_to_end.choice.shares import Share
 from mt.fuse.end_to_end.saved import load_tuned
 from mt.predict.dataset import predict_dataset
@@ -26,7 +27,7 @@ from mt.predict.images import predict_images
 from mt.predict.load import load_model
 from mt.predict.request import PredictRequest
 from mt.results.store import Fit, Score, ScoreStore
-from tests.fuse.end_to_end.small import DATASET, RESNET, VIT
+from tests.fuse.end_to_end.small import DATASET, RESNET, VIT, blend_first
 
 QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-4", "--fixed")
 
@@ -222,6 +223,40 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
     shutil.rmtree(images)
     with pytest.raises(DatasetError, match="images"):
         run(cache, "--model", RESNET, "--shots", "3")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_network_that_began_beside_blend_is_saved_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr("mt.fuse.dvme.selection.beside_blend", blend_first)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.plan.held_out", lambda *a, **names: held_out(*a, **names)[:1])
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0}))
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 8), ("test", 3)):
+        for number, name in enumerate(("bright", "dark", "red")):
+            for i in range(n):
+                path = tmp_path / "images" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image = rng.integers(0, 250, (40, 40, 3)) // (1 + np.array([0, 1, number == 1]) * number)
+                Image.fromarray(image.astype(np.uint8)).save(path)
+    data, cache = f"folder:{tmp_path / 'images'}", tmp_path / "cache"
+    extract(FeaturizeRequest([data], [RESNET, VIT], cache_dir=cache, weights=["random"], image_size=32))
+    command = ["--cache-dir", str(cache), "--unfreeze", "--epochs", "1", "--lr", "1e-4", "--fraction", "1"]
+    command += ["--everything", "--device", "cpu", "--workers", "1", "--model", RESNET, "--model", VIT]
+    command += ["--method", "dvme", "--save", str(tmp_path / "model")]
+    CliRunner().invoke(fuse, command, catch_exceptions=False)
+    (file,) = (one for one in (tmp_path / "model").glob("*.json") if "unfrozen" in one.name)
+    about = json.loads(file.read_text())
+    assert (about["format_version"], about["share"], about["blend_beside"]) == (3, share, 0.0)
+    (scores,) = cache.rglob("scores.sqlite")
+    with ScoreStore(scores) as store:
+        fit = store.fit(about["fit"])
+        (row,) = {one.fit for one in store.scores() if one.method == "dvme"}
+        expected = store.fit(row).probabilities
+    found = predict_dataset(PredictRequest(file, dataset=data))
+    np.testing.assert_allclose(found.probabilities, fit.probabilities, atol=1e-6)
+    assert np.allclose(fit.probabilities, expected, atol=1e-4) == (share == 0)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from mt.errors import FitError
 from mt.fuse.dvme.fit import FittedDVME
-from mt.fuse.end_to_end.blended import Blended
+from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoint
-from mt.fuse.end_to_end.choice.held_out import FIFTHS, held_out
-from mt.fuse.end_to_end.choice.schedule import Schedule, schedule_for
+from mt.fuse.end_to_end.choice.held_out import FIFTHS
+from mt.fuse.end_to_end.choice.plan import plan_for
+from mt.fuse.end_to_end.choice.schedule import epochs_and_rows
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd, even_scale
@@ -63,21 +64,36 @@ class _Trial:
 
 
 class Fitter:
-    """Fits one budget, resuming from its checkpoint if there is one."""
+    """Fits one budget, resuming from its checkpoint if there is one.
 
-    def __init__(self, budget: Budget, backbones: Sequence[nn.Module], work: Work, kept: Kept) -> None:
+    study: the number of fits that begin with this one, and the images that they see, to say how long they will take.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        backbones: Sequence[nn.Module],
+        work: Work,
+        kept: Kept,
+        *,
+        study: tuple[int, int] | None = None,
+    ) -> None:
+        self.study = study
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
         self.found: Checkpoint | None = kept.read()
         self.done: list[HeldOut] = _tried(self.found) if self.found else []
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
         self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
-        self.fifths = (
-            [] if settings.fixed else held_out(budget, task=work.task, n_classes=work.n_classes, seed=work.seed)
+        plan = plan_for(
+            budget,
+            settings,
+            task=work.task,
+            n_classes=work.n_classes,
+            seed=work.seed,
+            n_candidates=len(self.candidates),
         )
-        self.schedule: Schedule = schedule_for(
-            len(budget.y), settings.epochs, n_candidates=len(self.candidates), n_fifths=len(self.fifths)
-        )
+        self.fifths, self.schedule = plan.fifths, plan.schedule
         self.images = {"choosing": 0, "training": 0}
         self._runs = 0
 
@@ -147,15 +163,30 @@ class Fitter:
         ]
         if not taught:
             return first, {}, NO_FIFTH
-        epochs, task = self.schedule.trial, self.work.task
-        tried = [self._try(_Trial(one, *taught[0], epochs, f"trying {one.label}")) for one in self.candidates]
-        losses = [choose_share([one], task).loss for one in tried]
-        best = int(np.argmin(losses))
-        winner, found = self.candidates[best], [tried[best]]
+        racing, task = self.candidates, self.work.task
+        raced: dict[str, float] = {}
+        for one_round in self.schedule.rounds:
+            racing = racing[: one_round.candidates]
+            tried = [self._try(self._trial(one, taught[0], one_round.passes, f"trying {one.label}")) for one in racing]
+            losses = [choose_share([one], task).loss for one in tried]
+            raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
+            order = np.argsort(losses, kind="stable")
+            racing, best = [racing[number] for number in order], tried[order[0]]
+        winner, found = racing[0], [best]
         for number, fifth in enumerate(taught[1:], start=2):
-            found.append(self._try(_Trial(winner, *fifth, epochs, f"fifth {number} of {len(taught)}")))
-        raced = {one.label: loss for one, loss in zip(self.candidates, losses, strict=True)}
+            label = f"fifth {number} of {len(taught)}"
+            found.append(self._try(self._trial(winner, fifth, self.schedule.passes, label)))
         return winner, raced, choose_share(found, task)
+
+    def _trial(
+        self, candidate: CandidateRates, fifth: tuple[FittedDVME, Array, Array], passes: float, label: str
+    ) -> _Trial:
+        """Return a trial of so many passes over a fifth's rows; less than one pass is one over some of them."""
+        start, rows, held = fifth
+        epochs, used, _ = epochs_and_rows(passes, len(rows))
+        if used < len(rows):
+            rows = np.sort(np.random.default_rng(self.work.seed).choice(rows, used, replace=False))
+        return _Trial(candidate, start, rows, held, epochs, label)
 
     def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> tuple[Blended, Share]:
         """Train on the whole budget if the trained network has a share; if training fails, its share becomes 0."""
@@ -168,8 +199,8 @@ class Fitter:
         before = self._network(start) if share.share < 1 else None
         if before is not None:
             merge(before)
-        blended = Blended(before, trained, self.work.task, share=share.share, temperature=share.temperature)
-        return blended, share
+        blend, temperature = StartBlend.of(start), share.temperature
+        return Blended(before, trained, self.work.task, share=share.share, temperature=temperature, blend=blend), share
 
     def _failed(self, trained: EndToEnd, start: FittedDVME, share: Share) -> bool:
         """Return whether training failed: its loss on its own rows exceeds every held-out loss of trial and start.
@@ -192,9 +223,8 @@ class Fitter:
             return found
         network = self._run(trial)
         held = self._part(trial.start, trial.held)
-        logits = [
-            torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (self._network(trial.start), network)
-        ]
+        before = Blended(self._network(trial.start), None, self.work.task, share=0.0, blend=StartBlend.of(trial.start))
+        logits = [torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (before, network)]
         self._check(logits[1], held)
         self.done.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
         return self.done[-1]
@@ -254,6 +284,10 @@ class Fitter:
                 f"  {n} labels: about {choosing:,} images to choose and {training:,} to train, at {rate:.0f} images/s: "
                 f"about {minutes} min"
             )
+            if self.study and self.study[0] > 1:
+                fits, images = self.study
+                minutes = math.ceil(images / rate / 60)
+                progress.note(f"  all {fits} fits: about {images:,} images at most: about {minutes} min")
 
 
 def _tensors(done: Sequence[HeldOut]) -> dict[str, Tensor]:

@@ -3,9 +3,12 @@
 Steps, not epochs, should hardly depend on the budget (BiT's rule, Kolesnikov et al., ECCV 2020): 400 sqrt(n) images are
 40 epochs of 100 labels, 13 of 1,000 and 4 of 10,000.
 
-Choosing costs less than training.  Trials are shorter than the schedule, but not much: at 1e-3 a network leaves its
-start within 16 steps (on 100 digits, 0.10 of the cases were right then) and is the better one after 160 (0.95 against
-0.92 at 3e-4), so a race over a tenth of the schedule would always prefer the lower rate.
+Choosing costs less than training: all trials together see at most the images of the refit.  Trials are shorter than
+the schedule, but not much where two candidates race on one or two fifths: at 1e-3 a network leaves its start within 16
+steps (on 100 digits, 0.10 of the cases were right then) and is the better one after 160 (0.95 against 0.92 at 3e-4), so
+a race over a tenth of the schedule would always prefer the lower rate.  Three and more candidates race by successive
+halving (Jamieson and Talwalkar, AISTATS 2016): each round keeps the better half and doubles the trials, until two are
+left.
 """
 
 from __future__ import annotations
@@ -17,20 +20,41 @@ from mt.fuse.end_to_end.choice.held_out import FIFTHS
 
 _IMAGES, _LEAST, _MOST = 400, 3, 100  # per sqrt(label); epochs
 _CHOOSING = 0.95  # images of all trials over those of the refit, at most
-_SHORTEST = 0.3  # of the schedule: shorter trials do not show which rate is better
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of the race on the first fifth: how many candidates train, and for how many passes over its rows.
+
+    passes: a whole number, or a share below 1 of one pass.
+    """
+
+    candidates: int
+    passes: float
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The epochs of the refit and of each trial, and the number of trials."""
+    """The epochs of the refit, and the rounds of the race; the winner's passes are those of the last round.
+
+    further: the fifths on which the winner is tried after the race.  rest: the most rows that a trial fits on.
+    """
 
     whole: int
-    trial: int
-    n_trials: int
+    rounds: tuple[Round, ...]
+    further: int
+    rest: int
+
+    @property
+    def passes(self) -> float:
+        """The passes of a trial in the last round, and on further fifths."""
+        return self.rounds[-1].passes
 
     def images(self, n: int) -> tuple[int, int]:
-        """Return the number of images seen for choosing and for training on n labels; a trial holds out a fifth."""
-        return self.trial * self.n_trials * (n - n // FIFTHS), self.whole * n
+        """Return the number of images seen at most for choosing, and for training on n labels."""
+        trials = [(one.candidates, one.passes) for one in self.rounds]
+        trials += [(self.further, self.passes)] if self.rounds else []
+        return sum(count * epochs_and_rows(passes, self.rest)[2] for count, passes in trials), self.whole * n
 
 
 def epochs_for(n: int) -> int:
@@ -38,11 +62,39 @@ def epochs_for(n: int) -> int:
     return min(_MOST, max(_LEAST, round(_IMAGES / math.sqrt(n))))
 
 
-def schedule_for(n: int, epochs: int | None, *, n_candidates: int, n_fifths: int) -> Schedule:
+def epochs_and_rows(passes: float, rows: int) -> tuple[int, int, int]:
+    """Return the epochs of a trial, the rows it trains on, of those it may, and the images that it sees."""
+    epochs, used = (int(passes), rows) if passes >= 1 else (1, max(1, math.floor(passes * rows)))
+    return epochs, used, epochs * used
+
+
+def schedule_for(n: int, epochs: int | None, *, n_candidates: int, n_fifths: int, rest: int | None = None) -> Schedule:
     """Return the schedule of a budget of n labels; `epochs` is the refit's, if it was asked for.
 
-    Every candidate is tried on the first fifth, and the best of them on each further one.
+    The candidates race on the first fifth, and the best of them is tried on each further one.
+    rest: the most rows that are left when a fifth is held out.
     """
-    whole, n_trials = epochs or epochs_for(n), n_candidates + n_fifths - 1 if n_fifths else 0
-    share = _CHOOSING / (max(n_trials, 1) * (1 - 1 / FIFTHS))
-    return Schedule(whole, max(1, math.floor(whole * min(1.0, max(share, _SHORTEST)))), n_trials)
+    whole, rest = epochs or epochs_for(n), rest or n - n // FIFTHS
+    if not n_fifths:
+        return Schedule(whole, (), 0, rest)
+    for counts in (_halved(n_candidates), [n_candidates]):  # trials that would see no image are not halved
+        lengths = [0.5**number for number in reversed(range(len(counts)))]  # of trials, over the last round's
+        trials = sum(count * length for count, length in zip(counts, lengths, strict=True)) + n_fifths - 1
+        nominal = whole * min(1.0, _CHOOSING / (trials * (1 - 1 / FIFTHS)))
+        longest = min(nominal, whole * n / (trials * rest))  # groups may leave more than four fifths
+        if longest * lengths[0] * rest >= 1:
+            break
+    rounds = [Round(count, _whole(longest * length)) for count, length in zip(counts, lengths, strict=True)]
+    return Schedule(whole, tuple(rounds), n_fifths - 1, rest)
+
+
+def _halved(n: int) -> list[int]:
+    """Return the candidates in each round: n, half of them, ... until at most two are left."""
+    counts = [n]
+    while counts[-1] > 2:
+        counts.append(-(-counts[-1] // 2))
+    return counts
+
+
+def _whole(passes: float) -> float:
+    return math.floor(passes) if passes >= 1 else passes
