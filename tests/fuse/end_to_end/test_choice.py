@@ -86,7 +86,7 @@ def test_choosing_costs_less_than_training_whatever_races(n_candidates: int, epo
             if n_fifths:
                 assert choosing > 0.5 * min(training, 0.8 * n * schedule.whole)
                 assert schedule.rounds[0].candidates == n_candidates
-                assert schedule.rounds[-1].candidates <= 2 or epochs == 1
+                assert schedule.rounds[-1].candidates <= 2 or epochs in (1, 2)
 
 
 def test_three_and_more_candidates_race_by_halving(
@@ -248,6 +248,7 @@ def test_with_three_classes_a_kept_start_is_the_row_dvme_blend_included(
     settings = replace(bench.settings, learning_rates=(1e-3, 1e-4), epochs=2)
     work = replace(bench.work(), settings=settings, task="multiclass", n_classes=3)
     one = Fitter(replace(bench.budget, y=y), bench.networks, work, Kept(Checkpoints(tmp_path), work))
+    one.fifths = one.fifths[:1]
     finished: list[EndToEnd] = []
     monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
 
