@@ -181,7 +181,7 @@ class Fitter:
     def _trial(
         self, candidate: CandidateRates, fifth: tuple[FittedDVME, Array, Array], passes: float, label: str
     ) -> _Trial:
-        """Return a trial of so many passes over a fifth's rows; less than one pass is one over some of them."""
+        """Return a trial of a number of passes over a fifth's rows; less than one pass is one over some of them."""
         start, rows, held = fifth
         epochs, used, _ = epochs_and_rows(passes, len(rows))
         if used < len(rows):
