@@ -23,7 +23,7 @@ from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
-from mt.fuse.end_to_end.choice.plan import plan_for
+from mt.fuse.end_to_end.choice.planning import plan_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings

@@ -197,7 +197,7 @@ def test_what_is_held_out_changes_nothing_but_the_choice(
     turned = bench.budget.y.copy()
     turned[pairs[0][1]] = turned[pairs[0][1]][::-1]
     assert not np.array_equal(turned, bench.budget.y)
-    monkeypatch.setattr("mt.fuse.end_to_end.choice.plan.held_out", lambda *_, **__: pairs)
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *_, **__: pairs)
     tried = []
     for number in range(2):
         y = turned if number and changed == "labels" else bench.budget.y

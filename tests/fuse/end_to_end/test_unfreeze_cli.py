@@ -230,7 +230,7 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr("mt.fuse.dvme.selection.beside_blend", blend_first)
-    monkeypatch.setattr("mt.fuse.end_to_end.choice.plan.held_out", lambda *a, **names: held_out(*a, **names)[:1])
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *a, **names: held_out(*a, **names)[:1])
     monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0}))
     rng = np.random.default_rng(0)
     for split, n in (("train", 8), ("test", 3)):

@@ -1,6 +1,6 @@
 """One budget -> the network that predicts; everything here sees only the budget.
 
-plan.py        both of a budget, before anything trains
+planning.py    both of a budget, before anything trains
 schedule.py    how long to train, and what choosing may cost
 held_out.py    fifths of the budget to choose on
 shares.py      how much of the trained network and of its start, and at which temperature

@@ -21,7 +21,7 @@ from mt.fuse.dvme.fit import FittedDVME
 from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.choice.held_out import FIFTHS
-from mt.fuse.end_to_end.choice.plan import plan_for
+from mt.fuse.end_to_end.choice.planning import plan_for
 from mt.fuse.end_to_end.choice.schedule import epochs_and_rows
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
