@@ -19,7 +19,7 @@ Facts = Mapping[str, str]
 # only if the first do not suffice.  Those of the data also distinguish different contents of one dataset.
 FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "folds", "draws")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
-REVISIONS = ("protocol", "solver", "fuse", "metrics", "scoring", "resamples")  # of code that changes a score
+REVISIONS = ("protocol", "solver", "fuse", "scaling", "metrics", "scoring", "resamples")  # of code that changes a score
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
 # Options that other facts state, or that change no embedding.

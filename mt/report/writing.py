@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from mt.cache.names import digest, slug
 from mt.errors import CacheError
+from mt.probe.scores.score_tables import is_scaled
 from mt.report import tables
 from mt.report.panels import Panel, collect
 from mt.report.request import ReportRequest
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mt.report.short_names import ShortNames
 
 
-REVISION = 19  # of the page; raised whenever the same scores are shown differently
+REVISION = 20  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,10 @@ def _groups(store: ScoreStore, panel: Panel, request: ReportRequest, looks: Look
         from mt.report.verdicts.threshold_section import threshold_sections
 
         found += threshold_sections(store, panel)
+    if any(is_scaled(cell.summary) for cell in panel.headline):
+        from mt.report.verdicts.scaling_section import scaling_section
+
+        found.append(scaling_section(store, panel))
     if request.margin is not None:
         from mt.report.verdicts.margin_section import margin_section
 

@@ -12,7 +12,7 @@ import numpy as np
 from mt.errors import CacheError, InputError
 from mt.probe.decisions import out_of_fold
 from mt.probe.decisions.out_of_fold import BudgetTask, OutOfFold
-from mt.probe.decisions.scaling import REVISION, Scaled, check_kind, fit_scaling
+from mt.probe.decisions.scaling import Scaled, check_kind, fit_scaling, revision
 from mt.probe.decisions.thresholds import Threshold, ThresholdRule, choose
 from mt.probe.protocols import Fitted, Fitting
 from mt.probe.questions import Pair, Question
@@ -104,7 +104,8 @@ class Decider:
 
     def scaled_question(self, question: Question) -> Question:
         """Return the question that asks for the scaled fit, which has scores of its own."""
-        recipe = {**question.recipe, "calibrate": [self.asked.calibrate, REVISION, out_of_fold.REVISION]}
+        revisions = [revision(question.pair.task), out_of_fold.REVISION]
+        recipe = {**question.recipe, "calibrate": [self.asked.calibrate, *revisions]}
         found = replace(question, recipe=recipe)
         self._unscaled[found.identity] = question
         return found
@@ -126,6 +127,8 @@ class Decider:
         task, p, y = str(outcome["task"]), self.out_of_fold.of(fit.identity), self.out_of_fold.rows(fit).y
         scaling = None if p is None else fit_scaling(kind, y, p, task)
         outcome |= {"protocol": f"{outcome['protocol']}, {kind}", "unscaled": fit.identity}
+        if revision(task) > 1:  # absent from rows of revision 1, which stay apart
+            outcome["versions"] = {**outcome["versions"], "scaling": revision(task)}
         if p is None or scaling is None or not scaling.fitted:
             outcome["flags"] = [*outcome["flags"], "not scaled: fewer than two cases per class out of fold"]
             return replace(fit, identity=question.identity, outcome=outcome)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,10 +56,10 @@ class Gain:
         }
 
 
-def gains(scores: Iterable[Score], store: ScoreStore) -> list[Gain]:
-    """Return the gain of every scaled row at every budget, once for all metrics."""
+def gains(scores: Iterable[Score], store: ScoreStore, *, name: Callable[[Score], str] = row_name) -> list[Gain]:
+    """Return the gain of every scaled row at every budget, once for all metrics.  name: of a score's row."""
     found: dict[tuple[Any, ...], Gain] = {}
-    for table in score_tables(scores, store):
+    for table in score_tables(scores, store, name=name):
         about = table.subject
         place = about.dataset, about.test_dataset, about.level, about.by, about.subgroup
         for (row, budget), cell in table.cells.items():

@@ -16,6 +16,12 @@ from mt.results.store import ScoreStore
 if TYPE_CHECKING:
     from mt.probe.request import Answers
 
+EXPLAINED = (
+    "Means over draws; lower is better. The scaling is fitted on the out-of-fold scores: only the test cases show what "
+    "it gains. Its targets are smoothed, so the log loss out of fold can also rise, mostly where probabilities were "
+    "calibrated already."
+)
+
 
 def print_decisions(answers: Answers, *, as_json: bool, compared: bool = False) -> None:
     """Print the operating points and the gains of scaling to stdout: tables, or JSON lines.
@@ -58,7 +64,7 @@ def _print_gains(scaled: Sequence[Gain], pairs: Sequence[Comparison]) -> None:
         table.add_row(*map(Text, (one.subject.title, one.row, str(one.budget), slope, *losses)))
     out.print(table)
     out.print(
-        "Means over draws. The scaling is fitted on the out-of-fold scores, so its gain on them is optimistic.",
+        EXPLAINED,
         style="dim",
     )
     out.print()

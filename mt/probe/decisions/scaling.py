@@ -2,9 +2,13 @@
 
 Temperature: softmax(log p / T) for several classes, sigmoid(logit p / T) for two; one T (Guo et al., ICML 2017).
 Platt: sigmoid(a + b logit p) for two classes (Platt, "Probabilistic Outputs for Support Vector Machines", 1999).
-In multilabel tasks each label has its own scaling.  Both minimise the log loss against Platt's targets: for a row of
-class k, (N_k + 1) / (N_k + K) for its own class and 1 / (N_k + K) for each other.  They keep the solution finite if the
-scores separate the classes.
+In multilabel tasks each label has its own scaling.
+
+Both minimise the log loss against smoothed targets, which keep the solution finite if the scores separate the classes.
+Of two classes they are Platt's: for a row of class k, (N_k + 1) / (N_k + 2) for its own class.  Of K > 2 classes, where
+one T is fitted on all N rows, they are (N + 1) / (N + 2) for the row's own class and 1 / ((N + 2) (K - 1)) for each
+other.  Platt's rule with K classes, (N_k + 1) / (N_k + K), leaves ten rows of each of ten classes a target of 0.55:
+the temperature was three times too high (docs/protocols.md).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from mt.probe.scores.calibration import LEAST_P, logit
 from mt.types import MISSING, Array
 
 KINDS = ("temperature", "platt")
-REVISION = 1  # raised whenever scaled probabilities change
+_REVISIONS = {"multiclass": 2, "ordinal": 2}  # of tasks, else 1; raised whenever scaled probabilities change
 LEAST = 2  # cases of each class (or of each value of a label); with fewer, nothing is scaled
 _SLOPES = (0.05, 20.0)  # limits of 1 / T: no scaling outside is useful, and a negative slope would reverse the ranks
 _STEPS = 100  # of each bisection
@@ -67,6 +71,11 @@ class Scaled:
 
     def _lines(self) -> list[tuple[float, float]]:
         return list(zip(self.intercept, self.slope, strict=True))
+
+
+def revision(task: str) -> int:
+    """Return the revision of the scaling of a task."""
+    return _REVISIONS.get(task, 1)
 
 
 def check_kind(kind: str, task: str, dataset: str) -> None:
@@ -125,9 +134,8 @@ def _of_several(y: Array, p: Array) -> float:
     if len(present) < 2 or counts[present].min() < LEAST:
         return 1.0
     logits = np.log(np.clip(p[:, present].astype(np.float64), LEAST_P, 1))
-    own = y[:, None] == present
-    sizes, k = counts[y][:, None], len(present)
-    target = np.where(own, (sizes + 1) / (sizes + k), 1 / (sizes + k))
+    own, n, k = y[:, None] == present, len(y), len(present)
+    target = np.where(own, (n + 1) / (n + 2), 1 / ((n + 2) * (k - 1)))
     return _slope(lambda b: float(np.sum(logits * (_softmax(b * logits) - target))))
 
 

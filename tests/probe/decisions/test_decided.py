@@ -169,6 +169,8 @@ def test_several_classes_are_scaled_by_one_temperature(tmp_path: Path) -> None:
     assert {score.metric for score in study.scores} == {"accuracy", "log_loss"}
     accuracy = [score.value for score in study.scores if score.metric == "accuracy"]
     assert accuracy[0] == accuracy[1]
+    revisions = {score.protocol: score.versions.get("scaling") for score in study.scores}
+    assert revisions == {"default": None, "default, temperature": 2}
 
 
 def test_a_row_is_predicted_by_a_fit_that_did_not_see_its_group() -> None:

@@ -48,6 +48,22 @@ def test_of_several_classes_there_is_one_temperature() -> None:
     assert (after.argmax(axis=1) == p.argmax(axis=1)).all()
 
 
+def test_few_rows_of_many_classes_that_are_calibrated_stay_as_they_are() -> None:
+    slopes, gains = [], []
+    for _ in range(20):
+        y, p = overconfident(400, 10, 1.0)
+        few = np.concatenate([np.flatnonzero(y == k)[:10] for k in range(10)])
+        found = fit_scaling("temperature", y[few], p[few], "multiclass")
+        slopes.append(found.slope[0])
+        gains.append(_log_loss(y, p) - _log_loss(y, found.apply(p, "multiclass")))
+    assert np.mean(slopes) == pytest.approx(1, abs=0.15)
+    assert np.mean(gains) == pytest.approx(0, abs=0.03)
+
+
+def _log_loss(y: Array, p: Array) -> float:
+    return float(-np.log(p[np.arange(len(y)), y].astype(np.float64)).mean())
+
+
 def test_each_label_has_its_own_and_a_label_with_one_positive_none() -> None:
     y, p = overconfident(5_000, 2, 3.0)
     rare = np.zeros(5_000, dtype=int)
