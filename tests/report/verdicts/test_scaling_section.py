@@ -45,7 +45,7 @@ def test_gains_are_in_a_table_with_the_paired_difference(tmp_path: Path, task: s
 
 
 def test_rows_of_an_earlier_scaling_stay_apart(tmp_path: Path) -> None:
-    several: dict[str, Any] = {"task": "multiclass", "class_names": ("a", "b", "c"), "models": {"simclr": 0.6}, "seeds": 2}
+    several: dict[str, Any] = {"task": "multiclass", "class_names": ("a", "b", "c"), "models": {"simclr": 0.6}}
     outcome = {"protocol": "default, temperature", "versions": {"mt": "0.1.0"}}
     filled(tmp_path / "s.sqlite", **several, outcome=outcome)
     newer = {**outcome, "versions": {"mt": "0.1.0", "scaling": 2}}
