@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, fused, gpu, scale, walk
+from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, fused, gpu, scale, scaled, walk
 from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
@@ -112,6 +113,20 @@ def test_what_mt_fuse_recommends_on_few_labels_is_what_has_the_lower_loss_out_of
     assert not any(one["trained"] for one in lines if one["method"] == "dvme"), "below 100 rows nothing is trained"
     fused.print_table(lines)
     assert "| made-up, 30 | 2 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("task", "n_classes", "kinds"), [("binary", 2, 2), ("multiclass", 3, 1)])
+def test_scaling_on_few_labels_is_shown_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, n_classes: int, kinds: int
+) -> None:
+    for split, n in (("train", 120), ("test", 60)):
+        write_features(tmp_path, split=split, n=n, task=task, n_classes=n_classes)
+    monkeypatch.setattr(scaled, "DRAWS", 2)
+    monkeypatch.setattr(scaled, "LABELS", (20,))
+    (pair,) = find_pairs(Catalog(tmp_path), models=["m1"])
+    rows = list(scaled.scaled("made-up", pair))
+    assert [row[2] for row in rows] == ["temperature", "platt"][:kinds]
+    assert all(re.fullmatch(r"\d\.\d{3} → \d\.\d{3} ± \d\.\d{3}", cell) for row in rows for cell in row[3:])
 
 
 def test_simulated_workers_fill_a_file_through_the_real_writer(tmp_path: Path) -> None:
