@@ -18,6 +18,7 @@ from mt.probe.contrasts.subgroups import SubgroupDifference
 from mt.probe.decisions.decided import Decisions, thresholds
 from mt.probe.decisions.out_of_fold import OutOfFold
 from mt.report.contrast_sections import differences_of, drops_of
+from mt.report.experiments import folds_of
 from mt.report.panels import Panel, PanelCell
 from mt.report.paper.flow import Flow
 from mt.report.reproduce import models_of
@@ -155,7 +156,8 @@ def _draws(store: ScoreStore, panel: Panel) -> Iterator[Characteristics]:
                 seen.add(place)
                 fit = store.fit(score.fit)
                 drawn = store.cases(fit.pool).take(np.asarray(fit.rows))
-                yield _characteristics(f"{cell.budget}, draw {score.seed}", drawn, panel)
+                folds = ", all test folds" if folds_of(score) else ""
+                yield _characteristics(f"{cell.budget}, draw {score.seed}{folds}", drawn, panel)
 
 
 def _characteristics(name: str, rows: LabelledRows[None], panel: Panel) -> Characteristics:

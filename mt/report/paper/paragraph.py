@@ -131,12 +131,20 @@ def _how_drawn(score: Score) -> str:
 
 def _classifiers(panel: Panel) -> list[str]:
     kinds: dict[tuple[str, str], dict[str, None]] = {}
+    without_lda = set()
     for cell in panel.headline:
         for score in cell.scores:
             for protocol in _protocols_of(cell, score):
                 kinds.setdefault(protocol, {})[cell.name] = None
+                if "no_lda" in score.flags:
+                    without_lda.add(protocol)
     several = len(kinds) > 1
-    found = [_protocol(*kind) + (f" Rows: {named(rows)}." if several else "") for kind, rows in kinds.items()]
+    found = [
+        _protocol(*kind)
+        + (" Here it was logistic regression alone, without LDA." if kind in without_lda else "")
+        + (f" Rows: {named(rows)}." if several else "")
+        for kind, rows in kinds.items()
+    ]
     return [*found, chosen_on(panel)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from mt.probe.protocols import PROTOCOLS
 from mt.report import collect
 from mt.report.paper.methods_text import methods
@@ -100,6 +102,25 @@ def test_the_hash_of_every_protocol_that_was_fitted_is_stated(tmp_path: Path) ->
         )
         assert sentence == f"“{row}”"
     assert "protocol d" not in text, "the list of software holds no hash"
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_blend_without_lda_is_stated(tmp_path: Path, task: str) -> None:
+    n_classes = 2 if task == "binary" else 3
+    for split, n in (("train", 90), ("test", 80)):
+        write_features(tmp_path, split=split, n=n, task=task, n_classes=n_classes)
+    with store_of(probed(tmp_path, fractions=[0.5], seeds=1, protocol="blend")) as store:
+        text = text_of(store)
+    assert ("Here it was logistic regression alone, without LDA." in text) == (task == "binary")
+
+
+def test_draws_over_test_folds_are_called_so(tmp_path: Path) -> None:
+    write_features(tmp_path)
+    write_features(tmp_path, split="test", n=80)
+    with store_of(probed(tmp_path, fractions=[0.5], seeds=1, test_folds=3)) as store:
+        text = text_of(store)
+    assert "were tested out of fold (3-fold)." in text
+    assert "| 50 %, draw 0, all test folds |" in text
 
 
 def test_a_hash_that_is_not_stored_is_not_made_up(tmp_path: Path) -> None:
