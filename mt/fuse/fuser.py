@@ -97,7 +97,7 @@ class Fuser:
             "flags": flags,
             "realised": drawn.realised,
             "n_labels": len(drawn.rows),
-            "versions": {**fitting.versions(), **_also_fitted(question.method, found["selection"]), "fuse": REVISION},
+            "versions": {**fitting.versions(), **also_fitted(question.method, found["selection"]), "fuse": REVISION},
             **found,
         }
         fit = Fit(question.identity, *self._digests, drawn.rows, probabilities, outcome)
@@ -238,7 +238,7 @@ class Fuser:
         }
 
 
-def _also_fitted(method: str, selection: Mapping[str, Any]) -> dict[str, str]:
+def also_fitted(method: str, selection: Mapping[str, Any]) -> dict[str, str]:
     """Return the hash of protocol `blend-four`, by its name, if the method fits it beside or instead of its own."""
     if method != "blend" and "blend" not in selection.get("recipes", ()):
         return {}

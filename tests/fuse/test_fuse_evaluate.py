@@ -23,7 +23,7 @@ from mt.fuse.aligned import AlignedFeatures, _rows_like, join_pairs
 from mt.fuse.cli import fuse
 from mt.fuse.dvme import recipes
 from mt.fuse.dvme.fit import DVMEOptions
-from mt.fuse.fuser import REVISION, attention_by_class, identity_of
+from mt.fuse.fuser import REVISION, also_fitted, attention_by_class, identity_of
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
 from mt.fuse.run import run_fuse
@@ -216,6 +216,22 @@ def test_blend_of_an_earlier_revision_stays_apart(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("mt.fuse.fuser.REVISION", REVISION + 1)
     after = {method: identity_of(method, fitting, []) for method in before}
     assert [method for method in before if before[method] != after[method]] == ["blend", "dvme"]
+
+
+@pytest.mark.parametrize(
+    ("method", "selection", "fitted"),
+    [
+        ("blend", {}, True),
+        ("concat", {}, False),
+        ("dvme", {"recipes": {"start": {}, "blend": {}}}, True),
+        ("dvme", {"recipes": {"start": {}, "gentle": {}}}, False),
+    ],
+)
+def test_the_hash_of_the_protocol_of_blend_is_stored_where_it_was_fitted(
+    method: str, selection: dict[str, Any], *, fitted: bool
+) -> None:
+    hashed = {"blend-four": get_protocol("blend-four").fingerprint[:12]}
+    assert also_fitted(method, selection) == (hashed if fitted else {})
 
 
 def test_attention_and_the_choice_are_stored_and_printed(tmp_path: Path) -> None:
