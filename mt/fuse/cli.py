@@ -209,6 +209,11 @@ def _print_json(study: Answers, *, declared: bool) -> None:
             trained = is_trained(score.method, score.settings)
             row = json_row(score, store) | ({} if trained is None else {"network_trained": trained})
             click.echo(json.dumps(row | (role_of(score, store) if declared else {})))
+        if any(score.metric == "ece" for score in study.scores):
+            from mt.probe.reliability.calibration_table import json_rows
+
+            for row in json_rows(study, store):
+                click.echo(json.dumps(row))
         found = differences(study, store)
         pairs = [pair.row() | (role_of_pair(pair, store) if declared else {}) for pair in found]
         for row in (*oracles(study, store), *pairs, *attentions(study, store), *costs(study, store)):

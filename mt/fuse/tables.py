@@ -33,6 +33,10 @@ def print_fusion(study: Answers, *, declared: bool = False) -> None:
         pairs, attention = differences(study, store), attentions(study, store)
         lines = recommendations(study, store)
     print_tables(tables)
+    if any(one.table.subject.metric == "ece" for one in tables):
+        from mt.probe.reliability.calibration_table import print_calibrations
+
+        print_calibrations(study)
     for line in lines:
         console().print(line, markup=False, soft_wrap=True)
     if pairs:

@@ -229,6 +229,10 @@ def _print_tables(answers: Answers, *, compare: bool, declared: bool) -> None:
             tables = declared_tables(tables, store)
         pairs = comparisons([one.table for one in tables], store) if compare else None
     print_tables(tables)
+    if any(one.table.subject.metric == "ece" for one in tables):
+        from mt.probe.reliability.calibration_table import print_calibrations
+
+        print_calibrations(answers)
     if pairs is not None:
         print_comparisons(pairs)
 
@@ -240,6 +244,11 @@ def _print_json(answers: Answers, *, compare: bool, declared: bool) -> None:
     with ScoreStore(answers.store) as store:
         for score in answers.scores:
             click.echo(json.dumps(json_row(score, store) | (_role(score, store) if declared else {})))
+        if any(score.metric == "ece" for score in answers.scores):
+            from mt.probe.reliability.calibration_table import json_rows
+
+            for row in json_rows(answers, store):
+                click.echo(json.dumps(row))
         for pair in comparisons(score_tables(answers.scores, store), store) if compare else ():
             click.echo(json.dumps(pair.row() | (_role_of_pair(pair, store) if declared else {})))
 

@@ -154,8 +154,6 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
     text = Text(f"{cell.spread.mean:.3f}", style="bold" if bold else "")
     if cell.spread.sd is not None:
         text.append(f" ± {cell.spread.sd:.3f}")
-    if cell.if_calibrated is not None:
-        text.append(f" ({cell.if_calibrated:.3f})")
     text.append(mark)
     text.append(f" ({counted(draws, 'draw')})" if draws else "")
     text.append("".join(f" {letters[flag]}" for flag in sorted(cell.flags) if flag in letters), style="dim")
@@ -163,6 +161,8 @@ def _text(cell: Cell | None, *, bold: bool, mark: str, draws: int, letters: dict
         text.append(("\n" if stacked else " ") + f"[{cell.low:.3f}, {cell.high:.3f}]", style="not bold")
     if cell.expected is not None:
         text.append(("\n" if stacked else " ") + "{{{:.3f}, {:.3f}}}".format(*cell.expected), style="not bold")
+    if cell.ece is not None:
+        text.append(f"\ndebiased {cell.ece.debiased:.3f}\nby chance {cell.ece.by_chance}", style="not bold")
     trained = _trained(cell)
     if trained is not None:
         text.append(f"\ntrained {trained}/{len(cell.scores)}", style="not bold")
@@ -200,8 +200,9 @@ def _notes(shown: ScoreTable, letters: dict[str, str], names: Mapping[str, str],
     if draws:
         notes.append(f"± standard deviation over {'-'.join(map(str, draws))} draws of the labels.")
     notes += _intervals(shown, names)
-    if any(cell.if_calibrated is not None for cell in cells):
-        notes.append("( ) the mean of a calibrated model with these probabilities: chance alone.")
+    if any(cell.ece is not None for cell in cells):
+        notes.append("debiased: minus the part that chance adds.")
+        notes.append("by chance: a calibrated model with these probabilities, its mean and 95 % range.")
     if any(cell.expected for cell in cells):
         notes.append("{ } 95 % interval of the expected score, over draws and test cases together.")
     if len(shown.rows) > 1:

@@ -7,7 +7,7 @@ Several classes are reduced to two: whether the predicted class is right, with i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,6 +52,26 @@ class Calibration:
     observed_expected: Measure
 
 
+@dataclass(frozen=True)
+class EceFacts:
+    """The debiased ECE, and the mean and 95 % range of the ECE of a calibrated model with the same probabilities."""
+
+    debiased: float
+    if_calibrated: float
+    low: float
+    high: float
+
+    @classmethod
+    def mean(cls, draws: Sequence[EceFacts]) -> EceFacts:
+        """Return the means over draws."""
+        return cls(*np.mean([(one.debiased, one.if_calibrated, one.low, one.high) for one in draws], axis=0).tolist())
+
+    @property
+    def by_chance(self) -> str:
+        """What a calibrated model would have, in words: `0.094 (0.061-0.124)`."""
+        return f"{self.if_calibrated:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
 def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, level: float = 0.95) -> Calibration:
     """Return the calibration of predictions, with intervals over test cases.
 
@@ -63,11 +83,11 @@ def calibration(y: ArrayLike, p: ArrayLike, *, groups: Groups | None = None, lev
     labels, probabilities = judged(y, p, level)
     sample = Sample(labels, (probabilities,), units_of(len(labels), groups), groups is not None, level)
     found = {name: _measure(rule(sample)) for name, rule in MEASURES.items()}
-    debiased, if_calibrated = ece_facts(labels, probabilities)
+    facts = ece_facts(labels, probabilities)
     return Calibration(
         ece=float(np.abs(binned(labels, probabilities)[0].sum(axis=0)).sum() / len(labels)),
-        ece_debiased=debiased,
-        ece_if_calibrated=if_calibrated,
+        ece_debiased=facts.debiased,
+        ece_if_calibrated=Measure(facts.if_calibrated, facts.low, facts.high),
         intercept=found["calibration_intercept"],
         slope=found["calibration_slope"],
         observed_expected=found["observed_expected"],
@@ -136,10 +156,11 @@ def _spline(x: Array, knots: Array) -> Array:
     return np.column_stack(columns)
 
 
-def ece_facts(y: Array, p: Array) -> tuple[float, Measure]:
+def ece_facts(y: Array, p: Array) -> EceFacts:
     """Return the debiased ECE, and the mean and range of the ECE of a calibrated model."""
     gaps, confidence, bins = binned(y, p)
-    return _debiased(gaps) / len(y), _if_calibrated(confidence, bins)
+    expected = _if_calibrated(confidence, bins)
+    return EceFacts(_debiased(gaps) / len(y), expected.value, expected.low, expected.high)
 
 
 def _measure(found: Estimate) -> Measure:

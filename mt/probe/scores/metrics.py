@@ -138,6 +138,11 @@ def score(name: str, y: ArrayLike, p: ArrayLike) -> float:
 
 def get(name: str) -> Metric:
     """Return the metric of that name.  Raises InputError, with the closest name, if there is none."""
+    if name in MEASURES or name == "calibration":
+        raise InputError(
+            f"'{name}' is not a score of its own: --metric ece prints intercept, slope and observed/expected ratio, "
+            "each with its interval, under its table."
+        )
     if name not in METRICS:
         raise unknown("metric", name, METRICS, see="mt probe --help")
     return METRICS[name]

@@ -16,7 +16,7 @@ from mt.cache.names import digest
 from mt.probe.questions import Budget
 from mt.probe.scores import comparisons as comparing
 from mt.probe.scores import sample
-from mt.probe.scores.calibration import ece_facts
+from mt.probe.scores.calibration import EceFacts, ece_facts
 from mt.probe.scores.comparisons import Comparison, Replicates, holm, replicate_scores
 from mt.probe.scores.metrics import METRICS, Spread, over_cases, over_draws, per_class, with_draws
 from mt.probe.scores.scoring import LEVEL, REVISION, Subject, View, fold_of, too_few, views
@@ -34,7 +34,7 @@ class Cell:
 
     low, high: the interval over test cases, None without one; `interval` describes it, or says why there is none.
     expected: the interval of the expected score over draws and test cases, None at one draw.
-    if_calibrated: for an expected calibration error, the mean over draws of what a calibrated model would have.
+    ece: for an expected calibration error, its debiased mean over draws, and what a calibrated model would have.
     shares: for budgets of groups, the least and the greatest share of the train rows that a draw got.
     oracle: whether test labels chose what is shown; such a cell is not compared with others.
     """
@@ -45,7 +45,7 @@ class Cell:
     high: float | None
     interval: str
     expected: Sequence[float] | None = None
-    if_calibrated: float | None = None
+    ece: EceFacts | None = None
     shares: tuple[float, float] | None = None
     oracle: bool = False
 
@@ -113,7 +113,9 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     comes with its debiased estimate, and with the mean and range of a calibrated model's.
     """
     if score.metric == "ece":
-        return score.row() | _ece_facts(score, store)
+        facts = _ece_facts(score, store)
+        found = {"debiased": facts.debiased, "if_calibrated": facts.if_calibrated}
+        return score.row() | found | {"if_calibrated_95": [facts.low, facts.high]}
     if METRICS[score.metric].mean_of is None:
         return score.row()
     key = digest({"per class": score.identity})
@@ -127,20 +129,15 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     return score.row() | {"per_class": found}
 
 
-def _ece_facts(score: Score, store: ScoreStore) -> dict[str, Any]:
+def _ece_facts(score: Score, store: ScoreStore) -> EceFacts:
     """Return the debiased estimate of an expected calibration error, and what a calibrated model would have."""
-    key = digest({"calibration": score.identity, "revision": REVISION})
+    key = digest({"error facts": score.identity, "revision": REVISION})
     found = store.recall(key)
     if found is None:
         (cases,) = scored([score], store)
-        debiased, expected = ece_facts(*sample.checked(cases.y, cases.p))
-        found = {
-            "debiased": debiased,
-            "if_calibrated": expected.value,
-            "if_calibrated_95": [expected.low, expected.high],
-        }
+        found = vars(ece_facts(*sample.checked(cases.y, cases.p)))
         store.remember(key, found)
-    return dict(found)
+    return EceFacts(**found)
 
 
 def left_out(table: ScoreTable, store: ScoreStore) -> list[str]:
@@ -185,18 +182,16 @@ def cell_of(draws: list[Score], store: ScoreStore) -> Cell:
     """Return the cell that the draws of one row at one budget make."""
     shares = _shares(draws, store)
     spread = over_draws([score.value for score in draws])
-    calibrated = None
-    if draws[0].metric == "ece":
-        calibrated = sum(_ece_facts(score, store)["if_calibrated"] for score in draws) / len(draws)
+    ece = EceFacts.mean([_ece_facts(one, store) for one in draws]) if draws[0].metric == "ece" else None
     if len(draws) == 1:
         (score,) = draws
-        return Cell((score,), spread, score.low, score.high, score.interval, if_calibrated=calibrated, shares=shares)
+        return Cell((score,), spread, score.low, score.high, score.interval, ece=ece, shares=shares)
     key = digest({"interval of the mean": [score.identity for score in draws], "revision": REVISION})
     found = store.recall(key)
     if found is None:
         found = _over_draws_and_cases(draws, scored(draws, store))
         store.remember(key, found)
-    return Cell(tuple(draws), spread, **found, if_calibrated=calibrated, shares=shares)
+    return Cell(tuple(draws), spread, **found, ece=ece, shares=shares)
 
 
 def _over_draws_and_cases(draws: list[Score], cases: list[ScoredRows]) -> dict[str, Any]:
