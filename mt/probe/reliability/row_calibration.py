@@ -19,8 +19,8 @@ from mt.types import MISSING, Array, LabelledRows, ScoredRows
 
 TITLES = {"calibration_intercept": "intercept", "calibration_slope": "slope", "observed_expected": "observed/expected"}
 READING = (
-    "A calibrated model has intercept 0, slope 1 and observed/expected 1; slope below 1: probabilities are too extreme. "
-    "[ ] 95 % interval over test cases. All are means over draws."
+    "A calibrated model has intercept 0, slope 1 and observed/expected 1; slope below 1: probabilities are too "
+    "extreme. [ ] 95 % interval over test cases. All are means over draws."
 )
 
 
