@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mt.report.short_names import ShortNames
 
 
-REVISION = 20  # of the page; raised whenever the same scores are shown differently
+REVISION = 21  # of the page; raised whenever the same scores are shown differently
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,7 @@ def _charts(
 
 def _groups(store: ScoreStore, panel: Panel, request: ReportRequest, looks: Looks, names: ShortNames) -> list[Section]:
     """Return the charts of one dataset, in the order of the page."""
+    from mt.report.charts.calibration_numbers import calibration_numbers
     from mt.report.charts.close_up import close_up
     from mt.report.charts.efficiency import label_efficiency
     from mt.report.charts.embedding import embedding_map
@@ -209,6 +210,7 @@ def _groups(store: ScoreStore, panel: Panel, request: ReportRequest, looks: Look
     from mt.report.contrast_sections import drop_section, subgroup_section
 
     found = [label_efficiency(panel, looks, names), fusion(store, panel, looks, names), close_up(store, panel, looks)]
+    found.append(calibration_numbers(store, panel))
     if panel.decisions is not None:
         from mt.report.verdicts.threshold_section import threshold_sections
 

@@ -62,7 +62,8 @@ def test_the_later_answer_to_a_question_counts(tmp_path: Path) -> None:
 
 def test_draws_of_different_library_versions_are_one_cell(tmp_path: Path) -> None:
     filled(tmp_path / "s.sqlite", seeds=1)
-    newer = {"mt": "0.2.0", "torch": "2.14.0", "solver": 1}
+    usual = outcome_of("binary", ("normal", "tumour"), 3)["versions"]
+    newer = {**usual, "mt": "0.2.0", "torch": "2.14.0"}
     store = filled(tmp_path / "s.sqlite", seeds=3, outcome={"versions": newer})
     assert len(collect(store)[0].curve("dino")[0].scores) == 3
 

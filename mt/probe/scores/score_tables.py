@@ -114,8 +114,8 @@ def json_row(score: Score, store: ScoreStore) -> dict[str, Any]:
     """
     if score.metric == "ece":
         facts = _ece_facts(score, store)
-        found = {"debiased": facts.debiased, "if_calibrated": facts.if_calibrated}
-        return score.row() | found | {"if_calibrated_95": [facts.low, facts.high]}
+        own = {"debiased": facts.debiased, "if_calibrated": facts.if_calibrated}
+        return score.row() | own | {"if_calibrated_95": [facts.low, facts.high]}
     if METRICS[score.metric].mean_of is None:
         return score.row()
     key = digest({"per class": score.identity})
