@@ -3,8 +3,9 @@
 CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 6(4), e240300, 2024), TRIPOD+AI (Collins et al., BMJ 385,
 e078378, 2024), STARD-AI (Sounderajah et al., Nature Medicine 31, 3283, 2025).
 
-Checked against published records: authors, journal, number and DOI of TRIPOD+AI.  Not checked: the item numbers of all
-three, and volume, pages and DOI of CLAIM 2024 and STARD-AI.  `NOT_CHECKED` says so to readers.
+Checked against published records: authors, journal, number and DOI of TRIPOD+AI; against several later works that cite
+them: volume, pages and DOI of CLAIM 2024 and STARD-AI.  Not checked: the item numbers of all three.  `NOT_CHECKED` says
+so to readers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mt.terminal.progress import counted
 ITEM = "item (number not checked)"  # the heading of a column of numbers
 NOT_CHECKED = (
     "Item numbers are not checked against the published checklists: compare them with the forms of the journal. "
-    "Neither are the volume, pages and DOI of CLAIM 2024 and STARD-AI."
+    "Volume, pages and DOI of CLAIM 2024 and STARD-AI are as later works cite them."
 )
 
 

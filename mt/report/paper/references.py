@@ -117,6 +117,7 @@ REFERENCES = {
         "Survey Methodology",
         1998,
         volume="24",
+        number="2",
         pages="193--201",
     ),
     "zou2008construction": _article(
