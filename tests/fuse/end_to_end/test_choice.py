@@ -24,6 +24,7 @@ from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, Share, choose_shar
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.trainable.families import ADAPTERS, TRANSFORMER
+from mt.fuse.end_to_end.warm_start import network_from
 from mt.fuse.end_to_end.work import Work, predict
 from mt.probe.methods.linear import link
 from mt.types import LabelledRows
@@ -300,6 +301,20 @@ def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
     assert found.settings["epochs"] == 2
     assert found.network is not None
     assert [part for part in found.network.parts if part is finished[-1]] == ([] if fails else [finished[-1]])
+
+
+def test_attention_and_projections_learn_with_the_backbones(cache: Path, tmp_path: Path) -> None:
+    bench = Bench(cache, RESNET, VIT)
+    found = fitted(bench, bench.budget.y, tmp_path, fixed=True, epochs=3, weight_decay=0.0)
+    assert found.network is not None
+    assert found.network.trained is not None
+    before = dict(network_from(found.start, bench.networks, bench.settings).named_parameters())
+    moved = {name for name, one in found.network.trained.named_parameters() if not torch.equal(one, before[name])}
+    head = [f"attention.{name}" for name in ("query", "key", "value", "out")]
+    head += ["projections.0", "projections.1", "fusion", "head"]
+    assert {f"head.{name}.weight" for name in head} <= moved
+    for backbone in ("backbones.0.", "backbones.1."):
+        assert {name for name in before if name.startswith(backbone)} <= moved
 
 
 def test_adapters_have_rates_of_their_own(cache: Path, tmp_path: Path) -> None:

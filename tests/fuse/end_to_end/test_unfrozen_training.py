@@ -50,17 +50,6 @@ def test_training_lowers_the_loss_and_moves_backbones(cache: Path, tmp_path: Pat
     assert not torch.equal(old, new)
 
 
-def test_attention_and_projections_learn_with_the_backbones(cache: Path, tmp_path: Path) -> None:
-    bench = Bench(cache, RESNET, VIT, settings=Settings(batch=8, weight_decay=0.0))
-    run = trained(bench, tmp_path, epochs=3)
-    start = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
-    before = dict(network_from(start, bench.networks, bench.settings).head.named_parameters())
-    moved = {name for name, one in run.network.head.named_parameters() if not torch.equal(one, before[name])}
-    for name in ("query", "key", "value", "out"):
-        assert f"attention.{name}.weight" in moved
-    assert {"projections.0.weight", "projections.1.weight", "fusion.weight", "head.weight"} <= moved
-
-
 def test_the_loss_of_several_models_is_that_of_all_together_plus_the_mean_of_their_own(cache: Path) -> None:
     bench = Bench(cache, RESNET, VIT, settings=Settings(batch=8, label_smoothing=0.2))
     start, work = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu"), bench.work()
