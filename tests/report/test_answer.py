@@ -163,8 +163,8 @@ GAINS = [
     ({"value": 0.03, "low": 0.01, "high": 0.08}, "gains +0.030 [+0.010, +0.080] over BASE;"),
     ({"value": -0.02, "low": -0.04, "high": -0.01}, "loses -0.020 [-0.040, -0.010] against BASE."),
     (
-        {"value": 0.0, "low": 0.0, "high": 0.0},
-        "changes nothing, +0.000 [+0.000, +0.000] against BASE, not significant.",
+        {"value": 0.0, "low": -0.01, "high": 0.01},
+        "changes nothing, +0.000 [-0.010, +0.010] against BASE, not significant.",
     ),
     ({"value": 0.03, "low": math.nan, "high": math.nan}, "gains +0.030 over BASE, without an interval"),
     ({"reached": Needed(123)}, "120 more labels would gain that model as much as fusing."),
