@@ -92,7 +92,7 @@ def held_out_losses(scores: Iterable[Score], store: ScoreStore) -> dict[Place, d
     fits: dict[tuple[str, Budget, int], dict[str, Fit]] = {}
     fused: dict[str, Score] = {}
     for score in scores:
-        if ", " in score.protocol:  # scaled probabilities: the same fit
+        if score.scaling:  # the same fit
             continue
         if score.method == "probe":
             draw = score.dataset, Budget(score.fraction, score.shots), score.seed

@@ -98,6 +98,11 @@ class Score:
     fingerprints: Mapping[str, Any]
     versions: Mapping[str, Any]
 
+    @property
+    def scaling(self) -> str:
+        """How the probabilities were scaled (`--calibrate`), as its protocol says; empty if they were not."""
+        return self.protocol.partition(", ")[2]
+
     def row(self) -> dict[str, Any]:
         """Return the score as one flat JSON object; a value that is undefined is null."""
         return {name: json_value(value) for name, value in vars(self).items()}

@@ -95,7 +95,7 @@ def test_losses_are_those_of_all_models_and_of_probes_on_the_same_rows(pools: tu
         ("concat", "m0 + m1 + m2", {"selection": {"log_loss": 0.5}}, "a"),
         ("dvme", "m0 + m1", recipe, "a"),
     ]
-    shared = {"dataset": "toy", "fraction": 0.5, "shots": None, "seed": 0, "protocol": "default"}
+    shared = {"dataset": "toy", "fraction": 0.5, "shots": None, "seed": 0, "protocol": "default", "scaling": ""}
     scores: Any = [
         SimpleNamespace(fit=str(number), method=method, model=model, **shared)
         for number, (method, model, _, _) in enumerate(rows)

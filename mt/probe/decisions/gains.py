@@ -63,7 +63,7 @@ def gains(scores: Iterable[Score], store: ScoreStore, *, name: Callable[[Score],
         about = table.subject
         place = about.dataset, about.test_dataset, about.level, about.by, about.subgroup
         for (row, budget), cell in table.cells.items():
-            if scaling_of(cell.scores[0]) and (*place, row, budget) not in found:
+            if cell.scores[0].scaling and (*place, row, budget) not in found:
                 found[(*place, row, budget)] = _gain(about, row, budget, cell.scores, store)
     return list(found.values())
 
@@ -73,14 +73,9 @@ def differences(scores: Iterable[Score], store: ScoreStore) -> list[Comparison]:
     moved = [score for score in scores if not METRICS[score.metric].of_ranks]
     pairs: dict[tuple[str, str, str], list[Score]] = {}
     for score in moved:
-        row = row_name(score).removesuffix(f", {scaling_of(score)}") if scaling_of(score) else row_name(score)
+        row = row_name(score).removesuffix(f", {score.scaling}") if score.scaling else row_name(score)
         pairs.setdefault((score.dataset, score.test_dataset, row), []).append(score)
     return [pair for some in pairs.values() for pair in comparisons(score_tables(some, store), store)]
-
-
-def scaling_of(score: Score) -> str:
-    """Return how a score's probabilities were scaled; empty if they were not."""
-    return score.protocol.partition(", ")[2]
 
 
 def _gain(about: Subject, row: str, budget: Budget, scores: Sequence[Score], store: ScoreStore) -> Gain:

@@ -361,7 +361,7 @@ def comparisons(tables: Iterable[ScoreTable], store: ScoreStore) -> list[Compari
 
 def is_scaled(cell: Cell) -> bool:
     """Return whether the probabilities of a cell were scaled (`--calibrate`)."""
-    return ", " in cell.scores[0].protocol
+    return bool(cell.scores[0].scaling)
 
 
 def without_scaled_ranks(table: ScoreTable) -> ScoreTable:

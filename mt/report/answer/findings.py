@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mt.probe.decisions.gains import scaling_of
 from mt.probe.questions import Budget
 from mt.probe.scores.metrics import METRICS
 from mt.probe.scores.score_tables import Cell, Mark, comparisons, competing, marks
@@ -127,7 +126,7 @@ def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
 def _unscaled(cells: Iterable[PanelCell]) -> list[PanelCell]:
     """Return the rows but those with scaled probabilities, which are not other models; all if none is left."""
     every = list(cells)
-    return [cell for cell in every if not scaling_of(cell.scores[0])] or every
+    return [cell for cell in every if not cell.scores[0].scaling] or every
 
 
 def _compared(store: ScoreStore, cells: Sequence[PanelCell], budget: Budget) -> tuple[dict[str, Cell], dict[str, Mark]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import altair as alt
 
-from mt.probe.decisions.gains import scaling_of
 from mt.probe.questions import Budget
 from mt.probe.scores.comparisons import holm
 from mt.probe.scores.score_tables import comparisons
@@ -66,7 +65,7 @@ def gains(store: ScoreStore, panel: Panel) -> list[PairedGain]:
 
 def _place(gain: PairedGain) -> tuple[Budget, bool]:
     """Return the family of a gain: its budget; gains of scaled probabilities are a family of their own."""
-    return gain.fused.budget, bool(scaling_of(gain.fused.scores[0]))
+    return gain.fused.budget, bool(gain.fused.scores[0].scaling)
 
 
 def _at(store: ScoreStore, panel: Panel, budget: Budget) -> Iterator[PairedGain]:

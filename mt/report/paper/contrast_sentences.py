@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from mt.probe.contrasts.external import Drop
 from mt.probe.contrasts.subgroups import SubgroupDifference
-from mt.probe.decisions.gains import scaling_of
 from mt.report.paper.escaped import md
 from mt.report.paper.facts import ChosenThresholds, DatasetFacts
 from mt.terminal.progress import counted
@@ -21,7 +20,7 @@ _OF_RULES = {"youden": " (Youden's index [@youden1950index])"}
 
 def decided(facts: DatasetFacts) -> list[str]:
     """Return how probabilities were scaled, and how thresholds were chosen."""
-    kinds = dict.fromkeys(scaling_of(cell.scores[0]) for cell in facts.panel.headline)
+    kinds = dict.fromkeys(cell.scores[0].scaling for cell in facts.panel.headline)
     scaled = [
         f"Probabilities were also scaled, by {_OF_SCALING.get(kind, md(kind))}, fitted on out-of-fold scores of the "
         "label budget."

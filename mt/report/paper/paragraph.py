@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mt.errors import MtError
-from mt.probe.decisions.gains import scaling_of
 from mt.probe.protocols import PROTOCOLS
 from mt.report.experiments import folds_of
 from mt.report.panels import Panel, PanelCell
@@ -183,7 +182,7 @@ def protocols(panel: Panel) -> list[str]:
 
 
 def _plain_protocol(cell: PanelCell) -> str:
-    scaling = scaling_of(cell.scores[0])
+    scaling = cell.scores[0].scaling
     return cell.method.protocol.removesuffix(f", {scaling}") if scaling else cell.method.protocol
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from mt.probe.decisions.gains import Gain, gains, scaling_of
+from mt.probe.decisions.gains import Gain, gains
 from mt.probe.decisions.printed import EXPLAINED
+from mt.probe.margin_table import p_of
 from mt.probe.scores.comparisons import Comparison
 from mt.probe.scores.score_tables import comparisons
+from mt.probe.tables import said
 from mt.report.charts.figures import Section, table_section
 from mt.report.contrast_sections import RowNames
 from mt.report.panels import Panel, PanelCell, as_grid
@@ -21,7 +23,7 @@ _COLUMNS = ("method", "budget", "1 / temperature", "out of fold", "on test cases
 def scaling_section(store: ScoreStore, panel: Panel) -> Section | None:
     """Return the gains of the scaled rows of a panel; None without any."""
     names = RowNames.of(panel)
-    scores = [score for cell in panel.headline if scaling_of(cell.scores[0]) for score in cell.scores]
+    scores = [score for cell in panel.headline if cell.scores[0].scaling for score in cell.scores]
     found = gains(scores, store, name=names) if scores else []
     if not found:
         return None
@@ -34,11 +36,7 @@ def scaling_section(store: ScoreStore, panel: Panel) -> Section | None:
 def _row(one: Gain, pair: Comparison | None) -> tuple[str, ...]:
     draws = f" ({one.scaled} of {one.draws} draws)" if one.scaled < one.draws else ""
     losses = (f"{before:.3f} → {after:.3f}" for before, after in (one.held_out, one.test))
-    difference = p = "–"
-    if pair is not None:
-        known = pair.low == pair.low
-        difference = f"{pair.difference:+z.3f}" + (f" [{pair.low:+z.3f}, {pair.high:+z.3f}]" if known else "")
-        p = f"{pair.p:.4f}" if pair.p == pair.p else "–"
+    difference, p = ("–", "–") if pair is None else (said(pair), p_of(pair.p))
     return one.row, str(one.budget), f"{one.slope:.2f}{draws}", *losses, difference, p
 
 
