@@ -59,6 +59,14 @@ def test_scaling_and_the_declared_primary_are_stated(tmp_path: Path) -> None:
     assert re.search(r"Primary: roc\\_auc at 10 %, declared .*, when \d+ of its scores were stored", text)
 
 
+@pytest.mark.parametrize(("epochs", "trained"), [(0, 0), (5, 7)])
+def test_how_often_a_network_was_trained_is_stated(tmp_path: Path, epochs: int, trained: int) -> None:
+    outcome = {"settings": {"epochs": epochs}}
+    store = filled(tmp_path / "s.sqlite", method="dvme", models={"a + b": 1.0}, outcome=outcome)
+    text = methods(store, collect(store), None)[0]
+    assert f"A network was trained in {trained} of 7 fits; in the others its start predicts." in text
+
+
 @pytest.mark.parametrize(
     ("task", "names", "said"),
     [("binary", ("a", "b"), "mean of logistic regressions"), ("multiclass", ("a", "b", "c"), "discriminant analyses")],

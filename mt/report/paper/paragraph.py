@@ -15,6 +15,7 @@ from mt.report.paper.facts import DatasetFacts, budgets_of
 from mt.report.paper.references import REFERENCES, Reference, key_of, of_backbone
 from mt.report.reproduce import models_of
 from mt.results.store import Score
+from mt.results.trained_networks import n_trained
 from mt.terminal.progress import counted
 
 END_TO_END = "end-to-end"  # the protocol of what was trained from images
@@ -197,7 +198,10 @@ def _fusions(panel: Panel) -> list[str]:
     there = dict.fromkeys(cell.method.method for cell in panel.headline)
     known = _FUSIONS if panel.task == "multiclass" else {**_FUSIONS, "blend": _LOGISTIC_BLEND}
     said = [f"{md(name)}: {known[name]}" for name in there if name in known]
-    return [f"Methods on several models: {'; '.join(said)}."] if said else []
+    drawn = [(trained, len(cell.scores)) for cell in panel.headline if (trained := n_trained(cell.scores)) is not None]
+    trained, fits = map(sum, zip(*drawn, strict=True)) if drawn else (0, 0)
+    networks = f"A network was trained in {trained} of {counted(fits, 'fit')}; in the others its start predicts."
+    return [*([f"Methods on several models: {'; '.join(said)}."] if said else []), *([networks] if drawn else [])]
 
 
 def _measures(panel: Panel) -> list[str]:
