@@ -46,6 +46,7 @@ from mt.fuse.end_to_end.choice.schedule import epochs_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.request import FinetuneRequest
 from mt.fuse.end_to_end.run import run_unfrozen
+from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
 from mt.fuse.end_to_end.tuner import REVISION
 from mt.fuse.request import FuseRequest
 from mt.probe.budgets.draw import DrawSource
@@ -212,8 +213,9 @@ def plain_script(place: Place, model: str, seed: int) -> Row:
     head = nn.Linear(backbone.dim, features.first.n_classes)
     network = nn.Sequential(copy.deepcopy(backbone.model).requires_grad_(True), head)
     epochs = epochs_for(len(y))
-    train(network, x, y, epochs=epochs, rng=np.random.default_rng(seed))
-    with torch.no_grad():
+    with SmallMaps():
+        train(network, x, y, epochs=epochs, rng=np.random.default_rng(seed))
+    with torch.no_grad(), SmallMaps():
         test = images(cases.ids)
         logits = torch.cat([network.eval()(part) for part in torch.split(test, 128)])
     truth = torch.from_numpy(cases.y).long()

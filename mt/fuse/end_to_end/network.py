@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Self
 
@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from mt.fuse.dvme.inputs import Inputs
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.trainable.blocks import blocks
+from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
 from mt.fuse.end_to_end.trainable.lora import adapt
 from mt.probe.methods.linear import blocks as blocks_of_rows
 from mt.types import Array
@@ -221,12 +222,15 @@ def checkpoint_blocks(network: EndToEnd) -> None:
 
 
 def _first_and_again(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _not_counted_again(module)
+    return SmallMaps(), _again(module)
 
 
 @contextmanager
-def _not_counted_again(module: nn.Module) -> Iterator[None]:
-    """Stop batch norms that learn statistics from counting a batch again when it is recomputed."""
+def _again(module: nn.Module) -> Iterator[None]:
+    """Compute as the first pass did, but stop batch norms that learn statistics from counting a batch twice.
+
+    `SmallMaps` is entered in both passes, since a surrounding one does not reach into torch's backward pass.
+    """
     counted = [
         (norm, norm.momentum, norm.num_batches_tracked.clone())
         for norm in module.modules()
@@ -235,7 +239,8 @@ def _not_counted_again(module: nn.Module) -> Iterator[None]:
     for norm, _, _ in counted:
         norm.momentum = 0.0  # the share of the new batch; not to track at all would save other tensors than before
     try:
-        yield
+        with SmallMaps():
+            yield
     finally:
         for norm, momentum, n in counted:
             norm.momentum = momentum

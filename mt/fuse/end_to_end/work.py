@@ -19,6 +19,7 @@ from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.images import Images, ahead
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Machine, Settings
+from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
 from mt.system.device import tf32
 from mt.system.ranks import Ranks
 from mt.types import MISSING
@@ -63,7 +64,7 @@ class Work:
     def computing(self) -> Iterator[None]:
         """Compute without TF32, and turn an out-of-memory error into one line with settings that need less."""
         try:
-            with tf32(allowed=False):
+            with tf32(allowed=False), SmallMaps():
                 yield
         except (RuntimeError, MemoryError) as error:
             if not _no_memory(error):
