@@ -34,6 +34,7 @@ from mt.fuse.end_to_end.work import Part, Work, batches, dropout, smooth_loss
 Array = npt.NDArray[Any]
 _MOST_NORM = 1.0  # gradients are clipped at this length
 AVERAGED = 0.2  # the share of the steps, the last ones, whose weights are averaged
+WRITING = 0.05  # the share of the time that checkpoints at the ends of epochs may take
 
 
 class Run:
@@ -233,12 +234,23 @@ class Kept:
         self.files, self.work = files, work
         self.facts: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
+        self._due = 0.0  # when the next checkpoint at the end of an epoch is
 
     def write(self, run: Run) -> None:
         """Write a checkpoint from the first rank."""
         if self.work.ranks.first:
+            began = time.monotonic()
             facts = {**self.facts, "position": run.position(), "world": self.work.ranks.world}
             self.files.write(Checkpoint({**run.state(), **self.tensors}, facts))
+            self._due = time.monotonic() + (time.monotonic() - began) / WRITING
+
+    def end_epoch(self, run: Run) -> None:
+        """Write a checkpoint, unless the last one is so recent that writing would take too much of the time.
+
+        An epoch of 100 labels takes less than a second, and a checkpoint of a small network a third of one.
+        """
+        if time.monotonic() >= self._due:
+            self.write(run)
 
     def read(self) -> Checkpoint | None:
         """Return the newest good checkpoint.  Raises InputError for one of another number of processes."""

@@ -7,17 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mt.errors import InputError
+from mt.fuse.end_to_end import loop
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
-from mt.fuse.end_to_end.loop import Kept
+from mt.fuse.end_to_end.loop import Kept, Run
+from mt.fuse.end_to_end.request import Settings
+from mt.fuse.end_to_end.warm_start import cached_stage, network_from
+from mt.fuse.end_to_end.work import Part
 from mt.results.store import ScoreStore
 from tests.fuse.end_to_end.resume_driver import KILLS
-from tests.fuse.end_to_end.small import RESNET, Bench
+from tests.fuse.end_to_end.small import RESNET, VIT, Bench
 
 
 @pytest.mark.slow
@@ -39,6 +44,82 @@ def test_killed_and_resumed_ends_with_the_same_weights(cache: Path, tmp_path: Pa
     assert weights[0] == weights[1]
     np.testing.assert_array_equal(fits[0].probabilities, fits[1].probabilities)
     assert fits[0].outcome["selection"] == fits[1].outcome["selection"]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (VIT, {"lora": 2}),
+        (VIT, {"lora": 2, "last": 1}),
+        (RESNET, {"last": 2}),
+        (RESNET, {"train_batch_norm": True}),
+        (RESNET, {"train_batch_norm": True, "last": 2}),
+    ],
+)
+def test_what_trains_in_part_resumes_to_the_same_weights(
+    cache: Path, tmp_path: Path, model: str, changes: dict[str, Any]
+) -> None:
+    settings = Settings(batch=8, dropout=0.3, **changes)
+
+    def begun() -> tuple[Run, Kept]:
+        bench = Bench(cache, model, settings=settings)
+        fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
+        network, work = network_from(fitted, bench.networks, settings), bench.work(augment="mild")
+        network.begin([1.0])
+        run = Run(network, work, Part(np.arange(40), bench.budget.y), bench.candidate(1e-2), epochs=3)
+        return run, Kept(Checkpoints(tmp_path), work)
+
+    whole, kept = begun()
+    for epoch in range(3):
+        whole.train_epoch(kept)
+        if epoch == 0:
+            kept.write(whole)
+    resumed, kept = begun()
+    found = kept.read()
+    assert found is not None
+    kept.restore(resumed, found)
+    assert resumed.epoch == 1
+    for _ in range(2):
+        resumed.train_epoch(kept)
+    ends = [run.finished().state_dict() for run in (whole, resumed)]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    start = begun()[0].state()
+    assert any(not torch.equal(start[name], found.tensors[name]) for name in start if "backbones" in name)
+
+
+def test_checkpoints_at_the_ends_of_epochs_take_a_small_share_of_the_time(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, written = 0.0, list[float]()
+    kept = Kept(Checkpoints(tmp_path), Bench(cache, RESNET).work())
+
+    def write(_: object) -> None:
+        nonlocal now
+        now += 0.5
+        written.append(now)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    monkeypatch.setattr(kept.files, "write", write)
+    for _ in range(200):
+        now += 0.7  # of training
+        kept.end_epoch(SomeRun())  # type: ignore[arg-type]
+    writing = 0.5 * len(written)
+    assert written[0] == 1.2, "the first epoch's is written"
+    assert 0.9 * loop.WRITING < writing / now < 1.1 * loop.WRITING
+    monkeypatch.setattr(loop, "WRITING", float("inf"))
+    kept.write(SomeRun())  # type: ignore[arg-type]
+    n = len(written)
+    kept.end_epoch(SomeRun())  # type: ignore[arg-type]
+    assert len(written) == n + 1
+
+
+class SomeRun:
+    def state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def position(self) -> dict[str, Any]:
+        return {}
 
 
 def test_another_number_of_processes_is_refused(cache: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mt.backbones import load_backbone
 from mt.errors import InputError
@@ -15,6 +17,7 @@ from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import FinetuneRequest, Machine, Settings
 from mt.fuse.end_to_end.run import run_unfrozen
 from mt.fuse.end_to_end.saved import load_tuned
+from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.families import (
     ADAPTERS,
     CONVOLUTIONAL,
@@ -24,7 +27,7 @@ from mt.fuse.end_to_end.trainable.families import (
     candidates,
     family_of,
 )
-from mt.fuse.end_to_end.trainable.lora import adaptable
+from mt.fuse.end_to_end.trainable.lora import adapt, adaptable, merge
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, predict
 from mt.fuse.request import FuseRequest
@@ -115,6 +118,36 @@ def test_adapted_networks_are_saved_and_predict(
     assert fit.outcome["settings"]["share"] == share
     _, found = load_tuned(tmp_path / "model").predict_split(DATASET, "test", device="cpu")
     np.testing.assert_allclose(found[:, 1], fit.probabilities, atol=1e-6)
+
+
+def test_torchs_own_attention_is_adapted_and_merged() -> None:
+    def made() -> nn.Sequential:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        return nn.Sequential(OrderedDict(stem=nn.Linear(16, 16), layers=nn.Sequential(layer)))
+
+    backbone = made()
+    assert adaptable(backbone)
+    tokens = torch.randn(3, 5, 16)
+    before = backbone(tokens).detach()
+    backbone.requires_grad_(False)
+    adapt(blocks(backbone)[1:], 2, seed=0)
+    trained = {name.split(".parametrizations.")[1] for name, one in backbone.named_parameters() if one.requires_grad}
+    assert trained == {f"{name}.0.{part}" for name in ("in_proj_weight", "weight") for part in "ab"}
+    assert sum(one.requires_grad for one in backbone.parameters()) == 2 * 4  # attention's two layers, the MLP's two
+    torch.testing.assert_close(backbone(tokens), before)
+    for step in range(2):  # B is zero at first, so A has no gradient
+        torch.autograd.backward(backbone(tokens).square().sum())
+        moved = [one for one in backbone.parameters() if one.grad is not None and one.grad.any()]
+        assert len(moved) == 4 * (step + 1)
+        with torch.no_grad():
+            for one in moved:
+                one -= 1e-2 * one.grad
+    adapted = backbone(tokens).detach()
+    assert not torch.allclose(adapted, before)
+    merge(backbone)
+    torch.testing.assert_close(backbone.eval()(tokens), adapted)
+    assert backbone.state_dict().keys() == made().state_dict().keys()
 
 
 def test_networks_without_attention_take_no_adapters(cache: Path, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ class Fitter:
             while run.epoch < trial.epochs:
                 self.kept.facts = {"run": number, "seconds": self.seconds}
                 run.train_epoch(self.kept)
-                self.kept.write(run)
+                self.kept.end_epoch(run)
                 go(1)
         return run.finished()
 
