@@ -29,6 +29,7 @@ from PIL import Image
 
 from benchmarks import _device_decoder, unfreeze
 from benchmarks._pairs import machine
+from benchmarks._paper_hours import PCAM, paper_hours
 from benchmarks.featurize import write_pcam
 from mt import extract, fit_dvme
 from mt.backbones import Backbone, load_backbone
@@ -37,21 +38,11 @@ from mt.datasets.decoding import nvjpeg
 from mt.datasets.images import decode
 from mt.errors import InputError
 from mt.featurize.request import Compute, FeaturizeRequest
-from mt.fuse.end_to_end.choice.schedule import schedule_for
 from mt.probe.solver.api import solve_folds
 from mt.probe.solver.request import LogisticRequest
 from mt.system.device import decoders, pick_device, tf32
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-PCAM = 327_680  # images
-# The paper's study: images of its four datasets, rows of their train splits, models, and draws of 1, 10 and 100 %.
-PAPER = {
-    "pcam": (PCAM, 262_144),
-    "aptos2019": (3_662, 2_930),
-    "pneumonia": (5_856, 5_232),
-    "nih-cxr14": (112_120, 86_524),
-}
-PAPER_MODELS, PAPER_DRAWS = 4, {0.01: 5, 0.1: 5, 1.0: 1}  # share of the labels: draws
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "h5py")
 
 
@@ -294,33 +285,23 @@ def fusion(bench: Bench) -> None:
 
 
 def end_to_end(bench: Bench) -> None:
-    """A training step against the bare forward and backward pass under the same autocast."""
-    backbone, batch = bench.sizes.models[1], bench.sizes.step
-    bare, ours = unfreeze.times(
-        "right-angles", backbone=backbone, device=str(bench.device), precision="bfloat16", batch=batch
-    )
+    """A training step of both kinds of network, and of adapters, against the bare pass under the same autocast."""
+    batch = bench.sizes.step
     images = batch * unfreeze.STEPS
-    note = f"{images / ours:.0f} of {images / bare:.0f} images/s, batch {batch}"
-    bench.add(f"end-to-end step, {backbone} / bare AMP step", bare / ours, ">= 0.9", note)
+    transformer, convolutional = bench.sizes.models[:2]
+    for backbone, lora in ((transformer, 8), (transformer, None), (convolutional, None)):
+        if bench.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(bench.device)
+        bare, ours = unfreeze.times(
+            "right-angles", backbone=backbone, device=str(bench.device), precision="bfloat16", batch=batch, lora=lora
+        )
+        note = f"{images / ours:.0f} of {images / bare:.0f} images/s, batch {batch}"
+        if bench.device.type == "cuda":
+            note += f", at most {torch.cuda.max_memory_allocated(bench.device) / 2**30:.1f} GiB"
+        name = f"{backbone}, adapters of rank {lora}" if lora else backbone
+        bench.add(f"end-to-end step, {name} / bare AMP step", bare / ours, ">= 0.9", note)
     hours, parts = paper_hours(featurize=bench.speeds["featurize"], train=images / ours)
-    bench.add("the paper's study, hours at most, from these rates", hours, "reported", parts)
-
-
-def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
-    """Return the most hours that the paper's study takes, and the parts that they add up from.
-
-    featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
-    backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
-    Probing and fusing on features take minutes and are omitted.
-    """
-    images = sum(sizes[0] for sizes in PAPER.values())
-    trained = 0
-    for _, rows in PAPER.values():
-        for share, draws in PAPER_DRAWS.items():
-            n = round(rows * share)
-            trained += draws * sum(schedule_for(n, None, n_candidates=2, n_fifths=1).images(n))
-    times = images / featurize / 3600, 2 * PAPER_MODELS * trained / train / 3600
-    return sum(times), f"featurizing {times[0]:.2f}, training {times[1]:.1f}"
+    bench.add("the paper's study, hours, from these rates", hours, "reported", parts)
 
 
 def solver(bench: Bench) -> None:

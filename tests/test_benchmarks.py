@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_decoder, _scale_steps, _scale_writer, few_labels, fused, gpu, scale, scaled, walk
+from benchmarks import (
+    _device_decoder,
+    _paper_hours,
+    _scale_steps,
+    _scale_writer,
+    few_labels,
+    fused,
+    gpu,
+    scale,
+    scaled,
+    walk,
+)
 from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
@@ -53,13 +64,22 @@ def test_how_far_a_devices_decoder_moves_things_is_measured(
     assert 0 <= found.by_device <= 1
 
 
-def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws() -> None:
-    hours, parts = gpu.paper_hours(featurize=1000.0, train=1e9)
-    assert hours == pytest.approx(449_318 / 1000 / 3600, rel=0.1)
-    assert parts.startswith("featurizing 0.12, training 0.0")
-    assert gpu.paper_hours(featurize=1e9, train=500.0)[0] == pytest.approx(
-        2 * gpu.paper_hours(featurize=1e9, train=1000.0)[0], rel=1e-3
-    )
+def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts(**rates: float) -> dict[str, float]:
+        hours, text = _paper_hours.paper_hours(**rates)
+        found = {name: float(value) for name, value in (one.split() for one in text.split(", "))}
+        assert hours == pytest.approx(sum(found.values()), abs=0.02)
+        return found
+
+    once = parts(featurize=1000.0, train=100.0)
+    assert once["featurizing"] == pytest.approx(449_318 / 1000 / 3600, abs=0.01)
+    assert parts(featurize=1000.0, train=50.0)["training"] == pytest.approx(2 * once["training"], rel=1e-3)
+    # One draw of 1,000 labels: 13,000 images to train and at most as many to choose, 500 test cases.
+    monkeypatch.setattr(_paper_hours, "PAPER", {"small": (1_500, 1_000)})
+    monkeypatch.setattr(_paper_hours, "PAPER_DRAWS", {1.0: 1})
+    small = parts(featurize=1.0, train=1.0)
+    assert 2 * 4 * 13_000 < small["training"] * 3600 <= 2 * 4 * 26_000
+    assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 1_000 + 2 * 500), abs=20)
 
 
 def test_one_label_budget_walks_through_few_files() -> None:

@@ -99,7 +99,7 @@ def test_checkpoints_at_the_ends_of_epochs_take_a_small_share_of_the_time(
         now += 0.5
         written.append(now)
 
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    monkeypatch.setattr("mt.fuse.end_to_end.loop.time.monotonic", lambda: now)
     monkeypatch.setattr(kept.files, "write", write)
     for _ in range(200):
         now += 0.7  # of training

@@ -142,7 +142,7 @@ def test_torchs_own_attention_is_adapted_and_merged() -> None:
         assert len(moved) == 4 * (step + 1)
         with torch.no_grad():
             for one in moved:
-                one -= 1e-2 * one.grad
+                one.sub_(1e-2 * one.grad)  # type: ignore[operator]
     adapted = backbone(tokens).detach()
     assert not torch.allclose(adapted, before)
     merge(backbone)

@@ -7,10 +7,12 @@ parameters that it had before, and is saved and read as any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from mt.errors import InputError
@@ -27,7 +29,46 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(weight.shape[0], rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + (self.b @ self.a).to(weight.dtype)
+        adapted: _Adapted = weight.as_subclass(_Adapted)
+        adapted.a, adapted.b = self.a, self.b
+        return adapted
+
+
+class _Adapted(Tensor):
+    """W + B A, which linear layers never form: x W' + (x A') B' needs no copy of W, and no gradient of its size."""
+
+    a: Tensor
+    b: Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is functional.linear:
+                return _linear(*args, **(kwargs or {}))
+            of = _frozen if func.__name__ == "__get__" else _sum  # shape, dtype and the like are those of W
+            return func(*(of(one) for one in args), **{name: of(one) for name, one in (kwargs or {}).items()})
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 (torch's name)
+    if not isinstance(weight, _Adapted):
+        return functional.linear(_sum(input), weight, _sum(bias))
+    low = functional.linear(functional.linear(input, weight.a), weight.b)
+    return functional.linear(input, _frozen(weight), bias) + low
+
+
+def _frozen(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, _Adapted) else value
+
+
+def _sum(value: Any) -> Any:
+    """Return W + B A of an adapted weight, for what is no linear layer: torch's own attention."""
+    return _frozen(value) + (value.b @ value.a).to(value.dtype) if isinstance(value, _Adapted) else value
 
 
 def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
@@ -44,12 +85,15 @@ def adaptable(backbone: nn.Module) -> bool:
     return any(True for _ in _weights(blocks(backbone)[1:]))
 
 
+@torch.no_grad()
 def merge(network: nn.Module) -> None:
     """Add every adapter to its weight and remove it."""
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                merged = _sum(getattr(module, name))
+                parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+                getattr(module, name).copy_(merged)
 
 
 def no_layers(model: str) -> InputError:
