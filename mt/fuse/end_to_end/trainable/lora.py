@@ -55,7 +55,7 @@ class _Adapted(Tensor):
             return func(*(of(one) for one in args), **{name: of(one) for name, one in (kwargs or {}).items()})
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 (torch's name)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(weight, _Adapted):
         return functional.linear(_sum(input), weight, _sum(bias))
     low = functional.linear(functional.linear(input, weight.a), weight.b)
