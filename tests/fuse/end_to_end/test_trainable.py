@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from mt.backbones import load_backbone
 from mt.errors import InputError
@@ -17,7 +19,7 @@ from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import FinetuneRequest, Machine, Settings
 from mt.fuse.end_to_end.run import run_unfrozen
 from mt.fuse.end_to_end.saved import load_tuned
-from mt.fuse.end_to_end.trainable.blocks import blocks
+from mt.fuse.end_to_end.trainable.blocks import BackboneBlock, blocks
 from mt.fuse.end_to_end.trainable.families import (
     ADAPTERS,
     CONVOLUTIONAL,
@@ -118,6 +120,65 @@ def test_adapted_networks_are_saved_and_predict(
     assert fit.outcome["settings"]["share"] == share
     _, found = load_tuned(tmp_path / "model").predict_split(DATASET, "test", device="cpu")
     np.testing.assert_allclose(found[:, 1], fit.probabilities, atol=1e-6)
+
+
+class Reading(nn.Linear):
+    """Reads its weight in one of the ways in which networks do."""
+
+    def __init__(self, way: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+        super().__init__(24, 16)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self, x)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        nn.Linear.forward,
+        lambda layer, x: functional.linear(input=x, weight=layer.weight, bias=layer.bias),
+        lambda layer, x: x @ layer.weight.T + layer.bias,
+        lambda layer, x: torch.addmm(layer.bias, x, layer.weight.t()),
+        lambda layer, x: torch.stack([x @ row for row in layer.weight], dim=1) + layer.bias,
+        lambda layer, x: functional.linear(x, torch.cat([layer.weight[:4], layer.weight[4:]]), layer.bias),
+        lambda layer, x: functional.linear(layer.weight, x).T + layer.bias,
+    ],
+)
+def test_adapters_take_part_however_a_layer_reads_its_weight(way: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    layer, x = Reading(way), torch.randn(5, 24)
+    layer.requires_grad_(False)
+    weight = layer.weight.clone()
+    adapt([BackboneBlock([layer])], 2, seed=0)
+    a, b = (one for one in layer.parameters() if one.requires_grad)
+    nn.init.normal_(b)
+    found = layer(x)
+    assert type(found) is Tensor
+    assert layer.weight.shape == weight.shape
+    torch.testing.assert_close(found, functional.linear(x, weight + b @ a, layer.bias))
+    gradients = torch.autograd.grad(found.square().sum(), (a, b))
+    expected = torch.autograd.grad(functional.linear(x, weight + b @ a, layer.bias).square().sum(), (a, b))
+    torch.testing.assert_close(gradients, expected)
+    merge(layer)
+    torch.testing.assert_close(layer.weight, nn.Parameter(weight + b @ a, requires_grad=False))
+
+
+def test_adapters_keep_no_copy_of_a_weight_for_the_backward_pass() -> None:
+    layer = nn.Linear(24, 16).requires_grad_(False)
+    adapt([BackboneBlock([layer])], 2, seed=0)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(torch.randn(5, 24, requires_grad=True))
+    frozen = layer.get_parameter("parametrizations.weight.original")
+    large = [one for one in kept if one.numel() == frozen.numel()]
+    assert large
+    assert all(one.data_ptr() == frozen.data_ptr() for one in large)
 
 
 def test_torchs_own_attention_is_adapted_and_merged() -> None:

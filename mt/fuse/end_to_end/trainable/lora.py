@@ -51,24 +51,21 @@ class _Adapted(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func is functional.linear:
                 return _linear(*args, **(kwargs or {}))
-            of = _frozen if func.__name__ == "__get__" else _sum  # shape, dtype and the like are those of W
-            return func(*(of(one) for one in args), **{name: of(one) for name, one in (kwargs or {}).items()})
+            return func(*map(_sum, args), **{name: _sum(one) for name, one in (kwargs or {}).items()})
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if not isinstance(weight, _Adapted):
+    if not isinstance(weight, _Adapted):  # it is the input or the bias
         return functional.linear(_sum(input), weight, _sum(bias))
     low = functional.linear(functional.linear(input, weight.a), weight.b)
-    return functional.linear(input, _frozen(weight), bias) + low
-
-
-def _frozen(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, _Adapted) else value
+    return functional.linear(input, weight.as_subclass(Tensor), bias) + low
 
 
 def _sum(value: Any) -> Any:
-    """Return W + B A of an adapted weight, for what is no linear layer: torch's own attention."""
-    return _frozen(value) + (value.b @ value.a).to(value.dtype) if isinstance(value, _Adapted) else value
+    """Return W + B A of an adapted weight, for whatever is no linear layer: torch's own attention, `x @ weight.T`."""
+    if not isinstance(value, _Adapted):
+        return value
+    return value.as_subclass(Tensor) + (value.b @ value.a).to(value.dtype)
 
 
 def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
