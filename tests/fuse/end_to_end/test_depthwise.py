@@ -104,6 +104,12 @@ def test_everything_else_is_left_to_torch(size: Any, changes: dict[str, Any], ta
     assert not taken
 
 
+def test_a_kernel_that_does_not_fit_the_padded_map_is_refused_by_torch() -> None:
+    images, weight, _ = operands((2, 2), (3, 3))
+    with SmallMaps(), pytest.raises(RuntimeError, match="ernel size can't be greater"):
+        functional.conv2d(images, weight, groups=CHANNELS)
+
+
 def test_reduced_precision_is_left_to_torch(taken: list[torch.Size]) -> None:
     images, weight, _ = (one.detach().float() for one in operands((2, 2), (3, 3)))
     with SmallMaps(), torch.autocast("cpu", torch.bfloat16):

@@ -145,6 +145,17 @@ def test_dropout_depends_on_seed_epoch_and_sample_alone() -> None:
     assert dropout([4], 0.0, seed=0, epoch=0, samples=np.arange(2)) == []
 
 
+def test_the_time_that_is_foretold_is_that_of_whole_steps(cache: Path) -> None:
+    bench = Bench(cache, RESNET, VIT)
+    fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
+    network = network_from(fitted, bench.networks, bench.settings)
+    run = Run(network, bench.work(), Part(np.arange(40), bench.budget.y), bench.candidate(1e-3), epochs=1)
+    steps: list[object] = []
+    run.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    assert run.images_per_second() > 0
+    assert len(steps) == 2
+
+
 def test_every_epoch_sees_every_sample_once_in_a_new_order() -> None:
     first, second = (np.concatenate(batches(50, 16, seed=1, epoch=epoch)) for epoch in (0, 1))
     np.testing.assert_array_equal(np.sort(first), np.arange(50))

@@ -272,11 +272,13 @@ class Fitter:
             raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: --lr 1e-4")
 
     def _estimate(self, start: FittedDVME) -> None:
-        """Print how long the fit will take, estimated from one timed step."""
+        """Print how long the fit will take, estimated from a timed step."""
         n, work = len(self.budget.y), self.work
         choosing, training = self.schedule.images(n)
         part = self._part(start, np.arange(min(n, work.settings.batch)))
-        run = Run(self._network(start), work, part, self.candidates[0], epochs=1)
+        network = self._network(start)
+        network.begin([1.0] * network.n_models)
+        run = Run(network, work, part, self.candidates[0], epochs=1)
         rate = run.images_per_second() * work.ranks.world
         if work.ranks.first:
             minutes = math.ceil((choosing + training) / rate / 60)

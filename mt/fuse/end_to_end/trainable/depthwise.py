@@ -44,7 +44,8 @@ def _by_taps(
     depthwise = weight.shape[1] == 1 and len(weight) == groups == input.shape[-3] and input.ndim == 4
     if not depthwise or isinstance(padding, str) or _pair(dilation) != (1, 1) or not _on_cpu(input, weight):
         return None
-    if min(weight.shape[-2:]) <= max(input.shape[-2:]):
+    kernel, size = weight.shape[-2:], input.shape[-2:]
+    if min(kernel) <= max(size) or any(n + 2 * pad < k for n, pad, k in zip(size, _pair(padding), kernel, strict=True)):
         return None
     found: Tensor = _ByTaps.apply(input, weight, _pair(stride), _pair(padding))
     return found if bias is None else found + bias[:, None, None]
