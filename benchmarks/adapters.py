@@ -1,82 +1,74 @@
-"""Memory of a training step, and size of a checkpoint, of large transformers: all weights, the last blocks, adapters.
+"""What a large transformer's training holds in memory: all weights, the last blocks, adapters.
 
     python -m benchmarks adapters
 
-Random weights, 224 pixels, batches of 8 in float32 on the CPU; each in a process of its own, whose peak memory is
-shown less that of its imports.  Mixed precision on a GPU halves the activations, not weights and optimizer state.
+Random weights, 224 pixels, float32.  *State*: weights, gradients, AdamW's moments and the mean of the last weights.
+*Activations*: what one image's forward pass keeps for the backward pass.  A checkpoint holds what trains, its moments
+and its mean.  Mixed precision halves most activations, and no state.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks._pairs import machine
 from mt.backbones import load_backbone
-from mt.datasets import load_dataset
-from mt.fuse.end_to_end.augment import AUGMENTATIONS
-from mt.fuse.end_to_end.checkpoint import Checkpoints
-from mt.fuse.end_to_end.images import Images
-from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
-from mt.fuse.end_to_end.request import Machine, Settings
-from mt.fuse.end_to_end.trainable.families import candidates
-from mt.fuse.end_to_end.work import Part, Work
+from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize, checkpoint_blocks
 from mt.probe.methods.linear import CLIP
-from mt.system.ranks import Ranks
 
 MODELS = ("timm:vit_base_patch16_224", "timm:vit_large_patch16_224")
-BATCH, GIB = 8, 2**30
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "`--unfreeze-last 2`": {"last": 2},
     "`--lora 8`": {"lora": 8},
-    "`--lora 8 --checkpoint-grad`": {"lora": 8, "checkpoint_grad": True},
+    "`--lora 8 --unfreeze-last 2`": {"lora": 8, "last": 2},
 }
+FLOAT, MEGABYTE = 4, 1e6
 
 
 def main() -> None:
-    """Print one row per model and way to train."""
-    print(f"{machine()}, batch {BATCH}\n\n| model | trains | parameters | checkpoint | memory |\n|---|---|---|---|---|")
+    """Print a row per model and way to train, each also with `--checkpoint-grad`."""
+    print(f"{machine()}\n")
+    print("| model | trains | parameters | checkpoint | state | activations per image | with `--checkpoint-grad` |")
+    print("|---|---|---|---|---|---|---|")
     for model in MODELS:
-        for way in WAYS:
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.adapters", model, way], capture_output=True, text=True, check=True
-            )
-            parameters, checkpoint, memory = map(float, done.stdout.split()[-3:])
-            numbers = f"{parameters / 1e6:.1f} M | {checkpoint / 1e6:,.0f} MB | {memory / GIB:.1f} GiB"
-            print(f"| `{model}` | {way} | {numbers} |", flush=True)
+        for way, changes in WAYS.items():
+            network = made(model, changes)
+            held = [kept(network)]
+            checkpoint_blocks(network)
+            held.append(kept(network))
+            trained = sum(one.numel() for one in network.parameters() if one.requires_grad)
+            weights = sum(one.numel() for one in network.parameters())
+            sizes = [4 * FLOAT * trained, FLOAT * (weights + 4 * trained), *held]
+            cells = " | ".join(f"{size / MEGABYTE:,.0f} MB" for size in sizes)
+            print(f"| `{model}` | {way} | {trained / 1e6:.1f} M | {cells} |", flush=True)
 
 
-def steps(model: str, way: str) -> tuple[int, int, int]:
-    """Train two steps; return the trained parameters, the bytes of a checkpoint, and those of training at its peak."""
-    before = _peak()
-    changes = dict(WAYS[way])
-    machine = Machine(batch_size=BATCH, checkpoint_grad=bool(changes.pop("checkpoint_grad", False)))
-    settings = Settings(batch=BATCH, **changes)  # type: ignore[arg-type]
+def made(model: str, changes: dict[str, Any]) -> EndToEnd:
+    """Return the network as it trains."""
     backbone = load_backbone(model, "random")
-    split = load_dataset(f"synthetic@{BATCH}").splits["train"]
-    images = Images(load_dataset(f"synthetic@{BATCH}"), split.ids, [backbone.preprocess], memory=GIB)
-    work = Work(images, AUGMENTATIONS["none"], settings, machine, torch.device("cpu"), Ranks(), 1, "binary", 2, seed=0)
     scaling = Standardize(torch.zeros(backbone.dim), torch.ones(backbone.dim), CLIP)
-    head = LinearHead(backbone.dim, 1)
-    network = EndToEnd([backbone.model], [scaling], head, last=settings.last, lora=settings.lora)
-    (candidate, *_) = candidates([backbone.model], adapters=settings.lora is not None)
-    run = Run(network, work, Part(np.arange(BATCH), split.labels[:BATCH]), candidate, epochs=2)
-    for _ in range(2):  # the optimizer's state is there in the second
-        run.train_epoch(Kept(Checkpoints(Path("unused")), work))
-    size = sum(tensor.nbytes for tensor in run.state().values())
-    return sum(parameter.numel() for parameter in run.parameters), size, _peak() - before
+    return EndToEnd([backbone.model], [scaling], LinearHead(backbone.dim, 1), **changes).train()
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def kept(network: EndToEnd) -> int:
+    """Return the bytes that the forward pass of an image keeps for the backward pass, weights apart."""
+    weights = {one.untyped_storage().data_ptr() for one in network.parameters()}
+    found: dict[int, Tensor] = {}  # held, so that no storage is freed and its address used again
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            found[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network([torch.randn(1, 3, 224, 224)])
+    return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
 
 
 if __name__ == "__main__":
-    print(*steps(*sys.argv[1:])) if len(sys.argv) > 1 else main()
+    main()

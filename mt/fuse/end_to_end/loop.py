@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mt.errors import FitError, InputError
+from mt.errors import FitError
 from mt.fuse.dvme.optimizer import schedule
 from mt.fuse.end_to_end.augment import Moves
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
@@ -192,8 +192,8 @@ class Run:
         """Return the run's position as JSON; the learning rates follow from the step."""
         return {"epoch": self.epoch, "step": self.step, "place": self.place, "scaler": self.scaler.state_dict()}
 
-    def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Resume from what `state` and `position` returned."""
+    def restore(self, tensors: Mapping[str, Tensor], position: dict[str, Any]) -> None:
+        """Resume from what `state` and `position` returned, which do not depend on the number of ranks."""
         network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         self.network.load_state_dict({**self.network.state_dict(), **network})
         kept = sum(name.startswith("mean.") for name in tensors)
@@ -228,7 +228,7 @@ class _Made:
 
 
 class Kept:
-    """Writes a run's checkpoints, with what is known of the fit around it, and resumes from them.
+    """Writes a run's checkpoints, with what is known of the fit around it.
 
     facts, tensors: what the fit adds (which run of it this is, what earlier runs found), as JSON and by name.
     """
@@ -243,7 +243,7 @@ class Kept:
         """Write a checkpoint from the first rank."""
         if self.work.ranks.first:
             began = time.monotonic()
-            facts = {**self.facts, "position": run.position(), "world": self.work.ranks.world}
+            facts = {**self.facts, "position": run.position()}
             self.files.write(Checkpoint({**run.state(), **self.tensors}, facts))
             self._due = time.monotonic() + (time.monotonic() - began) / WRITING
 
@@ -254,20 +254,6 @@ class Kept:
         """
         if time.monotonic() >= self._due:
             self.write(run)
-
-    def read(self) -> Checkpoint | None:
-        """Return the newest good checkpoint.  Raises InputError for one of another number of processes."""
-        found = self.files.read()
-        if found and found.facts["world"] != self.work.ranks.world:
-            raise InputError(
-                f"{self.files.folder} was begun by {found.facts['world']} processes, and there are "
-                f"{self.work.ranks.world}. Start the same number, or remove that folder to begin again."
-            )
-        return found
-
-    def restore(self, run: Run, found: Checkpoint) -> None:
-        """Set a run to its state when a checkpoint was written."""
-        run.restore(dict(found.tensors), found.facts["position"])
 
 
 def _gradient(parameter: Tensor) -> Tensor:

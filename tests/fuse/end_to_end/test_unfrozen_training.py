@@ -209,10 +209,10 @@ def test_a_run_in_float16_goes_on_with_its_scaler(cache: Path, tmp_path: Path) -
     whole.scaler.load_state_dict({**whole.scaler.state_dict(), "scale": 2.0**11, "growth_interval": 3})  # grows once
     whole.train_epoch(kept)
     assert whole.scaler.get_scale() == 2.0**12
-    found = kept.read()
+    found = kept.files.read()
     assert found is not None
     resumed = begun()
-    kept.restore(resumed, found)
+    resumed.restore(found.tensors, found.facts["position"])
     assert (resumed.step, resumed.scaler.get_scale()) == (4, 2.0**12)
     resumed.train_epoch(Kept(Checkpoints(tmp_path / "again"), work))
     assert resumed.scaler.state_dict() == whole.scaler.state_dict()

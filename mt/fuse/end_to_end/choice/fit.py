@@ -80,7 +80,7 @@ class Fitter:
     ) -> None:
         self.study = study
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
-        self.found: Checkpoint | None = kept.read()
+        self.found: Checkpoint | None = kept.files.read()
         self.done: list[HeldOut] = _tried(self.found) if self.found else []
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
@@ -239,7 +239,7 @@ class Fitter:
         network.begin([even_scale(X[trial.rows], scaling.mean) for X, scaling in parts])
         run = Run(network, work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
         if self.found and self.found.facts["run"] == number:
-            self.kept.restore(run, self.found)
+            run.restore(self.found.tensors, self.found.facts["position"])
         self.kept.tensors = _tensors(self.done)
         with progress.bar(trial.label, trial.epochs if work.ranks.first else 0, unit="epochs", done=run.epoch) as go:
             while run.epoch < trial.epochs:
