@@ -164,8 +164,11 @@ def test_every_epoch_sees_every_sample_once_in_a_new_order() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_trains(cache: Path, tmp_path: Path, precision: str) -> None:
-    run = trained(Bench(cache, RESNET, VIT), tmp_path, precision=precision)
+@pytest.mark.parametrize(("models", "lora"), [((RESNET, VIT), None), ((VIT,), 2)])
+def test_low_precision_trains(
+    cache: Path, tmp_path: Path, precision: str, models: tuple[str, ...], lora: int | None
+) -> None:
+    run = trained(Bench(cache, *models), tmp_path, precision=precision, lora=lora)
     assert all(parameter.dtype == torch.float32 for parameter in run.parameters)
     assert np.isfinite(predict(run.network, run.work, np.arange(40))[0]).all()
 
