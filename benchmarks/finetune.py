@@ -191,7 +191,7 @@ def measured_with(name: str, place: Place) -> tuple[str, list[Row]]:
     here = replace(place, scores=f"scores-{name.replace(' ', '-')}.sqlite")
     with CHANGES[name].made():
         here.train(MODELS[:1], CHANGES[name].settings)
-    return name, [row for row in here.stored() if row.method.startswith("fine-tune ")]
+    return name, [row for row in here.stored() if row.method.startswith("fine-tune")]
 
 
 def _current(score: Score) -> bool:
