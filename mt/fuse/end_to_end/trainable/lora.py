@@ -62,7 +62,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _sum(value: Any) -> Any:
-    """Return W + B A of an adapted weight, for whatever is no linear layer: torch's own attention, `x @ weight.T`."""
+    """Return W + B A of an adapted weight, for all but linear layers: torch's own attention, `x @ weight.T`."""
     if not isinstance(value, _Adapted):
         return value
     return value.as_subclass(Tensor) + (value.b @ value.a).to(value.dtype)
