@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_map
 
 from mt.errors import InputError
 from mt.fuse.end_to_end.trainable.blocks import BackboneBlock, blocks
@@ -29,14 +30,16 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(weight.shape[0], rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        adapted: _Adapted = weight.as_subclass(_Adapted)
-        adapted.a, adapted.b = self.a, self.b
+        shape = torch.empty(weight.shape, dtype=weight.dtype, device="meta")  # no numbers: `_Adapted` answers for it
+        adapted: _Adapted = shape.as_subclass(_Adapted)
+        adapted.frozen, adapted.a, adapted.b = weight, self.a, self.b
         return adapted
 
 
 class _Adapted(Tensor):
     """W + B A, which linear layers never form: x W' + (x A') B' needs no copy of W, and no gradient of its size."""
 
+    frozen: Tensor
     a: Tensor
     b: Tensor
 
@@ -51,21 +54,21 @@ class _Adapted(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func is functional.linear:
                 return _linear(*args, **(kwargs or {}))
-            return func(*map(_sum, args), **{name: _sum(one) for name, one in (kwargs or {}).items()})
+            return func(*tree_map(_sum, args), **tree_map(_sum, kwargs or {}))
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(weight, _Adapted):  # it is the input or the bias
         return functional.linear(_sum(input), weight, _sum(bias))
     low = functional.linear(functional.linear(input, weight.a), weight.b)
-    return functional.linear(input, weight.as_subclass(Tensor), bias) + low
+    return functional.linear(input, weight.frozen, bias) + low
 
 
 def _sum(value: Any) -> Any:
     """Return W + B A of an adapted weight, for all but linear layers: torch's own attention, `x @ weight.T`."""
     if not isinstance(value, _Adapted):
         return value
-    return value.as_subclass(Tensor) + (value.b @ value.a).to(value.dtype)
+    return value.frozen + (value.b @ value.a).to(value.frozen.dtype)
 
 
 def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
