@@ -19,7 +19,7 @@ from mt.probe.protocols import PROTOCOLS
 from tests.fuse.end_to_end.small import DATASET, make_cache
 from tests.probe.features import embeddings_and_labels, write_features, write_pair
 
-TASKS = {"binary": 2, "multiclass": 3, "multilabel": 3}
+TASKS = {"binary": 2, "multiclass": 4, "multilabel": 3}
 
 
 def run(*words: Any) -> list[dict[str, Any]]:
@@ -75,9 +75,7 @@ def test_probe(cache: Path, tmp_path: Path, pretend: torch.device, protocol: str
 
 @pytest.mark.parametrize("task", TASKS)
 def test_fuse(cache: Path, tmp_path: Path, pretend: torch.device, task: str) -> None:
-    words = ["fuse", "--cache-dir", cache, "--dataset", task, "--fraction", 0.5, "--seeds", 1]
-    if task == "binary":
-        words.append("--ablations")
+    words = ("fuse", "--cache-dir", cache, "--dataset", task, "--fraction", 0.5, "--seeds", 1, "--ablations")
     check_equal(tmp_path, *words, tolerance=1e-3)
 
 
