@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import (
     _device_decoder,
@@ -16,6 +17,7 @@ from benchmarks import (
     few_labels,
     fused,
     gpu,
+    own_heads,
     scale,
     scaled,
     walk,
@@ -24,6 +26,8 @@ from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
 from mt.datasets.decoding import nvjpeg
+from mt.fuse.dvme.module import DVME
+from mt.fuse.end_to_end.network import EndToEnd, Standardize
 from mt.probe.questions import find_pairs
 from tests.datasets.nvjpeg_stand_in import NvJpeg
 from tests.probe.features import write_features
@@ -80,6 +84,22 @@ def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws(monkeyp
     small = parts(featurize=1.0, train=1.0)
     assert 2 * 4 * 13_000 < small["training"] * 3600 <= 2 * 4 * 26_000
     assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 1_000 + 2 * 500), abs=20)
+
+
+def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> None:
+    scalings = [Standardize(torch.zeros(16), torch.ones(16), 5.0) for _ in range(2)]
+    network = EndToEnd([nn.Linear(4, 16), nn.Linear(4, 16)], scalings, DVME((16, 16), 3, width=16, heads=2)).eval()
+    images = [torch.randn(5, 4, generator=torch.Generator().manual_seed(model)) for model in range(2)]
+    with torch.no_grad(), own_heads.recording() as seen:
+        network(images)
+        network.begin([1.0, 1.0])
+        for parameter in [*network.head.parameters(), *network.own.parameters()]:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        logits = network(images)
+    (every,) = map(torch.from_numpy, seen)
+    assert every.shape == (3, 5, 3)
+    torch.testing.assert_close(own_heads.WAYS["halves"](every), logits)
+    assert (own_heads.WAYS["DVME alone"](every) - logits).abs().max() > 1e-2
 
 
 def test_one_label_budget_walks_through_few_files() -> None:

@@ -151,7 +151,6 @@ class Run:
         for mean, parameter in zip(self.averaged, self.parameters, strict=True):
             parameter.copy_(mean)
         merge(self.network)
-        self.network.end()
         return self.network
 
     def images_per_second(self) -> float:

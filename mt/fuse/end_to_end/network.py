@@ -93,6 +93,7 @@ class EndToEnd(nn.Module):
         self.backbones, self.scalings, self.head = nn.ModuleList(backbones), nn.ModuleList(scalings), head
         self.own = nn.ModuleList()
         self._clip = scalings[0].clip
+        self._dims = [len(scaling.mean) for scaling in scalings]
         self.requires_grad_(True)
         for backbone in backbones:
             _freeze(backbone, last=last, lora=lora, seed=seed)
@@ -120,8 +121,7 @@ class EndToEnd(nn.Module):
     @property
     def widths(self) -> list[int]:
         """The widths of the embeddings that heads read: of all models together, then of each one's own."""
-        dims = [len(scaling.get_buffer("mean")) for scaling in self.scalings]
-        return dims + dims[: len(self.own)]
+        return self._dims + self._dims[: len(self.own)]
 
     @torch.no_grad()
     def begin(self, scales: Sequence[float]) -> None:
@@ -141,15 +141,16 @@ class EndToEnd(nn.Module):
         output = self.head.output
         output.weight.zero_()
         if isinstance(self.head, DVME):
-            own = [LinearHead(dim, self.n_outputs).to(output.weight.device) for dim in self.head.dims]
-            for head in own:
+            self.add_own_heads()
+            for head in self.own:
+                assert isinstance(head, LinearHead)
                 head.output.weight.zero_()
                 head.output.bias.copy_(output.bias)
-            self.own = nn.ModuleList(own)
 
-    def end(self) -> None:
-        """Remove the models' own heads, which only training uses."""
-        self.own = nn.ModuleList()
+    def add_own_heads(self) -> None:
+        """Give each model a head of its own, whose weights the caller replaces."""
+        heads = [LinearHead(dim, self.n_outputs) for dim in self._dims]
+        self.own = nn.ModuleList(heads).to(self.head.output.weight.device)
 
     def train(self, mode: bool = True) -> Self:
         """Let batch norms that learn statistics do so; nothing else computes in training otherwise than it predicts."""
@@ -165,7 +166,7 @@ class EndToEnd(nn.Module):
         return self.with_attention(images)[0]
 
     def every_logits(self, images: Sequence[Tensor], dropout: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Return the logits (N, outputs) of all models together, then in training of each model's own head.
+        """Return the logits (N, outputs) of DVME, then of each model's own head, as training needs them.
 
         dropout: for each of `widths` what its embeddings (N, width) are multiplied by; empty for no dropout.
         """
@@ -186,9 +187,16 @@ class EndToEnd(nn.Module):
         return [net(x) for net, x in zip(self.backbones, images, strict=True)]
 
     def of_embeddings(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits and the attention of the backbones' embeddings."""
-        found: tuple[Tensor, Tensor] = self.head.with_attention(self._scaled(embeddings))
-        return found
+        """Return the logits and the attention of the backbones' embeddings.
+
+        Heads of the models' own, which training adds, have half of the logits, as they have half of the loss.
+        """
+        scaled = self._scaled(embeddings)
+        logits, attention = self.head.with_attention(scaled)
+        if len(self.own):
+            own = [head(x) for head, x in zip(self.own, scaled, strict=True)]
+            logits = (logits + torch.stack(own).mean(dim=0)) / 2
+        return logits, attention
 
     def _scaled(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         return [scale(x) for scale, x in zip(self.scalings, embeddings, strict=True)]

@@ -46,9 +46,10 @@ if TYPE_CHECKING:
     from mt.probe.questions import Question
     from mt.results.store import Fit
 
-# Version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`.  Version 3 also holds
-# `blend`, which predicts beside the start; without it version 2 is written.
-FORMAT_VERSION = 3
+# Version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`.  Version 3 may hold
+# `blend`, which predicts beside the start, version 4 the models' own heads, `own.*`.  The lowest version that holds all
+# of a network is written.
+FORMAT_VERSION = 4
 Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
@@ -65,17 +66,18 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
             for name, value in first.state_dict().items()
             if not np.array_equal(value.cpu().numpy(), tensors[name])
         }
-    beside: dict[str, Any] = {"format_version": 2}
+    version, beside = 2, dict[str, Any]()
     if network.blend is not None:
         own, rebuild = taken_apart(network.blend.probe)
         tensors |= {f"blend.{name}": value for name, value in own.items()}
-        beside = {"format_version": FORMAT_VERSION, "blend": rebuild, "blend_beside": network.blend.share}
+        version, beside = 3, {"blend": rebuild, "blend_beside": network.blend.share}
     folder.write(
         question,
         fit,
         {**tensors, "outputs": start.outputs, "base": start.base},
         {
             "format": END_TO_END,
+            "format_version": FORMAT_VERSION if len(last.own) else version,
             **beside,
             "task": start.task,
             "n_classes": start.n_classes,
@@ -95,18 +97,19 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format_version") not in (1, 2) or about.get("format") != END_TO_END:
+    if about.get("format_version") not in (1, 2, 3) or about.get("format") != END_TO_END:
         check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
         tensors = read_tensors(file, about)
         outputs, base = tensors.pop("outputs"), tensors.pop("base")
-        before, own = _taken(tensors, "start."), _taken(tensors, "blend.")
+        before, beside = _taken(tensors, "start."), _taken(tensors, "blend.")
         trained, preprocessing = _network(about, tensors)
-        start = _network(about, {**tensors, **before})[0] if before else None
+        shared = {name: value for name, value in tensors.items() if not name.startswith("own.")}
+        start = _network(about, {**shared, **before})[0] if before else None
         share, blend = about.get("share", 1.0), None
         if "blend" in about:
-            blend = StartBlend(put_together(own, about["blend"]), about["blend_beside"], outputs)
+            blend = StartBlend(put_together(beside, about["blend"]), about["blend_beside"], outputs)
         network = Blended(
             start or trained,
             trained,
@@ -129,6 +132,8 @@ def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list
     backbones = [load_untrained(one) for one in about["backbones"]]
     scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
     network = EndToEnd([one.model for one in backbones], scalings, _head([one.dim for one in backbones], about["head"]))
+    if any(name.startswith("own.") for name in tensors):
+        network.add_own_heads()
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
     return network, [one.preprocess for one in backbones]
 

@@ -309,7 +309,9 @@ def test_attention_and_projections_learn_with_the_backbones(cache: Path, tmp_pat
     assert found.network is not None
     assert found.network.trained is not None
     before = dict(network_from(found.start, bench.networks, bench.settings).named_parameters())
-    moved = {name for name, one in found.network.trained.named_parameters() if not torch.equal(one, before[name])}
+    trained = dict(found.network.trained.named_parameters())
+    moved = {name for name, one in before.items() if not torch.equal(one, trained[name])}
+    assert all(one.abs().max() > 0 for name, one in trained.items() if name.startswith("own."))
     head = [f"attention.{name}" for name in ("query", "key", "value", "out")]
     head += ["projections.0", "projections.1", "fusion", "head"]
     assert {f"head.{name}.weight" for name in head} <= moved

@@ -136,7 +136,6 @@ def test_images_and_weights_are_channels_last(cache: Path) -> None:
 def test_training_begins_from_a_last_layer_at_zero_and_every_backbone_learns_for_itself(cache: Path) -> None:
     bench = Bench(cache, RESNET, VIT)
     _, network = start(bench)
-    before = set(network.state_dict())
     work = bench.work()
     images = work.inputs(work.images.pixels(np.arange(8)), None)
     network.begin([2.0, 3.0])
@@ -152,8 +151,23 @@ def test_training_begins_from_a_last_layer_at_zero_and_every_backbone_learns_for
     torch.autograd.backward(total)
     assert all(any(p.grad is not None for p in backbone.parameters()) for backbone in network.backbones)
     assert network.head.output.weight.grad is None  # their losses are not that of all together
-    network.end()
-    assert set(network.state_dict()) == before
+
+
+def test_dvme_and_the_mean_of_the_heads_of_its_models_predict_by_halves(cache: Path) -> None:
+    bench = Bench(cache, RESNET, VIT)
+    _, network = start(bench)
+    work = bench.work()
+    images = work.inputs(work.images.pixels(np.arange(8)), None)
+    alone = network.eval()(images).detach()
+    network.begin([2.0, 3.0])
+    with torch.no_grad():
+        for parameter in [*network.head.parameters(), *network.own.parameters()]:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        together, one, other = network.eval().every_logits(images)
+        logits = network(images)
+    assert (one - other).abs().max() > 1e-2
+    torch.testing.assert_close(logits, together / 2 + one / 4 + other / 4)
+    assert (logits - alone).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("model", [RESNET, VIT])

@@ -138,6 +138,8 @@ def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study: 
     found = predict_dataset(PredictRequest(about, dataset=DATASET))
     np.testing.assert_allclose(found.probabilities[:, 1], fits[method, 1].probabilities, atol=1e-6)
     assert {path.suffix for path in (folder / which).iterdir()} == {".json", ".safetensors"}
+    own = [name for name in load_file(about.with_suffix(".safetensors")) if name.startswith("own.")]
+    assert (json.loads(about.read_text())["format_version"], len(own)) == ((2, 0) if which == "one" else (4, 4))
     with pytest.raises(InputError, match="reads images: mt predict"):
         load_model(about)
     copy = folder / "copy"
@@ -248,7 +250,7 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
     CliRunner().invoke(fuse, command, catch_exceptions=False)
     (file,) = (one for one in (tmp_path / "model").glob("*.json") if "unfrozen" in one.name)
     about = json.loads(file.read_text())
-    assert (about["format_version"], about["share"], about["blend_beside"]) == (3, share, 0.0)
+    assert (about["format_version"], about["share"], about["blend_beside"]) == (4 if share else 3, share, 0.0)
     (scores,) = cache.rglob("scores.sqlite")
     with ScoreStore(scores) as store:
         fit = store.fit(about["fit"])

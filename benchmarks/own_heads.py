@@ -1,0 +1,124 @@
+"""Several models trained end to end: what the models' own heads add to DVME's logits, on the same trained networks.
+
+    python -m benchmarks.own_heads --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--table]
+
+Fits what `benchmarks.finetune --method dvme` fits, in the same folder and score database, and keeps in DIR/heads what
+each head of the trained network says of the test cases.  Fits that the database holds already are not made again, so
+nothing is known of their heads: run this one first.  Log losses are at the temperature that is best on the test cases,
+for every way of predicting.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks._class_sets import EVERY_SET
+from benchmarks._pairs import machine
+from benchmarks.finetune import MODELS, Place
+from mt.fuse.end_to_end.network import EndToEnd
+from mt.fuse.end_to_end.request import Settings
+from mt.types import Array
+
+TEMPERATURES = torch.logspace(-2, 2, 81, base=2, dtype=torch.float64)
+# From the logits of every head (1 + M, n, K), DVME's first: those that predict.
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "DVME alone": lambda every: every[0],
+    "mean of own heads": lambda every: every[1:].mean(dim=0),
+    "halves": lambda every: (every[0] + every[1:].mean(dim=0)) / 2,
+    "halves of probabilities": lambda every: (every[0].softmax(-1) + every[1:].softmax(-1).mean(dim=0)).log(),
+}
+
+
+def main() -> None:
+    """Fit what is not there, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("finetune-benchmark"))
+    parser.add_argument("--set", nargs="*", choices=EVERY_SET, default=list(EVERY_SET))
+    parser.add_argument("--labels", nargs="*", type=int, default=[100, 300])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    asked = parser.parse_args()
+    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
+    places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
+    if not asked.table:
+        for place in places:
+            place.featurize()
+            fit(place)
+    print(f"\n| set, labels | draws | {' | '.join(f'{way}: accuracy, log loss' for way in WAYS)} | halves less DVME |")
+    print("|---|---|" + "---|" * (len(WAYS) + 1))
+    for place in places:
+        print_row(place)
+
+
+def fit(place: Place) -> None:
+    """Fit every draw, and keep what the heads say of its test cases; nothing if the trained network has no share."""
+    n = len(place.aligned(MODELS[0]).first.cases.ids)
+    for seed in range(place.seeds):
+        with recording() as seen:
+            replace(place, seeds=seed + 1).train(MODELS, Settings())
+        (row,) = (one for one in place.stored() if one.method == "dvme, unfrozen" and one.seed == seed)
+        if seen and row.share:
+            kept(place, seed).parent.mkdir(exist_ok=True)
+            np.save(kept(place, seed), np.concatenate(seen, axis=1)[:, -n:])  # the test cases are predicted last
+
+
+@contextmanager
+def recording() -> Iterator[list[Array]]:
+    """Keep the logits of all heads (1 + M, n, K), of each batch that a trained network of several models predicts."""
+    seen: list[Array] = []
+    plain = EndToEnd.of_embeddings
+
+    def recorded(self: EndToEnd, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if len(self.own):
+            scaled = [scale(x) for scale, x in zip(self.scalings, embeddings, strict=True)]
+            own = [head(x) for head, x in zip(self.own, scaled, strict=True)]
+            seen.append(torch.stack([self.head.with_attention(scaled)[0], *own]).float().numpy())
+        return plain(self, embeddings)
+
+    setattr(EndToEnd, "of_embeddings", recorded)  # noqa: B010
+    try:
+        yield seen
+    finally:
+        setattr(EndToEnd, "of_embeddings", plain)  # noqa: B010
+
+
+def kept(place: Place, seed: int) -> Path:
+    return place.folder / "heads" / f"{place.of.name}-{place.labels}-{seed}.npy"
+
+
+def print_row(place: Place) -> None:
+    """Print one set and budget, if a draw of it was kept."""
+    found = [np.load(kept(place, seed)) for seed in range(place.seeds) if kept(place, seed).exists()]
+    if not found:
+        return
+    y = torch.from_numpy(place.aligned(MODELS[0]).first.cases.y).long()
+    heads = [of_classes(torch.from_numpy(one).double()) for one in found]
+    ways = {name: np.array([judged(way(every), y) for every in heads]) for name, way in WAYS.items()}
+    cells = [f"{accuracy:.3f}, {loss:.3f}" for accuracy, loss in (values.mean(axis=0) for values in ways.values())]
+    less = ways["halves"] - ways["DVME alone"]
+    error = less.std(axis=0, ddof=1) / len(less) ** 0.5 if len(less) > 1 else np.full(2, np.nan)
+    cells.append(", ".join(f"{mean:+.3f} ± {one:.3f}" for mean, one in zip(less.mean(axis=0), error, strict=True)))
+    print(f"| {place.of.name}, {place.labels} | {len(found)} | {' | '.join(cells)} |")
+
+
+def of_classes(logits: Tensor) -> Tensor:
+    """Return a logit per class (..., K); one alone is the log-odds of the second of two."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
+
+
+def judged(logits: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the accuracy, and the log loss at the best temperature."""
+    losses = [float(nn.functional.cross_entropy(logits / T, y)) for T in TEMPERATURES]
+    return float((logits.argmax(dim=1) == y).double().mean()), min(losses)
+
+
+if __name__ == "__main__":
+    main()
