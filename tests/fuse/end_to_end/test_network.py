@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from mt.backbones import load_backbone
+from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.loop import Kept, Run
-from mt.fuse.end_to_end.network import checkpoint_blocks, even_scale
+from mt.fuse.end_to_end.network import EndToEnd, Standardize, checkpoint_blocks, even_scale
 from mt.fuse.end_to_end.request import Settings
 from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
-from mt.fuse.end_to_end.work import Part, predict
+from mt.fuse.end_to_end.work import Part, predict, smooth_loss
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
+from tests.fuse.gated import gated
 
 
 def start(bench: Bench, **settings: object) -> Any:
@@ -168,6 +171,30 @@ def test_dvme_and_the_mean_of_the_heads_of_its_models_predict_by_halves(cache: P
     assert (one - other).abs().max() > 1e-2
     torch.testing.assert_close(logits, together / 2 + one / 4 + other / 4)
     assert (logits - alone).abs().max() > 1e-2
+
+
+def test_the_heads_of_the_models_do_not_hide_what_attention_learns() -> None:
+    embeddings, labels, _ = gated(1400)
+    X, y = [torch.from_numpy(one) for one in embeddings], torch.from_numpy(labels)
+    scalings = [Standardize(torch.zeros(16), torch.ones(16), 50.0) for _ in X]
+    torch.manual_seed(0)
+    network = EndToEnd([nn.Linear(16, 16), nn.Linear(16, 16)], scalings, DVME((16, 16), 1, width=64)).train()
+    network.begin([0.5, 0.5])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(40):
+        for rows in torch.split(torch.randperm(400), 32):
+            optimizer.zero_grad()
+            logits = network.every_logits([one[rows] for one in X])
+            together, *own = (smooth_loss(one, y[rows], "binary", 0.1).mean() for one in logits)
+            torch.autograd.backward(together + torch.stack(own).mean())
+            optimizer.step()
+    network.eval()
+    test, truth = [one[400:] for one in X], labels[400:]
+    with torch.no_grad():
+        dvme, *own = network.every_logits(test)
+        found = [roc_auc_score(truth, one) for one in (dvme, torch.stack(own).mean(dim=0), network(test))]
+    assert found[2] > found[0] - 0.01
+    assert found[2] > found[1] + 0.1  # a mean of linear heads cannot follow the gate
 
 
 @pytest.mark.parametrize("model", [RESNET, VIT])
