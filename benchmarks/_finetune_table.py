@@ -53,7 +53,7 @@ def print_rows(rows: Iterable[Row], name: str, labels: int) -> None:
         note = f"  shares {', '.join(f'{share:g}' for share in shares)}" if shares else ""
         received = [row.attention for row in found.values() if row.attention]
         note += f"  attention {np.round(np.mean(received, axis=0), 3).tolist()}" if received else ""
-        accuracy = _mean([row.accuracy for row in found.values()])
+        accuracy = with_error([row.accuracy for row in found.values()])
         cost = f"{images:>7,.0f} images {seconds:>5.0f} s"
         print(f"  {method:<22} {accuracy} ({len(found)})  log loss {losses:.3f}  {cost}{note}")
 
@@ -87,8 +87,8 @@ def print_changes(measured: Sequence[tuple[str, Sequence[Row]]]) -> None:
         for name, draws in named:
             less = [draws[seed].accuracy - first[seed].accuracy for seed in sorted(draws.keys() & first)]
             loss = statistics.mean(row.log_loss for row in draws.values())
-            accuracy = _mean([row.accuracy for row in draws.values()])
-            print(f"| {place[0]}, {place[1]} | {name} | {len(draws)} | {accuracy} | {_mean(less)} | {loss:.3f} |")
+            accuracy = with_error([row.accuracy for row in draws.values()])
+            print(f"| {place[0]}, {place[1]} | {name} | {len(draws)} | {accuracy} | {with_error(less)} | {loss:.3f} |")
 
 
 def _print_single(found: dict[str, Draws], model: str, label: str) -> None:
@@ -96,7 +96,7 @@ def _print_single(found: dict[str, Draws], model: str, label: str) -> None:
     seeds = sorted(set(probe) & set(script) & set(tuned))
     if not seeds:
         return
-    accuracies = [_mean([draws[seed].accuracy for seed in seeds]) for draws in (probe, script, tuned)]
+    accuracies = [with_error([draws[seed].accuracy for seed in seeds]) for draws in (probe, script, tuned)]
     losses = ", ".join(f"{statistics.mean(d[seed].log_loss for seed in seeds):.3f}" for d in (probe, script, tuned))
     less = [[tuned[seed].accuracy - draws[seed].accuracy for seed in seeds] for draws in (script, probe)]
     possible = statistics.mean(script[seed].accuracy - probe[seed].accuracy for seed in seeds)
@@ -104,7 +104,7 @@ def _print_single(found: dict[str, Draws], model: str, label: str) -> None:
     holds = [statistics.mean(values) >= -_error(values) - EQUAL for values in less]
     holds.append(possible <= 0 or statistics.mean(less[1]) >= GAIN * possible - EQUAL)
     noted = "all" if all(holds) else ", ".join("yes" if one else "NO" for one in holds)
-    print(f"| {label} | {len(seeds)} | {' | '.join(accuracies)} | {' | '.join(map(_mean, less))} | ", end="")
+    print(f"| {label} | {len(seeds)} | {' | '.join(accuracies)} | {' | '.join(map(with_error, less))} | ", end="")
     print(f"{losses} | {gain} | {noted} |")
 
 
@@ -120,17 +120,17 @@ def _print_several(found: dict[str, Draws], label: str) -> None:
     for draws in shown:
         known = [draws[seed] for seed in seeds if seed in draws]
         loss = statistics.mean(row.log_loss for row in known) if known else float("nan")
-        cells.append(f"{_mean([row.accuracy for row in known])}, {loss:.3f}")
+        cells.append(f"{with_error([row.accuracy for row in known])}, {loss:.3f}")
     less = [several[seed].accuracy - best[seed].accuracy for seed in seeds]
     attention = np.round(np.mean([several[seed].attention for seed in seeds], axis=0), 2).tolist()
-    print(f"| {label} | {len(seeds)} | {' | '.join(cells)} | {_mean(less)} | {attention} |")
+    print(f"| {label} | {len(seeds)} | {' | '.join(cells)} | {with_error(less)} | {attention} |")
 
 
 def _error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def _mean(values: Sequence[float]) -> str:
+def with_error(values: Sequence[float]) -> str:
     """Return the mean and its standard error over draws."""
     if not values:
         return "-"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._class_sets import EVERY_SET
+from benchmarks._finetune_table import with_error
 from benchmarks._pairs import machine
 from benchmarks.finetune import MODELS, Place
 from mt.fuse.end_to_end.network import EndToEnd
@@ -104,8 +105,7 @@ def print_row(place: Place) -> None:
     ways = {name: np.array([judged(way(every), y) for every in heads]) for name, way in WAYS.items()}
     cells = [f"{accuracy:.3f}, {loss:.3f}" for accuracy, loss in (values.mean(axis=0) for values in ways.values())]
     less = ways["halves"] - ways["DVME alone"]
-    error = less.std(axis=0, ddof=1) / len(less) ** 0.5 if len(less) > 1 else np.full(2, np.nan)
-    cells.append(", ".join(f"{mean:+.3f} ± {one:.3f}" for mean, one in zip(less.mean(axis=0), error, strict=True)))
+    cells.append(", ".join(with_error(list(values)) for values in less.T))
     print(f"| {place.of.name}, {place.labels} | {len(found)} | {' | '.join(cells)} |")
 
 
