@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,16 +59,14 @@ def open_engine(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackb
 
 def _on_ray(request: FeaturizeRequest, dataset: Dataset, loaded: LoadedBackbones, models: Sequence[str]) -> ManyWorkers:
     from mt.featurize.engines.ray_crew import RayCrew, size_of_workers
-    from mt.featurize.engines.ray_link import joined
+    from mt.featurize.engines.ray_link import join
 
     compute = request.compute
-    with ExitStack() as link:
-        ray = link.enter_context(joined(compute.engine))
-        size = size_of_workers(
-            ray, compute.device, cpus=compute.ray_cpus, gpus=compute.ray_gpus, threads=torch.get_num_threads()
-        )
-        setup = _setup(request, dataset, loaded, models, workers=compute.workers or size.cpus)
-        crew = RayCrew(ray, setup, size, link.pop_all())
+    ray = join(compute.engine)
+    size = size_of_workers(
+        ray, compute.device, cpus=compute.ray_cpus, gpus=compute.ray_gpus, threads=torch.get_num_threads()
+    )
+    crew = RayCrew(ray, _setup(request, dataset, loaded, models, workers=compute.workers or size.cpus), size)
     return many_workers(crew, torch.device("cuda" if size.gpus else "cpu"), request, loaded, models)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mt.featurize.engines.ray_link import joined
+from mt.featurize.engines.ray_link import join
 
 ANSWER = 120.0  # seconds that a node has to import its packages and answer
 
@@ -30,28 +30,28 @@ class NodeCheck:
 def look_at_nodes(engine: str, folders: Sequence[str]) -> Iterator[NodeCheck]:
     """Yield the check of every node of the cluster that `--engine` names.
 
-    folders: folders that workers must be able to read.  Raises as `ray_link.joined` does.
+    folders: folders that workers must be able to read.  Raises as `ray_link.join` does.
     """
-    with joined(engine) as ray:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    ray = join(engine)
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here, look = installed(), ray.remote(looked)
-        asked = []
-        for node in ray.nodes():
-            if node["Alive"]:
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                asked.append((node, look.options(num_cpus=0, scheduling_strategy=there).remote(list(folders))))
-        for node, found in asked:
-            host, resources = str(node["NodeManagerHostname"]), node["Resources"]
-            try:
-                versions, unread = ray.get(found, timeout=ANSWER)
-            except ray.exceptions.RayError as error:
-                yield NodeCheck(host, resources, problem=last_line(error))
-                continue
-            differing = [
-                f"{name} {versions.get(name)} (here {here[name]})" for name in here if versions.get(name) != here[name]
-            ]
-            yield NodeCheck(host, resources, differing, unread)
+    here, look = installed(), ray.remote(looked)
+    asked = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked.append((node, look.options(num_cpus=0, scheduling_strategy=there).remote(list(folders))))
+    for node, found in asked:
+        host, resources = str(node["NodeManagerHostname"]), node["Resources"]
+        try:
+            versions, unread = ray.get(found, timeout=ANSWER)
+        except ray.exceptions.RayError as error:
+            yield NodeCheck(host, resources, problem=last_line(error))
+            continue
+        differing = [
+            f"{name} {versions.get(name)} (here {here[name]})" for name in here if versions.get(name) != here[name]
+        ]
+        yield NodeCheck(host, resources, differing, unread)
 
 
 def installed() -> dict[str, str]:

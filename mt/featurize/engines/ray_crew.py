@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -48,11 +47,11 @@ class ActorMember(Member):
 class RayCrew:
     """As many actors as the cluster has room for; their number follows the nodes that leave and join.
 
-    ray: the module, joined to a cluster.  link: closed at the end, leaves the cluster.
+    ray: the module, joined to a cluster.
     """
 
-    def __init__(self, ray: Any, setup: WorkerSetup, size: WorkerSize, link: ExitStack) -> None:
-        self._ray, self._link, self._size = ray, link, size
+    def __init__(self, ray: Any, setup: WorkerSetup, size: WorkerSize) -> None:
+        self._ray, self._size = ray, size
         self._setup = ray.put(setup)
         self._class = ray.remote(ActorWorker)
         self._all: list[ActorMember] = []
@@ -93,7 +92,6 @@ class RayCrew:
         for member in self._all:
             self._ray.kill(member.actor)
         self._all, self._refs = [], {}
-        self._link.close()
 
     def _starting(self) -> int:
         return sum(member.facts is None for member in self._all)

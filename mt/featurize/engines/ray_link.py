@@ -5,38 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from mt.errors import InputError, MissingExtraError, MtError
 
 EXTRA = "pip install 'medical-transfer[ray]'"
 PATIENCE = 5.0  # seconds in which the address must answer
+_ASKED: dict[tuple[str, str], str | None] = {}  # of the clusters joined here: Ray's address and job, to what was asked
 
 
 def address_of(engine: str) -> str | None:
-    """Return the address in `ray:ADDRESS`; None in `ray`, which joins or starts a cluster on this machine."""
-    return engine.partition(":")[2] or None
+    """Return the address in `ray:ADDRESS`, in `ray` that of RAY_ADDRESS; None joins or starts one on this machine."""
+    return engine.partition(":")[2] or os.environ.get("RAY_ADDRESS") or None
 
 
-@contextmanager
-def joined(engine: str) -> Iterator[Any]:
-    """Join the cluster for the block and yield the module `ray`; an existing connection is used and kept.
+def join(engine: str) -> Any:
+    """Join the cluster, unless this process has joined one, and return the module `ray`.
+
+    The process stays in the cluster until it ends: in one that leaves and joins again, Ray (2.60) now and then never
+    answers its workers, which then wait for their arguments without end.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        InputError: not an address, or no cluster answers at it.
+        InputError: not an address, no cluster answers at it, or this process has joined another one.
         MtError: the cluster runs other versions, or Ray does not start.
     """
     try:
         import ray
     except ImportError as error:
         raise MissingExtraError(f"--engine ray needs Ray, which is not installed. Install it: {EXTRA}") from error
-    if ray.is_initialized():
-        yield ray
-        return
     address = address_of(engine)
+    if ray.is_initialized():
+        _check_same(address, _ASKED.get(_connection(ray), address))
+        return ray
     _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -51,10 +52,21 @@ def joined(engine: str) -> Iterator[Any]:
                 f"The Ray cluster runs other versions. {text} Install the same ones on every machine."
             ) from error
         raise MtError(f"Ray could not be joined or started ({text[:300]}). Try: ray status") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    _ASKED[_connection(ray)] = address
+    return ray
+
+
+def _connection(ray: Any) -> tuple[str, str]:
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
+
+
+def _check_same(address: str | None, asked: str | None) -> None:
+    """Raise InputError if `join` has joined a cluster that was asked for otherwise."""
+    if address == asked:
+        return
+    wanted, other = (f"--engine ray:{one}" if one else "--engine ray" for one in (address, asked))
+    raise InputError(f"This process has joined {other}, and can join one cluster: {wanted} needs another process.")
 
 
 def _check_reachable(address: str | None) -> None:

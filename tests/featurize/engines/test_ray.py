@@ -26,8 +26,10 @@ from tests.featurize.engines import sources
 from tests.featurize.extracting import CPU, featurize, same
 
 pytest.importorskip("ray", reason="Ray is not installed")
+import ray
 from ray.cluster_utils import Cluster
 
+from mt.featurize.engines import ray_link
 from mt.featurize.engines.ray_crew import RayCrew
 
 pytestmark = [pytest.mark.usefixtures("small_blocks"), pytest.mark.slow]
@@ -44,10 +46,12 @@ def shared() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # other tests would starve them
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **SMALL})
         try:
             yield made
         finally:
+            ray.shutdown()
             made.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -71,6 +75,20 @@ def test_two_nodes_make_the_file_of_one_process(
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setattr(Embedder, "__call__", None)  # nothing is embedded in this process
     assert same(featurize(photos, tmp_path / "ray", compute=replace(CPU, engine="ray")), plain)
+
+
+def test_a_process_stays_in_the_cluster_that_it_joined(
+    photos: Path, tmp_path: Path, on_ray: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    for name in ("a", "b"):
+        featurize(photos, tmp_path / name, splits=["train"], compute=on_ray)
+        jobs.append(ray.get_runtime_context().get_job_id())
+    assert jobs[0] == jobs[1]
+    with pytest.raises(InputError, match=rf"joined --engine {on_ray.engine}, .*: --engine ray:127.0.0.1:1 needs"):
+        ray_link.join("ray:127.0.0.1:1")
+    monkeypatch.setattr(ray_link, "_ASKED", {})  # as if the user had joined it
+    assert ray_link.join("ray:127.0.0.1:1") is ray
 
 
 def test_a_worker_that_is_killed_and_one_that_hangs_cost_their_units_time_alone(

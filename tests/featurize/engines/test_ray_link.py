@@ -11,14 +11,14 @@ import pytest
 
 from mt.errors import InputError, MissingExtraError
 from mt.featurize.engines.ray_crew import WorkerSize, size_of_workers
-from mt.featurize.engines.ray_link import joined
+from mt.featurize.engines.ray_link import join
 from mt.featurize.request import Compute
 
 
 def test_ray_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'medical-transfer\[ray\]'"), joined("ray"):
-        """Nothing is reached."""
+    with pytest.raises(MissingExtraError, match=r"pip install 'medical-transfer\[ray\]'"):
+        join("ray")
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_ray_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.Mo
 )
 def test_an_address_that_does_not_answer_is_named(address: str, said: str) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    with pytest.raises(InputError, match=said), joined(f"ray:{address}"):
-        """Nothing is reached."""
+    with pytest.raises(InputError, match=said):
+        join(f"ray:{address}")
 
 
 @pytest.mark.parametrize(
