@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from benchmarks import (
     own_heads,
     scale,
     scaled,
+    start_share,
     walk,
 )
 from mt.cache import open_features
@@ -100,6 +102,20 @@ def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> Non
     assert every.shape == (3, 5, 3)
     torch.testing.assert_close(own_heads.WAYS["halves"](every), logits)
     assert (own_heads.WAYS["DVME alone"](every) - logits).abs().max() > 1e-2
+
+
+def test_rules_of_the_start_are_asked_of_the_same_networks(tmp_path: Path) -> None:
+    y = torch.tensor([0, 1] * 15)
+    start = 3 * (2.0 * y - 1)[:, None]
+    trained = torch.where(torch.arange(30)[:, None] < 2, -start, start)  # two of thirty cases are wrong
+    held = {"0.start": start, "0.trained": trained, "0.y": y}
+    test = {"start": -start, "trained": start, "outputs": torch.tensor([0, 1])}
+    np.savez(tmp_path / "one.npz", task="binary", **{name: value.numpy() for name, value in (held | test).items()})
+    one = np.load(tmp_path / "one.npz")
+    found = {rule: start_share.by_rule(change, one, y.numpy()) for rule, change in start_share.RULES.items()}
+    assert [share for share, *_ in found.values()] == [0.5, 0.0, 1.0, 0.5]
+    assert [found[rule][1] for rule in ("lowest loss", "trained alone")] == [0.0, 1.0]
+    assert found["as it is"] == found["halves"] == start_share.by_rule(start_share.RULES["as it is"], one, y.numpy())
 
 
 def test_one_label_budget_walks_through_few_files() -> None:

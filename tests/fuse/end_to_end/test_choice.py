@@ -138,12 +138,25 @@ def test_the_share_has_the_lowest_held_out_loss_and_the_start_stays_as_it_is(
         [HeldOut(start[:120], trained[:120], y[:120]), HeldOut(start[120:], trained[120:], y[120:])], task
     )
     assert found.share == share
-    assert found.loss == found.losses[f"{share:g}"] == min(found.losses.values())
+    assert found.lowest == found.losses[f"{share:g}"] == min(found.losses.values())
     assert list(found.losses) == [f"{one:g}" for one in SHARES]
     assert (found.temperature == 1) == (share == 0)
     before, after = found.scaling()["scaling"]["log_loss"]
     assert before == pytest.approx(_log_loss_at_one(start, trained, share, y, task))
-    assert (after == before) if share == 0 else (after == found.loss < before)
+    assert (after == before) if share == 0 else (after == found.lowest < before)
+
+
+@pytest.mark.parametrize(("times", "share"), [(1, 0.5), (10, 0.0)])
+def test_the_start_has_more_than_half_only_if_it_is_clearly_better(times: int, share: float) -> None:
+    y = torch.tensor([0, 1] * 15)
+    start = 3 * (2.0 * y - 1)[:, None]
+    trained = torch.where(torch.arange(30)[:, None] < 2, -start, start)  # two of thirty cases are wrong
+    found = choose_share([HeldOut(start.repeat(times, 1), trained.repeat(times, 1), y.repeat(times))], "binary")
+    assert found.losses["0"] == found.lowest < found.losses["0.5"] < found.losses["1"]
+    assert found.share == share
+    alone = choose_share([HeldOut(start[:1], -start[:1], y[:1])], "binary")  # one case shows nothing
+    assert alone.share == 0.5
+    assert alone.scaling()["scaling"]["log_loss"][1] == alone.losses["0.5"]
 
 
 def _log_loss_at_one(start: Tensor, trained: Tensor, share: float, y: Tensor, task: str) -> float:

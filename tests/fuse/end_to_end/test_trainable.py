@@ -113,6 +113,7 @@ def test_adapted_networks_are_saved_and_predict(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr("mt.fuse.end_to_end.choice.shares.SHARES", (share,))
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.shares.LEAST", share)
     adapted(cache, tmp_path, VIT, fixed=share == 1)
     with ScoreStore(tmp_path / "scores.sqlite") as store:
         (score,) = [one for one in store.scores() if one.method == "fine-tune, LoRA 2"]

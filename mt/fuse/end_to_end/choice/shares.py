@@ -13,6 +13,8 @@ from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.blended import mix_logits
 
 SHARES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+LEAST = 0.5  # share of the trained network, unless a smaller one is better by more than ERRORS standard errors
+ERRORS = 2.0
 # Temperatures from 1/4 to 4.  A few cases that are all predicted correctly would choose the lowest, so log T has a
 # normal prior of standard deviation 1/2: it weighs as half a case whose loss is (2 log T)^2.
 _TEMPERATURES = torch.logspace(-2, 2, 81, base=2, dtype=torch.float64)
@@ -23,8 +25,8 @@ _PRIOR = 2.0
 class Share:
     """The chosen share of the trained network and its temperature.
 
-    losses: held-out log loss at every share, after its temperature.  unscaled: that of the chosen share before; None
-    without held-out rows.
+    losses: mean held-out log loss at every share, after its temperature.  unscaled: that of the chosen share before;
+    None without held-out rows.
     """
 
     share: float
@@ -33,15 +35,15 @@ class Share:
     unscaled: float | None = None
 
     @property
-    def loss(self) -> float:
-        """The lowest held-out log loss."""
+    def lowest(self) -> float:
+        """The lowest held-out log loss of any share."""
         return min(self.losses.values())
 
     def scaling(self) -> dict[str, Any]:
         """Return the temperature, and the held-out log loss before and after it, as stored; empty if not known."""
         if self.unscaled is None:
             return {}
-        after = self.loss if self.share else self.unscaled  # the start is kept as it is
+        after = self.losses[f"{self.share:g}"] if self.share else self.unscaled  # the start is kept as it is
         return {"scaling": {"temperature": self.temperature, "log_loss": [self.unscaled, after]}}
 
 
@@ -58,30 +60,40 @@ class HeldOut:
 
 
 def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
-    """Choose the share with the lowest log loss over all held-out cases.
+    """Choose the share with the lowest log loss over all held-out cases, smaller ones than LEAST only if clearly better.
 
-    The start is kept as it is: its share is 0 and its temperature 1.
+    In a trial the network learns from fewer cases, and for a shorter time, than in the training that follows, and the
+    start does not: so a few held-out cases that prefer the start by chance cost the gain of training.  The start is
+    kept as it is: its share is 0 and its temperature 1.
     """
     found = {share: _calibrated(fifths, share, task) for share in SHARES}
-    best = min(found, key=lambda share: (found[share][0], share))
-    temperature = found[best][1] if best else 1.0
-    losses = {f"{share:g}": value for share, (value, _) in found.items()}
-    return Share(best, temperature, losses, _unscaled(fifths, best, task))
+    means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
+    best, enough = (
+        min((share for share in SHARES if share >= least), key=lambda share: (means[share], share))
+        for least in (0.0, LEAST)
+    )
+    more = found[enough][0] - found[best][0]
+    clear = len(more) > 1 and float(more.mean()) > ERRORS * float(more.std()) / len(more) ** 0.5
+    chosen = best if clear else enough
+    temperature = found[chosen][1] if chosen else 1.0
+    losses = {f"{share:g}": mean for share, mean in means.items()}
+    return Share(chosen, temperature, losses, _unscaled(fifths, chosen, task))
 
 
 def _unscaled(fifths: Sequence[HeldOut], share: float, task: str) -> float:
     """Return the log loss of a share without temperature scaling."""
-    losses = [loss(mix_logits(one.start, one.trained, share, task), one.y, task).sum() for one in fifths]
-    return float(sum(losses)) / sum(len(one.y) for one in fifths)
+    return float(_losses(fifths, share, task, 1.0).mean())
 
 
-def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[float, float]:
-    """Return the log loss after temperature scaling, and the temperature (Guo et al., ICML 2017)."""
-    mixed = [(mix_logits(one.start, one.trained, share, task), one.y) for one in fifths]
-    n = sum(len(y) for _, y in mixed)
-    losses = torch.stack(
-        [torch.stack([loss(logits / T, y, task).sum() for logits, y in mixed]).sum() / n for T in _TEMPERATURES]
-    )
-    penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * n)
-    best = int((losses + penalty).argmin())
-    return float(losses[best]), float(_TEMPERATURES[best])
+def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[Tensor, float]:
+    """Return the log loss of every case (n,) after temperature scaling, and the temperature (Guo et al., ICML 2017)."""
+    by_temperature = torch.stack([_losses(fifths, share, task, float(T)) for T in _TEMPERATURES])
+    penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * by_temperature.shape[1])
+    best = int((by_temperature.mean(dim=1) + penalty).argmin())
+    return by_temperature[best], float(_TEMPERATURES[best])
+
+
+def _losses(fifths: Sequence[HeldOut], share: float, task: str, temperature: float) -> Tensor:
+    """Return the log loss of every held-out case (n,)."""
+    parts = (loss(mix_logits(one.start, one.trained, share, task) / temperature, one.y, task) for one in fifths)
+    return torch.cat([part.double() for part in parts])
