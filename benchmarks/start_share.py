@@ -76,7 +76,7 @@ def fit(place: Place, model: str) -> None:
             replace(place, seeds=seed + 1, scores="scores-start-share.sqlite").train([model], Settings())
         if "fifths" in seen:
             start, trained = (np.concatenate(parts)[-n:] for parts in zip(*seen["predicted"], strict=True))
-            fifths = {
+            fifths: dict[str, Any] = {
                 f"{k}.{name}": value.numpy()
                 for k, one in enumerate(seen["fifths"])
                 for name, value in vars(one).items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,9 +109,9 @@ def test_rules_of_the_start_are_asked_of_the_same_networks(tmp_path: Path) -> No
     y = torch.tensor([0, 1] * 15)
     start = 3 * (2.0 * y - 1)[:, None]
     trained = torch.where(torch.arange(30)[:, None] < 2, -start, start)  # two of thirty cases are wrong
-    held = {"0.start": start, "0.trained": trained, "0.y": y}
-    test = {"start": -start, "trained": start, "outputs": torch.tensor([0, 1])}
-    np.savez(tmp_path / "one.npz", task="binary", **{name: value.numpy() for name, value in (held | test).items()})
+    held = {"0.start": start.numpy(), "0.trained": trained.numpy(), "0.y": y.numpy()}
+    logits: dict[str, Any] = held | {"start": -start.numpy(), "trained": start.numpy(), "outputs": np.array([0, 1])}
+    np.savez(tmp_path / "one.npz", task="binary", **logits)
     one = np.load(tmp_path / "one.npz")
     found = {rule: start_share.by_rule(change, one, y.numpy()) for rule, change in start_share.RULES.items()}
     assert [share for share, *_ in found.values()] == [0.5, 0.0, 1.0, 0.5]

@@ -35,9 +35,12 @@ class Share:
     unscaled: float | None = None
 
     @property
-    def lowest(self) -> float:
-        """The lowest held-out log loss of any share."""
-        return min(self.losses.values())
+    def trained(self) -> float:
+        """The lowest held-out log loss where the trained network has at least LEAST: what candidates are compared by.
+
+        That of any share would be the start's for all candidates on cases that the start already knows.
+        """
+        return min(loss for share, loss in self.losses.items() if float(share) >= LEAST)
 
     def scaling(self) -> dict[str, Any]:
         """Return the temperature, and the held-out log loss before and after it, as stored; empty if not known."""
@@ -60,7 +63,7 @@ class HeldOut:
 
 
 def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
-    """Choose the share with the lowest log loss over all held-out cases, smaller ones than LEAST only if clearly better.
+    """Choose the share with the lowest log loss over all held-out cases; one below LEAST only if it is clearly better.
 
     In a trial the network learns from fewer cases, and for a shorter time, than in the training that follows, and the
     start does not: so a few held-out cases that prefer the start by chance cost the gain of training.  The start is
