@@ -89,7 +89,8 @@ def fit(place: Place, model: str) -> None:
 def recording() -> Iterator[dict[str, Any]]:
     """Give both networks half; keep the held-out logits of the choice, and all that both predict, test cases last."""
     seen: dict[str, Any] = {"predicted": []}
-    before = fitting.choose_share, fitting.Fitter._blended, blended.mix_logits
+    places = (fitting, "choose_share"), (fitting.Fitter, "_blended"), (blended, "mix_logits")
+    before: list[Any] = [getattr(where, name) for where, name in places]
 
     def chosen(fifths: Any, task: str) -> Any:
         seen["last"] = fifths
@@ -99,11 +100,10 @@ def recording() -> Iterator[dict[str, Any]]:
         seen.update(fifths=seen["last"], task=self.work.task, outputs=start.outputs)
         return before[1](self, start, candidate, replace(share, share=0.5))
 
-    def mixed(start: Tensor, trained: Tensor, share: float, task: str) -> Tensor:
+    def mixed(start: Tensor, trained: Tensor, share: float, task: str) -> Any:
         seen["predicted"].append((start.numpy(), trained.numpy()))
         return before[2](start, trained, share, task)
 
-    places = (fitting, "choose_share"), (fitting.Fitter, "_blended"), (blended, "mix_logits")
     for (where, name), recorded in zip(places, (chosen, both, mixed), strict=True):
         setattr(where, name, recorded)
     try:
