@@ -154,7 +154,7 @@ def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.5, "1": 0.9}, 0.7)
+        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.5}, 0.7)
     )
     command = [
         "--cache-dir",
@@ -236,7 +236,7 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
     monkeypatch.setattr("mt.fuse.dvme.selection.beside_blend", blend_first)
     monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *a, **names: held_out(*a, **names)[:1])
     monkeypatch.setattr(
-        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0, "1": 9.0})
+        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0})
     )
     rng = np.random.default_rng(0)
     for split, n in (("train", 8), ("test", 3)):

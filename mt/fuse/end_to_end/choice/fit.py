@@ -168,7 +168,7 @@ class Fitter:
         for one_round in self.schedule.rounds:
             racing = racing[: one_round.candidates]
             tried = [self._try(self._trial(one, taught[0], one_round.passes, f"trying {one.label}")) for one in racing]
-            losses = [choose_share([one], task).trained for one in tried]
+            losses = [choose_share([one], task).lowest for one in tried]
             raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
             order = np.argsort(losses, kind="stable")
             racing, best = [racing[number] for number in order], tried[order[0]]
@@ -212,7 +212,7 @@ class Fitter:
         part = self._part(start, np.arange(len(self.budget.y)))
         logits = torch.from_numpy(predict(trained, self.work, part.rows)[0])
         seen = HeldOut(logits, logits, torch.from_numpy(part.y).long())
-        return choose_share([seen], self.work.task).trained > max(share.losses.values())
+        return choose_share([seen], self.work.task).lowest > max(share.losses.values())
 
     def _try(self, trial: _Trial) -> HeldOut:
         """Return a run's logits of its held-out rows, from the checkpoint if the run is done."""

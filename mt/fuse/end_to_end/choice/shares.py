@@ -35,12 +35,9 @@ class Share:
     unscaled: float | None = None
 
     @property
-    def trained(self) -> float:
-        """The lowest held-out log loss where the trained network has at least LEAST: what candidates are compared by.
-
-        That of any share would be the start's for all candidates on cases that the start already knows.
-        """
-        return min(loss for share, loss in self.losses.items() if float(share) >= LEAST)
+    def lowest(self) -> float:
+        """The lowest held-out log loss of any share."""
+        return min(self.losses.values())
 
     def scaling(self) -> dict[str, Any]:
         """Return the temperature, and the held-out log loss before and after it, as stored; empty if not known."""
