@@ -153,9 +153,7 @@ def test_saved_networks_predict_what_was_scored_and_loading_runs_no_code(study: 
 def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.5}, 0.7)
-    )
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(0.25, 1.5, {"0.25": 0.5}, 0.7))
     command = [
         "--cache-dir",
         str(cache),
@@ -235,9 +233,7 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
 ) -> None:
     monkeypatch.setattr("mt.fuse.dvme.selection.beside_blend", blend_first)
     monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *a, **names: held_out(*a, **names)[:1])
-    monkeypatch.setattr(
-        "mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0})
-    )
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0}))
     rng = np.random.default_rng(0)
     for split, n in (("train", 8), ("test", 3)):
         for number, name in enumerate(("bright", "dark", "red")):
