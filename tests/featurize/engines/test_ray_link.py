@@ -29,10 +29,13 @@ def test_ray_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.Mo
         ("gpu-07", r"names no address: expected ray:HOST:PORT"),
     ],
 )
-def test_an_address_that_does_not_answer_is_named(address: str, said: str) -> None:
+def test_an_address_that_does_not_answer_is_named(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(InputError, match=said):
         join(f"ray:{address}")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=said):
+        join("ray")
 
 
 @pytest.mark.parametrize(
