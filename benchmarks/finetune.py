@@ -141,18 +141,24 @@ class Place:
                 yield Row(self.of.name, self.labels, seed, method, **values)
 
 
-def main() -> None:
-    """Measure what is asked for, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(description: str, labels: Sequence[int]) -> argparse.ArgumentParser:
+    """Return a parser of what the benchmarks of end-to-end training have in common.  labels: the default budgets."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--folder", type=Path, default=Path("finetune-benchmark"))
     parser.add_argument("--set", nargs="*", choices=EVERY_SET, default=list(EVERY_SET))
-    parser.add_argument("--labels", nargs="*", type=int, default=[100, 300, 1_000])
+    parser.add_argument("--labels", nargs="*", type=int, default=list(labels))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    return parser
+
+
+def main() -> None:
+    """Measure what is asked for, then print the table."""
+    parser = parser_of(__doc__.splitlines()[0], (100, 300, 1_000))
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--pixels", type=int, help="side of the networks' images, if not that of the set")
     parser.add_argument("--change", nargs="*", choices=CHANGES, default=[], help="parts of the recipe, one at a time")
-    parser.add_argument("--table", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     sets = [EVERY_SET[name] for name in asked.set]
     if asked.pixels:

@@ -9,7 +9,6 @@ ones, so every rule is asked of the same networks.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from benchmarks._class_sets import EVERY_SET
 from benchmarks._finetune_table import with_error
 from benchmarks._pairs import machine
 from benchmarks._recipe_changes import Change
-from benchmarks.finetune import MODELS, Place
+from benchmarks.finetune import MODELS, Place, parser_of
 from benchmarks.own_heads import of_classes
 from mt.fuse.end_to_end import blended
 from mt.fuse.end_to_end.choice import fit as fitting
@@ -42,13 +41,8 @@ RULES = {
 
 def main() -> None:
     """Fit what is not there, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("finetune-benchmark"))
-    parser.add_argument("--set", nargs="*", choices=EVERY_SET, default=list(EVERY_SET))
-    parser.add_argument("--labels", nargs="*", type=int, default=[100])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of(__doc__.splitlines()[0], (100,))
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
-    parser.add_argument("--table", action="store_true", help="measure nothing")
     asked = parser.parse_args()
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
     places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]

@@ -68,10 +68,8 @@ def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
     """
     found = {share: _calibrated(fifths, share, task) for share in SHARES}
     means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
-    best, enough = (
-        min((share for share in SHARES if share >= least), key=lambda share: (means[share], share))
-        for least in (0.0, LEAST)
-    )
+    in_order = sorted(SHARES, key=lambda share: (means[share], share))
+    best, enough = in_order[0], next(share for share in in_order if share >= LEAST)
     more = found[enough][0] - found[best][0]
     clear = len(more) > 1 and float(more.mean()) > ERRORS * float(more.std()) / len(more) ** 0.5
     chosen = best if clear else enough
@@ -82,18 +80,23 @@ def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
 
 def _unscaled(fifths: Sequence[HeldOut], share: float, task: str) -> float:
     """Return the log loss of a share without temperature scaling."""
-    return float(_losses(fifths, share, task, 1.0).mean())
+    return float(_losses(_mixed(fifths, share, task), 1.0, task).mean())
 
 
 def _calibrated(fifths: Sequence[HeldOut], share: float, task: str) -> tuple[Tensor, float]:
     """Return the log loss of every case (n,) after temperature scaling, and the temperature (Guo et al., ICML 2017)."""
-    by_temperature = torch.stack([_losses(fifths, share, task, float(T)) for T in _TEMPERATURES])
+    mixed = _mixed(fifths, share, task)
+    by_temperature = torch.stack([_losses(mixed, float(T), task) for T in _TEMPERATURES])
     penalty = (_PRIOR * _TEMPERATURES.log()).square() / (2 * by_temperature.shape[1])
     best = int((by_temperature.mean(dim=1) + penalty).argmin())
     return by_temperature[best], float(_TEMPERATURES[best])
 
 
-def _losses(fifths: Sequence[HeldOut], share: float, task: str, temperature: float) -> Tensor:
+def _mixed(fifths: Sequence[HeldOut], share: float, task: str) -> list[tuple[Tensor, Tensor]]:
+    """Return each fifth's mixed logits and labels."""
+    return [(mix_logits(one.start, one.trained, share, task), one.y) for one in fifths]
+
+
+def _losses(mixed: Sequence[tuple[Tensor, Tensor]], temperature: float, task: str) -> Tensor:
     """Return the log loss of every held-out case (n,)."""
-    parts = (loss(mix_logits(one.start, one.trained, share, task) / temperature, one.y, task) for one in fifths)
-    return torch.cat([part.double() for part in parts])
+    return torch.cat([loss(logits / temperature, y, task).double() for logits, y in mixed])
