@@ -90,9 +90,9 @@ def recording() -> Iterator[dict[str, Any]]:
         seen["last"] = fifths
         return before[0](fifths, task)
 
-    def both(self: Any, start: Any, candidate: Any, share: Any) -> Any:
+    def both(self: Any, start: Any, candidate: Any, share: Any, tried: Any) -> Any:
         seen.update(fifths=seen["last"], task=self.work.task, outputs=start.outputs)
-        return before[1](self, start, candidate, replace(share, share=0.5))
+        return before[1](self, start, candidate, replace(share, share=0.5), tried)
 
     def mixed(start: Tensor, trained: Tensor, share: float, task: str) -> Any:
         seen["predicted"].append((start.numpy(), trained.numpy()))

@@ -5,6 +5,9 @@ weights in between compute neither network: on 100 digits, 0.49 of the cases wer
 a trained network of 0.96, and 0.96 with mixed probabilities.  Mixing costs a second pass if the share is below 1.
 
 Where the cached stage chose `blend` (`mt.fuse.blend_start`), the start predicts beside it, as the row `dvme` does.
+
+The networks of the trials, which the choice has trained anyway, have half of what the trained network says: the mean of
+several trainings is better than one (Lakshminarayanan et al., NeurIPS 2017).
 """
 
 from __future__ import annotations
@@ -53,24 +56,32 @@ class StartBlend:
 
 
 def mix_logits(start: Tensor, trained: Tensor, share: float, task: str) -> Tensor:
-    """Return the logits (n, outputs) of (1 - share) times the start's probabilities plus share times the trained ones.
+    """Return the logits (n, outputs) of (1 - share) times the start's probabilities plus share times the trained."""
+    if share in (0.0, 1.0):
+        return trained if share else start
+    return mean_logits([start, trained], [1 - share, share], task)
+
+
+def mean_logits(parts: Sequence[Tensor], weights: Sequence[float], task: str) -> Tensor:
+    """Return the logits (n, outputs) of the weighted mean of the probabilities of several, each (n, outputs).
 
     One logit, and each label of a multilabel task, is the log-odds of a class.
     """
-    if share in (0.0, 1.0):
-        return trained if share else start
-    parts = torch.stack([start, trained]).double()
-    weights = torch.tensor([1 - share, share], dtype=torch.float64, device=parts.device).log()[:, None, None]
-    if task == "multilabel" or parts.shape[-1] == 1:
+    if len(parts) == 1:
+        return parts[0]
+    stacked = torch.stack(list(parts)).double()
+    logs = torch.tensor(weights, dtype=torch.float64, device=stacked.device).log()[:, None, None]
+    if task == "multilabel" or stacked.shape[-1] == 1:
         sigmoid = nn.functional.logsigmoid
-        return torch.logsumexp(weights + sigmoid(parts), 0) - torch.logsumexp(weights + sigmoid(-parts), 0)
-    return torch.logsumexp(weights + torch.log_softmax(parts, dim=-1), 0)
+        return torch.logsumexp(logs + sigmoid(stacked), 0) - torch.logsumexp(logs + sigmoid(-stacked), 0)
+    return torch.logsumexp(logs + torch.log_softmax(stacked, dim=-1), 0)
 
 
 class Blended(nn.Module):
     """The network that predicts: the trained one and its start, mixed by the share, then divided by the temperature.
 
-    One of them is None if its share is 0.  blend: what predicts beside the start.
+    One of them is None if its share is 0.  blend: what predicts beside the start.  trials: networks that have half of
+    the trained one's share, if there are any.
     """
 
     def __init__(
@@ -82,16 +93,19 @@ class Blended(nn.Module):
         share: float,
         temperature: float = 1.0,
         blend: StartBlend | None = None,
+        trials: Sequence[EndToEnd] = (),
     ) -> None:
         super().__init__()
         self.start = start if share < 1 else None
         self.blend = blend if share < 1 else None
         self.trained = trained if share > 0 else None
+        self.trials = list(trials) if share > 0 else []
+        self._moved = nn.ModuleList(self.trials)  # so that they move to a device with the others
         self.task, self.share, self.temperature = task, share, temperature
 
     @property
     def parts(self) -> list[EndToEnd]:
-        """The networks whose share is above 0."""
+        """The start and the trained network, if their shares are above 0."""
         return [part for part in (self.start, self.trained) if part is not None]
 
     @property
@@ -105,11 +119,21 @@ class Blended(nn.Module):
     def with_attention(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits (N, outputs), and the attention (N, heads, M, M), mixed as the probabilities are."""
         found = [self._before(images)] if self.start else []
-        found += [self.trained.with_attention(images)] if self.trained else []
+        found += [self._after(self.trained, images)] if self.trained else []
         (start, before), (trained, after) = found[0], found[-1]
         share = self.share if len(found) > 1 else 1.0
         logits = mix_logits(start.float(), trained.float(), share, self.task) / self.temperature
         return logits, (1 - share) * before + share * after
+
+    def _after(self, trained: EndToEnd, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of the trained network and of the trials together, and their attention."""
+        if not len(self.trials):
+            return trained.with_attention(images)
+        parts = [trained, *self.trials]
+        weights = [0.5, *([0.5 / len(self.trials)] * len(self.trials))]
+        logits, attention = zip(*(part.with_attention(images) for part in parts), strict=True)
+        mixed = torch.stack([weight * one for weight, one in zip(weights, attention, strict=True)]).sum(dim=0)
+        return mean_logits([one.float() for one in logits], weights, self.task), mixed
 
     def _before(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the start's logits, those of blend included, and its attention."""

@@ -153,6 +153,14 @@ class Run:
         merge(self.network)
         return self.network
 
+    def outcome(self) -> dict[str, Tensor]:
+        """Return what `finished` needs of a run that is done, under the names of `state`: mean weights, and buffers."""
+        parameters = dict(self.network.named_parameters())
+        state = self.network.state_dict()
+        tensors = {f"network.{name}": value for name, value in state.items() if name not in parameters}
+        tensors |= {f"mean.{number}": value for number, value in enumerate(self.averaged)}
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
+
     def images_per_second(self) -> float:
         """Return the images per second that this process trains on, from two steps; the run is of no use afterwards."""
         self.network.train()

@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from mt.results.store import Fit
 
 # Version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`.  Version 3 may hold
-# `blend`, which predicts beside the start, version 4 the models' own heads, `own.*`.  The lowest version that holds all
-# of a network is written.
-FORMAT_VERSION = 4
+# `blend`, which predicts beside the start, version 4 the models' own heads, `own.*`, version 5 networks of trials,
+# `trial.0.*` and so on.  The lowest version that holds all of a network is written.  Of the start and of trials only
+# the tensors that differ from the trained network's are written.
+FORMAT_VERSION = 5
 Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
@@ -60,24 +61,28 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     assert network is not None
     first, last = network.parts[0], network.parts[-1]
     tensors = {name: value.cpu().numpy() for name, value in last.state_dict().items()}
+    trained = dict(tensors)
     if first is not last:
-        tensors |= {
-            f"start.{name}": value.cpu().numpy()
-            for name, value in first.state_dict().items()
-            if not np.array_equal(value.cpu().numpy(), tensors[name])
-        }
+        tensors |= _beside("start", first, trained)
+    for number, trial in enumerate(network.trials):
+        tensors |= _beside(f"trial.{number}", trial, trained)
     version, beside = 2, dict[str, Any]()
     if network.blend is not None:
         own, rebuild = taken_apart(network.blend.probe)
         tensors |= {f"blend.{name}": value for name, value in own.items()}
         version, beside = 3, {"blend": rebuild, "blend_beside": network.blend.share}
+    if len(last.own):
+        version = 4
+    if len(network.trials):
+        version = FORMAT_VERSION
+        beside["trials"] = [_head_shape(trial.head) for trial in network.trials]
     folder.write(
         question,
         fit,
         {**tensors, "outputs": start.outputs, "base": start.base},
         {
             "format": END_TO_END,
-            "format_version": FORMAT_VERSION if len(last.own) else version,
+            "format_version": version,
             **beside,
             "task": start.task,
             "n_classes": start.n_classes,
@@ -91,22 +96,30 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     )
 
 
+def _beside(prefix: str, network: EndToEnd, trained: Tensors) -> Tensors:
+    """Return the tensors of a network that differ from the trained one's, with a prefix to their names."""
+    state = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    return {f"{prefix}.{name}": value for name, value in state.items() if not np.array_equal(value, trained[name])}
+
+
 def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     """Read what `mt fuse --unfreeze --save` wrote: a folder that holds one model, or the path of its .json.
 
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format_version") not in (1, 2, 3) or about.get("format") != END_TO_END:
+    if about.get("format_version") not in (1, 2, 3, 4) or about.get("format") != END_TO_END:
         check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
         tensors = read_tensors(file, about)
         outputs, base = tensors.pop("outputs"), tensors.pop("base")
         before, beside = _taken(tensors, "start."), _taken(tensors, "blend.")
-        trained, preprocessing = _network(about, tensors)
+        tried = [(head, _taken(tensors, f"trial.{number}.")) for number, head in enumerate(about.get("trials", []))]
+        trained, preprocessing = _network(about, about["head"], tensors)
+        trials = [_network(about, head, {**tensors, **its})[0] for head, its in tried]
         shared = {name: value for name, value in tensors.items() if not name.startswith("own.")}
-        start = _network(about, {**shared, **before})[0] if before else None
+        start = _network(about, about["head"], {**shared, **before})[0] if before else None
         share, blend = about.get("share", 1.0), None
         if "blend" in about:
             blend = StartBlend(put_together(beside, about["blend"]), about["blend_beside"], outputs)
@@ -117,6 +130,7 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
             share=share if before or blend else 1.0,
             temperature=about.get("temperature", 1.0),
             blend=blend,
+            trials=trials,
         )
         precision = about["settings"]["recipe"]["precision"]
     return TunedModel(about, network.eval(), preprocessing, outputs, base, precision)
@@ -127,11 +141,11 @@ def _taken(tensors: Tensors, prefix: str) -> Tensors:
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
-def _network(about: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list[Preprocess]]:
+def _network(about: Mapping[str, Any], head: Mapping[str, Any], tensors: Tensors) -> tuple[EndToEnd, list[Preprocess]]:
     """Return the network with the given weights, and each backbone's preprocessing."""
     backbones = [load_untrained(one) for one in about["backbones"]]
     scalings = [Standardize(torch.zeros(one.dim), torch.ones(one.dim), about["clip"]) for one in backbones]
-    network = EndToEnd([one.model for one in backbones], scalings, _head([one.dim for one in backbones], about["head"]))
+    network = EndToEnd([one.model for one in backbones], scalings, _head([one.dim for one in backbones], head))
     if any(name.startswith("own.") for name in tensors):
         network.add_own_heads()
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})

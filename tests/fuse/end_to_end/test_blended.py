@@ -46,3 +46,24 @@ def test_logits_are_scaled_and_attention_mixed_and_a_part_of_nothing_is_left_out
     np.testing.assert_allclose(attention, 0.75 * before + 0.25 * after, atol=1e-5)
     for share, part in ((0.0, start), (1.0, other)):
         assert Blended(start, other, "binary", share=share).parts == [part]
+
+
+def test_networks_of_trials_have_half_of_what_the_trained_one_says(cache: Path) -> None:
+    bench = Bench(cache, RESNET, VIT)
+    fitted = cached_stage(bench.budget, "binary", 2, seed=0, device="cpu")
+    start, trained, one, other = (network_from(fitted, bench.networks, bench.settings) for _ in range(4))
+    with torch.no_grad():
+        for seed, network in enumerate((trained, one, other)):
+            for parameter in network.head.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    work, rows = bench.work(), np.arange(8)
+    found = [predict(network, work, rows) for network in (start, trained, one, other)]
+    blended = Blended(start, trained, "binary", share=0.5, temperature=2.0, trials=[one, other])
+    logits, attention = predict(blended, work, rows)
+    weights = np.array([0.5, 0.25, 0.125, 0.125])
+    expected = sum(weight * link(z, "binary")[:, 1] for weight, (z, _) in zip(weights, found, strict=True))
+    np.testing.assert_allclose(link(2 * logits, "binary")[:, 1], expected, atol=1e-5)
+    mixed = sum(weight * received for weight, (_, received) in zip(weights, found, strict=True))
+    np.testing.assert_allclose(attention, mixed, atol=1e-5)
+    assert len(list(blended.parameters())) == 4 * len(list(one.parameters())), "they move to a device together"
+    assert Blended(start, trained, "binary", share=0.0, trials=[one]).trials == []

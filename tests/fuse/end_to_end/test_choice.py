@@ -17,7 +17,7 @@ from mt.errors import FitError
 from mt.fuse.dvme.fit import fit_dvme
 from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoints
-from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
+from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit, _Tried
 from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
 from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
 from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, Share, choose_share
@@ -98,10 +98,10 @@ def test_three_and_more_candidates_race_by_halving(
     loss_of = {1e-3: 0.4, 3e-4: 0.2, 1e-4: 0.3, 3e-5: 0.1}
     runs: list[tuple[float, int, int]] = []
 
-    def tried(self: Fitter, trial: Any) -> float:
+    def tried(self: Fitter, trial: Any) -> _Tried:
         runs.append((trial.candidate.backbones[0], trial.epochs, len(trial.rows)))
         self._count(trial)
-        return loss_of[trial.candidate.backbones[0]]
+        return _Tried(trial, len(runs) - 1, loss_of[trial.candidate.backbones[0]])  # type: ignore[arg-type]
 
     def chosen(found: list[float], _: str) -> Share:
         return Share(0.0, 1.0, {"0": found[0]})
@@ -314,6 +314,44 @@ def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
     assert found.settings["epochs"] == 2
     assert found.network is not None
     assert [part for part in found.network.parts if part is finished[-1]] == ([] if fails else [finished[-1]])
+
+
+@pytest.mark.parametrize("models", [(RESNET,), (RESNET, VIT)])
+def test_the_networks_of_the_winners_trials_predict_too(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: tuple[str, ...]
+) -> None:
+    """Two fifths: of three trials two are the winner's; one whose fifth lacks a label has no part."""
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.shares.SHARES", (0.5, 1.0))
+    bench = Bench(cache, *models)
+    pairs = held_out(bench.budget, task="binary", n_classes=2, seed=0)[:2]
+    monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *_, **__: pairs)
+    finished: list[EndToEnd] = []
+    monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
+    one = fitter(bench, bench.budget.y, tmp_path, epochs=6)
+    assert one.schedule.keeps_trials
+    found = one.fit()
+    candidates = list(found.selection["candidates"].values())
+    trials = [finished[candidates.index(min(candidates))], finished[2]]
+    assert found.network is not None
+    assert found.settings["trials"] == len(found.network.trials) == 2
+    for trial, kept in zip(trials, found.network.trials, strict=True):
+        assert not torch.equal(trial.head.output.weight, finished[3].head.output.weight)
+        state = kept.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in trial.state_dict().items())
+    other = replace(found.start, outputs=np.array([1]))
+    (winner,) = (rates for rates in one.candidates if list(rates.backbones) == found.settings["lr"])
+    again = one._trial(winner, (found.start, *pairs[0]), 1, "")
+    known = [_Tried(again, number, one.done[number]) for number in one.outcomes]
+    assert len(one._trials(known, found.start)) == 2
+    assert one._trials(known, other) == []
+
+
+@pytest.mark.parametrize(("n", "keeps"), [(25, False), (74, False), (75, True), (100, True), (1_000, True)])
+def test_trials_of_less_than_a_third_of_the_schedule_do_not_predict(n: int, keeps: bool) -> None:
+    n_fifths = next(count for count in range(1, 6) if count * n >= 5 * ENOUGH or count == 5)
+    assert schedule_for(n, None, n_candidates=2, n_fifths=n_fifths).keeps_trials == keeps
+    assert not schedule_for(n, None, n_candidates=8, n_fifths=n_fifths).keeps_trials
+    assert not schedule_for(n, None, n_candidates=2, n_fifths=0).keeps_trials
 
 
 def test_attention_and_projections_learn_with_the_backbones(cache: Path, tmp_path: Path) -> None:

@@ -250,7 +250,10 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
     CliRunner().invoke(fuse, command, catch_exceptions=False)
     (file,) = (one for one in (tmp_path / "model").glob("*.json") if "unfrozen" in one.name)
     about = json.loads(file.read_text())
-    assert (about["format_version"], about["share"], about["blend_beside"]) == (4 if share else 3, share, 0.0)
+    assert (about["format_version"], about["share"], about["blend_beside"]) == (5 if share else 3, share, 0.0)
+    names = load_file(file.with_suffix(".safetensors"))
+    assert any(name.startswith("trial.0.") for name in names) == (share > 0)
+    assert len(load_tuned(file).network.trials) == (share > 0)
     (scores,) = cache.rglob("scores.sqlite")
     with ScoreStore(scores) as store:
         fit = store.fit(about["fit"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,15 @@ class _Trial:
     label: str
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A trial that is done: its number among the runs, and its held-out cases."""
+
+    trial: _Trial
+    number: int
+    held_out: HeldOut
+
+
 class Fitter:
     """Fits one budget, resuming from its checkpoint if there is one.
 
@@ -82,6 +91,7 @@ class Fitter:
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
         self.found: Checkpoint | None = kept.files.read()
         self.done: list[HeldOut] = _tried(self.found) if self.found else []
+        self.outcomes: dict[int, dict[str, Tensor]] = _outcomes(self.found) if self.found else {}
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
         self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
@@ -106,8 +116,8 @@ class Fitter:
                 nothing = {"recipe": recipe, "lr": None, "epochs": 0, "share": 0.0}
                 return TunedFit(None, start, nothing, {}, start.choice.flags, self._cost())
             self._estimate(start)
-            candidate, raced, chosen = self._choose()
-            network, share = self._blended(start, candidate, chosen)
+            candidate, raced, chosen, tried = self._choose()
+            network, share = self._blended(start, candidate, chosen, tried)
         settings = {
             "recipe": recipe,
             "lr": list(candidate.backbones),
@@ -115,6 +125,7 @@ class Fitter:
             "epochs": self.schedule.whole if chosen.share else 0,
             "share": share.share,
             "temperature": share.temperature,
+            "trials": len(network.trials),
             "C": start.choice.C,
         }
         selection = {
@@ -150,11 +161,11 @@ class Fitter:
             start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
         return work.ranks.broadcast(start)
 
-    def _choose(self) -> tuple[CandidateRates, dict[str, float], Share]:
-        """Return the candidate that wins the race, each one's held-out loss there, and the share of its training."""
+    def _choose(self) -> tuple[CandidateRates, dict[str, float], Share, list[_Tried]]:
+        """Return the candidate that wins the race, each one's held-out loss there, its share, and its trials."""
         first = self.candidates[0]
         if self.work.settings.fixed:
-            return first, {}, Share(1.0, 1.0, {})
+            return first, {}, Share(1.0, 1.0, {}), []
         pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.fifths]
         taught = [
             (start, rows, held)
@@ -162,21 +173,27 @@ class Fitter:
             if start.model is not None and len(self._part(start, held).rows)
         ]
         if not taught:
-            return first, {}, NO_FIFTH
+            return first, {}, NO_FIFTH, []
         racing, task = self.candidates, self.work.task
         raced: dict[str, float] = {}
         for one_round in self.schedule.rounds:
             racing = racing[: one_round.candidates]
             tried = [self._try(self._trial(one, taught[0], one_round.passes, f"trying {one.label}")) for one in racing]
-            losses = [choose_share([one], task).lowest for one in tried]
+            losses = [choose_share([one.held_out], task).lowest for one in tried]
             raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
             order = np.argsort(losses, kind="stable")
             racing, best = [racing[number] for number in order], tried[order[0]]
+            self._forget(number for number in range(self._runs) if number != best.number)
         winner, found = racing[0], [best]
         for number, fifth in enumerate(taught[1:], start=2):
             label = f"fifth {number} of {len(taught)}"
             found.append(self._try(self._trial(winner, fifth, self.schedule.passes, label)))
-        return winner, raced, choose_share(found, task)
+        return winner, raced, choose_share([one.held_out for one in found], task), found
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Drop the networks of runs that lost the race; those of later runs may come from a checkpoint."""
+        for number in numbers:
+            self.outcomes.pop(number, None)
 
     def _trial(
         self, candidate: CandidateRates, fifth: tuple[FittedDVME, Array, Array], passes: float, label: str
@@ -188,19 +205,40 @@ class Fitter:
             rows = np.sort(np.random.default_rng(self.work.seed).choice(rows, used, replace=False))
         return _Trial(candidate, start, rows, held, epochs, label)
 
-    def _blended(self, start: FittedDVME, candidate: CandidateRates, share: Share) -> tuple[Blended, Share]:
+    def _blended(
+        self, start: FittedDVME, candidate: CandidateRates, share: Share, tried: Sequence[_Tried]
+    ) -> tuple[Blended, Share]:
         """Train on the whole budget if the trained network has a share; if training fails, its share becomes 0."""
         everything = np.arange(len(self.budget.y))
-        trained = None
+        trained, trials = None, []
         if share.share:
             trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
             if self._failed(trained, start, share):
                 trained, share = None, replace(share, share=0.0, temperature=1.0, unscaled=None)
+            else:
+                trials = self._trials(tried, start)
         before = self._network(start) if share.share < 1 else None
         if before is not None:
             merge(before)
-        blend, temperature = StartBlend.of(start), share.temperature
-        return Blended(before, trained, self.work.task, share=share.share, temperature=temperature, blend=blend), share
+        return Blended(
+            before,
+            trained,
+            self.work.task,
+            share=share.share,
+            temperature=share.temperature,
+            blend=StartBlend.of(start),
+            trials=trials,
+        ), share
+
+    def _trials(self, tried: Sequence[_Tried], start: FittedDVME) -> list[EndToEnd]:
+        """Return the networks of the winner's trials, except those that do not know every label of the budget."""
+        networks = []
+        for one in tried:
+            if one.number in self.outcomes and np.array_equal(one.trial.start.outputs, start.outputs):
+                run = self._begun(one.trial)
+                run.restore(self.outcomes[one.number], run.position())
+                networks.append(run.finished())
+        return networks
 
     def _failed(self, trained: EndToEnd, start: FittedDVME, share: Share) -> bool:
         """Return whether training failed: its loss on its own rows exceeds every held-out loss of trial and start.
@@ -214,39 +252,45 @@ class Fitter:
         seen = HeldOut(logits, logits, torch.from_numpy(part.y).long())
         return choose_share([seen], self.work.task).lowest > max(share.losses.values())
 
-    def _try(self, trial: _Trial) -> HeldOut:
+    def _try(self, trial: _Trial) -> _Tried:
         """Return a run's logits of its held-out rows, from the checkpoint if the run is done."""
         assert trial.held is not None
-        if self._runs < len(self.done):
-            found = self.done[self._runs]
+        number = self._runs
+        if number < len(self.done):
             self._count(trial)
-            return found
+            return _Tried(trial, number, self.done[number])
         network = self._run(trial)
         held = self._part(trial.start, trial.held)
         before = Blended(self._network(trial.start), None, self.work.task, share=0.0, blend=StartBlend.of(trial.start))
         logits = [torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (before, network)]
         self._check(logits[1], held)
         self.done.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
-        return self.done[-1]
+        return _Tried(trial, number, self.done[-1])
+
+    def _begun(self, trial: _Trial) -> Run:
+        """Return a run before its first step."""
+        network = self._network(trial.start)
+        parts = zip(self.budget.X, trial.start.inputs.scalings, strict=True)
+        network.begin([even_scale(X[trial.rows], scaling.mean) for X, scaling in parts])
+        return Run(network, self.work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
 
     def _run(self, trial: _Trial) -> EndToEnd:
         """Train one network, resuming from its checkpoint if there is one."""
         number = self._runs
         self._count(trial)
-        work = self.work
-        network = self._network(trial.start)
-        parts = zip(self.budget.X, trial.start.inputs.scalings, strict=True)
-        network.begin([even_scale(X[trial.rows], scaling.mean) for X, scaling in parts])
-        run = Run(network, work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
+        run = self._begun(trial)
         if self.found and self.found.facts["run"] == number:
             run.restore(self.found.tensors, self.found.facts["position"])
-        self.kept.tensors = _tensors(self.done)
-        with progress.bar(trial.label, trial.epochs if work.ranks.first else 0, unit="epochs", done=run.epoch) as go:
+        self.kept.tensors = _tensors(self.done, self.outcomes)
+        ranks = self.work.ranks
+        with progress.bar(trial.label, trial.epochs if ranks.first else 0, unit="epochs", done=run.epoch) as go:
             while run.epoch < trial.epochs:
                 self.kept.facts = {"run": number, "seconds": self.seconds}
                 run.train_epoch(self.kept)
                 self.kept.end_epoch(run)
                 go(1)
+        if trial.held is not None and self.schedule.keeps_trials:
+            self.outcomes[number] = run.outcome()
         return run.finished()
 
     def _count(self, trial: _Trial) -> None:
@@ -292,12 +336,14 @@ class Fitter:
                 progress.note(f"  all {fits} fits: about {images:,} images at most: about {minutes} min")
 
 
-def _tensors(done: Sequence[HeldOut]) -> dict[str, Tensor]:
-    return {
+def _tensors(done: Sequence[HeldOut], outcomes: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return what is known of the runs that are done, by name: held-out cases, and networks that are still needed."""
+    tried = {
         f"tried.{number}.{name}": value
         for number, one in enumerate(done)
         for name, value in (("start", one.start), ("trained", one.trained), ("y", one.y))
     }
+    return tried | {f"outcome.{number}.{name}": t for number, one in outcomes.items() for name, t in one.items()}
 
 
 def _tried(found: Checkpoint) -> list[HeldOut]:
@@ -307,3 +353,13 @@ def _tried(found: Checkpoint) -> list[HeldOut]:
         HeldOut(*(tensors[f"tried.{number}.{name}"] for name in ("start", "trained", "y")))
         for number in range(len(tensors) // 3)
     ]
+
+
+def _outcomes(found: Checkpoint) -> dict[int, dict[str, Tensor]]:
+    """Return the networks that a checkpoint records, by the number of their run."""
+    outcomes: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in found.tensors.items():
+        if name.startswith("outcome."):
+            _, number, key = name.split(".", 2)
+            outcomes.setdefault(int(number), {})[key] = tensor
+    return outcomes
