@@ -186,6 +186,11 @@ def loadable_name(shown: str, location: str | None) -> str:
     return mapped_place(bare_name(shown), lambda place: location or place)
 
 
+def without_place(name: str) -> str:
+    """Return a name as it is shown: `folder:NAME` for `folder:PATH`, `table:NAME` for `table:PATH.csv`."""
+    return mapped_place(name, lambda place: Path(place).stem if name.startswith("table:") else Path(place).name)
+
+
 def data_dir_of(shown: str, location: str | None) -> str | None:
     """Return the `--data-dir` where a dataset was read; None if its name holds its place, or if it is generated."""
     if not location or loadable_name(shown, location) != bare_name(shown):

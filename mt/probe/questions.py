@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Catalog, Entry, chosen, settled
-from mt.cache.names import bare_name, digest, is_named, typed
+from mt.cache.names import bare_name, digest, is_named, typed, without_place
 from mt.errors import CacheError, InputError, nearest
 from mt.probe.labelled import has_labels
 from mt.terminal import progress
@@ -349,6 +349,8 @@ def _check_asked(
         raise _nothing(cache, chosen(every, splits=["train"], everything=True), models, datasets)
     for name in datasets:
         if not has(datasets=[name]):
+            for other in has(datasets=[without_place(name)]):
+                raise _elsewhere(cache, name, other)
             _check_dataset(name)
             made = f"--model {(models or ['dino'])[0]} --dataset {shlex.quote(name)}"
             raise _absent(cache, f"--dataset {shlex.quote(name)}", _there(has(), name), made)
@@ -372,6 +374,14 @@ def _there(entries: Sequence[Entry], name: str) -> str:
     same = [entry for entry in entries if _is_of(entry, bare_name(name))]
     names = " and ".join(dict.fromkeys(shlex.quote(typed(entry.dataset)) for entry in same))
     return f"There are: {names}. " if names else ""
+
+
+def _elsewhere(cache: Path, name: str, other: Entry) -> InputError:
+    """Return the error for a dataset of which the features were made where it was before it was moved or copied."""
+    return InputError(
+        f"No features in {cache} were made from {shlex.quote(name)}; those of {other.dataset} were made from "
+        f"{other.manifest['location']}. If the images are the same: --dataset {shlex.quote(typed(other.dataset))}"
+    )
 
 
 def _absent(cache: Path, asked: str, there: str, arguments: str) -> InputError:

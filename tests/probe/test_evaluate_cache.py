@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,24 @@ def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> Non
     names = {s.dataset for s in study.scores}
     assert (len(names), study.n_stored, study.n_fitted) == (2, 2, 2)
     assert all(name.startswith("toy@") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("shown", "made", "typed"),
+    [
+        ("folder:scans", "/old/scans", "folder:/new/scans"),
+        ("folder:scans.v2", "/old/scans.v2", "folder:/new/scans.v2"),
+        ("table:labels", "/old/labels.csv", "table:/new/labels.csv"),
+        ("folder:scans[group_regex=a]", "/old/scans", "folder:/new/scans[group_regex=a]"),
+    ],
+)
+def test_features_of_data_that_were_moved_are_named(tmp_path: Path, shown: str, made: str, typed: str) -> None:
+    """`mt featurize` would find them in the cache, so that to make them is no advice."""
+    write_pair(tmp_path, shown, location=made)
+    with pytest.raises(InputError, match=f"those of .* were made from {made}. If the images are the same: ") as caught:
+        probed(tmp_path, **QUICK, datasets=[typed])
+    (again,) = shlex.split(str(caught.value).partition("--dataset ")[2])
+    assert {s.dataset for s in probed(tmp_path, **QUICK, datasets=[again]).scores} == {shown}
 
 
 def test_a_read_only_cache_keeps_its_scores_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
