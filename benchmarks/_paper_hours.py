@@ -24,7 +24,7 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
     backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
     Start and trained network predict the held-out rows of every trial and, as if each had a share, the test cases; the
-    trained one predicts the budget too.  Probing and fusing on features, optimizer steps of the heads and checkpoints
+    networks of the trials predict these too, and the trained one the budget.  Probing and fusing on features, optimizer steps of the heads and checkpoints
     are omitted.
     """
     images = sum(total for total, _ in PAPER.values())
@@ -35,7 +35,8 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
             fifths = min(FIFTHS, math.ceil(ENOUGH * FIFTHS / n))
             schedule = schedule_for(n, None, n_candidates=2, n_fifths=fifths)
             trained += draws * sum(schedule.images(n))
-            predicted += draws * (2 * (1 + fifths) * n // FIFTHS + n + 2 * (total - rows))
+            networks = 2 + fifths * schedule.keeps_trials
+            predicted += draws * (2 * (1 + fifths) * n // FIFTHS + n + networks * (total - rows))
     seconds = {
         "featurizing": images / featurize,
         "training": 2 * PAPER_MODELS * trained / train,

@@ -2,10 +2,9 @@
 
     python -m benchmarks.own_heads --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--table]
 
-Fits what `benchmarks.finetune --method dvme` fits, in the same folder and score database, and keeps in DIR/heads what
-each head of the trained network says of the test cases.  Fits that the database holds already are not made again, so
-nothing is known of their heads: run this one first.  Log losses are at the temperature that is best on the test cases,
-for every way of predicting.
+Fits what `benchmarks.finetune --method dvme` fits, without the networks of the trials, in the same folder, with a score
+database of its own, and keeps in DIR/heads what each head of the trained network says of the test cases.  Log losses
+are at the temperature that is best on the test cases, for every way of predicting.
 """
 
 from __future__ import annotations
@@ -22,11 +21,14 @@ from torch import Tensor, nn
 from benchmarks._class_sets import EVERY_SET
 from benchmarks._finetune_table import with_error
 from benchmarks._pairs import machine
+from benchmarks._recipe_changes import Change
 from benchmarks.finetune import MODELS, Place, parser_of
+from mt.fuse.end_to_end.choice import schedule
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Settings
 from mt.types import Array
 
+WITHOUT_TRIALS = Change(constant=(schedule, "LONG_ENOUGH", float("inf")))
 TEMPERATURES = torch.logspace(-2, 2, 81, base=2, dtype=torch.float64)
 # From the logits of every head (1 + M, n, K), DVME's first: those that predict.
 WAYS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,8 +57,9 @@ def main() -> None:
 def fit(place: Place) -> None:
     """Fit every draw, and keep what the heads say of its test cases; nothing if the trained network has no share."""
     n = len(place.aligned(MODELS[0]).first.cases.ids)
+    place = replace(place, scores="scores-own-heads.sqlite")
     for seed in range(place.seeds):
-        with recording() as seen:
+        with recording() as seen, WITHOUT_TRIALS.made():
             replace(place, seeds=seed + 1).train(MODELS, Settings())
         rows = [one for one in place.stored() if one.method == "dvme, unfrozen" and one.seed == seed]
         if seen and rows and rows[0].share:  # a draw that repeats another has no row

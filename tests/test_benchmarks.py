@@ -23,6 +23,7 @@ from benchmarks import (
     scale,
     scaled,
     start_share,
+    trial_networks,
     walk,
 )
 from mt.cache import open_features
@@ -30,7 +31,8 @@ from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
 from mt.datasets.decoding import nvjpeg
 from mt.fuse.dvme.module import DVME
-from mt.fuse.end_to_end.network import EndToEnd, Standardize
+from mt.fuse.end_to_end.blended import Blended
+from mt.fuse.end_to_end.network import EndToEnd, LinearHead, Standardize
 from mt.probe.questions import find_pairs
 from tests.datasets.nvjpeg_stand_in import NvJpeg
 from tests.probe.features import write_features
@@ -86,7 +88,7 @@ def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws(monkeyp
     monkeypatch.setattr(_paper_hours, "PAPER_DRAWS", {1.0: 1})
     small = parts(featurize=1.0, train=1.0)
     assert 2 * 4 * 13_000 < small["training"] * 3600 <= 2 * 4 * 26_000
-    assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 1_000 + 2 * 500), abs=20)
+    assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 1_000 + 3 * 500), abs=20)
 
 
 def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> None:
@@ -103,6 +105,21 @@ def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> Non
     assert every.shape == (3, 5, 3)
     torch.testing.assert_close(own_heads.WAYS["halves"](every), logits)
     assert (own_heads.WAYS["DVME alone"](every) - logits).abs().max() > 1e-2
+
+
+def test_what_the_trained_network_says_is_kept_alone_and_with_the_trials() -> None:
+    scaling = Standardize(torch.zeros(16), torch.ones(16), 5.0)
+    networks = [EndToEnd([nn.Linear(4, 16)], [scaling], LinearHead(16, 3)).eval() for _ in range(3)]
+    images = [torch.randn(5, 4, generator=torch.Generator().manual_seed(0))]
+    with torch.no_grad(), trial_networks.recording() as seen:
+        Blended(None, networks[0], "multiclass", share=1.0).with_attention(images)
+        assert seen["alone"] == []
+        blended = Blended(None, networks[0], "multiclass", share=1.0, temperature=2.0, trials=networks[1:])
+        logits = blended.with_attention(images)[0]
+    alone, together = (torch.from_numpy(np.concatenate(seen[name])) for name in ("alone", "together"))
+    torch.testing.assert_close(alone, networks[0](images).detach() / 2)
+    torch.testing.assert_close(together, logits.float())
+    assert (alone.softmax(1) - together.softmax(1)).abs().max() > 1e-3
 
 
 def test_rules_of_the_start_are_asked_of_the_same_networks(tmp_path: Path) -> None:

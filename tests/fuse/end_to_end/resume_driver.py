@@ -82,7 +82,7 @@ def _kill_after_steps(k: int) -> None:
 
 def main(cache: Path, folder: Path) -> None:
     always_trained()
-    schedule._ENOUGH = 0.0  # trials predict, though they are short
+    schedule.LONG_ENOUGH = 0.0  # trials predict, though they are short
     loop.WRITING = float("inf")  # a checkpoint at the end of every epoch: kills are counted in changes of the disk
     killed(cache, folder / "whole", "nothing", 0)
     print(sum(killed(cache, folder / "killed", what, k) for what, k in (*KILLS, ("nothing", 0))))

@@ -20,7 +20,7 @@ from mt.fuse.end_to_end.choice.held_out import FIFTHS
 
 _IMAGES, _LEAST, _MOST = 400, 3, 100  # per sqrt(label); epochs
 _CHOOSING = 0.95  # images of all trials over those of the refit, at most
-_ENOUGH = 1 / 3  # of the schedule, after which the network of a trial is worth keeping
+LONG_ENOUGH = 1 / 3  # of the schedule, after which the network of a trial is worth keeping
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Schedule:
     @property
     def keeps_trials(self) -> bool:
         """Whether the winner's trials are long enough for their networks to predict beside the trained one."""
-        return bool(self.rounds) and self.passes >= _ENOUGH * self.whole
+        return bool(self.rounds) and self.passes >= LONG_ENOUGH * self.whole
 
     def images(self, n: int) -> tuple[int, int]:
         """Return the number of images seen at most for choosing, and for training on n labels."""
