@@ -24,8 +24,8 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
     backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
     Start and trained network predict the held-out rows of every trial and, as if each had a share, the test cases; the
-    networks of the trials predict these too, and the trained one the budget.  Probing and fusing on features, optimizer steps of the heads and checkpoints
-    are omitted.
+    networks of the trials predict these too, and the trained one the budget.  Probing and fusing on features, optimizer
+    steps of the heads and checkpoints are omitted.
     """
     images = sum(total for total, _ in PAPER.values())
     trained = predicted = 0
