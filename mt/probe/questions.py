@@ -349,10 +349,10 @@ def _check_asked(
         raise _nothing(cache, chosen(every, splits=["train"], everything=True), models, datasets)
     for name in datasets:
         if not has(datasets=[name]):
-            for other in has(datasets=[without_place(name)]):
-                raise _elsewhere(cache, name, other)
-            _check_dataset(name)
             made = f"--model {(models or ['dino'])[0]} --dataset {shlex.quote(name)}"
+            for other in has(datasets=[without_place(name)]):
+                raise _elsewhere(cache, name, other, made)
+            _check_dataset(name)
             raise _absent(cache, f"--dataset {shlex.quote(name)}", _there(has(), name), made)
     for name in models:
         if not has(models=[name], datasets=datasets):
@@ -376,11 +376,12 @@ def _there(entries: Sequence[Entry], name: str) -> str:
     return f"There are: {names}. " if names else ""
 
 
-def _elsewhere(cache: Path, name: str, other: Entry) -> InputError:
-    """Return the error for a dataset of which the features were made where it was before it was moved or copied."""
+def _elsewhere(cache: Path, name: str, other: Entry, arguments: str) -> InputError:
+    """Return the error for a dataset that may be one whose features were made before it was moved or copied."""
     return InputError(
         f"No features in {cache} were made from {shlex.quote(name)}; those of {other.dataset} were made from "
-        f"{other.manifest['location']}. If the images are the same: --dataset {shlex.quote(typed(other.dataset))}"
+        f"{other.manifest['location']}. If other images are meant: mt featurize {arguments}  If they are the same: "
+        f"--dataset {shlex.quote(typed(other.dataset))}"
     )
 
 

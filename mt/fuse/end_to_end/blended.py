@@ -67,8 +67,6 @@ def mean_logits(parts: Sequence[Tensor], weights: Sequence[float], task: str) ->
 
     One logit, and each label of a multilabel task, is the log-odds of a class.
     """
-    if len(parts) == 1:
-        return parts[0]
     stacked = torch.stack(list(parts)).double()
     logs = torch.tensor(weights, dtype=torch.float64, device=stacked.device).log()[:, None, None]
     if task == "multilabel" or stacked.shape[-1] == 1:

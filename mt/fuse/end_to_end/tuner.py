@@ -137,9 +137,11 @@ class Tuner:
             "attention": attention_by_class(question.pair, loaded.joined, received),
             "cost": fitted.cost,
         }
+        trials = fitted.settings.get("trials", 0)
+        beside = f", half of it by {progress.counted(trials, 'network')} of trials" if trials else ""
         progress.note(
             f"  {fitted.cost['images']:,} images seen, {fitted.cost['images_choosing']:,} of them to choose, in "
-            f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}"
+            f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}{beside}"
         )
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)

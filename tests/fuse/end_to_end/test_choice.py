@@ -316,9 +316,18 @@ def test_a_training_that_ends_at_chance_after_trials_that_went_well_has_no_part(
     assert [part for part in found.network.parts if part is finished[-1]] == ([] if fails else [finished[-1]])
 
 
-@pytest.mark.parametrize("models", [(RESNET,), (RESNET, VIT)])
+@pytest.mark.parametrize(
+    ("models", "changes"),
+    [
+        ((RESNET,), {}),
+        ((RESNET, VIT), {}),
+        ((RESNET,), {"train_batch_norm": True}),
+        ((RESNET,), {"last": 2}),
+        ((VIT,), {"lora": 2}),
+    ],
+)
 def test_the_networks_of_the_winners_trials_predict_too(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: tuple[str, ...]
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: tuple[str, ...], changes: dict[str, Any]
 ) -> None:
     """Two fifths: of three trials two are the winner's; one whose fifth lacks a label has no part."""
     monkeypatch.setattr("mt.fuse.end_to_end.choice.shares.SHARES", (0.5, 1.0))
@@ -327,7 +336,7 @@ def test_the_networks_of_the_winners_trials_predict_too(
     monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *_, **__: pairs)
     finished: list[EndToEnd] = []
     monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
-    one = fitter(bench, bench.budget.y, tmp_path, epochs=6)
+    one = fitter(bench, bench.budget.y, tmp_path, epochs=6, **changes)
     assert one.schedule.keeps_trials
     found = one.fit()
     candidates = list(found.selection["candidates"].values())
