@@ -100,13 +100,13 @@ def test_equal_names_are_told_apart_by_their_fingerprints(tmp_path: Path) -> Non
     ],
 )
 def test_features_of_data_that_were_moved_are_named(tmp_path: Path, shown: str, made: str, typed: str) -> None:
-    """`mt featurize` would find them in the cache, so that to make them is no advice."""
+    """`mt featurize` would find them in the cache, so making them does not help."""
     write_pair(tmp_path, shown, location=made)
     with pytest.raises(
         InputError, match=f"those of .* were made from {made}. If other .* If they are the same"
     ) as caught:
         probed(tmp_path, **QUICK, datasets=[typed])
-    (again,) = shlex.split(str(said.value).rpartition("--dataset ")[2])
+    (again,) = shlex.split(str(caught.value).rpartition("--dataset ")[2])
     assert {s.dataset for s in probed(tmp_path, **QUICK, datasets=[again]).scores} == {shown}
 
 
