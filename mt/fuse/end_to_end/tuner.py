@@ -138,7 +138,7 @@ class Tuner:
             "cost": fitted.cost,
         }
         trials = fitted.settings.get("trials", 0)
-        beside = f", half of it by {progress.counted(trials, 'network')} of trials" if trials else ""
+        beside = f", half of it from the networks of {progress.counted(trials, 'trial')}" if trials else ""
         progress.note(
             f"  {fitted.cost['images']:,} images seen, {fitted.cost['images_choosing']:,} of them to choose, in "
             f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}{beside}"
