@@ -26,7 +26,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,6 +150,16 @@ def parser_of(description: str, labels: Sequence[int]) -> argparse.ArgumentParse
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="measure nothing")
     return parser
+
+
+def fitted_places(asked: argparse.Namespace, fit: Callable[[Place], None]) -> list[Place]:
+    """Return the sets and budgets that are asked for; unless only the table is, `fit` is called for each."""
+    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
+    places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
+    for place in () if asked.table else places:
+        place.featurize()
+        fit(place)
+    return places
 
 
 def main() -> None:

@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._class_sets import EVERY_SET
 from benchmarks._finetune_table import with_error
-from benchmarks._pairs import machine
 from benchmarks._recipe_changes import Change
-from benchmarks.finetune import MODELS, Place, parser_of
+from benchmarks.finetune import MODELS, Place, fitted_places, parser_of
 from mt.fuse.end_to_end.choice import schedule
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Settings
@@ -42,12 +40,7 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {
 def main() -> None:
     """Fit what is not there, then print the table."""
     asked = parser_of(__doc__.splitlines()[0], (100, 300)).parse_args()
-    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
-    places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
-    if not asked.table:
-        for place in places:
-            place.featurize()
-            fit(place)
+    places = fitted_places(asked, fit)
     print(f"\n| set, labels | draws | {' | '.join(f'{way}: accuracy, log loss' for way in WAYS)} | halves less DVME |")
     print("|---|---|" + "---|" * (len(WAYS) + 1))
     for place in places:

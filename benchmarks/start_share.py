@@ -2,9 +2,9 @@
 
     python -m benchmarks.start_share --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--model NAME] [--table]
 
-Fits one model in the folder of `benchmarks.finetune`, with a score database of its own.  The trained network and its
-start both predict the test cases, also where one would have no share; DIR/shares keeps their logits and the held-out
-ones, so every rule is asked of the same networks.
+Fits one model in the folder of `benchmarks.finetune`, with a score database of its own.  The trained network (with its
+trials) and its start both predict the test cases, also where one would have no share; DIR/shares keeps their logits and
+the held-out ones, so every rule is asked of the same networks.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._class_sets import EVERY_SET
 from benchmarks._finetune_table import with_error
-from benchmarks._pairs import machine
 from benchmarks._recipe_changes import Change
-from benchmarks.finetune import MODELS, Place, parser_of
+from benchmarks.finetune import MODELS, Place, fitted_places, parser_of
 from benchmarks.own_heads import of_classes
 from mt.fuse.end_to_end import blended
 from mt.fuse.end_to_end.choice import fit as fitting
@@ -44,12 +42,7 @@ def main() -> None:
     parser = parser_of(__doc__.splitlines()[0], (100,))
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     asked = parser.parse_args()
-    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
-    places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
-    if not asked.table:
-        for place in places:
-            place.featurize()
-            fit(place, asked.model)
+    places = fitted_places(asked, lambda place: fit(place, asked.model))
     print(
         f"\n| set, labels, {asked.model} | draws | {' | '.join(f'{rule}: accuracy, log loss' for rule in RULES)} ",
         end="",

@@ -20,10 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._class_sets import EVERY_SET
 from benchmarks._finetune_table import with_error
-from benchmarks._pairs import machine
-from benchmarks.finetune import MODELS, Place, parser_of
+from benchmarks.finetune import MODELS, Place, fitted_places, parser_of
 from benchmarks.own_heads import of_classes
 from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.choice.fit import Fitter
@@ -36,12 +34,7 @@ def main() -> None:
     parser = parser_of(__doc__.splitlines()[0], (100,))
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS[:1]))
     asked = parser.parse_args()
-    print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
-    places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
-    if not asked.table:
-        for place in places:
-            place.featurize()
-            fit(place, asked.model)
+    places = fitted_places(asked, lambda place: fit(place, asked.model))
     print(f"\n| set, labels, {' + '.join(asked.model)} | draws | trained alone | with the trials | difference |")
     print("|---|---|---|---|---|")
     for place in places:

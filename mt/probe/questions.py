@@ -350,8 +350,8 @@ def _check_asked(
     for name in datasets:
         if not has(datasets=[name]):
             made = f"--model {(models or ['dino'])[0]} --dataset {shlex.quote(name)}"
-            for other in has(datasets=[without_place(name)]):
-                raise _elsewhere(cache, name, other, made)
+            if moved := has(datasets=[without_place(name)]):
+                raise _elsewhere(cache, name, moved[0], made)
             _check_dataset(name)
             raise _absent(cache, f"--dataset {shlex.quote(name)}", _there(has(), name), made)
     for name in models:

@@ -125,7 +125,7 @@ class Blended(nn.Module):
 
     def _after(self, trained: EndToEnd, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of the trained network and of the trials together, and their attention."""
-        if not len(self.trials):
+        if not self.trials:
             return trained.with_attention(images)
         parts = [trained, *self.trials]
         weights = [0.5, *([0.5 / len(self.trials)] * len(self.trials))]

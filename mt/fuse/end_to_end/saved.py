@@ -73,7 +73,7 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
         version, beside = 3, {"blend": rebuild, "blend_beside": network.blend.share}
     if len(last.own):
         version = 4
-    if len(network.trials):
+    if network.trials:
         version = FORMAT_VERSION
         beside["trials"] = [_head_shape(trial.head) for trial in network.trials]
     folder.write(

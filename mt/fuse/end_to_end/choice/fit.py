@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -183,17 +183,13 @@ class Fitter:
             raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
             order = np.argsort(losses, kind="stable")
             racing, best = [racing[number] for number in order], tried[order[0]]
-            self._forget(number for number in range(self._runs) if number != best.number)
+            for number in set(range(self._runs)) - {best.number}:  # they lost; later runs may come from a checkpoint
+                self.outcomes.pop(number, None)
         winner, found = racing[0], [best]
         for number, fifth in enumerate(taught[1:], start=2):
             label = f"fifth {number} of {len(taught)}"
             found.append(self._try(self._trial(winner, fifth, self.schedule.passes, label)))
         return winner, raced, choose_share([one.held_out for one in found], task), found
-
-    def _forget(self, numbers: Iterable[int]) -> None:
-        """Drop the networks of runs that lost the race; those of later runs may come from a checkpoint."""
-        for number in numbers:
-            self.outcomes.pop(number, None)
 
     def _trial(
         self, candidate: CandidateRates, fifth: tuple[FittedDVME, Array, Array], passes: float, label: str
