@@ -159,6 +159,14 @@ def test_the_start_has_more_than_half_only_if_it_is_clearly_better(times: int, s
     assert alone.scaling()["scaling"]["log_loss"][1] == alone.losses["0.5"]
 
 
+def test_more_certainty_where_all_cases_are_right_does_not_keep_the_start() -> None:
+    y = torch.arange(30) % 2
+    start = torch.where(y[:, None] > 0, 6.0, -6.0) + 0.1 * torch.cos(torch.arange(30))[:, None]
+    found = choose_share([HeldOut(start, start - torch.sign(start), y)], "binary")
+    assert found.losses["0"] == found.lowest < found.losses["0.5"] < found.lowest + 0.001
+    assert found.share == 0.5
+
+
 def _log_loss_at_one(start: Tensor, trained: Tensor, share: float, y: Tensor, task: str) -> float:
     """Return the mean log loss of the mixture without a temperature, in terms of probabilities."""
     link = torch.sigmoid if task != "multiclass" else partial(torch.softmax, dim=1)

@@ -13,7 +13,7 @@ from mt.fuse.dvme.problem import loss
 from mt.fuse.end_to_end.blended import mix_logits
 
 SHARES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-LEAST = 0.5  # share of the trained network, unless a smaller one is better by more than ERRORS standard errors
+LEAST = 0.5  # share of the trained network, unless a smaller one is clearly better
 ERRORS = 2.0
 # Temperatures from 1/4 to 4.  A few cases that are all predicted correctly would choose the lowest, so log T has a
 # normal prior of standard deviation 1/2: it weighs as half a case whose loss is (2 log T)^2.
@@ -70,12 +70,23 @@ def choose_share(fifths: Sequence[HeldOut], task: str) -> Share:
     means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
     in_order = sorted(SHARES, key=lambda share: (means[share], share))
     best, enough = in_order[0], next(share for share in in_order if share >= LEAST)
-    more = found[enough][0] - found[best][0]
-    clear = len(more) > 1 and float(more.mean()) > ERRORS * float(more.std()) / len(more) ** 0.5
-    chosen = best if clear else enough
+    chosen = best if _is_clear(found[enough][0] - found[best][0]) else enough
     temperature = found[chosen][1] if chosen else 1.0
     losses = {f"{share:g}": mean for share, mean in means.items()}
     return Share(chosen, temperature, losses, _unscaled(fifths, chosen, task))
+
+
+def _is_clear(more: Tensor) -> bool:
+    """Return whether log losses (n,) that are higher by `more` are so by ERRORS standard errors, and by enough in all.
+
+    Where both networks have every case right, differences in certainty are small and alike: 30 cases that lose 0.01
+    each are many standard errors, and a likelihood ratio of 1.3.  So that ratio must be as high as the one of a normal
+    mean that is ERRORS standard errors away, exp(ERRORS^2 / 2).  The labels of a multilabel case count as one.
+    """
+    if len(more) < 2:
+        return False
+    error = float(more.std()) / len(more) ** 0.5
+    return float(more.mean()) > ERRORS * error and float(more.sum()) > ERRORS**2 / 2
 
 
 def _unscaled(fifths: Sequence[HeldOut], share: float, task: str) -> float:
