@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -23,7 +24,7 @@ from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit
-from mt.fuse.end_to_end.choice.planning import plan_for
+from mt.fuse.end_to_end.choice.planning import Effort, plan_for
 from mt.fuse.end_to_end.images import Images, dataset_of
 from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
@@ -87,14 +88,14 @@ class Tuner:
         save = request.cached.save
         self.saved = ModelFolder(Path(save), scorer.headline) if save else None
         self._loaded: tuple[Pair, TunedSource] | None = None
-        self._study: tuple[int, int] | None = None
+        self._study: Effort | None = None
 
     def plan(self, questions: Sequence[Question]) -> None:
         """Add up what the fits will see; the first one says how long all of them will take."""
-        images, n_candidates = 0, len(self.settings.learning_rates) or len(CONVOLUTIONAL.rates)
+        effort, n_candidates = Effort(), len(self.settings.learning_rates) or len(CONVOLUTIONAL.rates)
         for _, group in groupby(questions, key=lambda question: question.pair):
             asked = list(group)
-            train = open_cases(asked[0].pair.train[0], None)
+            train, test = (open_cases(entries[0], None) for entries in (asked[0].pair.train, asked[0].pair.test))
             for question in asked:
                 rows = self.draws.draw(train, question.budget, question.seed).rows
                 groups = None if train.groups is None else np.asarray(train.groups)[rows]
@@ -107,8 +108,8 @@ class Tuner:
                     seed=question.seed,
                     n_candidates=n_candidates,
                 )
-                images += sum(plan.images)
-        self._study = len(questions), images
+                effort += plan.effort(len(test.ids))
+        self._study = effort
 
     def __call__(self, question: Question) -> bool:
         """Train, predict, and store the fit; only the first rank writes.
@@ -126,8 +127,10 @@ class Tuner:
         kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
             models, self._study, study = [backbone.model for backbone in loaded.backbones], None, self._study
-            fitted = Fitter(budget, models, work, kept, study=study).fit()
+            fitted = Fitter(budget, models, work, kept, n_cases=len(first.cases.ids), study=study).fit()
+        began = time.perf_counter()
         probabilities, received = self._predict(fitted, work, loaded)
+        cost = {**fitted.cost, "seconds_predicting": round(time.perf_counter() - began, 1)}
         if not self.ranks.first:
             return True
         outcome = {
@@ -135,13 +138,14 @@ class Tuner:
             "n_labels": len(drawn.rows),
             "realised": drawn.realised,
             "attention": attention_by_class(question.pair, loaded.joined, received),
-            "cost": fitted.cost,
+            "cost": cost,
         }
         trials = fitted.settings.get("trials", 0)
         beside = f", half of it from the networks of {progress.counted(trials, 'trial')}" if trials else ""
         progress.note(
-            f"  {fitted.cost['images']:,} images seen, {fitted.cost['images_choosing']:,} of them to choose, in "
-            f"{fitted.cost['seconds']:.0f} s; share of the trained network {fitted.settings['share']:g}{beside}"
+            f"  {cost['images']:,} images seen, {cost['images_choosing']:,} of them to choose, in "
+            f"{cost['seconds']:.0f} s; {len(first.cases.ids):,} predicted in {cost['seconds_predicting']:.0f} s; "
+            f"share of the trained network {fitted.settings['share']:g}{beside}"
         )
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)

@@ -19,6 +19,7 @@ from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoints
 from mt.fuse.end_to_end.choice.fit import Fitter, TunedFit, _Tried
 from mt.fuse.end_to_end.choice.held_out import ENOUGH, held_out
+from mt.fuse.end_to_end.choice.planning import Effort, plan_for
 from mt.fuse.end_to_end.choice.schedule import epochs_for, schedule_for
 from mt.fuse.end_to_end.choice.shares import SHARES, HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
@@ -270,7 +271,7 @@ def test_with_three_classes_a_kept_start_is_the_row_dvme_blend_included(
     settings = replace(bench.settings, learning_rates=(1e-3, 1e-4), epochs=2)
     work = replace(bench.work(), settings=settings, task="multiclass", n_classes=3)
     one = Fitter(replace(bench.budget, y=y), bench.networks, work, Kept(Checkpoints(tmp_path), work))
-    one.fifths = one.fifths[:1]
+    one.plan = replace(one.plan, fifths=one.plan.fifths[:1])
     finished: list[EndToEnd] = []
     monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
 
@@ -345,7 +346,7 @@ def test_the_networks_of_the_winners_trials_predict_too(
     finished: list[EndToEnd] = []
     monkeypatch.setattr(Run, "finished", recorded(Run.finished, finished))
     one = fitter(bench, bench.budget.y, tmp_path, epochs=6, **changes)
-    assert one.schedule.keeps_trials
+    assert one.plan.schedule.keeps_trials
     found = one.fit()
     candidates = list(found.selection["candidates"].values())
     trials = [finished[candidates.index(min(candidates))], finished[2]]
@@ -409,7 +410,7 @@ def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half
     assert (none.network, none.flags, none.settings["epochs"]) == (None, ("one_class",), 0)
     few = bench.budget.take(np.array([np.argmin(bench.budget.y), np.argmax(bench.budget.y)]))
     kept = fitter(bench, bench.budget.y, tmp_path / "1", epochs=1)
-    kept.budget, kept.fifths = few, held_out(few, task="binary", n_classes=2, seed=0)
+    kept.budget, kept.plan = few, replace(kept.plan, fifths=held_out(few, task="binary", n_classes=2, seed=0))
     found = kept.fit()
     assert "fixed_schedule" in found.flags
     assert (found.settings["epochs"], found.settings["share"], found.selection) == (1, 0.5, {})
@@ -420,7 +421,7 @@ def test_fifths_whose_classes_the_rest_does_not_know_say_nothing(cache: Path, tm
     twenty = bench.budget.take(np.arange(20))
     one = fitter(bench, bench.budget.y, tmp_path, epochs=1)
     one.budget, one.work = replace(twenty, y=np.arange(20)), replace(one.work, task="multiclass", n_classes=20)
-    one.fifths = [(np.arange(16), np.arange(16, 20))]
+    one.plan = replace(one.plan, fifths=[(np.arange(16), np.arange(16, 20))])
     found = one.fit()
     assert "fixed_schedule" in found.flags
     assert found.settings["share"] == 0.5
@@ -437,12 +438,39 @@ def test_predictions_that_are_no_numbers_name_the_images(
         fitted(bench, bench.budget.y, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "640 images to choose and 800 to train, {} 2 networks: about 19 min"),
+        ({"fixed": True}, "0 images to choose and 800 to train, {} 1 network: about 11 min"),
+    ],
+)
 def test_how_long_it_takes_is_said_before(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, bool],
+    expected: str,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = Bench(cache, RESNET)
     monkeypatch.setattr(Run, "images_per_second", lambda _: 2.0)
-    found = fitted(bench, bench.budget.y, tmp_path, epochs=20)
+    one = fitter(bench, bench.budget.y, tmp_path, epochs=20, **changes)
+    one.n_cases = 1200
+    found = one.fit()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "labels: about" in line]
-    assert line.startswith("  40 labels: about 640 images to choose and 800 to train, at 2 images/s: about 12 min")
-    assert found.cost["images_choosing"] == 640
+    assert line == "  40 labels: about " + expected.format("at 2 images/s, and 1,200 to predict with at most")
+    assert found.cost["images_choosing"] == (0 if changes else 640)
+
+
+def test_the_time_of_a_fit_counts_its_starts_and_the_test_cases(cache: Path) -> None:
+    bench = Bench(cache, RESNET)
+    plan = plan_for(bench.budget, bench.settings, task="binary", n_classes=2, seed=0, n_candidates=2)
+    one = plan.effort(600)
+    assert one == Effort(1, sum(plan.images), 600 * plan.networks, 1 + len(plan.fifths))
+    assert one + one == Effort(2, 2 * one.images, 2 * one.passes, 2 * one.starts)
+    assert Effort(1, 120, 0, 0).minutes(2.0, 0.0) == 1
+    assert Effort(1, 120, 360, 0).minutes(2.0, 0.0) == 2  # predicting takes a third of a training step
+    assert Effort(1, 120, 360, 3).minutes(2.0, 60.0) == 5
+    long = replace(plan, schedule=schedule_for(100, None, n_candidates=2, n_fifths=2), fifths=plan.fifths[:2])
+    assert long.networks == 4  # the trained one, two of trials, the start

@@ -5,7 +5,6 @@ Everything here sees the budget alone.  In the choice, the warm start too is fit
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from mt.fuse.dvme.fit import FittedDVME
 from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.choice.held_out import FIFTHS
-from mt.fuse.end_to_end.choice.planning import plan_for
+from mt.fuse.end_to_end.choice.planning import Effort, plan_for
 from mt.fuse.end_to_end.choice.schedule import epochs_and_rows
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
@@ -75,7 +74,8 @@ class _Tried:
 class Fitter:
     """Fits one budget, resuming from its checkpoint if there is one.
 
-    study: the number of fits that begin with this one, and the images that they see, to say how long they will take.
+    n_cases: of the test split.  study: what this fit and the others that follow do, if this is the first of several.
+    Both are for the estimate of the time alone.
     """
 
     def __init__(
@@ -85,9 +85,10 @@ class Fitter:
         work: Work,
         kept: Kept,
         *,
-        study: tuple[int, int] | None = None,
+        n_cases: int = 0,
+        study: Effort | None = None,
     ) -> None:
-        self.study = study
+        self.n_cases, self.study = n_cases, study
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
         self.found: Checkpoint | None = kept.files.read()
         self.done: list[HeldOut] = _tried(self.found) if self.found else []
@@ -95,7 +96,7 @@ class Fitter:
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
         self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
-        plan = plan_for(
+        self.plan = plan_for(
             budget,
             settings,
             task=work.task,
@@ -103,26 +104,27 @@ class Fitter:
             seed=work.seed,
             n_candidates=len(self.candidates),
         )
-        self.fifths, self.schedule = plan.fifths, plan.schedule
         self.images = {"choosing": 0, "training": 0}
         self._runs = 0
 
     def fit(self) -> TunedFit:
         """Return the network that was chosen and trained on the whole budget."""
         with torch.random.fork_rng(devices=[]):
+            began = time.perf_counter()
             start = self._start(self.budget)
+            seconds = time.perf_counter() - began
             recipe = {"name": "unfrozen", **self.work.settings.recipe(), "start": start.choice.recipe.name}
             if start.model is None:
                 nothing = {"recipe": recipe, "lr": None, "epochs": 0, "share": 0.0}
                 return TunedFit(None, start, nothing, {}, start.choice.flags, self._cost())
-            self._estimate(start)
+            self._estimate(start, seconds)
             candidate, raced, chosen, tried = self._choose()
             network, share = self._blended(start, candidate, chosen, tried)
         settings = {
             "recipe": recipe,
             "lr": list(candidate.backbones),
             "head_lr": candidate.head,
-            "epochs": self.schedule.whole if chosen.share else 0,
+            "epochs": self.plan.schedule.whole if chosen.share else 0,
             "share": share.share,
             "temperature": share.temperature,
             "trials": len(network.trials),
@@ -130,7 +132,7 @@ class Fitter:
         }
         selection = {
             "metric": "log_loss",
-            "source": f"{len(self.fifths)} of {FIFTHS} fifths of the budget",
+            "source": f"{len(self.plan.fifths)} of {FIFTHS} fifths of the budget",
             "candidates": raced,
             "shares": share.losses,
             **share.scaling(),
@@ -166,7 +168,7 @@ class Fitter:
         first = self.candidates[0]
         if self.work.settings.fixed:
             return first, {}, Share(1.0, 1.0, {}), []
-        pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.fifths]
+        pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.plan.fifths]
         taught = [
             (start, rows, held)
             for start, rows, held in pairs
@@ -176,7 +178,7 @@ class Fitter:
             return first, {}, NO_FIFTH, []
         racing, task = self.candidates, self.work.task
         raced: dict[str, float] = {}
-        for one_round in self.schedule.rounds:
+        for one_round in self.plan.schedule.rounds:
             racing = racing[: one_round.candidates]
             tried = [self._try(self._trial(one, taught[0], one_round.passes, f"trying {one.label}")) for one in racing]
             losses = [choose_share([one.held_out], task).lowest for one in tried]
@@ -188,7 +190,7 @@ class Fitter:
         winner, found = racing[0], [best]
         for number, fifth in enumerate(taught[1:], start=2):
             label = f"fifth {number} of {len(taught)}"
-            found.append(self._try(self._trial(winner, fifth, self.schedule.passes, label)))
+            found.append(self._try(self._trial(winner, fifth, self.plan.schedule.passes, label)))
         return winner, raced, choose_share([one.held_out for one in found], task), found
 
     def _trial(
@@ -208,7 +210,7 @@ class Fitter:
         everything = np.arange(len(self.budget.y))
         trained, trials = None, []
         if share.share:
-            trained = self._run(_Trial(candidate, start, everything, None, self.schedule.whole, "training"))
+            trained = self._run(_Trial(candidate, start, everything, None, self.plan.schedule.whole, "training"))
             if self._failed(trained, start, share):
                 trained, share = None, replace(share, share=0.0, temperature=1.0, unscaled=None)
             else:
@@ -285,7 +287,7 @@ class Fitter:
                 run.train_epoch(self.kept)
                 self.kept.end_epoch(run)
                 go(1)
-        if trial.held is not None and self.schedule.keeps_trials:
+        if trial.held is not None and self.plan.schedule.keeps_trials:
             self.outcomes[number] = run.outcome()
         return run.finished()
 
@@ -311,24 +313,24 @@ class Fitter:
             ids = ", ".join(self.work.images.ids[row] for row in held.rows[~finite])
             raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: --lr 1e-4")
 
-    def _estimate(self, start: FittedDVME) -> None:
-        """Print how long the fit will take, estimated from a timed step."""
-        n, work = len(self.budget.y), self.work
-        choosing, training = self.schedule.images(n)
+    def _estimate(self, start: FittedDVME, seconds: float) -> None:
+        """Print how long the fit will take, estimated from a timed step and from the seconds of fitting the start."""
+        n, work, plan = len(self.budget.y), self.work, self.plan
         part = self._part(start, np.arange(min(n, work.settings.batch)))
         network = self._network(start)
         network.begin([1.0] * network.n_models)
         run = Run(network, work, part, self.candidates[0], epochs=1)
         rate = run.images_per_second() * work.ranks.world
         if work.ranks.first:
-            minutes = math.ceil((choosing + training) / rate / 60)
+            choosing, training = plan.images
+            minutes = plan.effort(self.n_cases).minutes(rate, seconds)
             progress.note(
-                f"  {n} labels: about {choosing:,} images to choose and {training:,} to train, at {rate:.0f} images/s: "
+                f"  {n} labels: about {choosing:,} images to choose and {training:,} to train, at {rate:.0f} images/s, "
+                f"and {self.n_cases:,} to predict with at most {progress.counted(plan.networks, 'network')}: "
                 f"about {minutes} min"
             )
-            if self.study and self.study[0] > 1:
-                fits, images = self.study
-                minutes = math.ceil(images / rate / 60)
+            if self.study and self.study.fits > 1:
+                fits, images, minutes = self.study.fits, self.study.images, self.study.minutes(rate, seconds)
                 progress.note(f"  all {fits} fits: about {images:,} images at most: about {minutes} min")
 
 
