@@ -52,6 +52,7 @@ class Augmentation:
 AUGMENTATIONS = {
     "none": Augmentation(),
     "mild": Augmentation(degrees=5, shift=0.03, zoom=0.05, contrast=0.1, brightness=0.1),
+    "geometric": Augmentation(degrees=5, shift=0.03, zoom=0.05),  # where brightness itself is the label
     "flip": Augmentation(flip=True, degrees=10, shift=0.05, zoom=0.1, contrast=0.1, brightness=0.1),
     "right-angles": Augmentation(flip=True, quarter_turns=True),
 }

@@ -51,6 +51,15 @@ def test_photographs_are_flipped_sideways_but_not_upside_down() -> None:
     assert (seen[:, :6].mean(dim=(1, 2)) > seen[:, -6:].mean(dim=(1, 2))).all()
 
 
+def test_geometric_moves_change_no_brightness() -> None:
+    even = torch.full((2, 3, 16, 16), 0.7)
+    step = torch.cat([even[..., :8], -even[..., 8:]], dim=-1)
+    moves, mild = (AUGMENTATIONS[name].draw(0, 0, [0, 1]) for name in ("geometric", "mild"))
+    torch.testing.assert_close(moves.warp(even), even)
+    assert not torch.allclose(mild.warp(even), even, atol=0.01)
+    assert not torch.allclose(moves.warp(step), step, atol=0.01)
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_moves_depend_on_seed_epoch_and_sample_alone(name: str) -> None:
     augmentation = AUGMENTATIONS[name]
