@@ -95,7 +95,8 @@ class Tuner:
         effort, n_candidates = Effort(), len(self.settings.learning_rates) or len(CONVOLUTIONAL.rates)
         for _, group in groupby(questions, key=lambda question: question.pair):
             asked = list(group)
-            train, test = (open_cases(entries[0], None) for entries in (asked[0].pair.train, asked[0].pair.test))
+            train = open_cases(asked[0].pair.train[0], None)
+            n_cases = len(asked[0].pair.test[0].open().ids)
             for question in asked:
                 rows = self.draws.draw(train, question.budget, question.seed).rows
                 groups = None if train.groups is None else np.asarray(train.groups)[rows]
@@ -108,7 +109,7 @@ class Tuner:
                     seed=question.seed,
                     n_candidates=n_candidates,
                 )
-                effort += plan.effort(len(test.ids))
+                effort += plan.effort(n_cases)
         self._study = effort
 
     def __call__(self, question: Question) -> bool:

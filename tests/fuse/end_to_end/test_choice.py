@@ -456,10 +456,10 @@ def test_how_long_it_takes_is_said_before(
     bench = Bench(cache, RESNET)
     monkeypatch.setattr(Run, "images_per_second", lambda _: 2.0)
     one = fitter(bench, bench.budget.y, tmp_path, epochs=20, **changes)
-    one.n_cases = 1200
+    one.n_cases = 1230
     found = one.fit()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "labels: about" in line]
-    assert line == "  40 labels: about " + expected.format("at 2 images/s, and 1,200 to predict with at most")
+    assert line == "  40 labels: about " + expected.format("at 2 images/s, and 1,230 to predict with at most")
     assert found.cost["images_choosing"] == (0 if changes else 640)
 
 
