@@ -22,10 +22,10 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
     """Return the hours that the paper's study takes, and the parts that they add up from.
 
     featurize: images per second of one pass through all backbones.  train: images per second of a training step of one
-    backbone.  Each draw tries two candidates and trains once more, as each backbone alone and as all of them fused.
-    Start and trained network predict the held-out rows of every trial and, as if each had a share, the test cases; the
-    networks of the trials predict these too, and the trained one the budget.  Probing and fusing on features, optimizer
-    steps of the heads and checkpoints are omitted.
+    backbone.  Each draw tries two candidates and trains both, as each backbone alone and as all of them fused.  The
+    start and the network of a trial predict its held-out rows, the trained networks the budget, and all of them, as if
+    each had a share, the test cases.  Probing and fusing on features, optimizer steps of the heads and checkpoints are
+    omitted.
     """
     images = sum(total for total, _ in PAPER.values())
     trained = predicted = 0
@@ -35,8 +35,9 @@ def paper_hours(*, featurize: float, train: float) -> tuple[float, str]:
             fifths = min(FIFTHS, math.ceil(ENOUGH * FIFTHS / n))
             schedule = schedule_for(n, None, n_candidates=2, n_fifths=fifths)
             trained += draws * sum(schedule.images(n))
-            networks = 2 + fifths * schedule.keeps_trials
-            predicted += draws * (2 * (1 + fifths) * n // FIFTHS + n + networks * (total - rows))
+            networks = 1 + schedule.refits * (1 + fifths * schedule.keeps_trials)
+            held = 2 * schedule.refits * fifths * n // FIFTHS
+            predicted += draws * (held + schedule.refits * n + networks * (total - rows))
     seconds = {
         "featurizing": images / featurize,
         "training": 2 * PAPER_MODELS * trained / train,

@@ -1,11 +1,11 @@
-"""Training end to end: what the networks of the trials add to the trained one, on the same networks.
+"""Training end to end: what the second rate and the networks of the trials add, on the same networks.
 
     python -m benchmarks.trial_networks --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--model NAME ...]
 
 Fits one model, or several together, as `benchmarks.finetune` does, in the same folder and score database, and keeps in
-DIR/trials what the trained network says of the test cases alone, and what it says with the trials, both at the
-temperature that was chosen and without the start's share.  Fits that the database holds already are not made again, so
-nothing is known of their networks: run this one first.
+DIR/trials what each network says of the test cases, at the temperature that was chosen and without the start's share:
+the trained ones, that of the better rate in the race first, then those of the trials.  Fits that the database holds
+already are not made again, so nothing is known of their networks: run this one first.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from benchmarks._finetune_table import with_error
 from benchmarks.finetune import MODELS, Place, fitted_places, parser_of
 from benchmarks.own_heads import of_classes
-from mt.fuse.end_to_end.blended import Blended
+from mt.fuse.end_to_end.blended import Blended, mean_logits
 from mt.fuse.end_to_end.choice.fit import Fitter
-from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Settings
+
+WAYS = ("better rate of the race", "all rates", "with the trials")
 
 
 def main() -> None:
@@ -35,8 +36,8 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS[:1]))
     asked = parser.parse_args()
     places = fitted_places(asked, lambda place: fit(place, asked.model))
-    print(f"\n| set, labels, {' + '.join(asked.model)} | draws | trained alone | with the trials | difference |")
-    print("|---|---|---|---|---|")
+    print(f"\n| set, labels, {' + '.join(asked.model)} | draws | {' | '.join(WAYS)} | second rate adds | trials add |")
+    print("|---|---|---|---|---|---|---|")
     for place in places:
         print_row(place, asked.model)
 
@@ -46,36 +47,37 @@ def fit(place: Place, models: Sequence[str]) -> None:
     for seed in range(place.seeds):
         with recording() as seen:
             replace(place, seeds=seed + 1).train(models, Settings())
-        if seen["alone"]:
+        if seen["batches"]:
             kept(place, models, seed).parent.mkdir(exist_ok=True)
-            alone, together = (np.concatenate(seen[name]) for name in ("alone", "together"))
-            np.savez(kept(place, models, seed), outputs=seen["outputs"], alone=alone, together=together)
+            every = np.concatenate(seen["batches"], axis=1)
+            facts = {name: seen[name] for name in ("outputs", "trained", "temperature")}
+            np.savez(kept(place, models, seed), every=every, **facts)
 
 
 @contextmanager
 def recording() -> Iterator[dict[str, Any]]:
-    """Keep what the trained network says of the test cases, alone and with the trials, after temperature scaling."""
-    seen: dict[str, Any] = {"alone": [], "together": []}
+    """Keep the logits (networks, n, K) of every batch of test cases, where trials predict, and the temperature."""
+    seen: dict[str, Any] = {"batches": []}
     after, blend = Blended._after, Fitter._blended
 
-    def both(self: Blended, trained: EndToEnd, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        found = after(self, trained, images)
+    def each(self: Blended, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if self.trials:
-            seen["alone"].append((trained.with_attention(images)[0].float() / self.temperature).numpy())
-            seen["together"].append((found[0].float() / self.temperature).numpy())
-        return found
+            every = [one.with_attention(images)[0].float() for one in (*self.trained, *self.trials)]
+            seen["batches"].append(torch.stack(every).numpy())
+            seen.update(trained=len(self.trained), temperature=self.temperature)
+        return after(self, images)
 
     def blended(self: Fitter, start: Any, *arguments: Any) -> Any:
         seen["outputs"] = start.outputs
         return blend(self, start, *arguments)
 
-    for where, name, one in ((Blended, "_after", both), (Fitter, "_blended", blended)):
-        setattr(where, name, one)
+    setattr(Blended, "_after", each)  # noqa: B010
+    setattr(Fitter, "_blended", blended)  # noqa: B010
     try:
         yield seen
     finally:
-        for where, name, one in ((Blended, "_after", after), (Fitter, "_blended", blend)):
-            setattr(where, name, one)
+        setattr(Blended, "_after", after)  # noqa: B010
+        setattr(Fitter, "_blended", blend)  # noqa: B010
 
 
 def kept(place: Place, models: Sequence[str], seed: int) -> Path:
@@ -89,13 +91,27 @@ def print_row(place: Place, models: Sequence[str]) -> None:
     if not found:
         return
     y = place.aligned(MODELS[0]).first.cases.y
-    ways = {
-        name: np.array([judged(torch.from_numpy(one[name]), y, one["outputs"]) for one in found])
-        for name in ("alone", "together")
-    }
-    cells = [f"{with_error(list(values[:, 0]))}, {values[:, 1].mean():.3f}" for values in ways.values()]
-    cells.append(", ".join(with_error(list(values)) for values in (ways["together"] - ways["alone"]).T))
+    task = "multiclass" if found[0]["every"].shape[-1] > 1 else "binary"
+    judgements = []
+    for one in found:
+        every, trained = torch.from_numpy(one["every"]), int(one["trained"])
+        found_ways = [logits / float(one["temperature"]) for logits in ways(every, trained, task)]
+        judgements.append([judged(logits, y, one["outputs"]) for logits in found_ways])
+    means = np.array(judgements)  # (draws, ways, 2)
+    cells = [f"{with_error(list(values[:, 0]))}, {values[:, 1].mean():.3f}" for values in means.swapaxes(0, 1)]
+    for less, more in ((0, 1), (1, 2)):
+        cells.append(", ".join(with_error(list(values)) for values in (means[:, more] - means[:, less]).T))
     print(f"| {place.of.name}, {place.labels} | {len(found)} | {' | '.join(cells)} |")
+
+
+def ways(every: Tensor, trained: int, task: str) -> list[Tensor]:
+    """Return the logits (n, K) of each of WAYS from those of every network (networks, n, K), the trained ones first.
+
+    All trials together weigh as much as one trained network.
+    """
+    trials = mean_logits(list(every[trained:]), [1 / len(every[trained:])] * len(every[trained:]), task)
+    both = [*every[:trained], trials]
+    return [mean_logits(both[:n], [1 / n] * n, task) for n in (1, trained, trained + 1)]
 
 
 def judged(logits: Tensor, y: Any, outputs: Any) -> tuple[float, float]:

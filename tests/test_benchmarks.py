@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,12 @@ def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws(monkeyp
     once = parts(featurize=1000.0, train=100.0)
     assert once["featurizing"] == pytest.approx(449_318 / 1000 / 3600, abs=0.01)
     assert parts(featurize=1000.0, train=50.0)["training"] == pytest.approx(2 * once["training"], rel=1e-3)
-    # One draw of 1,000 labels: 13,000 images to train and at most as many to choose, 500 test cases.
+    # One draw of 1,000 labels: 26,000 images to train both rates, at most as many to choose, 500 test cases.
     monkeypatch.setattr(_paper_hours, "PAPER", {"small": (1_500, 1_000)})
     monkeypatch.setattr(_paper_hours, "PAPER_DRAWS", {1.0: 1})
     small = parts(featurize=1.0, train=1.0)
-    assert 2 * 4 * 13_000 < small["training"] * 3600 <= 2 * 4 * 26_000
-    assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 1_000 + 3 * 500), abs=20)
+    assert 2 * 4 * 26_000 < small["training"] * 3600 <= 2 * 4 * 52_000
+    assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 2 * 1_000 + 5 * 500), abs=20)
 
 
 def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> None:
@@ -107,19 +108,23 @@ def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> Non
     assert (own_heads.WAYS["DVME alone"](every) - logits).abs().max() > 1e-2
 
 
-def test_what_the_trained_network_says_is_kept_alone_and_with_the_trials() -> None:
+def test_what_each_network_says_is_kept_and_the_ways_to_predict_are_asked_of_it() -> None:
     scaling = Standardize(torch.zeros(16), torch.ones(16), 5.0)
-    networks = [EndToEnd([nn.Linear(4, 16)], [scaling], LinearHead(16, 3)).eval() for _ in range(3)]
+    networks = [EndToEnd([nn.Linear(4, 16)], [scaling], LinearHead(16, 3)).eval() for _ in range(4)]
     images = [torch.randn(5, 4, generator=torch.Generator().manual_seed(0))]
     with torch.no_grad(), trial_networks.recording() as seen:
-        Blended(None, networks[0], "multiclass", share=1.0).with_attention(images)
-        assert seen["alone"] == []
-        blended = Blended(None, networks[0], "multiclass", share=1.0, temperature=2.0, trials=networks[1:])
-        logits = blended.with_attention(images)[0]
-    alone, together = (torch.from_numpy(np.concatenate(seen[name])) for name in ("alone", "together"))
-    torch.testing.assert_close(alone, networks[0](images).detach() / 2)
-    torch.testing.assert_close(together, logits.float())
-    assert (alone.softmax(1) - together.softmax(1)).abs().max() > 1e-3
+        Blended(None, networks[:1], "multiclass", share=1.0).with_attention(images)
+        assert seen["batches"] == []
+        trained, trials = networks[:2], networks[2:]
+        without, all_of_them = (
+            Blended(None, trained, "multiclass", share=1.0, temperature=2.0, trials=one) for one in ((), trials)
+        )
+        expected = [networks[0](images) / 2, *(one.with_attention(images)[0] for one in (without, all_of_them))]
+    (every,) = map(torch.from_numpy, seen["batches"])
+    found = [one / seen["temperature"] for one in trial_networks.ways(every, seen["trained"], "multiclass")]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.softmax(1), other.double().softmax(1), rtol=0, atol=1e-6)
+    assert all((one.softmax(1) - other.softmax(1)).abs().max() > 1e-3 for one, other in itertools.pairwise(found))
 
 
 def test_rules_of_the_start_are_asked_of_the_same_networks(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 request.py     what is trained and how; where it runs
 run.py         the study: draws -> fits -> scores
 tuner.py       one question -> one fit: its images, its network, its predictions
-choice/        what is decided inside the budget: rates, share of the trained network, temperature
+choice/        what is decided inside the budget: rates, share of the trained networks, temperature
 trainable/     what of a backbone trains and how fast; adapters
 network.py     backbones, fixed standardisation, head
-blended.py     the trained network beside its start
+blended.py     the trained networks beside their start
 warm_start.py  the start, from the cached stage
 loop.py        the training loop
 work.py        images on their way to a device; predicting

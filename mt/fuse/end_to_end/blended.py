@@ -1,4 +1,4 @@
-"""The trained network beside its start: their probabilities are mixed, so that failed training costs no accuracy.
+"""Trained networks beside their start: their probabilities are mixed, so that failed training costs no accuracy.
 
 WiSE-FT (Wortsman et al., CVPR 2022) mixes weights.  At the rates that convolutional networks need with few labels, the
 weights in between compute neither network: on 100 digits, 0.49 of the cases were right half-way from a start of 0.77 to
@@ -6,8 +6,9 @@ a trained network of 0.96, and 0.96 with mixed probabilities.  Mixing costs a se
 
 Where the cached stage chose `blend` (`mt.fuse.blend_start`), the start predicts beside it, as the row `dvme` does.
 
-The networks of the trials, which the choice has trained anyway, have half of what the trained network says: the mean of
-several trainings is better than one (Lakshminarayanan et al., NeurIPS 2017).
+What the trained networks say is a mean, for that of several trainings is better than one (Lakshminarayanan et al.,
+NeurIPS 2017): of the trainings on the whole budget, and of the trials, which the choice has trained anyway.  All trials
+together weigh as much as one training.
 """
 
 from __future__ import annotations
@@ -76,16 +77,16 @@ def mean_logits(parts: Sequence[Tensor], weights: Sequence[float], task: str) ->
 
 
 class Blended(nn.Module):
-    """The network that predicts: the trained one and its start, mixed by the share, then divided by the temperature.
+    """What predicts: trained networks and their start, mixed by the share of the trained, divided by the temperature.
 
-    One of them is None if its share is 0.  blend: what predicts beside the start.  trials: networks that have half of
-    the trained one's share, if there are any.
+    start: None if its share is 0, as `trained` is empty then.  blend: what predicts beside the start.  trials: networks
+    that together weigh as much as one of the trained.
     """
 
     def __init__(
         self,
         start: EndToEnd | None,
-        trained: EndToEnd | None,
+        trained: Sequence[EndToEnd],
         task: str,
         *,
         share: float,
@@ -96,15 +97,15 @@ class Blended(nn.Module):
         super().__init__()
         self.start = start if share < 1 else None
         self.blend = blend if share < 1 else None
-        self.trained = trained if share > 0 else None
+        self.trained = list(trained) if share > 0 else []
         self.trials = list(trials) if share > 0 else []
-        self._moved = nn.ModuleList(self.trials)  # so that they move to a device with the others
+        self._moved = nn.ModuleList([*self.trained, *self.trials])  # so that they move to a device with the start
         self.task, self.share, self.temperature = task, share, temperature
 
     @property
     def parts(self) -> list[EndToEnd]:
-        """The start and the trained network, if their shares are above 0."""
-        return [part for part in (self.start, self.trained) if part is not None]
+        """The start and the trained networks, if their shares are above 0."""
+        return [*([self.start] if self.start else []), *self.trained]
 
     @property
     def n_outputs(self) -> int:
@@ -117,18 +118,19 @@ class Blended(nn.Module):
     def with_attention(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits (N, outputs), and the attention (N, heads, M, M), mixed as the probabilities are."""
         found = [self._before(images)] if self.start else []
-        found += [self._after(self.trained, images)] if self.trained else []
+        found += [self._after(images)] if self.trained else []
         (start, before), (trained, after) = found[0], found[-1]
         share = self.share if len(found) > 1 else 1.0
         logits = mix_logits(start.float(), trained.float(), share, self.task) / self.temperature
         return logits, (1 - share) * before + share * after
 
-    def _after(self, trained: EndToEnd, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits of the trained network and of the trials together, and their attention."""
-        if not self.trials:
-            return trained.with_attention(images)
-        parts = [trained, *self.trials]
-        weights = [0.5, *([0.5 / len(self.trials)] * len(self.trials))]
+    def _after(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of the trained networks and of the trials together, and their attention."""
+        parts = [*self.trained, *self.trials]
+        if len(parts) == 1:
+            return parts[0].with_attention(images)
+        each = 1 / (len(self.trained) + bool(self.trials))
+        weights = [each] * len(self.trained) + [each / len(self.trials) for _ in self.trials]
         logits, attention = zip(*(part.with_attention(images) for part in parts), strict=True)
         mixed = torch.stack([weight * one for weight, one in zip(weights, attention, strict=True)]).sum(dim=0)
         return mean_logits([one.float() for one in logits], weights, self.task), mixed

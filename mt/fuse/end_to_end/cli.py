@@ -54,14 +54,14 @@ def unfrozen(command: F) -> F:
                 multiple=True,
                 type=float,
                 metavar="RATE",
-                help="Learning rate of each backbone's last "
-                "block; of several (repeatable), the budget chooses.  [default: by the kind of network]",
+                help="Learning rate of each backbone's last block.  Repeatable: of two, networks of both predict; of "
+                "more, the budget chooses two.  [default: two, by the kind of network]",
             ),
             click.option(
                 "--epochs", type=int, metavar="N", help="Passes over the budget.  [default: 400 / sqrt(labels)]"
             ),
             click.option(
-                "--fixed", is_flag=True, help="Choose nothing: use the first --lr and the trained network alone."
+                "--fixed", is_flag=True, help="Choose nothing: one network, trained at the first --lr, predicts alone."
             ),
             click.option(
                 "--batch-size",

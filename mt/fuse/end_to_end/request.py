@@ -20,10 +20,10 @@ class Settings:
 
     last: train only the last N blocks of each backbone; None trains all.
     lora: train adapters of this rank in attention and MLP layers instead of the weights themselves.
-    learning_rates: candidates for the rate of the last block; empty: those of each backbone's family
-    (`trainable/families.py`), which also sets the decay of rates from block to block.
+    learning_rates: candidates for the rate of the last block, of which two train; empty: those of each backbone's
+    family (`trainable/families.py`), which also sets the decay of rates from block to block.
     epochs: passes over the budget; None takes `epochs_for` its size.
-    fixed: choose nothing; the first rate, and the trained network alone.
+    fixed: choose nothing; one network, trained at the first rate, predicts alone.
     batch: images per step, over all accumulated parts and ranks.  dropout: of the standardised embeddings.
     label_smoothing: the share of each label that goes to all classes alike (Szegedy et al., CVPR 2016).
     augment: a name of `AUGMENTATIONS`, or `auto` for what fits the dataset's kind.
@@ -112,6 +112,9 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise InputError(f"--precision takes one of {', '.join(PRECISIONS)}; got '{settings.precision}'.")
     if min(settings.learning_rates, default=1) <= 0:
         raise InputError(f"--lr takes numbers above 0, got {', '.join(map(str, settings.learning_rates))}.")
+    for rate in settings.learning_rates:
+        if settings.learning_rates.count(rate) > 1:
+            raise InputError(f"--lr {rate:g} is given twice. Name each rate once.")
     for option, share in (("--dropout", settings.dropout), ("--label-smoothing", settings.label_smoothing)):
         if not 0 <= share < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {share:g}.")

@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 
 # Version 1 holds the trained network alone: neither share nor temperature, no tensor `start.*`.  Version 3 may hold
 # `blend`, which predicts beside the start, version 4 the models' own heads, `own.*`, version 5 networks of trials,
-# `trial.0.*` and so on.  The lowest version that holds all of a network is written.  Of the start and of trials only
-# the tensors that differ from the trained network's are written.
-FORMAT_VERSION = 5
+# `trial.0.*` and so on, version 6 further trained networks, `trained.0.*` and so on.  The lowest version that holds all
+# of a network is written.  Of all networks but one trained one only the tensors that differ from its own are written.
+FORMAT_VERSION = 6
 Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
 
 def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: Fit) -> None:
-    """Write a tuned network with all that is needed to predict later."""
+    """Write what was trained with all that is needed to predict later."""
     network, start = fitted.network, fitted.start
     assert network is not None
     first, last = network.parts[0], network.parts[-1]
@@ -64,8 +64,9 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     trained = dict(tensors)
     if first is not last:
         tensors |= _beside("start", first, trained)
-    for number, trial in enumerate(network.trials):
-        tensors |= _beside(f"trial.{number}", trial, trained)
+    for name, networks in (("trained", network.trained[:-1]), ("trial", network.trials)):
+        for number, one in enumerate(networks):
+            tensors |= _beside(f"{name}.{number}", one, trained)
     version, beside = 2, dict[str, Any]()
     if network.blend is not None:
         own, rebuild = taken_apart(network.blend.probe)
@@ -74,8 +75,11 @@ def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: F
     if len(last.own):
         version = 4
     if network.trials:
-        version = FORMAT_VERSION
+        version = 5
         beside["trials"] = [_head_shape(trial.head) for trial in network.trials]
+    if len(network.trained) > 1:
+        version = FORMAT_VERSION
+        beside["trained"] = len(network.trained)
     folder.write(
         question,
         fit,
@@ -108,7 +112,7 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format_version") not in (1, 2, 3, 4) or about.get("format") != END_TO_END:
+    if about.get("format_version") not in (1, 2, 3, 4, 5) or about.get("format") != END_TO_END:
         check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)
@@ -116,7 +120,9 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
         outputs, base = tensors.pop("outputs"), tensors.pop("base")
         before, beside = _taken(tensors, "start."), _taken(tensors, "blend.")
         tried = [(head, _taken(tensors, f"trial.{number}.")) for number, head in enumerate(about.get("trials", []))]
-        trained, preprocessing = _network(about, about["head"], tensors)
+        further = [_taken(tensors, f"trained.{number}.") for number in range(about.get("trained", 1) - 1)]
+        last, preprocessing = _network(about, about["head"], tensors)
+        trained = [_network(about, about["head"], {**tensors, **its})[0] for its in further]
         trials = [_network(about, head, {**tensors, **its})[0] for head, its in tried]
         shared = {name: value for name, value in tensors.items() if not name.startswith("own.")}
         start = _network(about, about["head"], {**shared, **before})[0] if before else None
@@ -124,8 +130,8 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
         if "blend" in about:
             blend = StartBlend(put_together(beside, about["blend"]), about["blend_beside"], outputs)
         network = Blended(
-            start or trained,
-            trained,
+            start or last,
+            [*trained, last],
             about["task"],
             share=share if before or blend else 1.0,
             temperature=about.get("temperature", 1.0),

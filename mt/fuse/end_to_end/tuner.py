@@ -49,7 +49,7 @@ from mt.terminal import progress
 from mt.types import LabelledRows
 
 Array = npt.NDArray[Any]
-REVISION = 12  # of end-to-end training; raised whenever its numbers change
+REVISION = 13  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
 
@@ -141,12 +141,10 @@ class Tuner:
             "attention": attention_by_class(question.pair, loaded.joined, received),
             "cost": cost,
         }
-        trials = fitted.settings.get("trials", 0)
-        beside = f", half of it from the networks of {progress.counted(trials, 'trial')}" if trials else ""
         progress.note(
             f"  {cost['images']:,} images seen, {cost['images_choosing']:,} of them to choose, in "
             f"{cost['seconds']:.0f} s; {len(first.cases.ids):,} predicted in {cost['seconds_predicting']:.0f} s; "
-            f"share of the trained network {fitted.settings['share']:g}{beside}"
+            f"{_said(fitted.settings)}"
         )
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
@@ -241,6 +239,18 @@ def identity_of(settings: Settings, fitting: Fitting, n_models: int) -> dict[str
         "recipes": recipes,
         "solver": fitting.identity()["solver"],
     }
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    """Return which networks predict, from the settings of a fit."""
+    share, trained, trials = (settings.get(name, 0) for name in ("share", "trained", "trials"))
+    said = f"share of the trained networks {share:g}"
+    if not share:
+        return said
+    said += f": {trained} on all labels"
+    if failed := len(settings["lr"]) - trained:
+        said += f" ({failed} failed and has no part)"
+    return said + (f", and {trials} of trials, which together count as one" if trials else "")
 
 
 @torch.no_grad()

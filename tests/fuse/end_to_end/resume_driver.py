@@ -28,8 +28,7 @@ from mt.system import files
 from tests.cache.operations import Killer
 from tests.fuse.end_to_end.small import RESNET, VIT, always_trained
 
-# Two trials race on the first fifth, the winner is tried on three more, an epoch each, then trained on all: 20 steps,
-# then 25.
+# Two candidates are tried on four fifths, an epoch each, then trained on all: 32 steps, then 2 times 25.
 KILLS = (("steps", 3), ("changes", 50), ("steps", 7), ("changes", 40), ("steps", 9))
 SETTINGS = Settings(learning_rates=(1e-3, 1e-4), epochs=5, dropout=0.3, augment="flip")
 MACHINE = Machine(batch_size=4, accumulate=2, checkpoint_every=2, workers=1)

@@ -179,19 +179,20 @@ def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
     assert (
         "temperature of its held-out rows, 1.50: held-out log loss 0.700 -> 0.500 (means over 1 draw)" in shown.stdout
     )
-    assert "share of the trained network 0.25" in shown.stderr
+    assert "share of the trained networks 0.25: 2 on all labels\n" in shown.stderr
     (file,) = (tmp_path / "model").glob("*.json")
     about = json.loads(file.read_text())
-    assert (about["format_version"], about["share"], about["temperature"]) == (2, 0.25, 1.5)
-    starts = [name for name in load_file(file.with_suffix(".safetensors")) if name.startswith("start.")]
-    assert "start.head.linear.weight" in starts
-    assert not any("backbones.0.conv1" in name or "layer1" in name for name in starts)  # what was frozen is kept once
+    assert (about["format_version"], about["share"], about["temperature"]) == (6, 0.25, 1.5)
+    names = list(load_file(file.with_suffix(".safetensors")))
+    assert {"start.head.linear.weight", "trained.0.head.linear.weight", "head.linear.weight"} <= set(names)
+    frozen = [name for name in names if "backbones.0.conv1" in name or "layer1" in name]
+    assert not any(name.startswith(("start.", "trained.")) for name in frozen)  # what was frozen is kept once
     with ScoreStore(tmp_path / "scores.sqlite") as store:
         fit = store.fit(about["fit"])
     found = predict_dataset(PredictRequest(file, dataset=DATASET))
     np.testing.assert_allclose(found.probabilities[:, 1], fit.probabilities, atol=1e-6)
     model = load_tuned(file)
-    assert (len(model.network.parts), model.network.share, model.network.temperature) == (2, 0.25, 1.5)
+    assert (len(model.network.parts), model.network.share, model.network.temperature) == (3, 0.25, 1.5)
     assert fit.outcome["cost"]["images"] > fit.outcome["cost"]["images_choosing"] > 0
 
 
@@ -271,6 +272,7 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
         (("--unfreeze", "--ablations"), "Remove --ablations, or --unfreeze"),
         (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
         (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
+        (("--unfreeze", "--lr", "0.001", "--lr", "1e-3"), "--lr 0.001 is given twice. Name each rate once"),
         (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
         (("--unfreeze", "--lora", "0"), "--lora takes a number of at least 1"),
         (("--unfreeze", "--train-batch-norm", "--accumulate", "2"), "--train-batch-norm does not go with --accumulate"),

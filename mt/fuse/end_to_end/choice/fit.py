@@ -1,6 +1,7 @@
-"""One budget -> the network that predicts: candidates race, the winner is tried on fifths, then trained on all.
+"""One budget -> the networks that predict: candidates race, the two best are tried on fifths, then trained on all.
 
 Everything here sees the budget alone.  In the choice, the warm start too is fitted without the fifth held out.
+Between the two best candidates nothing is chosen: a fifth says too little of which one is better.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from mt.errors import FitError
 from mt.fuse.dvme.fit import FittedDVME
-from mt.fuse.end_to_end.blended import Blended, StartBlend
+from mt.fuse.end_to_end.blended import Blended, StartBlend, mean_logits
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.choice.held_out import FIFTHS
 from mt.fuse.end_to_end.choice.planning import Effort, plan_for
@@ -37,7 +38,7 @@ NO_FIFTH = Share(0.5, 1.0, {})  # without held-out rows: equal shares
 
 @dataclass(frozen=True)
 class TunedFit:
-    """The network that predicts, its warm start, how both were chosen, and the cost in images and seconds.
+    """What predicts, its warm start, how both were chosen, and the cost in images and seconds.
 
     network is None if the budget holds only one class; then the start's base rates predict.
     """
@@ -51,8 +52,11 @@ class TunedFit:
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """One run: a candidate on some rows for a number of epochs; `held` are the rows that it is evaluated on."""
+class _Job:
+    """One training: a candidate on some rows for a number of epochs; `held` are the rows that it is evaluated on.
+
+    held: None on the whole budget.
+    """
 
     candidate: CandidateRates
     start: FittedDVME
@@ -63,12 +67,11 @@ class _Trial:
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """A trial that is done: its number among the runs, and its held-out cases."""
+class _Done:
+    """A job that is done, and its number among those of the fit."""
 
-    trial: _Trial
+    job: _Job
     number: int
-    held_out: HeldOut
 
 
 class Fitter:
@@ -108,7 +111,7 @@ class Fitter:
         self._runs = 0
 
     def fit(self) -> TunedFit:
-        """Return the network that was chosen and trained on the whole budget."""
+        """Return what was trained on the whole budget, mixed with its start as chosen."""
         with torch.random.fork_rng(devices=[]):
             began = time.perf_counter()
             start = self._start(self.budget)
@@ -118,15 +121,16 @@ class Fitter:
                 nothing = {"recipe": recipe, "lr": None, "epochs": 0, "share": 0.0}
                 return TunedFit(None, start, nothing, {}, start.choice.flags, self._cost())
             self._estimate(start, seconds)
-            candidate, raced, chosen, tried = self._choose()
-            network, share = self._blended(start, candidate, chosen, tried)
+            best, raced, chosen, tried = self._choose()
+            network, share = self._blended(start, best, chosen, tried)
         settings = {
             "recipe": recipe,
-            "lr": list(candidate.backbones),
-            "head_lr": candidate.head,
+            "lr": [list(one.backbones) for one in best],
+            "head_lr": best[0].head,
             "epochs": self.plan.schedule.whole if chosen.share else 0,
             "share": share.share,
             "temperature": share.temperature,
+            "trained": len(network.trained),
             "trials": len(network.trials),
             "C": start.choice.C,
         }
@@ -163,9 +167,9 @@ class Fitter:
             start = cached_stage(budget, work.task, work.n_classes, seed=work.seed, device=str(work.device))
         return work.ranks.broadcast(start)
 
-    def _choose(self) -> tuple[CandidateRates, dict[str, float], Share, list[_Tried]]:
-        """Return the candidate that wins the race, each one's held-out loss there, its share, and its trials."""
-        first = self.candidates[0]
+    def _choose(self) -> tuple[list[CandidateRates], dict[str, float], Share, list[_Done]]:
+        """Return the best candidates of the race, every one's held-out loss there, their share, and their trials."""
+        first = self.candidates[: self.plan.schedule.refits]
         if self.work.settings.fixed:
             return first, {}, Share(1.0, 1.0, {}), []
         pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.plan.fifths]
@@ -181,40 +185,54 @@ class Fitter:
         for one_round in self.plan.schedule.rounds:
             racing = racing[: one_round.candidates]
             tried = [self._try(self._trial(one, taught[0], one_round.passes, f"trying {one.label}")) for one in racing]
-            losses = [choose_share([one.held_out], task).lowest for one in tried]
+            losses = [choose_share([self._held_out([one])], task).lowest for one in tried]
             raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
             order = np.argsort(losses, kind="stable")
-            racing, best = [racing[number] for number in order], tried[order[0]]
-            for number in set(range(self._runs)) - {best.number}:  # they lost; later runs may come from a checkpoint
+            racing = [racing[number] for number in order]
+            found = [[tried[number] for number in order[: self.plan.schedule.refits]]]
+            lost = set(range(self._runs)) - {one.number for one in found[0]}  # later runs may come from a checkpoint
+            for number in lost:
                 self.outcomes.pop(number, None)
-        winner, found = racing[0], [best]
+        best = racing[: self.plan.schedule.refits]
         for number, fifth in enumerate(taught[1:], start=2):
-            label = f"fifth {number} of {len(taught)}"
-            found.append(self._try(self._trial(winner, fifth, self.plan.schedule.passes, label)))
-        return winner, raced, choose_share([one.held_out for one in found], task), found
+            label, passes = f"fifth {number} of {len(taught)}", self.plan.schedule.passes
+            found.append([self._try(self._trial(one, fifth, passes, f"{label}, {one.label}")) for one in best])
+        share = choose_share([self._held_out(tried) for tried in found], task)
+        return best, raced, share, [one for tried in found for one in tried]
+
+    def _held_out(self, tried: Sequence[_Done]) -> HeldOut:
+        """Return the held-out cases of a fifth; trained are all that were tried on it together."""
+        found = [self.done[one.number] for one in tried]
+        if len(found) == 1:
+            return found[0]
+        trained = mean_logits([one.trained for one in found], [1 / len(found)] * len(found), self.work.task)
+        return replace(found[0], trained=trained)
 
     def _trial(
         self, candidate: CandidateRates, fifth: tuple[FittedDVME, Array, Array], passes: float, label: str
-    ) -> _Trial:
+    ) -> _Job:
         """Return a trial of a number of passes over a fifth's rows; less than one pass is one over some of them."""
         start, rows, held = fifth
         epochs, used, _ = epochs_and_rows(passes, len(rows))
         if used < len(rows):
             rows = np.sort(np.random.default_rng(self.work.seed).choice(rows, used, replace=False))
-        return _Trial(candidate, start, rows, held, epochs, label)
+        return _Job(candidate, start, rows, held, epochs, label)
 
     def _blended(
-        self, start: FittedDVME, candidate: CandidateRates, share: Share, tried: Sequence[_Tried]
+        self, start: FittedDVME, best: Sequence[CandidateRates], share: Share, tried: Sequence[_Done]
     ) -> tuple[Blended, Share]:
-        """Train on the whole budget if the trained network has a share; if training fails, its share becomes 0."""
-        everything = np.arange(len(self.budget.y))
-        trained, trials = None, []
+        """Train the best candidates on the whole budget, if they have a share.
+
+        Those whose training failed have no part; if no other is left, the share becomes 0.
+        """
+        trained, trials = [], []
         if share.share:
-            trained = self._run(_Trial(candidate, start, everything, None, self.plan.schedule.whole, "training"))
-            if self._failed(trained, start, share):
-                trained, share = None, replace(share, share=0.0, temperature=1.0, unscaled=None)
+            done = [self._train(one, start) for one in best]
+            trained = [one for one in self._networks(done, start) if not self._failed(one, start, share)]
+            if trained:
+                trials = self._networks(tried, start)
             else:
-                trials = self._trials(tried, start)
+                share = replace(share, share=0.0, temperature=1.0, unscaled=None)
         before = self._network(start) if share.share < 1 else None
         if before is not None:
             merge(before)
@@ -228,12 +246,22 @@ class Fitter:
             trials=trials,
         ), share
 
-    def _trials(self, tried: Sequence[_Tried], start: FittedDVME) -> list[EndToEnd]:
-        """Return the networks of the winner's trials, except those that do not know every label of the budget."""
+    def _train(self, candidate: CandidateRates, start: FittedDVME) -> _Done:
+        """Train a candidate on the whole budget, unless the checkpoint holds what came out of it."""
+        everything, number = np.arange(len(self.budget.y)), self._runs
+        job = _Job(candidate, start, everything, None, self.plan.schedule.whole, f"training {candidate.label}")
+        if number in self.outcomes:
+            self._count(job)
+        else:
+            self._run(job)
+        return _Done(job, number)
+
+    def _networks(self, done: Sequence[_Done], start: FittedDVME) -> list[EndToEnd]:
+        """Return the networks that came out of jobs, except those that do not know every label of the budget."""
         networks = []
-        for one in tried:
-            if one.number in self.outcomes and np.array_equal(one.trial.start.outputs, start.outputs):
-                run = self._begun(one.trial)
+        for one in done:
+            if one.number in self.outcomes and np.array_equal(one.job.start.outputs, start.outputs):
+                run = self._begun(one.job)
                 run.restore(self.outcomes[one.number], run.position())
                 networks.append(run.finished())
         return networks
@@ -250,50 +278,50 @@ class Fitter:
         seen = HeldOut(logits, logits, torch.from_numpy(part.y).long())
         return choose_share([seen], self.work.task).lowest > max(share.losses.values())
 
-    def _try(self, trial: _Trial) -> _Tried:
-        """Return a run's logits of its held-out rows, from the checkpoint if the run is done."""
+    def _try(self, trial: _Job) -> _Done:
+        """Do a trial and predict its held-out rows, unless the checkpoint holds both."""
         assert trial.held is not None
         number = self._runs
         if number < len(self.done):
             self._count(trial)
-            return _Tried(trial, number, self.done[number])
+            return _Done(trial, number)
         network = self._run(trial)
         held = self._part(trial.start, trial.held)
-        before = Blended(self._network(trial.start), None, self.work.task, share=0.0, blend=StartBlend.of(trial.start))
+        before = Blended(self._network(trial.start), (), self.work.task, share=0.0, blend=StartBlend.of(trial.start))
         logits = [torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (before, network)]
         self._check(logits[1], held)
         self.done.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
-        return _Tried(trial, number, self.done[-1])
+        return _Done(trial, number)
 
-    def _begun(self, trial: _Trial) -> Run:
-        """Return a run before its first step."""
-        network = self._network(trial.start)
-        parts = zip(self.budget.X, trial.start.inputs.scalings, strict=True)
-        network.begin([even_scale(X[trial.rows], scaling.mean) for X, scaling in parts])
-        return Run(network, self.work, self._part(trial.start, trial.rows), trial.candidate, epochs=trial.epochs)
+    def _begun(self, job: _Job) -> Run:
+        """Return a run in training, before its first step."""
+        network = self._network(job.start)
+        parts = zip(self.budget.X, job.start.inputs.scalings, strict=True)
+        network.begin([even_scale(X[job.rows], scaling.mean) for X, scaling in parts])
+        return Run(network, self.work, self._part(job.start, job.rows), job.candidate, epochs=job.epochs)
 
-    def _run(self, trial: _Trial) -> EndToEnd:
+    def _run(self, job: _Job) -> EndToEnd:
         """Train one network, resuming from its checkpoint if there is one."""
         number = self._runs
-        self._count(trial)
-        run = self._begun(trial)
+        self._count(job)
+        run = self._begun(job)
         if self.found and self.found.facts["run"] == number:
             run.restore(self.found.tensors, self.found.facts["position"])
         self.kept.tensors = _tensors(self.done, self.outcomes)
         ranks = self.work.ranks
-        with progress.bar(trial.label, trial.epochs if ranks.first else 0, unit="epochs", done=run.epoch) as go:
-            while run.epoch < trial.epochs:
+        with progress.bar(job.label, job.epochs if ranks.first else 0, unit="epochs", done=run.epoch) as go:
+            while run.epoch < job.epochs:
                 self.kept.facts = {"run": number, "seconds": self.seconds}
                 run.train_epoch(self.kept)
                 self.kept.end_epoch(run)
                 go(1)
-        if trial.held is not None and self.plan.schedule.keeps_trials:
+        if job.held is None or self.plan.schedule.keeps_trials:
             self.outcomes[number] = run.outcome()
         return run.finished()
 
-    def _count(self, trial: _Trial) -> None:
+    def _count(self, job: _Job) -> None:
         self._runs += 1
-        self.images["training" if trial.held is None else "choosing"] += trial.epochs * len(trial.rows)
+        self.images["training" if job.held is None else "choosing"] += job.epochs * len(job.rows)
 
     def _network(self, start: FittedDVME) -> EndToEnd:
         return network_from(start, self.backbones, self.work.settings, seed=self.work.seed)

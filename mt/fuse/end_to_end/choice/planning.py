@@ -54,8 +54,9 @@ class Plan:
 
     @property
     def networks(self) -> int:
-        """How many networks predict at most: the trained one, those of the trials, and the start."""
-        return 1 + (len(self.fifths) if self.schedule.keeps_trials else 0) + (0 if self.fixed else 1)
+        """How many networks predict at most: the trained ones, those of their trials, and the start."""
+        trials = len(self.fifths) if self.schedule.keeps_trials else 0
+        return self.schedule.refits * (1 + trials) + (0 if self.fixed else 1)
 
     def effort(self, n_cases: int) -> Effort:
         """Return what the fit does; n_cases: of the test split."""
@@ -67,5 +68,6 @@ def plan_for(budget: Budget, settings: Settings, *, task: str, n_classes: int, s
     n = len(budget.y)
     fifths = [] if settings.fixed else held_out(budget, task=task, n_classes=n_classes, seed=seed)
     rest = max((len(rows) for rows, _ in fifths), default=None)
+    n_candidates = 1 if settings.fixed else n_candidates
     schedule = schedule_for(n, settings.epochs, n_candidates=n_candidates, n_fifths=len(fifths), rest=rest)
     return Plan(n, fifths, schedule, settings.fixed)
