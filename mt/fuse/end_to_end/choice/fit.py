@@ -6,6 +6,7 @@ Between the two best candidates nothing is chosen: a fifth says too little of wh
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -169,7 +170,8 @@ class Fitter:
 
     def _choose(self) -> tuple[list[CandidateRates], dict[str, float], Share, list[_Done]]:
         """Return the best candidates of the race, every one's held-out loss there, their share, and their trials."""
-        first = self.candidates[: self.plan.schedule.refits]
+        refits = self.plan.schedule.refits
+        first = self.candidates[:refits]
         if self.work.settings.fixed:
             return first, {}, Share(1.0, 1.0, {}), []
         pairs = [(self._start(self.budget.take(rows)), rows, held) for rows, held in self.plan.fifths]
@@ -188,17 +190,16 @@ class Fitter:
             losses = [choose_share([self._held_out([one])], task).lowest for one in tried]
             raced |= {one.label: loss for one, loss in zip(racing, losses, strict=True)}
             order = np.argsort(losses, kind="stable")
-            racing = [racing[number] for number in order]
-            found = [[tried[number] for number in order[: self.plan.schedule.refits]]]
-            lost = set(range(self._runs)) - {one.number for one in found[0]}  # later runs may come from a checkpoint
+            racing, tried = [racing[place] for place in order], [tried[place] for place in order[:refits]]
+            lost = set(range(self._runs)) - {one.number for one in tried}  # later runs may come from a checkpoint
             for number in lost:
                 self.outcomes.pop(number, None)
-        best = racing[: self.plan.schedule.refits]
+        best, found = racing[:refits], [tried]
         for number, fifth in enumerate(taught[1:], start=2):
             label, passes = f"fifth {number} of {len(taught)}", self.plan.schedule.passes
             found.append([self._try(self._trial(one, fifth, passes, f"{label}, {one.label}")) for one in best])
         share = choose_share([self._held_out(tried) for tried in found], task)
-        return best, raced, share, [one for tried in found for one in tried]
+        return best, raced, share, list(itertools.chain(*found))
 
     def _held_out(self, tried: Sequence[_Done]) -> HeldOut:
         """Return the held-out cases of a fifth; trained are all that were tried on it together."""
