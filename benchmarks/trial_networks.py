@@ -92,15 +92,15 @@ def print_row(place: Place, models: Sequence[str]) -> None:
         return
     y = place.aligned(MODELS[0]).first.cases.y
     task = "multiclass" if found[0]["every"].shape[-1] > 1 else "binary"
-    judgements = []
+    judged_draws = []
     for one in found:
         every, trained = torch.from_numpy(one["every"]), int(one["trained"])
         found_ways = [logits / float(one["temperature"]) for logits in ways(every, trained, task)]
-        judgements.append([judged(logits, y, one["outputs"]) for logits in found_ways])
-    means = np.array(judgements)  # (draws, ways, 2)
-    cells = [f"{with_error(list(values[:, 0]))}, {values[:, 1].mean():.3f}" for values in means.swapaxes(0, 1)]
+        judged_draws.append([judged(logits, y, one["outputs"]) for logits in found_ways])
+    values = np.array(judged_draws)  # (draws, ways, accuracy and log loss)
+    cells = [f"{with_error(list(way[:, 0]))}, {way[:, 1].mean():.3f}" for way in values.swapaxes(0, 1)]
     for less, more in ((0, 1), (1, 2)):
-        cells.append(", ".join(with_error(list(values)) for values in (means[:, more] - means[:, less]).T))
+        cells.append(", ".join(with_error(list(gain)) for gain in (values[:, more] - values[:, less]).T))
     print(f"| {place.of.name}, {place.labels} | {len(found)} | {' | '.join(cells)} |")
 
 

@@ -79,8 +79,8 @@ def mean_logits(parts: Sequence[Tensor], weights: Sequence[float], task: str) ->
 class Blended(nn.Module):
     """What predicts: trained networks and their start, mixed by the share of the trained, divided by the temperature.
 
-    start: None if its share is 0, as `trained` is empty then.  blend: what predicts beside the start.  trials: networks
-    that together weigh as much as one of the trained.
+    start: None where it has no share.  trained: empty where they have none.  blend: what predicts beside the start.
+    trials: networks that together weigh as much as one of the trained.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ Found = tuple[list[str], npt.NDArray[np.float32]]
 
 
 def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: Fit) -> None:
-    """Write what was trained with all that is needed to predict later."""
+    """Write the networks that predict, with all that is needed to predict later."""
     network, start = fitted.network, fitted.start
     assert network is not None
     first, last = network.parts[0], network.parts[-1]

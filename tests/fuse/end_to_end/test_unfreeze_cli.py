@@ -22,6 +22,7 @@ from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.choice.held_out import held_out
 from mt.fuse.end_to_end.choice.shares import Share
 from mt.fuse.end_to_end.saved import load_tuned
+from mt.fuse.end_to_end.tuner import _said
 from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.load import load_model
@@ -194,6 +195,20 @@ def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
     model = load_tuned(file)
     assert (len(model.network.parts), model.network.share, model.network.temperature) == (3, 0.25, 1.5)
     assert fit.outcome["cost"]["images"] > fit.outcome["cost"]["images_choosing"] > 0
+
+
+@pytest.mark.parametrize(
+    ("share", "trained", "trials", "said"),
+    [
+        (0.0, 0, 0, "share of the trained networks 0"),
+        (0.5, 2, 0, "share of the trained networks 0.5: 2 on all labels"),
+        (1.0, 2, 4, "share of the trained networks 1: 2 on all labels, and 4 of trials, which together count as one"),
+        (1.0, 1, 0, "share of the trained networks 1: 1 on all labels (1 failed and has no part)"),
+    ],
+)
+def test_which_networks_predict_is_said(share: float, trained: int, trials: int, said: str) -> None:
+    assert _said({"lr": [[1e-3], [3e-4]], "share": share, "trained": trained, "trials": trials}) == said
+    assert _said({"lr": None, "share": 0.0}) == "share of the trained networks 0"  # a budget of one class
 
 
 def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
