@@ -238,7 +238,7 @@ def test_what_is_held_out_changes_nothing_but_the_choice(
             X[pairs[0][1]] *= 10  # neither the start nor the scale of training may come from them
             one.budget = replace(one.budget, X=(X,))
         one.fit()
-        tried.append(one.done[0])
+        tried.append(one.record.held_out[0])
     for name in ("start", "trained"):
         assert torch.equal(getattr(tried[0], name), getattr(tried[1], name))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from mt.fuse.end_to_end.blended import Blended, StartBlend, mean_logits
 from mt.fuse.end_to_end.checkpoint import Checkpoint
 from mt.fuse.end_to_end.choice.held_out import FIFTHS
 from mt.fuse.end_to_end.choice.planning import Effort, plan_for
+from mt.fuse.end_to_end.choice.record import Record
 from mt.fuse.end_to_end.choice.schedule import epochs_and_rows
 from mt.fuse.end_to_end.choice.shares import HeldOut, Share, choose_share
 from mt.fuse.end_to_end.loop import Kept, Run
@@ -95,8 +96,7 @@ class Fitter:
         self.n_cases, self.study = n_cases, study
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
         self.found: Checkpoint | None = kept.files.read()
-        self.done: list[HeldOut] = _tried(self.found) if self.found else []
-        self.outcomes: dict[int, dict[str, Tensor]] = _outcomes(self.found) if self.found else {}
+        self.record = Record.of(self.found) if self.found else Record()
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
         self.candidates = candidates(backbones, settings.learning_rates, adapters=settings.lora is not None)
@@ -192,8 +192,7 @@ class Fitter:
             order = np.argsort(losses, kind="stable")
             racing, tried = [racing[place] for place in order], [tried[place] for place in order[:refits]]
             lost = set(range(self._runs)) - {one.number for one in tried}  # later runs may come from a checkpoint
-            for number in lost:
-                self.outcomes.pop(number, None)
+            self.record.drop_networks(lost)
         best, found = racing[:refits], [tried]
         for number, fifth in enumerate(taught[1:], start=2):
             label, passes = f"fifth {number} of {len(taught)}", self.plan.schedule.passes
@@ -203,7 +202,7 @@ class Fitter:
 
     def _held_out(self, tried: Sequence[_Done]) -> HeldOut:
         """Return the held-out cases of a fifth; trained are all that were tried on it together."""
-        found = [self.done[one.number] for one in tried]
+        found = [self.record.held_out[one.number] for one in tried]
         if len(found) == 1:
             return found[0]
         trained = mean_logits([one.trained for one in found], [1 / len(found)] * len(found), self.work.task)
@@ -251,7 +250,7 @@ class Fitter:
         """Train a candidate on the whole budget, unless the checkpoint holds what came out of it."""
         everything, number = np.arange(len(self.budget.y)), self._runs
         job = _Job(candidate, start, everything, None, self.plan.schedule.whole, f"training {candidate.label}")
-        if number in self.outcomes:
+        if number in self.record.outcomes:
             self._count(job)
         else:
             self._run(job)
@@ -261,9 +260,9 @@ class Fitter:
         """Return the networks that came out of jobs, except those that do not know every label of the budget."""
         networks = []
         for one in done:
-            if one.number in self.outcomes and np.array_equal(one.job.start.outputs, start.outputs):
+            if one.number in self.record.outcomes and np.array_equal(one.job.start.outputs, start.outputs):
                 run = self._begun(one.job)
-                run.restore(self.outcomes[one.number], run.position())
+                run.restore(self.record.outcomes[one.number], run.position())
                 networks.append(run.finished())
         return networks
 
@@ -283,7 +282,7 @@ class Fitter:
         """Do a trial and predict its held-out rows, unless the checkpoint holds both."""
         assert trial.held is not None
         number = self._runs
-        if number < len(self.done):
+        if number < len(self.record.held_out):
             self._count(trial)
             return _Done(trial, number)
         network = self._run(trial)
@@ -291,7 +290,7 @@ class Fitter:
         before = Blended(self._network(trial.start), (), self.work.task, share=0.0, blend=StartBlend.of(trial.start))
         logits = [torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (before, network)]
         self._check(logits[1], held)
-        self.done.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
+        self.record.held_out.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
         return _Done(trial, number)
 
     def _begun(self, job: _Job) -> Run:
@@ -308,7 +307,7 @@ class Fitter:
         run = self._begun(job)
         if self.found and self.found.facts["run"] == number:
             run.restore(self.found.tensors, self.found.facts["position"])
-        self.kept.tensors = _tensors(self.done, self.outcomes)
+        self.kept.tensors = self.record.tensors()
         ranks = self.work.ranks
         with progress.bar(job.label, job.epochs if ranks.first else 0, unit="epochs", done=run.epoch) as go:
             while run.epoch < job.epochs:
@@ -317,7 +316,7 @@ class Fitter:
                 self.kept.end_epoch(run)
                 go(1)
         if job.held is None or self.plan.schedule.keeps_trials:
-            self.outcomes[number] = run.outcome()
+            self.record.outcomes[number] = run.outcome()
         return run.finished()
 
     def _count(self, job: _Job) -> None:
@@ -361,32 +360,3 @@ class Fitter:
             if self.study and self.study.fits > 1:
                 fits, images, minutes = self.study.fits, self.study.images, self.study.minutes(rate, seconds)
                 progress.note(f"  all {fits} fits: about {images:,} images at most: about {minutes} min")
-
-
-def _tensors(done: Sequence[HeldOut], outcomes: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return what is known of the runs that are done, by name: held-out cases, and networks that are still needed."""
-    tried = {
-        f"tried.{number}.{name}": value
-        for number, one in enumerate(done)
-        for name, value in (("start", one.start), ("trained", one.trained), ("y", one.y))
-    }
-    return tried | {f"outcome.{number}.{name}": t for number, one in outcomes.items() for name, t in one.items()}
-
-
-def _tried(found: Checkpoint) -> list[HeldOut]:
-    """Return the results of the runs that a checkpoint records."""
-    tensors = {name: value for name, value in found.tensors.items() if name.startswith("tried.")}
-    return [
-        HeldOut(*(tensors[f"tried.{number}.{name}"] for name in ("start", "trained", "y")))
-        for number in range(len(tensors) // 3)
-    ]
-
-
-def _outcomes(found: Checkpoint) -> dict[int, dict[str, Tensor]]:
-    """Return the networks that a checkpoint records, by the number of their run."""
-    outcomes: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in found.tensors.items():
-        if name.startswith("outcome."):
-            _, number, key = name.split(".", 2)
-            outcomes.setdefault(int(number), {})[key] = tensor
-    return outcomes
