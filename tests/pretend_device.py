@@ -8,18 +8,18 @@ device type, modules move with `.to`, autograd and autocast work.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
 # Operations that may read from one device and write to another, and indexing, whose indices may be on the CPU.
 MOVES = {"_to_copy", "copy_", "_copy_from"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+MAY_DIFFER = MOVES | INDEXING
 FACTORIES = (
     "empty.memory_format",
     "empty_strided",
@@ -184,7 +184,7 @@ def _autocast(name: str, *, lowered: bool) -> Callable[..., Any]:
             return value.to(dtype) if floating else value
 
         with _C._ExcludeDispatchKeyGuard(keys):
-            return function(*tree_map(cast, args), **tree_map(cast, kwargs))
+            return function(*_mapped(cast, args), **_mapped(cast, kwargs))
 
     return run
 
@@ -192,20 +192,27 @@ def _autocast(name: str, *, lowered: bool) -> Callable[..., Any]:
 def _computed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one operation on the CPU's numbers, after checking that its tensors are on one device."""
     name = function.overloadpacket.__name__
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    ours = [tensor for tensor in tensors if isinstance(tensor, PretendTensor)]
-    if name not in MOVES | INDEXING:
-        _refuse_two_devices(name, tensors)
-    there = bool(ours)
+    known: dict[int, PretendTensor] = {}
+    may_differ = name in MAY_DIFFER
+
+    def inside(value: Any) -> Any:
+        if isinstance(value, PretendTensor):
+            known[id(value.on_cpu)] = value
+            return value.on_cpu
+        if not may_differ and isinstance(value, Tensor):
+            _refuse_another_device(name, value)
+        return value
+
+    args_inside, kwargs_inside = _mapped(inside, args), _mapped(inside, kwargs)
+    there = bool(known)
     if kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]).type == NAME
-        kwargs = {**kwargs, "device": torch.device("cpu")}
+        kwargs_inside["device"] = torch.device("cpu")
     if kwargs.get("pin_memory"):
-        kwargs = {**kwargs, "pin_memory": False}
-    result = function(*tree_map(_inside, args), **tree_map(_inside, kwargs))
+        kwargs_inside["pin_memory"] = False
+    result = function(*args_inside, **kwargs_inside)
     if name == "copy_":
         return args[0]
-    known = {id(tensor.on_cpu): tensor for tensor in ours}
 
     def outside(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -214,16 +221,24 @@ def _computed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             return known[id(value)]
         return PretendTensor(value) if there else value
 
-    return tree_map(outside, result)
+    return _mapped(outside, result)
 
 
-def _refuse_two_devices(name: str, tensors: Sequence[Tensor]) -> None:
-    """Raise as CUDA does if a tensor is on another device; tensors without dimensions may be on the CPU."""
-    for tensor in tensors:
-        if not isinstance(tensor, PretendTensor) and tensor.dim() > 0:
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but {name} got {NAME}:0 and cpu {tuple(tensor.shape)}"
-            )
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return the value with each part of its tuples, lists and dictionaries changed."""
+    if isinstance(value, tuple | list):
+        return type(value)([_mapped(change, part) for part in value])
+    if isinstance(value, dict):
+        return {key: _mapped(change, part) for key, part in value.items()}
+    return change(value)
+
+
+def _refuse_another_device(name: str, tensor: Tensor) -> None:
+    """Raise as CUDA does for a tensor of the CPU, except one without dimensions."""
+    if tensor.dim() > 0:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but {name} got {NAME}:0 and cpu {tuple(tensor.shape)}"
+        )
 
 
 def _inside(value: Any) -> Any:
