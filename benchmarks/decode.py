@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks._pairs import machine, paired, row, seconds
 from mt.backbones.preprocess import Preprocess
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.datasets.readers.synthetic import Patches
 
 # Side in pixels -> how many files.

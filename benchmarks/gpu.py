@@ -35,7 +35,7 @@ from mt import extract, fit_dvme
 from mt.backbones import Backbone, load_backbone
 from mt.datasets import DatasetSettings
 from mt.datasets.decoding import nvjpeg
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.errors import InputError
 from mt.featurize.request import Compute, FeaturizeRequest
 from mt.probe.solver.api import solve_folds

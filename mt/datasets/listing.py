@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mt.datasets.dicom.headers import Headers
-from mt.datasets.images import DICOM_SUFFIXES, SUFFIXES
+from mt.datasets.image_file import DICOM_SUFFIXES, SUFFIXES
 from mt.errors import DatasetError
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)

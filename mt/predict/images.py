@@ -84,7 +84,7 @@ def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], l
 
 
 def _problem(file: Path, decoding: Decoding) -> MtError | None:
-    from mt.datasets.images import decode
+    from mt.datasets.image_file import decode
 
     try:
         decode(file, decoding)
@@ -94,7 +94,7 @@ def _problem(file: Path, decoding: Decoding) -> MtError | None:
 
 
 def _embed(backbone: Backbone, files: Sequence[Path], decoding: Decoding, device: str) -> Array:
-    from mt.datasets.images import decode
+    from mt.datasets.image_file import decode
     from mt.featurize.embed import Embedder
     from mt.system.device import pick_device
 
@@ -119,7 +119,7 @@ def _images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield the files named, and every image in the folders named, in order; omit files that a dataset ignores."""
     from mt.cache.content import ContentIndex
     from mt.datasets.dicom.headers import Headers
-    from mt.datasets.images import SUFFIXES
+    from mt.datasets.image_file import SUFFIXES
     from mt.datasets.listing import list_images
 
     headers = Headers(ContentIndex())

@@ -15,7 +15,7 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 from mt.backbones.load import load_backbone
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.errors import InputError
 from tests.backbones.test_preprocess import texture
 

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 
 from mt.backbones.load import REGISTRY
 from mt.backbones.preprocess import Preprocess
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.errors import InputError
 from tests.backbones.entries import preprocess_of
 

@@ -18,7 +18,7 @@ from mt.datasets import load_dataset
 from mt.datasets.base import ImageError
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding, Intensity, frame_number
-from mt.datasets.images import decode, examine
+from mt.datasets.image_file import decode, examine
 from mt.errors import InputError
 from tests.datasets import plain_files as plain
 from tests.datasets.layouts import pixels

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mt.datasets.base import ImageError
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.errors import MissingExtraError
 
 STORED = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)

@@ -13,7 +13,7 @@ from mt.cache.content import ContentIndex
 from mt.cache.salt import id_salt
 from mt.datasets import Dataset, load_dataset
 from mt.datasets.decoding.kinds import is_dicom
-from mt.datasets.images import decode
+from mt.datasets.image_file import decode
 from mt.datasets.patients import PATIENT
 from mt.errors import DatasetError, InputError
 from tests.datasets.layouts import write_image

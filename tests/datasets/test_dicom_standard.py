@@ -15,7 +15,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from mt.datasets.base import ImageError
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
-from mt.datasets.images import decode, examine
+from mt.datasets.image_file import decode, examine
 from mt.errors import InputError
 from tests.datasets.test_dicom import STORED, grey, write_dicom
 

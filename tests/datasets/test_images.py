@@ -14,7 +14,8 @@ from PIL import Image
 from mt.cache.content import ContentIndex
 from mt.cache.feature_file.format import Status
 from mt.datasets.base import ImageError
-from mt.datasets.images import ImageFiles, decode
+from mt.datasets.image_file import decode
+from mt.datasets.images import ImageFiles
 from tests.datasets.layouts import pixels
 
 RGB = pixels(0, 20, 30)

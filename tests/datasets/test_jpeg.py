@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from mt.datasets.decoding import jpeg
-from mt.datasets.images import ImageFiles, decode
+from mt.datasets.image_file import decode
+from mt.datasets.images import ImageFiles
 
 ADOBE = b"Adobe\0d\0\0\0\0"  # its marker, up to the byte that names the transform: 0 is CMYK, 2 is YCCK
 COLOUR: tuple[dict[str, Any], ...] = tuple(

@@ -13,7 +13,8 @@ from mt.cache.content import ContentIndex
 from mt.datasets import DatasetSettings, load_dataset
 from mt.datasets.decoding import nvjpeg
 from mt.datasets.decoding.rules import Decoding
-from mt.datasets.images import ImageFiles, decode
+from mt.datasets.image_file import decode
+from mt.datasets.images import ImageFiles
 from mt.errors import InputError, MtError
 from tests.datasets.nvjpeg_stand_in import DAMAGED, NvJpeg, card, pixels_of
 from tests.datasets.test_jpeg import encoded, exif, picture

@@ -129,7 +129,7 @@ def test_a_folder_of_mixed_sizes_and_kinds_gives_the_file_that_pillow_alone_give
     photos: Path, tmp_path: Path, pretend: torch.device, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = featurized(photos, tmp_path / "ours", device=device)
-    monkeypatch.setattr("mt.datasets.images.jpeg.decode", lambda *_: None)
+    monkeypatch.setattr("mt.datasets.image_file.jpeg.decode", lambda *_: None)
     monkeypatch.setattr("mt.featurize.feed.FEW", 1000)  # Pillow resizes every picture
     pillow = featurized(photos, tmp_path / "pillow", device=device)
     assert ours.read_bytes() == pillow.read_bytes()

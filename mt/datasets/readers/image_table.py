@@ -14,7 +14,8 @@ from mt.datasets.base import Split
 from mt.datasets.decoding.notes import Notes
 from mt.datasets.decoding.rules import Decoding
 from mt.datasets.dicom.headers import Facts, Headers
-from mt.datasets.images import ImageFiles, frame_counts, is_photograph
+from mt.datasets.image_file import is_photograph
+from mt.datasets.images import ImageFiles, frame_counts
 from mt.datasets.listing import some
 from mt.datasets.patients import HiddenPatients, dicom_groups, patients_of_files
 from mt.datasets.registry import DatasetRequest
