@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mt.system import files
 FORMAT = "mt-checkpoint"
 FORMAT_VERSION = 1
 KEPT = 2
+_NAME = re.compile(r"[0-9]+\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,23 @@ class Checkpoints:
         try:
             found = json.loads(self._index.read_text(encoding="utf-8"))
             known = (found["format"], found["format_version"]) == (FORMAT, FORMAT_VERSION)
+            kept = _entries(found["kept"]) if known else []
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self._index} is damaged. Remove {self.folder} to begin again.") from error
         if not known:
             raise InputError(f"{self._index} is of another version of mt. Remove {self.folder} to begin again.")
-        kept: list[dict[str, str]] = found["kept"]
         return kept
+
+
+def _entries(listed: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the listed files with their hashes.  Raises ValueError for a name that we do not write, as of a path."""
+    kept = [{"file": one["file"], "sha256": one["sha256"]} for one in listed]
+    for one in kept:
+        if not _NAME.fullmatch(one["file"]):
+            raise ValueError(one["file"])
+    return kept
 
 
 def _header(content: bytes) -> dict[str, str]:

@@ -100,6 +100,29 @@ def test_other_files_are_said_in_one_line(tmp_path: Path, content: str) -> None:
         Checkpoints(tmp_path).read()
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [{"file": "../1.safetensors", "sha256": "0"}],
+        [{"file": "/tmp/1.safetensors", "sha256": "0"}],
+        [{"file": 1, "sha256": "0"}],
+        [{"sha256": "0"}],
+        ["1.safetensors"],
+        None,
+    ],
+    ids=str,
+)
+def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path, kept: object) -> None:
+    files = Checkpoints(tmp_path / "run")
+    files.write(_checkpoint(1))
+    (tmp_path / "run" / "kept.json").write_text(
+        json.dumps({"format": "mt-checkpoint", "format_version": 1, "kept": kept})
+    )
+    for use in (files.read, lambda: files.last, lambda: files.write(_checkpoint(2))):
+        with pytest.raises(InputError, match=r"kept\.json is damaged\. Remove .* to begin again"):
+            use()
+
+
 def test_two_runs_of_one_fit_do_not_share_a_folder(tmp_path: Path) -> None:
     with Checkpoints(tmp_path / "run").alone(), pytest.raises(LockedError), Checkpoints(tmp_path / "run").alone():
         pass
