@@ -46,6 +46,10 @@ def test_two_devices_do_not_mix(pretend: torch.device) -> None:
         here + there
     with pytest.raises(RuntimeError, match="same device"):
         torch.nn.functional.linear(there[None], torch.ones(2, 3))
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.cat([there, here])
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.addmm(there, there[None].T @ there[None], torch.ones(3, 3))
     with pytest.raises((TypeError, RuntimeError), match="numpy"):
         there.numpy()
     assert (there + 1).device.type == "pretend"
