@@ -43,7 +43,8 @@ def textures() -> Labelled:
 def stains() -> Labelled:
     """Immunohistochemistry in grey (scikit-image): what lies in the middle of a patch, by its colours.
 
-    The brown stain, blue nuclei, or neither: patches are kept whose middle is in the highest third of one alone.
+    The brown stain, blue nuclei, or neither: patches are kept whose middle is in the highest third of one alone, or
+    below both medians.
     """
     from skimage import color, data
 
@@ -113,11 +114,11 @@ def _brought(package: str) -> Path:
 CLASS_SETS = {
     one.name: one
     for one in (
-        ImageSet("mnist", mnist, (100, 300), 32),
-        ImageSet("textures", textures, (100, 300), 32),
-        ImageSet("stains", stains, (100, 300), 64),
-        ImageSet("brain", brain, (100, 300), 32),
-        ImageSet("nuclei", nuclei, (100, 300), 32),
+        ImageSet("mnist", mnist),
+        ImageSet("textures", textures),
+        ImageSet("stains", stains, size=64),
+        ImageSet("brain", brain),
+        ImageSet("nuclei", nuclei),
     )
 }
 EVERY_SET = {**IMAGE_SETS, **CLASS_SETS}

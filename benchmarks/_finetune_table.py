@@ -64,13 +64,15 @@ def print_tables(rows: Sequence[Row]) -> None:
     models = sorted({row.method.split()[-1] for row in rows if row.method.startswith("fine-tune ")})
     for model in models:
         print(
-            f"\n| set, labels, {model} | draws | probe | script | `fine-tune` | less the script | less the probe ",
+            f"\n| set, labels, {model} | draws | probe | script | `fine-tune` | minus the script | minus the probe ",
             end="",
         )
         print("| log loss | of the script's gain | holds |\n|---|---|---|---|---|---|---|---|---|---|")
         for labels, name in places:
             _print_single(by_method(rows, name, labels), model, f"{name}, {labels}")
-    print("\n| set, labels | draws | concat | dvme | best `fine-tune` | `dvme, unfrozen` | less the best | attention |")
+    print(
+        "\n| set, labels | draws | concat | dvme | best `fine-tune` | `dvme, unfrozen` | minus the best | attention |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for labels, name in places:
         _print_several(by_method(rows, name, labels), f"{name}, {labels}")
@@ -79,7 +81,7 @@ def print_tables(rows: Sequence[Row]) -> None:
 def print_changes(measured: Sequence[tuple[str, Sequence[Row]]]) -> None:
     """Print the first recipe of each set and budget, and the others minus it, paired over the draws, in Markdown."""
     places = dict.fromkeys((row.set, row.labels) for _, rows in measured for row in rows)
-    print("\n| set, labels | recipe | draws | accuracy | less the first | log loss |\n|---|---|---|---|---|---|")
+    print("\n| set, labels | recipe | draws | accuracy | minus the first | log loss |\n|---|---|---|---|---|---|")
     for place in places:
         named = [(name, {row.seed: row for row in rows if (row.set, row.labels) == place}) for name, rows in measured]
         named = [(name, draws) for name, draws in named if draws]

@@ -25,11 +25,10 @@ EDGE = 4  # regions per side of a picture
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set by name.  cut: None for a dataset of mt.  labels: budgets it allows.  size: pixels for the networks."""
+    """A set by name.  cut: None for a dataset of mt.  size: pixels for the networks."""
 
     name: str
     cut: Callable[[], Labelled] | None
-    labels: tuple[int, ...] = (100, 300, 1_000)
     size: int = 32
 
     def dataset(self, folder: Path) -> str:
@@ -131,6 +130,6 @@ IMAGE_SETS = {
         ImageSet("tissue", tissue),
         ImageSet("retina", retina),
         ImageSet("photographs", photographs),
-        ImageSet("faces", faces, (100,)),
+        ImageSet("faces", faces),
     )
 }

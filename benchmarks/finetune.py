@@ -54,6 +54,7 @@ from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.run import run_unfrozen
 from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
 from mt.fuse.end_to_end.tuner import REVISION
+from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.request import FuseRequest
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.questions import Budget, find_pairs
@@ -97,6 +98,11 @@ class Place:
     def pool(self) -> int:
         """Return how many labels the set has."""
         return len(self.aligned(MODELS[0]).first.pool.ids)
+
+    def is_possible(self) -> bool:
+        """Make the features, if they are not there, and return whether the set has as many labels."""
+        self.featurize()
+        return self.labels <= self.pool()
 
     def train(self, models: Sequence[str], settings: Settings) -> None:
         """Fit what `mt fuse --unfreeze` fits; the store keeps it."""
@@ -157,8 +163,8 @@ def fitted_places(asked: argparse.Namespace, fit: Callable[[Place], None]) -> li
     print(f"{machine()}, {torch.get_num_threads()} threads", flush=True)
     places = [Place(asked.folder, EVERY_SET[name], n, asked.seeds) for n in asked.labels for name in asked.set]
     for place in () if asked.table else places:
-        place.featurize()
-        fit(place)
+        if place.is_possible():
+            fit(place)
     return places
 
 
@@ -189,8 +195,7 @@ def main() -> None:
 
 def measure(place: Place, methods: Sequence[str], models: Sequence[str]) -> None:
     """Compute what is asked for and not there; nothing where the set has fewer labels."""
-    place.featurize()
-    if place.labels > place.pool():
+    if not place.is_possible():
         return
     for model in models:
         if "fine-tune" in methods:
@@ -202,8 +207,9 @@ def measure(place: Place, methods: Sequence[str], models: Sequence[str]) -> None
 
 
 def measured_with(name: str, place: Place) -> tuple[str, list[Row]]:
-    """Train the first model with one part of the recipe changed; return its rows."""
-    place.featurize()
+    """Train the first model with one part of the recipe changed; return its rows; none where there are fewer labels."""
+    if not place.is_possible():
+        return name, []
     here = replace(place, scores=f"scores-{name.replace(' ', '-')}.sqlite")
     with CHANGES[name].made():
         here.train(MODELS[:1], CHANGES[name].settings)
@@ -211,7 +217,9 @@ def measured_with(name: str, place: Place) -> tuple[str, list[Row]]:
 
 
 def _current(score: Score) -> bool:
-    return bool(score.versions.get("unfrozen", REVISION) == REVISION)
+    """Return whether a score is of these revisions of end-to-end training and of fusion, where they made it."""
+    made = {"unfrozen": REVISION, "fuse": FUSE_REVISION}
+    return all(score.versions.get(what, revision) == revision for what, revision in made.items())
 
 
 def run_script(place: Place, model: str) -> None:

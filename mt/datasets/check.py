@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,8 @@ class Report:
 def check_dataset(dataset: Dataset) -> Report:
     """Decode every image and return what is in the dataset and what is wrong with it.
 
-    Duplicates are images of equal pixels: across splits they are a problem, within one only with different labels.
+    Duplicates are images of equal pixels: across splits they are a problem, within one only with different labels;
+    with the same label they are a remark.
     """
     crossing = [
         Problem("group in several splits", group, f"is in {' and '.join(names)}")
@@ -65,7 +66,8 @@ def check_dataset(dataset: Dataset) -> Report:
                     copies[image.pixels].append((name, row))
                     shares += [] if image.range_share is None else [image.range_share]
     problems = [*unreadable, *crossing, *_duplicates(dataset, copies)]
-    return Report(dataset, _counts(dataset), problems, (*_few(dataset), *_narrow(shares), *dataset.notes.lines()))
+    notes = (*_few(dataset), *_copied(dataset, copies), *_spelled_alike(dataset.class_names), *_narrow(shares))
+    return Report(dataset, _counts(dataset), problems, (*notes, *dataset.notes.lines()))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,28 @@ class _Seen:
 
     pixels: bytes
     range_share: float | None = None
+
+
+def _copied(dataset: Dataset, copies: dict[bytes, list[tuple[str, int]]]) -> Iterator[str]:
+    """Yield a note for each split in which images are there more than once under one label."""
+    for name, split in dataset.splits.items():
+        rows = [[row for of, row in places if of == name] for places in copies.values()]
+        twins = [(one, first) for first, *others in filter(None, rows) for one in others]
+        same = [(one, first) for one, first in twins if np.array_equal(split.labels[one], split.labels[first])]
+        if same:
+            one, first = (split.ids[row] for row in same[0])
+            copied = counted(len(same), "image has", "images have")
+            yield f"{copied} the pixels and label of another in {name}, first {one} of {first}: such images count twice"
+
+
+def _spelled_alike(class_names: Sequence[str]) -> Iterator[str]:
+    """Yield a note on classes whose names differ only in case, spaces and punctuation."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in class_names:
+        alike["".join(filter(str.isalnum, name.casefold())) or name].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"the names of {' and '.join(map(repr, names))} differ in case or punctuation only: one class?"
 
 
 def _narrow(shares: list[float]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import click
 
-from mt.cache.names import bare_name, settings_in, with_settings
+from mt.cache.names import LOCATED, bare_name, has_settings, settings_in, with_settings
 from mt.datasets.decoding.rules import Decoding
 from mt.errors import InputError, unknown
 from mt.system import files
@@ -29,6 +29,7 @@ OF_TABLES = (
     "group_column",
     "missing_group",
 )
+OF_DECODING = ("intensity", "frame", "voi", "max_pixels", "decoder")  # fields that change pixels
 WHOLE_NUMBERS = ("seed", "max_pixels")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
@@ -172,6 +173,14 @@ def option_of(field: str) -> str:
 def decoding_of(about: Mapping[str, Any]) -> Decoding:
     """Return how the images of a saved model were decoded, from its JSON."""
     return DatasetSettings(**about.get("dataset_settings", {})).decoding
+
+
+def decoded_alike(name: str, about: Mapping[str, Any]) -> str:
+    """Return a dataset's name with the decoding of a saved model, from its JSON, unless the name says settings."""
+    settings = about.get("dataset_settings", {})
+    decoding = {field: settings[field] for field in OF_DECODING if field in settings}
+    applies = bool(decoding) and not has_settings(name) and name.partition(":")[0] in LOCATED
+    return with_settings(name, decoding) if applies else name
 
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from mt.backbones.load import Backbone
 from mt.errors import MtError
-from mt.system.device import tf32
+from mt.system.device import autocast, tf32
 
 # On a CPU the largest size, see `even_batches`; elsewhere the size for every split, so that an image has the same
 # embedding in files of different splits.
 AUTO_BATCH_SIZE = {"cpu": 32, "mps": 64, "cuda": 256}
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _NOISES = 2  # noise images that alternate in the batch which shows how a batch size affects the bits
 WARM_UP = 3  # passes before the capture, in which libraries choose their kernels and allocate
 # Packages whose version can change an embedding's last bits.
@@ -61,7 +60,7 @@ class Embedder:
         self.backbone = backbone
         self.device = device
         self.chunk = batch_size
-        self._autocast = _AUTOCAST.get(precision)
+        self._precision = precision
         self._tf32 = precision == "tf32"
         self._forward = Captured(self._computed)
 
@@ -104,7 +103,7 @@ class Embedder:
         with (
             torch.inference_mode(),
             tf32(self._tf32),
-            torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None),
+            autocast(self.device, self._precision),
         ):
             embeddings: torch.Tensor = self.backbone.model(images)
         return embeddings.float()

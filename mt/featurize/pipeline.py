@@ -78,7 +78,9 @@ def run_pass(engine: Engine, split: Split, jobs: Sequence[Job], *, on_error: str
     with _WritingThread(jobs) as sink:
         for batch in engine.computed(one):
             if batch.errors and on_error == "raise":
-                raise DatasetError(f"{batch.errors[0]} To mark such images and continue: --on-error skip")
+                raise DatasetError(
+                    f"{str(batch.errors[0]).removesuffix('.')}. To mark such images and continue: --on-error skip"
+                )
             for model, embeddings in batch.embeddings.items():
                 sink.put(writers[model], batch, embeddings)
             advance(len(batch.status))

@@ -166,6 +166,7 @@ def command(
         "--dtype": None if compute.dtype == "float32" else compute.dtype,
         "--weights": weights if weights in (None, RANDOM) else Path(weights).expanduser().absolute(),
         "--limit": limit,
+        "--on-error": None if compute.on_error == "raise" else compute.on_error,
         "--trust-remote-code": (
             find_spec(target.model).code_place if (description.get("origin") or {}).get("remote_code") else None
         ),

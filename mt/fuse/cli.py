@@ -11,7 +11,7 @@ from mt.datasets.settings import dataset_choice
 from mt.fuse.end_to_end.cli import TrainingOptions, unfrozen
 from mt.fuse.request import FuseRequest
 from mt.fuse.rivals import METHODS
-from mt.probe.request import Margin, checked_folds
+from mt.probe.request import Margin
 from mt.system.device import device_options
 from mt.terminal import options, progress
 from mt.terminal.progress import counted
@@ -156,8 +156,6 @@ def fuse(
         weights,
         data_dir,
     ).request(cached)
-    if training is not None and (test_folds is not None or repeats != 1):
-        checked_folds(test_folds, repeats, {"--unfreeze": True})
     if training is None:
         from mt.fuse.run import run_fuse
 

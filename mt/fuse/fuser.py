@@ -178,7 +178,7 @@ class Fuser:
             "fitted": _combined("best-single", [best], [place]),
             "settings": {"model": best.model, **best.settings},
             "selection": {"metric": "negative log_loss", "source": "folds", "models": known},
-            "flags": [flag for flag in best.flags if flag == "fixed_C"],
+            "flags": [*(flag for flag in best.flags if flag == "fixed_C"), *(["first_model"] if not known else [])],
         }
 
     def _average(self, question: Question, joined: AlignedFeatures, rows: Array) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mt.backbones.recorded import check_fingerprint, refuse_imported, weights_of
 from mt.cache.catalog import Catalog, settled
 from mt.cache.feature_file.format import Status
-from mt.cache.names import LOCATED, has_settings, with_settings
 from mt.cache.salt import hashed_id, id_salt
+from mt.datasets.settings import decoded_alike
 from mt.errors import DatasetError, InputError
 from mt.fuse.aligned import in_first_order
 from mt.predict.load import is_end_to_end, load_model, stated
@@ -24,8 +23,6 @@ from mt.terminal.progress import counted
 if TYPE_CHECKING:
     from mt.cache.feature_file.read import FeatureFile
     from mt.predict.request import PredictRequest
-
-OF_DECODING = ("intensity", "frame", "voi", "max_pixels", "decoder")  # settings that change pixels
 
 
 def predict_dataset(request: PredictRequest) -> Predictions:
@@ -44,7 +41,7 @@ def predict_dataset(request: PredictRequest) -> Predictions:
         if problems and request.on_error == "raise":
             first, why = next(iter(problems.items()))
             raise DatasetError(
-                f"{len(problems)} of {len(names)} images cannot be read, first {first}: {why} "
+                f"{len(problems)} of {len(names)} images cannot be read, first {first}: {why.removesuffix('.')}. "
                 "Omit such images: --on-error skip"
             )
         _, p = tuned.predict_split(
@@ -61,7 +58,7 @@ def predict_dataset(request: PredictRequest) -> Predictions:
         shown = problems if request.on_error == "skip" else None
         return Predictions(names, p, tuned.class_names, tuned.task, shown)
     saved, cache = load_model(request.model), files.cache_dir(request.cache_dir)
-    request = replace(request, dataset=_decoded_alike(request.dataset, saved.about.get("dataset_settings", {})))
+    request = replace(request, dataset=decoded_alike(request.dataset, saved.about))
     made = [_cached(cache, request, about) or _featurized(cache, request, about) for about in saved.backbones]
     p, ids = saved.predict_proba(in_first_order(made)), list(made[0].ids)
     skipped = {name: f"{status.name.lower().replace('_', ' ')} image" for name, status in made[0].skipped()}
@@ -73,13 +70,6 @@ def predict_dataset(request: PredictRequest) -> Predictions:
     if request.on_error == "raise":
         return Predictions(ids, p, saved.class_names, saved.task, thresholds=saved.thresholds)
     return Predictions(_every_id(made[0]), p, saved.class_names, saved.task, skipped, saved.thresholds)
-
-
-def _decoded_alike(name: str, settings: Mapping[str, Any]) -> str:
-    """Return a dataset's name with the decoding that a model was fitted on, unless the name says settings itself."""
-    decoding = {field: settings[field] for field in OF_DECODING if field in settings}
-    applies = bool(decoding) and not has_settings(name) and name.partition(":")[0] in LOCATED
-    return with_settings(name, decoding) if applies else name
 
 
 def _every_id(file: FeatureFile) -> list[str]:

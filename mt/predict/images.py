@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.backbones.recorded import load_described, refuse_imported
 from mt.datasets.settings import decoding_of
@@ -20,13 +19,13 @@ from mt.predict.load import is_end_to_end, load_model, stated
 from mt.predict.predicted import Predictions
 from mt.system.device import decoders, first_device
 from mt.terminal import progress
+from mt.types import Array
 
 if TYPE_CHECKING:
     from mt.backbones import Backbone
     from mt.datasets.decoding.rules import Decoding
     from mt.predict.request import PredictRequest
 
-Array = npt.NDArray[Any]
 BATCH = 32  # images at a time, the last batch padded: a result does not depend on its neighbours
 
 
@@ -75,7 +74,7 @@ def _readable(request: PredictRequest, decoding: Decoding) -> tuple[list[str], l
     if errors and request.on_error == "raise":
         first = next(iter(errors.values()))
         more = f" ({len(errors)} of {len(files)} images cannot be read.)" if len(errors) > 1 else ""
-        raise DatasetError(f"{first}{more} Omit such images: --on-error skip")
+        raise DatasetError(f"{str(first).removesuffix('.')}.{more} Omit such images: --on-error skip")
     good = [file for file in files if file not in errors]
     if not good:
         raise InputError(f"None of {len(files)} images can be read, first: {next(iter(errors.values()))}")

@@ -19,8 +19,7 @@ from mt.probe.decisions.scaling import Scaled
 from mt.probe.saved import FORMAT as PROBE_FORMAT
 from mt.probe.saved import load_probe
 from mt.results.model_files import read_about, whole
-
-Array = npt.NDArray[Any]
+from mt.types import Array
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,8 @@ def find_pairs(
         tests = tests if everything else settled(tests, [test_dataset])
         trains = [train for train in trains if not _is_of(train, test_dataset)] or trains
     vals = features("val", datasets) if select_val or join else []
+    if not everything:
+        _note_sizes(trains, every)
     names = _names(trains)
     pairs = []
     for train in trains:
@@ -193,6 +195,29 @@ def find_pairs(
         dataset, model = names[train.path]
         pairs.append(Pair(dataset, test.dataset if test_dataset else dataset, model, (train,), (test,), val))
     return sorted(pairs if join else _scorable(pairs), key=lambda pair: (pair.dataset, pair.model))
+
+
+def _note_sizes(taken: Sequence[Entry], every: Sequence[Entry]) -> None:
+    """Say which features of other image sizes those that are taken supersede."""
+    for entry in taken:
+        sizes = {_image_size(other): None for other in every if "superseded" in other.flags and _is_same(entry, other)}
+        others = [f"at {size} px" for size in sizes if size not in (None, _image_size(entry))]
+        if others:
+            progress.note(
+                f"{entry.backbone} on '{entry.dataset}': features at {_image_size(entry)} px are taken, the newest; "
+                f"those {' and '.join(others)} are superseded. Take all: --everything"
+            )
+
+
+def _image_size(entry: Entry) -> int | None:
+    size: int | None = (entry.manifest.get("inputs", {}).get("backbone") or {}).get("image_size")
+    return size
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Say whether two files hold the same split of the same dataset, by a backbone of one name."""
+    names = [(entry.dataset, entry.manifest.get("location"), entry.split, entry.backbone) for entry in (one, other)]
+    return names[0] == names[1]
 
 
 def _scorable(pairs: Sequence[Pair]) -> list[Pair]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.cache.names import slug
-from mt.errors import InputError
+from mt.errors import InputError, MtError
 from mt.probe.methods.attention import AttentionProbe
 from mt.probe.methods.blend import MeanProbe
 from mt.probe.methods.blend_four import ColumnsProbe, ProductProbe
@@ -90,6 +91,15 @@ class ModelFolder:
         if decided:
             about = {**about, "format_version": about["format_version"] + 1}  # mt.results.model_files
         write_model(self.folder / stem_of(question), tensors, {**about, **facts})
+
+    def holds(self, question: Question) -> bool:
+        """Say whether a question's model is here, both files of it whole."""
+        stem = self.folder / stem_of(question)
+        with suppress(MtError, LookupError):
+            file, about = read_about(stem.with_name(f"{stem.name}.json"))
+            read_tensors(file, about)
+            return bool(about["fit"] == question.identity)
+        return False
 
     def write_attention(self, question: Question, probe: AttentionProbe, test: BaggedFeatures) -> None:
         """Write the attention of each test instance beside the model, as a CSV file; that of a case sums to 1."""

@@ -133,14 +133,14 @@ class Experiment:
         """Return whether nothing suggests that the experiment was interrupted.
 
         Two things suggest it: another experiment of this name has all of its budgets and more; or its budgets have
-        unequal numbers of draws, and another has more draws of one of them.
+        unequal numbers of draws, and another on the same test split or folds has more draws of one of them.
         """
         several = {len(seeds) for budget, seeds in self.draws.items() if not budget.is_everything}
         for other in others:
             if self.draws.keys() < other.draws.keys():
                 return False
             fewer = any(len(seeds) < len(other.draws.get(budget, ())) for budget, seeds in self.draws.items())
-            if len(several) > 1 and fewer:
+            if len(several) > 1 and fewer and other.data.folds == self.data.folds:
                 return False
         return True
 

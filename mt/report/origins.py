@@ -23,7 +23,17 @@ REVISIONS = ("protocol", "solver", "fuse", "scaling", "metrics", "scoring", "res
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
 # Options that other facts state, or that change no embedding.
-_SAID = ("--model", "--dataset", "--split", "--data-dir", "--image-size", "--device", "--precision", "--weights")
+_SAID = (
+    "--model",
+    "--dataset",
+    "--split",
+    "--data-dir",
+    "--image-size",
+    "--device",
+    "--precision",
+    "--weights",
+    "--on-error",
+)
 _DEFAULTS = {"seed": "split seed 0", "limit": "all rows"}
 
 

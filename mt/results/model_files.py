@@ -37,7 +37,11 @@ def write_model(stem: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
     numbers = save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     hashed = {**about, "tensors_sha256": hashlib.sha256(numbers).hexdigest()}
     for suffix, data in ((".safetensors", numbers), (".json", json.dumps(hashed, indent=1).encode())):
-        files.write_whole(stem.with_name(stem.name + suffix), data)
+        path = stem.with_name(stem.name + suffix)
+        try:
+            files.write_whole(path, data)
+        except OSError as error:
+            raise files.explained(error, path, needed=len(data), option="--save") from error
 
 
 def read_about(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

@@ -29,6 +29,7 @@ NOT_OF_THE_DATASET = (
     "--precision",
     "--dtype",
     "--weights",
+    "--on-error",
 )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.names import JSON
-from mt.errors import MtError
+from mt.errors import DatasetError, MtError
 from mt.fuse.rivals import needs_probes, rows_of
 from mt.study.progress import Overall
 from mt.study.request import StudyRequest
@@ -137,7 +138,8 @@ class _DatasetSteps:
 
         request = _featurizing(self.request, [load(self.request, self.dataset)])
         joined = join_parts(request, self.backbones())
-        results = extract(request, backbones=self.backbones())
+        with _naming_the_key():
+            results = extract(request, backbones=self.backbones())
         self.files = frozenset(result.path for result in results)
         made = sum(not result.cached for result in results)
         of_shards = f", {joined} joined from shards" if joined else ""
@@ -232,7 +234,9 @@ def _featurizing(request: StudyRequest, datasets: Sequence[Dataset]) -> Featuriz
         request.study.models,
         cache_dir=request.cache,
         image_size=asked.image_size,
-        compute=Compute(device=request.device, precision=asked.precision, engine=request.engine),
+        compute=Compute(
+            device=request.device, precision=asked.precision, engine=request.engine, on_error=asked.on_error
+        ),
     )
 
 
@@ -250,7 +254,18 @@ def load(request: StudyRequest, name: str) -> Dataset:
 
     settings = request.study.settings_of(name).model_dump()
     place = settings.pop("data_dir")
-    return load_dataset(name, Path(place) if place else None, **settings)
+    with _naming_the_key():
+        on_error = request.study.featurize.on_error
+        return load_dataset(name, Path(place) if place else None, on_error=on_error, **settings)
+
+
+@contextmanager
+def _naming_the_key() -> Iterator[None]:
+    """Name the key of the study file where a message about images names the option of `mt featurize`."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(str(error).replace("--on-error skip", 'on_error = "skip" under [featurize]')) from None
 
 
 def _fine_tuned(study: StudyFile) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ prevalence = 0.02                         with a threshold: also PPV and NPV at 
 calibrate = "temperature"                 or "platt": also score scaled probabilities
 protocols = ["default"]                   of the probes                               [default: default]
 [fuse]                                    fractions, shots, seeds of fusing and fine-tuning  [default: those above]
-[featurize]                               image_size, data_dir, precision
+[featurize]                               image_size, data_dir, precision, on_error
 [data."folder:photos"]                    task, group_regex, seed of one dataset, as `mt featurize` takes them
 [report]                                  out
 """
@@ -45,6 +45,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mt.cache.names import mapped_place
+from mt.datasets.registry import OnError
 from mt.datasets.settings import DatasetSettings
 from mt.errors import InputError, MtError, unknown
 from mt.fuse.rivals import METHODS as FUSING
@@ -188,6 +189,7 @@ class FeaturizeSettings(TomlTable):
     image_size: Annotated[Count | None, Field(description="a whole number of at least 1")] = None
     data_dir: Annotated[FilePath | None, Field(description="a path in quotes")] = None
     precision: Annotated[StrictStr, Field(description="text in quotes")] = "float32"
+    on_error: Annotated[OnError, Field(description='"raise" or "skip"')] = "raise"
 
 
 class DatasetTable(TomlTable):

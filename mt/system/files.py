@@ -233,10 +233,15 @@ def write_first(path: Path, content: ReadableBuffer) -> None:
         aside.unlink()
 
 
-def explained(error: OSError, path: Path, *, needed: int | None = None) -> CacheError:
-    """Return the CacheError that says what a failed write means and what to do about it."""
+def explained(error: OSError, path: Path, *, needed: int | None = None, option: str = "--cache-dir") -> CacheError:
+    """Return the CacheError that says what a failed write means and what to do about it.
+
+    option: the one that says where to write.
+    """
     if error.errno in _NO_SPACE:
-        return NoSpaceError(f"{_space(error, path, needed)} Then run the same command again.")
+        return NoSpaceError(f"{_space(error, path, needed, option)} Then run the same command again.")
+    if option != "--cache-dir":
+        return CacheError(f"Cannot write {path}: {error.strerror or error}. Choose another folder: {option} DIR")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return CacheError(
             f"Cannot write in {path.parent}: {error.strerror}. Reading from it works; to add features choose "
@@ -245,7 +250,7 @@ def explained(error: OSError, path: Path, *, needed: int | None = None) -> Cache
     return CacheError(f"Cannot write {path}: {error.strerror or error}.")
 
 
-def _space(error: OSError, path: Path, needed: int | None) -> str:
+def _space(error: OSError, path: Path, needed: int | None, option: str) -> str:
     """Return in words the space that is needed, the space that is free, and what to do."""
     wants = f"{path.name} needs {megabytes(needed)}" if needed is not None else f"{path.name} cannot grow"
     if error.errno == errno.EFBIG:
@@ -253,11 +258,11 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
 
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         most = "the file system's limit" if limit == resource.RLIM_INFINITY else megabytes(limit)
-        return f"{wants} and a file may hold {most} here (ulimit -f). Raise the limit or choose another --cache-dir."
+        return f"{wants} and a file may hold {most} here (ulimit -f). Raise the limit or choose another {option}."
     if error.errno == errno.EDQUOT:
         return f"{wants} and your disk quota in {path.parent} is used up. Free some space there."
     free = shutil.disk_usage(path.parent).free
-    return f"{wants} and {path.parent} has {megabytes(free)} free. Free some space or choose another --cache-dir."
+    return f"{wants} and {path.parent} has {megabytes(free)} free. Free some space or choose another {option}."
 
 
 def megabytes(size: int) -> str:

@@ -12,9 +12,10 @@ from mt.cache.feature_file.read import FeatureFile, open_features
 from mt.cache.feature_file.rewrite import resealed
 from mt.cache.feature_file.rows import CONTENT, arrays_of, hash_of
 from mt.cache.feature_file.write import temporary_path
-from mt.cache.names import data_dir_of, digest, digest_of_rows, loadable_name
-from mt.datasets import Dataset, DatasetSettings, Split, load_dataset
+from mt.cache.names import digest, digest_of_rows
+from mt.datasets import Dataset, DatasetSettings, Split
 from mt.datasets.base import REVISION
+from mt.datasets.readers.made_from import load_recorded
 from mt.errors import CacheError, MtError
 from mt.featurize.plan import limited
 from mt.system import files
@@ -69,15 +70,8 @@ class Upgrade:
         location, limit = manifest.get("location"), manifest.get("limit")
         key = digest([str(manifest["dataset"]), location, settings.changed(), limit])
         if key not in self._loaded:
-            place = self.data_dir or data_dir_of(entry.dataset, location)
             try:
-                dataset = load_dataset(
-                    loadable_name(entry.dataset, location),
-                    Path(place) if place else None,
-                    settings=settings,
-                    on_error="skip",
-                    index=self.index,
-                )
+                dataset = load_recorded(entry, self.data_dir, index=self.index)
             except MtError as error:
                 raise CacheError(
                     f"{entry.path}: its images cannot be read ({error}) It stays as it is: only without content hashes."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from mt.datasets import DATASETS
 from mt.datasets.cli import datasets
@@ -178,3 +179,16 @@ def test_the_list_names_what_the_cache_has_with_its_settings(tmp_path: Path, mon
     cached = {row["name"]: row["cached"] for row in map(json.loads, lines)}
     assert cached.pop("folder") == ["folder:ihc", "folder:ihc[seed=3]"]
     assert not any(cached.values())
+
+
+def test_copies_under_one_label_and_classes_that_are_spelled_alike_are_noted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "photos" / ("normal", "Normal", "sick")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    (path.parent / "copy.png").write_bytes(path.read_bytes())
+    shown = " ".join(run("check", f"folder:{tmp_path / 'photos'}").output.split())
+    assert "the names of 'Normal' and 'normal' differ in case or punctuation only: one class?" in shown
+    assert "1 image has the pixels and label of another in " in shown
+    assert "Nothing wrong found." in shown

@@ -28,7 +28,7 @@ from mt.report.labels_needed import labels_needed
 from mt.report.origins import Origins
 from mt.report.short_names import ShortNames
 from mt.report.tables import as_csv, as_latex
-from tests.report.stores import filled
+from tests.report.stores import filled, outcome_of
 
 SMALL, LARGE = "efficientnet-lite0 at 32 px, grouped", "efficientnet-lite0 at 64 px, ungrouped"
 FEATURIZE = "mt featurize --model efficientnet-lite0 --dataset folder:ihc"
@@ -149,6 +149,19 @@ def test_the_newest_complete_one_is_shown(tmp_path: Path) -> None:
     filled(path, seeds=2, code=2, outcome=newer)
     (panel,) = collect(store)
     assert {score.versions["solver"] for cell in panel.cells for score in cell.scores} == {2}
+
+
+def test_more_draws_on_test_folds_do_not_make_one_on_a_test_split_incomplete(tmp_path: Path) -> None:
+    """A study with fewer draws of one budget, test folds of another beside it, and then a trial at other features."""
+    path = tmp_path / "s.sqlite"
+    folds = {"name": "5-fold x 3", "k": 5, "repeats": 3, "seed": 0, "algorithm": "kfold", "revision": 1}
+    realised = outcome_of("binary", ("normal", "tumour"), 1)["realised"]
+    filled(path, seeds=2, budgets=(0.1, 1.0))
+    filled(path, seeds=3, budgets=(0.01,))
+    filled(path, seeds=5, budgets=(0.1,), code=2, outcome={"realised": {**realised, "test_folds": folds}})
+    store = filled(path, seeds=1, budgets=(0.01,), code=3, outcome={"versions": {"solver": 2}})
+    (panel,) = collect(store)
+    assert (panel.title, len(panel.curve("dino, test split"))) == ("pcam, test split", 3)
 
 
 def names_of(panels: list[Panel]) -> dict[str, set[str]]:

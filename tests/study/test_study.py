@@ -306,6 +306,31 @@ def test_a_study_of_which_nothing_works_says_why(tmp_path: Path) -> None:
         run(str(written(tmp_path, "datasets = ['pcam']\nmodels = ['efficientnet-lite0']")), cache=tmp_path / "cache")
 
 
+def test_images_that_cannot_be_read_stop_a_study_unless_it_skips_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["image,label,patient"]
+    for number in range(24):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'sick' if number % 2 else 'well'},p{number // 2}")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    (tmp_path / "scans.csv").write_text("\n".join([*rows, "absent.png,sick,p20"]))
+    text = "datasets = ['table:scans.csv']\nmodels = ['efficientnet-lite0']\nshots = [2]\nseeds = 1\n[featurize]\n"
+    text += "image_size = 32\n"
+    path, cache = written(tmp_path, text), tmp_path / "cache"
+    with pytest.raises(DatasetError, match=r'1 of 25 .*absent\.png.* omit them: on_error = "skip" under \[featurize\]'):
+        run(str(path), cache=cache)
+    (tmp_path / "scans.csv").write_text("\n".join(rows))
+    with pytest.raises(DatasetError, match=r'0\.png.*continue: on_error = "skip" under \[featurize\]'):
+        run(str(path), cache=cache)
+    (tmp_path / "scans.csv").write_text("\n".join([*rows, "absent.png,sick,p20"]))
+    path.write_text(text + "on_error = 'skip'")
+    done = run(str(path), cache=cache)
+    assert (done.exit_code, list(cache.rglob("*.h5")) != []) == (0, True)
+    assert "1 of 1 backbone in the cache" in run(str(path), "--dry-run", cache=cache).stdout
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "--on-error skip" in page  # of the command that makes the features again
+
+
 def test_a_dataset_that_is_not_here_is_said_by_the_dry_run(tmp_path: Path) -> None:
     path = written(tmp_path, f"{SOUND}\n[featurize]\ndata_dir = 'nowhere'")
     assert "not here yet: " in run(str(path), "--dry-run", cache=tmp_path / "cache").stdout

@@ -1,1 +1,1 @@
-"""A reader per dataset: what its publisher lays out, read as splits."""
+"""A reader per dataset: what its publisher lays out, read as splits; and the dataset that features were made from."""

@@ -177,5 +177,5 @@ def absent_warnings(
         return []
     message = f"{len(absent):,} of {len(ids):,} listed images do not exist in {where}: {some(absent)}"
     if request.on_error == "raise" or len(absent) == len(ids):
-        raise DatasetError(f"{request.name}: {message}. {mend}, or omit them: --on-error skip.")
+        raise DatasetError(f"{request.name}: {message}. {mend}, or omit them: --on-error skip")
     return [message]

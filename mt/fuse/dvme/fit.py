@@ -22,9 +22,8 @@ from mt.fuse.dvme.training import predict
 from mt.probe.methods.linear import known_outputs, link
 from mt.probe.protocols import Probe
 from mt.system.device import one_thread, pick_device, tf32
-from mt.types import LabelledRows
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 BLEND_CLASSES = 3  # blend is tried from 3 classes: with fewer it has no LDA
 BLEND_ROWS = 500  # blend is tried up to 500 rows: above, its folds take longer than all other steps, and gain little

@@ -1,6 +1,7 @@
 """End-to-end training: images through every backbone into DVME (or, for one model, a linear layer); all of it trains.
 
 request.py     what is trained and how; where it runs
+cli.py         the options of `mt fuse --unfreeze`
 run.py         the study: draws -> fits -> scores
 tuner.py       one question -> one fit: its images, its network, its predictions
 choice/        what is decided inside the budget: rates, share of the trained networks, temperature

@@ -24,6 +24,7 @@ from torch import Tensor
 from mt.cache.feature_file.lock import acquire
 from mt.errors import InputError, LockedError
 from mt.system import files
+from mt.terminal import progress
 
 FORMAT = "mt-checkpoint"
 FORMAT_VERSION = 1
@@ -69,7 +70,7 @@ class Checkpoints:
                 files.remove(old)
 
     def read(self) -> Checkpoint | None:
-        """Return the newest checkpoint whose bytes match their hash; None if there is none.
+        """Return the newest checkpoint whose bytes match their hash; None if there is none.  Damaged ones are named.
 
         Raises InputError for checkpoints of another version.
         """
@@ -78,12 +79,16 @@ class Checkpoints:
             content = file.read_bytes() if file.exists() else b""
             if hashlib.sha256(content).hexdigest() == entry["sha256"]:
                 return Checkpoint(load(content), json.loads(_header(content)["facts"]))
+            progress.note(f"{file} is damaged, and not resumed from.")
         return None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the folder for other processes.  Raises LockedError, naming the process that has it."""
-        files.make_folder(self.folder.parent)
+        try:
+            files.make_folder(self.folder.parent)
+        except OSError as error:
+            raise files.explained(error, self.folder, option="--checkpoints") from error
         lock = acquire(self.folder, timeout=0)
         try:
             yield
@@ -134,4 +139,4 @@ def _write(path: Path, content: bytes) -> None:
     try:
         files.write_whole(path, content)
     except OSError as error:
-        raise files.explained(error, path, needed=len(content)) from error
+        raise files.explained(error, path, needed=len(content), option="--checkpoints") from error

@@ -99,7 +99,7 @@ def unfrozen(command: F) -> F:
                 "--checkpoint-every",
                 type=int,
                 metavar="STEPS",
-                help=f"Also a checkpoint after this many steps within an epoch.  [default: {Machine.checkpoint_every}]",
+                help=f"Also a checkpoint after every this many steps.  [default: {Machine.checkpoint_every}]",
             ),
             click.option(
                 "--checkpoints",
@@ -107,7 +107,9 @@ def unfrozen(command: F) -> F:
                 metavar="DIR",
                 help="Folder of checkpoints.  [default: beside the score database]",
             ),
-            click.option("--workers", type=int, help="Threads that decode images.  [default: one per core]"),
+            click.option(
+                "--workers", type=int, help="Threads that decode images.  [default: one per core, 16 at most]"
+            ),
             click.option(
                 "--memory",
                 type=options.MemoryAmount(),
@@ -167,7 +169,6 @@ class TrainingOptions:
             return None
         settings = {field: given[name] for name, field in _SETTINGS.items() if name in given}
         machine = {name: given[name] for name in _MACHINE if name in given}
-        settings = {"precision": "auto", **settings}
         return FinetuneRequest(
             cached,
             Settings(last=self.unfreeze_last, **settings),

@@ -10,34 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.backbones.preprocess import Preprocess
 from mt.cache.catalog import cache_of
-from mt.cache.names import data_dir_of, loadable_name
 from mt.cache.salt import id_salt
-from mt.datasets import Dataset, DatasetSettings, ImageError, load_dataset
-from mt.errors import InputError
+from mt.datasets import Dataset, ImageError
+from mt.datasets.readers.made_from import load_recorded, places_of
+from mt.types import Array
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
+    from mt.cache.content import ContentIndex
 
-Array = npt.NDArray[Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def dataset_of(entry: Entry, data_dir: str | Path | None = None) -> Dataset:
-    """Load the dataset that a feature file was made from, from its recorded place or from `data_dir`.
-
-    Raises InputError or DatasetError if it no longer exists there.
-    """
-    location = entry.manifest.get("location")
-    place = data_dir or data_dir_of(entry.dataset, location)
-    name = loadable_name(entry.dataset, location)
-    settings = DatasetSettings(**entry.manifest.get("settings", {}))
-    dataset = load_dataset(name, Path(place) if place else None, settings=settings, on_error="skip")
-    return dataset.stored(partial(id_salt, cache_of(entry.path)))
+def dataset_of(entry: Entry, data_dir: Path | None = None, *, index: ContentIndex | None = None) -> Dataset:
+    """Load the dataset that a feature file was made from (`load_recorded`), with the ids that the file keeps."""
+    return load_recorded(entry, data_dir, index=index).stored(partial(id_salt, cache_of(entry.path)))
 
 
 class Images:
@@ -49,7 +40,7 @@ class Images:
     def __init__(self, dataset: Dataset, ids: Sequence[str], recipes: Sequence[Preprocess], *, memory: int = 0) -> None:
         self.ids, self.recipes = list(ids), list(recipes)
         self.source = dataset.location or dataset.name
-        self._places = _places(dataset, ids)
+        self._places = places_of(dataset, self.ids)
         self._geometries = {recipe.geometry_key: recipe for recipe in recipes}
         size = len(ids) * sum(3 * recipe.crop**2 for recipe in self._geometries.values())
         self._kept = {key: self._empty(key, len(ids)) for key in self._geometries} if size <= memory else None
@@ -87,28 +78,14 @@ class Images:
         return image
 
 
-def _places(dataset: Dataset, ids: Sequence[str]) -> list[tuple[Any, int]]:
-    """Return the split and the row of each id; the splits may differ from those that were featurized."""
-    known = {name: (split, row) for split in dataset.splits.values() for row, name in enumerate(split.ids)}
-    lacking = [name for name in ids if name not in known]
-    if lacking:
-        raise InputError(
-            f"{len(lacking)} of {len(ids)} cases of the cached features are not in '{dataset.name}' at "
-            f"{dataset.location}, first '{lacking[0]}'. Name where its files are: --data-dir DIR"
-        )
-    return [known[name] for name in ids]
-
-
-def ahead(
-    items: Iterable[Item], make: Callable[[Item], Made], *, workers: int, extra: int = 2
-) -> Iterator[tuple[Item, Made]]:
-    """Yield each item with the result of `make`, in order; up to `workers + extra` items are in progress in threads."""
+def ahead(items: Iterable[Item], make: Callable[[Item], Made], *, workers: int) -> Iterator[tuple[Item, Made]]:
+    """Yield each item with the result of `make`, in order; a few more than `workers` are in progress in threads."""
     window: deque[tuple[Item, Future[Made]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         for item in items:
             window.append((item, pool.submit(make, item)))
-            if len(window) >= workers + extra:
+            if len(window) >= workers + 2:
                 first, future = window.popleft()
                 yield first, future.result()
         while window:

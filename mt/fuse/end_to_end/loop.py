@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from mt.errors import FitError
-from mt.fuse.dvme.optimizer import schedule
+from mt.fuse.dvme.optimizer import MOST_NORM, schedule
 from mt.fuse.end_to_end.augment import Moves
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.images import ahead
@@ -30,9 +29,8 @@ from mt.fuse.end_to_end.network import EndToEnd, checkpoint_blocks
 from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
 from mt.fuse.end_to_end.trainable.lora import merge
 from mt.fuse.end_to_end.work import Part, Work, batches, dropout, smooth_loss
+from mt.types import Array
 
-Array = npt.NDArray[Any]
-_MOST_NORM = 1.0  # gradients are clipped at this length
 AVERAGED = 0.2  # the share of the steps, the last ones, whose weights are averaged
 WRITING = 0.05  # the share of the time that checkpoints at the ends of epochs may take
 
@@ -48,7 +46,8 @@ class Run:
         with work.computing():
             network.to(work.device)
         self.n_steps = epochs * -(-len(part.rows) // work.settings.batch)
-        groups = parameter_groups(network, candidate, weight_decay=work.settings.weight_decay)
+        heads, decay = (network.head, network.own), work.settings.weight_decay
+        groups = parameter_groups(network.backbones, heads, candidate, weight_decay=decay)
         self.optimizer = torch.optim.AdamW(groups, lr=candidate.head, fused=work.device.type in ("cpu", "cuda"))
         self.scaler = torch.amp.GradScaler(work.device.type, enabled=work.settings.precision == "float16")
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -118,7 +117,7 @@ class Run:
             raise FitError(self.not_a_number(f"loss is not a number {here}", self.part.rows[batch], kept))
         self.work.ranks.sum_([_gradient(parameter) for parameter in self.parameters])
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, _MOST_NORM)
+        norm = nn.utils.clip_grad_norm_(self.parameters, MOST_NORM)
         if not (self.scaler.is_enabled() or torch.isfinite(norm)):  # the scaler leaves such a step out, and scales less
             raise FitError(self.not_a_number(f"gradient is not a number {here}", self.part.rows[batch], kept))
         share = schedule(self.step, self.n_steps)
@@ -171,8 +170,9 @@ class Run:
             began = time.perf_counter()
             self.optimizer.zero_grad()
             self._backward(self._made((places, batch)), batch.places, len(places))
-            nn.utils.clip_grad_norm_(self.parameters, _MOST_NORM)
-            self.optimizer.step()
+            nn.utils.clip_grad_norm_(self.parameters, MOST_NORM)
+            with self.work.computing():
+                self.optimizer.step()
             if self.work.device.type == "cuda":
                 torch.cuda.synchronize(self.work.device)
             seconds = time.perf_counter() - began
@@ -183,8 +183,8 @@ class Run:
         ids = ", ".join(self.work.images.ids[row] for row in rows)
         last = kept.files.last
         where = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
-        lower = self.candidate.backbones[0] / 10
-        return f"The {what}, on the images {ids}. {where} Look at these images, or lower the rate: --lr {lower:g}"
+        lower = self.candidate.lower
+        return f"The {what}, on the images {ids}. {where} Look at these images, or lower the rate: {lower}"
 
     def state(self) -> dict[str, Tensor]:
         """Return what training changes as tensors by name: weights, their mean, the optimizer."""

@@ -1,7 +1,7 @@
 """The network that trains end to end: images -> backbones -> fixed standardisation -> DVME, or a linear layer for one.
 
-Before its first step it computes what the cached stage computed: the backbones are those that made the features, the
-standardisation was learned from the cached embeddings, the head was fitted on them.  `begin` prepares it for training.
+At first it computes what the cached stage computed: the backbones are those that made the features, the standardisation
+was learned from the cached embeddings, the head was fitted on them.  `begin` prepares it for training.
 
 Nothing in it draws at random: dropout comes in as numbers that depend on the sample (`dropout` in `work.py`).
 """
@@ -210,7 +210,7 @@ def _freeze(backbone: nn.Module, *, last: int | None, lora: int | None, seed: in
         for parameter in part.parameters:
             parameter.requires_grad_(False)
     if lora is not None:
-        adapt([part for part in kept if part is not parts[0] or len(parts) == 1], lora, seed=seed)
+        adapt([part for part in kept if part is not parts[0]], lora, seed=seed)
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from mt.errors import InputError
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
 from mt.fuse.request import FuseRequest, check_models
+from mt.probe.request import checked_folds
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -42,7 +44,7 @@ class Settings:
     weight_decay: float = 0.01
     augment: str = "auto"
     train_batch_norm: bool = False
-    precision: str = "float32"
+    precision: str = "auto"
 
     def recipe(self) -> dict[str, Any]:
         """Return every field as JSON: part of a fit's identity, and kept with its scores."""
@@ -55,7 +57,7 @@ class Machine:
 
     batch_size: images at a time on one device.  accumulate: such parts per step.  workers: threads that decode.
     checkpoint_grad: recompute blocks in the backward pass to save memory.
-    memory: bytes that decoded images may take.  checkpoint_every: steps between checkpoints inside an epoch.
+    memory: bytes that decoded images may take.  checkpoint_every: steps from one checkpoint to the next.
     """
 
     batch_size: int = 32
@@ -91,11 +93,15 @@ class FinetuneRequest:
             raise InputError("--method requires at least two --model options. Remove it, or add one: --model NAME")
         if self.cached.ablations:
             raise InputError("--ablations is for DVME on cached features. Remove --ablations, or --unfreeze.")
+        if self.cached.test_folds is not None or self.cached.repeats != 1:
+            checked_folds(self.cached.test_folds, self.cached.repeats, {"--unfreeze": True})
         if self.cached.threshold is not None:
             raise InputError(
                 "--threshold needs out-of-fold scores, and no network is trained from images in every fold. "
                 "Remove --threshold, or --unfreeze."
             )
+        if self.cached.prevalence is not None:
+            raise InputError("--prevalence is for thresholds, which --unfreeze does not choose. Remove --prevalence.")
         if self.cached.calibrate is not None:
             raise InputError(
                 "--unfreeze scales already: its logits are divided by the temperature with the lowest log loss on "
@@ -110,8 +116,8 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise InputError(f"--augment takes one of auto, {', '.join(AUGMENTATIONS)}; got '{settings.augment}'.")
     if settings.precision not in PRECISIONS:
         raise InputError(f"--precision takes one of {', '.join(PRECISIONS)}; got '{settings.precision}'.")
-    if min(settings.learning_rates, default=1) <= 0:
-        raise InputError(f"--lr takes numbers above 0, got {', '.join(map(str, settings.learning_rates))}.")
+    if not all(0 < rate < math.inf for rate in settings.learning_rates):
+        raise InputError(f"--lr takes finite numbers above 0, got {', '.join(map(str, settings.learning_rates))}.")
     for rate in settings.learning_rates:
         if settings.learning_rates.count(rate) > 1:
             raise InputError(f"--lr {rate:g} is given twice. Name each rate once.")

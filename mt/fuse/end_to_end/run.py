@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -23,12 +24,15 @@ from mt.probe.protocols import Fitting, get_protocol
 from mt.probe.questions import Pair, Question, find_pairs
 from mt.probe.request import Answers, ProbeRequest
 from mt.probe.run import ask, run_probe
+from mt.probe.saved import ModelFolder
+from mt.probe.scores.declared import metrics_asked
 from mt.probe.scores.scoring import Scorer, check_metrics
 from mt.results.store import ScoreStore
 from mt.system import files
-from mt.system.device import device_names, pick_device
+from mt.system.device import computes_bfloat16_fast, device_names, pick_device
 from mt.system.ranks import Ranks, joined
 from mt.terminal import progress
+from mt.terminal.progress import counted
 
 
 def run_unfrozen(request: FinetuneRequest) -> Answers | None:
@@ -39,7 +43,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
     Raises InputError, CacheError, DatasetError, WeightsError, FitError for a loss that is not a number.
     """
     request.check()
-    cached = request.cached
+    cached = replace(request.cached, metrics=metrics_asked(request.cached))
     cache, draws = files.cache_dir(cached.cache_dir), draws_of(cached)
     pairs = find_pairs(
         Catalog(cache, cached.files), models=cached.models, datasets=cached.datasets, everything=cached.everything
@@ -52,6 +56,8 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
             f"--device {cached.device}: several devices train one network under torchrun: "
             f"torchrun --nproc-per-node {len(device_names(cached.device))} -m mt fuse --unfreeze ..."
         )
+    if cached.save:
+        _check_folder(Path(cached.save))
     with joined(pick_device(cached.device, float64=True)) as (ranks, device):
         path = files.scores_path(cached.scores, cache)
         features_on = "auto" if cached.device == "auto" else str(device)  # each fit's size decides
@@ -64,7 +70,7 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
         with ScoreStore(path) as store:
             scorer = Scorer(store, cached.metrics)
             tuner = Tuner(request, folder, ranks, device, fitting=fitting, scorer=scorer, draws=draws, weights=named)
-            known = _stored(questions, scorer, folder, again=request.cached.save is not None) if ranks.first else None
+            known = _stored(questions, scorer, folder, tuner.saved) if ranks.first else None
             known = ranks.broadcast(known)
             for question in questions:
                 draws.repeats(question, known.get(question.identity, {}))  # before later questions are drawn
@@ -93,18 +99,32 @@ def _questions(
 
 
 def _stored(
-    questions: Sequence[Question], scorer: Scorer, folder: Path, *, again: bool
+    questions: Sequence[Question], scorer: Scorer, folder: Path, saved: ModelFolder | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return, by identity, the realised draws of the questions whose fits the store has.
+    """Return, by identity, the realised draws of the questions whose fits the store has, and their networks `saved`.
 
     Checkpoints that killed runs of these fits left in `folder` are removed.
     """
     identities = [question.identity for question in questions]
-    known = set() if again else scorer.store.has_fits(identities)
+    known = scorer.store.has_fits(identities)
+    if saved and (lacking := [one for one in questions if one.identity in known and not saved.holds(one)]):
+        known -= {one.identity for one in lacking}
+        networks = counted(len(lacking), "fit is", "fits are")
+        progress.note(f"{networks} made again to save the networks: the score database holds their predictions alone.")
     scorer.find(identities)
     for identity in known:
         checkpoints_of(folder, identity).remove_left()
     return {identity: scorer.realised.get(identity, {}) for identity in known}
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise CacheError for a folder to save in that cannot be written: before anything trains, not after."""
+    try:
+        files.make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise files.explained(error, folder, option="--save") from error
 
 
 def _joined(pairs: list[Pair]) -> Pair:
@@ -117,7 +137,7 @@ def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Setting
     batch = machine.batch_size * machine.accumulate * ranks.world
     precision = settings.precision
     if precision == "auto":
-        low = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float16"
+        low = "bfloat16" if computes_bfloat16_fast(device) else "float16"
         precision = low if device.type == "cuda" else "float32"
     if settings.train_batch_norm and ranks.world * machine.accumulate > 1:
         several = f"{ranks.world} processes" if ranks.world > 1 else "--accumulate"
@@ -142,11 +162,13 @@ def _cached_methods(pair: Pair, cached: FuseRequest) -> Answers:
             shots=cached.shots,
             seeds=cached.seeds,
             metrics=cached.metrics,
+            primary=cached.primary,
             draw=cached.draw,
             draw_file=cached.draw_file,
             scores=cached.scores,
             device=cached.device,
             everything=cached.everything,
+            files=cached.files,
         )
     )
 

@@ -14,9 +14,10 @@ import torch
 
 from mt.backbones import Preprocess
 from mt.backbones.recorded import described, load_untrained
+from mt.cache.names import bare_name, without_place
 from mt.datasets import Dataset, DatasetSettings, ImageError, Split, load_dataset
 from mt.datasets.images import ImageFiles
-from mt.datasets.settings import decoding_of
+from mt.datasets.settings import decoded_alike, decoding_of
 from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.augment import AUGMENTATIONS
@@ -39,7 +40,7 @@ from mt.results.model_files import (
 from mt.system.device import decoders, pick_device
 from mt.system.ranks import Ranks
 from mt.terminal import progress
-from mt.types import LabelledRows
+from mt.types import Array, LabelledRows
 
 if TYPE_CHECKING:
     from mt.fuse.end_to_end.choice.fit import TunedFit
@@ -51,14 +52,15 @@ if TYPE_CHECKING:
 # `trial.0.*` and so on, version 6 further trained networks, `trained.0.*` and so on.  The lowest version that holds all
 # of a network is written.  Of all networks but one trained one only the tensors that differ from its own are written.
 FORMAT_VERSION = 6
-Array = npt.NDArray[Any]
 Found = tuple[list[str], npt.NDArray[np.float32]]
 
 
 def save_tuned(folder: ModelFolder, question: Question, fitted: TunedFit, fit: Fit) -> None:
     """Write the networks that predict, with all that is needed to predict later."""
     network, start = fitted.network, fitted.start
-    assert network is not None
+    if network is None:
+        progress.note("  no network to save: this draw has one class, which is predicted everywhere")
+        return
     first, last = network.parts[0], network.parts[-1]
     tensors = {name: value.cpu().numpy() for name, value in last.state_dict().items()}
     trained = dict(tensors)
@@ -210,7 +212,10 @@ class TunedModel:
         return list(part.ids), problems
 
     def _dataset(self, name: str, split: str, data_dir: Path | None) -> Dataset:
-        settings = DatasetSettings(**self.about.get("dataset_settings", {}))
+        """Load a dataset: the one that the model was trained on with all its settings, another decoded alike."""
+        own = bare_name(without_place(name)) == bare_name(self.about["dataset"])
+        settings = DatasetSettings(**self.about.get("dataset_settings", {}) if own else {})
+        name = name if own else decoded_alike(name, self.about)
         dataset = load_dataset(name, data_dir, settings=settings, on_error="skip")
         if split not in dataset.splits:
             raise InputError(f"'{name}' has no split '{split}'. It has: {', '.join(dataset.splits)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mt.backbones import Backbone
 from mt.backbones.recorded import described, load_described
+from mt.cache.content import ContentIndex
 from mt.datasets import Dataset
-from mt.errors import InputError
+from mt.datasets.readers.made_from import check_unchanged
+from mt.errors import FitError, InputError
 from mt.fuse.aligned import AlignedFeatures
 from mt.fuse.dvme.recipes import recipes_of
 from mt.fuse.end_to_end.augment import augmentation_for
@@ -30,7 +30,7 @@ from mt.fuse.end_to_end.loop import Kept
 from mt.fuse.end_to_end.request import FinetuneRequest, Settings
 from mt.fuse.end_to_end.saved import save_tuned
 from mt.fuse.end_to_end.trainable.families import CONVOLUTIONAL
-from mt.fuse.end_to_end.trainable.lora import adaptable, no_layers
+from mt.fuse.end_to_end.trainable.limits import check_trainable
 from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
@@ -46,9 +46,8 @@ from mt.results.store import Fit
 from mt.system.device import decoders
 from mt.system.ranks import Ranks
 from mt.terminal import progress
-from mt.types import LabelledRows
+from mt.types import Array, LabelledRows
 
-Array = npt.NDArray[Any]
 REVISION = 13  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
@@ -124,13 +123,15 @@ class Tuner:
             return False
         budget = loaded.joined.drawn(drawn.rows)
         work = self._work(question, loaded, budget.ids)
+        test = replace(work, images=Images(loaded.dataset, first.cases.ids, work.images.recipes))
         _check_images(work, loaded.backbones, budget.X)
+        _check_images(test, loaded.backbones, loaded.joined.test)
         kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
             models, self._study, study = [backbone.model for backbone in loaded.backbones], None, self._study
             fitted = Fitter(budget, models, work, kept, n_cases=len(first.cases.ids), study=study).fit()
         began = time.perf_counter()
-        probabilities, received = self._predict(fitted, work, loaded)
+        probabilities, received = self._predict(fitted, test, loaded)
         cost = {**fitted.cost, "seconds_predicting": round(time.perf_counter() - began, 1)}
         if not self.ranks.first:
             return True
@@ -148,9 +149,11 @@ class Tuner:
         )
         pool, cases = self.store.add_cases(first.pool), self.store.add_cases(first.cases)
         fit = Fit(question.identity, pool, cases, drawn.rows, probabilities, outcome)
-        if self.saved and fitted.network is not None:
-            save_tuned(self.saved, question, fitted, fit)
-        self.store.add_fit(fit)
+        try:
+            if self.saved:
+                save_tuned(self.saved, question, fitted, fit)
+        finally:
+            self.store.add_fit(fit)
         kept.files.remove()
         return True
 
@@ -159,12 +162,14 @@ class Tuner:
             self._loaded = None
             joined = AlignedFeatures.load(pair)
             backbones = [load_described(about, self.weights.get(about["name"])) for about in described(pair.train)]
-            for backbone in backbones if self.settings.lora else ():
-                if not adaptable(backbone.model):
-                    raise no_layers(backbone.name)
+            for backbone in backbones:
+                check_trainable(backbone, self.settings)
             for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
                 progress.note(line)
-            dataset = dataset_of(pair.train[0], os.fspath(self.data_dir) if self.data_dir else None)
+            index = ContentIndex()
+            dataset = dataset_of(pair.train[0], Path(self.data_dir) if self.data_dir else None, index=index)
+            for entry in (*pair.train, *pair.test):
+                check_unchanged(dataset, entry, index)
             if dataset.kind == "unknown" and self.settings.augment == "auto" and self.ranks.first:
                 progress.note(
                     f"{dataset.shown}: the kind of image is not known, so training does not mirror any. "
@@ -188,15 +193,23 @@ class Tuner:
             seed=question.seed,
         )
 
-    def _predict(self, fitted: TunedFit, work: Work, loaded: TunedSource) -> tuple[Array, Array]:
-        """Return the test cases' probabilities, (n,) for binary, else (n, K), and the attention (n, M)."""
-        cases, start = loaded.joined.first.cases, fitted.start
-        out = np.tile(start.base, (len(cases.ids), 1))
+    def _predict(self, fitted: TunedFit, test: Work, loaded: TunedSource) -> tuple[Array, Array]:
+        """Return the test cases' probabilities, (n,) for binary, else (n, K), and the attention (n, M).
+
+        Raises FitError for a network that predicts no numbers.
+        """
+        start = fitted.start
+        out = np.tile(start.base, (len(test.images.ids), 1))
         received = np.full((len(out), len(loaded.backbones)), 1 / len(loaded.backbones))
         if fitted.network is not None:
-            test = replace(work, images=Images(loaded.dataset, cases.ids, work.images.recipes))
             logits, received = predict(fitted.network, test, np.arange(len(out)))
             out[:, start.outputs] = link(logits, start.task)
+        if wrong := np.count_nonzero(np.isnan(out).any(axis=1)):
+            lower = min(rate for rates in fitted.settings["lr"] for rate in rates) / 10
+            raise FitError(
+                f"Predictions of {wrong} of {len(out)} test images are not numbers. "
+                f"Lower the rate: --lr {lower:g}, or compute in full precision: --precision float32"
+            )
         return (out[:, 1] if start.task == "binary" else out).astype(np.float32), received
 
     def _facts(self, question: Question, loaded: TunedSource, p: Array, fitted: TunedFit) -> dict[str, Any]:
@@ -246,7 +259,7 @@ def _said(settings: Mapping[str, Any]) -> str:
     share, trained, trials = (settings.get(name, 0) for name in ("share", "trained", "trials"))
     said = f"share of the trained networks {share:g}"
     if not share:
-        return said
+        return f"{said}: {'every training failed, so ' if settings.get('epochs') else ''}the start is kept"
     said += f": {trained} on all labels"
     if failed := len(settings["lr"]) - trained:
         said += f" ({failed} failed and has no part)"
@@ -255,7 +268,10 @@ def _said(settings: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def _check_images(work: Work, backbones: Sequence[Backbone], embeddings: Sequence[Array]) -> None:
-    """Refuse images that differ from those the features were made from, even if their ids are equal."""
+    """Refuse images that differ from those the features were made from, even if their ids are equal.
+
+    The first few are compared; embeddings: one matrix (n, d_m) per backbone, of all images of `work`.
+    """
     rows = np.arange(min(_COMPARED, len(embeddings[0])))
     cpu = replace(work, device=torch.device("cpu"))
     for backbone, images, X in zip(backbones, cpu.inputs(work.images.pixels(rows), None), embeddings, strict=True):

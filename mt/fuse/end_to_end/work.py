@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,13 +19,11 @@ from mt.fuse.end_to_end.images import Images, ahead
 from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Machine, Settings
 from mt.fuse.end_to_end.trainable.depthwise import SmallMaps
-from mt.system.device import tf32
+from mt.system.device import autocast, tf32
 from mt.system.ranks import Ranks
-from mt.types import MISSING
+from mt.types import MISSING, Array
 
-Array = npt.NDArray[Any]
 _DROPOUT = 1  # the stream of random numbers beside that of a sample's moves
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,7 @@ class Work:
         return found
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        dtype = _AUTOCAST.get(self.settings.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.device, self.settings.precision)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -144,7 +140,7 @@ def memory_advice(settings: Settings, machine: Machine, device: torch.device) ->
     ways += ["--checkpoint-grad"] * (not machine.checkpoint_grad)
     ways += ["--precision bfloat16"] * (settings.precision == "float32" and device.type == "cuda")
     ways += [f"--unfreeze-last {max(1, settings.last // 2) if settings.last else 2}"] * (settings.last != 1)
-    return (
-        f"{device} has no memory for a step on {machine.batch_size} images. Use less: {', or '.join(ways)}. "
-        "The same steps resume from the last checkpoint."
-    )
+    said = f"{device} has no memory for a step on {machine.batch_size} images. "
+    if not ways:
+        return f"{said}Nothing is left that needs less of it: take a smaller backbone, see: mt models"
+    return f"{said}Use less: {', or '.join(ways)}. The same steps resume from the last checkpoint."

@@ -20,6 +20,7 @@ from mt.results.store import ScoreStore
 
 FUSIONS = ("dvme", "blend", "concat", "average")  # the first one that is there is called "fusing"
 CHOSEN_INSIDE = "best-single"  # the best single model, chosen inside the budget
+NOT_CHOSEN = frozenset({"fixed_C", "first_model"})  # its flags where no rows were held out to choose it by
 SINGLE = "probe"
 NO_RIVALS = (CHOSEN_INSIDE, "oracle")  # rows that are one of the single models: they have no rank of their own
 _FEW = "fewer than"  # in the flags of scores that rest on few test cases
@@ -55,7 +56,9 @@ class BudgetAnswer:
 
     best: the best single models, several where their means are equal; fusions where no single model is shown.
     level: other models that are not significantly worse, by max-T.  others: how many are compared with the best.
-    fused: whether a fusion was fitted at this budget.  ranks: of every row that is compared, equal means share one.
+    fused: whether a fusion was fitted at this budget.  unchosen: whether a draw held too few labels to choose the best
+    single model inside the budget, so that a gain over it would mean nothing.
+    ranks: of every row that is compared, equal means share one.
     doubts: why nothing can be concluded; empty where something can.
     """
 
@@ -65,6 +68,7 @@ class BudgetAnswer:
     level: tuple[str, ...]
     others: int
     fused: bool
+    unchosen: bool
     gain: FusionGain | None
     ranks: Mapping[str, int]
     doubts: tuple[str, ...]
@@ -117,6 +121,7 @@ def _answer(store: ScoreStore, panel: Panel, budget: Budget) -> BudgetAnswer:
         level=tuple(name for name, mark in judged.items() if mark and name not in best),
         others=len(means) - 1 if means else 0,
         fused=any(cell.method.method.startswith(FUSIONS) for cell in cells.values()),
+        unchosen=any(_is_unchosen(cell) for cell in cells.values()),
         gain=_gain(store, panel, list(cells.values())),
         ranks=_ranks({name: sign * cell.spread.mean for name, cell in ranked.items()}),
         doubts=tuple(_doubts(models, together)),
@@ -201,13 +206,20 @@ def _n_models(cell: PanelCell) -> int:
     return len(cell.method.model.split(" + "))
 
 
+def _is_unchosen(cell: PanelCell) -> bool:
+    return cell.method.method == CHOSEN_INSIDE and not NOT_CHOSEN.isdisjoint(cell.flags)
+
+
 def _base(panel: Panel, fused: PanelCell, cells: Iterable[PanelCell]) -> tuple[PanelCell | None, bool]:
-    """Return the best single model that fusion is compared with, and whether the test cases chose it."""
+    """Return the best single model that fusion is compared with, and whether the test cases chose it.
+
+    None where a budget held too few labels to choose it.
+    """
     parts = fused.method.model.split(" + ")
     cells = [cell for cell in cells if cell.shares_draws(fused) and not math.isnan(cell.mean)]
     for cell in cells:
         if (cell.method.method, cell.method.model) == (CHOSEN_INSIDE, fused.method.model):
-            return cell, False
+            return (None if _is_unchosen(cell) else cell), False
     singles = [cell for cell in cells if cell.method.method == SINGLE and cell.method.model in parts]
     sign = 1 if METRICS[panel.metric].greater_is_better else -1
     return max(singles, key=lambda cell: (sign * cell.mean, cell.name), default=None), True

@@ -79,7 +79,8 @@ def _fusing(one: BudgetAnswer, names: ShortNames) -> list[str]:
     if not one.fused:
         return ["fusing was not tried"]
     if one.gain is None:
-        return ["what fusing gains cannot be concluded: it shares no draws and test cases with a single model"]
+        why = "too few labels to choose a single model by" if one.unchosen else "no shared draws and test cases"
+        return [f"what fusing gains cannot be concluded: {why}"]
     gain = one.gain
     shown = round(gain.value, 3)
     does = "gains" if shown > 0 else "loses" if shown < 0 else "changes nothing,"

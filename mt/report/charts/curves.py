@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.probe.scores.calibration import calibration_curve
 from mt.probe.scores.metrics import METRICS
@@ -18,9 +17,8 @@ from mt.probe.scores.operating import decision_curve
 from mt.probe.scores.sample import predicted_class
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
-from mt.types import MISSING, LabelledRows
+from mt.types import MISSING, Array, LabelledRows
 
-Array = npt.NDArray[Any]
 Table = dict[str, list[Any]]
 MOST = 8  # methods per budget that are shown up close: the best ones
 _POINTS = 80  # of a curve

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import numpy as np
-import numpy.typing as npt
 
 from mt.cache.catalog import Catalog, Entry
 from mt.cache.names import digest
@@ -25,12 +24,11 @@ from mt.report.charts.thumbnails import thumbnails
 from mt.report.panels import Panel, PanelCell
 from mt.results.store import ScoreStore
 from mt.terminal.progress import counted
-from mt.types import MISSING, CaseFeatures
+from mt.types import MISSING, Array, CaseFeatures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Array = npt.NDArray[Any]
 REVISION = 1  # raised whenever the positions change
 MOST = 50_000  # points on all maps of a dataset, so that the page stays small and quick
 _COMPONENTS = 50

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mt.cache.catalog import Entry, cache_of
-from mt.cache.names import loadable_name
 from mt.cache.salt import id_salt
 from mt.errors import MtError
 from mt.terminal import progress
@@ -24,12 +23,10 @@ def thumbnails(entry: Entry, rows: Iterable[int], data_dir: Path | None, *, budg
 
     Nothing where the images are not at hand; an image that cannot be read is omitted.
     """
-    from mt.datasets import DatasetSettings, load_dataset
+    from mt.datasets.readers.made_from import load_recorded
 
-    name = loadable_name(entry.dataset, entry.manifest.get("location"))
     try:
-        settings = DatasetSettings(**entry.manifest.get("settings", {}))
-        split = load_dataset(name, data_dir, settings=settings).splits[entry.split]
+        split = load_recorded(entry, data_dir).splits[entry.split]
     except (MtError, KeyError) as error:
         progress.note(f"No thumbnails of {entry.dataset}: {error}")
         return {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from mt.errors import MtError
 from mt.probe.protocols import PROTOCOLS
+from mt.probe.questions import Budget
 from mt.report.experiments import folds_of
 from mt.report.panels import Panel, PanelCell
 from mt.report.paper.citations import effective_size, with_references
@@ -17,6 +19,8 @@ from mt.report.reproduce import models_of
 from mt.results.store import Score
 from mt.results.trained_networks import n_trained
 from mt.terminal.progress import counted
+
+Budgets = dict[Budget, None]
 
 END_TO_END = "end-to-end"  # the protocol of what was trained from images
 OF_BLEND = "blend-four"  # the protocol of the row `blend` of `mt fuse`
@@ -131,21 +135,27 @@ def _how_drawn(score: Score) -> str:
 
 def _classifiers(panel: Panel) -> list[str]:
     kinds: dict[tuple[str, str], dict[str, None]] = {}
-    without_lda = set()
+    every, without_lda = defaultdict[tuple[str, str], Budgets](dict), defaultdict[tuple[str, str], Budgets](dict)
     for cell in panel.headline:
         for score in cell.scores:
             for protocol in _protocols_of(cell, score):
                 kinds.setdefault(protocol, {})[cell.name] = None
+                budget = Budget(score.fraction, score.shots)
+                every[protocol][budget] = None
                 if "no_lda" in score.flags:
-                    without_lda.add(protocol)
+                    without_lda[protocol][budget] = None
     several = len(kinds) > 1
     found = [
-        _protocol(*kind)
-        + (" Here it was logistic regression alone, without LDA." if kind in without_lda else "")
-        + (f" Rows: {named(rows)}." if several else "")
+        _protocol(*kind) + _without_lda(without_lda[kind], every[kind]) + (f" Rows: {named(rows)}." if several else "")
         for kind, rows in kinds.items()
     ]
     return [*found, chosen_on(panel)]
+
+
+def _without_lda(found: Budgets, every: Budgets) -> str:
+    """Return the sentence on the budgets whose blends lack LDA; empty if none do."""
+    where = "Here" if found.keys() == every.keys() else f"At {', '.join(map(str, found))}"
+    return f" {where} it was logistic regression alone, without LDA." if found else ""
 
 
 def _protocols_of(cell: PanelCell, score: Score) -> Iterator[tuple[str, str]]:

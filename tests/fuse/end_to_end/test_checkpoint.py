@@ -42,7 +42,9 @@ def test_reads_back_what_was_written_and_keeps_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = Checkpoints(tmp_path)
     files.write(_checkpoint(1))
     files.write(_checkpoint(2))
@@ -55,6 +57,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     else:
         last.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-9]))
     assert _value(files) == 1
+    assert f"{last} is damaged, and not resumed from." in " ".join(capsys.readouterr().err.split())
     files.write(_checkpoint(3))
     assert _value(files) == 3
 
@@ -88,7 +91,8 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("unpickled")
 
-    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    for name in ("Unpickler", "load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     assert _value(files) == 1
 

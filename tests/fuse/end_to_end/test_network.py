@@ -83,7 +83,8 @@ def test_blocks_hold_every_parameter_once_in_order(name: str) -> None:
 
 def test_rates_fall_towards_the_images_and_vectors_do_not_decay(cache: Path) -> None:
     _, network = start(Bench(cache, RESNET, VIT))
-    groups = parameter_groups(network, CandidateRates(1.0, (0.5, 0.25), (0.5, 1.0)), weight_decay=0.01)
+    rates, heads = CandidateRates(1.0, (0.5, 0.25), (0.5, 1.0)), (network.head, network.own)
+    groups = parameter_groups(network.backbones, heads, rates, weight_decay=0.01)
     rate = {id(p): group["rate"] for group in groups for p in group["params"]}
     assert len(rate) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
     for backbone, last, decay in zip(network.backbones, (0.5, 0.25), (0.5, 1.0), strict=True):

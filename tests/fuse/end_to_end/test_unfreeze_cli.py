@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mt.cli import main
-from mt.errors import DatasetError, InputError
+from mt.datasets import DatasetSettings
+from mt.errors import CacheError, DatasetError, InputError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
@@ -27,7 +30,9 @@ from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.load import load_model
 from mt.predict.request import PredictRequest
+from mt.probe.scores.declared import declared
 from mt.results.store import Fit, Score, ScoreStore
+from mt.system.files import write_whole
 from tests.fuse.end_to_end.small import DATASET, RESNET, VIT, blend_first
 
 QUICK = ("--everything", "--device", "cpu", "--workers", "1", "--epochs", "1", "--lr", "1e-4", "--fixed")
@@ -86,8 +91,10 @@ def test_every_method_saw_the_same_draws_and_test_cases(study: Study) -> None:
 
 def test_what_was_trained_is_answered_from_the_store(cache: Path, study: Study) -> None:
     folder, _, _, scores, common = study
-    again = run(cache, "--model", RESNET, *common, "--json")
-    values = {row["identity"]: row["value"] for row in map(json.loads, again.splitlines()) if "identity" in row}
+    again = ran(cache, "--model", RESNET, *common, "--json")
+    rows = map(json.loads, again.stdout.splitlines())
+    values = {row["identity"]: row["value"] for row in rows if "identity" in row}
+    assert ", 0 fitted: " in again.stderr
     kept = {score.identity: score.value for score in scores}
     assert values
     assert values.items() <= kept.items()
@@ -200,15 +207,17 @@ def test_a_mixed_network_is_saved_with_its_start_and_predicts_what_was_scored(
 @pytest.mark.parametrize(
     ("share", "trained", "trials", "said"),
     [
-        (0.0, 0, 0, "share of the trained networks 0"),
+        (0.0, 0, 0, "share of the trained networks 0: every training failed, so the start is kept"),
         (0.5, 2, 0, "share of the trained networks 0.5: 2 on all labels"),
         (1.0, 2, 4, "share of the trained networks 1: 2 on all labels, and 4 of trials, which together count as one"),
         (1.0, 1, 0, "share of the trained networks 1: 1 on all labels (1 failed and has no part)"),
     ],
 )
 def test_which_networks_predict_is_said(share: float, trained: int, trials: int, said: str) -> None:
-    assert _said({"lr": [[1e-3], [3e-4]], "share": share, "trained": trained, "trials": trials}) == said
-    assert _said({"lr": None, "share": 0.0}) == "share of the trained networks 0"  # a budget of one class
+    settings = {"lr": [[1e-3], [3e-4]], "share": share, "trained": trained, "trials": trials, "epochs": 40}
+    assert _said(settings) == said
+    kept = "share of the trained networks 0: the start is kept"
+    assert _said({"lr": None, "share": 0.0, "epochs": 0}) == kept  # a budget of one class, or nothing gained
 
 
 def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
@@ -234,13 +243,124 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
     found = predict_dataset(replace(asked, on_error="skip"))
     assert (len(found.ids), list(found.problems or {})) == (8, ["test/dark/1.png"])
     assert found.predicted == ["bright"] * 4 + ["dark"] * 3
-    for path in (images / "train").rglob("*.png"):
-        Image.fromarray(np.asarray(Image.open(path))[::-1, :, ::-1] // 2 + np.uint8(rng.integers(0, 99))).save(path)
-    with pytest.raises(InputError, match="are not those that the 'timm:test_resnet' features were made from"):
-        run(cache, "--model", RESNET, "--shots", "3")
+    shutil.copytree(images, tmp_path / "as-it-was")
+    for part in ("test", "train"):
+        for path in (images / part).rglob("*.png"):
+            Image.fromarray(np.asarray(Image.open(path))[::-1, :, ::-1] // 2 + np.uint8(rng.integers(0, 99))).save(path)
+        with pytest.raises(InputError, match="are not those that the 'timm:test_resnet' features were made from"):
+            run(cache, "--model", RESNET, "--shots", "3")
+        shutil.copytree(tmp_path / "as-it-was", images, dirs_exist_ok=True)
     shutil.rmtree(images)
     with pytest.raises(DatasetError, match="images"):
         run(cache, "--model", RESNET, "--shots", "3")
+
+
+def test_other_datasets_are_decoded_as_the_one_trained_on_and_need_not_be_named_like_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 4), ("test", 2)):
+        for number, name in enumerate(("bright", "dark")):
+            for i in range(n):
+                path = tmp_path / "images" / split / name / f"p{i}_{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image = rng.integers(0, 120, (40, 40)) + 120 * (1 - number)
+                Image.fromarray((256 * image).astype(np.uint16)).save(path)
+    data, cache, images = f"folder:{tmp_path / 'images'}", tmp_path / "cache", tmp_path / "images"
+    settings = DatasetSettings(group_regex=r"(p\d+)_", intensity="minmax")
+    extract(FeaturizeRequest([data], [RESNET], cache_dir=cache, weights=["random"], image_size=32, settings=settings))
+    run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
+    for path in sorted(images.rglob("*.png")):
+        to = tmp_path / "other" / path.relative_to(images).with_name(f"{path.stem.replace('_', '-')}.png")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    own, other, patches = (
+        predict_dataset(PredictRequest(tmp_path / "model", dataset=name))
+        for name in (data, f"folder:{tmp_path / 'other'}", DATASET)
+    )
+    np.testing.assert_array_equal(own.probabilities, other.probabilities)
+    assert len(patches.ids) == 20
+
+
+def test_a_primary_metric_is_declared_and_scored_and_what_is_not_chosen_is_refused(cache: Path, tmp_path: Path) -> None:
+    common = ("--fraction", "0.5", "--seeds", "1")
+    for number, models in enumerate([(RESNET,), (RESNET, VIT)]):
+        named, scores = [word for name in models for word in ("--model", name)], tmp_path / f"{number}.sqlite"
+        asked = (*named, *common, "--scores", str(scores), "--primary")
+        with pytest.raises(InputError, match="10 %"):
+            run(cache, *asked, "accuracy@10%")
+        assert not scores.exists()
+        run(cache, *asked, "log_loss@50%")
+        with ScoreStore(scores) as store:
+            declaration = declared(DATASET, store)
+            assert declaration is not None
+            assert (str(declaration.primary), declaration.n_before) == ("log_loss at 50 %", 0)
+            metrics = {score.metric for score in store.scores() if score.protocol == "end-to-end"}
+        assert metrics == {"log_loss"}
+    for option, value in (("--prevalence", "0.1"), ("--test-folds", "5"), ("--repeats", "2")):
+        with pytest.raises(InputError, match=option):
+            run(cache, *common, option, value)
+
+
+def test_images_that_are_not_those_of_the_features_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+    """The last image of a split's last class: another, then damaged, then absent, but there in a copy."""
+    cache, images, copy = tmp_path / "cache", tmp_path / "images", tmp_path / "copies" / "images"
+    rng = np.random.default_rng(0)
+    for split, name, number in product(("train", "test"), ("a", "b"), range(8)):
+        path = images / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 250, (32, 32, 3), dtype=np.uint8)).save(path)
+    extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
+    shutil.copytree(images, copy)
+    asked = ("--model", RESNET, "--shots", "2", "--seeds", "1")
+    for split in ("train", "test"):
+        last, other = (images / split / name / "7.png" for name in ("b", "a"))
+        for content in (other.read_bytes(), last.read_bytes()[:50]):
+            last.write_bytes(content)
+            with pytest.raises(
+                InputError, match=rf"1 of 16 images in .* first '{split}/b/7.png'. Put their files back"
+            ):
+                run(cache, *asked)
+        last.unlink()
+        with pytest.raises(InputError, match=rf"1 of 16 cases .* first '{split}/b/7.png'. Put their files back"):
+            run(cache, *asked)
+        run(cache, *asked, "--data-dir", str(copy.parent), "--scores", str(tmp_path / f"{split}.sqlite"))
+        shutil.copy(copy / split / "b" / "7.png", last)
+
+
+def test_settings_that_would_change_nothing_are_refused(cache: Path) -> None:
+    for model, option, said in (
+        (RESNET, ("--unfreeze-last", "5"), "has 4 blocks after its stem"),
+        (VIT, ("--lora", "65"), "have at most rank 64"),
+        (VIT, ("--train-batch-norm",), "has no batch norms"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run(cache, "--model", model, "--shots", "2", *option)
+
+
+def test_what_cannot_be_saved_is_said_before_training_and_costs_no_fit_after_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    scores, saved = tmp_path / "scores.sqlite", tmp_path / "model"
+    asked = ("--model", RESNET, "--shots", "2", "--seeds", "1", "--scores", str(scores), "--save")
+    with pytest.raises(CacheError, match=r"Cannot write .*file/x: Not a directory. Choose another folder: --save DIR"):
+        run(cache, *asked, str(tmp_path / "file" / "x"))
+    assert not scores.exists()
+
+    def full(path: Path, content: bytes) -> None:
+        if saved in path.parents:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(path, content)
+
+    monkeypatch.setattr("mt.results.model_files.files.write_whole", full)
+    with pytest.raises(CacheError, match=r"free\. Free some space or choose another --save"):
+        run(cache, *asked, str(saved))
+    monkeypatch.undo()
+    again = ran(cache, *asked, str(saved))
+    assert "1 fit is made again to save the networks" in again.stderr
+    (about,) = saved.glob("*.json")
+    assert ", 0 fitted: " in ran(cache, *asked, str(saved)).stderr
+    about.with_suffix(".safetensors").write_bytes(b"")
+    assert "1 fit is made again" in ran(cache, *asked, str(saved)).stderr
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -286,7 +406,9 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
         (("--epochs", "3"), "--epochs is for end-to-end training: add --unfreeze"),
         (("--unfreeze", "--ablations"), "Remove --ablations, or --unfreeze"),
         (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
-        (("--unfreeze", "--lr", "0"), "--lr takes numbers above 0"),
+        (("--unfreeze", "--lr", "0"), "--lr takes finite numbers above 0"),
+        (("--unfreeze", "--lr", "nan"), "--lr takes finite numbers above 0, got nan"),
+        (("--unfreeze", "--lr", "inf"), "--lr takes finite numbers above 0, got inf"),
         (("--unfreeze", "--lr", "0.001", "--lr", "1e-3"), "--lr 0.001 is given twice. Name each rate once"),
         (("--unfreeze-last", "0"), "--unfreeze-last takes a number of at least 1"),
         (("--unfreeze", "--lora", "0"), "--lora takes a number of at least 1"),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mt.errors import FitError, InputError, MtError
 from mt.fuse.end_to_end.checkpoint import Checkpoints
+from mt.fuse.end_to_end.choice.fit import Fitter
 from mt.fuse.end_to_end.images import Images
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.request import Machine, Settings
@@ -234,8 +235,15 @@ def test_a_full_memory_says_what_needs_less(cache: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.optim.AdamW, "step", full)  # the optimizer's moments take memory at the first step
     with pytest.raises(MtError, match="--batch-size 4 --accumulate 2"):
         trained(Bench(cache, RESNET), tmp_path)
-    inuse = memory_advice(Settings(last=4), Machine(batch_size=1, checkpoint_grad=True), torch.device("cuda"))
+    bench = Bench(cache, RESNET)
+    with pytest.raises(MtError, match="--batch-size 4 --accumulate 2"):  # a fit's first step of all is that timed
+        Fitter(bench.budget, bench.networks, bench.work(), Kept(Checkpoints(tmp_path), bench.work())).fit()
+    inuse = memory_advice(
+        Settings(last=4, precision="float32"), Machine(batch_size=1, checkpoint_grad=True), torch.device("cuda")
+    )
     assert "Use less: --precision bfloat16, or --unfreeze-last 2. " in inuse
+    least = memory_advice(Settings(last=1), Machine(batch_size=1, checkpoint_grad=True), torch.device("cpu"))
+    assert least.endswith("Nothing is left that needs less of it: take a smaller backbone, see: mt models")
     learned = memory_advice(Settings(train_batch_norm=True), Machine(batch_size=8), torch.device("cpu"))
     assert "Use less: --batch-size 4, or --checkpoint-grad" in learned  # parts have statistics of their own
 

@@ -114,6 +114,13 @@ def test_a_blend_without_lda_is_stated(tmp_path: Path, task: str) -> None:
     assert ("Here it was logistic regression alone, without LDA." in text) == (task == "binary")
 
 
+def test_a_blend_without_lda_at_one_budget_is_stated_for_that_budget(tmp_path: Path) -> None:
+    flags = {**outcome_of("binary", ("normal", "tumour"), 4), "protocol": "blend", "flags": ["no_lda"]}
+    filled(tmp_path / "s.sqlite", budgets=(0.01,), outcome=flags)
+    store = filled(tmp_path / "s.sqlite", budgets=(0.1, 1.0), outcome={"protocol": "blend"})
+    assert " At 1 % it was logistic regression alone, without LDA." in text_of(store)
+
+
 def test_draws_over_test_folds_are_called_so(tmp_path: Path) -> None:
     write_features(tmp_path)
     write_features(tmp_path, split="test", n=80)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +32,8 @@ from mt.fuse.end_to_end.trainable.lora import merge
 from mt.fuse.end_to_end.warm_start import Budget, cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, Work, predict
 from mt.terminal import progress
+from mt.types import Array
 
-Array = npt.NDArray[Any]
 NO_FIFTH = Share(0.5, 1.0, {})  # without held-out rows: equal shares
 
 
@@ -114,6 +113,8 @@ class Fitter:
     def fit(self) -> TunedFit:
         """Return what was trained on the whole budget, mixed with its start as chosen."""
         with torch.random.fork_rng(devices=[]):
+            if self.found and self.work.ranks.first:
+                progress.note("  resumes from its last checkpoint")
             began = time.perf_counter()
             start = self._start(self.budget)
             seconds = time.perf_counter() - began
@@ -124,6 +125,13 @@ class Fitter:
             self._estimate(start, seconds)
             best, raced, chosen, tried = self._choose()
             network, share = self._blended(start, best, chosen, tried)
+        flags = set(start.choice.flags)
+        if share.share:
+            flags.discard("too_few_to_train")  # the cached stage trained no network; this one did
+        else:
+            flags.add("training_failed" if chosen.share else "start_kept")
+        if share is NO_FIFTH:
+            flags.add("fixed_schedule")
         settings = {
             "recipe": recipe,
             "lr": [list(one.backbones) for one in best],
@@ -137,17 +145,13 @@ class Fitter:
         }
         selection = {
             "metric": "log_loss",
-            "source": f"{len(self.plan.fifths)} of {FIFTHS} fifths of the budget",
+            "source": f"{len(tried) // len(best)} of {FIFTHS} fifths of the budget",
             "candidates": raced,
             "shares": share.losses,
             **share.scaling(),
         }
-        flags = [*start.choice.flags, *(["start_kept"] if not share.share else [])]
-        if chosen.share and not share.share:
-            flags.append("training_failed")
-        if share is NO_FIFTH:
-            flags.append("fixed_schedule")
-        return TunedFit(network.eval(), start, settings, selection if share.losses else {}, tuple(flags), self._cost())
+        found = selection if share.losses else {}
+        return TunedFit(network.eval(), start, settings, found, tuple(sorted(flags)), self._cost())
 
     @property
     def seconds(self) -> float:
@@ -276,7 +280,7 @@ class Fitter:
         part = self._part(start, np.arange(len(self.budget.y)))
         logits = torch.from_numpy(predict(trained, self.work, part.rows)[0])
         seen = HeldOut(logits, logits, torch.from_numpy(part.y).long())
-        return choose_share([seen], self.work.task).lowest > max(share.losses.values())
+        return not choose_share([seen], self.work.task).lowest <= max(share.losses.values())  # NaN is a failure too
 
     def _try(self, trial: _Job) -> _Done:
         """Do a trial and predict its held-out rows, unless the checkpoint holds both."""
@@ -289,7 +293,7 @@ class Fitter:
         held = self._part(trial.start, trial.held)
         before = Blended(self._network(trial.start), (), self.work.task, share=0.0, blend=StartBlend.of(trial.start))
         logits = [torch.from_numpy(predict(one, self.work, held.rows)[0]) for one in (before, network)]
-        self._check(logits[1], held)
+        self._check(logits[1], held, trial.candidate)
         self.record.held_out.append(HeldOut(logits[0], logits[1], torch.from_numpy(held.y).long()))
         return _Done(trial, number)
 
@@ -334,12 +338,13 @@ class Fitter:
         known = np.isin(y, outputs)
         return Part(rows[known], np.searchsorted(outputs, y[known]))
 
-    def _check(self, logits: Tensor, held: Part) -> None:
+    def _check(self, logits: Tensor, held: Part, candidate: CandidateRates) -> None:
         """Raise FitError for logits that are not numbers."""
         finite = torch.isfinite(logits).all(dim=1).numpy()
         if not finite.all():
             ids = ", ".join(self.work.images.ids[row] for row in held.rows[~finite])
-            raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: --lr 1e-4")
+            lower = candidate.lower
+            raise FitError(f"Predictions of held-out images are not numbers, on {ids}. Lower the rate: {lower}")
 
     def _estimate(self, start: FittedDVME, seconds: float) -> None:
         """Print how long the fit will take, estimated from a timed step and from the seconds of fitting the start."""

@@ -8,13 +8,13 @@ ConvNeXt, with their layer norms, is fine-tuned as transformers are (Liu et al.,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import nn
 
-from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.trainable.blocks import blocks
 
 
@@ -49,6 +49,11 @@ class CandidateRates:
         """The backbones' rates as one text, one number where they agree."""
         return " + ".join(f"{rate:g}" for rate in dict.fromkeys(self.backbones))
 
+    @property
+    def lower(self) -> str:
+        """The option that asks for a tenth of the first backbone's rate."""
+        return f"--lr {self.backbones[0] / 10:g}"
+
 
 def family_of(backbone: nn.Module, *, adapters: bool = False) -> Family:
     """Return a network's family: transformers (and ConvNeXt) have more layer norms than batch and group norms."""
@@ -71,13 +76,17 @@ def candidates(
     return [CandidateRates(HEAD_RATE, one, decays) for one in found]
 
 
-def parameter_groups(network: EndToEnd, candidate: CandidateRates, *, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    backbones: Iterable[nn.Module], heads: Iterable[nn.Module], candidate: CandidateRates, *, weight_decay: float
+) -> list[dict[str, Any]]:
     """Return the optimizer's groups, each with its `rate`.
 
-    Biases, norms and other vectors do not decay (Loshchilov and Hutter's weight decay is for matrices).
+    Biases, norms' weights and all else of one dimension do not decay.
     """
-    rated = [(candidate.head, [*network.head.parameters(), *network.own.parameters()])]
-    for backbone, rate, decay in zip(network.backbones, candidate.backbones, candidate.layer_decays, strict=True):
+    rated: list[tuple[float, Iterable[nn.Parameter]]] = [
+        (candidate.head, chain(*(head.parameters() for head in heads)))
+    ]
+    for backbone, rate, decay in zip(backbones, candidate.backbones, candidate.layer_decays, strict=True):
         parts = blocks(backbone)
         rated += [(rate * decay ** (len(parts) - 1 - depth), part.parameters) for depth, part in enumerate(parts)]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

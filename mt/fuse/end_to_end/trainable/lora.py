@@ -16,7 +16,6 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map
 
-from mt.errors import InputError
 from mt.fuse.end_to_end.trainable.blocks import BackboneBlock, blocks
 
 
@@ -80,9 +79,9 @@ def adapt(parts: Sequence[BackboneBlock], rank: int, *, seed: int) -> None:
             parametrize.register_parametrization(module, name, LowRank(weight, min(rank, *weight.shape)))
 
 
-def adaptable(backbone: nn.Module) -> bool:
-    """Return whether a network has layers that can be adapted."""
-    return any(True for _ in _weights(blocks(backbone)[1:]))
+def largest_rank(backbone: nn.Module) -> int:
+    """Return the largest rank that a weight of the adapted layers can have; 0 without any."""
+    return max((min(getattr(module, name).shape) for module, name in _weights(blocks(backbone)[1:])), default=0)
 
 
 @torch.no_grad()
@@ -94,14 +93,6 @@ def merge(network: nn.Module) -> None:
                 merged = _sum(getattr(module, name))
                 parametrize.remove_parametrizations(module, name, leave_parametrized=False)
                 getattr(module, name).copy_(merged)
-
-
-def no_layers(model: str) -> InputError:
-    """Return the error for a network that has no layers to adapt."""
-    return InputError(
-        f"'{model}' has no attention or MLP layers to adapt: --lora is for transformers. "
-        "Remove --lora; to train less of it, add --unfreeze-last 2"
-    )
 
 
 def _weights(parts: Sequence[BackboneBlock]) -> Iterator[tuple[nn.Module, str]]:

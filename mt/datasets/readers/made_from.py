@@ -1,0 +1,77 @@
+"""The dataset that a feature file was made from, loaded again, and whether its images are still those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mt.cache.content import ContentIndex
+from mt.cache.names import data_dir_of, loadable_name, mapped_place
+from mt.datasets import Dataset, DatasetSettings, load_dataset
+from mt.datasets.base import Split
+from mt.errors import InputError
+
+if TYPE_CHECKING:
+    from mt.cache.catalog import Entry
+
+
+def load_recorded(entry: Entry, data_dir: Path | None = None, *, index: ContentIndex | None = None) -> Dataset:
+    """Load the dataset that a feature file was made from, from its recorded place or from `data_dir`.
+
+    data_dir: as `--data-dir`; for `folder:` and `table:` a folder that holds one, or a table, of the recorded name.
+    An image that is absent keeps its row.
+    Raises InputError or DatasetError if the dataset is not there.
+    """
+    location = entry.manifest.get("location")
+    name, recorded = loadable_name(entry.dataset, location), data_dir_of(entry.dataset, location)
+    if data_dir is not None:
+        name = mapped_place(name, lambda place: _moved(data_dir / Path(place).name, place))
+    place = data_dir or (Path(recorded) if recorded else None)
+    settings = DatasetSettings(**entry.manifest.get("settings", {}))
+    return load_dataset(name, place, settings=settings, on_error="skip", index=index)
+
+
+def _moved(new: Path, old: str) -> str:
+    return str(new) if new.exists() else old
+
+
+def places_of(dataset: Dataset, ids: list[str]) -> list[tuple[Split, int]]:
+    """Return the split and the row of each id; the splits may differ from those that were featurized.
+
+    Raises InputError for ids that the dataset lacks.
+    """
+    known = {name: (split, row) for split in dataset.splits.values() for row, name in enumerate(split.ids)}
+    lacking = [name for name in ids if name not in known]
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(ids)} cases of the cached features are not in '{dataset.name}' at "
+            f"{dataset.location}, first '{lacking[0]}'. Put their files back, or name "
+            "the folder that holds a copy of it: --data-dir DIR"
+        )
+    return [known[name] for name in ids]
+
+
+def check_unchanged(dataset: Dataset, entry: Entry, index: ContentIndex) -> None:
+    """Refuse files that are not those that features were made from, whatever their names; missing files too.
+
+    Only rows whose content is known on both sides are compared; of files, it is.  Raises InputError.
+    """
+    features = entry.open()
+    if features.content is None:
+        return
+    ids = list(features.ids)
+    now = {id(split): split.row_hashes(index) for split in dataset.splits.values()}
+    changed = []
+    for name, (split, row), before in zip(ids, places_of(dataset, ids), features.content, strict=True):
+        hashes = now[id(split)]
+        if hashes is not None and before.any() and not np.array_equal(hashes[row], before):
+            changed.append(name)
+    if changed:
+        where = dataset.location or dataset.name
+        raise InputError(
+            f"{len(changed)} of {len(ids)} images in {where} are not those that the '{entry.backbone}' features were "
+            f"made from, first '{changed[0]}'. Put their files back, name the folder that holds a copy with "
+            "--data-dir, or run mt featurize again."
+        )
