@@ -29,7 +29,7 @@ def commands(path: Path) -> list[str]:
 
 def tuned(**settings: Any) -> dict[str, Any]:
     """Return the record of a fit that was trained end to end."""
-    recipe = {"name": "unfrozen", **Settings(**settings).recipe(), "start": "start"}
+    recipe = {"name": "unfrozen", **Settings(**{"precision": "float32", **settings}).recipe(), "start": "start"}
     chosen = {"recipe": recipe, "lr": 1e-4, "epochs": 2, "C": 1.0}
     return {"protocol": "end-to-end", "select": "holdout", "settings": chosen}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +58,9 @@ TWO = (
 )
 
 
-def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> tuple[dict[str, Any], Fit, str]:
-    """Run the command in processes of its own; returns the saved weights, the stored fit and what was printed."""
-    command = [
+def command(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> Any:
+    """Return how to start the command in processes of its own."""
+    words = [
         sys.executable,
         *launcher,
         "-m",
@@ -72,9 +75,28 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
         "--save",
         str(folder / "model"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[3])
+    return {"args": words, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "cwd": Path(__file__).parents[3]}
+
+
+def killed(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> None:
+    """Begin the command, and kill all of its processes after the first checkpoint."""
+    asked = command(cache, folder, launcher, batch)
+    running = subprocess.Popen(**asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(folder.glob("checkpoints/*/kept.json")):
+        assert running.poll() is None
+        time.sleep(0.02)
+    for place in Path("/proc").glob("[0-9]*/cmdline"):  # torchrun gives its processes groups of their own
+        with suppress(OSError):
+            if os.fsencode(folder) in place.read_bytes():
+                os.kill(int(place.parent.name), signal.SIGKILL)
+    running.wait()
+
+
+def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> tuple[dict[str, Any], Fit, str]:
+    """Run the command; returns the saved weights, the stored fit and what was printed."""
+    done = subprocess.run(**command(cache, folder, launcher, batch), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert ("resumes from its last checkpoint" in done.stderr) == (folder.name == "begun")
     (tensors,) = (folder / "model").glob("*.safetensors")
     about = json.loads(tensors.with_suffix(".json").read_text())
     with ScoreStore(folder / "scores.sqlite") as store:
@@ -82,19 +104,22 @@ def result(cache: Path, folder: Path, launcher: tuple[str, ...], batch: int) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(cache: Path, tmp_path: Path) -> None:
+def test_two_processes_are_one_with_twice_the_batch_which_resumes_what_they_began(cache: Path, tmp_path: Path) -> None:
     one, alone, shown = result(cache, tmp_path / "one", (), 8)
     two, together, both = result(cache, tmp_path / "two", TWO, 4)
-    assert alone.identity == together.identity  # 8 images per step either way
     assert len(shown.splitlines()) == len(both.splitlines())  # the second process prints nothing
-    np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-3)
-    for what in ("candidates", "shares"):
-        ours, theirs = (fit.outcome["selection"][what] for fit in (together, alone))
-        assert ours == pytest.approx(theirs, abs=1e-3)
-    assert alone.outcome["settings"]["share"] == together.outcome["settings"]["share"] > 0
-    # Adam turns rounding into steps where a gradient is nothing else: a few weights may differ by a step or two.
-    differences = torch.cat([(one[name].double() - two[name].double()).abs().flatten() for name in one])
-    assert differences.quantile(0.99) < 1e-4
+    killed(cache, tmp_path / "begun", TWO, 4)
+    rest, resumed, _ = result(cache, tmp_path / "begun", (), 8)
+    for weights, fit in ((two, together), (rest, resumed)):
+        assert alone.identity == fit.identity  # 8 images per step either way
+        np.testing.assert_allclose(fit.probabilities, alone.probabilities, atol=1e-3)
+        for what in ("candidates", "shares"):
+            ours, theirs = (found.outcome["selection"][what] for found in (fit, alone))
+            assert ours == pytest.approx(theirs, abs=1e-3)
+        assert alone.outcome["settings"]["share"] == fit.outcome["settings"]["share"] > 0
+        # Adam turns rounding into steps where a gradient is nothing else: a few weights may differ by a step or two.
+        differences = torch.cat([(one[name].double() - weights[name].double()).abs().flatten() for name in one])
+        assert differences.quantile(0.99) < 1e-4
 
 
 def test_shares_cover_a_batch_once_and_sums_of_one_process_are_itself() -> None:
