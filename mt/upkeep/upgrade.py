@@ -15,7 +15,7 @@ from mt.cache.feature_file.write import temporary_path
 from mt.cache.names import digest, digest_of_rows
 from mt.datasets import Dataset, DatasetSettings, Split
 from mt.datasets.base import REVISION
-from mt.datasets.readers.made_from import load_recorded
+from mt.datasets.readers.made_from import is_made_of, load_recorded
 from mt.errors import CacheError, MtError
 from mt.featurize.plan import limited
 from mt.system import files
@@ -100,4 +100,4 @@ class Upgrade:
 
     def _is_made_of(self, split: Split, made_of: dict[str, object]) -> bool:
         same_ids = digest_of_rows(split.ids) == made_of["ids"]
-        return same_ids and split.images.content(self.index) == made_of["images"]
+        return same_ids and is_made_of(split, made_of, self.index)

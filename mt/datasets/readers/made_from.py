@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mt.cache.content import ContentIndex
 from mt.cache.names import data_dir_of, loadable_name, mapped_place
 from mt.datasets import Dataset, DatasetSettings, load_dataset
 from mt.datasets.base import Split
+from mt.datasets.decoding.row_hashes import HashedImages
 from mt.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,25 +55,40 @@ def places_of(dataset: Dataset, ids: list[str]) -> list[tuple[Split, int]]:
     return [known[name] for name in ids]
 
 
-def check_unchanged(dataset: Dataset, entry: Entry, index: ContentIndex) -> None:
-    """Refuse files that are not those that features were made from, whatever their names; missing files too.
+def is_made_of(split: Split, made_of: Mapping[str, Any], index: ContentIndex) -> bool:
+    """Say whether a split's images are those that a manifest's account of a split describes, in this order."""
+    return bool(split.images.content(index) == made_of["images"])
 
-    Only rows whose content is known on both sides are compared; of files, it is.  Raises InputError.
+
+def check_unchanged(dataset: Dataset, entry: Entry, index: ContentIndex) -> None:
+    """Refuse images that are not those that features were made from, whatever their names; missing files too.
+
+    Where the split's content as a whole is not the recorded one, its rows are compared, as far as their content is
+    known.  Raises InputError.
     """
+    made_of = (entry.manifest.get("inputs", {}).get("dataset") or {}).get("splits", {}).get(entry.split)
+    split = dataset.splits.get(entry.split)
+    if made_of and split and is_made_of(split, made_of, index):
+        return
     features = entry.open()
     if features.content is None:
         return
-    ids = list(features.ids)
-    now = {id(split): split.row_hashes(index) for split in dataset.splits.values()}
-    changed = []
-    for name, (split, row), before in zip(ids, places_of(dataset, ids), features.content, strict=True):
-        hashes = now[id(split)]
-        if hashes is not None and before.any() and not np.array_equal(hashes[row], before):
-            changed.append(name)
+    ids, before = list(features.ids), features.content
+    by_split: dict[str, list[int]] = {}
+    places = places_of(dataset, ids)
+    for number, (found, _) in enumerate(places):
+        by_split.setdefault(found.name, []).append(number)
+    changed: list[int] = []
+    for name, numbers in by_split.items():
+        images = dataset.splits[name].images
+        if isinstance(images, HashedImages):
+            now = images.row_hashes(index, [places[number][1] for number in numbers])
+            differs = before[numbers].any(axis=1) & (now != before[numbers]).any(axis=1)
+            changed += np.asarray(numbers)[differs].tolist()
     if changed:
         where = dataset.location or dataset.name
         raise InputError(
             f"{len(changed)} of {len(ids)} images in {where} are not those that the '{entry.backbone}' features were "
-            f"made from, first '{changed[0]}'. Put their files back, name the folder that holds a copy with "
+            f"made from, first '{ids[min(changed)]}'. Put their files back, name the folder that holds a copy with "
             "--data-dir, or run mt featurize again."
         )
