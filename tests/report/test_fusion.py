@@ -70,6 +70,21 @@ def test_a_fusion_with_the_predictions_of_another_row_says_so(tmp_path: Path) ->
     assert "changes nothing, +0.000 (same predictions)" in f"{said}"
 
 
+def test_no_gain_is_concluded_where_a_draw_held_too_few_labels_to_choose_the_single_model(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path, models={"simclr": 0.6, "swav": 0.9}, seeds=2, budgets=[0.01, 0.1])
+    filled(path, models={TOGETHER: 1.2}, method="dvme", seeds=2, budgets=[0.01, 0.1])
+    filled(path, models={TOGETHER: 0.7}, method="best-single", seeds=2, budgets=[0.1])
+    few = {"flags": ["fixed_C", "first_model"]}
+    store = filled(path, models={TOGETHER: 0.7}, method="best-single", seeds=2, budgets=[0.01], outcome=few)
+    (panel,) = collect(store)
+    first, second = answers(store, panel)
+    assert (first.gain, first.unchosen) == (None, True)
+    assert (second.gain is None, second.unchosen) == (False, False)
+    said = f"{sentence([first], ShortNames.of([panel]))}"
+    assert "what fusing gains cannot be concluded: too few labels to choose a single model by" in said
+
+
 def test_every_fusion_is_drawn_against_the_best_single_model(tmp_path: Path, look: Any) -> None:
     path = tmp_path / "scores.sqlite"
     every = ["concat", "average", "blend", "dvme", "dvme, unfrozen"]
