@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mt.cache.catalog import Catalog
 from mt.errors import FitError, InputError
 from mt.probe import run
 from mt.probe.budgets import draw as draws
@@ -19,6 +21,7 @@ from mt.probe.method_settings import Blend, BlendFour, Propagate
 from mt.probe.methods import linear, neighbours
 from mt.probe.methods.linear import CLIP, LinearProbe, Scaling
 from mt.probe.protocols import PROTOCOLS, Fitted, Fitting
+from mt.probe.questions import find_pairs
 from mt.probe.run import fit_probe
 from mt.probe.solver import api
 from mt.probe.solver.api import solve_folds
@@ -349,3 +352,18 @@ def test_only_the_warning_that_a_flag_stands_for_is_muted(monkeypatch: pytest.Mo
     monkeypatch.setattr(api, "solve_paths", warned)
     with pytest.warns(UserWarning, match="something else"):
         fit_probe(LabelledRows(X, y), fitting, seed=0)
+
+
+def test_features_at_other_image_sizes_that_are_superseded_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size in (224, 64):
+        write_pair(tmp_path, seen=f"at {size}", inputs={"backbone": {"image_size": size}})
+        for path in tmp_path.rglob("*.h5"):
+            written = path.stat().st_mtime
+            os.utime(path, (written - 100, written - 100))
+    find_pairs(Catalog(tmp_path))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("m1 on 'toy': features at 64 px are taken, the newest; those at 224 px are superseded.")
+    find_pairs(Catalog(tmp_path), everything=True)
+    assert not capsys.readouterr().err
