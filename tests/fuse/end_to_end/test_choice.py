@@ -361,6 +361,8 @@ def test_the_networks_of_the_trials_predict_too(
     order = np.argsort(list(found.selection["candidates"].values()))
     assert found.network is not None
     assert (found.settings["trained"], found.settings["trials"]) == (2, 4)
+    assert ("too_few_to_train" in found.start.choice.flags) == (len(models) == 2)
+    assert "too_few_to_train" not in found.flags  # the cached stage trained no network; here they are
     made = [finished[number] for number in (4, 5, *order, 2, 3)]
     kept = [*found.network.trained, *found.network.trials]
     for network, again in zip(made, kept, strict=True):
@@ -429,7 +431,6 @@ def test_a_budget_of_one_class_trains_nothing_and_one_without_a_fifth_takes_half
     kept.budget, kept.plan = few, replace(kept.plan, fifths=held_out(few, task="binary", n_classes=2, seed=0))
     found = kept.fit()
     assert "fixed_schedule" in found.flags
-    assert "too_few_to_train" not in found.flags  # of the cached stage; these are trained
     assert (found.settings["epochs"], found.settings["share"], found.selection) == (1, 0.5, {})
 
 
