@@ -162,8 +162,7 @@ class Tuner:
             self._loaded = None
             joined = AlignedFeatures.load(pair)
             backbones = [load_described(about, self.weights.get(about["name"])) for about in described(pair.train)]
-            for backbone in backbones:
-                check_trainable(backbone, self.settings)
+            check_trainable(backbones, self.settings)
             for line in dict.fromkeys(note for backbone in backbones for note in backbone.notes):
                 progress.note(line)
             index = ContentIndex()

@@ -326,14 +326,16 @@ def test_images_that_are_not_those_of_the_features_are_refused_wherever_they_sta
         shutil.copy(copy / split / "b" / "7.png", last)
 
 
-def test_settings_that_would_change_nothing_are_refused(cache: Path) -> None:
+def test_settings_that_would_change_nothing_are_refused(cache: Path, tmp_path: Path) -> None:
     for model, option, said in (
         (RESNET, ("--unfreeze-last", "5"), "has 4 blocks after its stem"),
         (VIT, ("--lora", "65"), "have at most rank 64"),
-        (VIT, ("--train-batch-norm",), "has no batch norms"),
+        (VIT, ("--train-batch-norm",), "there are no batch norms in 'timm:test_vit'"),
     ):
         with pytest.raises(InputError, match=said):
             run(cache, "--model", model, "--shots", "2", *option)
+    both = ("--model", RESNET, "--model", VIT, "--train-batch-norm")  # those of the one learn
+    run(cache, *both, "--shots", "2", "--seeds", "1", "--scores", str(tmp_path / "scores.sqlite"))
 
 
 def test_what_cannot_be_saved_is_said_before_training_and_costs_no_fit_after_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from mt.backbones import Backbone
@@ -11,13 +13,25 @@ from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.lora import largest_rank
 
 
-def check_trainable(backbone: Backbone, settings: Settings) -> None:
-    """Raise InputError for blocks, adapters or batch norms that a backbone does not have."""
+def check_trainable(backbones: Sequence[Backbone], settings: Settings) -> None:
+    """Raise InputError for blocks or adapters that a backbone does not have, or batch norms that none has."""
+    for backbone in backbones:
+        _check_parts(backbone, settings)
+    if settings.train_batch_norm and not any(_has_batch_norm(backbone.model) for backbone in backbones):
+        names = " and ".join(f"'{backbone.name}'" for backbone in backbones)
+        raise InputError(f"--train-batch-norm: there are no batch norms in {names}. Remove it.")
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def _check_parts(backbone: Backbone, settings: Settings) -> None:
     name, n_blocks = backbone.name, len(blocks(backbone.model))
     if settings.last and settings.last >= n_blocks:
         raise InputError(
             f"--unfreeze-last {settings.last}: '{name}' has {n_blocks - 1} blocks after its stem. "
-            f"Take fewer, or train all of it: --unfreeze"
+            "Take fewer, or train all of it: --unfreeze"
         )
     if settings.lora:
         most = largest_rank(backbone.model)
@@ -28,6 +42,3 @@ def check_trainable(backbone: Backbone, settings: Settings) -> None:
             )
         if settings.lora > most:
             raise InputError(f"--lora {settings.lora}: the weights of '{name}' have at most rank {most}. Take less.")
-    norms = (module for module in backbone.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-    if settings.train_batch_norm and not any(True for _ in norms):
-        raise InputError(f"'{name}' has no batch norms. Remove --train-batch-norm.")
