@@ -22,8 +22,8 @@ DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "locati
 REVISIONS = ("protocol", "solver", "fuse", "scaling", "metrics", "scoring", "resamples")  # of code that changes a score
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
-# Options that other facts state, or that change no embedding.
-_SAID = (
+# Options that say nothing of the dataset: other facts state them, or they change no embedding.
+NOT_OF_THE_DATASET = (
     "--model",
     "--dataset",
     "--split",
@@ -93,7 +93,9 @@ def _read(entry: Entry) -> dict[str, Any]:
     for name, said in _OPTIONS.items():
         value = options.pop(f"--{name.replace('_', '-')}", "")
         facts[name] = f"{said} {value}" if value else _DEFAULTS.get(name, "")
-    facts["other"] = " ".join(f"{option} {value}".strip() for option, value in options.items() if option not in _SAID)
+    facts["other"] = " ".join(
+        f"{option} {value}".strip() for option, value in options.items() if option not in NOT_OF_THE_DATASET
+    )
     return {"command": command, "facts": {name: value for name, value in facts.items() if value}}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mt.errors import MtError
-from mt.report.origins import options_of
+from mt.report.origins import NOT_OF_THE_DATASET, options_of
 from mt.study.request import StudyRequest
 from mt.study.run import Step, load, steps
 from mt.terminal.progress import counted
@@ -17,20 +17,6 @@ if TYPE_CHECKING:
     from mt.cache.catalog import Entry
     from mt.datasets import Dataset
     from mt.study.study_file import StudyFile
-
-# Options of `mt featurize` that do not say how the dataset is read.
-NOT_OF_THE_DATASET = (
-    "--model",
-    "--dataset",
-    "--split",
-    "--data-dir",
-    "--image-size",
-    "--device",
-    "--precision",
-    "--dtype",
-    "--weights",
-    "--on-error",
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ def _is_wanted(entry: Entry, study: StudyFile, dataset: Dataset | MtError) -> bo
         same = known.fingerprint == entry.fingerprints["backbone"]
     if isinstance(dataset, MtError):
         return same
-    settings = {name: words for name, words in options.items() if name not in NOT_OF_THE_DATASET}
+    settings = {name: words for name, words in options.items() if name not in (*NOT_OF_THE_DATASET, "--dtype")}
     return same and settings == options_of(shlex.join(dataset.settings.words()))
 
 
