@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -45,6 +46,16 @@ def run(cache: Path, *arguments: str) -> str:
 def ran(cache: Path, *arguments: str) -> Result:
     command = ["--cache-dir", str(cache), "--unfreeze", *QUICK, *arguments]
     return CliRunner().invoke(fuse, command, catch_exceptions=False)
+
+
+def write_pictures(
+    folder: Path, counts: dict[str, int], classes: Sequence[str], made: Callable[[int], np.ndarray], *, names: str
+) -> None:
+    """Write SPLIT/CLASS/NAME for `counts` pictures per class; made: of a class number; names: of number and class."""
+    for (split, n), (number, label) in product(counts.items(), enumerate(classes)):
+        (folder / split / label).mkdir(parents=True)
+        for i in range(n):
+            Image.fromarray(made(number)).save(folder / split / label / names.format(i, number))
 
 
 class Study(NamedTuple):
@@ -222,14 +233,12 @@ def test_which_networks_predict_is_said(share: float, trained: int, trials: int,
 
 def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for split, n in (("train", 12), ("test", 4)):
-        for number, name in enumerate(("bright", "dark")):
-            for i in range(n):
-                path = tmp_path / "images" / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noise = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(noise + np.uint8(120 * (1 - number))).save(path)
     cache, images = tmp_path / "cache", tmp_path / "images"
+
+    def made(number: int) -> np.ndarray:
+        return rng.integers(0, 120, (40, 40, 3), dtype=np.uint8) + np.uint8(120 * (1 - number))
+
+    write_pictures(images, {"train": 12, "test": 4}, ("bright", "dark"), made, names="{}.png")
     extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
     shown = ran(cache, "--model", RESNET, "--fraction", "1", "--epochs", "60", "--save", str(tmp_path / "model"))
     assert "training does not mirror any" in " ".join(shown.stderr.split())
@@ -257,14 +266,12 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
 
 def test_other_datasets_are_decoded_as_the_one_trained_on_and_need_not_be_named_like_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for split, n in (("train", 4), ("test", 2)):
-        for number, name in enumerate(("bright", "dark")):
-            for i in range(n):
-                path = tmp_path / "images" / split / name / f"p{i}_{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                image = rng.integers(0, 120, (40, 40)) + 120 * (1 - number)
-                Image.fromarray((256 * image).astype(np.uint16)).save(path)
     data, cache, images = f"folder:{tmp_path / 'images'}", tmp_path / "cache", tmp_path / "images"
+
+    def made(number: int) -> np.ndarray:
+        return np.uint16(256) * (rng.integers(0, 120, (40, 40), dtype=np.uint16) + np.uint16(120 * (1 - number)))
+
+    write_pictures(images, {"train": 4, "test": 2}, ("bright", "dark"), made, names="p{}_{}.png")
     settings = DatasetSettings(group_regex=r"(p\d+)_", intensity="minmax")
     extract(FeaturizeRequest([data], [RESNET], cache_dir=cache, weights=["random"], image_size=32, settings=settings))
     run(cache, "--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "model"))
@@ -304,10 +311,11 @@ def test_images_that_are_not_those_of_the_features_are_refused_wherever_they_sta
     """The last image of a split's last class: another, then damaged, then absent, but there in a copy."""
     cache, images, copy = tmp_path / "cache", tmp_path / "images", tmp_path / "copies" / "images"
     rng = np.random.default_rng(0)
-    for split, name, number in product(("train", "test"), ("a", "b"), range(8)):
-        path = images / split / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 250, (32, 32, 3), dtype=np.uint8)).save(path)
+
+    def made(_: int) -> np.ndarray:
+        return rng.integers(0, 250, (32, 32, 3), dtype=np.uint8)
+
+    write_pictures(images, {"train": 8, "test": 8}, ("a", "b"), made, names="{}.png")
     extract(FeaturizeRequest([f"folder:{images}"], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
     shutil.copytree(images, copy)
     asked = ("--model", RESNET, "--shots", "2", "--seeds", "1")
@@ -373,13 +381,12 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
     monkeypatch.setattr("mt.fuse.end_to_end.choice.planning.held_out", lambda *a, **names: held_out(*a, **names)[:1])
     monkeypatch.setattr("mt.fuse.end_to_end.choice.fit.choose_share", lambda *_: Share(share, 1.0, {"0": 9.0}))
     rng = np.random.default_rng(0)
-    for split, n in (("train", 8), ("test", 3)):
-        for number, name in enumerate(("bright", "dark", "red")):
-            for i in range(n):
-                path = tmp_path / "images" / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                image = rng.integers(0, 250, (40, 40, 3)) // (1 + np.array([0, 1, number == 1]) * number)
-                Image.fromarray(image.astype(np.uint8)).save(path)
+
+    def made(number: int) -> np.ndarray:
+        image = rng.integers(0, 250, (40, 40, 3)) // (1 + np.array([0, 1, number == 1]) * number)
+        return np.asarray(image, dtype=np.uint8)
+
+    write_pictures(tmp_path / "images", {"train": 8, "test": 3}, ("bright", "dark", "red"), made, names="{}.png")
     data, cache = f"folder:{tmp_path / 'images'}", tmp_path / "cache"
     extract(FeaturizeRequest([data], [RESNET, VIT], cache_dir=cache, weights=["random"], image_size=32))
     command = ["--cache-dir", str(cache), "--unfreeze", "--epochs", "1", "--lr", "1e-4", "--fraction", "1"]
