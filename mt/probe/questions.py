@@ -200,7 +200,11 @@ def find_pairs(
 def _note_sizes(taken: Sequence[Entry], every: Sequence[Entry]) -> None:
     """Say which features of other image sizes those that are taken supersede."""
     for entry in taken:
-        sizes = {_image_size(other): None for other in every if "superseded" in other.flags and _is_same(entry, other)}
+        sizes = {
+            _image_size(other): None
+            for other in every
+            if "superseded" in other.flags and _names_of(other) == _names_of(entry)
+        }
         others = [f"at {size} px" for size in sizes if size not in (None, _image_size(entry))]
         if others:
             progress.note(
@@ -214,10 +218,9 @@ def _image_size(entry: Entry) -> int | None:
     return size
 
 
-def _is_same(one: Entry, other: Entry) -> bool:
-    """Say whether two files hold the same split of the same dataset, by a backbone of one name."""
-    names = [(entry.dataset, entry.manifest.get("location"), entry.split, entry.backbone) for entry in (one, other)]
-    return names[0] == names[1]
+def _names_of(entry: Entry) -> tuple[object, ...]:
+    """Return the names of a file's dataset, split and backbone: a newer file of the same supersedes it."""
+    return entry.dataset, entry.manifest.get("location"), entry.split, entry.backbone
 
 
 def _scorable(pairs: Sequence[Pair]) -> list[Pair]:
