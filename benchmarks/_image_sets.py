@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,15 @@ def photographs() -> Labelled:
             yield split, name, f"{name.replace('_', '')}{region}", _three_channels(pixels.mean(axis=2))
 
 
-def faces() -> Labelled:
-    """Faces and other crops of Labeled Faces in the Wild (scikit-image): 200, half of them faces."""
+def faces(test: int = 1) -> Labelled:
+    """Faces and other crops of Labeled Faces in the Wild (scikit-image): 200, half of them faces.
+
+    test: 1, every second image is for testing; 0, the others are.
+    """
     from skimage import data
 
     for number, image in enumerate(data.lfw_subset()):
-        split, label = "test" if number % 2 else "train", "face" if number < 100 else "other"
+        split, label = "test" if number % 2 == test else "train", "face" if number < 100 else "other"
         yield split, label, f"f{number}", _three_channels(255 * image)
 
 
@@ -131,5 +135,6 @@ IMAGE_SETS = {
         ImageSet("retina", retina),
         ImageSet("photographs", photographs),
         ImageSet("faces", faces),
+        ImageSet("faces-swapped", partial(faces, test=0)),
     )
 }

@@ -35,7 +35,7 @@ from mt.types import Array
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 LABELS = {"protocols": (20, 50, 100, 200), "fusion": (100, 300)}
-PIXELS = {"tissue": 64, "retina": 64, "photographs": 64, "faces": 64}
+PIXELS = {"tissue": 64, "retina": 64, "photographs": 64, "faces": 64, "faces-swapped": 64}
 DRAWS = 20
 REFERENCES = {"default": ("blend", "blend-four", "propagate"), "concat": ("blend of all", "recommended")}
 COLUMNS = ("roc_auc", "log_loss", "accuracy")

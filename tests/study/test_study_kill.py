@@ -49,11 +49,12 @@ setattr(target, name, counted)
 from mt.cli import main
 main(arguments)
 """
-# Where a study is stopped: after the first block of features, after some fits of each kind, after the report's page.
+# Where a study is stopped, one point after another: after the first block of features, after two of its six probes,
+# after one of its three fusions, after the report's page.
 POINTS = {
     "features": ("mt.cache.feature_file.write", "FeatureWriter.write_block", 1),
     "probes": ("mt.results.store", "ScoreStore.add_fit", 2),
-    "fusions": ("mt.results.store", "ScoreStore.add_fit", 7),
+    "fusions": ("mt.results.store", "ScoreStore.add_fit", 5),
     "report": ("mt.report.writing", "_write", 1),
 }
 
@@ -98,20 +99,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_after_kill_9_the_same_command_goes_on(point: str, undisturbed: Path, tmp_path: Path) -> None:
-    killed = study(tmp_path, stop=point, sent=signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def test_killed_at_every_point_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    stored = []
+    for point in POINTS:
+        killed = study(tmp_path, stop=point, sent=signal.SIGKILL)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        stored.append(len(kept(tmp_path)))
+    assert stored == [0, 2, 7, FITS]
     check_the_rest(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("point", ["features", "probes"])
-def test_after_ctrl_c_too_and_it_says_so(point: str, undisturbed: Path, tmp_path: Path) -> None:
-    stopped = study(tmp_path, stop=point, sent=signal.SIGINT)
-    assert stopped.returncode == 130, stopped.stderr
-    assert stopped.stderr.splitlines()[-1].startswith("Stopped: ")
-    assert "same command" in stopped.stderr.splitlines()[-1]
-    assert "Traceback" not in stopped.stderr
+def test_after_ctrl_c_too_and_it_says_so(undisturbed: Path, tmp_path: Path) -> None:
+    for point in ("features", "probes"):
+        stopped = study(tmp_path, stop=point, sent=signal.SIGINT)
+        assert stopped.returncode == 130, stopped.stderr
+        assert stopped.stderr.splitlines()[-1].startswith("Stopped: ")
+        assert "same command" in stopped.stderr.splitlines()[-1]
+        assert "Traceback" not in stopped.stderr
+    assert 0 < len(kept(tmp_path)) < FITS
     check_the_rest(tmp_path, undisturbed)
 
 
@@ -120,8 +125,7 @@ def check_the_rest(folder: Path, undisturbed: Path) -> None:
     before, finished = kept(folder), features(folder)
     again = study(folder)
     assert again.returncode == 0, again.stderr
-    counts = [re.search(r"(\d+) fitted, (\d+) stored", line) for line in again.stderr.splitlines()]
-    assert sum(int(count[2]) for count in counts if count) == len(before)
+    assert n_stored(again) == len(before)
     assert before.items() <= kept(folder).items()
     assert kept(folder) == kept(undisturbed)
     assert set(scored(folder).values()) == {1}
@@ -129,3 +133,9 @@ def check_the_rest(folder: Path, undisturbed: Path) -> None:
     assert features(folder) == features(undisturbed)
     assert Path(json.loads(again.stdout)["page"]).read_text(encoding="utf-8").endswith("</html>")
     assert not list(folder.glob("**/.*.partial"))
+
+
+def n_stored(ran: subprocess.CompletedProcess[str]) -> int:
+    """Return how many fits a run found in the store, as it says."""
+    counts = [re.search(r"(\d+) fitted, (\d+) stored", line) for line in ran.stderr.splitlines()]
+    return sum(int(count[2]) for count in counts if count)
