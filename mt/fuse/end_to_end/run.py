@@ -74,16 +74,29 @@ def run_unfrozen(request: FinetuneRequest) -> Answers | None:
             known = ranks.broadcast(known)
             for question in questions:
                 draws.repeats(question, known.get(question.identity, {}))  # before later questions are drawn
-            todo = [question for question in questions if question.identity not in known]
-            n_fitted = 0
-            tuner.plan(todo)
-            for number, question in enumerate(todo, start=1):
-                if ranks.first:
-                    progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(todo)}")
-                n_fitted += tuner(question)
+            n_fitted = _train([question for question in questions if question.identity not in known], tuner)
             if not ranks.first:
                 return None
             return _answers(questions, scorer, draws, beside, n_fitted=n_fitted)
+
+
+def _train(questions: Sequence[Question], tuner: Tuner) -> int:
+    """Train a network per question; return how many were trained, without those of draws that repeat another.
+
+    KeyboardInterrupt is raised with the number of stored fits in its message.
+    """
+    n_fitted = 0
+    tuner.plan(questions)
+    try:
+        for number, question in enumerate(questions, start=1):
+            if tuner.ranks.first:
+                progress.note(f"{question.method}: {question.pair.model}, {question.budget}, {number}/{len(questions)}")
+            n_fitted += tuner(question)
+    except KeyboardInterrupt:
+        kept = f"{n_fitted} of {counted(len(questions), 'training')} are stored"
+        message = f"{kept}; the one in progress resumes from its last checkpoint. Run the same command again."
+        raise KeyboardInterrupt(message) from None
+    return n_fitted
 
 
 def _questions(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.choice.held_out import held_out
 from mt.fuse.end_to_end.choice.shares import Share
+from mt.fuse.end_to_end.loop import Run
 from mt.fuse.end_to_end.saved import load_tuned
 from mt.fuse.end_to_end.tuner import _said
 from mt.predict.dataset import predict_dataset
@@ -371,6 +372,34 @@ def test_what_cannot_be_saved_is_said_before_training_and_costs_no_fit_after_it(
     assert ", 0 fitted: " in ran(cache, *asked, str(saved)).stderr
     about.with_suffix(".safetensors").write_bytes(b"")
     assert "1 fit is made again" in ran(cache, *asked, str(saved)).stderr
+
+
+def test_ctrl_c_says_what_is_stored_and_the_same_command_goes_on(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores.sqlite"
+    command = ["fuse", "--cache-dir", str(cache), "--unfreeze", *QUICK, "--model", RESNET, "--fraction", "0.5"]
+    command += ["--fraction", "1", "--seeds", "1", "--scores", str(scores)]
+    finished, trained = Run._finish_step, set[int]()
+
+    def interrupted(self: Run, *arguments: Any) -> None:
+        finished(self, *arguments)
+        trained.add(len(self.part.rows))
+        if len(trained) == 2:  # the second budget's
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_finish_step", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    monkeypatch.undo()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "Stopped: 1 of 2 trainings are stored; the one in progress resumes from its last checkpoint. "
+        "Run the same command again."
+    )
+    with pytest.raises(SystemExit, match="0"):
+        main(command)
+    assert "3 scores from the store, 1 fitted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
