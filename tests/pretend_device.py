@@ -80,7 +80,9 @@ class PretendTensor(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch types it as a function, not as a class method
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
-        with torch.inference_mode(False), torch.no_grad():  # a wrapper counts versions; inference mode does not
+        if not torch.is_inference_mode_enabled():
+            return _computed(func, args, kwargs or {})
+        with torch.inference_mode(False):  # a wrapper counts versions; inference mode does not
             return _computed(func, args, kwargs or {})
 
     def tolist(self) -> Any:
