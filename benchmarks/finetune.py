@@ -118,7 +118,9 @@ class Place:
             scores=self.folder / self.scores,
             device="cpu",
         )
-        run_unfrozen(FinetuneRequest(cached, settings))
+        # The identity of a fit does not know which part of the recipe a benchmark changes.
+        checkpoints = self.folder / "checkpoints" / Path(self.scores).stem
+        run_unfrozen(FinetuneRequest(cached, settings, checkpoints=checkpoints))
 
     def rows(self) -> list[Row]:
         """Return what has been measured, by this revision of end-to-end training; nothing on a set without features."""

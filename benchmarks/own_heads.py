@@ -3,8 +3,8 @@
     python -m benchmarks.own_heads --folder DIR [--set NAME ...] [--labels N ...] [--seeds 3] [--table]
 
 Fits what `benchmarks.finetune --method dvme` fits, without the networks of the trials, in the same folder, with a score
-database of its own, and keeps in DIR/heads what each head of the trained network says of the test cases.  Log losses
-are at the temperature that is best on the test cases, for every way of predicting.
+database of its own, and keeps in DIR/heads what each head of the network at the better rate of the race says of the
+test cases.  Log losses are at the temperature that is best on the test cases, for every way of predicting.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from benchmarks._finetune_table import with_error
 from benchmarks._recipe_changes import Change
 from benchmarks.finetune import MODELS, Place, fitted_places, parser_of
+from mt.fuse.end_to_end.blended import Blended
 from mt.fuse.end_to_end.choice import schedule
-from mt.fuse.end_to_end.network import EndToEnd
 from mt.fuse.end_to_end.request import Settings
 from mt.types import Array
 
@@ -49,7 +49,6 @@ def main() -> None:
 
 def fit(place: Place) -> None:
     """Fit every draw, and keep what the heads say of its test cases; nothing if the trained network has no share."""
-    n = len(place.aligned(MODELS[0]).first.cases.ids)
     place = replace(place, scores="scores-own-heads.sqlite")
     for seed in range(place.seeds):
         with recording() as seen, WITHOUT_TRIALS.made():
@@ -57,27 +56,29 @@ def fit(place: Place) -> None:
         rows = [one for one in place.stored() if one.method == "dvme, unfrozen" and one.seed == seed]
         if seen and rows and rows[0].share:  # a draw that repeats another has no row
             kept(place, seed).parent.mkdir(exist_ok=True)
-            np.save(kept(place, seed), np.concatenate(seen, axis=1)[:, -n:])  # the test cases are predicted last
+            np.save(kept(place, seed), np.concatenate(seen, axis=1))
 
 
 @contextmanager
 def recording() -> Iterator[list[Array]]:
-    """Keep the logits of all heads (1 + M, n, K), of each batch that a trained network of several models predicts."""
+    """Keep the logits of all heads (1 + M, n, K) of the first trained network, of each batch that it predicts with."""
     seen: list[Array] = []
-    plain = EndToEnd.of_embeddings
+    plain = Blended._after
 
-    def recorded(self: EndToEnd, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        if len(self.own):
-            scaled = [scale(x) for scale, x in zip(self.scalings, embeddings, strict=True)]
-            own = [head(x) for head, x in zip(self.own, scaled, strict=True)]
-            seen.append(torch.stack([self.head.with_attention(scaled)[0], *own]).float().numpy())
-        return plain(self, embeddings)
+    def recorded(self: Blended, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        network = self.trained[0]
+        if len(network.own):
+            parts = zip(network.scalings, network.embeddings(images), strict=True)
+            scaled = [scale(x) for scale, x in parts]
+            own = [head(x) for head, x in zip(network.own, scaled, strict=True)]
+            seen.append(torch.stack([network.head.with_attention(scaled)[0], *own]).float().numpy())
+        return plain(self, images)
 
-    setattr(EndToEnd, "of_embeddings", recorded)  # noqa: B010
+    setattr(Blended, "_after", recorded)  # noqa: B010
     try:
         yield seen
     finally:
-        setattr(EndToEnd, "of_embeddings", plain)  # noqa: B010
+        setattr(Blended, "_after", plain)  # noqa: B010
 
 
 def kept(place: Place, seed: int) -> Path:

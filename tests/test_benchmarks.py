@@ -92,18 +92,25 @@ def test_the_hours_of_the_papers_study_are_those_of_its_images_and_draws(monkeyp
     assert small["predicting"] * 3600 == pytest.approx(2 * (2 * 2 * 200 + 2 * 1_000 + 5 * 500), abs=20)
 
 
-def test_what_each_head_says_is_kept_of_what_a_trained_network_predicts() -> None:
+def test_what_each_head_says_is_kept_of_the_first_network_that_predicts() -> None:
     scalings = [Standardize(torch.zeros(16), torch.ones(16), 5.0) for _ in range(2)]
-    network = EndToEnd([nn.Linear(4, 16), nn.Linear(4, 16)], scalings, DVME((16, 16), 3, width=16, heads=2)).eval()
-    images = [torch.randn(5, 4, generator=torch.Generator().manual_seed(model)) for model in range(2)]
+    networks = []
+    for seed in range(3):
+        head = DVME((16, 16), 3, width=16, heads=2)
+        networks.append(EndToEnd([nn.Linear(4, 16), nn.Linear(4, 16)], scalings, head).eval())
+        networks[-1].begin([1.0, 1.0])
+        for parameter in [*networks[-1].head.parameters(), *networks[-1].own.parameters()]:
+            parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    start, first, second = networks
+    both = Blended(start, [first, second], "multiclass", share=0.5)
+    batches = [[torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for _ in range(2)] for n in (5, 3)]
     with torch.no_grad(), own_heads.recording() as seen:
-        network(images)
-        network.begin([1.0, 1.0])
-        for parameter in [*network.head.parameters(), *network.own.parameters()]:
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-        logits = network(images)
-    (every,) = map(torch.from_numpy, seen)
-    assert every.shape == (3, 5, 3)
+        second(batches[0])
+        for batch in batches:
+            both.with_attention(batch)
+        logits = torch.cat([first(batch) for batch in batches])
+    every = torch.from_numpy(np.concatenate(seen, axis=1))
+    assert every.shape == (3, 8, 3)
     torch.testing.assert_close(own_heads.WAYS["halves"](every), logits)
     assert (own_heads.WAYS["DVME alone"](every) - logits).abs().max() > 1e-2
 

@@ -215,7 +215,7 @@ def attentions(study: Answers, store: ScoreStore) -> list[dict[str, Any]]:
     """Return, for each DVME and budget, the mean attention over draws that each model receives.
 
     It is given overall and for the test cases of each class; each sums to 1.  `trained` counts the draws in which a
-    network was trained; the others kept their start, whose attention is uniform.
+    trained network predicts; the others kept their start, whose attention is uniform unless training was end to end.
     """
     fits: dict[tuple[str, str, str, Budget], dict[str, Any]] = {}
     for score in study.scores:
@@ -258,7 +258,8 @@ def print_attention(row: dict[str, Any]) -> None:
         out.print(_attention_table(row))
     kept = row["draws"] - row["trained"]
     line = f"{subject}: network trained in {row['trained']} of {row['draws']} draws"
-    line += f", the start (uniform attention) kept in {kept}" if kept else ""
+    start = "the start" if "unfrozen" in row["method"] else "the start (uniform attention)"  # one may be a network
+    line += f", {start} kept in {kept}" if kept else ""
     line += f". Recipes chosen inside the budget: {', '.join(row['recipes'])}."
     out.print(line, style="dim", markup=False)
     out.print()

@@ -36,6 +36,7 @@ def predict_dataset(request: PredictRequest) -> Predictions:
     if is_end_to_end(request.model):
         from mt.fuse.end_to_end.saved import load_tuned
 
+        request.check_end_to_end()
         tuned = load_tuned(request.model)
         names, problems = tuned.unreadable(request.dataset, request.split, data_dir=request.data_folder)
         if problems and request.on_error == "raise":

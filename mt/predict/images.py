@@ -39,6 +39,7 @@ def predict_images(request: PredictRequest) -> Predictions:
     if is_end_to_end(request.model):
         from mt.fuse.end_to_end.saved import load_tuned
 
+        request.check_end_to_end()
         tuned = load_tuned(request.model)
         names, files, problems = _readable(request, decoding_of(tuned.about))
         _, p = tuned.predict_files(files, device=request.device)

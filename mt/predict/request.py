@@ -43,6 +43,15 @@ class PredictRequest:
         if self.images and self.engine != "local":
             raise InputError(f"--engine {self.engine} featurizes a dataset: name one with --dataset NAME.")
 
+    def check_end_to_end(self) -> None:
+        """Raise InputError for an option that a network trained end to end would not read."""
+        given = {"--weights": self.weights, "--trust-remote-code": self.trust_remote_code}
+        for option in [*(name for name, value in given.items() if value), *["--engine"] * (self.engine != "local")]:
+            raise InputError(
+                f"{option} is for models on features. A network trained end to end holds its weights, and predicts "
+                f"from images in this process. Remove {option}."
+            )
+
     @property
     def data_folder(self) -> Path | None:
         return Path(self.data_dir) if self.data_dir else None

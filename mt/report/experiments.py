@@ -2,7 +2,8 @@
 
 An experiment is one method with one recipe on one train and one test fingerprint, with draws of one kind, by one
 revision of our code.  Several of one name arise where features were made again with another image size or other groups,
-or where code changed.  They are never joined: the newest complete one is shown, grouped before ungrouped.
+where networks were trained with other settings, or where code changed.  They are never joined: the newest complete one
+is shown, grouped before ungrouped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from mt.cache.names import Variant, bare_name, digest, newest_grouped, taken, typed
 from mt.errors import unknown
+from mt.fuse.end_to_end.request import options_of
 from mt.probe.questions import Budget
 from mt.report.origins import DATA_FACTS, FIRST_FACTS, REVISIONS, Facts, Origins
 from mt.results.store import Score
@@ -202,7 +204,14 @@ def _identity(score: Score) -> str:
     revisions = {name: score.versions.get(name) for name in REVISIONS}
     data, method = Data.of(score), Method.of(score)
     names = [data.dataset, data.test_dataset, vars(method)]
-    return digest([names, score.fingerprints, revisions, _kind(score)])
+    training = _training(score)
+    return digest([names, score.fingerprints, revisions, _kind(score), *([training] if training else [])])
+
+
+def _training(score: Score) -> dict[str, Any]:
+    """Return the recipe of end-to-end training; empty for another method."""
+    recipe = score.settings.get("recipe") if score.protocol == "end-to-end" else None
+    return {name: value for name, value in (recipe or {}).items() if name != "start"}  # the start is chosen by draw
 
 
 def _kind(score: Score) -> list[Any]:
@@ -232,6 +241,9 @@ def _experiment(identity: str, part: Sequence[tuple[int, Score]], origins: Origi
     facts["groups"] = "ungrouped" if last.realised.get("n_groups") is None else "grouped"
     facts["folds"] = folds_of(last) or "test split"
     facts["draws"] = how_drawn(last)
+    if training := _training(last):
+        options = options_of(training)
+        facts["training"] = " ".join(one for one in options if not one.startswith(("--unfreeze", "--lora")))
     facts |= {name: f"{name} {last.versions[name]}" for name in REVISIONS if last.versions.get(name)}
     made = origins.made(last.fingerprints)
     return Experiment(identity, Data.of(last), Method.of(last), tuple(latest.values()), last_place, made, facts)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 Facts = Mapping[str, str]
 # Facts that distinguish experiments of one name, in the order in which names list them: the first always, the others
 # only if the first do not suffice.  Those of the data also distinguish different contents of one dataset.
-FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "folds", "draws")
+FIRST_FACTS = ("image_size", "embedding", "precision", "weights", "groups", "folds", "draws", "training")
 DATA_FACTS = ("groups", "group_regex", "seed", "task", "limit", "other", "location", "rows")
-REVISIONS = ("protocol", "solver", "fuse", "scaling", "metrics", "scoring", "resamples")  # of code that changes a score
+# Of code that changes a score.
+REVISIONS = ("protocol", "solver", "fuse", "unfrozen", "scaling", "metrics", "scoring", "resamples")
 # Options of `mt featurize` that say how a dataset is read.
 _OPTIONS = {"group_regex": "groups by", "seed": "split seed", "task": "read as", "limit": "at most"}
 # Options that say nothing of the dataset: other facts state them, or they change no embedding.

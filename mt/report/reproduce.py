@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mt.cache.names import bare_name, has_settings
-from mt.fuse.end_to_end.request import Settings
+from mt.fuse.end_to_end.request import options_of
 from mt.probe.solver.request import SOLVERS
 from mt.report.panels import Panel, PanelCell
 
@@ -233,22 +233,8 @@ def _dataset(panel: Panel, ask: Ask, chosen: frozenset[str]) -> str:
 
 
 def _training(cell: PanelCell) -> list[str]:
-    """Return the options of training: those that are not at their default, and the precision, which machines choose."""
-    recipe, usual = cell.scores[0].settings["recipe"], asdict(Settings())
-    parts = [f"--unfreeze-last {recipe['last']}" if recipe.get("last") else "--unfreeze"]
-    parts += [f"--lora {recipe['lora']}"] if recipe.get("lora") else []
-    rates = recipe["learning_rates"] if _differs(recipe, usual, "learning_rates") else []
-    parts += [f"--lr {rate:g}" for rate in rates]
-    for name in ("epochs", "batch", "augment", "dropout", "label_smoothing"):
-        option = "batch-size" if name == "batch" else name.replace("_", "-")
-        parts += [f"--{option} {recipe[name]}"] if _differs(recipe, usual, name) else []
-    parts += [f"--{name.replace('_', '-')}" for name in ("fixed", "train_batch_norm") if recipe.get(name)]
-    return [*parts, f"--precision {recipe['precision']}"]
-
-
-def _differs(recipe: Mapping[str, Any], usual: Mapping[str, Any], name: str) -> bool:
-    plain = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
-    return bool(recipe.get(name, plain) != plain)
+    """Return the options of a cell's training."""
+    return options_of(cell.scores[0].settings["recipe"])
 
 
 def _flags(option: str, values: Iterable[str]) -> str:
@@ -271,5 +257,5 @@ def _asked(panel: Panel, ask: Ask) -> str:
 
 def _option(budget: Budget) -> str:
     if budget.fraction is not None:
-        return f"--fraction {budget.fraction:g}"
+        return f"--fraction {repr(budget.fraction).removesuffix('.0')}"
     return "--draw-file FILE" if budget.shots is None else f"--shots {budget.shots}"

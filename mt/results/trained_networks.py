@@ -17,11 +17,12 @@ def settings_of(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def is_trained(method: str, settings: Mapping[str, Any]) -> bool | None:
-    """Say whether a fit trained a network, in any test fold; None for a method without one, or if it is not known."""
+    """Say whether a trained network predicts, in any test fold; None without a network, or where it is not known."""
     chosen = settings_of(settings)
     if not method.startswith(_TRAIN) or any("epochs" not in one for one in chosen):
         return None
-    return any(one["epochs"] > 0 for one in chosen)
+    # End-to-end training may have failed after these epochs, and then its start predicts.
+    return any(one.get("trained", one["epochs"]) > 0 for one in chosen)
 
 
 def n_trained(draws: Sequence[Score]) -> int | None:

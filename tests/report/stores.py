@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mt.fuse.end_to_end.request import Settings
 from mt.probe.budgets.draw import DrawSource
 from mt.probe.protocols import PROTOCOLS
 from mt.probe.questions import Budget, Pair, Question
@@ -99,6 +100,13 @@ def _probabilities(labels: Any, task: str, k: int, strength: float, rng: np.rand
     logits = strength * np.eye(k)[labels] + rng.normal(0, 1, (len(labels), k))
     p = np.exp(logits)
     return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def tuned(**settings: Any) -> dict[str, Any]:
+    """Return the record of a fit that was trained end to end."""
+    recipe = {"name": "unfrozen", **Settings(**{"precision": "float32", **settings}).recipe(), "start": "start"}
+    chosen = {"recipe": recipe, "lr": 1e-4, "epochs": 2, "C": 1.0}
+    return {"protocol": "end-to-end", "select": "holdout", "settings": chosen}
 
 
 def outcome_of(task: str, class_names: Sequence[str], n_labels: int) -> dict[str, Any]:

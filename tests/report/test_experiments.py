@@ -28,7 +28,7 @@ from mt.report.labels_needed import labels_needed
 from mt.report.origins import Origins
 from mt.report.short_names import ShortNames
 from mt.report.tables import as_csv, as_latex
-from tests.report.stores import filled, outcome_of
+from tests.report.stores import filled, outcome_of, tuned
 
 SMALL, LARGE = "efficientnet-lite0 at 32 px, grouped", "efficientnet-lite0 at 64 px, ungrouped"
 FEATURIZE = "mt featurize --model efficientnet-lite0 --dataset folder:ihc"
@@ -162,6 +162,22 @@ def test_more_draws_on_test_folds_do_not_make_one_on_a_test_split_incomplete(tmp
     store = filled(path, seeds=1, budgets=(0.01,), code=3, outcome={"versions": {"solver": 2}})
     (panel,) = collect(store)
     assert len(panel.curve("dino, test split")) == 3
+
+
+def test_networks_trained_with_other_settings_or_code_are_never_joined(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    one: dict[str, Any] = {"models": {"dino": 1.0}, "method": "fine-tune", "budgets": (0.1,)}
+    now = {**outcome_of("binary", ("normal", "tumour"), 30)["versions"], "unfrozen": 13}
+    filled(path, seeds=1, code=2, outcome={**tuned(), "versions": {**now, "unfrozen": 12}}, **one)
+    filled(path, seeds=2, code=3, outcome={**tuned(epochs=8, learning_rates=(0.001234567,)), "versions": now}, **one)
+    store = filled(path, seeds=3, code=4, outcome={**tuned(), "versions": now}, **one)
+    (panel,) = collect(store)
+    assert list(panel.names) == ["fine-tune: dino, --precision float32"]
+    assert [len(cell.scores) for cell in panel.headline] == [3]
+    assert {one.name for one in panel.others} == {
+        "fine-tune: dino, --precision float32, unfrozen 12",
+        "fine-tune: dino, --lr 0.001234567 --epochs 8 --precision float32, unfrozen 13",
+    }
 
 
 def names_of(panels: list[Panel]) -> dict[str, set[str]]:

@@ -201,6 +201,8 @@ def test_rows_say_in_how_many_draws_a_network_was_trained(tmp_path: Path) -> Non
         ("dvme", {"epochs": 0}, False),
         ("dvme", {"epochs": 30}, True),
         ("dvme, unfrozen", {"epochs": 3}, True),
+        ("dvme, unfrozen", {"epochs": 3, "trained": 2}, True),
+        ("fine-tune", {"epochs": 3, "trained": 0}, False),
         ("fine-tune", {"epochs": 0}, False),
         ("dvme", {"test_folds": [{"epochs": 0}, {"epochs": 30}]}, True),
         ("dvme", {"test_folds": [{"epochs": 0}, {"epochs": 0}]}, False),

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from mt.cache.catalog import Catalog
-from mt.fuse.end_to_end.request import Settings
 from mt.report import collect
 from mt.report.provenance import provenance
 from mt.results.store import ScoreStore
 from tests.probe.features import probed, write_pair
-from tests.report.stores import filled
+from tests.report.stores import filled, tuned
 from tests.test_readme import check_parses
 
 TWO = "simclr + swav"
@@ -25,13 +24,6 @@ def commands(path: Path) -> list[str]:
     for line in block.commands:
         check_parses(line)
     return [line for line in block.commands if not line.startswith("mt featurize")]
-
-
-def tuned(**settings: Any) -> dict[str, Any]:
-    """Return the record of a fit that was trained end to end."""
-    recipe = {"name": "unfrozen", **Settings(**{"precision": "float32", **settings}).recipe(), "start": "start"}
-    chosen = {"recipe": recipe, "lr": 1e-4, "epochs": 2, "C": 1.0}
-    return {"protocol": "end-to-end", "select": "holdout", "settings": chosen}
 
 
 @pytest.mark.parametrize(

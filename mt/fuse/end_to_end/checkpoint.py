@@ -46,10 +46,11 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._index = folder / "kept.json"
+        self._damaged: set[str] = set()  # files that were read and did not match their hash
 
     @property
     def last(self) -> Path | None:
-        """The newest checkpoint, or None."""
+        """The newest checkpoint that is not known to be damaged, or None."""
         kept = self._kept()
         return self.folder / kept[-1]["file"] if kept else None
 
@@ -62,10 +63,11 @@ class Checkpoints:
         number = int(Path(kept[-1]["file"]).stem) + 1 if kept else 0
         entry = {"file": f"{number}.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
         _write(self.folder / entry["file"], content)
+        self._damaged.discard(entry["file"])
         now = [*kept, entry][-KEPT:]
         facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "kept": now}
         _write(self._index, json.dumps(facts, indent=1).encode())
-        for old in self.folder.glob("*.safetensors"):
+        for old in (*self.folder.glob("*.safetensors"), *self.folder.glob(".*.tmp")):  # a kill left the latter behind
             if old.name not in {one["file"] for one in now}:
                 files.remove(old)
 
@@ -79,6 +81,7 @@ class Checkpoints:
             content = file.read_bytes() if file.exists() else b""
             if hashlib.sha256(content).hexdigest() == entry["sha256"]:
                 return Checkpoint(load(content), json.loads(_header(content)["facts"]))
+            self._damaged.add(entry["file"])
             progress.note(f"{file} is damaged, and not resumed from.")
         return None
 
@@ -116,7 +119,7 @@ class Checkpoints:
             raise InputError(f"{self._index} is damaged. Remove {self.folder} to begin again.") from error
         if not known:
             raise InputError(f"{self._index} is of another version of mt. Remove {self.folder} to begin again.")
-        return kept
+        return [entry for entry in kept if entry["file"] not in self._damaged]
 
 
 def _entries(listed: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

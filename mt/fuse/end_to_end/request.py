@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,6 +49,23 @@ class Settings:
     def recipe(self) -> dict[str, Any]:
         """Return every field as JSON: part of a fit's identity, and kept with its scores."""
         return {**asdict(self), "learning_rates": list(self.learning_rates)}
+
+
+def options_of(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the options of `mt fuse` that train by a recipe (a setting it lacks has its default).
+
+    Those at their default are omitted, except the precision, which machines choose.
+    """
+    usual = Settings().recipe()
+    found = {**usual, **recipe}
+    parts = [f"--unfreeze-last {found['last']}" if found["last"] else "--unfreeze"]
+    parts += [f"--lora {found['lora']}"] if found["lora"] else []
+    parts += [f"--lr {rate!r}" for rate in found["learning_rates"]]
+    for name in ("epochs", "batch", "augment", "dropout", "label_smoothing"):
+        option = "batch-size" if name == "batch" else name.replace("_", "-")
+        parts += [f"--{option} {found[name]}"] if found[name] != usual[name] else []
+    parts += [f"--{name.replace('_', '-')}" for name in ("fixed", "train_batch_norm") if found[name]]
+    return [*parts, f"--precision {found['precision']}"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,8 @@ def check_settings(settings: Settings, machine: Machine) -> None:
     for rate in settings.learning_rates:
         if settings.learning_rates.count(rate) > 1:
             raise InputError(f"--lr {rate:g} is given twice. Name each rate once.")
+    if settings.lora and settings.train_batch_norm:
+        raise InputError("--lora trains adapters, and no batch norm. Remove --train-batch-norm, or --lora.")
     for option, share in (("--dropout", settings.dropout), ("--label-smoothing", settings.label_smoothing)):
         if not 0 <= share < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {share:g}.")

@@ -120,7 +120,7 @@ def _stored(
     """
     identities = [question.identity for question in questions]
     known = scorer.store.has_fits(identities)
-    if saved and (lacking := [one for one in questions if one.identity in known and not saved.holds(one)]):
+    if saved and (lacking := [one for one in questions if one.identity in known and _lacks(saved, scorer.store, one)]):
         known -= {one.identity for one in lacking}
         networks = counted(len(lacking), "fit is", "fits are")
         progress.note(f"{networks} made again to save the networks: the score database holds their predictions alone.")
@@ -128,6 +128,11 @@ def _stored(
     for identity in known:
         checkpoints_of(folder, identity).remove_left()
     return {identity: scorer.realised.get(identity, {}) for identity in known}
+
+
+def _lacks(saved: ModelFolder, store: ScoreStore, question: Question) -> bool:
+    """Return whether the network of a stored fit is not saved; a draw of one class has none."""
+    return not saved.holds(question) and "one_class" not in store.fit(question.identity).outcome["flags"]
 
 
 def _check_folder(folder: Path) -> None:

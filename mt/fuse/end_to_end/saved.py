@@ -114,7 +114,7 @@ def load_tuned(path: str | os.PathLike[str]) -> TunedModel:
     Raises InputError for other files, newer versions, and files that do not fit together.
     """
     file, about = read_about(path)
-    if about.get("format_version") not in (1, 2, 3, 4, 5) or about.get("format") != END_TO_END:
+    if about.get("format_version") not in range(1, FORMAT_VERSION + 1) or about.get("format") != END_TO_END:
         check_format(file, about, END_TO_END, FORMAT_VERSION)
     with whole(file):
         check_classes(about)

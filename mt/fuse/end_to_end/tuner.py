@@ -35,7 +35,7 @@ from mt.fuse.end_to_end.warm_start import recipe_names
 from mt.fuse.end_to_end.work import Work, predict
 from mt.fuse.fuser import REVISION as FUSE_REVISION
 from mt.fuse.fuser import attention_by_class
-from mt.probe.budgets.draw import DrawSource
+from mt.probe.budgets.draw import Draw, DrawSource
 from mt.probe.methods.linear import link
 from mt.probe.protocols import Fitting
 from mt.probe.questions import Pair, Question
@@ -50,6 +50,7 @@ from mt.types import Array, LabelledRows
 
 REVISION = 13  # of end-to-end training; raised whenever its numbers change
 _COMPARED = 4  # images whose embeddings are compared with the cached ones
+_REPEATED = 1e-3  # probabilities of one training on two machines differ by less, if by rounding only
 _CLOSE = {"float32": 0.01}  # relative distance that rounding explains; 0.05 in lower precision
 
 
@@ -114,7 +115,7 @@ class Tuner:
     def __call__(self, question: Question) -> bool:
         """Train, predict, and store the fit; only the first rank writes.
 
-        Return whether a network was fitted: False for a draw that repeats another.
+        Return whether a network was fitted: False for a draw that repeats another, and for one that is stored by now.
         """
         loaded = self._load(question.pair)
         first = loaded.joined.first
@@ -128,13 +129,33 @@ class Tuner:
         _check_images(test, loaded.backbones, loaded.joined.test)
         kept = Kept(checkpoints_of(self.folder, question.identity), work)
         with kept.files.alone() if self.ranks.first else contextlib.nullcontext():
-            models, self._study, study = [backbone.model for backbone in loaded.backbones], None, self._study
-            fitted = Fitter(budget, models, work, kept, n_cases=len(first.cases.ids), study=study).fit()
+            if self.ranks.broadcast(self._is_stored(question) if self.ranks.first else None):
+                return False  # by a process that had the lock before
+            self._fit(question, loaded, drawn, budget, test, kept)
+        return True
+
+    def _is_stored(self, question: Question) -> bool:
+        """Return whether the store has the fit and, where networks are saved, its network lies there."""
+        return bool(self.store.has_fits([question.identity])) and (not self.saved or self.saved.holds(question))
+
+    def _fit(
+        self,
+        question: Question,
+        loaded: TunedSource,
+        drawn: Draw,
+        budget: LabelledRows[tuple[Array, ...]],
+        test: Work,
+        kept: Kept,
+    ) -> None:
+        """Train, predict the images of `test`, store and save, and remove the checkpoints."""
+        first = loaded.joined.first
+        models, self._study, study = [backbone.model for backbone in loaded.backbones], None, self._study
+        fitted = Fitter(budget, models, kept.work, kept, n_cases=len(first.cases.ids), study=study).fit()
         began = time.perf_counter()
         probabilities, received = self._predict(fitted, test, loaded)
         cost = {**fitted.cost, "seconds_predicting": round(time.perf_counter() - began, 1)}
         if not self.ranks.first:
-            return True
+            return
         outcome = {
             **self._facts(question, loaded, probabilities, fitted),
             "n_labels": len(drawn.rows),
@@ -153,9 +174,18 @@ class Tuner:
             if self.saved:
                 save_tuned(self.saved, question, fitted, fit)
         finally:
-            self.store.add_fit(fit)
+            if not self.store.add_fit(fit):
+                self._compare_with_stored(fit)
         kept.files.remove()
-        return True
+
+    def _compare_with_stored(self, fit: Fit) -> None:
+        """Say so where a fit that was made again, to save its network, predicts otherwise than the stored one."""
+        stored = self.store.fit(fit.identity).probabilities
+        if not np.allclose(stored, fit.probabilities, atol=_REPEATED):
+            progress.note(
+                f"  this training predicts otherwise than the one whose scores are stored (by up to "
+                f"{np.abs(stored - fit.probabilities).max():.2g}): its network is saved with scores of its own"
+            )
 
     def _load(self, pair: Pair) -> TunedSource:
         if self._loaded is None or self._loaded[0] is not pair:

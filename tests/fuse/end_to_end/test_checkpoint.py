@@ -58,8 +58,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         last.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-9]))
     assert _value(files) == 1
     assert f"{last} is damaged, and not resumed from." in " ".join(capsys.readouterr().err.split())
+    assert files.last == tmp_path / "0.safetensors"
+    (tmp_path / ".9.safetensors.0123.tmp").write_bytes(b"half")
     files.write(_checkpoint(3))
     assert _value(files) == 3
+    assert files.last is not None
+    files.last.unlink()
+    assert _value(Checkpoints(tmp_path)) == 1, "the good one was kept, not the damaged one"
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("torn", [False, True])

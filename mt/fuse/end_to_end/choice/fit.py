@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt.errors import FitError
+from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import FittedDVME
 from mt.fuse.end_to_end.blended import Blended, StartBlend, mean_logits
 from mt.fuse.end_to_end.checkpoint import Checkpoint
@@ -94,7 +94,7 @@ class Fitter:
     ) -> None:
         self.n_cases, self.study = n_cases, study
         self.budget, self.backbones, self.work, self.kept = budget, backbones, work, kept
-        self.found: Checkpoint | None = kept.files.read()
+        self.found = self._read()
         self.record = Record.of(self.found) if self.found else Record()
         self._began = time.perf_counter() - (self.found.facts["seconds"] if self.found else 0.0)
         settings = work.settings
@@ -152,6 +152,17 @@ class Fitter:
         }
         found = selection if share.losses else {}
         return TunedFit(network.eval(), start, settings, found, tuple(sorted(flags)), self._cost())
+
+    def _read(self) -> Checkpoint | None:
+        """Read the checkpoint.  Raises InputError for one that is not that of the first rank."""
+        found, files = self.kept.files.read(), self.kept.files
+        facts = None if found is None else found.facts
+        if self.work.ranks.broadcast(facts) != facts:
+            raise InputError(
+                f"Processes read different checkpoints in {files.folder}. Name a folder that all of them see: "
+                "--checkpoints DIR"
+            )
+        return found
 
     @property
     def seconds(self) -> float:

@@ -10,15 +10,20 @@ from mt.backbones.networks.averaged import AveragedViews
 
 
 class BackboneBlock:
-    """One step of a backbone, for rates and freezing: its modules and the parameters they hold."""
+    """One step of a backbone, for rates and freezing: its modules and the parameters they hold.
+
+    earlier: ids of parameters that an earlier step holds too, which are that step's.
+    """
 
     def __init__(self, modules: Sequence[nn.Module], own: Sequence[nn.Parameter] = ()) -> None:
         self.modules = list(modules)
         self.own = list(own)
+        self.earlier: frozenset[int] = frozenset()
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        return [*self.own, *(p for module in self.modules for p in module.parameters())]
+        every = dict.fromkeys([*self.own, *(p for module in self.modules for p in module.parameters())])
+        return [parameter for parameter in every if id(parameter) not in self.earlier]
 
 
 def blocks(backbone: nn.Module) -> list[BackboneBlock]:
@@ -36,6 +41,10 @@ def blocks(backbone: nn.Module) -> list[BackboneBlock]:
             found.append(BackboneBlock([child]))
         else:
             found[-1].modules.append(child)
+    seen: frozenset[int] = frozenset()
+    for block in found:
+        block.earlier = seen
+        seen |= set(map(id, block.parameters))
     return [block for block in found if block.parameters]
 
 
