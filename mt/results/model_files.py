@@ -127,7 +127,7 @@ def _json_at(path: Path) -> Path:
         return main[0]
     if not found:
         raise InputError(f"No saved model in {path}. Save one: mt fuse --save {path}")
-    names = ", ".join(file.name for file in found[:3])
+    names = ", ".join(str(file) for file in found[:3])
     raise InputError(f"{path} holds {len(found)} models. Name one of them: {names}{', ...' if len(found) > 3 else ''}")
 
 

@@ -13,7 +13,7 @@ from mt.cache.names import data_dir_of, loadable_name, mapped_place
 from mt.datasets import Dataset, DatasetSettings, load_dataset
 from mt.datasets.base import Split
 from mt.datasets.decoding.row_hashes import HashedImages
-from mt.errors import InputError
+from mt.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from mt.cache.catalog import Entry
@@ -28,15 +28,29 @@ def load_recorded(entry: Entry, data_dir: Path | None = None, *, index: ContentI
     """
     location = entry.manifest.get("location")
     name, recorded = loadable_name(entry.dataset, location), data_dir_of(entry.dataset, location)
-    if data_dir is not None:
-        name = mapped_place(name, lambda place: _moved(data_dir / Path(place).name, place))
+    name = mapped_place(placed(name, data_dir), lambda place: _there(place, data_dir))
     place = data_dir or (Path(recorded) if recorded else None)
     settings = DatasetSettings(**entry.manifest.get("settings", {}))
     return load_dataset(name, place, settings=settings, on_error="skip", index=index)
 
 
-def _moved(new: Path, old: str) -> str:
-    return str(new) if new.exists() else old
+def placed(name: str, data_dir: Path | None) -> str:
+    """Return a dataset's name with its folder or table taken from `data_dir`, if one of that name lies there."""
+
+    def moved(place: str) -> str:
+        new = (data_dir or Path(place).parent) / Path(place).name
+        return str(new) if new.exists() else place
+
+    return mapped_place(name, moved)
+
+
+def _there(place: str, data_dir: Path | None) -> str:
+    """Return a folder or table that is there.  Raises DatasetError, with what to type, for another."""
+    if not Path(place).exists():
+        name = Path(place).name
+        nor = "" if data_dir is None else f", nor at {data_dir / name}"
+        raise DatasetError(f"The images are not at {place}{nor}. Name the folder that holds '{name}': --data-dir DIR")
+    return place
 
 
 def places_of(dataset: Dataset, ids: list[str]) -> list[tuple[Split, int]]:

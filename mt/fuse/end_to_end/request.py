@@ -110,7 +110,9 @@ class FinetuneRequest:
             raise InputError("--method requires at least two --model options. Remove it, or add one: --model NAME")
         if self.cached.ablations:
             raise InputError("--ablations is for DVME on cached features. Remove --ablations, or --unfreeze.")
-        if self.cached.test_folds is not None or self.cached.repeats != 1:
+        if self.cached.test_folds is None and self.cached.repeats != 1:
+            raise InputError("--repeats repeats test folds, which --unfreeze does not take. Remove --repeats.")
+        if self.cached.test_folds is not None:
             checked_folds(self.cached.test_folds, self.cached.repeats, {"--unfreeze": True})
         if self.cached.threshold is not None:
             raise InputError(
@@ -140,6 +142,11 @@ def check_settings(settings: Settings, machine: Machine) -> None:
             raise InputError(f"--lr {rate:g} is given twice. Name each rate once.")
     if settings.lora and settings.train_batch_norm:
         raise InputError("--lora trains adapters, and no batch norm. Remove --train-batch-norm, or --lora.")
+    if settings.train_batch_norm and machine.batch_size < 3:
+        raise InputError(
+            f"--train-batch-norm takes statistics of each batch, and with --batch-size {machine.batch_size} one may hold "
+            "a single image. Take at least 3."
+        )
     for option, share in (("--dropout", settings.dropout), ("--label-smoothing", settings.label_smoothing)):
         if not 0 <= share < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {share:g}.")

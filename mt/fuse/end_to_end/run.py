@@ -146,7 +146,14 @@ def _check_folder(folder: Path) -> None:
 
 
 def _joined(pairs: list[Pair]) -> Pair:
-    return pairs[0] if len(pairs) == 1 else join_pairs(pairs)[0]
+    """Return one pair for all models of a dataset.  Raises InputError for several feature files of one model alone."""
+    first = pairs[0]
+    if len(pairs) > 1 and len({pair.train[0].backbone for pair in pairs}) == 1:
+        raise InputError(
+            f"--everything finds {len(pairs)} features of '{first.train[0].backbone}' on '{first.dataset}', and one "
+            "network is trained from one. Remove --everything to take the newest, or remove the others: mt cache remove"
+        )
+    return first if len(pairs) == 1 else join_pairs(pairs)[0]
 
 
 def _on(request: FinetuneRequest, ranks: Ranks, device: torch.device) -> Settings:

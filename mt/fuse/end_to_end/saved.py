@@ -17,6 +17,7 @@ from mt.backbones.recorded import described, load_untrained
 from mt.cache.names import bare_name, without_place
 from mt.datasets import Dataset, DatasetSettings, ImageError, Split, load_dataset
 from mt.datasets.images import ImageFiles
+from mt.datasets.readers.made_from import placed
 from mt.datasets.settings import decoded_alike, decoding_of
 from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
@@ -215,7 +216,7 @@ class TunedModel:
         """Load a dataset: the one that the model was trained on with all its settings, another decoded alike."""
         own = bare_name(without_place(name)) == bare_name(self.about["dataset"])
         settings = DatasetSettings(**self.about.get("dataset_settings", {}) if own else {})
-        name = name if own else decoded_alike(name, self.about)
+        name = placed(name if own else decoded_alike(name, self.about), data_dir)
         dataset = load_dataset(name, data_dir, settings=settings, on_error="skip")
         if split not in dataset.splits:
             raise InputError(f"'{name}' has no split '{split}'. It has: {', '.join(dataset.splits)}")

@@ -77,6 +77,8 @@ class OutOfFold:
 
     def why_not(self, fit: Fit) -> str:
         """Return why a fit has no out-of-fold probabilities."""
+        if fit.outcome.get("protocol") == "end-to-end":
+            return "a network trained end to end has no out-of-fold scores"
         if self.store.recall(_key(str(fit.outcome.get("unscaled", fit.identity)))) is None:
             return "no out-of-fold scores are stored; fit again: mt probe or mt fuse with --threshold"
         return "a class has too few cases to hold some out"

@@ -158,8 +158,8 @@ def _selection(facts: DatasetFacts) -> str:
 
 
 def _ensembles(facts: DatasetFacts) -> str:
-    names = dict.fromkeys(cell.method.method for cell in facts.panel.headline if cell.method.method != "probe")
-    return f"Methods on several networks: {', '.join(map(md, names))}." if names else ""
+    names = dict.fromkeys(cell.method.method for cell in facts.panel.headline if " + " in cell.method.model)
+    return f"Methods on several networks: {'; '.join(map(md, names))}." if names else ""
 
 
 def _metrics(facts: DatasetFacts) -> str:

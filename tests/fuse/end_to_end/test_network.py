@@ -71,6 +71,17 @@ def test_unfreeze_last_trains_the_last_blocks_alone(cache: Path, model: str) -> 
     assert not any(module.training for part in parts[:-2] for one in part.modules for module in one.modules())
 
 
+def test_weights_that_blocks_share_belong_to_the_first() -> None:
+    shared = nn.Linear(4, 4)
+    backbone = nn.Sequential(*(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(4, 4), shared)) for _ in range(3)))
+    parts = blocks(backbone)
+    assert [len(part.parameters) for part in parts] == [4, 2, 2]
+    rates = CandidateRates(1e-3, (1e-3,), (0.5,))
+    groups = parameter_groups([backbone], [], rates, weight_decay=0.01)
+    torch.optim.AdamW([{"params": group["params"]} for group in groups])
+    assert sum(len(group["params"]) for group in groups) == len(list(backbone.parameters())) == 8
+
+
 @pytest.mark.parametrize("name", [RESNET, VIT, "dino", "supervised", "efficientnet-lite0", "timm:convnext_atto"])
 def test_blocks_hold_every_parameter_once_in_order(name: str) -> None:
     backbone = load_backbone(name, "random").model

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from mt.cli import main
 from mt.datasets import DatasetSettings
-from mt.errors import CacheError, DatasetError, InputError
+from mt.errors import CacheError, DatasetError, InputError, LockedError
 from mt.featurize import FeaturizeRequest, extract
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
@@ -27,7 +27,7 @@ from mt.fuse.end_to_end.choice.held_out import held_out
 from mt.fuse.end_to_end.choice.shares import Share
 from mt.fuse.end_to_end.loop import Run
 from mt.fuse.end_to_end.saved import load_tuned
-from mt.fuse.end_to_end.tuner import _said
+from mt.fuse.end_to_end.tuner import Tuner, _said
 from mt.predict.dataset import predict_dataset
 from mt.predict.images import predict_images
 from mt.predict.load import load_model
@@ -244,6 +244,8 @@ def test_folders_of_images_are_trained_on_and_predicted(tmp_path: Path) -> None:
     shown = ran(cache, "--model", RESNET, "--fraction", "1", "--epochs", "60", "--save", str(tmp_path / "model"))
     assert "training does not mirror any" in " ".join(shown.stderr.split())
     found = predict_images(PredictRequest(tmp_path / "model", [images / "test"]))
+    with pytest.raises(InputError, match=r"--weights is for models on features.* Remove --weights"):
+        predict_images(PredictRequest(tmp_path / "model", [images / "test"], weights="random"))
     assert found.predicted == ["bright"] * 4 + ["dark"] * 4
     shutil.copytree(images, tmp_path / "new")
     (tmp_path / "new" / "test" / "dark" / "1.png").write_bytes(b"no image")
@@ -335,11 +337,44 @@ def test_images_that_are_not_those_of_the_features_are_refused_wherever_they_sta
         shutil.copy(copy / split / "b" / "7.png", last)
 
 
+def test_a_moved_folder_is_found_below_data_dir_and_the_line_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    write_pictures(
+        tmp_path / "images",
+        {"train": 6, "test": 3},
+        "ab",
+        lambda n: np.full((32, 32, 3), 90 * n, np.uint8),
+        names="{}.png",
+    )
+    data, cache, new = f"folder:{tmp_path / 'images'}", tmp_path / "cache", tmp_path / "new"
+    extract(FeaturizeRequest([data], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
+    new.mkdir()
+    (tmp_path / "images").rename(new / "images")
+    asked = ("--model", RESNET, "--fraction", "1", "--save", str(tmp_path / "saved"))
+    with pytest.raises(
+        DatasetError, match=r"images are not at .*images. Name the folder that holds 'images': --data-dir"
+    ):
+        run(cache, *asked)
+    with pytest.raises(DatasetError, match=r"not at .*, nor at /nowhere/images\. Name the folder"):
+        run(cache, *asked, "--data-dir", "/nowhere")
+    run(cache, *asked, "--data-dir", str(new))
+    found = predict_dataset(PredictRequest(tmp_path / "saved", dataset=data, data_dir=new))
+    assert len(found.ids) == 6
+
+
+def test_one_model_at_two_image_sizes_is_one_line(cache: Path, tmp_path: Path) -> None:
+    for size in (32, 48):
+        extract(FeaturizeRequest(["synthetic@40"], [RESNET], cache_dir=tmp_path, weights=["random"], image_size=size))
+    with pytest.raises(InputError, match="--everything finds 2 features of 'timm:test_resnet' on 'synthetic@40'"):
+        run(tmp_path, "--model", RESNET, "--fraction", "1")
+
+
 def test_settings_that_would_change_nothing_are_refused(cache: Path, tmp_path: Path) -> None:
     for model, option, said in (
         (RESNET, ("--unfreeze-last", "5"), "has 4 blocks after its stem"),
         (VIT, ("--lora", "65"), "have at most rank 64"),
         (VIT, ("--train-batch-norm",), "there are no batch norms in 'timm:test_vit'"),
+        (VIT, ("--train-batch-norm", "--unfreeze-last", "1"), "no batch norms in the last 1 block of 'timm:test_vit'"),
+        (VIT, ("--train-batch-norm", "--lora", "2"), "--lora trains adapters, and no batch norm"),
     ):
         with pytest.raises(InputError, match=said):
             run(cache, "--model", model, "--shots", "2", *option)
@@ -371,7 +406,62 @@ def test_what_cannot_be_saved_is_said_before_training_and_costs_no_fit_after_it(
     (about,) = saved.glob("*.json")
     assert ", 0 fitted: " in ran(cache, *asked, str(saved)).stderr
     about.with_suffix(".safetensors").write_bytes(b"")
-    assert "1 fit is made again" in ran(cache, *asked, str(saved)).stderr
+    again = ran(cache, *asked, str(saved))
+    assert "1 fit is made again" in again.stderr
+    assert "predicts otherwise" not in again.stderr
+    predict = Tuner._predict
+
+    def other(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        p, received = predict(*arguments)
+        return np.float32(0.9) * p, received
+
+    monkeypatch.setattr(Tuner, "_predict", other)
+    about.with_suffix(".safetensors").write_bytes(b"")
+    said = " ".join(ran(cache, *asked, str(saved)).stderr.split())
+    assert "predicts otherwise than the one whose scores are stored (by up to 0.0" in said
+
+
+def test_a_draw_of_one_class_has_no_network_to_make_again(tmp_path: Path) -> None:
+    for split, counts in (("train", (30, 2)), ("test", (4, 4))):
+        for name, n in zip("ab", counts, strict=True):
+            write_pictures(
+                tmp_path / "images", {split: n}, (name,), lambda _: np.zeros((32, 32, 3), np.uint8), names="{}.png"
+            )
+    data, cache = f"folder:{tmp_path / 'images'}", tmp_path / "cache"
+    extract(FeaturizeRequest([data], [RESNET], cache_dir=cache, weights=["random"], image_size=32))
+    asked = (
+        "--model",
+        RESNET,
+        "--draw",
+        "random",
+        "--fraction",
+        "0.1",
+        "--seeds",
+        "1",
+        "--save",
+        str(tmp_path / "saved"),
+    )
+    assert "no network to save: this draw has one class" in ran(cache, *asked).stderr
+    again = ran(cache, *asked).stderr
+    assert "made again" not in again
+    assert ", 0 fitted: " in again
+
+
+def test_a_fit_is_locked_until_it_is_stored(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, predict, refused = tmp_path / "checkpoints", Tuner._predict, list[str]()
+
+    def beside(*arguments: Any) -> Any:
+        (checkpoints,) = (path for path in folder.iterdir() if path.is_dir())
+        with pytest.raises(LockedError) as error, Checkpoints(checkpoints).alone():
+            pass
+        refused.append(str(error.value))
+        return predict(*arguments)
+
+    monkeypatch.setattr(Tuner, "_predict", beside)
+    asked = ("--model", RESNET, "--shots", "2", "--seeds", "1", "--scores", str(tmp_path / "scores.sqlite"))
+    run(cache, *asked, "--checkpoints", str(folder))
+    assert len(refused) == 1
+    assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
 def test_ctrl_c_says_what_is_stored_and_the_same_command_goes_on(
@@ -445,6 +535,8 @@ def test_a_network_that_began_beside_blend_is_saved_with_it(
         (("--unfreeze", "--ablations"), "Remove --ablations, or --unfreeze"),
         (("--unfreeze", "--device", "cuda:77"), "No device 'cuda:77' here"),
         (("--unfreeze", "--lr", "0"), "--lr takes finite numbers above 0"),
+        (("--unfreeze", "--repeats", "2"), "--repeats repeats test folds, which --unfreeze does not take"),
+        (("--unfreeze", "--train-batch-norm", "--batch-size", "2"), "one may hold a single image. Take at least 3"),
         (("--unfreeze", "--lr", "nan"), "--lr takes finite numbers above 0, got nan"),
         (("--unfreeze", "--lr", "inf"), "--lr takes finite numbers above 0, got inf"),
         (("--unfreeze", "--lr", "0.001", "--lr", "1e-3"), "--lr 0.001 is given twice. Name each rate once"),
