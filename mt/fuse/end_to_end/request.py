@@ -144,8 +144,8 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise InputError("--lora trains adapters, and no batch norm. Remove --train-batch-norm, or --lora.")
     if settings.train_batch_norm and machine.batch_size < 3:
         raise InputError(
-            f"--train-batch-norm takes statistics of each batch, and with --batch-size {machine.batch_size} one may hold "
-            "a single image. Take at least 3."
+            f"--train-batch-norm takes statistics of each batch, and with --batch-size {machine.batch_size} "
+            "one may hold a single image. Take at least 3."
         )
     for option, share in (("--dropout", settings.dropout), ("--label-smoothing", settings.label_smoothing)):
         if not 0 <= share < 1:

@@ -21,6 +21,7 @@ from mt.cli import main
 from mt.datasets import DatasetSettings
 from mt.errors import CacheError, DatasetError, InputError, LockedError
 from mt.featurize import FeaturizeRequest, extract
+from mt.featurize.request import Compute
 from mt.fuse.cli import fuse
 from mt.fuse.end_to_end.checkpoint import Checkpoint, Checkpoints
 from mt.fuse.end_to_end.choice.held_out import held_out
@@ -359,6 +360,22 @@ def test_a_moved_folder_is_found_below_data_dir_and_the_line_says_where_it_was_l
     run(cache, *asked, "--data-dir", str(new))
     found = predict_dataset(PredictRequest(tmp_path / "saved", dataset=data, data_dir=new))
     assert len(found.ids) == 6
+
+
+def test_features_in_bfloat16_are_those_of_their_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    counts = {"train": 6, "test": 3}
+    write_pictures(
+        tmp_path / "images", counts, "ab", lambda _: rng.integers(0, 255, (32, 32, 3), np.uint8), names="{}.png"
+    )
+    data, cache = f"folder:{tmp_path / 'images'}", tmp_path / "cache"
+    lite = "efficientnet-lite0"
+    extract(
+        FeaturizeRequest(
+            [data], [lite], cache_dir=cache, image_size=32, compute=Compute(device="cpu", precision="bfloat16")
+        )
+    )
+    assert "2 fitted" in ran(cache, "--model", lite, "--fraction", "1").stderr
 
 
 def test_one_model_at_two_image_sizes_is_one_line(cache: Path, tmp_path: Path) -> None:
