@@ -13,9 +13,11 @@ def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return a short name for each row, and the lines of the key.
 
     `dvme: a + b + c` becomes `dvme: all 3 models` if these are all models of the rows; other sets of models become
-    `2 models A`, `2 models B` and so on.  Rows of one model keep their names.
+    `2 models A`, `2 models B` and so on.  What follows the models after a comma stays (`dvme: all 3 models, temperature`).
+    Rows of one model keep their names.
     """
-    several = {row: parts for row in rows if len(parts := row.rpartition(": ")[2].split(_AND)) > 1}
+    tails = {row: row.rpartition(": ")[2].partition(", ") for row in rows}
+    several = {row: parts for row, (models, _, _) in tails.items() if len(parts := models.split(_AND)) > 1}
     sets = list(dict.fromkeys(_AND.join(parts) for parts in several.values()))
     every = {part for parts in several.values() for part in parts}
     words: dict[str, str] = {}
@@ -27,5 +29,6 @@ def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     names = {}
     for row in rows:
         head, colon, _ = row.rpartition(": ")
-        names[row] = f"{head}{colon}{words[_AND.join(several[row])]}" if row in several else row
+        short = f"{head}{colon}{words[_AND.join(several[row])]}{''.join(tails[row][1:])}" if row in several else row
+        names[row] = short
     return names, [f"{word}: {joined.replace(_AND, ', ')}." for joined, word in words.items()]

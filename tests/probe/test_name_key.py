@@ -24,3 +24,9 @@ def test_rows_on_one_model_need_no_key() -> None:
 def test_more_than_26_sets_of_models_have_names_of_their_own() -> None:
     names, key = shortened([f"concat: a + m{number}" for number in range(30)])
     assert len(set(names.values())) == len(key) == 30
+
+
+def test_a_scaling_is_no_model() -> None:
+    names, key = shortened(["concat: a + b", "concat: a + b, temperature", "a, temperature"])
+    assert list(names.values()) == ["concat: all 2 models", "concat: all 2 models, temperature", "a, temperature"]
+    assert key == ["all 2 models: a, b."]

@@ -53,7 +53,7 @@ _COMPARED = 4  # images whose embeddings are compared with the cached ones
 _REPEATED = 1e-3  # probabilities of one training on two machines differ by less, if by rounding only
 # Relative distance that rounding explains, by the precision of the features.  In bfloat16 `efficientnet-lite0` at 32
 # pixels is at 0.1; other images of one set are at 0.5 and more (lite0 and lite1, ten sets).
-_CLOSE = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.2}
+_CLOSE = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def _check_images(work: Work, backbones: Sequence[Backbone], embeddings: Sequenc
     for backbone, images, X in zip(backbones, cpu.inputs(work.images.pixels(rows), None), embeddings, strict=True):
         cached = torch.from_numpy(X[rows].astype(np.float32))
         distance = float((backbone.model(images) - cached).norm() / cached.norm().clamp_min(1e-12))
-        if distance > _CLOSE.get(str(backbone.description["precision"]), 0.2):
+        if distance > _CLOSE[str(backbone.description["precision"])]:
             raise InputError(
                 f"The images in {work.images.source} are not those that the '{backbone.name}' features were made from: "
                 f"embeddings differ by {distance:.0%}. Name the right files with --data-dir, or run mt featurize again."

@@ -11,7 +11,7 @@ from mt.errors import InputError
 from mt.fuse.end_to_end.request import Settings
 from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.lora import largest_rank
-from mt.terminal import progress
+from mt.terminal.progress import counted
 
 
 def check_trainable(backbones: Sequence[Backbone], settings: Settings) -> None:
@@ -20,7 +20,7 @@ def check_trainable(backbones: Sequence[Backbone], settings: Settings) -> None:
         _check_parts(backbone, settings)
     if settings.train_batch_norm and not any(_has_batch_norm(backbone.model, settings.last) for backbone in backbones):
         names = " and ".join(f"'{backbone.name}'" for backbone in backbones)
-        where = f"the last {progress.counted(settings.last, 'block')} of {names}" if settings.last else names
+        where = f"the last {counted(settings.last, 'block')} of {names}" if settings.last else names
         raise InputError(f"--train-batch-norm: there are no batch norms in {where}. Remove it.")
 
 
