@@ -13,8 +13,8 @@ def shortened(rows: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return a short name for each row, and the lines of the key.
 
     `dvme: a + b + c` becomes `dvme: all 3 models` if these are all models of the rows; other sets of models become
-    `2 models A`, `2 models B` and so on.  What follows the models after a comma stays (`dvme: all 3 models, temperature`).
-    Rows of one model keep their names.
+    `2 models A`, `2 models B` and so on.  What follows the models after a comma stays, as in
+    `dvme: all 3 models, temperature`.  Rows of one model keep their names.
     """
     tails = {row: row.rpartition(": ")[2].partition(", ") for row in rows}
     several = {row: parts for row, (models, _, _) in tails.items() if len(parts := models.split(_AND)) > 1}
