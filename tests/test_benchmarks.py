@@ -27,6 +27,7 @@ from benchmarks import (
     trial_networks,
     walk,
 )
+from benchmarks._finetune_table import Row, print_tables
 from mt.cache import open_features
 from mt.cache.catalog import Catalog
 from mt.cache.content import ContentIndex
@@ -235,3 +236,26 @@ def test_many_rows_are_listed_featurized_and_recognised(
     assert all(result.cached for result in _scale_steps.featurized(tmp_path, dataset, index))
     for result in computed:
         assert len(open_features(result.path, verify=True).groups or ()) == result.rows
+
+
+def test_the_table_of_fine_tuning_says_which_conditions_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(method: str, *accuracies: float) -> list[Row]:
+        return [Row("tissue", 100, seed, method, value, 1 - value) for seed, value in enumerate(accuracies)]
+
+    known = [*rows("probe lite0", 0.5, 0.6), *rows("script lite0", 0.7, 0.8), *rows("probe lite1", 0.5, 0.6)]
+    known += [
+        *rows("fine-tune lite0", 0.66, 0.8),
+        *rows("script lite1", 0.7, 0.8),
+        *rows("fine-tune lite1", 0.65, 0.75),
+    ]
+    known += [*rows("concat", 0.6, 0.7), *rows("dvme, unfrozen", 0.7, 0.8, 0.9)]
+    print_tables(known)
+    lines = capsys.readouterr().out.splitlines()
+    lite0, lite1, several = (line.split(" | ") for line in lines if line.startswith("| tissue"))
+    # Exactly a standard error less than the script, and nine tenths of its gain.
+    assert lite0[5:] == ["-0.020 ± 0.020", "0.180 ± 0.020", "0.450, 0.250, 0.270", "0.90", "all |"]
+    # 0.05 less in both draws; three quarters of the gain.
+    assert lite1[5:] == ["-0.050 ± 0.000", "0.150 ± 0.000", "0.450, 0.250, 0.300", "0.75", "NO, yes, NO |"]
+    # The best is lite0, on the two draws that all have.
+    assert several[1] == "2"
+    assert several[4:7] == ["0.730 ± 0.070, 0.270", "0.750 ± 0.050, 0.250", "0.020 ± 0.020"]
