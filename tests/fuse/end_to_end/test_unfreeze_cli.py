@@ -362,6 +362,48 @@ def test_a_moved_folder_is_found_below_data_dir_and_the_line_says_where_it_was_l
     assert len(found.ids) == 6
 
 
+def test_several_labels_that_are_known_in_part_are_chosen_trained_saved_and_predicted(tmp_path: Path) -> None:
+    rng, lines = np.random.default_rng(0), ["image,A,B,C,split"]
+    (tmp_path / "images").mkdir()
+    for i in range(80):
+        labels = rng.integers(0, 2, 3)
+        pixels = (60 + 100 * labels + rng.integers(0, 60, (32, 32, 3))).astype(np.uint8)  # a channel per label
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        known = ["" if i % 4 == 0 and i % 3 == k else str(label) for k, label in enumerate(labels)]
+        lines.append(",".join([f"{i}.png", *known, "train" if i < 60 else "test"]))
+    (tmp_path / "images" / "l.csv").write_text("\n".join(lines))
+    data, cache = f"table:{tmp_path / 'images' / 'l.csv'}", tmp_path / "cache"
+    settings = DatasetSettings(task="multilabel", label_columns=("A", "B", "C"), blank="ignore")
+    asked = FeaturizeRequest([data], [RESNET], cache_dir=cache, weights=["random"], image_size=32, settings=settings)
+    extract(asked)
+    command = [
+        "--cache-dir",
+        str(cache),
+        "--everything",
+        "--unfreeze",
+        "--epochs",
+        "30",
+        "--fraction",
+        "1",
+        "--workers",
+        "1",
+    ]
+    command += ["--device", "cpu", "--model", RESNET, "--save", str(tmp_path / "saved")]
+    done = CliRunner().invoke(fuse, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    (file,) = (tmp_path / "saved").glob("*.json")
+    about = json.loads(file.read_text())
+    (scores,) = cache.rglob("scores.sqlite")
+    with ScoreStore(scores) as store:
+        fit = store.fit(about["fit"])
+        (tuned,) = (one.value for one in store.scores() if one.method == "fine-tune")
+    assert fit.outcome["selection"]["shares"]
+    assert fit.probabilities.shape == (20, 3)
+    assert tuned > 0.8
+    found = predict_dataset(PredictRequest(file, dataset=data))
+    np.testing.assert_allclose(found.probabilities, fit.probabilities, atol=1e-6)
+
+
 def test_features_in_bfloat16_are_those_of_their_images(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     counts = {"train": 6, "test": 3}
