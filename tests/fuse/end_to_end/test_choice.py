@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mt.errors import FitError
+from mt.errors import FitError, InputError
 from mt.fuse.dvme.fit import fit_dvme
 from mt.fuse.end_to_end.blended import Blended, StartBlend
 from mt.fuse.end_to_end.checkpoint import Checkpoints
@@ -29,6 +29,7 @@ from mt.fuse.end_to_end.trainable.families import ADAPTERS, TRANSFORMER
 from mt.fuse.end_to_end.warm_start import network_from
 from mt.fuse.end_to_end.work import Work, predict
 from mt.probe.methods.linear import link
+from mt.system.ranks import Ranks
 from mt.types import LabelledRows
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench, blend_first
 from tests.noting import noted, recorded
@@ -43,6 +44,17 @@ def fitter(bench: Bench, y: np.ndarray, folder: Path, **changes: Any) -> Fitter:
 
 def fitted(bench: Bench, y: np.ndarray, folder: Path, **changes: Any) -> TunedFit:
     return fitter(bench, y, folder, **changes).fit()
+
+
+def test_processes_that_read_different_checkpoints_stop(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(cache, RESNET)
+    monkeypatch.setattr(Ranks, "broadcast", lambda *_: {"run": 1, "seconds": 2.0})  # what the first rank has read
+    with pytest.raises(
+        InputError, match=r"different checkpoints in .*Name a folder that all of them see: --checkpoints"
+    ):
+        fitter(bench, bench.budget.y, tmp_path)
 
 
 @pytest.mark.parametrize("n", [40, 200])

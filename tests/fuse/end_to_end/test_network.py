@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from mt.backbones import load_backbone
+from mt.errors import InputError
 from mt.fuse.dvme.module import DVME
 from mt.fuse.end_to_end.loop import Kept, Run
 from mt.fuse.end_to_end.network import EndToEnd, Standardize, checkpoint_blocks, even_scale
 from mt.fuse.end_to_end.request import Settings
 from mt.fuse.end_to_end.trainable.blocks import blocks
 from mt.fuse.end_to_end.trainable.families import CandidateRates, parameter_groups
+from mt.fuse.end_to_end.trainable.limits import check_trainable
 from mt.fuse.end_to_end.warm_start import cached_stage, network_from
 from mt.fuse.end_to_end.work import Part, predict, smooth_loss
 from tests.fuse.end_to_end.small import RESNET, VIT, Bench
@@ -69,6 +72,13 @@ def test_unfreeze_last_trains_the_last_blocks_alone(cache: Path, model: str) -> 
     ]
     assert changed == [False] * (len(parts) - 2) + [True] * 2
     assert not any(module.training for part in parts[:-2] for one in part.modules for module in one.modules())
+
+
+def test_a_network_without_known_blocks_is_trained_whole_or_refused() -> None:
+    backbone = SimpleNamespace(name="one", model=nn.Sequential(nn.Linear(4, 4)))
+    check_trainable([backbone], Settings())  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"the blocks of 'one' are not known here. Train all of it: --unfreeze"):
+        check_trainable([backbone], Settings(last=1))  # type: ignore[list-item]
 
 
 def test_weights_that_blocks_share_belong_to_the_first() -> None:
