@@ -45,12 +45,17 @@ class PredictRequest:
 
     def check_end_to_end(self) -> None:
         """Raise InputError for an option that a network trained end to end would not read."""
-        given = {"--weights": self.weights, "--trust-remote-code": self.trust_remote_code}
-        for option in [*(name for name, value in given.items() if value), *["--engine"] * (self.engine != "local")]:
-            raise InputError(
-                f"{option} is for models on features. A network trained end to end holds its weights, and predicts "
-                f"from images in this process. Remove {option}."
-            )
+        given = {
+            "--weights": self.weights,
+            "--trust-remote-code": self.trust_remote_code,
+            "--engine": self.engine != "local",
+        }
+        for option, value in given.items():
+            if value:
+                raise InputError(
+                    f"{option} is for models on features. A network trained end to end holds its weights, and predicts "
+                    f"from images in this process. Remove {option}."
+                )
 
     @property
     def data_folder(self) -> Path | None:

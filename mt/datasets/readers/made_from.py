@@ -36,12 +36,13 @@ def load_recorded(entry: Entry, data_dir: Path | None = None, *, index: ContentI
 
 def placed(name: str, data_dir: Path | None) -> str:
     """Return a dataset's name with its folder or table taken from `data_dir`, if one of that name lies there."""
+    if data_dir is None:
+        return name
+    return mapped_place(name, lambda place: _moved(data_dir / Path(place).name, place))
 
-    def moved(place: str) -> str:
-        new = (data_dir or Path(place).parent) / Path(place).name
-        return str(new) if new.exists() else place
 
-    return mapped_place(name, moved)
+def _moved(new: Path, old: str) -> str:
+    return str(new) if new.exists() else old
 
 
 def _there(place: str, data_dir: Path | None) -> str:
